@@ -1,0 +1,60 @@
+package fleet
+
+import "time"
+
+// Installation is the state of one subscription of one cluster, as its spoke knows it.
+type Installation struct {
+	Distribution string
+	Variant      string
+	Namespace    string
+	Policy       Policy
+
+	Running  string // version that runs now, whole; empty before the first install
+	Bundle   Digest // of the running release's canonical tar
+	Overlay  Digest
+	Rendered Digest
+
+	Phase      Phase  // of the current or last delivery
+	Target     string // the release that the delivery goes to
+	Reason     string // one redacted line; empty when there is nothing to say
+	PhaseSince time.Time
+
+	Health         Health
+	HealthMessage  string
+	Objects, Ready int
+	DriftCorrected int // objects put back since the running release was installed
+	ObservedAt     time.Time
+}
+
+// EventKind says what sort of thing happened.
+type EventKind string
+
+const (
+	EventPhase    EventKind = "Phase"
+	EventHealth   EventKind = "Health"
+	EventDrift    EventKind = "Drift"
+	EventDeclined EventKind = "Declined"
+	EventAgent    EventKind = "Agent"
+
+	// The hub's own.
+	EventPublished  EventKind = "Published"
+	EventRejected   EventKind = "Rejected"
+	EventTagMoved   EventKind = "TagMoved"
+	EventTagDeleted EventKind = "TagDeleted"
+	EventInvited    EventKind = "Invited"
+	EventJoined     EventKind = "Joined"
+	EventRemoved    EventKind = "Removed"
+)
+
+// Event is something that happened: on a cluster, or at the hub where Cluster is empty.
+type Event struct {
+	ID           uint64 // the hub's number; 0 at the spoke
+	Seq          uint64 // the spoke's number within its journal; 0 for the hub's own
+	At           time.Time
+	Cluster      Cluster
+	Distribution string
+	Version      string
+	Kind         EventKind
+	Message      string
+	Installation *Installation // the subscription after the event; nil for the hub's own
+}

@@ -1,0 +1,122 @@
+// Package wire translates between the nouns of pkg/fleet and the messages of proto, in one place for
+// both sides. It checks what comes in: a message of a newer or hostile peer never becomes a wrong noun.
+package wire
+
+import (
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	syncv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1"
+)
+
+// Time maps the zero time to an absent timestamp.
+func Time(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t)
+}
+
+// FromTime maps an absent timestamp to the zero time.
+func FromTime(t *timestamppb.Timestamp) time.Time {
+	if t == nil {
+		return time.Time{}
+	}
+	return t.AsTime()
+}
+
+// Installation makes the message of an installation.
+func Installation(i fleet.Installation) *syncv1.SubscriptionStatus {
+	return &syncv1.SubscriptionStatus{
+		Distribution: i.Distribution, Variant: i.Variant, Namespace: i.Namespace, Policy: Policy(i.Policy),
+		RunningVersion: i.Running, BundleDigest: string(i.Bundle), OverlayDigest: string(i.Overlay), RenderedDigest: string(i.Rendered),
+		Phase: string(i.Phase), TargetVersion: i.Target, Reason: i.Reason, PhaseSince: Time(i.PhaseSince),
+		Health: string(i.Health), HealthMessage: i.HealthMessage, Objects: uint32(i.Objects), Ready: uint32(i.Ready),
+		DriftCorrected: uint32(i.DriftCorrected), ObservedAt: Time(i.ObservedAt),
+	}
+}
+
+// FromInstallation reads the message of an installation.
+func FromInstallation(m *syncv1.SubscriptionStatus) (fleet.Installation, error) {
+	if m == nil {
+		return fleet.Installation{}, fmt.Errorf("subscription status: absent")
+	}
+	if err := fleet.CheckDistributionName(m.GetDistribution()); err != nil {
+		return fleet.Installation{}, fmt.Errorf("subscription status: %w", err)
+	}
+	for _, d := range []string{m.GetBundleDigest(), m.GetOverlayDigest(), m.GetRenderedDigest()} {
+		if d == "" {
+			continue
+		}
+		if _, err := fleet.ParseDigest(d); err != nil {
+			return fleet.Installation{}, fmt.Errorf("subscription status of %s: %w", m.GetDistribution(), err)
+		}
+	}
+	return fleet.Installation{
+		Distribution: m.GetDistribution(), Variant: m.GetVariant(), Namespace: m.GetNamespace(), Policy: FromPolicy(m.GetPolicy()),
+		Running: m.GetRunningVersion(), Bundle: fleet.Digest(m.GetBundleDigest()), Overlay: fleet.Digest(m.GetOverlayDigest()),
+		Rendered: fleet.Digest(m.GetRenderedDigest()),
+		Phase:    fleet.Phase(m.GetPhase()), Target: m.GetTargetVersion(), Reason: m.GetReason(), PhaseSince: FromTime(m.GetPhaseSince()),
+		Health: fleet.Health(m.GetHealth()), HealthMessage: m.GetHealthMessage(), Objects: int(m.GetObjects()), Ready: int(m.GetReady()),
+		DriftCorrected: int(m.GetDriftCorrected()), ObservedAt: FromTime(m.GetObservedAt()),
+	}, nil
+}
+
+// Policy makes the message of a policy.
+func Policy(p fleet.Policy) *syncv1.Policy {
+	m := &syncv1.Policy{Range: p.Range, Prereleases: p.Prereleases}
+	if p.Pin != nil {
+		m.Pin, m.PinReason, m.PinSource = p.Pin.Version, p.Pin.Reason, p.Pin.Source
+	}
+	return m
+}
+
+// FromPolicy reads the message of a policy.
+func FromPolicy(m *syncv1.Policy) fleet.Policy {
+	p := fleet.Policy{Range: m.GetRange(), Prereleases: m.GetPrereleases()}
+	if m.GetPin() != "" {
+		p.Pin = &fleet.Pin{Version: m.GetPin(), Reason: m.GetPinReason(), Source: m.GetPinSource()}
+	}
+	return p
+}
+
+var eventKinds = map[fleet.EventKind]syncv1.EventKind{
+	fleet.EventPhase:    syncv1.EventKind_EVENT_KIND_PHASE,
+	fleet.EventHealth:   syncv1.EventKind_EVENT_KIND_HEALTH,
+	fleet.EventDrift:    syncv1.EventKind_EVENT_KIND_DRIFT,
+	fleet.EventDeclined: syncv1.EventKind_EVENT_KIND_DECLINED,
+	fleet.EventAgent:    syncv1.EventKind_EVENT_KIND_AGENT,
+}
+
+// Event makes the message of a spoke's event.
+func Event(e fleet.Event) *syncv1.Event {
+	m := &syncv1.Event{Seq: e.Seq, At: Time(e.At), Kind: eventKinds[e.Kind], Distribution: e.Distribution, Version: e.Version, Message: e.Message}
+	if e.Installation != nil {
+		m.Status = Installation(*e.Installation)
+	}
+	return m
+}
+
+// FromEvent reads the message of a spoke's event. The cluster is the caller's, never the message's.
+func FromEvent(cluster fleet.Cluster, m *syncv1.Event) (fleet.Event, error) {
+	e := fleet.Event{Seq: m.GetSeq(), At: FromTime(m.GetAt()), Cluster: cluster, Distribution: m.GetDistribution(), Version: m.GetVersion(), Message: m.GetMessage()}
+	for kind, wireKind := range eventKinds {
+		if wireKind == m.GetKind() {
+			e.Kind = kind
+		}
+	}
+	if e.Kind == "" {
+		return e, fmt.Errorf("event %d: unknown kind %v", m.GetSeq(), m.GetKind())
+	}
+	if m.GetStatus() != nil {
+		i, err := FromInstallation(m.GetStatus())
+		if err != nil {
+			return e, fmt.Errorf("event %d: %w", m.GetSeq(), err)
+		}
+		e.Installation = &i
+	}
+	return e, nil
+}
