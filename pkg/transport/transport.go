@@ -1,0 +1,66 @@
+// Package transport holds what both ends of a connection must agree on: TLS settings, buffer sizes,
+// keepalive and message limits. It opens connections; it does not know what is said on them.
+package transport
+
+import (
+	"crypto/tls"
+	"fmt"
+	"net"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
+)
+
+const (
+	// MaxMessage bounds one message in either direction, in bytes.
+	MaxMessage = 4 << 20
+	// ChunkSize is how much of a bundle one message carries, in bytes.
+	ChunkSize = 64 << 10
+
+	// A stream without a read buffer and with a small write buffer costs the hub about half the memory
+	// of a default one, and thousands of them are idle most of the time.
+	readBuffer  = 0
+	writeBuffer = 4 << 10
+
+	ping        = 20 * time.Second
+	pingTimeout = 10 * time.Second
+	minPing     = 10 * time.Second
+)
+
+// ServerOptions are those of the hub's server. cfg decides who may connect.
+func ServerOptions(cfg *tls.Config) []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.Creds(credentials.NewTLS(cfg)),
+		grpc.ReadBufferSize(readBuffer),
+		grpc.WriteBufferSize(writeBuffer),
+		grpc.MaxRecvMsgSize(MaxMessage),
+		grpc.MaxConcurrentStreams(64),
+		grpc.ConnectionTimeout(20 * time.Second),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: ping, Timeout: pingTimeout}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPing, PermitWithoutStream: true}),
+	}
+}
+
+// Dial prepares a connection to a hub; the first call opens it. cfg carries authorities and the
+// client's certificate; an empty ServerName becomes the address's host.
+func Dial(addr string, cfg *tls.Config) (*grpc.ClientConn, error) {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, fmt.Errorf("hub address %q: want HOST:PORT: %w", addr, err)
+	}
+	cfg = cfg.Clone()
+	if cfg.ServerName == "" {
+		cfg.ServerName = host
+	}
+	return grpc.NewClient("passthrough:///"+addr,
+		grpc.WithTransportCredentials(credentials.NewTLS(cfg)),
+		grpc.WithReadBufferSize(readBuffer),
+		grpc.WithWriteBufferSize(writeBuffer),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(MaxMessage)),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: ping, Timeout: pingTimeout, PermitWithoutStream: true}),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: 5 * time.Second}),
+	)
+}
