@@ -1,0 +1,152 @@
+package journal
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	syncv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1"
+)
+
+// storedEvent is an event's record.
+type storedEvent struct {
+	At           time.Time           `json:"at"`
+	Distribution string              `json:"distribution,omitempty"`
+	Version      string              `json:"version,omitempty"`
+	Kind         string              `json:"kind"`
+	Message      string              `json:"message,omitempty"`
+	Installation *storedInstallation `json:"installation,omitempty"`
+}
+
+// Append keeps an event until it is acknowledged and returns its number: from 1, without gaps. It is
+// on the disk when Append returns. ID, Seq and Cluster of ev are ignored.
+func (j *Journal) Append(ev fleet.Event) (seq uint64, err error) {
+	err = j.update(func(tx *bolt.Tx) error {
+		seq, err = appendEvent(tx, ev)
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	j.wake()
+	return seq, nil
+}
+
+// Pending returns up to max events (0: all) with a number above after, ascending.
+func (j *Journal) Pending(after uint64, max int) (events []fleet.Event, err error) {
+	err = j.view(func(tx *bolt.Tx) error {
+		events, err = pending(tx, after, max)
+		return err
+	})
+	return events, err
+}
+
+// Ack forgets every event up to and including seq. Where the hub knows a larger number than this file
+// ever gave, as after a volume was restored from an older copy, numbering goes on above it: else the
+// hub would take the next events for ones it has.
+func (j *Journal) Ack(seq uint64) error {
+	if seq == 0 {
+		return nil
+	}
+	return j.update(func(tx *bolt.Tx) error {
+		b := tx.Bucket(eventBucket)
+		if b.Sequence() < seq {
+			if err := b.SetSequence(seq); err != nil {
+				return err
+			}
+		}
+		c := b.Cursor()
+		for k, _ := c.First(); k != nil && binary.BigEndian.Uint64(k) <= seq; k, _ = c.First() {
+			if err := c.Delete(); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Notify yields after events were appended; several appends may share one. It is for one reader.
+func (j *Journal) Notify() <-chan struct{} { return j.notify }
+
+func (j *Journal) wake() {
+	select {
+	case j.notify <- struct{}{}:
+	default:
+	}
+}
+
+// PutDesired keeps what the hub offers, for the time that it is away. Offers are the hub's message as
+// it came, the one thing here that is stored in the wire's form: protobuf keeps that readable.
+func (j *Journal) PutDesired(d *syncv1.DesiredState) error {
+	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(d)
+	if err != nil {
+		return fmt.Errorf("journal %s: encode desired state: %w", j.path, err)
+	}
+	return j.update(func(tx *bolt.Tx) error { return tx.Bucket(metaBucket).Put(desiredKey, data) })
+}
+
+// Desired is the last desired state; nil when there was none.
+func (j *Journal) Desired() (d *syncv1.DesiredState, err error) {
+	err = j.view(func(tx *bolt.Tx) error {
+		d, err = desired(tx)
+		return err
+	})
+	return d, err
+}
+
+func desired(tx *bolt.Tx) (*syncv1.DesiredState, error) {
+	data := tx.Bucket(metaBucket).Get(desiredKey)
+	if data == nil {
+		return nil, nil
+	}
+	d := &syncv1.DesiredState{}
+	if err := proto.Unmarshal(data, d); err != nil {
+		return nil, fmt.Errorf("%w: desired state: %w", ErrDamaged, err)
+	}
+	return d, nil
+}
+
+func appendEvent(tx *bolt.Tx, ev fleet.Event) (uint64, error) {
+	b := tx.Bucket(eventBucket)
+	seq, err := b.NextSequence()
+	if err != nil {
+		return 0, err
+	}
+	s := storedEvent{At: ev.At, Distribution: ev.Distribution, Version: ev.Version, Kind: string(ev.Kind), Message: ev.Message}
+	if ev.Installation != nil {
+		i := storeInstallation(*ev.Installation)
+		s.Installation = &i
+	}
+	data, err := json.Marshal(s)
+	if err != nil {
+		return 0, err
+	}
+	return seq, b.Put(binary.BigEndian.AppendUint64(nil, seq), data)
+}
+
+func pending(tx *bolt.Tx, after uint64, max int) ([]fleet.Event, error) {
+	var events []fleet.Event
+	c := tx.Bucket(eventBucket).Cursor()
+	for k, v := c.Seek(binary.BigEndian.AppendUint64(nil, after+1)); k != nil && (max <= 0 || len(events) < max); k, v = c.Next() {
+		var s storedEvent
+		if len(k) != 8 {
+			return nil, fmt.Errorf("%w: event key %x", ErrDamaged, k)
+		}
+		if err := json.Unmarshal(v, &s); err != nil {
+			return nil, fmt.Errorf("%w: event %x: %w", ErrDamaged, k, err)
+		}
+		ev := fleet.Event{Seq: binary.BigEndian.Uint64(k), At: s.At, Distribution: s.Distribution, Version: s.Version,
+			Kind: fleet.EventKind(s.Kind), Message: s.Message}
+		if s.Installation != nil {
+			i := s.Installation.noun()
+			ev.Installation = &i
+		}
+		events = append(events, ev)
+	}
+	return events, nil
+}

@@ -1,0 +1,311 @@
+package journal
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+)
+
+// KeepPrevious is how many earlier releases a record keeps to return to.
+const KeepPrevious = 5
+
+// Record is all that the spoke remembers of one subscription.
+type Record struct {
+	Distribution string
+	Installation fleet.Installation
+	Manifest     []byte    // the rendered set that runs; nil before the first install
+	Inventory    []byte    // of the cluster's objects, with those of an unfinished attempt
+	Delivery     *Attempt  // under way, or the last one; nil for none
+	Previous     []Release // newest first; PutRecord keeps KeepPrevious
+	Held         map[string]Hold
+}
+
+// Attempt is one delivery, as far as it has come.
+type Attempt struct {
+	Target                    string
+	Bundle, Overlay, Rendered fleet.Digest
+	Manifest                  []byte // the rendered set that it goes to; nil before it is rendered
+	Phase                     fleet.Phase
+	Started, Deadline         time.Time
+}
+
+// Release is a rendered set that ran here.
+type Release struct {
+	Version                   string
+	Bundle, Overlay, Rendered fleet.Digest
+	Manifest                  []byte
+}
+
+// Hold keeps a version from being taken again with the same overlay.
+type Hold struct {
+	Overlay fleet.Digest
+	Reason  string
+	At      time.Time
+}
+
+type storedRecord struct {
+	Schema       int                   `json:"schema"`
+	Installation storedInstallation    `json:"installation"`
+	Manifest     string                `json:"manifest,omitempty"`
+	Inventory    string                `json:"inventory,omitempty"`
+	Delivery     *storedAttempt        `json:"delivery,omitempty"`
+	Previous     []storedRelease       `json:"previous,omitempty"`
+	Held         map[string]storedHold `json:"held,omitempty"`
+}
+
+type storedAttempt struct {
+	storedRelease
+	Phase    string    `json:"phase"`
+	Started  time.Time `json:"started,omitzero"`
+	Deadline time.Time `json:"deadline,omitzero"`
+}
+
+type storedRelease struct {
+	Version  string `json:"version"`
+	Bundle   string `json:"bundle,omitempty"`
+	Overlay  string `json:"overlay,omitempty"`
+	Rendered string `json:"rendered,omitempty"`
+	Manifest string `json:"manifest,omitempty"`
+}
+
+type storedHold struct {
+	Overlay string    `json:"overlay,omitempty"`
+	Reason  string    `json:"reason"`
+	At      time.Time `json:"at,omitzero"`
+}
+
+type storedPin struct {
+	Version string `json:"version"`
+	Reason  string `json:"reason,omitempty"`
+	Source  string `json:"source,omitempty"`
+}
+
+type storedInstallation struct {
+	Distribution   string     `json:"distribution"`
+	Variant        string     `json:"variant,omitempty"`
+	Namespace      string     `json:"namespace,omitempty"`
+	Range          string     `json:"range,omitempty"`
+	Prereleases    bool       `json:"prereleases,omitempty"`
+	Pin            *storedPin `json:"pin,omitempty"`
+	Running        string     `json:"running,omitempty"`
+	Bundle         string     `json:"bundle,omitempty"`
+	Overlay        string     `json:"overlay,omitempty"`
+	Rendered       string     `json:"rendered,omitempty"`
+	Phase          string     `json:"phase,omitempty"`
+	Target         string     `json:"target,omitempty"`
+	Reason         string     `json:"reason,omitempty"`
+	PhaseSince     time.Time  `json:"phaseSince,omitzero"`
+	Health         string     `json:"health,omitempty"`
+	HealthMessage  string     `json:"healthMessage,omitempty"`
+	Objects        int        `json:"objects,omitempty"`
+	Ready          int        `json:"ready,omitempty"`
+	DriftCorrected int        `json:"driftCorrected,omitempty"`
+	ObservedAt     time.Time  `json:"observedAt,omitzero"`
+}
+
+// PutRecord replaces the record of r.Distribution and appends evs in one transaction: the hub never
+// hears of a state that a restarted spoke would not know.
+func (j *Journal) PutRecord(r Record, evs ...fleet.Event) error {
+	if r.Distribution == "" {
+		return fmt.Errorf("journal %s: put record: it names no distribution", j.path)
+	}
+	err := j.update(func(tx *bolt.Tx) error {
+		s, err := storeRecord(tx, r)
+		if err != nil {
+			return err
+		}
+		data, err := json.Marshal(s)
+		if err != nil {
+			return err
+		}
+		if err := tx.Bucket(recordBucket).Put([]byte(r.Distribution), data); err != nil {
+			return err
+		}
+		for _, ev := range evs {
+			if _, err := appendEvent(tx, ev); err != nil {
+				return err
+			}
+		}
+		return sweep(tx)
+	})
+	if err == nil && len(evs) > 0 {
+		j.wake()
+	}
+	return err
+}
+
+// Record finds a subscription's record.
+func (j *Journal) Record(distribution string) (r Record, found bool, err error) {
+	err = j.view(func(tx *bolt.Tx) error {
+		data := tx.Bucket(recordBucket).Get([]byte(distribution))
+		if data == nil {
+			return nil
+		}
+		found = true
+		r, err = readRecord(tx, distribution, data)
+		return err
+	})
+	return r, found && err == nil, err
+}
+
+// Records are all records by name of distribution.
+func (j *Journal) Records() (all []Record, err error) {
+	err = j.view(func(tx *bolt.Tx) error {
+		all, err = records(tx)
+		return err
+	})
+	return all, err
+}
+
+// DeleteRecord forgets a subscription; one that is not there is no error.
+func (j *Journal) DeleteRecord(distribution string) error {
+	return j.update(func(tx *bolt.Tx) error {
+		if err := tx.Bucket(recordBucket).Delete([]byte(distribution)); err != nil {
+			return err
+		}
+		return sweep(tx)
+	})
+}
+
+func records(tx *bolt.Tx) ([]Record, error) {
+	var all []Record
+	err := tx.Bucket(recordBucket).ForEach(func(k, v []byte) error {
+		r, err := readRecord(tx, string(k), v)
+		all = append(all, r)
+		return err
+	})
+	return all, err
+}
+
+func storeRecord(tx *bolt.Tx, r Record) (storedRecord, error) {
+	var failed error
+	blob := func(data []byte) string {
+		if data == nil || failed != nil {
+			return ""
+		}
+		sum := sha256.Sum256(data)
+		if b := tx.Bucket(blobBucket); b.Get(sum[:]) == nil {
+			failed = b.Put(sum[:], data)
+		}
+		return hex.EncodeToString(sum[:])
+	}
+	s := storedRecord{Schema: Schema, Installation: storeInstallation(r.Installation), Manifest: blob(r.Manifest), Inventory: blob(r.Inventory)}
+	if a := r.Delivery; a != nil {
+		s.Delivery = &storedAttempt{Phase: string(a.Phase), Started: a.Started, Deadline: a.Deadline,
+			storedRelease: storedRelease{a.Target, string(a.Bundle), string(a.Overlay), string(a.Rendered), blob(a.Manifest)}}
+	}
+	for _, p := range r.Previous[:min(len(r.Previous), KeepPrevious)] {
+		s.Previous = append(s.Previous, storedRelease{p.Version, string(p.Bundle), string(p.Overlay), string(p.Rendered), blob(p.Manifest)})
+	}
+	for version, h := range r.Held {
+		if s.Held == nil {
+			s.Held = map[string]storedHold{}
+		}
+		s.Held[version] = storedHold{string(h.Overlay), h.Reason, h.At}
+	}
+	return s, failed
+}
+
+func readRecord(tx *bolt.Tx, distribution string, data []byte) (Record, error) {
+	var s storedRecord
+	if err := json.Unmarshal(data, &s); err != nil {
+		return Record{}, fmt.Errorf("%w: record of %s: %w", ErrDamaged, distribution, err)
+	}
+	var failed error
+	blob := func(id string) []byte {
+		if id == "" {
+			return nil
+		}
+		key, err := hex.DecodeString(id)
+		data := tx.Bucket(blobBucket).Get(key)
+		if err != nil || data == nil || sha256.Sum256(data) != [32]byte(key) {
+			failed = fmt.Errorf("%w: record of %s: its set %s is gone or changed", ErrDamaged, distribution, id)
+			return nil
+		}
+		return append([]byte{}, data...) // bbolt's memory ends with the transaction
+	}
+	r := Record{Distribution: distribution, Installation: s.Installation.noun(), Manifest: blob(s.Manifest), Inventory: blob(s.Inventory)}
+	if a := s.Delivery; a != nil {
+		r.Delivery = &Attempt{a.Version, fleet.Digest(a.Bundle), fleet.Digest(a.Overlay), fleet.Digest(a.Rendered), blob(a.Manifest), fleet.Phase(a.Phase), a.Started, a.Deadline}
+	}
+	for _, p := range s.Previous {
+		r.Previous = append(r.Previous, Release{p.Version, fleet.Digest(p.Bundle), fleet.Digest(p.Overlay), fleet.Digest(p.Rendered), blob(p.Manifest)})
+	}
+	for version, h := range s.Held {
+		if r.Held == nil {
+			r.Held = map[string]Hold{}
+		}
+		r.Held[version] = Hold{fleet.Digest(h.Overlay), h.Reason, h.At}
+	}
+	return r, failed
+}
+
+// sweep drops the blobs that no record names any more.
+func sweep(tx *bolt.Tx) error {
+	used := map[string]bool{}
+	err := tx.Bucket(recordBucket).ForEach(func(k, v []byte) error {
+		var s storedRecord
+		if err := json.Unmarshal(v, &s); err != nil {
+			return fmt.Errorf("%w: record of %s: %w", ErrDamaged, k, err)
+		}
+		used[s.Manifest], used[s.Inventory] = true, true
+		if s.Delivery != nil {
+			used[s.Delivery.Manifest] = true
+		}
+		for _, p := range s.Previous {
+			used[p.Manifest] = true
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	b := tx.Bucket(blobBucket)
+	var unused [][]byte
+	b.ForEach(func(k, _ []byte) error {
+		if !used[hex.EncodeToString(k)] {
+			unused = append(unused, append([]byte{}, k...))
+		}
+		return nil
+	})
+	for _, k := range unused {
+		if err := b.Delete(k); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func storeInstallation(i fleet.Installation) storedInstallation {
+	s := storedInstallation{
+		Distribution: i.Distribution, Variant: i.Variant, Namespace: i.Namespace, Range: i.Policy.Range, Prereleases: i.Policy.Prereleases,
+		Running: i.Running, Bundle: string(i.Bundle), Overlay: string(i.Overlay), Rendered: string(i.Rendered),
+		Phase: string(i.Phase), Target: i.Target, Reason: i.Reason, PhaseSince: i.PhaseSince,
+		Health: string(i.Health), HealthMessage: i.HealthMessage, Objects: i.Objects, Ready: i.Ready,
+		DriftCorrected: i.DriftCorrected, ObservedAt: i.ObservedAt,
+	}
+	if p := i.Policy.Pin; p != nil {
+		s.Pin = &storedPin{p.Version, p.Reason, p.Source}
+	}
+	return s
+}
+
+func (s storedInstallation) noun() fleet.Installation {
+	i := fleet.Installation{
+		Distribution: s.Distribution, Variant: s.Variant, Namespace: s.Namespace, Policy: fleet.Policy{Range: s.Range, Prereleases: s.Prereleases},
+		Running: s.Running, Bundle: fleet.Digest(s.Bundle), Overlay: fleet.Digest(s.Overlay), Rendered: fleet.Digest(s.Rendered),
+		Phase: fleet.Phase(s.Phase), Target: s.Target, Reason: s.Reason, PhaseSince: s.PhaseSince,
+		Health: fleet.Health(s.Health), HealthMessage: s.HealthMessage, Objects: s.Objects, Ready: s.Ready,
+		DriftCorrected: s.DriftCorrected, ObservedAt: s.ObservedAt,
+	}
+	if p := s.Pin; p != nil {
+		i.Policy.Pin = &fleet.Pin{Version: p.Version, Reason: p.Reason, Source: p.Source}
+	}
+	return i
+}
