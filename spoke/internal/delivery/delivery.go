@@ -1,0 +1,118 @@
+// Package delivery decides how one attempt to bring a cluster to a release goes on: a pure state
+// machine over the phases of pkg/fleet. It does no I/O, reads no clock and keeps nothing: the agent
+// records the state that Next returns and then carries out its effects. The whole machine is printed
+// in testdata/machine.golden.
+package delivery
+
+import (
+	"time"
+
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+)
+
+// State is one delivery between two events.
+type State struct {
+	Phase  fleet.Phase
+	Target string // the release that the delivery goes to
+	Reason string // one line; empty when there is nothing to say
+	Since  time.Time
+
+	// Previous: a release runs that the cluster can be brought back to.
+	Previous bool
+	// Deadline of a waiting phase; zero where there is none.
+	Deadline time.Time
+	// Timeout is how long a waiting phase may take; Grace how long a failing object may take to recover.
+	Timeout, Grace time.Duration
+
+	// Failing is since when objects have been seen failing without a break; zero when they are not.
+	Failing time.Time
+	// Restored: in RollingBack and after it, the previous rendered set is applied whole.
+	Restored bool
+}
+
+// Kind of an event.
+type Kind string
+
+const (
+	Start         Kind = "Start"         // a release, or another overlay over it, is to be delivered; Target, Previous
+	Fetched       Kind = "Fetched"       // the bundle is on disk
+	Verified      Kind = "Verified"      // digest, provenance chain and name are right
+	Rendered      Kind = "Rendered"      // the set differs from the one that runs
+	Unchanged     Kind = "Unchanged"     // the set is the one that runs
+	Checked       Kind = "Checked"       // the API server would take every object
+	Applied       Kind = "Applied"       // every object is sent
+	Observed      Kind = "Observed"      // health was read; Health, Stuck, Reason, Lost
+	Pruned        Kind = "Pruned"        // what the release no longer has is gone
+	Restored      Kind = "Restored"      // the previous set is applied and what only the failed one had is gone
+	Delayed       Kind = "Delayed"       // the step could not be done now and will be tried again; Reason, Lost
+	Refuse        Kind = "Refuse"        // the step can never be done; Reason
+	Unrenderable  Kind = "Unrenderable"  // the provider's new overlay does not render; Reason
+	Misconfigured Kind = "Misconfigured" // overlay or spoke.yaml cannot be read; Reason
+	Content       Kind = "Content"       // what runs is what is wanted; Target is what runs, "" for nothing
+	Restart       Kind = "Restart"       // the spoke was started and finds this state in its journal
+)
+
+// Kinds lists all events.
+func Kinds() []Kind {
+	return []Kind{Start, Fetched, Verified, Rendered, Unchanged, Checked, Applied, Observed, Pruned, Restored,
+		Delayed, Refuse, Unrenderable, Misconfigured, Content, Restart}
+}
+
+// Event is what happened. Fields beside Kind are set where the kind's comment names them.
+type Event struct {
+	Kind     Kind
+	Target   string
+	Previous bool
+	Health   fleet.Health
+	Stuck    bool // an object says itself that it will not get there
+	Reason   string
+	Lost     time.Duration // time in which nothing could be seen: it does not count against a deadline
+}
+
+// Effect is what the agent has to do next, in the order given.
+type Effect string
+
+const (
+	Fetch      Effect = "fetch"      // bring the bundle; answers Fetched
+	Verify     Effect = "verify"     // answers Verified
+	Render     Effect = "render"     // answers Rendered or Unchanged
+	Check      Effect = "check"      // dry run; answers Checked
+	Apply      Effect = "apply"      // answers Applied
+	Watch      Effect = "watch"      // read health after a while; answers Observed
+	Prune      Effect = "prune"      // delete what the new release no longer has; answers Pruned
+	Restore    Effect = "restore"    // apply the previous set, delete what only the failed one had; answers Restored
+	Promote    Effect = "promote"    // record the target as what runs
+	Hold       Effect = "hold"       // record that the target is not to be tried again as it is
+	Unexpected Effect = "unexpected" // the event has no meaning in this phase: say so, nothing changed
+)
+
+// Next is the machine. It is total: an event that has no meaning in a phase leaves the state as it
+// is and has the one effect Unexpected.
+func Next(now time.Time, s State, e Event) (State, []Effect) {
+	seen := observe(now, s, e)
+	for _, r := range table() {
+		if r.matches(now, seen, e) {
+			return r.apply(now, seen, e), r.do
+		}
+	}
+	return s, []Effect{Unexpected}
+}
+
+// observe takes into the state what an event says about time and failure, whatever it leads to.
+func observe(now time.Time, s State, e Event) State {
+	if e.Lost > 0 {
+		if !s.Deadline.IsZero() {
+			s.Deadline = s.Deadline.Add(e.Lost)
+		}
+		s.Failing = time.Time{}
+	}
+	if e.Kind != Observed {
+		return s
+	}
+	if e.Health != fleet.Degraded {
+		s.Failing = time.Time{}
+	} else if s.Failing.IsZero() {
+		s.Failing = now
+	}
+	return s
+}

@@ -1,0 +1,241 @@
+package delivery
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+var t0 = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// variant is an event as the golden file names it, with the time at which it comes.
+type variant struct {
+	name string
+	e    Event
+	at   time.Time
+}
+
+// variants are every event in every form that the machine tells apart.
+func variants() []variant {
+	soon, after := t0.Add(time.Second), t0.Add(time.Hour)
+	var vs []variant
+	for _, k := range Kinds() {
+		e := Event{Kind: k, Target: "2", Previous: true, Reason: "why"}
+		switch k {
+		case Observed:
+			for _, h := range []fleet.Health{fleet.Healthy, fleet.InProgress, fleet.Degraded, fleet.HealthUnknown} {
+				e.Health = h
+				vs = append(vs, variant{fmt.Sprintf("%s %s", k, h), e, soon})
+			}
+			e.Health, e.Stuck = fleet.InProgress, true
+			vs = append(vs, variant{"Observed stuck", e, soon})
+			e.Stuck = false
+			vs = append(vs, variant{"Observed InProgress, late", e, after}, variant{"Observed Healthy, late", Event{Kind: k, Health: fleet.Healthy}, after})
+		case Delayed:
+			vs = append(vs, variant{"Delayed", e, soon}, variant{"Delayed, late", e, after})
+		case Content:
+			vs = append(vs, variant{"Content", e, soon}, variant{"Content with nothing", Event{Kind: k, Reason: "why"}, soon})
+		default:
+			vs = append(vs, variant{string(k), e, soon})
+		}
+	}
+	return vs
+}
+
+func stateIn(p fleet.Phase, previous, restored bool) State {
+	s := State{Phase: p, Target: "1", Reason: "was", Since: t0, Previous: previous, Restored: restored, Timeout: 5 * time.Minute, Grace: 10 * time.Second}
+	if p.Touching() {
+		s.Deadline = t0.Add(s.Timeout)
+	}
+	return s
+}
+
+func TestTheMachineIsPrinted(t *testing.T) {
+	var b bytes.Buffer
+	b.WriteString("# Phase and what is known; event; next phase, effects, reason, deadline. Events that are not\n# listed are unexpected: nothing changes.\n")
+	for _, p := range fleet.Phases {
+		last := ""
+		for _, known := range []struct {
+			name               string
+			previous, restored bool
+		}{{"first install", false, false}, {"upgrade", true, false}, {"upgrade, restored", true, true}} {
+			if known.restored && p != fleet.RollingBack && p != fleet.RollbackFailed {
+				continue
+			}
+			if p == fleet.RollingBack && !known.previous {
+				continue // never entered without a release to return to
+			}
+			body := printed(p, known.previous, known.restored)
+			if body == last {
+				fmt.Fprintf(&b, "\n%s (%s): the same\n", name(p), known.name)
+				continue
+			}
+			fmt.Fprintf(&b, "\n%s (%s)\n%s", name(p), known.name, body)
+			last = body
+		}
+	}
+	if *update {
+		if err := os.WriteFile("testdata/machine.golden", b.Bytes(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile("testdata/machine.golden")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(want, b.Bytes()) {
+		t.Errorf("the machine is another one; look at the difference and run go test ./spoke/internal/delivery -update\n%s", b.Bytes())
+	}
+}
+
+// printed is the part of the golden file about one phase.
+func printed(p fleet.Phase, previous, restored bool) string {
+	var b strings.Builder
+	for _, v := range variants() {
+		n, effects := Next(v.at, stateIn(p, previous, restored), v.e)
+		if slices.Contains(effects, Unexpected) {
+			continue
+		}
+		fmt.Fprintf(&b, "  %-26s -> %-15s [%s]%s\n", v.name, name(n.Phase), join(effects), remarks(v.at, n))
+	}
+	return b.String()
+}
+
+func name(p fleet.Phase) string {
+	if p == fleet.PhaseNone {
+		return "None"
+	}
+	return string(p)
+}
+
+func join(es []Effect) string {
+	var out []string
+	for _, e := range es {
+		out = append(out, string(e))
+	}
+	return strings.Join(out, " ")
+}
+
+func remarks(at time.Time, s State) string {
+	out := ""
+	if s.Reason != "" {
+		out += fmt.Sprintf(" %q", s.Reason)
+	}
+	if !s.Deadline.IsZero() {
+		out += " deadline in " + s.Deadline.Sub(at).Truncate(time.Minute).String()
+	}
+	return out
+}
+
+func TestEveryEventIsDefinedInEveryPhase(t *testing.T) {
+	for _, p := range fleet.Phases {
+		for _, v := range variants() {
+			s := stateIn(p, true, false)
+			n, effects := Next(v.at, s, v.e)
+			if slices.Contains(effects, Unexpected) && (n != s || len(effects) != 1) {
+				t.Errorf("%s in %s is unexpected and changes the state: %+v %v", v.name, p, n, effects)
+			}
+			if n.Phase == stay || !slices.Contains(fleet.Phases, n.Phase) {
+				t.Errorf("%s in %s leads to no phase: %q", v.name, p, n.Phase)
+			}
+		}
+	}
+}
+
+// walk feeds random events from random moments and calls look with each transition.
+func walk(t *testing.T, look func(s State, e Event, n State, effects []Effect)) {
+	t.Helper()
+	seed := uint64(time.Now().UnixNano())
+	rnd := rand.New(rand.NewPCG(seed, 0))
+	t.Logf("seed %d", seed)
+	vs := variants()
+	for range 300 {
+		s, now := State{Timeout: 5 * time.Minute, Grace: 10 * time.Second}, t0
+		for range 200 {
+			e := vs[rnd.IntN(len(vs))].e
+			e.Previous = rnd.IntN(2) == 0
+			e.Lost = time.Duration(rnd.IntN(2)) * time.Second
+			now = now.Add(time.Duration(rnd.IntN(120)) * time.Second)
+			n, effects := Next(now, s, e)
+			look(s, e, n, effects)
+			s = n
+		}
+	}
+}
+
+// Laws 3, 4, 7 and 8 over random histories.
+func TestLaws(t *testing.T) {
+	walk(t, func(s State, e Event, n State, effects []Effect) {
+		if slices.Contains(effects, Prune) && (e.Kind != Observed || e.Health != fleet.Healthy) {
+			t.Fatalf("law 3: %s in %s prunes without health", e.Kind, s.Phase)
+		}
+		if slices.Contains(effects, Promote) && n.Phase != fleet.Succeeded {
+			t.Fatalf("law 4: promoted in %s", n.Phase)
+		}
+		if n.Phase == fleet.Succeeded && s.Phase.Touching() && (s.Phase != fleet.Settling || e.Kind != Pruned) {
+			t.Fatalf("law 4: %s in %s succeeds", e.Kind, s.Phase)
+		}
+		if s.Phase.Touching() && !n.Phase.Touching() && !n.Phase.Terminal() {
+			t.Fatalf("law 7: %s in %s leaves the cluster in %s", e.Kind, s.Phase, n.Phase)
+		}
+		if n.Phase == fleet.RolledBack && s.Phase.Touching() && !s.Restored {
+			t.Fatalf("law 7: rolled back without the previous set being applied")
+		}
+		if slices.Contains(effects, Restore) && !n.Previous {
+			t.Fatalf("law 7: a return to nothing")
+		}
+		if n.Phase.Failed() && !s.Phase.Failed() && !slices.Contains(effects, Hold) {
+			t.Fatalf("law 8: %s in %s fails and is not held", e.Kind, s.Phase)
+		}
+		if n.Phase.Touching() && n.Deadline.IsZero() {
+			t.Fatalf("%s waits without a deadline", n.Phase)
+		}
+		if n.Phase.Failed() && n.Reason == "" {
+			t.Fatalf("%s in %s ends in %s without a reason", e.Kind, s.Phase, n.Phase)
+		}
+	})
+}
+
+func TestTimeInWhichNothingWasSeenDoesNotCount(t *testing.T) {
+	s := stateIn(fleet.Settling, true, false)
+	s.Failing = t0
+	n, effects := Next(t0.Add(6*time.Minute), s, Event{Kind: Observed, Health: fleet.Degraded, Reason: "database", Lost: 5 * time.Minute})
+	if n.Phase != fleet.Settling || !slices.Equal(effects, []Effect{Watch}) {
+		t.Fatalf("got %s %v, want to go on waiting", n.Phase, effects)
+	}
+	if want := t0.Add(10 * time.Minute); !n.Deadline.Equal(want) {
+		t.Errorf("deadline %s, want %s", n.Deadline, want)
+	}
+	n, _ = Next(t0.Add(6*time.Minute+11*time.Second), n, Event{Kind: Observed, Health: fleet.Degraded, Reason: "database"})
+	if n.Phase != fleet.RollingBack || n.Reason != "database" {
+		t.Errorf("got %s (%s), want RollingBack after the grace", n.Phase, n.Reason)
+	}
+}
+
+func TestAFailureThatHealsIsForgiven(t *testing.T) {
+	s := stateIn(fleet.Settling, true, false)
+	at := func(sec int, h fleet.Health) {
+		s, _ = Next(t0.Add(time.Duration(sec)*time.Second), s, Event{Kind: Observed, Health: h, Reason: "x"})
+	}
+	at(1, fleet.Degraded)
+	at(8, fleet.InProgress)
+	at(12, fleet.Degraded)
+	at(20, fleet.Degraded)
+	if s.Phase != fleet.Settling {
+		t.Fatalf("got %s", s.Phase)
+	}
+	at(22, fleet.Degraded)
+	if s.Phase != fleet.RollingBack {
+		t.Fatalf("got %s", s.Phase)
+	}
+}
