@@ -1,0 +1,106 @@
+// Package clientcontext reads and writes the file that says which hub a command speaks to, and as
+// whom: DIR/admin.yaml of a hub's data folder, or a copy of it elsewhere. It issues no identity.
+package clientcontext
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"google.golang.org/grpc"
+	"sigs.k8s.io/yaml"
+
+	"github.com/wheelwright-dev/wheelwright/pkg/transport"
+)
+
+// Context is one hub and one operator's identity at it.
+type Context struct {
+	Address     string // HOST:PORT
+	CA          string // PEM: the authorities that the hub's certificate must come from
+	Certificate string // PEM
+	Key         string // PEM
+}
+
+// file is the shape on disk.
+type file struct {
+	Version     int    `json:"version"`
+	Address     string `json:"address"`
+	CA          string `json:"ca"`
+	Certificate string `json:"certificate"`
+	Key         string `json:"key"`
+}
+
+const version = 1
+
+// Load reads a context file. A missing file is reported as fs.ErrNotExist.
+func Load(path string) (Context, error) {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Context{}, fmt.Errorf("context file %s does not exist (%w); `hub serve --data DIR` writes DIR/admin.yaml", path, fs.ErrNotExist)
+	}
+	if err != nil {
+		return Context{}, fmt.Errorf("read context file: %w", err)
+	}
+	var f file
+	if err := yaml.UnmarshalStrict(data, &f); err != nil {
+		return Context{}, fmt.Errorf("context file %s: %w; copy DIR/admin.yaml of the hub's data folder again", path, err)
+	}
+	if f.Version != version {
+		return Context{}, fmt.Errorf("context file %s: version %d, this program reads version %d", path, f.Version, version)
+	}
+	c := Context{Address: f.Address, CA: f.CA, Certificate: f.Certificate, Key: f.Key}
+	if _, err := c.TLS(); err != nil {
+		return Context{}, fmt.Errorf("context file %s: %w; copy DIR/admin.yaml of the hub's data folder again", path, err)
+	}
+	return c, nil
+}
+
+// Save writes a context file for its owner alone, whole or not at all.
+func Save(path string, c Context) error {
+	data, err := yaml.Marshal(file{Version: version, Address: c.Address, CA: c.CA, Certificate: c.Certificate, Key: c.Key})
+	if err != nil {
+		return fmt.Errorf("encode context: %w", err)
+	}
+	aside, err := os.CreateTemp(filepath.Dir(path), ".context-*") // made with mode 0600
+	if err != nil {
+		return fmt.Errorf("write context file: %w", err)
+	}
+	defer os.Remove(aside.Name())
+	_, err = aside.Write(data)
+	if err = errors.Join(err, aside.Sync(), aside.Close()); err != nil {
+		return fmt.Errorf("write context file: %w", err)
+	}
+	if err := os.Rename(aside.Name(), path); err != nil {
+		return fmt.Errorf("write context file: %w", err)
+	}
+	return nil
+}
+
+// TLS is the client side of a connection as this operator.
+func (c Context) TLS() (*tls.Config, error) {
+	if c.Address == "" {
+		return nil, errors.New("no address")
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM([]byte(c.CA)) {
+		return nil, errors.New("ca holds no certificate in PEM")
+	}
+	pair, err := tls.X509KeyPair([]byte(c.Certificate), []byte(c.Key))
+	if err != nil {
+		return nil, fmt.Errorf("certificate and key: %w", err)
+	}
+	return &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: pool, Certificates: []tls.Certificate{pair}}, nil
+}
+
+// Dial prepares a connection to the hub; the first call opens it.
+func Dial(c Context) (*grpc.ClientConn, error) {
+	cfg, err := c.TLS()
+	if err != nil {
+		return nil, fmt.Errorf("context: %w", err)
+	}
+	return transport.Dial(c.Address, cfg)
+}

@@ -1,0 +1,197 @@
+// Package config reads hub.yaml, the optional file of a hub. It is strict: every problem is reported
+// at once, each with its key. It applies no defaults; a zero field was not written.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"sigs.k8s.io/yaml"
+)
+
+// Config is what hub.yaml says.
+type Config struct {
+	Listen    string        // HOST:PORT
+	Advertise []string      // HOST or HOST:PORT; spokes are told the first, the certificate names all
+	Metrics   string        // HOST:PORT
+	Poll      time.Duration // between polls of a distribution that names no interval
+	Heartbeat time.Duration // of the spokes' streams
+	LogLevel  string
+	LogFormat string
+}
+
+// Problems are all that is wrong with a file.
+type Problems struct {
+	File string
+	List []string // "key.path: what is wrong"
+}
+
+func (p *Problems) Error() string {
+	if len(p.List) == 1 {
+		return fmt.Sprintf("%s: %s", p.File, p.List[0])
+	}
+	return fmt.Sprintf("%s has %d problems:\n  %s", p.File, len(p.List), strings.Join(p.List, "\n  "))
+}
+
+// Load reads the file at path.
+func Load(path string) (Config, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return Config{}, fmt.Errorf("read hub configuration: %w; correct --config or leave it away", err)
+	}
+	return Parse(path, data)
+}
+
+// Parse reads the text of the file that is called name in errors.
+func Parse(name string, data []byte) (Config, error) {
+	var root map[string]any
+	if err := yaml.UnmarshalStrict(data, &root); err != nil {
+		return Config{}, &Problems{File: name, List: []string{strings.TrimPrefix(err.Error(), "error converting YAML to JSON: ")}}
+	}
+	d := &decoder{}
+	top := d.section("", root, "version", "listen", "advertise", "metrics", "poll", "heartbeat", "log")
+	if v, ok := top["version"]; !ok {
+		d.problem("version", "is missing; write `version: 1` first")
+	} else if n, ok := v.(float64); !ok || n != 1 {
+		d.problem("version", "is %v, this hub reads version 1", v)
+	}
+	c := Config{
+		Listen:    d.address("listen", top["listen"], true),
+		Metrics:   d.address("metrics", top["metrics"], true),
+		Advertise: d.hosts("advertise", top["advertise"]),
+		Poll:      d.duration("poll", top["poll"], time.Second, 24*time.Hour),
+		Heartbeat: d.duration("heartbeat", top["heartbeat"], time.Second, 5*time.Minute),
+	}
+	if v, ok := top["log"]; ok && v != nil {
+		m, ok := v.(map[string]any)
+		if !ok {
+			d.problem("log", "want a mapping with level and format")
+		}
+		log := d.section("log", m, "level", "format")
+		c.LogLevel = d.oneOf("log.level", log["level"], "debug", "info", "warn", "error")
+		c.LogFormat = d.oneOf("log.format", log["format"], "text", "json")
+	}
+	if len(d.problems) > 0 {
+		return Config{}, &Problems{File: name, List: d.problems}
+	}
+	return c, nil
+}
+
+// decoder collects problems while it reads values. Absent values are nil and read as zero.
+type decoder struct{ problems []string }
+
+func (d *decoder) problem(key, format string, args ...any) {
+	d.problems = append(d.problems, key+": "+fmt.Sprintf(format, args...))
+}
+
+// section reports the keys of m that are not known.
+func (d *decoder) section(path string, m map[string]any, known ...string) map[string]any {
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		if !slices.Contains(known, k) {
+			key := strings.TrimPrefix(path+"."+k, ".")
+			d.problem(key, "unknown key; known here: %s", strings.Join(known, ", "))
+		}
+	}
+	return m
+}
+
+func (d *decoder) text(key string, v any) (string, bool) {
+	if v == nil {
+		return "", false
+	}
+	s, ok := v.(string)
+	if !ok {
+		d.problem(key, "want text, got %v", v)
+	}
+	return s, ok && s != ""
+}
+
+func (d *decoder) address(key string, v any, listening bool) string {
+	s, ok := d.text(key, v)
+	if !ok {
+		return ""
+	}
+	if err := checkAddress(s, listening); err != nil {
+		d.problem(key, "%v", err)
+	}
+	return s
+}
+
+func checkAddress(s string, listening bool) error {
+	host, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return fmt.Errorf("%q: want HOST:PORT", s)
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || (n == 0 && !listening) {
+		return fmt.Errorf("%q: want a port number", s)
+	}
+	if host == "" && !listening {
+		return fmt.Errorf("%q: want a host before the port", s)
+	}
+	return nil
+}
+
+// CheckAdvertised accepts HOST and HOST:PORT that others can dial.
+func CheckAdvertised(s string) error {
+	if s == "" {
+		return errors.New("is empty")
+	}
+	if !strings.Contains(s, ":") || net.ParseIP(s) != nil {
+		return nil
+	}
+	return checkAddress(s, false)
+}
+
+func (d *decoder) hosts(key string, v any) []string {
+	if v == nil {
+		return nil
+	}
+	list, ok := v.([]any)
+	if !ok {
+		d.problem(key, "want a list of HOST or HOST:PORT, got %v", v)
+		return nil
+	}
+	var hosts []string
+	for n, item := range list {
+		at := fmt.Sprintf("%s[%d]", key, n)
+		s, ok := item.(string)
+		if !ok {
+			d.problem(at, "want text, got %v", item)
+			continue
+		}
+		if err := CheckAdvertised(s); err != nil {
+			d.problem(at, "%v", err)
+		}
+		hosts = append(hosts, s)
+	}
+	return hosts
+}
+
+func (d *decoder) duration(key string, v any, least, most time.Duration) time.Duration {
+	s, ok := d.text(key, v)
+	if !ok {
+		return 0
+	}
+	t, err := time.ParseDuration(s)
+	if err != nil {
+		d.problem(key, "%q: want a duration such as 30s or 5m", s)
+	} else if t < least || t > most {
+		d.problem(key, "%v: want %v to %v", t, least, most)
+	}
+	return t
+}
+
+func (d *decoder) oneOf(key string, v any, words ...string) string {
+	s, ok := d.text(key, v)
+	if ok && !slices.Contains(words, s) {
+		d.problem(key, "%q: want %s", s, strings.Join(words, ", "))
+	}
+	return s
+}
