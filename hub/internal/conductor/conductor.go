@@ -1,0 +1,2 @@
+// Package conductor is
+package conductor

@@ -1,0 +1,246 @@
+package conductor
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/pkg/wire"
+	fleetv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/fleet/v1"
+)
+
+// Heartbeats that may be missing before a spoke's news counts as old.
+const missedHeartbeats = 3
+
+// reasonLength is how much of a reason fits into a status word, in runes.
+const reasonLength = 60
+
+// ClusterNews is one cluster and how fresh its news is.
+type ClusterNews struct {
+	Name      fleet.Cluster
+	Labels    map[string]string
+	Joined    time.Time // zero: never
+	Connected bool
+	LastSeen  time.Time // the last word of any kind; zero: none that the hub remembers
+}
+
+// Fleet is everything that the status is computed from, read at one moment.
+type Fleet struct {
+	Clusters      []ClusterNews
+	Installations map[fleet.Cluster][]fleet.Installation
+	// Releases by distribution, ascending by version. A distribution that is watched has a key even
+	// when it has no release.
+	Releases map[string][]fleet.Release
+}
+
+// StatusRows makes the fleet's table, sorted by cluster and distribution, and a summary of each
+// distribution, sorted by name. distribution narrows both to one; empty: all. It is pure.
+func StatusRows(now time.Time, heartbeat time.Duration, distribution string, f Fleet) ([]*fleetv1.StatusRow, []*fleetv1.DistributionSummary) {
+	sums := map[string]*fleetv1.DistributionSummary{}
+	available := map[string][]string{}
+	for name, releases := range f.Releases {
+		available[name] = availableVersions(releases)
+		if distribution == "" || distribution == name {
+			sums[name] = summary(name, releases)
+		}
+	}
+	var rows []*fleetv1.StatusRow
+	for _, c := range f.Clusters {
+		installations := f.Installations[c.Name]
+		if len(installations) == 0 && distribution == "" {
+			rows = append(rows, emptyRow(now, heartbeat, c))
+		}
+		for _, i := range installations {
+			if distribution != "" && i.Distribution != distribution {
+				continue
+			}
+			_, known := f.Releases[i.Distribution]
+			r, class := installationRow(now, heartbeat, c, i, available[i.Distribution], known)
+			rows = append(rows, r)
+			if s := sums[i.Distribution]; s != nil {
+				class.count(s)
+			}
+		}
+	}
+	slices.SortFunc(rows, func(a, b *fleetv1.StatusRow) int {
+		return cmp.Or(cmp.Compare(a.Cluster, b.Cluster), cmp.Compare(a.Distribution, b.Distribution))
+	})
+	summaries := make([]*fleetv1.DistributionSummary, 0, len(sums))
+	for _, s := range sums {
+		summaries = append(summaries, s)
+	}
+	slices.SortFunc(summaries, func(a, b *fleetv1.DistributionSummary) int { return cmp.Compare(a.Distribution, b.Distribution) })
+	return rows, summaries
+}
+
+func availableVersions(releases []fleet.Release) []string {
+	var versions []string
+	for _, r := range releases {
+		if r.Phase == fleet.Available {
+			versions = append(versions, r.Version)
+		}
+	}
+	return versions
+}
+
+// emptyRow is for a cluster without subscriptions.
+func emptyRow(now time.Time, heartbeat time.Duration, c ClusterNews) *fleetv1.StatusRow {
+	r := &fleetv1.StatusRow{Cluster: string(c.Name), Labels: c.Labels, Phase: "NoSubscription",
+		Health: string(fleet.HealthUnknown), LastSeen: wire.Time(c.LastSeen)}
+	switch {
+	case c.Joined.IsZero():
+		r.Phase = "NotJoined"
+		r.Reason = fmt.Sprintf("its spoke has not joined; `hub cluster invite %s` prints the line to run", c.Name)
+	case c.stale(now, heartbeat):
+		r.Phase, r.Stale, r.Attention = c.staleWord(now), true, true
+	default:
+		r.Reason = "its spoke.yaml lists no subscription"
+	}
+	return r
+}
+
+func (c ClusterNews) stale(now time.Time, heartbeat time.Duration) bool {
+	return now.Sub(c.lastWord()) > missedHeartbeats*heartbeat
+}
+
+// lastWord: joining was a word too.
+func (c ClusterNews) lastWord() time.Time {
+	if c.LastSeen.After(c.Joined) {
+		return c.LastSeen
+	}
+	return c.Joined
+}
+
+func (c ClusterNews) staleWord(now time.Time) string {
+	return "Stale(" + fleet.Age(now, c.lastWord()) + ")"
+}
+
+// class is what a row counts as in its distribution's summary: exactly one thing.
+type class int
+
+const (
+	idle class = iota // nothing runs and nothing is to be taken
+	upToDate
+	progressing
+	pinned
+	failed
+	stale
+)
+
+func (c class) count(s *fleetv1.DistributionSummary) {
+	s.Clusters++
+	switch c {
+	case upToDate:
+		s.UpToDate++
+	case progressing:
+		s.Progressing++
+	case pinned:
+		s.Pinned++
+	case failed:
+		s.Failed++
+	case stale:
+		s.Stale++
+	}
+}
+
+func installationRow(now time.Time, heartbeat time.Duration, c ClusterNews, i fleet.Installation, available []string, known bool) (*fleetv1.StatusRow, class) {
+	want, err := i.Policy.Select(available, nil, i.Running)
+	if err != nil {
+		want.Why = err.Error()
+	}
+	r := &fleetv1.StatusRow{
+		Cluster: string(c.Name), Labels: c.Labels, Distribution: i.Distribution, Variant: i.Variant, Namespace: i.Namespace,
+		DesiredVersion: want.Version, RunningVersion: i.Running, RawPhase: string(i.Phase), Reason: cmp.Or(i.Reason, want.Why),
+		TargetVersion: i.Target, Health: string(cmp.Or(i.Health, fleet.HealthUnknown)), HealthMessage: i.HealthMessage,
+		LastSeen: wire.Time(c.LastSeen), Objects: uint32(i.Objects), Ready: uint32(i.Ready), DriftCorrected: uint32(i.DriftCorrected),
+		Policy: wire.Policy(i.Policy),
+	}
+	if c.stale(now, heartbeat) {
+		r.Phase, r.Stale, r.Attention = c.staleWord(now), true, true
+		r.Health = string(fleet.HealthUnknown)
+		return r, stale
+	}
+	var k class
+	r.Phase, k, r.Attention = word(i, want, available, known)
+	if i.Health == fleet.Degraded {
+		r.Attention = true
+	}
+	return r, k
+}
+
+// word is the status word of fresh news, what it counts as, and whether it wants a person.
+func word(i fleet.Installation, want fleet.Selection, available []string, known bool) (string, class, bool) {
+	atPin := i.Policy.Pin != nil && i.Running == i.Policy.Pin.Version && i.Running != ""
+	switch {
+	case i.Phase == fleet.AwaitingConfig:
+		return "AwaitingConfig(provider)", failed, true
+	case i.Phase.Failed() && !(atPin && i.Phase != fleet.RollbackFailed && i.Target != i.Running):
+		return fmt.Sprintf("%s(%s)", i.Phase, shorten(cmp.Or(i.Reason, i.Target, "no reason given"))), failed, true
+	case i.Phase == fleet.RollingBack:
+		return fmt.Sprintf("%s(%s)", i.Phase, shorten(cmp.Or(i.Reason, i.Target, i.Running))), progressing, false
+	case i.Phase != fleet.PhaseNone && !i.Phase.Terminal():
+		return fmt.Sprintf("%s(%s)", i.Phase, cmp.Or(i.Target, want.Version)), progressing, false
+	case !known:
+		return "UnknownDistribution", failed, true
+	case i.Policy.Pin != nil && want.Version == "":
+		return fmt.Sprintf("Pinned(%s not on offer)", i.Policy.Pin.Version), pinned, true
+	case want.Version == "" && i.Running == "":
+		return "AwaitingRelease(vendor)", idle, false
+	case want.Version != i.Running:
+		// A reason beside an offer that is not taken is the spoke's own: it declined.
+		return fmt.Sprintf("Offered(%s)", want.Version), progressing, i.Reason != ""
+	case atPin && newerInReach(i, available):
+		return fmt.Sprintf("Pinned(%s)", i.Running), pinned, false
+	}
+	return string(fleet.Succeeded), upToDate, false
+}
+
+// newerInReach: without its pin, the subscription would take a later release.
+func newerInReach(i fleet.Installation, available []string) bool {
+	free := i.Policy
+	free.Pin = nil
+	s, err := free.Select(available, nil, i.Running)
+	return err == nil && fleet.CompareTags(s.Version, i.Running) > 0
+}
+
+// shorten keeps a reason to one line that fits into a table.
+func shorten(s string) string {
+	s = strings.Join(strings.Fields(s), " ")
+	if r := []rune(s); len(r) > reasonLength {
+		return strings.TrimSpace(string(r[:reasonLength-1])) + "…"
+	}
+	return s
+}
+
+func summary(name string, releases []fleet.Release) *fleetv1.DistributionSummary {
+	s := &fleetv1.DistributionSummary{Distribution: name}
+	if available := availableVersions(releases); len(available) > 0 {
+		s.Latest = slices.MaxFunc(available, fleet.CompareTags)
+	}
+	for _, r := range releases {
+		if r.Phase == fleet.Rejected && (s.Latest == "" || fleet.CompareTags(r.Version, s.Latest) > 0) {
+			s.Rejected = append(s.Rejected, r.Version+": "+firstReason(r))
+		}
+	}
+	return s
+}
+
+// firstReason is the first thing that is wrong with a rejected release, and how much more there is.
+func firstReason(r fleet.Release) string {
+	all := slices.Clone(r.Reasons)
+	for _, v := range r.Variants {
+		for _, reason := range v.Reasons {
+			all = append(all, v.Name+": "+reason)
+		}
+	}
+	switch len(all) {
+	case 0:
+		return "no reason recorded"
+	case 1:
+		return all[0]
+	}
+	return fmt.Sprintf("%s (and %d more)", all[0], len(all)-1)
+}

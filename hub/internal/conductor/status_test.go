@@ -1,0 +1,149 @@
+package conductor
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	fleetv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/fleet/v1"
+)
+
+var now = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
+
+const heartbeat = 10 * time.Second
+
+func releases(versions ...string) []fleet.Release {
+	var rs []fleet.Release
+	for _, v := range versions {
+		r := fleet.Release{Distribution: "shop", Version: strings.TrimSuffix(v, "!"), Phase: fleet.Available}
+		if strings.HasSuffix(v, "!") {
+			r.Phase, r.Variants = fleet.Rejected, []fleet.VariantResult{{Name: "app", Reasons: []string{"image backend:latest", "another"}}}
+		}
+		rs = append(rs, r)
+	}
+	return rs
+}
+
+func TestStatusWords(t *testing.T) {
+	pin := func(v string) fleet.Policy { return fleet.Policy{Pin: &fleet.Pin{Version: v, Source: "overlay"}} }
+	running := func(v string, p fleet.Policy) fleet.Installation {
+		return fleet.Installation{Distribution: "shop", Policy: p, Running: v, Target: v, Phase: fleet.Succeeded, Health: fleet.Healthy}
+	}
+	in := func(phase fleet.Phase, target, reason string) fleet.Installation {
+		return fleet.Installation{Distribution: "shop", Running: "1.1.0", Target: target, Phase: phase, Reason: reason, Health: fleet.Healthy}
+	}
+	degraded := running("1.2.0", fleet.Policy{})
+	degraded.Health = fleet.Degraded
+	silent := running("1.2.0", fleet.Policy{})
+	silent.Health = ""
+	declined := running("1.1.0", fleet.Policy{})
+	declined.Reason = "approval wanted"
+	pinnedAway := in(fleet.RolledBack, "1.2.0", "database: down")
+	pinnedAway.Policy = pin("1.1.0")
+	long := "database: ImagePullBackOff: Back-off pulling image \"example.com/database:1.2.0\" on node one"
+
+	for _, c := range []struct {
+		name      string
+		i         fleet.Installation
+		heard     time.Duration
+		desired   string
+		phase     string
+		health    fleet.Health
+		class     class
+		attention bool
+	}{
+		{"runs the highest", running("1.2.0", fleet.Policy{}), 0, "1.2.0", "Succeeded", fleet.Healthy, upToDate, false},
+		{"runs it, and it is ill", degraded, 0, "1.2.0", "Succeeded", fleet.Degraded, upToDate, true},
+		{"no word about health is no health", silent, 0, "1.2.0", "Succeeded", fleet.HealthUnknown, upToDate, false},
+		{"three heartbeats are not stale yet", running("1.2.0", fleet.Policy{}), 30 * time.Second, "1.2.0", "Succeeded", fleet.Healthy, upToDate, false},
+		{"stale after that, and never healthy", running("1.2.0", fleet.Policy{}), 31 * time.Second, "1.2.0", "Stale(31s)", fleet.HealthUnknown, stale, true},
+		{"stale wins over all", in(fleet.RolledBack, "1.2.0", "x"), 2 * time.Hour, "1.2.0", "Stale(2h)", fleet.HealthUnknown, stale, true},
+		{"its turn", running("1.1.0", fleet.Policy{}), 0, "1.2.0", "Offered(1.2.0)", fleet.Healthy, progressing, false},
+		{"declined", declined, 0, "1.2.0", "Offered(1.2.0)", fleet.Healthy, progressing, true},
+		{"first install", fleet.Installation{Distribution: "shop"}, 0, "1.2.0", "Offered(1.2.0)", fleet.HealthUnknown, progressing, false},
+		{"out of range is not behind", running("1.1.0", fleet.Policy{Range: "~1.1"}), 0, "1.1.0", "Succeeded", fleet.Healthy, upToDate, false},
+		{"pinned below", running("1.1.0", pin("1.1.0")), 0, "1.1.0", "Pinned(1.1.0)", fleet.Healthy, pinned, false},
+		{"pinned at the top", running("1.2.0", pin("1.2.0")), 0, "1.2.0", "Succeeded", fleet.Healthy, upToDate, false},
+		{"on its way to a pin", running("1.2.0", pin("1.1.0")), 0, "1.1.0", "Offered(1.1.0)", fleet.Healthy, progressing, false},
+		{"a pin that is not there", running("1.1.0", pin("3.0.0")), 0, "", "Pinned(3.0.0 not on offer)", fleet.Healthy, pinned, true},
+		{"pinned after a rollback", pinnedAway, 0, "1.1.0", "Pinned(1.1.0)", fleet.Healthy, pinned, false},
+		{"nothing in range", fleet.Installation{Distribution: "shop", Policy: fleet.Policy{Range: ">=9"}}, 0, "", "AwaitingRelease(vendor)", fleet.HealthUnknown, idle, false},
+		{"settling", in(fleet.Settling, "1.2.0", ""), 0, "1.2.0", "Settling(1.2.0)", fleet.Healthy, progressing, false},
+		{"fetching", in(fleet.Fetching, "1.2.0", ""), 0, "1.2.0", "Fetching(1.2.0)", fleet.Healthy, progressing, false},
+		{"rolling back", in(fleet.RollingBack, "1.2.0", "database: down"), 0, "1.2.0", "RollingBack(database: down)", fleet.Healthy, progressing, false},
+		{"rolled back", in(fleet.RolledBack, "1.2.0", long), 0, "1.2.0", "RolledBack(database: ImagePullBackOff: Back-off pulling image \"example…)", fleet.Healthy, failed, true},
+		{"refused", in(fleet.Refused, "1.2.0", "dry run:\nno such kind"), 0, "1.2.0", "Refused(dry run: no such kind)", fleet.Healthy, failed, true},
+		{"rollback failed", in(fleet.RollbackFailed, "1.2.0", ""), 0, "1.2.0", "RollbackFailed(1.2.0)", fleet.Healthy, failed, true},
+		{"config in error", in(fleet.AwaitingConfig, "", "overlay: no such file"), 0, "1.2.0", "AwaitingConfig(provider)", fleet.Healthy, failed, true},
+		{"not this hub's", fleet.Installation{Distribution: "other"}, 0, "", "UnknownDistribution", fleet.HealthUnknown, failed, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := Fleet{
+				Clusters:      []ClusterNews{{Name: "acme/eu-1", Joined: now.Add(-24 * time.Hour), LastSeen: now.Add(-c.heard)}},
+				Installations: map[fleet.Cluster][]fleet.Installation{"acme/eu-1": {c.i}},
+				Releases:      map[string][]fleet.Release{"shop": releases("1.0.0", "1.1.0", "1.2.0", "2.0.0-rc.1")},
+			}
+			rows, sums := StatusRows(now, heartbeat, "", f)
+			if len(rows) != 1 || len(sums) != 1 {
+				t.Fatalf("got %d rows and %d summaries, want 1 and 1", len(rows), len(sums))
+			}
+			r := rows[0]
+			if r.DesiredVersion != c.desired || r.Phase != c.phase || r.Health != string(c.health) || r.Attention != c.attention {
+				t.Errorf("got desired %q, %s, %s, attention %v; want %q, %s, %s, %v",
+					r.DesiredVersion, r.Phase, r.Health, r.Attention, c.desired, c.phase, c.health, c.attention)
+			}
+			if r.Stale != (c.class == stale) || r.RawPhase != string(c.i.Phase) {
+				t.Errorf("stale %v, raw phase %q", r.Stale, r.RawPhase)
+			}
+			want := &fleetv1.DistributionSummary{}
+			if c.i.Distribution == "shop" {
+				c.class.count(want)
+			}
+			got := sums[0]
+			if got.Clusters != want.Clusters || got.UpToDate != want.UpToDate || got.Progressing != want.Progressing ||
+				got.Pinned != want.Pinned || got.Failed != want.Failed || got.Stale != want.Stale {
+				t.Errorf("summary: got %v, want %v", got, want)
+			}
+		})
+	}
+}
+
+func TestStatusOfClustersWithoutInstallations(t *testing.T) {
+	f := Fleet{
+		Clusters: []ClusterNews{
+			{Name: "zeta/one"},
+			{Name: "beta/one", Joined: now.Add(-time.Hour)},
+			{Name: "acme/eu-1", Joined: now.Add(-time.Hour), LastSeen: now, Labels: map[string]string{"env": "dev"}},
+			{Name: "acme/eu-0", Joined: now.Add(-time.Second)},
+		},
+		Installations: map[fleet.Cluster][]fleet.Installation{"acme/eu-0": {{Distribution: "web"}, {Distribution: "shop"}}},
+		Releases:      map[string][]fleet.Release{"shop": nil, "web": nil},
+	}
+	rows, _ := StatusRows(now, heartbeat, "", f)
+	var got []string
+	for _, r := range rows {
+		got = append(got, r.Cluster+" "+r.Distribution+" "+r.Phase)
+	}
+	want := "acme/eu-0 shop AwaitingRelease(vendor)|acme/eu-0 web AwaitingRelease(vendor)|acme/eu-1  NoSubscription|beta/one  Stale(1h)|zeta/one  NotJoined"
+	if s := strings.Join(got, "|"); s != want {
+		t.Errorf("got  %s\nwant %s", s, want)
+	}
+	for _, r := range rows {
+		if r.Health != "Unknown" {
+			t.Errorf("%s: health %s, want Unknown", r.Cluster, r.Health)
+		}
+	}
+	rows, sums := StatusRows(now, heartbeat, "web", f)
+	if len(rows) != 1 || rows[0].Distribution != "web" || len(sums) != 1 || sums[0].Distribution != "web" {
+		t.Errorf("narrowed to web: got %v, %v", rows, sums)
+	}
+}
+
+func TestSummaryNamesRejectedReleasesAboveTheLatest(t *testing.T) {
+	_, sums := StatusRows(now, heartbeat, "", Fleet{Releases: map[string][]fleet.Release{"shop": releases("0.9.0!", "1.0.0", "1.1.0!")}})
+	s := sums[0]
+	if s.Latest != "1.0.0" || len(s.Rejected) != 1 || s.Rejected[0] != "1.1.0: app: image backend:latest (and 1 more)" {
+		t.Errorf("got %v", s)
+	}
+}
