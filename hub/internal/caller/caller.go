@@ -1,0 +1,41 @@
+// Package caller carries who makes a call, from the server that identified it to the API that answers
+// it. It decides nothing: an API finds a caller here only after the server has allowed the call.
+package caller
+
+import (
+	"context"
+
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+)
+
+// Caller is who a client certificate speaks for by the hub's record: a cluster's spoke or an operator,
+// never both.
+type Caller struct {
+	Cluster     fleet.Cluster
+	Operator    string
+	Fingerprint [32]byte // SHA-256 of the certificate, DER
+}
+
+// Spoke: the caller speaks for a cluster.
+func (c Caller) Spoke() bool { return c.Cluster != "" }
+
+// String is for logs: the cluster's name, or "operator NAME".
+func (c Caller) String() string {
+	if c.Spoke() {
+		return string(c.Cluster)
+	}
+	return "operator " + c.Operator
+}
+
+type key struct{}
+
+// With returns a context that carries c.
+func With(ctx context.Context, c Caller) context.Context {
+	return context.WithValue(ctx, key{}, c)
+}
+
+// From returns the caller of a call; false for a stranger.
+func From(ctx context.Context) (Caller, bool) {
+	c, ok := ctx.Value(key{}).(Caller)
+	return c, ok
+}

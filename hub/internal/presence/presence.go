@@ -1,0 +1,194 @@
+// Package presence knows which spokes are connected now, wakes their streams when there is something
+// new for them, and tells watchers that the fleet changed. It keeps everything in memory and knows
+// nothing of what is said on a stream.
+package presence
+
+import (
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+)
+
+var (
+	// ErrSuperseded: the cluster has a newer session.
+	ErrSuperseded = errors.New("a newer session of this cluster took over")
+	// ErrEnded: the cluster's identity was ended while it was connected.
+	ErrEnded = errors.New("the cluster was removed or joined again")
+)
+
+// Registry is safe for concurrent use.
+type Registry struct {
+	mu       sync.Mutex
+	epoch    uint64 // of the newest session
+	sessions map[fleet.Cluster]*Session
+	seen     map[fleet.Cluster]time.Time
+	watchers map[chan struct{}]struct{}
+}
+
+// New makes an empty registry.
+func New() *Registry {
+	return &Registry{
+		sessions: map[fleet.Cluster]*Session{},
+		seen:     map[fleet.Cluster]time.Time{},
+		watchers: map[chan struct{}]struct{}{},
+	}
+}
+
+// Session is one live stream of a cluster.
+type Session struct {
+	// Epoch is larger than that of every earlier session, over restarts of the hub too as long as its
+	// clock does not go back.
+	Epoch uint64
+
+	cluster  fleet.Cluster
+	registry *Registry
+	wake     chan struct{}
+	done     chan struct{}
+	err      error // why done; guarded by registry.mu
+}
+
+// Register opens a session and ends the one that the cluster had.
+func (r *Registry) Register(cluster fleet.Cluster) *Session {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.endLocked(cluster, ErrSuperseded)
+	now := time.Now()
+	// The clock makes epochs grow over restarts, the increment within one.
+	r.epoch = max(r.epoch+1, uint64(now.UnixNano()))
+	s := &Session{
+		Epoch: r.epoch, cluster: cluster, registry: r,
+		wake: make(chan struct{}, 1), done: make(chan struct{}),
+	}
+	r.sessions[cluster] = s
+	r.seenLocked(cluster, now)
+	r.changedLocked()
+	return s
+}
+
+// Wake receives after the cluster was woken; wakes that come faster than they are read become one.
+func (s *Session) Wake() <-chan struct{} { return s.wake }
+
+// Done is closed when the session is over: superseded, ended or closed.
+func (s *Session) Done() <-chan struct{} { return s.done }
+
+// Err says why a session is over: ErrSuperseded, ErrEnded, or nil when it was closed or still lives.
+func (s *Session) Err() error {
+	s.registry.mu.Lock()
+	defer s.registry.mu.Unlock()
+	return s.err
+}
+
+// Close ends the session; closing one that is over changes nothing.
+func (s *Session) Close() {
+	s.registry.mu.Lock()
+	defer s.registry.mu.Unlock()
+	if s.registry.sessions[s.cluster] != s {
+		return
+	}
+	s.registry.endLocked(s.cluster, nil)
+	s.registry.changedLocked()
+}
+
+// End ends the live session of a cluster that was removed or joined again, and forgets when it was last
+// seen: the old spoke's news is not the new one's.
+func (r *Registry) End(cluster fleet.Cluster) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.endLocked(cluster, ErrEnded)
+	delete(r.seen, cluster)
+	r.changedLocked()
+}
+
+func (r *Registry) endLocked(cluster fleet.Cluster, why error) {
+	s, ok := r.sessions[cluster]
+	if !ok {
+		return
+	}
+	delete(r.sessions, cluster)
+	s.err = why
+	close(s.done)
+}
+
+// Wake tells the sessions of these clusters that there is something new for them.
+func (r *Registry) Wake(clusters ...fleet.Cluster) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, c := range clusters {
+		if s, ok := r.sessions[c]; ok {
+			notify(s.wake)
+		}
+	}
+}
+
+// WakeAll wakes every session.
+func (r *Registry) WakeAll() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, s := range r.sessions {
+		notify(s.wake)
+	}
+}
+
+// Seen records that the cluster's spoke said something; an earlier time than the known one is ignored.
+func (r *Registry) Seen(cluster fleet.Cluster, at time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.seenLocked(cluster, at)
+}
+
+func (r *Registry) seenLocked(cluster fleet.Cluster, at time.Time) {
+	if at.After(r.seen[cluster]) {
+		r.seen[cluster] = at
+	}
+}
+
+// Connected reports whether the cluster has a live session.
+func (r *Registry) Connected(cluster fleet.Cluster) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, ok := r.sessions[cluster]
+	return ok
+}
+
+// LastSeen is when the cluster's spoke last said anything to this process; zero for never.
+func (r *Registry) LastSeen(cluster fleet.Cluster) time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.seen[cluster]
+}
+
+// Changed tells every subscriber that the fleet's picture changed. Sessions that come and go say so
+// themselves; who stores something that operators see calls it.
+func (r *Registry) Changed() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.changedLocked()
+}
+
+func (r *Registry) changedLocked() {
+	for w := range r.watchers {
+		notify(w)
+	}
+}
+
+// Subscribe returns a channel that receives after changes, coalesced, and what ends the subscription.
+func (r *Registry) Subscribe() (changes <-chan struct{}, cancel func()) {
+	w := make(chan struct{}, 1)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.watchers[w] = struct{}{}
+	return w, func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		delete(r.watchers, w)
+	}
+}
+
+func notify(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default: // a notice is waiting already
+	}
+}
