@@ -1,0 +1,124 @@
+// Package config reads spoke.yaml, the provider's file: what this cluster subscribes to and how. It
+// decodes strictly and reports all problems at once, each with its line and key path. It keeps no
+// state: Load may be called again whenever the file may have changed, and Digest says whether it has.
+// It does not look at overlays, clusters or what is on offer.
+package config
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+)
+
+// Version is the number of the format, the value of the key "version".
+const Version = "1"
+
+// Defaults of keys that may be left out.
+const (
+	DefaultHealthTimeout = 5 * time.Minute
+	DefaultDriftInterval = time.Minute
+	DefaultInterval      = time.Minute
+	DefaultRevision      = "main"
+)
+
+// PinSource is the fleet.Pin.Source of a pin that is written in this file.
+const PinSource = "spoke.yaml"
+
+// Config is a file that has no problems.
+type Config struct {
+	Path          string       // of the file
+	Digest        fleet.Digest // of its bytes
+	Kubeconfig    string       // absolute; empty: in-cluster, else the rules of KUBECONFIG
+	Context       string
+	HealthTimeout time.Duration
+	DriftInterval time.Duration
+	Subscriptions []Subscription // at most one of each distribution, in the file's order
+}
+
+// Subscription is what this cluster wants of one distribution.
+type Subscription struct {
+	Distribution  string
+	Variant       string   // empty: the one that the overlay's base names
+	Namespace     string   // of the inventory, and of objects that name none
+	Source        []string // further URLs under which the overlay may name the distribution's repository
+	Overlay       Overlay
+	Policy        fleet.Policy
+	HealthTimeout time.Duration
+	DriftInterval time.Duration
+}
+
+// Overlay says where the provider's customisation is. The zero Overlay: there is none.
+type Overlay struct {
+	Path     string        // absolute folder; with Git: slash path in the repository, "." for its root
+	Git      string        // URL; empty: Path is a local folder
+	Revision string        // branch, tag or commit; with Git only
+	Interval time.Duration // between looks at the repository; with Git only
+}
+
+// None reports that there is no overlay.
+func (o Overlay) None() bool { return o.Path == "" }
+
+// Problem is one thing wrong with a file.
+type Problem struct {
+	Line    int    // from 1; 0 for the file as a whole
+	Key     string // path such as "subscriptions[0].versions.range"
+	Message string
+}
+
+func (p Problem) String() string {
+	var b strings.Builder
+	if p.Line > 0 {
+		fmt.Fprintf(&b, "line %d: ", p.Line)
+	}
+	if p.Key != "" {
+		b.WriteString(p.Key + ": ")
+	}
+	return b.String() + p.Message
+}
+
+// Error is all that is wrong with a file.
+type Error struct {
+	Path     string
+	Digest   fleet.Digest // of the file's bytes, so that the same error need be said once only
+	Problems []Problem    // at least one, by line
+}
+
+func (e *Error) Error() string {
+	if len(e.Problems) == 1 {
+		return fmt.Sprintf("configuration %s: %s", e.Path, e.Problems[0])
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "configuration %s: %d problems:", e.Path, len(e.Problems))
+	for _, p := range e.Problems {
+		b.WriteString("\n  " + p.String())
+	}
+	return b.String()
+}
+
+// Load reads the file at path. The error is an *Error where the file could be read.
+func Load(path string) (Config, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return Config{}, fmt.Errorf("configuration %s: %w", path, err)
+	}
+	data, err := os.ReadFile(path)
+	if os.IsNotExist(err) {
+		return Config{}, fmt.Errorf("configuration %s: %w; write it, deploy/examples/spoke.yaml shows every key, or name another with --config", path, os.ErrNotExist)
+	}
+	if err != nil {
+		return Config{}, fmt.Errorf("read configuration: %w", err)
+	}
+	digest := fleet.Digest(fmt.Sprintf("sha256:%x", sha256.Sum256(data)))
+	d := &decoder{dir: filepath.Dir(path)}
+	c := d.file(data)
+	if problems := d.sorted(); len(problems) > 0 {
+		return Config{}, &Error{Path: path, Digest: digest, Problems: problems}
+	}
+	c.Path, c.Digest = path, digest
+	return c, nil
+}
