@@ -1,0 +1,353 @@
+package harness
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Dir finds the control plane's binaries and files.
+type Dir struct {
+	paths map[string]string
+}
+
+// Path of a binary (etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kubectl, kwok) or
+// file (stages, flagger-crd); empty where it is not to be had.
+func (d Dir) Path(name string) string { return d.paths[name] }
+
+// pin is one nested module below integration/controlplane: what is built or copied out of it.
+type pin struct {
+	folder   string            // below integration/controlplane
+	module   string            // the module whose version names the cache folder
+	packages map[string]string // binary -> package
+	files    map[string]string // file in the cache -> glob inside the module, several files joined
+}
+
+func pins() []pin {
+	return []pin{
+		{folder: "kubernetes", module: "k8s.io/kubernetes", packages: map[string]string{
+			"kube-apiserver":          "k8s.io/kubernetes/cmd/kube-apiserver",
+			"kube-controller-manager": "k8s.io/kubernetes/cmd/kube-controller-manager",
+			"kube-scheduler":          "k8s.io/kubernetes/cmd/kube-scheduler",
+			"kubectl":                 "k8s.io/kubernetes/cmd/kubectl",
+		}},
+		{folder: "etcd", module: "go.etcd.io/etcd/server/v3", packages: map[string]string{"etcd": "go.etcd.io/etcd/server/v3"}},
+		{folder: "kwok", module: "sigs.k8s.io/kwok", packages: map[string]string{"kwok": "sigs.k8s.io/kwok/cmd/kwok"},
+			files: map[string]string{"stages": "kustomize/stage/{pod/fast,node/fast,node/heartbeat-with-lease}/*.yaml"}},
+		{folder: "flagger", module: "github.com/fluxcd/flagger", files: map[string]string{"flagger-crd": "artifacts/flagger/crd.yaml"}},
+	}
+}
+
+// Binaries finds the control plane's binaries and builds the missing ones into the cache, one
+// process at a time. From nothing that takes about ten minutes on two cores and half a gigabyte of
+// disk; later it takes milliseconds. Lines about what is built go to progress.
+func Binaries(ctx context.Context, progress io.Writer) (Dir, error) {
+	return ensure(ctx, progress, pins())
+}
+
+// FlaggerCRD is the path of Flagger's own CustomResourceDefinitions; it needs no cluster.
+func FlaggerCRD(ctx context.Context) (string, error) {
+	d, err := ensure(ctx, os.Stderr, slices.DeleteFunc(pins(), func(p pin) bool { return p.folder != "flagger" }))
+	return d.Path("flagger-crd"), err
+}
+
+func ensure(ctx context.Context, progress io.Writer, wanted []pin) (Dir, error) {
+	root, err := projectRoot()
+	if err != nil {
+		return Dir{}, err
+	}
+	cache, err := cacheFolder()
+	if err != nil {
+		return Dir{}, err
+	}
+	d := Dir{paths: map[string]string{}}
+	given := assets()
+	for _, p := range wanted {
+		b := builder{pin: p, source: filepath.Join(root, "integration", "controlplane", p.folder), progress: progress}
+		if err := b.ensure(ctx, cache, given, d.paths); err != nil {
+			return Dir{}, err
+		}
+	}
+	return d, nil
+}
+
+// assets lists the binaries in KUBEBUILDER_ASSETS; nil where that is not set.
+func assets() map[string]string {
+	folder := os.Getenv("KUBEBUILDER_ASSETS")
+	if folder == "" {
+		return nil
+	}
+	found := map[string]string{}
+	for _, p := range pins() {
+		for name := range p.packages {
+			if path := filepath.Join(folder, name); executable(path) {
+				found[name] = path
+			}
+		}
+	}
+	return found
+}
+
+// builder fills one pin's cache folder.
+type builder struct {
+	pin
+	source   string // the nested module
+	target   string // the cache folder
+	version  string
+	progress io.Writer
+}
+
+// ensure adds the paths of the pin's binaries and files to paths, making what is missing. With
+// given binaries nothing is built.
+func (b *builder) ensure(ctx context.Context, cache string, given, paths map[string]string) error {
+	var err error
+	if b.version, err = pinnedVersion(b.source, b.module); err != nil {
+		return err
+	}
+	b.target = filepath.Join(cache, b.folder+"-"+b.version)
+	missing := func() (names []string) {
+		for name := range b.packages {
+			if paths[name] = filepath.Join(b.target, name); given != nil {
+				paths[name] = given[name]
+			} else if !executable(paths[name]) {
+				names = append(names, name)
+			}
+		}
+		for name := range b.files {
+			if paths[name] = filepath.Join(b.target, name+".yaml"); !exists(paths[name]) {
+				names = append(names, name)
+			}
+		}
+		return names
+	}
+	if len(missing()) == 0 {
+		return nil
+	}
+	if err := os.MkdirAll(b.target, 0o755); err != nil {
+		return fmt.Errorf("make the cache of control plane binaries: %w", err)
+	}
+	unlock, err := lockFile(ctx, b.target+".lock", b.progress)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	for _, name := range missing() {
+		if b.packages[name] != "" {
+			err = b.build(ctx, name)
+		} else {
+			err = b.extract(ctx, name)
+		}
+		if err != nil {
+			return fmt.Errorf("%w; `cd %s && go mod download` shows whether the modules can be had", err, filepath.Join("integration", "controlplane", b.folder))
+		}
+	}
+	return nil
+}
+
+func (b *builder) build(ctx context.Context, name string) error {
+	begin := time.Now()
+	flags := "-s -w"
+	if b.folder == "kubernetes" {
+		part := strings.Split(strings.TrimPrefix(b.version, "v"), ".")
+		const version = " -X k8s.io/component-base/version."
+		flags += version + "gitVersion=" + b.version + version + "gitMajor=" + part[0] + version + "gitMinor=" + part[1]
+	}
+	aside := filepath.Join(b.target, fmt.Sprintf(".%s.%d", name, os.Getpid()))
+	defer os.Remove(aside)
+	done := make(chan struct{})
+	defer close(done)
+	go b.report(name, begin, done)
+	if _, err := b.goCommand(ctx, "build", "-trimpath", "-ldflags", flags, "-o", aside, b.packages[name]); err != nil {
+		return fmt.Errorf("build %s %s: %w", name, b.version, err)
+	}
+	if err := os.Rename(aside, filepath.Join(b.target, name)); err != nil {
+		return fmt.Errorf("build %s %s: %w", name, b.version, err)
+	}
+	fmt.Fprintf(b.progress, "harness: built %s %s in %.0f s\n", name, b.version, time.Since(begin).Seconds())
+	return nil
+}
+
+// report says now and then that a build is still going on.
+func (b *builder) report(name string, begin time.Time, done <-chan struct{}) {
+	fmt.Fprintf(b.progress, "harness: building %s %s, once (kept in %s)\n", name, b.version, b.target)
+	tick := time.NewTicker(20 * time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-done:
+			return
+		case <-tick.C:
+			fmt.Fprintf(b.progress, "harness: building %s %s, %.0f s so far\n", name, b.version, time.Since(begin).Seconds())
+		}
+	}
+}
+
+// extract copies a module's own files: they would not survive `go clean -modcache` there.
+func (b *builder) extract(ctx context.Context, name string) error {
+	out, err := b.goCommand(ctx, "mod", "download", "-json", b.module+"@"+b.version)
+	if err != nil {
+		return fmt.Errorf("download %s %s: %w", b.module, b.version, err)
+	}
+	var module struct{ Dir string }
+	if err := json.Unmarshal(out, &module); err != nil {
+		return fmt.Errorf("download %s %s: %w", b.module, b.version, err)
+	}
+	var all []byte
+	for _, pattern := range alternatives(b.files[name]) {
+		paths, err := filepath.Glob(filepath.Join(module.Dir, pattern))
+		if err != nil || len(paths) == 0 {
+			return fmt.Errorf("find %s in %s %s: nothing matches", pattern, b.module, b.version)
+		}
+		for _, path := range paths {
+			if filepath.Base(path) == "kustomization.yaml" {
+				continue
+			}
+			data, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			all = append(append(all, data...), "\n---\n"...)
+		}
+	}
+	return writeAside(filepath.Join(b.target, name+".yaml"), all)
+}
+
+// alternatives expands one {a,b} in a pattern.
+func alternatives(pattern string) []string {
+	before, rest, found := strings.Cut(pattern, "{")
+	if !found {
+		return []string{pattern}
+	}
+	list, after, _ := strings.Cut(rest, "}")
+	var out []string
+	for a := range strings.SplitSeq(list, ",") {
+		out = append(out, before+a+after)
+	}
+	return out
+}
+
+// goCommand runs go in the nested module, for this machine whatever the caller builds for.
+func (b *builder) goCommand(ctx context.Context, args ...string) ([]byte, error) {
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Dir = b.source
+	for _, kv := range os.Environ() {
+		switch name, _, _ := strings.Cut(kv, "="); name {
+		case "GOOS", "GOARCH", "GOFLAGS", "GOWORK", "CGO_ENABLED", "PWD":
+		default:
+			cmd.Env = append(cmd.Env, kv)
+		}
+	}
+	cmd.Env = append(cmd.Env, "CGO_ENABLED=0", "GOWORK=off", "PWD="+b.source)
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = 10 * time.Second
+	out, err := cmd.Output()
+	if err != nil {
+		lines := strings.Split(strings.TrimSpace(stderr.String()), "\n")
+		return nil, fmt.Errorf("go %s: %w\n  %s", args[0], err, strings.Join(lines[max(0, len(lines)-10):], "\n  "))
+	}
+	return out, nil
+}
+
+// projectRoot is the folder of the project's go.mod, found upwards from the working directory.
+func projectRoot() (string, error) {
+	const module = "module github.com/wheelwright-dev/wheelwright\n"
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", fmt.Errorf("find the project's root: %w", err)
+	}
+	for at := dir; ; at = filepath.Dir(at) {
+		if data, err := os.ReadFile(filepath.Join(at, "go.mod")); err == nil && strings.HasPrefix(string(data), module) {
+			return at, nil
+		}
+		if at == filepath.Dir(at) {
+			return "", fmt.Errorf("find the project's root: no go.mod of Wheelwright in %s or above: run this inside the source tree", dir)
+		}
+	}
+}
+
+func cacheFolder() (string, error) {
+	base := os.Getenv("WHEELWRIGHT_CACHE")
+	if base == "" {
+		user, err := os.UserCacheDir()
+		if err != nil {
+			return "", fmt.Errorf("find the cache folder (WHEELWRIGHT_CACHE can name one): %w", err)
+		}
+		base = filepath.Join(user, "wheelwright")
+	}
+	base, err := filepath.Abs(base)
+	return filepath.Join(base, "controlplane"), err
+}
+
+// pinnedVersion reads the version of a module from a nested go.mod.
+func pinnedVersion(folder, module string) (string, error) {
+	data, err := os.ReadFile(filepath.Join(folder, "go.mod"))
+	if err != nil {
+		return "", fmt.Errorf("read the pinned version of %s: %w", module, err)
+	}
+	match := regexp.MustCompile(`(?m)^(?:require)?\s*` + regexp.QuoteMeta(module) + ` (v[^\s]+)`).FindSubmatch(data)
+	if match == nil {
+		return "", fmt.Errorf("read the pinned version of %s: %s does not require it", module, filepath.Join(folder, "go.mod"))
+	}
+	return string(match[1]), nil
+}
+
+// lockFile waits for the lock on path, which dies with its holder.
+func lockFile(ctx context.Context, path string, progress io.Writer) (unlock func(), err error) {
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("lock the cache of control plane binaries: %w", err)
+	}
+	begin, said := time.Now(), time.Time{}
+	for {
+		err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			break
+		}
+		if time.Since(said) > 20*time.Second {
+			said = time.Now()
+			fmt.Fprintf(progress, "harness: another process is building into %s, waiting (%.0f s so far)\n", strings.TrimSuffix(path, ".lock"), time.Since(begin).Seconds())
+		}
+		select {
+		case <-ctx.Done():
+			file.Close()
+			return nil, fmt.Errorf("wait for %s: %w", path, ctx.Err())
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+	if err != nil {
+		file.Close()
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	return func() { file.Close() }, nil
+}
+
+func writeAside(path string, data []byte) error {
+	aside := fmt.Sprintf("%s.%d", path, os.Getpid())
+	defer os.Remove(aside)
+	if err := os.WriteFile(aside, data, 0o644); err != nil {
+		return err
+	}
+	return os.Rename(aside, path)
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+func executable(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0
+}
