@@ -1,0 +1,179 @@
+package provenance
+
+import (
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/pjbgf/sha1cd"
+)
+
+// ErrCollision: the content was built to share its SHA-1 with another (https://sha-mbles.github.io).
+var ErrCollision = errors.New("SHA-1 collision attack detected")
+
+// Modes of tree entries, as git writes them.
+const (
+	ModeFile       = "100644"
+	ModeExecutable = "100755"
+	ModeDir        = "40000"
+	ModeSymlink    = "120000"
+	ModeSubmodule  = "160000"
+)
+
+// ID is a git object id.
+type ID [20]byte
+
+// ObjectID is the id of an object of kind "blob", "tree", "commit" or "tag".
+func ObjectID(kind string, content []byte) (ID, error) {
+	return newHasher().object(kind, content)
+}
+
+type hasher struct{ sum hash.Hash }
+
+func newHasher() hasher { return hasher{sum: sha1cd.New()} }
+
+func (h hasher) object(kind string, content []byte) (ID, error) {
+	var head [40]byte
+	b := append(head[:0], kind...)
+	b = append(b, ' ')
+	b = strconv.AppendInt(b, int64(len(content)), 10)
+	b = append(b, 0)
+	h.sum.Reset()
+	h.sum.Write(b)
+	h.sum.Write(content)
+	var id ID
+	if c, ok := h.sum.(sha1cd.CollisionResistantHash); ok {
+		sum, collision := c.CollisionResistantSum(nil)
+		if collision {
+			return ID{}, fmt.Errorf("hash a %s: %w", kind, ErrCollision)
+		}
+		copy(id[:], sum)
+		return id, nil
+	}
+	h.sum.Sum(id[:0])
+	return id, nil
+}
+
+// TreeID is the hexadecimal git tree id of the files: the id that git gives a folder that holds exactly
+// them.
+func TreeID(files []File) (string, error) {
+	for _, f := range files {
+		if err := CheckPath(f.Path); err != nil {
+			return "", err
+		}
+	}
+	if !slices.IsSortedFunc(files, byPath) {
+		files = slices.Clone(files)
+		slices.SortFunc(files, byPath)
+	}
+	id, err := newHasher().tree(files, 0)
+	if err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(id[:]), nil
+}
+
+func byPath(a, b File) int { return strings.Compare(a.Path, b.Path) }
+
+// tree hashes the folder whose path is the first skip bytes of each file's. Files sorted by their whole
+// path are in git's order of tree entries, where a folder counts as its name and a slash.
+func (h hasher) tree(files []File, skip int) (ID, error) {
+	var raw []byte
+	names := make(map[string]struct{}, len(files))
+	for i := 0; i < len(files); {
+		f := files[i]
+		name, _, isDir := strings.Cut(f.Path[skip:], "/")
+		if _, twice := names[name]; twice {
+			return ID{}, fmt.Errorf("%q is there twice", f.Path[:skip]+name)
+		}
+		names[name] = struct{}{}
+		mode, end := ModeFile, i+1
+		var id ID
+		var err error
+		if isDir {
+			mode = ModeDir
+			prefix := f.Path[:skip+len(name)+1]
+			for end < len(files) && strings.HasPrefix(files[end].Path, prefix) {
+				end++
+			}
+			id, err = h.tree(files[i:end], len(prefix))
+		} else {
+			if f.Executable {
+				mode = ModeExecutable
+			}
+			id, err = h.object("blob", f.Data)
+		}
+		if err != nil {
+			return ID{}, err
+		}
+		raw = append(append(append(append(append(raw, mode...), ' '), name...), 0), id[:]...)
+		i = end
+	}
+	return h.object("tree", raw)
+}
+
+// Entry is one entry of a raw tree object.
+type Entry struct {
+	Mode string
+	Name string
+	ID   ID
+}
+
+// ParseTree reads a raw tree object strictly: entries sorted as git sorts them, no name twice.
+func ParseTree(raw []byte) ([]Entry, error) {
+	var entries []Entry
+	seen := map[string]struct{}{}
+	last := ""
+	for len(raw) > 0 {
+		mode, rest, ok := bytes.Cut(raw, []byte(" "))
+		if !ok {
+			return nil, errors.New("read tree object: it ends too early")
+		}
+		name, rest, ok := bytes.Cut(rest, []byte{0})
+		if !ok || len(rest) < len(ID{}) {
+			return nil, errors.New("read tree object: it ends too early")
+		}
+		e := Entry{Mode: string(mode), Name: string(name), ID: ID(rest[:len(ID{})])}
+		raw = rest[len(ID{}):]
+		key := e.Name
+		if e.Mode == ModeDir {
+			key += "/"
+		}
+		_, twice := seen[e.Name]
+		if e.Name == "" || strings.Contains(e.Name, "/") || twice || (len(entries) > 0 && key <= last) {
+			return nil, fmt.Errorf("read tree object: entry %q is out of order, there twice or not a name", e.Name)
+		}
+		seen[e.Name] = struct{}{}
+		last = key
+		entries = append(entries, e)
+	}
+	return entries, nil
+}
+
+// CheckPath accepts clean, relative, slash-separated paths of printable UTF-8 that stay inside their
+// root and name no git folder.
+func CheckPath(path string) error {
+	if path == "" {
+		return errors.New("path is empty")
+	}
+	if !utf8.ValidString(path) {
+		return fmt.Errorf("path %q is not UTF-8", path)
+	}
+	for _, r := range path {
+		if r < 0x20 || r == 0x7f || r == '\\' {
+			return fmt.Errorf("path %q holds a control character or a backslash", path)
+		}
+	}
+	for name := range strings.SplitSeq(path, "/") {
+		if name == "" || name == "." || name == ".." || strings.EqualFold(name, ".git") {
+			return fmt.Errorf("path %q is absolute, not clean or leaves its root", path)
+		}
+	}
+	return nil
+}
