@@ -53,7 +53,7 @@ func writeStages(source, target string) error {
 		}
 		fmt.Fprintf(&out, "%s---\n", text)
 	}
-	out.WriteString(unreadyStages)
+	out.WriteString(unreadyStages())
 	return os.WriteFile(target, out.Bytes(), 0o644)
 }
 
@@ -84,7 +84,8 @@ func annotationQuery(name string) string { return `.metadata.annotations["` + na
 
 // unreadyStages hold a pod in the state in which a kubelet would show it. Each matches only a pod
 // that is not there yet, so that it is written once.
-var unreadyStages = unreadyStage("pod-image-pull-back-off", imageQuery(badImages), "Pending", `
+func unreadyStages() string {
+	return unreadyStage("pod-image-pull-back-off", imageQuery(badImages), "Pending", `
   {{ if regexMatch "`+badImages+`" .image }}
   ready: false
   started: false
@@ -101,7 +102,7 @@ var unreadyStages = unreadyStage("pod-image-pull-back-off", imageQuery(badImages
     running:
       startedAt: {{ $now | Quote }}
   {{ end }}`) +
-	unreadyStage("pod-crash-loop", imageQuery(crashedImages), "Running", `
+		unreadyStage("pod-crash-loop", imageQuery(crashedImages), "Running", `
   ready: false
   started: false
   restartCount: 3
@@ -115,13 +116,14 @@ var unreadyStages = unreadyStage("pod-image-pull-back-off", imageQuery(badImages
       reason: Error
       finishedAt: {{ $now | Quote }}
       startedAt: {{ $now | Quote }}`) +
-	unreadyStage("pod-never-ready", annotationQuery(NeverReady), "Running", `
+		unreadyStage("pod-never-ready", annotationQuery(NeverReady), "Running", `
   ready: false
   started: true
   restartCount: 0
   state:
     running:
       startedAt: {{ $now | Quote }}`)
+}
 
 func unreadyStage(name, query, phase, containerStatus string) string {
 	const form = `apiVersion: kwok.x-k8s.io/v1alpha1
