@@ -17,13 +17,18 @@ type Spoke struct {
 	bin                 string
 }
 
-// NewSpoke prepares a spoke for the cluster "provider/name" below dir.
+// NewSpoke prepares a spoke for the cluster "provider/name" in a folder of its own below dir.
 func NewSpoke(bin Binaries, dir, cluster, kubeconfig string) (*Spoke, error) {
 	base := filepath.Join(dir, strings.ReplaceAll(cluster, "/", "-"))
-	if err := os.MkdirAll(base, 0o755); err != nil {
+	return NewSpokeIn(bin, base, filepath.Join(base, "data"), cluster, kubeconfig)
+}
+
+// NewSpokeIn prepares a spoke with its files in folder and its state in data.
+func NewSpokeIn(bin Binaries, folder, data, cluster, kubeconfig string) (*Spoke, error) {
+	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return nil, err
 	}
-	s := &Spoke{Cluster: cluster, Kubeconfig: kubeconfig, Dir: filepath.Join(base, "data"), Config: filepath.Join(base, "spoke.yaml"), Log: filepath.Join(base, "spoke.log"), bin: bin.Spoke}
+	s := &Spoke{Cluster: cluster, Kubeconfig: kubeconfig, Dir: data, Config: filepath.Join(folder, "spoke.yaml"), Log: filepath.Join(folder, "spoke.log"), bin: bin.Spoke}
 	s.daemon = daemon{name: "spoke of " + cluster, log: s.Log, program: bin.Spoke, args: []string{"run", "--data", s.Dir, "--config", s.Config, "--log-level", "debug"}}
 	return s, nil
 }

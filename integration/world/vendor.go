@@ -17,12 +17,17 @@ func NewVendor(ctx context.Context, dir, from string) (*Vendor, error) {
 		return nil, fmt.Errorf("copying the sample distribution: %w", err)
 	}
 	v := &Vendor{Dir: dir}
+	return v, v.Init(ctx, "Start")
+}
+
+// Init makes a repository of the files that are there.
+func (v *Vendor) Init(ctx context.Context, message string) error {
 	for _, args := range [][]string{{"init", "-q", "-b", "main"}, {"config", "user.name", "Vendor"}, {"config", "user.email", "vendor@example.com"}, {"config", "commit.gpgsign", "false"}, {"config", "tag.gpgsign", "false"}} {
 		if err := v.Git(ctx, args...); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return v, v.Commit(ctx, "Start")
+	return v.Commit(ctx, message)
 }
 
 // CloneVendor takes an existing repository or git bundle.

@@ -1,0 +1,57 @@
+package integration
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/wheelwright-dev/wheelwright/integration/world"
+)
+
+// What a hub and its spokes cost at rest, and what an upgrade to the same content asks of an API server.
+func TestFigures(t *testing.T) {
+	s := tell(t, 3)
+	s.watchShop()
+	s.joinAll()
+	s.release("1.1.0", "Available")
+	s.runs("1.1.0")
+
+	// A drift timer that is far away leaves the upgrade alone in the log of requests.
+	sp := s.spokes[0]
+	s.must(sp.Configure(strings.Replace(followShop, "  versions:", "  driftInterval: 1h\n  versions:", 1)))
+	s.must(world.Await(s.patiently(), "the spoke to take its new configuration", func(context.Context) error {
+		mark := s.real[0].MarkRequests(t)
+		time.Sleep(3 * time.Second) // nothing may happen: there is no condition to wait for
+		for _, r := range s.real[0].Requests(t, mark, "wheelwright") {
+			if strings.Contains(r.URI, "wheelwright.dev") {
+				return errorf("drift is still looked for: %s %s", r.Verb, r.URI)
+			}
+		}
+		return nil
+	}))
+	mark := s.real[0].MarkRequests(t)
+	s.release("1.1.1", "Available")
+	s.runs("1.1.1")
+	requests := s.real[0].Requests(t, mark, "wheelwright")
+	fmt.Printf("FIGURE upgrade.noop-requests %d requests a tag with the same content\n", len(requests))
+	for _, r := range requests {
+		t.Logf("%s %s", r.Verb, r.URI)
+	}
+
+	if os.Getenv("WHEELWRIGHT_FIGURES") != "" {
+		time.Sleep(45 * time.Second) // at rest: render children gone, memory given back
+	}
+	worst := int64(0)
+	for _, sp := range s.spokes {
+		rss, err := world.RSS(sp.PID())
+		s.must(err)
+		worst = max(worst, rss)
+	}
+	fmt.Printf("FIGURE spoke.idle-rss %.1f MB largest of three, children included\n", float64(worst)/(1<<20))
+	rss, err := world.RSS(s.hub.PID())
+	s.must(err)
+	fmt.Printf("FIGURE hub.idle-rss %.1f MB three spokes connected\n", float64(rss)/(1<<20))
+}
