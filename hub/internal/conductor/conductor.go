@@ -1,2 +1,233 @@
-// Package conductor is
+// Package conductor decides what is offered to whom: it has each new tag judged, stores the judgement,
+// and works out every cluster's desired state and the fleet's table from what is stored. Its policy is
+// the simplest there is: all available releases of a distribution, to every cluster that subscribes to
+// it; the provider's own policy, at the spoke, picks among them. It watches no repository, builds no
+// bundle and speaks to no spoke.
 package conductor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/pkg/logging"
+	fleetv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/fleet/v1"
+)
+
+// releases are stored judgements. A tag that was judged stays judged: PutRelease says store.ErrExists.
+type releases interface {
+	PutRelease(r fleet.Release, tagHash string) error
+	Releases(distribution string) ([]fleet.Release, error) // ascending by version
+	Revision(distribution string) (uint64, error)          // grows with each change of what there is to offer
+	Distributions() ([]fleet.Distribution, error)
+}
+
+// clusters are the fleet as stored.
+type clusters interface {
+	Clusters() ([]store.Cluster, error)
+	Installations() (map[fleet.Cluster][]fleet.Installation, error)
+}
+
+// events are the fleet's history.
+type events interface {
+	AppendEvent(fleet.Event) error
+	Events(store.EventFilter) ([]fleet.Event, error)
+}
+
+// Store is what the conductor reads and writes.
+type Store interface {
+	releases
+	clusters
+	events
+}
+
+// blobs keeps compressed bundles by the digest of the canonical tar; nil means on disk.
+type blobs interface {
+	Put(tar fleet.Digest, compressed []byte) error
+}
+
+// spokes knows who is connected.
+type spokes interface {
+	Connected(fleet.Cluster) bool
+	LastSeen(fleet.Cluster) time.Time
+	WakeAll()
+	Changed()
+}
+
+// Config is what a Conductor works with.
+type Config struct {
+	Store     Store
+	Blobs     blobs
+	Compress  func(tar []byte) []byte
+	Spokes    spokes
+	Heartbeat time.Duration // of the spokes; silence is measured in it
+	Log       *slog.Logger
+}
+
+// Conductor is safe for concurrent use.
+type Conductor struct {
+	cfg Config
+
+	mu     sync.Mutex
+	judges map[string]*sync.Mutex // by distribution
+	polls  map[string]*poll       // by distribution
+	cache  map[string]cached      // by distribution
+}
+
+// New makes a conductor.
+func New(cfg Config) *Conductor {
+	return &Conductor{cfg: cfg, judges: map[string]*sync.Mutex{}, polls: map[string]*poll{}, cache: map[string]cached{}}
+}
+
+// Tag is a tag that was not judged before.
+type Tag struct {
+	Name string
+	Hash string // what it points at
+	// Judge builds the release. Its error is for the hub's own trouble only: the tag is tried again. tar
+	// is the canonical bundle of an available release.
+	Judge func(context.Context) (r fleet.Release, tar []byte, err error)
+}
+
+// Seen has a new tag judged, stores the result for ever and offers it. The tags of one distribution
+// take turns; a tag that has been judged is left alone.
+func (c *Conductor) Seen(ctx context.Context, d fleet.Distribution, tag Tag) error {
+	judge := c.judge(d.Name)
+	judge.Lock()
+	defer judge.Unlock()
+	before, err := c.cfg.Store.Releases(d.Name)
+	if err != nil {
+		return fmt.Errorf("publish %s of %s: %w", tag.Name, d.Name, err)
+	}
+	for _, r := range before {
+		if r.Version == tag.Name {
+			return nil
+		}
+	}
+	r, tar, err := rejectSecond(d, tag, before), []byte(nil), error(nil)
+	if r.Version == "" {
+		if r, tar, err = tag.Judge(ctx); err != nil {
+			return fmt.Errorf("publish %s of %s: %w", tag.Name, d.Name, err)
+		}
+	}
+	return c.publish(r, tag.Hash, tar)
+}
+
+func (c *Conductor) judge(distribution string) *sync.Mutex {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m, ok := c.judges[distribution]
+	if !ok {
+		m = &sync.Mutex{}
+		c.judges[distribution] = m
+	}
+	return m
+}
+
+// rejectSecond rejects a tag that names a version which another tag has named: 1.2.3 and v1.2.3 would be
+// two contents of one version. The zero Release means that there is none.
+func rejectSecond(d fleet.Distribution, tag Tag, before []fleet.Release) fleet.Release {
+	v, err := fleet.ParseVersion(tag.Name)
+	if err != nil {
+		return fleet.Release{}
+	}
+	for _, r := range before {
+		if o, err := fleet.ParseVersion(r.Version); err == nil && o.Same(v) {
+			return fleet.Release{Distribution: d.Name, Version: tag.Name, Phase: fleet.Rejected, Published: time.Now(),
+				Reasons: []string{fmt.Sprintf("tag %s names the same version as tag %s, which was judged first; tag the next version instead", tag.Name, r.Version)}}
+		}
+	}
+	return fleet.Release{}
+}
+
+// publish stores the bundle before the release that names it, so that no offer lacks its bytes.
+func (c *Conductor) publish(r fleet.Release, hash string, tar []byte) error {
+	if r.Phase == fleet.Available {
+		compressed := c.cfg.Compress(tar)
+		r.Compressed = int64(len(compressed))
+		if err := c.cfg.Blobs.Put(r.Digest, compressed); err != nil {
+			return fmt.Errorf("store bundle of %s %s: %w", r.Distribution, r.Version, err)
+		}
+	}
+	if err := c.cfg.Store.PutRelease(r, hash); errors.Is(err, store.ErrExists) {
+		return nil
+	} else if err != nil {
+		return fmt.Errorf("store release %s of %s: %w", r.Version, r.Distribution, err)
+	}
+	log := c.cfg.Log.With(slog.String(logging.Distribution, r.Distribution), slog.String(logging.Version, r.Version))
+	e := fleet.Event{At: time.Now(), Distribution: r.Distribution, Version: r.Version}
+	if r.Phase == fleet.Available {
+		e.Kind, e.Message = fleet.EventPublished, published(r)
+		log.Info("release published", slog.String(logging.Digest, string(r.Digest)))
+		c.cfg.Spokes.WakeAll() // before the event: nobody waits for it
+	} else {
+		e.Kind, e.Message = fleet.EventRejected, strings.Join(allReasons(r), "; ")
+		log.Info("release rejected", slog.String(logging.Reason, e.Message))
+	}
+	c.cfg.Spokes.Changed()
+	return c.record(e)
+}
+
+func published(r fleet.Release) string {
+	objects := make([]string, 0, len(r.Variants))
+	for _, v := range r.Variants {
+		objects = append(objects, fmt.Sprintf("%s %d objects", v.Name, v.Objects))
+	}
+	return fmt.Sprintf("%s, %d bytes: %s", r.Digest.Short(), r.Size, strings.Join(objects, ", "))
+}
+
+// maxEvent bounds an event's message, in runes.
+const maxEvent = 2000
+
+func (c *Conductor) record(e fleet.Event) error {
+	if r := []rune(e.Message); len(r) > maxEvent {
+		e.Message = string(r[:maxEvent-1]) + "…"
+	}
+	if err := c.cfg.Store.AppendEvent(e); err != nil {
+		return fmt.Errorf("record event %s of %s: %w", e.Kind, e.Distribution, err)
+	}
+	return nil
+}
+
+// Status is the fleet's table as of now, narrowed to one distribution unless that is empty.
+func (c *Conductor) Status(now time.Time, distribution string) ([]*fleetv1.StatusRow, []*fleetv1.DistributionSummary, error) {
+	f, err := c.fleet()
+	if err != nil {
+		return nil, nil, fmt.Errorf("read the fleet: %w", err)
+	}
+	rows, summaries := StatusRows(now, c.cfg.Heartbeat, distribution, f)
+	return rows, summaries, nil
+}
+
+func (c *Conductor) fleet() (Fleet, error) {
+	f := Fleet{Releases: map[string][]fleet.Release{}}
+	stored, err := c.cfg.Store.Clusters()
+	if err != nil {
+		return f, err
+	}
+	for _, s := range stored {
+		n := ClusterNews{Name: s.Name, Labels: s.Labels, Joined: s.Joined, Connected: c.cfg.Spokes.Connected(s.Name), LastSeen: c.cfg.Spokes.LastSeen(s.Name)}
+		if s.LastSeen.After(n.LastSeen) { // this hub was restarted since
+			n.LastSeen = s.LastSeen
+		}
+		f.Clusters = append(f.Clusters, n)
+	}
+	if f.Installations, err = c.cfg.Store.Installations(); err != nil {
+		return f, err
+	}
+	distributions, err := c.cfg.Store.Distributions()
+	if err != nil {
+		return f, err
+	}
+	for _, d := range distributions {
+		if f.Releases[d.Name], err = c.cfg.Store.Releases(d.Name); err != nil {
+			return f, err
+		}
+	}
+	return f, nil
+}

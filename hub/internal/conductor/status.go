@@ -161,12 +161,13 @@ func installationRow(now time.Time, heartbeat time.Duration, c ClusterNews, i fl
 	if c.stale(now, heartbeat) {
 		r.Phase, r.Stale, r.Attention = c.staleWord(now), true, true
 		r.Health = string(fleet.HealthUnknown)
+		r.Reason = strings.TrimSuffix(fmt.Sprintf("nothing heard from its spoke for %s; before that: %s", fleet.Age(now, c.lastWord()), r.Reason), "; before that: ")
 		return r, stale
 	}
 	var k class
 	r.Phase, k, r.Attention = word(i, want, available, known)
 	if i.Health == fleet.Degraded {
-		r.Attention = true
+		r.Attention, r.Reason = true, cmp.Or(r.Reason, i.HealthMessage)
 	}
 	return r, k
 }
@@ -230,12 +231,7 @@ func summary(name string, releases []fleet.Release) *fleetv1.DistributionSummary
 
 // firstReason is the first thing that is wrong with a rejected release, and how much more there is.
 func firstReason(r fleet.Release) string {
-	all := slices.Clone(r.Reasons)
-	for _, v := range r.Variants {
-		for _, reason := range v.Reasons {
-			all = append(all, v.Name+": "+reason)
-		}
-	}
+	all := allReasons(r)
 	switch len(all) {
 	case 0:
 		return "no reason recorded"
@@ -243,4 +239,15 @@ func firstReason(r fleet.Release) string {
 		return all[0]
 	}
 	return fmt.Sprintf("%s (and %d more)", all[0], len(all)-1)
+}
+
+// allReasons are those of the release as a whole, then those of each variant under its name.
+func allReasons(r fleet.Release) []string {
+	all := slices.Clone(r.Reasons)
+	for _, v := range r.Variants {
+		for _, reason := range v.Reasons {
+			all = append(all, v.Name+": "+reason)
+		}
+	}
+	return all
 }

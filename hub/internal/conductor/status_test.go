@@ -13,7 +13,7 @@ var now = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 
 const heartbeat = 10 * time.Second
 
-func releases(versions ...string) []fleet.Release {
+func judged(versions ...string) []fleet.Release {
 	var rs []fleet.Release
 	for _, v := range versions {
 		r := fleet.Release{Distribution: "shop", Version: strings.TrimSuffix(v, "!"), Phase: fleet.Available}
@@ -82,7 +82,7 @@ func TestStatusWords(t *testing.T) {
 			f := Fleet{
 				Clusters:      []ClusterNews{{Name: "acme/eu-1", Joined: now.Add(-24 * time.Hour), LastSeen: now.Add(-c.heard)}},
 				Installations: map[fleet.Cluster][]fleet.Installation{"acme/eu-1": {c.i}},
-				Releases:      map[string][]fleet.Release{"shop": releases("1.0.0", "1.1.0", "1.2.0", "2.0.0-rc.1")},
+				Releases:      map[string][]fleet.Release{"shop": judged("1.0.0", "1.1.0", "1.2.0", "2.0.0-rc.1")},
 			}
 			rows, sums := StatusRows(now, heartbeat, "", f)
 			if len(rows) != 1 || len(sums) != 1 {
@@ -141,7 +141,7 @@ func TestStatusOfClustersWithoutInstallations(t *testing.T) {
 }
 
 func TestSummaryNamesRejectedReleasesAboveTheLatest(t *testing.T) {
-	_, sums := StatusRows(now, heartbeat, "", Fleet{Releases: map[string][]fleet.Release{"shop": releases("0.9.0!", "1.0.0", "1.1.0!")}})
+	_, sums := StatusRows(now, heartbeat, "", Fleet{Releases: map[string][]fleet.Release{"shop": judged("0.9.0!", "1.0.0", "1.1.0!")}})
 	s := sums[0]
 	if s.Latest != "1.0.0" || len(s.Rejected) != 1 || s.Rejected[0] != "1.1.0: app: image backend:latest (and 1 more)" {
 		t.Errorf("got %v", s)

@@ -1,0 +1,305 @@
+package conductor
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/wheelwright-dev/wheelwright/hub/internal/presence"
+	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+)
+
+type putFunc func(fleet.Digest, []byte) error
+
+func (f putFunc) Put(d fleet.Digest, z []byte) error { return f(d, z) }
+
+// world is a conductor on a real store, with one distribution.
+type world struct {
+	*Conductor
+	store    *store.Store
+	presence *presence.Registry
+	shop     fleet.Distribution
+	put      func(fleet.Digest, []byte) error
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	log := slog.New(slog.DiscardHandler)
+	s, err := store.Open(filepath.Join(t.TempDir(), "hub.db"), log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	w := &world{store: s, presence: presence.New(), shop: fleet.Distribution{Name: "shop", URL: "https://example.com/shop.git", Path: "dist"}}
+	w.put = func(fleet.Digest, []byte) error { return nil }
+	if err := s.AddDistribution(w.shop); err != nil {
+		t.Fatal(err)
+	}
+	w.Conductor = New(Config{Store: s, Blobs: putFunc(func(d fleet.Digest, z []byte) error { return w.put(d, z) }),
+		Compress: func(tar []byte) []byte { return tar[:len(tar)/2] }, Spokes: w.presence, Heartbeat: heartbeat, Log: log})
+	return w
+}
+
+func digest(c string) fleet.Digest { return fleet.Digest("sha256:" + strings.Repeat(c, 64)) }
+
+// tag is one that builds; its digest is c 64 times.
+func tag(name, c string) Tag {
+	return Tag{Name: name, Hash: "hash of " + name, Judge: func(context.Context) (fleet.Release, []byte, error) {
+		return fleet.Release{Distribution: "shop", Version: name, Phase: fleet.Available, Digest: digest(c), Size: 10,
+			Variants: []fleet.VariantResult{{Name: "app", Objects: 3}}}, make([]byte, 10), nil
+	}}
+}
+
+func (w *world) see(t *testing.T, tags ...Tag) {
+	t.Helper()
+	for _, tag := range tags {
+		if err := w.Seen(t.Context(), w.shop, tag); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestATagBecomesAnOffer(t *testing.T) {
+	w := newWorld(t)
+	session := w.presence.Register("acme/eu-1")
+	stored := false
+	w.put = func(d fleet.Digest, z []byte) error {
+		if rs, _ := w.store.Releases("shop"); len(rs) != 0 {
+			t.Error("the release was stored before its bundle")
+		}
+		stored = d == digest("a") && len(z) == 5
+		return nil
+	}
+	w.see(t, tag("1.0.0", "a"))
+	if !stored {
+		t.Error("the bundle was not stored")
+	}
+	select {
+	case <-session.Wake():
+	default:
+		t.Error("the connected spoke was not woken")
+	}
+	r, err := w.store.Release("shop", "1.0.0")
+	if err != nil || r.Compressed != 5 {
+		t.Errorf("got %+v, %v", r, err)
+	}
+	state, err := w.Offers("acme/eu-1", []string{"shop"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(state.Distributions) != 1 || state.Distributions[0].Url != w.shop.URL || state.Distributions[0].Path != "dist" {
+		t.Fatalf("got %v", state)
+	}
+	o := state.Distributions[0].Offers[0]
+	if o.Version != "1.0.0" || o.Digest != string(digest("a")) || o.Size != 10 || !slices.Equal(o.Variants, []string{"app"}) {
+		t.Errorf("got %v", o)
+	}
+	history, err := w.store.Events(store.EventFilter{})
+	if err != nil || len(history) != 1 || history[0].Kind != fleet.EventPublished {
+		t.Errorf("got %v, %v", history, err)
+	}
+}
+
+func TestARejectedTagReachesNobody(t *testing.T) {
+	w := newWorld(t)
+	w.see(t, Tag{Name: "1.5.0", Hash: "h", Judge: func(context.Context) (fleet.Release, []byte, error) {
+		return fleet.Release{Distribution: "shop", Version: "1.5.0", Phase: fleet.Rejected, Reasons: []string{"symlink at dist/x"},
+			Variants: []fleet.VariantResult{{Name: "app", Reasons: []string{"image backend:latest"}}}}, nil, nil
+	}})
+	state, err := w.Offers("acme/eu-1", []string{"shop"})
+	if err != nil || len(state.Distributions[0].Offers) != 0 {
+		t.Errorf("got %v, %v", state, err)
+	}
+	history, _ := w.store.Events(store.EventFilter{})
+	if len(history) != 1 || history[0].Kind != fleet.EventRejected || history[0].Message != "symlink at dist/x; app: image backend:latest" {
+		t.Errorf("got %v", history)
+	}
+}
+
+func TestOneVersionHasOneTag(t *testing.T) {
+	w := newWorld(t)
+	w.see(t, tag("1.2.3", "a"), tag("v1.2.3", "b"))
+	r, err := w.store.Release("shop", "v1.2.3")
+	if err != nil || r.Phase != fleet.Rejected || !strings.Contains(r.Reasons[0], "tag 1.2.3") {
+		t.Errorf("got %+v, %v", r, err)
+	}
+}
+
+func TestAJudgedTagIsLeftAlone(t *testing.T) {
+	w := newWorld(t)
+	w.see(t, tag("1.0.0", "a"))
+	again := tag("1.0.0", "b")
+	again.Judge = func(context.Context) (fleet.Release, []byte, error) {
+		t.Error("judged twice")
+		return fleet.Release{}, nil, nil
+	}
+	w.see(t, again)
+}
+
+func TestOurOwnTroubleJudgesNothing(t *testing.T) {
+	w := newWorld(t)
+	full := errors.New("disk full")
+	w.put = func(fleet.Digest, []byte) error { return full }
+	if err := w.Seen(t.Context(), w.shop, tag("1.0.0", "a")); !errors.Is(err, full) {
+		t.Errorf("got %v", err)
+	}
+	failing := Tag{Name: "1.0.0", Judge: func(context.Context) (fleet.Release, []byte, error) { return fleet.Release{}, nil, full }}
+	if err := w.Seen(t.Context(), w.shop, failing); !errors.Is(err, full) {
+		t.Errorf("got %v", err)
+	}
+	w.put = func(fleet.Digest, []byte) error { return nil }
+	w.see(t, tag("1.0.0", "a")) // and it is tried again
+	if r, err := w.store.Release("shop", "1.0.0"); err != nil || r.Phase != fleet.Available {
+		t.Errorf("got %+v, %v", r, err)
+	}
+}
+
+func TestTagsOfOneDistributionTakeTurns(t *testing.T) {
+	w := newWorld(t)
+	var running, most int
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	for _, v := range []string{"1.0.0", "1.0.1", "1.0.2", "1.0.3"} {
+		tg := tag(v, v[4:])
+		build := tg.Judge
+		tg.Judge = func(ctx context.Context) (fleet.Release, []byte, error) {
+			mu.Lock()
+			running++
+			most = max(most, running)
+			mu.Unlock()
+			defer func() { mu.Lock(); running--; mu.Unlock() }()
+			return build(ctx)
+		}
+		all.Go(func() {
+			if err := w.Seen(t.Context(), w.shop, tg); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if most != 1 {
+		t.Errorf("%d were judged at once", most)
+	}
+}
+
+func TestRevisions(t *testing.T) {
+	w := newWorld(t)
+	if err := w.store.AddDistribution(fleet.Distribution{Name: "web"}); err != nil {
+		t.Fatal(err)
+	}
+	revision := func(names ...string) uint64 {
+		t.Helper()
+		s, err := w.Offers("acme/eu-1", names)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.Revision
+	}
+	before := revision("shop")
+	if revision("shop") != before {
+		t.Error("the same question has two revisions")
+	}
+	if revision("shop", "web") == before || revision("shop", "unknown") == before {
+		t.Error("another set of subscriptions has the same revision")
+	}
+	if revision("web", "shop", "web") != revision("shop", "web") {
+		t.Error("the order of subscriptions counts")
+	}
+	web := revision("web")
+	w.see(t, tag("1.0.0", "a"))
+	if revision("shop") <= before {
+		t.Error("a release did not raise the revision")
+	}
+	if revision("web") != web {
+		t.Error("a release of another distribution changed the revision")
+	}
+	first, _ := w.Offers("acme/eu-1", []string{"shop"})
+	second, _ := w.Offers("acme/us-1", []string{"shop"})
+	if first.Distributions[0] != second.Distributions[0] || !proto.Equal(first, second) {
+		t.Error("two clusters do not share an answer")
+	}
+	if err := w.store.RemoveDistribution("shop"); err != nil {
+		t.Fatal(err)
+	}
+	if s, _ := w.Offers("acme/eu-1", []string{"shop"}); len(s.Distributions) != 0 || s.Revision == first.Revision {
+		t.Errorf("after removal: %v", s)
+	}
+}
+
+func TestNotes(t *testing.T) {
+	w := newWorld(t)
+	w.Note("shop", Note{Kind: NotePollFailed, Text: "no route to host"})
+	w.Note("shop", Note{Kind: NoteIgnored, Tag: "nightly", Text: "not a semantic version"})
+	if at, failure, notes := w.Poll("shop"); !at.IsZero() || failure != "no route to host" || !slices.Equal(notes, []string{"nightly: not a semantic version"}) {
+		t.Errorf("got %v, %q, %q", at, failure, notes)
+	}
+	w.Note("shop", Note{Kind: NotePolled})
+	if at, failure, _ := w.Poll("shop"); time.Since(at) > time.Minute || failure != "" {
+		t.Errorf("got %v, %q", at, failure)
+	}
+	w.Forget("shop")
+	if _, _, notes := w.Poll("shop"); notes != nil {
+		t.Errorf("got %q", notes)
+	}
+}
+
+func TestAMovedTagRaisesOneAlarm(t *testing.T) {
+	w := newWorld(t)
+	moved := Note{Kind: NoteMoved, Tag: "1.0.0", Text: "moved from a to b"}
+	for range 3 {
+		w.Note("shop", moved)
+	}
+	w.Forget("shop") // as a restart does
+	w.Note("shop", moved)
+	w.Note("shop", Note{Kind: NoteDeleted, Tag: "1.0.0", Text: "is gone"})
+	history, err := w.store.Events(store.EventFilter{})
+	if err != nil || len(history) != 2 || history[0].Kind != fleet.EventTagMoved || history[1].Kind != fleet.EventTagDeleted {
+		t.Errorf("got %v, %v", history, err)
+	}
+}
+
+func TestStatusReadsStoreAndPresence(t *testing.T) {
+	w := newWorld(t)
+	w.see(t, tag("1.0.0", "a"))
+	if _, err := w.store.Invite("acme/eu-1", nil, "0123456789abcdef", [32]byte{}, time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	status := func() string {
+		t.Helper()
+		rows, sums, err := w.Status(time.Now(), "")
+		if err != nil || len(rows) != 1 || len(sums) != 1 {
+			t.Fatalf("got %v, %v, %v", rows, sums, err)
+		}
+		return rows[0].Phase
+	}
+	if got := status(); got != "NotJoined" {
+		t.Errorf("got %s", got)
+	}
+	issue := func(fleet.Cluster) ([32]byte, time.Time, error) { return [32]byte{1}, time.Now().Add(time.Hour), nil }
+	if _, err := w.store.Redeem("0123456789abcdef", [32]byte{}, time.Now(), issue); err != nil {
+		t.Fatal(err)
+	}
+	defer w.presence.Register("acme/eu-1").Close()
+	if got := status(); got != "NoSubscription" {
+		t.Errorf("got %s", got)
+	}
+	if err := w.store.Hello("acme/eu-1", "dev", "v1.36.3", []fleet.Installation{{Distribution: "shop"}}); err != nil {
+		t.Fatal(err)
+	}
+	if got := status(); got != "Offered(1.0.0)" {
+		t.Errorf("got %s", got)
+	}
+}

@@ -1,0 +1,135 @@
+package conductor
+
+import (
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/pkg/logging"
+)
+
+// NoteKind says what a watcher noticed.
+type NoteKind int
+
+const (
+	NotePolled     NoteKind = iota // the repository was read
+	NotePollFailed                 // it could not be; Text has the cause
+	NoteIgnored                    // a tag is no release; Text says why
+	NoteMoved                      // a judged tag points at something else now
+	NoteDeleted                    // a judged tag is gone
+)
+
+// Note is something about a distribution's repository that is no release.
+type Note struct {
+	Kind NoteKind
+	Tag  string
+	Text string
+}
+
+// maxNotes of one distribution are shown.
+const maxNotes = 100
+
+// poll is what is known of a distribution's repository since the hub started.
+type poll struct {
+	at      time.Time // the last that reached the repository
+	failure string    // of the last; empty when it reached it
+	notes   map[string]string
+}
+
+// Note takes what a watcher noticed. A moved or deleted tag raises one event, over restarts too, and
+// changes nothing that was published.
+func (c *Conductor) Note(distribution string, n Note) {
+	log := c.cfg.Log.With(slog.String(logging.Distribution, distribution))
+	c.mu.Lock()
+	p := c.pollLocked(distribution)
+	changed, before := false, p.failure
+	switch n.Kind {
+	case NotePolled:
+		p.at, p.failure = time.Now(), ""
+		changed = before != ""
+	case NotePollFailed:
+		p.failure = n.Text
+		changed = before != n.Text
+	default:
+		line := n.Tag + ": " + n.Text
+		changed = p.notes[n.Tag] != line
+		p.notes[n.Tag] = line
+	}
+	c.mu.Unlock()
+	if !changed {
+		return
+	}
+	switch n.Kind {
+	case NotePolled:
+		log.Info("repository can be read again")
+	case NotePollFailed:
+		log.Warn("repository cannot be read", slog.String(logging.Error, n.Text))
+	case NoteMoved, NoteDeleted:
+		if err := c.alarm(distribution, n); err != nil {
+			log.Error("alarm about a tag not recorded", slog.String(logging.Version, n.Tag), slog.Any(logging.Error, err))
+		}
+	}
+	c.cfg.Spokes.Changed()
+}
+
+func (c *Conductor) pollLocked(distribution string) *poll {
+	p, ok := c.polls[distribution]
+	if !ok {
+		p = &poll{notes: map[string]string{}}
+		c.polls[distribution] = p
+	}
+	return p
+}
+
+// alarm records a moved or deleted tag unless the history has the same event already.
+func (c *Conductor) alarm(distribution string, n Note) error {
+	e := fleet.Event{At: time.Now(), Distribution: distribution, Version: n.Tag, Kind: fleet.EventTagMoved, Message: n.Text}
+	if n.Kind == NoteDeleted {
+		e.Kind = fleet.EventTagDeleted
+	}
+	history, err := c.cfg.Store.Events(store.EventFilter{Distribution: distribution})
+	if err != nil {
+		return fmt.Errorf("read events of %s: %w", distribution, err)
+	}
+	for _, h := range slices.Backward(history) {
+		if h.Version != n.Tag || (h.Kind != fleet.EventTagMoved && h.Kind != fleet.EventTagDeleted) {
+			continue
+		}
+		if h.Kind == e.Kind && h.Message == e.Message {
+			return nil
+		}
+		break // moved again, or back and away: news
+	}
+	c.cfg.Log.Error("a published tag changed", slog.String(logging.Distribution, distribution), slog.String(logging.Version, n.Tag), slog.String(logging.Reason, n.Text))
+	return c.record(e)
+}
+
+// Poll is what the watcher of a distribution reported: when it last reached the repository, why it
+// does not now, and one line for each tag that is no release, was moved or is gone.
+func (c *Conductor) Poll(distribution string) (last time.Time, failure string, notes []string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p, ok := c.polls[distribution]
+	if !ok {
+		return time.Time{}, "", nil
+	}
+	for _, tag := range slices.SortedFunc(maps.Keys(p.notes), fleet.CompareTags) {
+		if len(notes) == maxNotes {
+			notes = append(notes, fmt.Sprintf("and %d more", len(p.notes)-maxNotes))
+			break
+		}
+		notes = append(notes, p.notes[tag])
+	}
+	return p.at, p.failure, notes
+}
+
+// Forget drops what is known of a distribution's repository: it is not watched any more.
+func (c *Conductor) Forget(distribution string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.polls, distribution)
+}
