@@ -1,0 +1,112 @@
+package syncapi
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/pkg/wire"
+	syncv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1"
+)
+
+const (
+	maxMessage = 1000 // bytes of a text for people
+	maxName    = 253  // bytes of a version, variant or namespace
+	maxJournal = 128  // bytes of a journal id
+)
+
+// line makes a spoke's text safe to print: one line, no control characters, not longer than most.
+// A provider's spoke must not be able to write on the vendor's terminal.
+func line(s string, most int) string {
+	s = strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || unicode.IsControl(r) || unicode.In(r, unicode.Cf) {
+			return ' '
+		}
+		return r
+	}, s)
+	if len(s) <= most {
+		return s
+	}
+	cut := most - len("…")
+	for cut > 0 && !utf8.RuneStart(s[cut]) {
+		cut--
+	}
+	return s[:cut] + "…"
+}
+
+// installation reads one subscription's status and refuses what is no noun.
+func installation(m *syncv1.SubscriptionStatus) (fleet.Installation, error) {
+	i, err := wire.FromInstallation(m)
+	if err != nil {
+		return i, err
+	}
+	if !slices.Contains(fleet.Phases, i.Phase) {
+		return i, fmt.Errorf("subscription status of %s: unknown phase %q", i.Distribution, line(string(i.Phase), maxName))
+	}
+	switch i.Health {
+	case fleet.Healthy, fleet.InProgress, fleet.Degraded:
+	default: // a word that this hub does not know is no good news
+		i.Health = fleet.HealthUnknown
+	}
+	for _, s := range []*string{&i.Variant, &i.Namespace, &i.Running, &i.Target, &i.Policy.Range} {
+		*s = line(*s, maxName)
+	}
+	for _, s := range []*string{&i.Reason, &i.HealthMessage} {
+		*s = line(*s, maxMessage)
+	}
+	if p := i.Policy.Pin; p != nil {
+		p.Version, p.Reason, p.Source = line(p.Version, maxName), line(p.Reason, maxMessage), line(p.Source, maxName)
+	}
+	return i, nil
+}
+
+// subscriptions reads a Hello's list.
+func subscriptions(list []*syncv1.SubscriptionStatus) ([]fleet.Installation, error) {
+	if len(list) > maxSubscriptions {
+		return nil, fmt.Errorf("%d subscriptions, this hub takes at most %d of one cluster", len(list), maxSubscriptions)
+	}
+	seen := map[string]bool{}
+	installations := make([]fleet.Installation, 0, len(list))
+	for _, m := range list {
+		i, err := installation(m)
+		if err != nil {
+			return nil, err
+		}
+		if seen[i.Distribution] {
+			return nil, fmt.Errorf("two subscriptions to %s, want one; correct spoke.yaml", i.Distribution)
+		}
+		seen[i.Distribution] = true
+		installations = append(installations, i)
+	}
+	return installations, nil
+}
+
+// event reads a spoke's event. One that cannot be read becomes a note under its number: refusing it
+// would have the spoke send it for ever and hold back all later ones.
+func event(cluster fleet.Cluster, m *syncv1.Event, now time.Time) fleet.Event {
+	e, err := wire.FromEvent(cluster, m)
+	if err == nil && e.Installation != nil {
+		var i fleet.Installation
+		i, err = installation(m.GetStatus())
+		e.Installation = &i
+	}
+	if err == nil && e.Distribution != "" {
+		err = fleet.CheckDistributionName(e.Distribution)
+	}
+	if err == nil && e.Installation != nil && e.Distribution != e.Installation.Distribution {
+		err = fmt.Errorf("event %d of %q carries the status of %s", m.GetSeq(), e.Distribution, e.Installation.Distribution)
+	}
+	if err != nil {
+		e = fleet.Event{Seq: m.GetSeq(), At: e.At, Cluster: cluster, Kind: fleet.EventAgent, Message: "the spoke sent what this hub cannot read: " + err.Error()}
+	}
+	// A spoke's clock may be wrong; an event from the future would stay the newest for long.
+	if e.At.IsZero() || e.At.After(now) {
+		e.At = now
+	}
+	e.Version, e.Message = line(e.Version, maxName), line(e.Message, maxMessage)
+	return e
+}

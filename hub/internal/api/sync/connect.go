@@ -1,0 +1,303 @@
+package syncapi
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/wheelwright-dev/wheelwright/hub/internal/caller"
+	"github.com/wheelwright-dev/wheelwright/hub/internal/presence"
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/pkg/logging"
+	"github.com/wheelwright-dev/wheelwright/pkg/wire"
+	syncv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1"
+)
+
+// maxBatch is how many messages are stored in one go, when so many wait.
+const maxBatch = 256
+
+// queue is how many messages are read ahead; it bounds what a fast spoke costs in memory.
+const queue = 16
+
+// Connect is a spoke's stream: Hello, Welcome, then events and heartbeats up, desired state,
+// acknowledgements and heartbeats down.
+func (s *Service) Connect(stream syncv1.SyncService_ConnectServer) error {
+	who, err := spoke(stream.Context())
+	if err != nil {
+		return err
+	}
+	in := newInbox(stream)
+	hello, err := s.awaitHello(stream.Context(), in)
+	if err != nil {
+		return err
+	}
+	if hello.GetJournalId() == "" || len(hello.GetJournalId()) > maxJournal {
+		return status.Error(codes.InvalidArgument, "Hello without a journal id; is this a spoke of another version?")
+	}
+	session := s.cfg.Presence.Register(who.Cluster)
+	defer session.Close()
+	c := &conversation{Service: s, who: who, stream: stream, in: in, session: session,
+		log: s.cfg.Log.With(slog.String(logging.Cluster, string(who.Cluster)))}
+	c.log.Info("spoke connected", slog.String(logging.Version, line(hello.GetSpokeVersion(), maxName)))
+	err = c.run(hello)
+	c.log.Info("spoke disconnected", slog.String(logging.Reason, status.Convert(err).Message()))
+	return err
+}
+
+// inbox reads a stream ahead, so that one goroutine can wait for messages and for everything else. It
+// ends with the stream.
+type inbox struct {
+	messages chan *syncv1.ConnectRequest // closed at the end
+	err      error                       // why it ended; to be read after messages is closed
+}
+
+func newInbox(stream syncv1.SyncService_ConnectServer) *inbox {
+	in := &inbox{messages: make(chan *syncv1.ConnectRequest, queue)}
+	go func() {
+		defer close(in.messages)
+		for {
+			m, err := stream.Recv()
+			if err != nil {
+				in.err = err
+				return
+			}
+			select {
+			case in.messages <- m:
+			case <-stream.Context().Done():
+				in.err = stream.Context().Err()
+				return
+			}
+		}
+	}()
+	return in
+}
+
+// end is the stream's result once its messages are at an end.
+func (in *inbox) end() error {
+	if errors.Is(in.err, io.EOF) {
+		return nil
+	}
+	return in.err
+}
+
+func (s *Service) awaitHello(ctx context.Context, in *inbox) (*syncv1.Hello, error) {
+	timeout := time.NewTimer(helloTimeout)
+	defer timeout.Stop()
+	select {
+	case m, ok := <-in.messages:
+		if !ok {
+			return nil, in.end()
+		}
+		if m.GetHello() == nil {
+			return nil, status.Error(codes.InvalidArgument, "the first message must be Hello; is this a spoke of another version?")
+		}
+		return m.GetHello(), nil
+	case <-timeout.C:
+		return nil, status.Errorf(codes.DeadlineExceeded, "no Hello within %v", helloTimeout)
+	case <-s.cfg.Stopping:
+		return nil, stopping()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func stopping() error {
+	return status.Error(codes.Unavailable, "the hub is stopping; the spoke connects again by itself")
+}
+
+// conversation is one session of one spoke.
+type conversation struct {
+	*Service
+	who     caller.Caller
+	stream  syncv1.SyncService_ConnectServer
+	in      *inbox
+	session *presence.Session
+	log     *slog.Logger
+
+	journal string   // of the last Hello
+	wants   []string // distributions, by the last Hello
+	has     uint64   // the revision that the spoke has, or was sent
+}
+
+func (c *conversation) run(hello *syncv1.Hello) error {
+	if err := c.welcome(hello); err != nil {
+		return err
+	}
+	beat := time.NewTicker(c.cfg.Heartbeat)
+	defer beat.Stop()
+	patience := missedHeartbeats * c.cfg.Heartbeat
+	silence := time.NewTimer(patience)
+	defer silence.Stop()
+	for {
+		var err error
+		select {
+		case m, ok := <-c.in.messages:
+			if !ok {
+				return c.in.end()
+			}
+			silence.Reset(patience)
+			err = c.take(m)
+		case <-c.session.Done():
+			return c.over()
+		case <-c.session.Wake():
+			if err = c.authorise(c.who); err == nil {
+				err = c.offer()
+			}
+		case <-beat.C:
+			if err = c.authorise(c.who); err == nil {
+				err = c.send(&syncv1.ConnectResponse{Body: &syncv1.ConnectResponse_Heartbeat{Heartbeat: &syncv1.Heartbeat{At: wire.Time(time.Now())}}})
+			}
+		case <-silence.C:
+			return status.Errorf(codes.DeadlineExceeded, "nothing heard from %s for %v", c.who.Cluster, patience)
+		case <-c.cfg.Stopping:
+			return stopping()
+		case <-c.stream.Context().Done():
+			return c.stream.Context().Err()
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// over is the status of a session that was ended from elsewhere.
+func (c *conversation) over() error {
+	if errors.Is(c.session.Err(), presence.ErrSuperseded) {
+		return status.Errorf(codes.Aborted, "a newer session of %s took over", c.who.Cluster)
+	}
+	return ended(c.who.Cluster)
+}
+
+func (c *conversation) send(m *syncv1.ConnectResponse) error { return c.stream.Send(m) }
+
+// welcome answers the first Hello.
+func (c *conversation) welcome(hello *syncv1.Hello) error {
+	if err := c.hear(hello); err != nil {
+		return err
+	}
+	acked, err := c.cfg.Reports.AckedSeq(c.who.Cluster, c.journal)
+	if err != nil {
+		return c.failure("look up the acknowledged events of "+string(c.who.Cluster), err)
+	}
+	err = c.send(&syncv1.ConnectResponse{Body: &syncv1.ConnectResponse_Welcome{Welcome: &syncv1.Welcome{
+		Cluster: string(c.who.Cluster), Epoch: c.session.Epoch, AckedSeq: acked, HubVersion: c.cfg.Version,
+		HeartbeatSeconds: uint32(max(1, c.cfg.Heartbeat/time.Second)),
+	}}})
+	if err != nil {
+		return err
+	}
+	return c.offer()
+}
+
+// hear stores what a Hello says.
+func (c *conversation) hear(hello *syncv1.Hello) error {
+	subs, err := subscriptions(hello.GetSubscriptions())
+	if err != nil {
+		return status.Errorf(codes.InvalidArgument, "Hello of %s: %v", c.who.Cluster, err)
+	}
+	err = c.cfg.Reports.Hello(c.who.Cluster, line(hello.GetSpokeVersion(), maxName), line(hello.GetKubernetesVersion(), maxName), subs)
+	if err != nil {
+		return c.failure("store the subscriptions of "+string(c.who.Cluster), err)
+	}
+	c.journal, c.has, c.wants = hello.GetJournalId(), hello.GetRevision(), nil
+	for _, i := range subs {
+		c.wants = append(c.wants, i.Distribution)
+	}
+	c.cfg.Presence.Changed()
+	return nil
+}
+
+// offer sends the desired state unless the spoke has it.
+func (c *conversation) offer() error {
+	state, err := c.cfg.Offers.Offers(c.who.Cluster, c.wants)
+	if err != nil {
+		return c.failure("work out the offers for "+string(c.who.Cluster), err)
+	}
+	if state.GetRevision() == c.has {
+		return nil
+	}
+	if err := c.send(&syncv1.ConnectResponse{Body: &syncv1.ConnectResponse_Desired{Desired: state}}); err != nil {
+		return err
+	}
+	c.has = state.GetRevision()
+	c.offersSent.Add(1)
+	c.log.Debug("sent desired state", slog.Uint64(logging.Revision, state.GetRevision()))
+	return nil
+}
+
+// take handles first and whatever else is already readable, so that a burst of events is one write.
+func (c *conversation) take(first *syncv1.ConnectRequest) error {
+	if err := c.authorise(c.who); err != nil {
+		return err
+	}
+	now := time.Now()
+	c.cfg.Presence.Seen(c.who.Cluster, now)
+	var events []fleet.Event
+	for m, n := first, 1; m != nil; n++ {
+		switch body := m.GetBody().(type) {
+		case *syncv1.ConnectRequest_Event:
+			if body.Event.GetSeq() == 0 {
+				return status.Error(codes.InvalidArgument, "an event without a number; events count from 1")
+			}
+			events = append(events, event(c.who.Cluster, body.Event, now))
+		case *syncv1.ConnectRequest_Hello:
+			if err := c.record(events); err != nil { // they belong to the journal before
+				return err
+			}
+			events = nil
+			if err := c.again(body.Hello); err != nil {
+				return err
+			}
+		}
+		if m = nil; n < maxBatch {
+			m = c.readable()
+		}
+	}
+	return c.record(events)
+}
+
+// readable is the next message that needs no waiting; nil for none.
+func (c *conversation) readable() *syncv1.ConnectRequest {
+	select {
+	case m := <-c.in.messages: // nil when closed; run sees the end next
+		return m
+	default:
+		return nil
+	}
+}
+
+// again answers a Hello that is not the first: the subscriptions changed.
+func (c *conversation) again(hello *syncv1.Hello) error {
+	if hello.GetJournalId() != c.journal {
+		return status.Error(codes.InvalidArgument, "a Hello with another journal id; open a new stream")
+	}
+	if err := c.hear(hello); err != nil {
+		return err
+	}
+	return c.offer()
+}
+
+// record stores events and acknowledges them.
+func (c *conversation) record(events []fleet.Event) error {
+	if len(events) == 0 {
+		return nil
+	}
+	select {
+	case <-c.session.Done():
+		// Late words of a session that was ended: the newer one sends what is still true.
+		return c.over()
+	default:
+	}
+	acked, err := c.cfg.Reports.RecordEvents(c.who.Cluster, c.journal, events)
+	if err != nil {
+		return c.failure("store the events of "+string(c.who.Cluster), err)
+	}
+	c.events.Add(uint64(len(events)))
+	c.cfg.Presence.Changed()
+	return c.send(&syncv1.ConnectResponse{Body: &syncv1.ConnectResponse_Ack{Ack: &syncv1.Ack{Seq: acked}}})
+}

@@ -1,0 +1,199 @@
+// Package syncapi answers the spokes: it implements SyncService. It says what the conductor offers and
+// stores what spokes report; it decides neither. Who calls comes from the hub's record of the caller's
+// certificate, never from a message.
+package syncapi
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/wheelwright-dev/wheelwright/hub/internal/caller"
+	"github.com/wheelwright-dev/wheelwright/hub/internal/presence"
+	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/pkg/logging"
+	"github.com/wheelwright-dev/wheelwright/pkg/transport"
+	"github.com/wheelwright-dev/wheelwright/pkg/wire"
+	syncv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1"
+)
+
+const (
+	// helloTimeout is how long a new stream may be silent.
+	helloTimeout = 10 * time.Second
+	// missedHeartbeats end a stream.
+	missedHeartbeats = 3
+	// maxSubscriptions of one cluster.
+	maxSubscriptions = 100
+)
+
+// reports keeps what spokes say. A nil error means: on disk.
+type reports interface {
+	Hello(cluster fleet.Cluster, spokeVersion, kubernetesVersion string, subscriptions []fleet.Installation) error
+	// RecordEvents is idempotent by sequence number within a journal.
+	RecordEvents(cluster fleet.Cluster, journalID string, events []fleet.Event) (ackedSeq uint64, err error)
+	AckedSeq(cluster fleet.Cluster, journalID string) (uint64, error)
+	ReleaseByDigest(fleet.Digest) (bool, error)
+}
+
+// identities maps certificates to whom they speak for; store.ErrNotFound for one that does not count
+// any more.
+type identities interface {
+	Identity(fingerprint [32]byte) (store.Identity, error)
+	PutIdentity(fingerprint [32]byte, id store.Identity) error
+}
+
+// bundles are compressed canonical tars by the digest of the tar.
+type bundles interface {
+	Get(fleet.Digest) (io.ReadCloser, int64, error)
+}
+
+// offers says what a cluster with these subscriptions may take now. The answer is shared.
+type offers interface {
+	Offers(cluster fleet.Cluster, subscriptions []string) (*syncv1.DesiredState, error)
+}
+
+// authority issues certificates.
+type authority interface {
+	IssueSpoke(csr []byte, cluster fleet.Cluster, ttl time.Duration) (cert []byte, fingerprint [32]byte, notAfter time.Time, err error)
+	Authorities() [][]byte
+}
+
+// Config is what a Service works with.
+type Config struct {
+	Reports    reports
+	Identities identities
+	Bundles    bundles
+	Offers     offers
+	Authority  authority
+	Presence   *presence.Registry
+
+	Heartbeat      time.Duration
+	CertificateTTL time.Duration
+	Version        string          // of this hub
+	Stopping       <-chan struct{} // closed when the hub stops: streams end
+	Log            *slog.Logger
+}
+
+// Service implements SyncService.
+type Service struct {
+	syncv1.UnimplementedSyncServiceServer
+	cfg                       Config
+	offersSent, events, bytes atomic.Uint64
+}
+
+// New makes the service.
+func New(cfg Config) *Service { return &Service{cfg: cfg} }
+
+// Stats counts what the service did since it was made.
+type Stats struct {
+	OffersSent  uint64 // DesiredState messages
+	Events      uint64 // received and stored
+	BundleBytes uint64 // sent, compressed
+}
+
+// Stats is safe to call at any time.
+func (s *Service) Stats() Stats {
+	return Stats{OffersSent: s.offersSent.Load(), Events: s.events.Load(), BundleBytes: s.bytes.Load()}
+}
+
+// spoke is the calling cluster; the server has let only spokes in, so anything else is our own fault.
+func spoke(ctx context.Context) (caller.Caller, error) {
+	who, ok := caller.From(ctx)
+	if !ok || !who.Spoke() {
+		return caller.Caller{}, status.Error(codes.PermissionDenied, "this service is for spokes; use the certificate that `spoke join` stored")
+	}
+	return who, nil
+}
+
+// authorise asks the record again whether the caller still speaks for its cluster.
+func (s *Service) authorise(who caller.Caller) error {
+	id, err := s.cfg.Identities.Identity(who.Fingerprint)
+	if errors.Is(err, store.ErrNotFound) || (err == nil && id.Cluster != who.Cluster) {
+		return ended(who.Cluster)
+	}
+	if err != nil {
+		return s.failure("look up the caller's identity", err)
+	}
+	if !id.NotAfter.IsZero() && time.Now().After(id.NotAfter) {
+		return status.Errorf(codes.Unauthenticated, "the certificate of %s expired on %s; connect with the renewed one, or ask the vendor for `hub cluster invite %s`",
+			who.Cluster, id.NotAfter.UTC().Format(time.RFC3339), who.Cluster)
+	}
+	return nil
+}
+
+func ended(c fleet.Cluster) error {
+	return status.Errorf(codes.Unauthenticated, "the hub does not know this identity of %s any more: the cluster was removed or joined again; ask the vendor for `hub cluster invite %s` and run `spoke join`", c, c)
+}
+
+// failure is for the hub's own trouble: the spoke is told to try again, the log has the cause.
+func (s *Service) failure(doing string, err error) error {
+	if errors.Is(err, store.ErrNotFound) {
+		return status.Errorf(codes.Unauthenticated, "%s: the hub does not know this cluster any more; ask the vendor for a new invitation and run `spoke join`", doing)
+	}
+	s.cfg.Log.Error("spoke not answered", slog.String(logging.Reason, doing), slog.Any(logging.Error, err))
+	return status.Errorf(codes.Internal, "the hub could not %s; its log has the cause, the spoke tries again by itself", doing)
+}
+
+// FetchBundle streams one bundle, compressed.
+func (s *Service) FetchBundle(req *syncv1.FetchBundleRequest, stream syncv1.SyncService_FetchBundleServer) error {
+	who, err := spoke(stream.Context())
+	if err != nil {
+		return err
+	}
+	digest, err := fleet.ParseDigest(req.GetDigest())
+	if err != nil {
+		return status.Error(codes.InvalidArgument, err.Error())
+	}
+	known, err := s.cfg.Reports.ReleaseByDigest(digest)
+	if err != nil {
+		return s.failure("look for the release with digest "+string(digest), err)
+	}
+	if !known {
+		return status.Errorf(codes.NotFound, "no release of this hub has the digest %s; the spoke takes the next offer instead", digest)
+	}
+	blob, _, err := s.cfg.Bundles.Get(digest)
+	if err != nil {
+		return s.failure("read the bundle "+string(digest), err)
+	}
+	defer blob.Close()
+	s.cfg.Log.Debug("sending bundle", slog.String(logging.Cluster, string(who.Cluster)), slog.String(logging.Digest, string(digest)))
+	chunk := make([]byte, transport.ChunkSize)
+	for {
+		n, err := io.ReadFull(blob, chunk)
+		if n > 0 {
+			if err := stream.Send(&syncv1.FetchBundleResponse{Data: chunk[:n]}); err != nil {
+				return err
+			}
+			s.bytes.Add(uint64(n))
+		}
+		switch {
+		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+			return nil
+		case err != nil:
+			return s.failure("read the bundle "+string(digest), err)
+		}
+	}
+}
+
+// Renew issues the calling cluster's next certificate. The present one counts until it ends.
+func (s *Service) Renew(ctx context.Context, req *syncv1.RenewRequest) (*syncv1.RenewResponse, error) {
+	who, err := spoke(ctx)
+	if err != nil {
+		return nil, err
+	}
+	cert, fingerprint, notAfter, err := s.cfg.Authority.IssueSpoke(req.GetCsr(), who.Cluster, s.cfg.CertificateTTL)
+	if err != nil {
+		return nil, status.Errorf(codes.InvalidArgument, "renew the certificate of %s: %v", who.Cluster, err)
+	}
+	if err := s.cfg.Identities.PutIdentity(fingerprint, store.Identity{Cluster: who.Cluster, NotAfter: notAfter}); err != nil {
+		return nil, s.failure("store the new certificate of "+string(who.Cluster), err)
+	}
+	return &syncv1.RenewResponse{Certificate: cert, Authorities: s.cfg.Authority.Authorities(), NotAfter: wire.Time(notAfter)}, nil
+}
