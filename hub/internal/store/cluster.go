@@ -1,0 +1,191 @@
+package store
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"reflect"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+)
+
+// Cluster is what the hub knows of a cluster apart from what it runs.
+type Cluster struct {
+	Name              fleet.Cluster
+	Labels            map[string]string
+	Created, Joined   time.Time // Joined: the last time; zero before the first
+	SpokeVersion      string
+	KubernetesVersion string
+	CertNotAfter      time.Time // of the newest certificate
+	LastSeen          time.Time // as of the last durable write; presence knows better of those connected
+}
+
+func clusterOf(name string, r clusterRecord) Cluster {
+	return Cluster{
+		Name: fleet.Cluster(name), Labels: r.Labels, Created: r.Created, Joined: r.Joined, SpokeVersion: r.SpokeVersion,
+		KubernetesVersion: r.KubernetesVersion, CertNotAfter: r.CertNotAfter, LastSeen: r.LastSeen,
+	}
+}
+
+// Clusters lists all, by name.
+func (s *Store) Clusters() (all []Cluster, err error) {
+	err = s.db.View(func(tx *bolt.Tx) error {
+		return tx.Bucket(bucketClusters).ForEach(func(k, v []byte) error {
+			rec, err := decode[clusterRecord](v, k)
+			if err != nil {
+				return err
+			}
+			all = append(all, clusterOf(string(k), rec))
+			return nil
+		})
+	})
+	return all, err
+}
+
+// Cluster finds one; ErrNotFound when there is none.
+func (s *Store) Cluster(name fleet.Cluster) (c Cluster, err error) {
+	err = s.db.View(func(tx *bolt.Tx) error {
+		rec, err := mustCluster(tx, name)
+		c = clusterOf(string(name), rec)
+		return err
+	})
+	return c, err
+}
+
+func mustCluster(tx *bolt.Tx, name fleet.Cluster) (clusterRecord, error) {
+	rec, found, err := get[clusterRecord](tx.Bucket(bucketClusters), []byte(name))
+	if err == nil && !found {
+		err = fmt.Errorf("cluster %s: %w", name, ErrNotFound)
+	}
+	return rec, err
+}
+
+func putCluster(tx *bolt.Tx, name fleet.Cluster, rec clusterRecord) error {
+	return put(tx.Bucket(bucketClusters), []byte(name), rec)
+}
+
+// RemoveCluster forgets a cluster with its identities, tokens, installations and journals; its events
+// stay. ErrNotFound when there is none.
+func (s *Store) RemoveCluster(name fleet.Cluster) error {
+	return s.db.Update(func(tx *bolt.Tx) error {
+		if _, err := mustCluster(tx, name); err != nil {
+			return fmt.Errorf("remove: %w", err)
+		}
+		if err := endIdentities(tx, name); err != nil {
+			return err
+		}
+		err := deleteTokens(tx, func(t tokenRecord) bool { return t.Cluster == name })
+		if err != nil {
+			return err
+		}
+		if err := deletePrefix(tx.Bucket(bucketJournals), join(string(name), "")); err != nil {
+			return err
+		}
+		if err := tx.Bucket(bucketInstallations).Delete([]byte(name)); err != nil {
+			return err
+		}
+		return tx.Bucket(bucketClusters).Delete([]byte(name))
+	})
+}
+
+// Hello records what a spoke says of itself when it connects: subs is its full list of subscriptions
+// and replaces the earlier one. When nothing but the age of the news changed, nothing is written, so that
+// a fleet that reconnects to a restarted hub costs no disk.
+func (s *Store) Hello(cluster fleet.Cluster, spokeVersion, kubernetesVersion string, subs []fleet.Installation) error {
+	list := make([]installationRecord, 0, len(subs))
+	for _, sub := range subs {
+		list = append(list, installationRecordOf(sub))
+	}
+	same := false
+	err := s.db.View(func(tx *bolt.Tx) error {
+		rec, err := mustCluster(tx, cluster)
+		if err != nil {
+			return err
+		}
+		old, found, err := get[[]installationRecord](tx.Bucket(bucketInstallations), []byte(cluster))
+		same = found && rec.SpokeVersion == spokeVersion && rec.KubernetesVersion == kubernetesVersion && sameNews(old, list)
+		return err
+	})
+	if err != nil || same {
+		return err
+	}
+	return s.db.Batch(func(tx *bolt.Tx) error {
+		rec, err := mustCluster(tx, cluster)
+		if err != nil {
+			return err
+		}
+		rec.SpokeVersion, rec.KubernetesVersion, rec.LastSeen = spokeVersion, kubernetesVersion, utc(time.Now())
+		if err := putCluster(tx, cluster, rec); err != nil {
+			return err
+		}
+		return put(tx.Bucket(bucketInstallations), []byte(cluster), list)
+	})
+}
+
+// sameNews compares but for when it was observed.
+func sameNews(a, b []installationRecord) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		x, y := a[i], b[i]
+		x.ObservedAt, y.ObservedAt = time.Time{}, time.Time{}
+		if !reflect.DeepEqual(x, y) {
+			return false
+		}
+	}
+	return true
+}
+
+// Installations lists what each cluster last said it runs. A cluster that said nothing yet is absent.
+func (s *Store) Installations() (map[fleet.Cluster][]fleet.Installation, error) {
+	all := map[fleet.Cluster][]fleet.Installation{}
+	err := s.db.View(func(tx *bolt.Tx) error {
+		return tx.Bucket(bucketInstallations).ForEach(func(k, v []byte) error {
+			list, err := decode[[]installationRecord](v, k)
+			if err != nil {
+				return err
+			}
+			subs := make([]fleet.Installation, 0, len(list))
+			for _, r := range list {
+				subs = append(subs, installationOf(r))
+			}
+			all[fleet.Cluster(k)] = subs
+			return nil
+		})
+	})
+	return all, err
+}
+
+// invited makes the cluster's record if it is new; labels that are given replace the earlier ones.
+func invited(tx *bolt.Tx, name fleet.Cluster, labels map[string]string, now time.Time) (clusterRecord, error) {
+	rec, found, err := get[clusterRecord](tx.Bucket(bucketClusters), []byte(name))
+	if err != nil {
+		return rec, err
+	}
+	if !found {
+		rec.Created = now
+	}
+	if len(labels) > 0 {
+		rec.Labels = maps.Clone(labels)
+	}
+	return rec, putCluster(tx, name, rec)
+}
+
+// deletePrefix collects first: deleting under a moving cursor skips keys.
+func deletePrefix(b *bolt.Bucket, prefix []byte) error {
+	var keys [][]byte
+	c := b.Cursor()
+	for k, _ := c.Seek(prefix); bytes.HasPrefix(k, prefix); k, _ = c.Next() {
+		keys = append(keys, bytes.Clone(k))
+	}
+	for _, k := range keys {
+		if err := b.Delete(k); err != nil {
+			return err
+		}
+	}
+	return nil
+}

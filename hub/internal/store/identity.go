@@ -1,0 +1,231 @@
+package store
+
+import (
+	"bytes"
+	"crypto/subtle"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+)
+
+// tokenMemory is how long a token that is over is remembered, so that "used" and "expired" can be told
+// from "unknown".
+const tokenMemory = 7 * 24 * time.Hour
+
+// Identity is whom a certificate speaks for: exactly one of Cluster and Operator is set.
+type Identity struct {
+	Cluster  fleet.Cluster // a spoke's
+	Operator string        // a person's name
+	NotAfter time.Time
+}
+
+// Invite keeps the hash of a one-time token for the cluster, whose record it makes if it is new. labels
+// that are given replace the earlier ones. rejoin: the cluster had joined before.
+func (s *Store) Invite(name fleet.Cluster, labels map[string]string, tokenID string, secretHash [32]byte, expires time.Time) (rejoin bool, err error) {
+	if _, err := fleet.ParseCluster(string(name)); err != nil {
+		return false, fmt.Errorf("invite: %w", err)
+	}
+	err = s.db.Update(func(tx *bolt.Tx) error {
+		now := utc(time.Now())
+		err := deleteTokens(tx, func(t tokenRecord) bool { return now.Sub(t.Expires) > tokenMemory })
+		if err != nil {
+			return err
+		}
+		b := tx.Bucket(bucketTokens)
+		if b.Get([]byte(tokenID)) != nil {
+			return fmt.Errorf("invite %s: token %s: %w", name, tokenID, ErrExists)
+		}
+		rec, err := invited(tx, name, labels, now)
+		if err != nil {
+			return err
+		}
+		rejoin = !rec.Joined.IsZero()
+		return put(b, []byte(tokenID), tokenRecord{Cluster: name, SecretHash: secretHash[:], Expires: utc(expires)})
+	})
+	return rejoin, err
+}
+
+// Redeem spends a token: issue makes the certificate of the token's cluster, the identity takes the
+// place of every earlier one of that cluster, and the token is used, all in one transaction. An error of
+// issue leaves the token unspent. Of calls at the same time exactly one wins. Errors: ErrTokenUnknown
+// (also for a wrong secret), ErrTokenUsed and ErrTokenExpired, the latter two with the cluster's name.
+func (s *Store) Redeem(tokenID string, secretHash [32]byte, now time.Time,
+	issue func(fleet.Cluster) (fingerprint [32]byte, notAfter time.Time, err error)) (fleet.Cluster, error) {
+	var cluster fleet.Cluster
+	err := s.db.Update(func(tx *bolt.Tx) error {
+		b := tx.Bucket(bucketTokens)
+		t, found, err := get[tokenRecord](b, []byte(tokenID))
+		switch {
+		case err != nil:
+			return err
+		case !found || subtle.ConstantTimeCompare(t.SecretHash, secretHash[:]) != 1:
+			return ErrTokenUnknown
+		}
+		cluster = t.Cluster
+		switch {
+		case !t.Used.IsZero():
+			return ErrTokenUsed
+		case !now.Before(t.Expires):
+			return ErrTokenExpired
+		}
+		fingerprint, notAfter, err := issue(cluster)
+		if err != nil {
+			return err
+		}
+		t.Used = utc(now)
+		if err := put(b, []byte(tokenID), t); err != nil {
+			return err
+		}
+		return joined(tx, cluster, fingerprint, utc(notAfter), utc(now))
+	})
+	if err != nil {
+		return cluster, fmt.Errorf("redeem token: %w", err)
+	}
+	return cluster, nil
+}
+
+func joined(tx *bolt.Tx, cluster fleet.Cluster, fingerprint [32]byte, notAfter, now time.Time) error {
+	if err := endIdentities(tx, cluster); err != nil {
+		return err
+	}
+	rec, err := mustCluster(tx, cluster)
+	if err != nil {
+		return err
+	}
+	rec.Joined, rec.LastSeen = now, now
+	if err := putCluster(tx, cluster, rec); err != nil {
+		return err
+	}
+	return putIdentity(tx, fingerprint, Identity{Cluster: cluster, NotAfter: notAfter})
+}
+
+// PutIdentity records whom a certificate speaks for. The cluster's earlier identities are kept until
+// their own end. ErrNotFound for a cluster that is not there.
+func (s *Store) PutIdentity(fingerprint [32]byte, id Identity) error {
+	if (id.Cluster == "") == (id.Operator == "") {
+		return errors.New("put identity: want a cluster or an operator")
+	}
+	return s.db.Update(func(tx *bolt.Tx) error { return putIdentity(tx, fingerprint, id) })
+}
+
+// RenewIdentity is PutIdentity for the holder of the certificate current: it fails with ErrNotFound when
+// that identity was ended in between, so that a renewal under way cannot outlive a removal or a re-join.
+func (s *Store) RenewIdentity(current, next [32]byte, notAfter time.Time) error {
+	return s.db.Update(func(tx *bolt.Tx) error {
+		rec, err := mustIdentity(tx, current)
+		if err != nil {
+			return fmt.Errorf("renew: %w", err)
+		}
+		return putIdentity(tx, next, Identity{Cluster: rec.Cluster, Operator: rec.Operator, NotAfter: notAfter})
+	})
+}
+
+// Identity finds whom a certificate speaks for; ErrNotFound when it speaks for nobody, or no longer.
+// Whether it has expired is the caller's to see.
+func (s *Store) Identity(fingerprint [32]byte) (id Identity, err error) {
+	err = s.db.View(func(tx *bolt.Tx) error {
+		rec, err := mustIdentity(tx, fingerprint)
+		id = Identity(rec)
+		return err
+	})
+	return id, err
+}
+
+func mustIdentity(tx *bolt.Tx, fingerprint [32]byte) (identityRecord, error) {
+	rec, found, err := get[identityRecord](tx.Bucket(bucketIdentities), fingerprint[:])
+	if err == nil && !found {
+		err = fmt.Errorf("certificate %s: %w", hex.EncodeToString(fingerprint[:6]), ErrNotFound)
+	}
+	return rec, err
+}
+
+func putIdentity(tx *bolt.Tx, fingerprint [32]byte, id Identity) error {
+	id.NotAfter = utc(id.NotAfter)
+	if err := put(tx.Bucket(bucketIdentities), fingerprint[:], identityRecord(id)); err != nil {
+		return err
+	}
+	if id.Cluster == "" {
+		return nil
+	}
+	rec, err := mustCluster(tx, id.Cluster)
+	if err != nil {
+		return fmt.Errorf("put identity: %w", err)
+	}
+	rec.CertNotAfter = id.NotAfter
+	if err := putCluster(tx, id.Cluster, rec); err != nil {
+		return err
+	}
+	if err := dropExpired(tx, id.Cluster, time.Now()); err != nil {
+		return err
+	}
+	return tx.Bucket(bucketFingerprints).Put(join(string(id.Cluster), string(fingerprint[:])), []byte{1})
+}
+
+// fingerprints lists the certificates of a cluster.
+func fingerprints(tx *bolt.Tx, cluster fleet.Cluster) (all [][]byte) {
+	c, prefix := tx.Bucket(bucketFingerprints).Cursor(), join(string(cluster), "")
+	for k, _ := c.Seek(prefix); bytes.HasPrefix(k, prefix); k, _ = c.Next() {
+		all = append(all, bytes.Clone(k[len(prefix):]))
+	}
+	return all
+}
+
+func dropIdentity(tx *bolt.Tx, cluster fleet.Cluster, fingerprint []byte) error {
+	if err := tx.Bucket(bucketIdentities).Delete(fingerprint); err != nil {
+		return err
+	}
+	return tx.Bucket(bucketFingerprints).Delete(join(string(cluster), string(fingerprint)))
+}
+
+func endIdentities(tx *bolt.Tx, cluster fleet.Cluster) error {
+	for _, f := range fingerprints(tx, cluster) {
+		if err := dropIdentity(tx, cluster, f); err != nil {
+			return fmt.Errorf("end identities of %s: %w", cluster, err)
+		}
+	}
+	return nil
+}
+
+// dropExpired keeps a cluster that renews twice a day from collecting records. A day's grace lets the
+// server say "expired" rather than "unknown".
+func dropExpired(tx *bolt.Tx, cluster fleet.Cluster, now time.Time) error {
+	for _, f := range fingerprints(tx, cluster) {
+		rec, _, err := get[identityRecord](tx.Bucket(bucketIdentities), f)
+		if err != nil {
+			return err
+		}
+		if now.Sub(rec.NotAfter) < 24*time.Hour {
+			continue
+		}
+		if err := dropIdentity(tx, cluster, f); err != nil {
+			return fmt.Errorf("drop expired identity of %s: %w", cluster, err)
+		}
+	}
+	return nil
+}
+
+func deleteTokens(tx *bolt.Tx, which func(tokenRecord) bool) error {
+	b := tx.Bucket(bucketTokens)
+	var ids [][]byte
+	err := b.ForEach(func(k, v []byte) error {
+		t, err := decode[tokenRecord](v, k)
+		if err == nil && which(t) {
+			ids = append(ids, bytes.Clone(k))
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		if err := b.Delete(id); err != nil {
+			return fmt.Errorf("delete token: %w", err)
+		}
+	}
+	return nil
+}

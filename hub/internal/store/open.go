@@ -1,0 +1,242 @@
+package store
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
+)
+
+const (
+	lockTimeout = time.Second
+	// groupDelay is how long a group commit waits for company. A sync to disk takes longer.
+	groupDelay = 2 * time.Millisecond
+)
+
+// format tells the hub's file from another program's.
+var format = []byte("wheelwright-hub")
+
+// step brings a file from one schema to the next, inside the transaction that also writes the number.
+type step func(*bolt.Tx) error
+
+// steps lists the migrations: the first from schema 1 to 2, and so on. The schema that this hub writes
+// is one more than there are steps.
+func steps() []step { return nil }
+
+// Open opens the file at path, or makes it. It waits a second for another process to let go of it.
+// Its errors are ErrLocked, ErrNewerSchema and ErrCorrupt, each with the file's name and what to do.
+func Open(path string, log *slog.Logger) (*Store, error) {
+	return open(path, log, steps())
+}
+
+func open(path string, log *slog.Logger, migrations []step) (*Store, error) {
+	db, err := openChecked(path)
+	if err == nil {
+		if err = prepare(db, migrations, log); err == nil {
+			db.MaxBatchDelay = groupDelay
+			return &Store{db: db, log: log}, nil
+		}
+		_ = db.Close() // the first error says more
+	}
+	switch {
+	case errors.Is(err, berrors.ErrTimeout):
+		return nil, fmt.Errorf("open store %s: %w; one hub at a time: find it with `lsof %s`, stop it, and start again", path, ErrLocked, path)
+	case errors.Is(err, ErrNewerSchema):
+		return nil, fmt.Errorf("open store %s: %w; start the hub version that wrote it, or restore %s from a backup of before", path, err, path)
+	case errors.Is(err, ErrCorrupt):
+		return nil, fmt.Errorf("open store %s: %w; put it aside with `mv %s %s.damaged`, restore %s from a backup, and start again", path, err, path, path, path)
+	}
+	return nil, fmt.Errorf("open store %s: %w", path, err)
+}
+
+// openChecked opens the file and reads every page of it once. bbolt panics on pages that make no sense,
+// and a page beyond the end of a file cut short is a memory fault: both become ErrCorrupt.
+func openChecked(path string) (db *bolt.DB, err error) {
+	var file *os.File
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			switch {
+			case db != nil:
+				_ = db.Close()
+			case file != nil:
+				// bbolt's handle is lost in the panic. Its mapping keeps the lock alive past the close.
+				_ = syscall.Flock(int(file.Fd()), syscall.LOCK_UN)
+				_ = file.Close()
+			}
+			db, err = nil, fmt.Errorf("%w: %v", ErrCorrupt, p)
+		}
+	}()
+	_, statErr := os.Stat(path)
+	db, err = bolt.Open(path, 0o600, &bolt.Options{
+		Timeout:      lockTimeout,
+		FreelistType: bolt.FreelistMapType,
+		OpenFile: func(name string, flag int, mode os.FileMode) (*os.File, error) {
+			f, err := os.OpenFile(name, flag, mode)
+			file = f
+			return f, err
+		},
+	})
+	switch {
+	case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrChecksum), errors.Is(err, berrors.ErrVersionMismatch):
+		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	case err != nil:
+		return nil, tooSmall(path, err)
+	}
+	if err := check(db); err != nil {
+		_ = db.Close()
+		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	if errors.Is(statErr, os.ErrNotExist) {
+		// A new file's name must survive a power loss as its content does.
+		if err := syncFolder(filepath.Dir(path)); err != nil {
+			_ = db.Close()
+			return nil, err
+		}
+	}
+	return db, nil
+}
+
+// tooSmall names a file that bbolt refuses for its size, for which it has no typed error.
+func tooSmall(path string, err error) error {
+	info, statErr := os.Stat(path)
+	if statErr == nil && info.Mode().IsRegular() && info.Size() > 0 && info.Size() < int64(2*os.Getpagesize()) {
+		return fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	return err
+}
+
+// check reads every page. The walk of our own comes first, since a fault in it is caught; bbolt's check,
+// which runs in a goroutine of its own where it would not be, then compares the pages with the free list.
+func check(db *bolt.DB) error {
+	return db.View(func(tx *bolt.Tx) error {
+		info, err := os.Stat(db.Path())
+		if err != nil {
+			return err
+		}
+		if info.Size() < tx.Size() {
+			return fmt.Errorf("file has %d bytes, its first page says %d", info.Size(), tx.Size())
+		}
+		if err := tx.ForEach(func(_ []byte, b *bolt.Bucket) error { return walk(b) }); err != nil {
+			return err
+		}
+		var first error
+		for err := range tx.Check() {
+			if first == nil {
+				first = err
+			}
+		}
+		return first
+	})
+}
+
+func walk(b *bolt.Bucket) error {
+	return b.ForEach(func(k, v []byte) error {
+		if v != nil {
+			return nil
+		}
+		child := b.Bucket(k)
+		if child == nil {
+			return fmt.Errorf("bucket %q is unreadable", k)
+		}
+		return walk(child)
+	})
+}
+
+// prepare makes a new file's buckets, or brings an older file to this schema.
+func prepare(db *bolt.DB, migrations []step, log *slog.Logger) error {
+	current := uint64(len(migrations) + 1)
+	found, err := schema(db)
+	if err != nil || found == current {
+		return err
+	}
+	if found > current {
+		return fmt.Errorf("%w: its schema is %d and this hub knows %d", ErrNewerSchema, found, current)
+	}
+	if found > 0 {
+		aside := fmt.Sprintf("%s.schema-%d", db.Path(), found)
+		if err := copyAside(db, aside); err != nil {
+			return fmt.Errorf("copy to %s before migrating: %w", aside, err)
+		}
+		log.Info("store: migrating", "path", db.Path(), "from", found, "to", current, "copy", aside)
+	}
+	return db.Update(func(tx *bolt.Tx) error {
+		if found == 0 {
+			return create(tx, current)
+		}
+		for i := found; i < current; i++ {
+			if err := migrations[i-1](tx); err != nil {
+				return fmt.Errorf("migrate from schema %d to %d: %w", i, i+1, err)
+			}
+		}
+		return tx.Bucket(bucketMeta).Put([]byte("schema"), binary.BigEndian.AppendUint64(nil, current))
+	})
+}
+
+// schema is the file's number; 0 for a file with nothing in it, as a hub leaves that was killed in its
+// very first transaction.
+func schema(db *bolt.DB) (number uint64, err error) {
+	err = db.View(func(tx *bolt.Tx) error {
+		meta := tx.Bucket(bucketMeta)
+		if meta == nil {
+			if k, _ := tx.Cursor().First(); k != nil {
+				return fmt.Errorf("%w: not a hub's store", ErrCorrupt)
+			}
+			return nil
+		}
+		n := meta.Get([]byte("schema"))
+		if !bytes.Equal(meta.Get([]byte("format")), format) || len(n) != 8 {
+			return fmt.Errorf("%w: not a hub's store", ErrCorrupt)
+		}
+		number = binary.BigEndian.Uint64(n)
+		return nil
+	})
+	return number, err
+}
+
+func create(tx *bolt.Tx, current uint64) error {
+	for _, name := range [][]byte{bucketMeta, bucketDistributions, bucketRevisions, bucketReleases, bucketDigests, bucketClusters,
+		bucketTokens, bucketIdentities, bucketFingerprints, bucketInstallations, bucketJournals, bucketEvents} {
+		if _, err := tx.CreateBucketIfNotExists(name); err != nil {
+			return fmt.Errorf("create bucket %s: %w", name, err)
+		}
+	}
+	meta := tx.Bucket(bucketMeta)
+	if err := meta.Put([]byte("format"), format); err != nil {
+		return err
+	}
+	return meta.Put([]byte("schema"), binary.BigEndian.AppendUint64(nil, current))
+}
+
+// copyAside leaves an earlier copy of that schema alone: it is the one from before anything went wrong.
+func copyAside(db *bolt.DB, path string) error {
+	if _, err := os.Stat(path); err == nil {
+		return nil
+	}
+	partial := path + ".partial"
+	if err := db.View(func(tx *bolt.Tx) error { return tx.CopyFile(partial, 0o600) }); err != nil {
+		return err
+	}
+	if err := os.Rename(partial, path); err != nil {
+		return err
+	}
+	return syncFolder(filepath.Dir(path))
+}
+
+func syncFolder(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = d.Close() }()
+	return d.Sync()
+}

@@ -1,0 +1,107 @@
+// Package store keeps everything that the hub must not forget in one bbolt file: distributions,
+// releases and their judgement, clusters, tokens, identities, installations and events. What a method
+// has returned without an error survives kill -9 and power loss. It holds no bundles (those are blobs
+// beside it), decides nothing about rollouts, and never stores a heartbeat.
+//
+// Exported methods open a transaction, unexported functions take one. Records are private structs in
+// JSON under a schema number; neither wire messages nor pkg/fleet's structs are a storage format.
+package store
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+// Opening.
+var (
+	// ErrLocked: another process has the file.
+	ErrLocked = errors.New("in use by another process")
+	// ErrNewerSchema: a newer hub wrote the file.
+	ErrNewerSchema = errors.New("written by a newer hub")
+	// ErrCorrupt: the file, or a record in it, cannot be read.
+	ErrCorrupt = errors.New("damaged")
+)
+
+// Records.
+var (
+	ErrExists   = errors.New("exists already")
+	ErrNotFound = errors.New("not found")
+)
+
+// Redeeming a token.
+var (
+	ErrTokenUnknown = errors.New("the token is unknown")
+	ErrTokenUsed    = errors.New("the token was used already")
+	ErrTokenExpired = errors.New("the token has expired")
+)
+
+// Buckets.
+var (
+	bucketMeta          = []byte("meta")          // "format", "schema"
+	bucketDistributions = []byte("distributions") // name -> distributionRecord
+	bucketRevisions     = []byte("revisions")     // distribution -> uint64; outlives the distribution
+	bucketReleases      = []byte("releases")      // distribution NUL version -> releaseRecord; outlives the distribution
+	bucketDigests       = []byte("digests")       // digest of an available release -> its releases key
+	bucketClusters      = []byte("clusters")      // name -> clusterRecord
+	bucketTokens        = []byte("tokens")        // id -> tokenRecord
+	bucketIdentities    = []byte("identities")    // fingerprint -> identityRecord
+	bucketFingerprints  = []byte("fingerprints")  // cluster NUL fingerprint -> 1: a cluster's identities
+	bucketInstallations = []byte("installations") // cluster -> []installationRecord
+	bucketJournals      = []byte("journals")      // cluster NUL journal id -> journalRecord
+	bucketEvents        = []byte("events")        // big-endian id -> eventRecord
+)
+
+// Store is safe for concurrent use.
+type Store struct {
+	db  *bolt.DB
+	log *slog.Logger
+}
+
+// Close waits for transactions under way.
+func (s *Store) Close() error {
+	if err := s.db.Close(); err != nil {
+		return fmt.Errorf("close store %s: %w", s.db.Path(), err)
+	}
+	return nil
+}
+
+// get reads one record; found is false when there is none.
+func get[T any](b *bolt.Bucket, key []byte) (record T, found bool, err error) {
+	data := b.Get(key)
+	if data == nil {
+		return record, false, nil
+	}
+	record, err = decode[T](data, key)
+	return record, err == nil, err
+}
+
+func decode[T any](data, key []byte) (record T, err error) {
+	if err := json.Unmarshal(data, &record); err != nil {
+		return record, fmt.Errorf("record %q: %w: %w", key, ErrCorrupt, err)
+	}
+	return record, nil
+}
+
+func put(b *bolt.Bucket, key []byte, record any) error {
+	data, err := json.Marshal(record)
+	if err != nil {
+		return fmt.Errorf("record %q: %w", key, err)
+	}
+	return b.Put(key, data)
+}
+
+// join makes the key of something that belongs to owner. No name holds a NUL.
+func join(owner, rest string) []byte { return []byte(owner + "\x00" + rest) }
+
+// utc drops the monotonic clock and the zone, neither of which is stored.
+func utc(t time.Time) time.Time {
+	if t.IsZero() {
+		return time.Time{}
+	}
+	return t.UTC().Round(0)
+}
