@@ -1,0 +1,118 @@
+package fleetapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"time"
+
+	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/pkg/token"
+	"github.com/wheelwright-dev/wheelwright/pkg/wire"
+	fleetv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/fleet/v1"
+)
+
+const (
+	maxTokenTTL = 10 * time.Minute
+	maxLabels   = 32
+)
+
+// Labels follow Kubernetes' syntax, which people know
+// (https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/).
+var (
+	labelKey   = regexp.MustCompile(`^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$`)
+	labelValue = regexp.MustCompile(`^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$`)
+)
+
+// InviteCluster makes a token with which the cluster's spoke joins.
+func (s *Service) InviteCluster(ctx context.Context, req *fleetv1.InviteClusterRequest) (*fleetv1.InviteClusterResponse, error) {
+	name, err := fleet.ParseCluster(req.GetName())
+	if err != nil {
+		return nil, invalid("%v", err)
+	}
+	if len(req.GetLabels()) > maxLabels {
+		return nil, invalid("cluster %s: %d labels, want at most %d", name, len(req.GetLabels()), maxLabels)
+	}
+	for k, v := range req.GetLabels() {
+		if !labelKey.MatchString(k) || !labelValue.MatchString(v) {
+			return nil, invalid("cluster %s: label %q: want KEY=VALUE of letters, digits, dashes, dots and underscores, such as env=production", name, k+"="+v)
+		}
+	}
+	ttl := time.Duration(req.GetTtlSeconds()) * time.Second
+	if ttl == 0 {
+		ttl = maxTokenTTL
+	}
+	if ttl > maxTokenTTL {
+		return nil, invalid("cluster %s: a token that works for %v: want at most %v; `hub cluster invite %s` makes another whenever it is needed", name, ttl, maxTokenTTL, name)
+	}
+	t := token.New(s.cfg.Pin)
+	expires := time.Now().Add(ttl)
+	rejoin, err := s.cfg.Store.Invite(name, req.GetLabels(), t.ID, t.Hash(), expires)
+	if err != nil {
+		return nil, s.failure(fmt.Sprintf("invite %s", name), err)
+	}
+	if err := s.audit(ctx, fleet.Event{Cluster: name, Kind: fleet.EventInvited, Message: fmt.Sprintf("made a token that works for %v", ttl)}); err != nil {
+		return nil, s.failure(fmt.Sprintf("record the invitation of %s", name), err)
+	}
+	return &fleetv1.InviteClusterResponse{Token: t.String(), Expires: wire.Time(expires), Address: s.cfg.Address, Rejoin: rejoin}, nil
+}
+
+// RemoveCluster ends a cluster's identity, and its stream at once.
+func (s *Service) RemoveCluster(ctx context.Context, req *fleetv1.RemoveClusterRequest) (*fleetv1.RemoveClusterResponse, error) {
+	name, err := fleet.ParseCluster(req.GetName())
+	if err != nil {
+		return nil, invalid("%v", err)
+	}
+	if req.GetDryRun() {
+		all, err := s.cfg.Store.Clusters()
+		if err != nil {
+			return nil, s.failure(fmt.Sprintf("look for cluster %s", name), err)
+		}
+		for _, c := range all {
+			if c.Name == name {
+				return &fleetv1.RemoveClusterResponse{}, nil
+			}
+		}
+		return nil, noCluster(name)
+	}
+	switch err := s.cfg.Store.RemoveCluster(name); {
+	case errors.Is(err, store.ErrNotFound):
+		return nil, noCluster(name)
+	case err != nil:
+		return nil, s.failure(fmt.Sprintf("remove cluster %s", name), err)
+	}
+	s.cfg.Spokes.End(name)
+	if err := s.audit(ctx, fleet.Event{Cluster: name, Kind: fleet.EventRemoved, Message: "removed the cluster; its workloads stay"}); err != nil {
+		return nil, s.failure(fmt.Sprintf("record the removal of %s", name), err)
+	}
+	return &fleetv1.RemoveClusterResponse{}, nil
+}
+
+// ListClusters lists all, by name.
+func (s *Service) ListClusters(context.Context, *fleetv1.ListClustersRequest) (*fleetv1.ListClustersResponse, error) {
+	all, err := s.cfg.Store.Clusters()
+	if err != nil {
+		return nil, s.failure("list clusters", err)
+	}
+	installations, err := s.cfg.Store.Installations()
+	if err != nil {
+		return nil, s.failure("list what clusters run", err)
+	}
+	resp := &fleetv1.ListClustersResponse{}
+	for _, c := range all {
+		seen := s.cfg.Spokes.LastSeen(c.Name)
+		if c.LastSeen.After(seen) { // this hub was restarted since
+			seen = c.LastSeen
+		}
+		m := &fleetv1.Cluster{Name: string(c.Name), Labels: c.Labels, Created: wire.Time(c.Created), Joined: wire.Time(c.Joined),
+			Connected: s.cfg.Spokes.Connected(c.Name), LastSeen: wire.Time(seen), SpokeVersion: c.SpokeVersion,
+			KubernetesVersion: c.KubernetesVersion, CertificateNotAfter: wire.Time(c.CertNotAfter)}
+		for _, i := range installations[c.Name] {
+			m.Subscriptions = append(m.Subscriptions, wire.Installation(i))
+		}
+		resp.Clusters = append(resp.Clusters, m)
+	}
+	return resp, nil
+}

@@ -1,0 +1,206 @@
+package fleetapi
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/pkg/wire"
+	fleetv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/fleet/v1"
+)
+
+const (
+	defaultPath  = "dist"
+	maxInterval  = 24 * time.Hour
+	probeTimeout = 60 * time.Second
+)
+
+// AddDistribution reads the repository's tags, stores the distribution and starts to watch it.
+func (s *Service) AddDistribution(ctx context.Context, req *fleetv1.AddDistributionRequest) (*fleetv1.AddDistributionResponse, error) {
+	d, err := s.distribution(req.GetDistribution())
+	if err != nil {
+		return nil, err
+	}
+	known, err := s.watched(d.Name)
+	if err != nil {
+		return nil, s.failure("look for distribution "+d.Name, err)
+	}
+	if known {
+		return nil, distributionExists(d.Name)
+	}
+	probe, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	tags, err := s.cfg.Tags(probe, d)
+	if err != nil {
+		return nil, unreadable(d, err)
+	}
+	m := message(d)
+	m.Notes = warnings(d, tags)
+	if req.GetDryRun() {
+		return &fleetv1.AddDistributionResponse{Distribution: m}, nil
+	}
+	switch err := s.cfg.Store.AddDistribution(d); {
+	case errors.Is(err, store.ErrExists):
+		return nil, distributionExists(d.Name)
+	case err != nil:
+		return nil, s.failure("add distribution "+d.Name, err)
+	}
+	s.cfg.Watchers.Start(d)
+	s.cfg.Spokes.Changed()
+	return &fleetv1.AddDistributionResponse{Distribution: m}, nil
+}
+
+// distribution checks what an operator wrote.
+func (s *Service) distribution(m *fleetv1.Distribution) (fleet.Distribution, error) {
+	d := fleet.Distribution{Name: m.GetName(), URL: strings.TrimSpace(m.GetUrl()), Tags: m.GetTags(), Created: time.Now(),
+		Path: path.Clean(cmp.Or(m.GetPath(), defaultPath)), Interval: time.Duration(m.GetIntervalSeconds()) * time.Second}
+	if err := fleet.CheckDistributionName(d.Name); err != nil {
+		return d, invalid("%v", err)
+	}
+	if err := checkURL(d.URL); err != nil {
+		return d, invalid("distribution %s: %v", d.Name, err)
+	}
+	if path.IsAbs(d.Path) || d.Path == ".." || strings.HasPrefix(d.Path, "../") || strings.ContainsAny(d.Path, "\\\x00") {
+		return d, invalid("distribution %s: path %q: want a folder inside the repository, such as dist, or . for its root", d.Name, m.GetPath())
+	}
+	if _, err := fleet.ParseRange(d.Tags); err != nil {
+		return d, invalid("distribution %s: --tags: %v", d.Name, err)
+	}
+	if d.Interval == 0 {
+		d.Interval = s.cfg.Interval
+	}
+	if d.Interval > maxInterval {
+		return d, invalid("distribution %s: --interval %v: want at most %v", d.Name, d.Interval, maxInterval)
+	}
+	return d, nil
+}
+
+// checkURL accepts https, http, ssh, git and file URLs, scp's HOST:PATH, and absolute paths.
+func checkURL(s string) error {
+	switch {
+	case s == "":
+		return errors.New("no repository; name it with --git URL")
+	case strings.HasPrefix(s, "-") || strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }):
+		return fmt.Errorf("repository %q is not a URL", s)
+	case strings.HasPrefix(s, "/"):
+		return nil
+	}
+	if !strings.Contains(s, "://") {
+		host, _, scp := strings.Cut(s, ":")
+		if scp && host != "" && !strings.Contains(host, "/") {
+			return nil
+		}
+		return fmt.Errorf("repository %q is neither a URL nor an absolute path; write https://%s or the whole path", s, strings.TrimPrefix(s, "./"))
+	}
+	u, err := url.Parse(s)
+	if err != nil {
+		return fmt.Errorf("repository URL does not parse: %w", errors.Unwrap(err)) // the outer error repeats the URL, secrets and all
+	}
+	if !slices.Contains([]string{"https", "http", "ssh", "git", "file"}, u.Scheme) {
+		return fmt.Errorf("repository URL of scheme %q: want https, ssh, http, git or file", u.Scheme)
+	}
+	if _, secret := u.User.Password(); secret {
+		return fmt.Errorf("the URL holds a password, which every operator and spoke would see; leave it out: %s", u.Redacted())
+	}
+	return nil
+}
+
+// warnings are for a repository that can be read and yet gives no release.
+func warnings(d fleet.Distribution, tags []string) []string {
+	r, err := fleet.ParseRange(d.Tags)
+	if err != nil {
+		return []string{err.Error()}
+	}
+	versions, inRange := 0, 0
+	for _, t := range tags {
+		v, err := fleet.ParseVersion(t)
+		if err != nil {
+			continue
+		}
+		versions++
+		if r.Contains(v) {
+			inRange++
+		}
+	}
+	switch {
+	case len(tags) == 0:
+		return []string{"the repository has no tags yet; the first release comes with `git tag 1.0.0 && git push --tags`"}
+	case versions == 0:
+		return []string{fmt.Sprintf("none of %d tags is a semantic version (MAJOR.MINOR.PATCH), so there is no release yet", len(tags))}
+	case inRange == 0:
+		return []string{fmt.Sprintf("none of %d version tags is in range %q, so there is no release yet", versions, d.Tags)}
+	}
+	return nil
+}
+
+func (s *Service) watched(name string) (bool, error) {
+	all, err := s.cfg.Store.Distributions()
+	return slices.ContainsFunc(all, func(d fleet.Distribution) bool { return d.Name == name }), err
+}
+
+// RemoveDistribution stops watching.
+func (s *Service) RemoveDistribution(ctx context.Context, req *fleetv1.RemoveDistributionRequest) (*fleetv1.RemoveDistributionResponse, error) {
+	name := req.GetName()
+	if req.GetDryRun() {
+		known, err := s.watched(name)
+		switch {
+		case err != nil:
+			return nil, s.failure("look for distribution "+name, err)
+		case !known:
+			return nil, noDistribution(name)
+		}
+		return &fleetv1.RemoveDistributionResponse{}, nil
+	}
+	switch err := s.cfg.Store.RemoveDistribution(name); {
+	case errors.Is(err, store.ErrNotFound):
+		return nil, noDistribution(name)
+	case err != nil:
+		return nil, s.failure("remove distribution "+name, err)
+	}
+	s.cfg.Watchers.Stop(name)
+	if err := s.audit(ctx, fleet.Event{Distribution: name, Kind: fleet.EventRemoved, Message: "stopped watching the distribution; its releases stay"}); err != nil {
+		return nil, s.failure("record the removal of distribution "+name, err)
+	}
+	return &fleetv1.RemoveDistributionResponse{}, nil
+}
+
+// ListDistributions lists all, by name.
+func (s *Service) ListDistributions(context.Context, *fleetv1.ListDistributionsRequest) (*fleetv1.ListDistributionsResponse, error) {
+	all, err := s.cfg.Store.Distributions()
+	if err != nil {
+		return nil, s.failure("list distributions", err)
+	}
+	resp := &fleetv1.ListDistributionsResponse{}
+	for _, d := range all {
+		m := message(d)
+		judged, err := s.cfg.Store.Releases(d.Name)
+		if err != nil {
+			return nil, s.failure("list releases of "+d.Name, err)
+		}
+		for _, r := range judged { // ascending
+			if r.Phase == fleet.Available {
+				m.ReleasesAvailable++
+				m.Latest = r.Version
+			} else {
+				m.ReleasesRejected++
+			}
+		}
+		last, failure, notes := s.cfg.Conductor.Poll(d.Name)
+		m.LastPolled, m.LastError, m.Notes = wire.Time(last), failure, notes
+		resp.Distributions = append(resp.Distributions, m)
+	}
+	return resp, nil
+}
+
+func message(d fleet.Distribution) *fleetv1.Distribution {
+	return &fleetv1.Distribution{Name: d.Name, Url: d.URL, Path: d.Path, Tags: d.Tags,
+		IntervalSeconds: uint32(d.Interval / time.Second), Created: wire.Time(d.Created)}
+}

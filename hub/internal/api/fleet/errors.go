@@ -1,0 +1,66 @@
+package fleetapi
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/pkg/gitrepo"
+	"github.com/wheelwright-dev/wheelwright/pkg/logging"
+)
+
+// Messages name the cause, the object and the next command to type.
+
+func invalid(format string, args ...any) error {
+	return status.Error(codes.InvalidArgument, fmt.Sprintf(format, args...))
+}
+
+func noDistribution(name string) error {
+	return status.Errorf(codes.NotFound, "no distribution %s; `hub get distributions` lists them", name)
+}
+
+func noRelease(distribution, version string) error {
+	return status.Errorf(codes.NotFound, "distribution %s has no release %s; `hub get releases %s` lists them", distribution, version, distribution)
+}
+
+func noCluster(name fleet.Cluster) error {
+	return status.Errorf(codes.NotFound, "no cluster %s; `hub get clusters` lists them", name)
+}
+
+func distributionExists(name string) error {
+	return status.Errorf(codes.AlreadyExists, "distribution %s exists; choose another name, or `hub distribution remove %s` first (its releases stay)", name, name)
+}
+
+// failure is for the hub's own trouble.
+func (s *Service) failure(doing string, err error) error {
+	s.cfg.Log.Error("operator not answered", slog.String(logging.Reason, doing), slog.Any(logging.Error, err))
+	code := codes.Internal
+	if errors.Is(err, store.ErrCorrupt) {
+		code = codes.DataLoss
+	}
+	return status.Errorf(code, "%s: %v; the hub's log has more", doing, err)
+}
+
+// unreadable says why a repository cannot become a distribution.
+func unreadable(d fleet.Distribution, err error) error {
+	say := func(format string, args ...any) error {
+		return status.Error(codes.FailedPrecondition, fmt.Sprintf("distribution %s: ", d.Name)+fmt.Sprintf(format, args...))
+	}
+	again := fmt.Sprintf("then `hub distribution add %s --git %s` again", d.Name, d.URL)
+	switch {
+	case errors.Is(err, gitrepo.ErrEmpty):
+		return say("repository %s is empty; push a commit, %s", d.URL, again)
+	case errors.Is(err, gitrepo.ErrTooLarge):
+		return say("repository %s is too large for this hub: %v", d.URL, err)
+	case errors.Is(err, gitrepo.ErrNotFound):
+		return say("there is no repository at %s: %v; correct --git", d.URL, err)
+	case errors.Is(err, gitrepo.ErrUnreachable):
+		return say("repository %s cannot be reached: %v; try `git ls-remote --tags %s` on the hub's machine, %s", d.URL, err, d.URL, again)
+	}
+	return say("repository %s cannot be read: %v; try `git ls-remote --tags %s` on the hub's machine, %s", d.URL, err, d.URL, again)
+}

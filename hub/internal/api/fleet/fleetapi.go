@@ -1,0 +1,196 @@
+// Package fleetapi answers operators: it implements FleetService. It checks what is asked, reads and
+// writes the store, and translates to messages; what is offered to whom is the conductor's to decide.
+package fleetapi
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/wheelwright-dev/wheelwright/hub/internal/caller"
+	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
+	"github.com/wheelwright-dev/wheelwright/pkg/buildinfo"
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/pkg/logging"
+	"github.com/wheelwright-dev/wheelwright/pkg/wire"
+	fleetv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/fleet/v1"
+)
+
+// distributions are stored by name: store.ErrExists and store.ErrNotFound.
+type distributions interface {
+	AddDistribution(fleet.Distribution) error
+	RemoveDistribution(name string) error
+	Distributions() ([]fleet.Distribution, error)
+}
+
+type releases interface {
+	Release(distribution, version string) (fleet.Release, error)
+	Releases(distribution string) ([]fleet.Release, error)
+}
+
+type clusters interface {
+	Clusters() ([]store.Cluster, error)
+	Invite(name fleet.Cluster, labels map[string]string, tokenID string, secretHash [32]byte, expires time.Time) (rejoin bool, err error)
+	RemoveCluster(name fleet.Cluster) error
+	Installations() (map[fleet.Cluster][]fleet.Installation, error)
+}
+
+type events interface {
+	AppendEvent(fleet.Event) error
+	Events(store.EventFilter) ([]fleet.Event, error)
+}
+
+// Store is what the service reads and writes.
+type Store interface {
+	distributions
+	releases
+	clusters
+	events
+}
+
+// conductor computes what is more than a record.
+type conductor interface {
+	Status(now time.Time, distribution string) ([]*fleetv1.StatusRow, []*fleetv1.DistributionSummary, error)
+	Poll(distribution string) (last time.Time, failure string, notes []string)
+}
+
+// spokes knows who is connected, and of every change.
+type spokes interface {
+	Connected(fleet.Cluster) bool
+	LastSeen(fleet.Cluster) time.Time
+	End(fleet.Cluster)
+	feed
+}
+
+// feed is how changes get around.
+type feed interface {
+	Changed()
+	Subscribe() (changes <-chan struct{}, cancel func())
+}
+
+// watchers watch repositories. Neither call waits for the repository.
+type watchers interface {
+	Start(fleet.Distribution)
+	Stop(distribution string)
+}
+
+// Config is what a Service works with.
+type Config struct {
+	Store     Store
+	Conductor conductor
+	Spokes    spokes
+	Watchers  watchers
+	// Tags lists the tags of a distribution's repository; its errors are those of pkg/gitrepo.
+	Tags func(context.Context, fleet.Distribution) ([]string, error)
+
+	Pin       string        // of the hub's authority, for tokens
+	Address   string        // HOST:PORT that spokes should dial
+	Interval  time.Duration // of a distribution that names none
+	Heartbeat time.Duration // of the spokes
+	Stopping  <-chan struct{}
+	Log       *slog.Logger
+}
+
+// Service implements FleetService.
+type Service struct {
+	fleetv1.UnimplementedFleetServiceServer
+	cfg Config
+}
+
+// New makes the service.
+func New(cfg Config) *Service { return &Service{cfg: cfg} }
+
+// GetVersion says which build this hub is.
+func (s *Service) GetVersion(context.Context, *fleetv1.GetVersionRequest) (*fleetv1.GetVersionResponse, error) {
+	return &fleetv1.GetVersionResponse{Version: buildinfo.Version(), Commit: buildinfo.Commit(), GoVersion: buildinfo.Go()}, nil
+}
+
+const (
+	defaultEvents = 200
+	maxEvents     = 10_000
+)
+
+// ListEvents lists the newest events that match.
+func (s *Service) ListEvents(_ context.Context, req *fleetv1.ListEventsRequest) (*fleetv1.ListEventsResponse, error) {
+	f := store.EventFilter{Cluster: req.GetCluster(), Distribution: req.GetDistribution(), AfterID: req.GetAfterId(), Limit: int(min(req.GetLimit(), maxEvents))}
+	if f.Limit == 0 {
+		f.Limit = defaultEvents
+	}
+	found, err := s.cfg.Store.Events(f)
+	if err != nil {
+		return nil, s.failure("list events", err)
+	}
+	resp := &fleetv1.ListEventsResponse{}
+	for _, e := range found {
+		resp.Events = append(resp.Events, &fleetv1.FleetEvent{Id: e.ID, At: wire.Time(e.At), Cluster: string(e.Cluster),
+			Distribution: e.Distribution, Version: e.Version, Kind: string(e.Kind), Message: e.Message})
+	}
+	return resp, nil
+}
+
+// GetStatus is the fleet on one screen.
+func (s *Service) GetStatus(_ context.Context, req *fleetv1.GetStatusRequest) (*fleetv1.GetStatusResponse, error) {
+	now := time.Now()
+	rows, summaries, err := s.cfg.Conductor.Status(now, req.GetDistribution())
+	if err != nil {
+		return nil, s.failure("work out the fleet's status", err)
+	}
+	if req.GetDistribution() != "" && len(rows) == 0 && len(summaries) == 0 {
+		return nil, noDistribution(req.GetDistribution())
+	}
+	return &fleetv1.GetStatusResponse{At: wire.Time(now), Rows: rows, Summaries: summaries}, nil
+}
+
+// coalesce is the least time between two messages of a watch.
+const coalesce = 200 * time.Millisecond
+
+// Watch sends a number that grows with every change. Ages and silence change without anybody's doing,
+// so a message goes out with every heartbeat too.
+func (s *Service) Watch(_ *fleetv1.WatchRequest, stream fleetv1.FleetService_WatchServer) error {
+	changes, cancel := s.cfg.Spokes.Subscribe()
+	defer cancel()
+	beat := time.NewTicker(s.cfg.Heartbeat)
+	defer beat.Stop()
+	pause := time.NewTicker(coalesce)
+	defer pause.Stop()
+	for revision := uint64(1); ; revision++ {
+		if err := stream.Send(&fleetv1.WatchResponse{Revision: revision}); err != nil {
+			return err
+		}
+		pause.Reset(coalesce)
+		if err := s.wait(stream.Context(), pause.C, nil); err != nil {
+			return err
+		}
+		if err := s.wait(stream.Context(), beat.C, changes); err != nil {
+			return err
+		}
+	}
+}
+
+// wait until either channel has something, or the stream is over.
+func (s *Service) wait(ctx context.Context, tick <-chan time.Time, changes <-chan struct{}) error {
+	select {
+	case <-tick:
+		return nil
+	case <-changes:
+		return nil
+	case <-s.cfg.Stopping:
+		return status.Error(codes.Unavailable, "the hub is stopping; ask again in a moment")
+	case <-ctx.Done():
+		return status.FromContextError(ctx.Err()).Err()
+	}
+}
+
+// audit logs and records what an operator did.
+func (s *Service) audit(ctx context.Context, e fleet.Event) error {
+	who, _ := caller.From(ctx)
+	e.At = time.Now()
+	e.Message = who.String() + " " + e.Message
+	s.cfg.Log.Info("fleet changed", slog.String("event", string(e.Kind)), slog.String(logging.Cluster, string(e.Cluster)),
+		slog.String(logging.Distribution, e.Distribution), slog.String(logging.Reason, e.Message))
+	s.cfg.Spokes.Changed()
+	return s.cfg.Store.AppendEvent(e)
+}
