@@ -41,7 +41,7 @@ const (
 	Unchanged     Kind = "Unchanged"     // the set is the one that runs
 	Checked       Kind = "Checked"       // the API server would take every object
 	Applied       Kind = "Applied"       // every object is sent
-	Observed      Kind = "Observed"      // health was read; Health, Stuck, Reason, Lost
+	Observed      Kind = "Observed"      // health was read; Health, Reason, Lost
 	Pruned        Kind = "Pruned"        // what the release no longer has is gone
 	Restored      Kind = "Restored"      // the previous set is applied and what only the failed one had is gone
 	Delayed       Kind = "Delayed"       // the step could not be done now and will be tried again; Reason, Lost
@@ -64,7 +64,6 @@ type Event struct {
 	Target   string
 	Previous bool
 	Health   fleet.Health
-	Stuck    bool // an object says itself that it will not get there
 	Reason   string
 	Lost     time.Duration // time in which nothing could be seen: it does not count against a deadline
 }

@@ -37,10 +37,9 @@ func variants() []variant {
 				e.Health = h
 				vs = append(vs, variant{fmt.Sprintf("%s %s", k, h), e, soon})
 			}
-			e.Health, e.Stuck = fleet.InProgress, true
-			vs = append(vs, variant{"Observed stuck", e, soon})
-			e.Stuck = false
-			vs = append(vs, variant{"Observed InProgress, late", e, after}, variant{"Observed Healthy, late", Event{Kind: k, Health: fleet.Healthy}, after})
+			e.Health = fleet.InProgress
+			vs = append(vs, variant{"Observed Degraded, long", Event{Kind: k, Health: fleet.Degraded, Reason: "why"}, t0.Add(6 * time.Second)},
+				variant{"Observed InProgress, late", e, after}, variant{"Observed Healthy, late", Event{Kind: k, Health: fleet.Healthy}, after})
 		case Delayed:
 			vs = append(vs, variant{"Delayed", e, soon}, variant{"Delayed, late", e, after})
 		case Content:
@@ -56,6 +55,9 @@ func stateIn(p fleet.Phase, previous, restored bool) State {
 	s := State{Phase: p, Target: "1", Reason: "was", Since: t0, Previous: previous, Restored: restored, Timeout: 5 * time.Minute, Grace: 10 * time.Second}
 	if p.Touching() {
 		s.Deadline = t0.Add(s.Timeout)
+	}
+	if p == fleet.Settling {
+		s.Failing = t0.Add(-5 * time.Second)
 	}
 	return s
 }

@@ -53,9 +53,9 @@ func late(now time.Time, s State, _ Event) bool {
 	return !s.Deadline.IsZero() && !now.Before(s.Deadline)
 }
 
-// failing: an object has been failing for longer than it may, or says that it will not recover.
-func failing(now time.Time, s State, e Event) bool {
-	return e.Stuck || (!s.Failing.IsZero() && now.Sub(s.Failing) >= s.Grace)
+// failing: an object has been failing for longer than it may.
+func failing(now time.Time, s State, _ Event) bool {
+	return !s.Failing.IsZero() && now.Sub(s.Failing) >= s.Grace
 }
 
 // all holds where both guards hold.
