@@ -16,6 +16,8 @@ import (
 
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/wheelwright-dev/wheelwright/integration/controlplane"
 )
 
 // Cluster is one running Kubernetes cluster.
@@ -158,7 +160,7 @@ func (c *Cluster) SetPodsReady(t testing.TB, namespace, selector string, ready b
 
 // InstallFlaggerCRD adds Flagger's CRDs and waits until they are served.
 func (c *Cluster) InstallFlaggerCRD(ctx context.Context) error {
-	path, err := FlaggerCRD(ctx)
+	path, err := controlplane.FlaggerCRD(ctx)
 	if err != nil {
 		return err
 	}

@@ -2,9 +2,8 @@
 // controller manager and scheduler of the version pinned in integration/controlplane, and kwok for
 // the kubelets, so that pods become ready without containers. Several clusters share one etcd.
 //
-// The binaries are built once, from Go modules, into the user's cache folder. KUBEBUILDER_ASSETS
-// names a folder of binaries to use instead, WHEELWRIGHT_KUBECONFIGS (a list separated by ':')
-// existing clusters, WHEELWRIGHT_CACHE another cache folder.
+// WHEELWRIGHT_KUBECONFIGS (a list separated by ':') names existing clusters to use instead; package
+// controlplane has the variables for the binaries.
 //
 // It does not run containers: what a pod does is decided by its image's name and its annotations,
 // see stages.go.
@@ -22,6 +21,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/wheelwright-dev/wheelwright/integration/controlplane"
 )
 
 // Options says what Start brings up.
@@ -38,7 +39,7 @@ type Harness struct {
 	ownDir      bool
 	log         io.Writer
 	controllers bool
-	bin         Dir
+	bin         controlplane.Dir
 
 	mu       sync.Mutex
 	existing []string // kubeconfigs of clusters that are not ours
@@ -68,7 +69,7 @@ func Start(ctx context.Context, o Options) (*Harness, error) {
 }
 
 func (h *Harness) prepare(ctx context.Context) error {
-	bin, err := Binaries(ctx, h.log)
+	bin, err := controlplane.Binaries(ctx, h.log)
 	if err != nil {
 		return err
 	}

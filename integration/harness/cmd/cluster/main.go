@@ -14,6 +14,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/wheelwright-dev/wheelwright/integration/controlplane"
 	"github.com/wheelwright-dev/wheelwright/integration/harness"
 )
 
@@ -32,7 +33,7 @@ func main() {
 
 func run(ctx context.Context, n int, dir string, build bool, out io.Writer) error {
 	if build {
-		_, err := harness.Binaries(ctx, os.Stderr)
+		_, err := controlplane.Binaries(ctx, os.Stderr)
 		return err
 	}
 	h, err := harness.Start(ctx, harness.Options{Clusters: n, Dir: dir, Log: os.Stderr, Controllers: true})

@@ -1,4 +1,9 @@
-package harness
+// Package controlplane builds etcd, Kubernetes' own programs and kwok at the versions that the nested
+// modules beside it pin, once, into a cache in the user's cache folder, and takes kwok's stages and
+// Flagger's CRDs out of their modules. It starts nothing: package harness does.
+//
+// KUBEBUILDER_ASSETS names a folder of binaries to use instead, WHEELWRIGHT_CACHE another cache.
+package controlplane
 
 import (
 	"context"
@@ -141,6 +146,7 @@ func (b *builder) ensure(ctx context.Context, cache string, given, paths map[str
 		return err
 	}
 	defer unlock()
+	b.sweep()
 	for _, name := range missing() {
 		if b.packages[name] != "" {
 			err = b.build(ctx, name)
@@ -152,6 +158,14 @@ func (b *builder) ensure(ctx context.Context, cache string, given, paths map[str
 		}
 	}
 	return nil
+}
+
+// sweep removes what a builder that was killed left unfinished.
+func (b *builder) sweep() {
+	unfinished, _ := filepath.Glob(filepath.Join(b.target, ".*"))
+	for _, path := range unfinished {
+		os.Remove(path)
+	}
 }
 
 func (b *builder) build(ctx context.Context, name string) error {
@@ -173,13 +187,13 @@ func (b *builder) build(ctx context.Context, name string) error {
 	if err := os.Rename(aside, filepath.Join(b.target, name)); err != nil {
 		return fmt.Errorf("build %s %s: %w", name, b.version, err)
 	}
-	fmt.Fprintf(b.progress, "harness: built %s %s in %.0f s\n", name, b.version, time.Since(begin).Seconds())
+	fmt.Fprintf(b.progress, "controlplane: built %s %s in %.0f s\n", name, b.version, time.Since(begin).Seconds())
 	return nil
 }
 
 // report says now and then that a build is still going on.
 func (b *builder) report(name string, begin time.Time, done <-chan struct{}) {
-	fmt.Fprintf(b.progress, "harness: building %s %s, once (kept in %s)\n", name, b.version, b.target)
+	fmt.Fprintf(b.progress, "controlplane: building %s %s, once (kept in %s)\n", name, b.version, b.target)
 	tick := time.NewTicker(20 * time.Second)
 	defer tick.Stop()
 	for {
@@ -187,7 +201,7 @@ func (b *builder) report(name string, begin time.Time, done <-chan struct{}) {
 		case <-done:
 			return
 		case <-tick.C:
-			fmt.Fprintf(b.progress, "harness: building %s %s, %.0f s so far\n", name, b.version, time.Since(begin).Seconds())
+			fmt.Fprintf(b.progress, "controlplane: building %s %s, %.0f s so far\n", name, b.version, time.Since(begin).Seconds())
 		}
 	}
 }
@@ -317,7 +331,7 @@ func lockFile(ctx context.Context, path string, progress io.Writer) (unlock func
 		}
 		if time.Since(said) > 20*time.Second {
 			said = time.Now()
-			fmt.Fprintf(progress, "harness: another process is building into %s, waiting (%.0f s so far)\n", strings.TrimSuffix(path, ".lock"), time.Since(begin).Seconds())
+			fmt.Fprintf(progress, "controlplane: another process is building into %s, waiting (%.0f s so far)\n", strings.TrimSuffix(path, ".lock"), time.Since(begin).Seconds())
 		}
 		select {
 		case <-ctx.Done():
@@ -334,7 +348,7 @@ func lockFile(ctx context.Context, path string, progress io.Writer) (unlock func
 }
 
 func writeAside(path string, data []byte) error {
-	aside := fmt.Sprintf("%s.%d", path, os.Getpid())
+	aside := filepath.Join(filepath.Dir(path), fmt.Sprintf(".%s.%d", filepath.Base(path), os.Getpid()))
 	defer os.Remove(aside)
 	if err := os.WriteFile(aside, data, 0o644); err != nil {
 		return err
