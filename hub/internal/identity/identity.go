@@ -1,0 +1,180 @@
+// Package identity is the hub's certificate authority: it keeps one key on disk and issues
+// certificates for spokes, operators and the hub's own server. Whom a certificate speaks for is the
+// store's record of its fingerprint; nothing here, and nothing in a certificate's subject, decides it.
+package identity
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/big"
+	"net/url"
+	"time"
+
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+)
+
+const (
+	authorityLife = 10 * 365 * 24 * time.Hour
+	// skew is how far behind the hub's another clock may be and still find a new certificate valid.
+	skew = 5 * time.Minute
+)
+
+// ErrRequest: a certificate request that the authority does not answer, for a reason that its sender
+// can put right.
+var ErrRequest = errors.New("certificate request")
+
+// Authority issues certificates. It is safe for concurrent use.
+type Authority struct {
+	cert *x509.Certificate
+	key  crypto.Signer
+}
+
+// Authorities lists, in DER, what a peer has to trust.
+func (a *Authority) Authorities() [][]byte { return [][]byte{a.cert.Raw} }
+
+// Pin is the SHA-256 of the authority's public key (SPKI, DER), 64 hexadecimal digits.
+func (a *Authority) Pin() string {
+	sum := sha256.Sum256(a.cert.RawSubjectPublicKeyInfo)
+	return hex.EncodeToString(sum[:])
+}
+
+// IssueSpoke answers a PKCS#10 request in DER. Only its public key is used; the subject is the cluster's
+// name and its URI wheelwright://cluster/PROVIDER/NAME. Errors are ErrRequest where the request is at fault.
+func (a *Authority) IssueSpoke(csrDER []byte, cluster fleet.Cluster, ttl time.Duration) (certDER []byte, fingerprint [32]byte, notAfter time.Time, err error) {
+	public, err := requestKey(csrDER)
+	if err != nil {
+		return nil, fingerprint, notAfter, err
+	}
+	cert, err := a.issue(public, leaf{
+		name: string(cluster), uri: &url.URL{Scheme: "wheelwright", Host: "cluster", Path: "/" + string(cluster)},
+		usage: x509.ExtKeyUsageClientAuth, ttl: ttl,
+	})
+	if err != nil {
+		return nil, fingerprint, notAfter, fmt.Errorf("issue certificate of %s: %w", cluster, err)
+	}
+	return cert.Raw, sha256.Sum256(cert.Raw), cert.NotAfter, nil
+}
+
+// IssueOperator makes a key and its certificate, both in PEM, for a person of this name.
+func (a *Authority) IssueOperator(name string, ttl time.Duration) (certPEM, keyPEM []byte, fingerprint [32]byte, notAfter time.Time, err error) {
+	fail := func(err error) ([]byte, []byte, [32]byte, time.Time, error) {
+		return nil, nil, fingerprint, notAfter, fmt.Errorf("issue certificate of operator %s: %w", name, err)
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return fail(err)
+	}
+	cert, err := a.issue(&key.PublicKey, leaf{
+		name: name, uri: &url.URL{Scheme: "wheelwright", Host: "operator", Path: "/" + name},
+		usage: x509.ExtKeyUsageClientAuth, ttl: ttl,
+	})
+	if err != nil {
+		return fail(err)
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return fail(err)
+	}
+	certPEM = pem.EncodeToMemory(&pem.Block{Type: blockCertificate, Bytes: cert.Raw})
+	keyPEM = pem.EncodeToMemory(&pem.Block{Type: blockKey, Bytes: keyDER})
+	return certPEM, keyPEM, sha256.Sum256(cert.Raw), cert.NotAfter, nil
+}
+
+// requestKey reads the public key of a request that its holder signed.
+func requestKey(csrDER []byte) (crypto.PublicKey, error) {
+	csr, err := x509.ParseCertificateRequest(csrDER)
+	if err != nil {
+		return nil, fmt.Errorf("%w: not PKCS#10 in DER: %w", ErrRequest, err)
+	}
+	// The kind and size of the key come first: checking a signature of an enormous one is work for the asking.
+	switch k := csr.PublicKey.(type) {
+	case *ecdsa.PublicKey, ed25519.PublicKey:
+	case *rsa.PublicKey:
+		if bits := k.N.BitLen(); bits < 2048 || bits > 8192 {
+			return nil, fmt.Errorf("%w: RSA key of %d bits, want 2048 to 8192", ErrRequest, bits)
+		}
+	default:
+		return nil, fmt.Errorf("%w: key of kind %v, want ECDSA, Ed25519 or RSA", ErrRequest, csr.PublicKeyAlgorithm)
+	}
+	if err := csr.CheckSignature(); err != nil {
+		return nil, fmt.Errorf("%w: not signed by its own key: %w", ErrRequest, err)
+	}
+	return csr.PublicKey, nil
+}
+
+// leaf is what differs between the certificates that the authority issues.
+type leaf struct {
+	name  string
+	uri   *url.URL
+	hosts []string
+	usage x509.ExtKeyUsage
+	ttl   time.Duration
+}
+
+func (a *Authority) issue(public crypto.PublicKey, l leaf) (*x509.Certificate, error) {
+	if l.ttl <= 0 {
+		return nil, fmt.Errorf("lifetime %v, want more than none", l.ttl)
+	}
+	now := time.Now()
+	template := &x509.Certificate{
+		SerialNumber: serial(),
+		Subject:      pkix.Name{CommonName: l.name},
+		NotBefore:    now.Add(-skew), NotAfter: now.Add(l.ttl),
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{l.usage},
+		BasicConstraintsValid: true,
+	}
+	if template.NotAfter.After(a.cert.NotAfter) {
+		template.NotAfter = a.cert.NotAfter // a certificate is worth nothing past its authority
+	}
+	if l.uri != nil {
+		template.URIs = []*url.URL{l.uri}
+	}
+	addHosts(template, l.hosts)
+	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, public, a.key)
+	if err != nil {
+		return nil, err
+	}
+	return x509.ParseCertificate(der)
+}
+
+// serial is 127 random bits, within the 20 octets of RFC 5280 §4.1.2.2.
+func serial() *big.Int {
+	b := make([]byte, 16)
+	_, _ = rand.Read(b) // never fails: crypto/rand ends the process instead
+	b[0] &= 0x7f
+	return new(big.Int).SetBytes(b)
+}
+
+func selfSigned() (*x509.Certificate, *ecdsa.PrivateKey, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, err
+	}
+	number := serial()
+	now := time.Now()
+	template := &x509.Certificate{
+		SerialNumber: number,
+		// Each hub's authority has a name of its own, so that a wrong one shows in an error.
+		Subject:   pkix.Name{CommonName: "wheelwright hub " + hex.EncodeToString(number.Bytes()[:4])},
+		NotBefore: now.Add(-skew), NotAfter: now.Add(authorityLife),
+		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+		IsCA:     true, BasicConstraintsValid: true, MaxPathLenZero: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		return nil, nil, err
+	}
+	cert, err := x509.ParseCertificate(der)
+	return cert, key, err
+}

@@ -1,0 +1,88 @@
+package identity
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"sync"
+	"time"
+)
+
+// serverLife is of the server's certificate; it is made anew at half of it, and at each start, since it
+// is kept in memory only.
+const serverLife = 30 * 24 * time.Hour
+
+// ServerTLS is what the hub listens with: a certificate for these hosts (names or addresses, a port is
+// cut off) and the machine itself, sent with the authority's so that a newcomer can compare the pin. A
+// client may come without a certificate; one that comes with one must have it from this authority.
+func (a *Authority) ServerTLS(hosts []string) (*tls.Config, error) {
+	s := &serverCertificate{authority: a}
+	for _, h := range append(slices.Clone(hosts), "localhost", "127.0.0.1", "::1") {
+		if host, _, err := net.SplitHostPort(h); err == nil {
+			h = host
+		}
+		if h != "" && !slices.Contains(s.hosts, h) {
+			s.hosts = append(s.hosts, h)
+		}
+	}
+	if _, err := s.get(nil); err != nil {
+		return nil, err
+	}
+	clients := x509.NewCertPool()
+	clients.AddCert(a.cert)
+	return &tls.Config{
+		MinVersion:     tls.VersionTLS13,
+		ClientAuth:     tls.VerifyClientCertIfGiven,
+		ClientCAs:      clients,
+		GetCertificate: s.get,
+		NextProtos:     []string{"h2"},
+	}, nil
+}
+
+type serverCertificate struct {
+	authority *Authority
+	hosts     []string
+
+	mu      sync.Mutex
+	current *tls.Certificate
+	renew   time.Time
+}
+
+func (s *serverCertificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	if s.current != nil && now.Before(s.renew) {
+		return s.current, nil
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("issue server certificate: %w", err)
+	}
+	cert, err := s.authority.issue(&key.PublicKey, leaf{name: "wheelwright hub", hosts: s.hosts, usage: x509.ExtKeyUsageServerAuth, ttl: serverLife})
+	if err != nil {
+		return nil, fmt.Errorf("issue server certificate: %w", err)
+	}
+	if !cert.NotAfter.After(now) {
+		return nil, errors.New("issue server certificate: the authority has expired")
+	}
+	s.current = &tls.Certificate{Certificate: [][]byte{cert.Raw, s.authority.cert.Raw}, PrivateKey: key, Leaf: cert}
+	s.renew = now.Add(cert.NotAfter.Sub(now) / 2)
+	return s.current, nil
+}
+
+func addHosts(template *x509.Certificate, hosts []string) {
+	for _, h := range hosts {
+		if ip := net.ParseIP(h); ip != nil {
+			template.IPAddresses = append(template.IPAddresses, ip)
+			continue
+		}
+		template.DNSNames = append(template.DNSNames, h)
+	}
+}
