@@ -1,0 +1,83 @@
+# Wheelwright. `make help` lists the targets; CI runs `.ci/run`, which runs the same ones.
+SHELL       := bash
+.SHELLFLAGS := -euo pipefail -c
+MODULE      := github.com/wheelwright-dev/wheelwright
+VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+COMMIT      ?= $(shell git rev-parse --short=10 HEAD 2>/dev/null || echo unknown)
+LDFLAGS     := -s -w -X $(MODULE)/pkg/buildinfo.version=$(VERSION) -X $(MODULE)/pkg/buildinfo.commit=$(COMMIT)
+SOURCES      = find . -name '*.go' -not -name '*.pb.go' -not -path './.*'
+# Packages whose tests need no cluster: what `make check` runs.
+UNIT         = go list -f '{{.ImportPath}}{{range .TestImports}} {{.}}{{end}}{{range .XTestImports}} {{.}}{{end}}' ./... \
+	| awk -v m='$(MODULE)/integration' '$$1 !~ "^"m"$$" && $$0 !~ m"/(harness|world)" {print $$1}'
+# What the protobuf contracts must stay compatible with: the main branch's last commit.
+BASE        ?= $(shell git rev-parse -q --verify origin/main || git rev-parse -q --verify main || git rev-parse -q --verify HEAD)
+
+.DEFAULT_GOAL := help
+.PHONY: help build controlplane test race e2e lint generate generate-check architecture unit check house demo bench figures image clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## static binaries bin/hub and bin/spoke
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/hub ./hub/cmd/hub
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/spoke ./spoke/cmd/spoke
+
+controlplane: ## build etcd, Kubernetes and kwok for the tests into the cache, once (about 10 minutes)
+	go run ./integration/harness/cmd/cluster -build
+
+test: controlplane ## every test, on real clusters
+	go test -timeout 30m ./...
+
+race: controlplane ## every test with the race detector
+	go test -race -timeout 60m ./...
+
+e2e: controlplane ## the stories and the harness's own tests
+	go test -timeout 30m ./integration/...
+
+lint: ## gofmt, vet, staticcheck, buf lint, buf breaking
+	@unformatted=$$($(SOURCES) -print0 | xargs -0 gofmt -l); \
+	if [ -n "$$unformatted" ]; then echo "not formatted, run gofmt -w on:"; echo "$$unformatted"; exit 1; fi
+	go vet ./...
+	go tool staticcheck ./...
+	go tool buf lint
+	@if [ -n "$(BASE)" ] && git cat-file -e $(BASE):proto 2>/dev/null; then \
+		old=$$(mktemp -d); trap 'rm -rf "$$old"' EXIT; \
+		git archive $(BASE) proto buf.yaml | tar -x -C "$$old"; \
+		echo "go tool buf breaking --against $$(git rev-parse --short $(BASE))"; \
+		go tool buf breaking --against "$$old"; \
+	fi
+
+generate: ## Go code from proto
+	go tool buf generate
+
+generate-check: ## is the generated code what proto says?
+	@new=$$(mktemp -d); trap 'rm -rf "$$new"' EXIT; \
+	echo "go tool buf generate, compared"; \
+	go tool buf generate -o "$$new"; \
+	diff -r -x '*.proto' "$$new/proto" proto || { echo "generated code is stale: run make generate"; exit 1; }
+
+architecture: ## floors, doors and package docs
+	go test -run '^TestArchitecture' ./integration
+
+unit: ## the tests that need no cluster
+	go test -short $$($(UNIT))
+
+check: lint generate-check architecture unit ## everything that is quick: what to run before a commit
+
+house: ## what is long, wide or mutable
+	@go run ./integration/house
+
+demo: ## the whole product once: one vendor, one hub, three spokes on three real clusters
+	go run ./integration/demo
+
+bench: ## benchmarks
+	go test -run '^$$' -bench . -timeout 60m $$(grep -rl --include='*_test.go' '^func Benchmark' . | xargs -n 1 dirname | sort -u)
+
+figures: controlplane ## measure and print every claimed figure [ONLY=regexp of names]
+	go run ./integration/figures -only '$(ONLY)'
+
+image: build ## container images dist/hub.tar and dist/spoke.tar, without a daemon
+	go run ./deploy/image -tag '$(VERSION)'
+
+clean: ## remove what was built here (the cache of control plane binaries stays)
+	rm -rf bin dist
