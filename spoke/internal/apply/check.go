@@ -1,0 +1,223 @@
+package apply
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+)
+
+// CheckReport is what the API server would say to a set.
+type CheckReport struct {
+	Objects   int
+	Problems  []Problem // all of them; none: the set would be taken
+	Unchecked []string  // objects that cannot be tried before others are there, with the reason
+	Requests  int
+}
+
+// Err is nil without problems, else an ErrRefused that names them all.
+func (r CheckReport) Err() error {
+	if len(r.Problems) == 0 {
+		return nil
+	}
+	return refused(r.Problems, r.Objects)
+}
+
+// standInNamespace is where objects are tried whose own namespace does not exist yet: every cluster
+// has it.
+const standInNamespace = "default"
+
+// Check has the API server try every object of a set without storing anything. Problems of the set are
+// in the report; an error is about the check itself.
+func (c *Cluster) Check(ctx context.Context, set Set) (CheckReport, error) {
+	ctx, requests := counted(ctx)
+	k := &check{c: c, set: set, comes: map[string]bool{set.Namespace: true}, missing: map[string]bool{}}
+	err := k.run(ctx)
+	k.report.Requests = int(requests.Load())
+	slices.SortFunc(k.report.Problems, func(a, b Problem) int { return strings.Compare(a.Object, b.Object) })
+	slices.Sort(k.report.Unchecked)
+	if err != nil {
+		return k.report, fmt.Errorf("check %s: %w", set, err)
+	}
+	return k.report, nil
+}
+
+type check struct {
+	c     *Cluster
+	set   Set
+	comes map[string]bool // namespaces that are there once the set is applied
+	roles map[string]bool // "Role app/reader", of the set
+
+	mu      sync.Mutex // guards what follows
+	missing map[string]bool
+	report  CheckReport
+}
+
+func (k *check) run(ctx context.Context) error {
+	k.report.Objects = len(k.set.Objects)
+	if len(k.set.Objects) == 0 {
+		return fmt.Errorf("nothing to check: %w", ErrEmptySet)
+	}
+	k.c.kinds.forget() // what was served yesterday may not be today
+	objs, problems, err := k.c.prepare(ctx, k.set)
+	if err != nil {
+		return err
+	}
+	k.report.Problems = problems
+	k.roles = map[string]bool{}
+	var own *object
+	for n, o := range objs {
+		switch o.GetKind() {
+		case "Namespace":
+			k.comes[o.GetName()] = true
+			if o.GetName() == k.set.Namespace {
+				own = &objs[n]
+			}
+		case "Role", "ClusterRole", "ServiceAccount":
+			k.roles[o.String()] = true
+		}
+	}
+	if err := k.groundwork(ctx, own); err != nil {
+		return err
+	}
+	return each(ctx, objs, k.one)
+}
+
+// groundwork tries what Apply writes besides the set: the inventory, and the namespace if it is missing.
+func (k *check) groundwork(ctx context.Context, own *object) error {
+	name := InventoryName(k.set.Distribution)
+	data, err := inventoryObject(Inventory{Distribution: k.set.Distribution, Namespace: k.set.Namespace})
+	if err != nil {
+		return err
+	}
+	_, _, err = k.c.api.patch(ctx, configMaps, k.set.Namespace, name, data, true)
+	kind, ns := "ConfigMap", k.set.Namespace
+	if isMissingNamespace(err) == k.set.Namespace {
+		k.missing[k.set.Namespace] = true
+		if err = nil; own == nil {
+			kind, ns, name = "Namespace", "", k.set.Namespace
+			_, _, err = k.c.api.patch(ctx, namespaces, "", name, bareNamespace(name), true)
+		}
+	}
+	if err == nil || ours(err) {
+		return err
+	}
+	k.problem(Problem{named(kind, ns, name), explain(kind, ns, name, err)})
+	return nil
+}
+
+func (k *check) problem(p Problem) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.report.Problems = append(k.report.Problems, p)
+}
+
+func (k *check) unchecked(o object, why string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.report.Unchecked = append(k.report.Unchecked, o.String()+": "+why)
+}
+
+func (k *check) isMissing(namespace string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.missing[namespace]
+}
+
+func (k *check) one(ctx context.Context, o object) error {
+	ns, name := o.GetNamespace(), o.GetName()
+	if o.upcoming {
+		k.unchecked(o, "its definition comes with the release")
+		return nil
+	}
+	if k.isMissing(ns) {
+		return k.elsewhere(ctx, o)
+	}
+	_, _, err := k.c.api.patch(ctx, o.resource, ns, name, o.data, true)
+	if m := isMissingNamespace(err); m != "" && m == ns && k.comes[m] {
+		k.mu.Lock()
+		k.missing[m] = true
+		k.mu.Unlock()
+		return k.elsewhere(ctx, o)
+	}
+	return k.judge(o, err, "")
+}
+
+// elsewhere tries an object in a namespace that exists, under a name that nobody has.
+func (k *check) elsewhere(ctx context.Context, o object) error {
+	name := "wheelwright-check-" + digest([]byte(o.String()))[:12]
+	double := o.DeepCopy()
+	double.SetNamespace(standInNamespace)
+	double.SetName(name)
+	data, err := json.Marshal(double.Object)
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", o, err)
+	}
+	_, _, err = k.c.api.patch(ctx, o.resource, standInNamespace, name, data, true)
+	if apierrors.IsForbidden(err) && denied.MatchString(err.Error()) {
+		k.unchecked(o, fmt.Sprintf("namespace %s does not exist yet, and the spoke may not try it in %s", o.GetNamespace(), standInNamespace))
+		return nil
+	}
+	return k.judge(o, err, name)
+}
+
+// judge files what the API server said; double is the name that was tried instead of o's, or "".
+func (k *check) judge(o object, err error, double string) error {
+	if err == nil || ours(err) {
+		return err
+	}
+	if why := k.waitsForSet(o, err); why != "" {
+		k.unchecked(o, why)
+		return nil
+	}
+	text := explain(o.GetKind(), o.GetNamespace(), o.GetName(), err)
+	if double != "" {
+		text = strings.ReplaceAll(text, double, o.GetName())
+	}
+	k.problem(Problem{o.String(), text})
+	return nil
+}
+
+// waitsForSet says why a refusal means nothing: the API server looked for another object of the set,
+// or has a webhook that cannot be tried.
+func (k *check) waitsForSet(o object, err error) string {
+	var st apierrors.APIStatus
+	if !errors.As(err, &st) {
+		return ""
+	}
+	text := st.Status().Message
+	if st.Status().Code == http.StatusBadRequest && strings.Contains(text, "does not support dry run") {
+		return "an admission webhook of the cluster does not support dry runs"
+	}
+	if code := st.Status().Code; (code != http.StatusForbidden && code != http.StatusNotFound) || denied.MatchString(text) {
+		return ""
+	}
+	switch o.GetKind() {
+	case "RoleBinding", "ClusterRoleBinding":
+		kind, _, _ := unstructured.NestedString(o.Object, "roleRef", "kind")
+		name, _, _ := unstructured.NestedString(o.Object, "roleRef", "name")
+		ns := o.GetNamespace()
+		if kind == "ClusterRole" {
+			ns = ""
+		}
+		if role := named(kind, ns, name); k.roles[role] && strings.Contains(text, "not found") {
+			return role + " comes with the release"
+		}
+	case "Pod":
+		name, _, _ := unstructured.NestedString(o.Object, "spec", "serviceAccountName")
+		if name == "" {
+			name = "default"
+		}
+		if account := named("ServiceAccount", o.GetNamespace(), name); strings.Contains(text, "service account") && (k.roles[account] || k.isMissing(o.GetNamespace())) {
+			return account + " comes with the release"
+		}
+	}
+	return ""
+}

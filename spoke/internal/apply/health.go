@@ -1,0 +1,232 @@
+package apply
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/fluxcd/cli-utils/pkg/kstatus/status"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+)
+
+// HealthReport is of all objects of an inventory together.
+type HealthReport struct {
+	Health         fleet.Health // Degraded: an object failed or is missing; InProgress: one is not there yet
+	Objects, Ready int
+	Message        string // the first object that is not well, and why; one line without values
+	Requests       int
+}
+
+// ailing is an object that is not well.
+type ailing struct {
+	Item
+	failed bool
+	why    string
+	object *unstructured.Unstructured // nil: not looked into
+}
+
+// Health asks for the state of every object of an inventory, with one list for each kind and
+// namespace, and looks into the pods of the first workload that is not well. Values of ConfigMaps and
+// Secrets are not asked for.
+func (c *Cluster) Health(ctx context.Context, inv Inventory) (HealthReport, error) {
+	ctx, requests := counted(ctx)
+	items := inv.Current().Items
+	report := HealthReport{Health: fleet.HealthUnknown, Objects: len(items)}
+	ill, err := c.examine(ctx, inv.Distribution, items)
+	if err != nil {
+		return report, fmt.Errorf("read the health of %s: %w", inv.Distribution, err)
+	}
+	report.Health, report.Ready = fleet.Healthy, len(items)-len(ill)
+	slices.SortFunc(ill, compareAiling)
+	if len(ill) > 0 {
+		report.Health = fleet.InProgress
+		if ill[0].failed {
+			report.Health = fleet.Degraded
+		}
+		if report.Message, err = c.diagnose(ctx, ill); err != nil {
+			return report, fmt.Errorf("read the health of %s: %w", inv.Distribution, err)
+		}
+	}
+	report.Requests = int(requests.Load())
+	return report, nil
+}
+
+// compareAiling puts failures first, then workloads, whose pods have something to say.
+func compareAiling(a, b ailing) int {
+	rank := func(x ailing) int {
+		r := 0
+		if !x.failed {
+			r += 2
+		}
+		if stageOf(x.GroupKind()) != stageWorkloads {
+			r++
+		}
+		return r
+	}
+	if d := rank(a) - rank(b); d != 0 {
+		return d
+	}
+	return strings.Compare(a.Item.String(), b.Item.String())
+}
+
+func (c *Cluster) examine(ctx context.Context, distribution string, items []Item) ([]ailing, error) {
+	type place struct {
+		resource
+		namespace string
+	}
+	var want []schema.GroupVersionKind
+	for _, i := range items {
+		want = append(want, i.GroupVersionKind)
+	}
+	served, err := c.kinds.having(ctx, want)
+	if err != nil {
+		return nil, err
+	}
+	var ill []ailing
+	places := map[place][]Item{}
+	for _, i := range items {
+		r, ok := served.like(i.GroupVersionKind)
+		if !ok {
+			ill = append(ill, ailing{Item: i, failed: true, why: served.notServed(i.GroupVersionKind)})
+			continue
+		}
+		p := place{r, i.Namespace}
+		places[p] = append(places[p], i)
+	}
+	var mu sync.Mutex
+	err = each(ctx, slices.Collect(maps.Keys(places)), func(ctx context.Context, p place) error {
+		found, err := c.examineKind(ctx, p.resource, p.namespace, distribution, places[p])
+		mu.Lock()
+		defer mu.Unlock()
+		ill = append(ill, found...)
+		return err
+	})
+	return ill, err
+}
+
+func (c *Cluster) examineKind(ctx context.Context, r resource, namespace, distribution string, items []Item) ([]ailing, error) {
+	selector := DistributionLabel + "=" + distribution
+	found := map[string]*unstructured.Unstructured{}
+	var err error
+	if existenceIsAll(r.GroupKind()) {
+		list, e := c.api.listMetadata(ctx, r, namespace, selector)
+		for _, m := range list {
+			u := &unstructured.Unstructured{Object: map[string]any{}}
+			u.SetDeletionTimestamp(m.DeletionTimestamp)
+			found[m.Name] = u
+		}
+		err = e
+	} else {
+		list, e := c.api.listObjects(ctx, r, namespace, selector)
+		for n := range list {
+			found[list[n].GetName()] = &list[n]
+		}
+		err = e
+	}
+	if ignoreMissing(err) != nil {
+		return nil, refusal(r.Kind, namespace, "", err)
+	}
+	var ill []ailing
+	for _, i := range items {
+		u, ok := found[i.Name]
+		if !ok { // perhaps only its label is gone
+			u = &unstructured.Unstructured{}
+			if err := c.api.get(ctx, r, i.Namespace, i.Name, "", &u.Object); ignoreMissing(err) != nil {
+				return nil, refusal(r.Kind, namespace, i.Name, err)
+			} else if err != nil {
+				ill = append(ill, ailing{Item: i, failed: true, why: "it is not on the cluster"})
+				continue
+			}
+		}
+		if a, ok := assess(i, u); !ok {
+			ill = append(ill, a)
+		}
+	}
+	return ill, nil
+}
+
+// assess judges one object; ok is true where it is well.
+func assess(i Item, u *unstructured.Unstructured) (ailing, bool) {
+	a := ailing{Item: i, object: u}
+	if u.GetDeletionTimestamp() != nil {
+		a.why = "it is being deleted"
+		return a, false
+	}
+	if existenceIsAll(i.GroupKind()) || waitsForPods(i, u) {
+		return a, true
+	}
+	res, err := status.Compute(u)
+	switch {
+	case err != nil:
+		a.failed, a.why = true, "its status cannot be read: "+err.Error()
+	case res.Status == status.CurrentStatus:
+		return a, true
+	case res.Status == status.FailedStatus:
+		a.failed, a.why = true, res.Message
+	default:
+		a.why = res.Message
+	}
+	return a, false
+}
+
+// waitsForPods: a claim that is not bound yet may be waiting for its first pod. Where a pod needs it,
+// that pod says so.
+func waitsForPods(i Item, u *unstructured.Unstructured) bool {
+	phase, _, _ := unstructured.NestedString(u.Object, "status", "phase")
+	return i.Group == "" && i.Kind == "PersistentVolumeClaim" && phase != "Lost"
+}
+
+// existenceIsAll: kinds that do nothing by themselves, or whose conditions say nothing about the
+// release (an autoscaler without metrics is not a broken application).
+func existenceIsAll(gk schema.GroupKind) bool {
+	switch gk.Group {
+	case "":
+		switch gk.Kind {
+		case "ConfigMap", "Secret", "ServiceAccount", "LimitRange", "ResourceQuota", "Endpoints", "PersistentVolume":
+			return true
+		}
+	case "batch":
+		return gk.Kind == "CronJob"
+	case "admissionregistration.k8s.io", "autoscaling", "discovery.k8s.io", "networking.k8s.io", "node.k8s.io",
+		"policy", "rbac.authorization.k8s.io", "scheduling.k8s.io", "storage.k8s.io":
+		return true
+	}
+	return false
+}
+
+// diagnosed bounds how many workloads are looked into before one is found that says more than a count.
+const diagnosed = 3
+
+// diagnose tells what is wrong with the first object that has something to tell.
+func (c *Cluster) diagnose(ctx context.Context, ill []ailing) (string, error) {
+	first := ill[0]
+	for _, a := range ill[:min(diagnosed, len(ill))] {
+		if a.failed != first.failed || a.object == nil {
+			break
+		}
+		why, err := c.consult(ctx, a)
+		if err != nil {
+			return "", err
+		}
+		if why != "" {
+			a.why = why
+			first = a
+			break
+		}
+	}
+	text := first.Item.String() + ": " + first.why
+	if first.why == "" {
+		text = first.Item.String() + ": not ready"
+	}
+	suffix := ""
+	if n := len(ill) - 1; n > 0 {
+		suffix = fmt.Sprintf(" (and %d more)", n)
+	}
+	return oneLineTo(text, maxMessage-len(suffix)) + suffix, nil
+}

@@ -1,0 +1,193 @@
+package apply
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync/atomic"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
+)
+
+// api is the few verbs that this package needs, over bytes: the status code of an apply says whether
+// the object was made, and metadata-only answers keep values of Secrets out of the spoke's memory.
+type api struct {
+	client  *rest.RESTClient
+	host    string
+	manager string
+}
+
+const (
+	metadataOnly     = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
+	metadataListOnly = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
+	pageSize         = 500
+)
+
+// resource is how a kind is addressed.
+type resource struct {
+	schema.GroupVersionKind
+	plural     string
+	namespaced bool
+}
+
+func (r resource) path(namespace string, name ...string) []string {
+	p := []string{"/apis", r.Group, r.Version}
+	if r.Group == "" {
+		p = []string{"/api", r.Version}
+	}
+	if r.namespaced && namespace != "" {
+		p = append(p, "namespaces", namespace)
+	}
+	return append(append(p, r.plural), name...)
+}
+
+// object's metadata, the only part of most answers that is read.
+type partial struct {
+	Metadata metav1.ObjectMeta `json:"metadata"`
+}
+
+// patch applies data, forcing ownership of the fields it declares. dry: nothing is stored.
+func (a *api) patch(ctx context.Context, r resource, namespace, name string, data []byte, dry bool) (metav1.ObjectMeta, bool, error) {
+	req := a.client.Patch(types.ApplyPatchType).AbsPath(r.path(namespace, name)...).
+		Param("fieldManager", a.manager).Param("force", "true").
+		SetHeader("Accept", metadataOnly).Body(data)
+	if dry {
+		req = req.Param("dryRun", "All")
+	}
+	var created bool
+	raw, err := req.Do(ctx).WasCreated(&created).Raw()
+	if err != nil {
+		return metav1.ObjectMeta{}, false, a.failed(ctx, err)
+	}
+	var p partial
+	if err := json.Unmarshal(raw, &p); err != nil {
+		return metav1.ObjectMeta{}, false, fmt.Errorf("read the API server's answer: %w", err)
+	}
+	return p.Metadata, created, nil
+}
+
+// get reads one object into v; accept "" reads all of it.
+func (a *api) get(ctx context.Context, r resource, namespace, name, accept string, v any) error {
+	req := a.client.Get().AbsPath(r.path(namespace, name)...)
+	if accept != "" {
+		req = req.SetHeader("Accept", accept)
+	}
+	raw, err := req.Do(ctx).Raw()
+	if err != nil {
+		return a.failed(ctx, err)
+	}
+	if err := json.Unmarshal(raw, v); err != nil {
+		return fmt.Errorf("read the API server's answer: %w", err)
+	}
+	return nil
+}
+
+// list hands each page to read.
+func (a *api) list(ctx context.Context, r resource, namespace, selector, accept string, read func([]byte) error) error {
+	next := ""
+	for {
+		req := a.client.Get().AbsPath(r.path(namespace)...).
+			Param("labelSelector", selector).Param("limit", fmt.Sprint(pageSize))
+		if accept != "" {
+			req = req.SetHeader("Accept", accept)
+		}
+		if next != "" {
+			req = req.Param("continue", next)
+		}
+		raw, err := req.Do(ctx).Raw()
+		if err != nil {
+			return a.failed(ctx, err)
+		}
+		var page struct {
+			Metadata metav1.ListMeta `json:"metadata"`
+		}
+		if err := json.Unmarshal(raw, &page); err != nil {
+			return fmt.Errorf("read the API server's answer: %w", err)
+		}
+		if err := read(raw); err != nil {
+			return err
+		}
+		if next = page.Metadata.Continue; next == "" {
+			return nil
+		}
+	}
+}
+
+func (a *api) listMetadata(ctx context.Context, r resource, namespace, selector string) ([]metav1.ObjectMeta, error) {
+	var all []metav1.ObjectMeta
+	err := a.list(ctx, r, namespace, selector, metadataListOnly, func(raw []byte) error {
+		var l struct {
+			Items []partial `json:"items"`
+		}
+		if err := json.Unmarshal(raw, &l); err != nil {
+			return fmt.Errorf("read the list of %s: %w", r.plural, err)
+		}
+		for _, i := range l.Items {
+			all = append(all, i.Metadata)
+		}
+		return nil
+	})
+	return all, err
+}
+
+func (a *api) listObjects(ctx context.Context, r resource, namespace, selector string) ([]unstructured.Unstructured, error) {
+	var all []unstructured.Unstructured
+	err := a.list(ctx, r, namespace, selector, "", func(raw []byte) error {
+		var l unstructured.UnstructuredList
+		if err := l.UnmarshalJSON(raw); err != nil {
+			return fmt.Errorf("read the list of %s: %w", r.plural, err)
+		}
+		all = append(all, l.Items...)
+		return nil
+	})
+	return all, err
+}
+
+// delete removes the object that has this UID, and what it owns in the background.
+func (a *api) delete(ctx context.Context, r resource, namespace, name string, uid types.UID) error {
+	background := metav1.DeletePropagationBackground
+	body, err := json.Marshal(metav1.DeleteOptions{
+		TypeMeta:          metav1.TypeMeta{APIVersion: "v1", Kind: "DeleteOptions"},
+		Preconditions:     &metav1.Preconditions{UID: &uid},
+		PropagationPolicy: &background,
+	})
+	if err != nil {
+		return fmt.Errorf("encode delete options: %w", err)
+	}
+	err = a.client.Delete().AbsPath(r.path(namespace, name)...).
+		SetHeader("Content-Type", "application/json").Body(body).Do(ctx).Error()
+	return a.failed(ctx, err)
+}
+
+type counterKey struct{}
+
+// counted makes a context whose requests are counted.
+func counted(ctx context.Context) (context.Context, *atomic.Int64) {
+	n := new(atomic.Int64)
+	return context.WithValue(ctx, counterKey{}, n), n
+}
+
+type counter struct{ next http.RoundTripper }
+
+func (t counter) RoundTrip(r *http.Request) (*http.Response, error) {
+	if n, ok := r.Context().Value(counterKey{}).(*atomic.Int64); ok {
+		n.Add(1)
+	}
+	return t.next.RoundTrip(r)
+}
+
+func (t counter) WrappedRoundTripper() http.RoundTripper { return t.next }
+
+// named is how an object is spoken of: "Deployment app/backend", "Namespace app".
+func named(kind, namespace, name string) string {
+	if namespace != "" {
+		name = namespace + "/" + name
+	}
+	return strings.TrimSpace(kind + " " + name)
+}

@@ -1,0 +1,252 @@
+package apply
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"sort"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+)
+
+// Set is what should be on the cluster. Its objects are not changed by this package: what is applied
+// are copies, with our label and with the namespace that their scope asks for.
+type Set struct {
+	Distribution string
+	Namespace    string // of the subscription: of namespaced objects that name none, and of the inventory
+	Objects      []*unstructured.Unstructured
+
+	// Noted in the inventory, and not looked at.
+	Version                   string
+	Bundle, Overlay, Rendered fleet.Digest
+}
+
+func (s Set) String() string { return strings.TrimSpace(s.Distribution + " " + s.Version) }
+
+// Digest is over the objects whatever their order, the distribution and the namespace.
+func (s Set) Digest() string {
+	sums := make([]string, len(s.Objects))
+	for i, o := range s.Objects {
+		raw, err := json.Marshal(o.Object)
+		if err != nil { // what no JSON can hold differs from everything
+			return ""
+		}
+		sums[i] = digest(raw)
+	}
+	sort.Strings(sums)
+	raw, err := json.Marshal([]any{s.Distribution, s.Namespace, sums})
+	if err != nil {
+		return ""
+	}
+	return digest(raw)
+}
+
+// AppliedBy reports whether inv is that of this very set, applied whole: then neither Check nor Apply
+// has anything to do.
+func (s Set) AppliedBy(inv Inventory) bool {
+	return inv.Applied != "" && inv.Applied == s.Digest()
+}
+
+// digest is 128 bits in hexadecimal: enough to tell an object from its next version, and lean.
+func digest(b []byte) string {
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:16])
+}
+
+// Change is what an operation did, object by object.
+type Change struct {
+	Created, Changed, Deleted, Unchanged []string
+	Kept                                 []string // not in the new set, left on the cluster: data, or not ours
+	Requests                             int
+}
+
+func (c *Change) sort() {
+	for _, l := range [][]string{c.Created, c.Changed, c.Deleted, c.Unchanged, c.Kept} {
+		slices.Sort(l)
+	}
+}
+
+// object is one of a set's objects, ready to be sent.
+type object struct {
+	*unstructured.Unstructured
+	resource resource
+	data     []byte
+	digest   string
+	stage    stage
+	upcoming bool // its definition comes with the set and is not on the cluster yet
+}
+
+func (o object) item() Item {
+	return Item{GroupVersionKind: o.resource.GroupVersionKind, Namespace: o.GetNamespace(), Name: o.GetName(), Digest: o.digest}
+}
+
+func (o object) String() string { return named(o.GetKind(), o.GetNamespace(), o.GetName()) }
+
+// prepare resolves kinds and scopes. The problems are those that need no dry run; with any, the
+// objects are still all those that have none.
+func (c *Cluster) prepare(ctx context.Context, set Set) ([]object, []Problem, error) {
+	upcoming := defined(set.Objects)
+	var want []schema.GroupVersionKind
+	for _, o := range set.Objects {
+		if _, ok := upcoming[o.GroupVersionKind()]; !ok {
+			want = append(want, o.GroupVersionKind())
+		}
+	}
+	served, err := c.kinds.having(ctx, want)
+	if err != nil {
+		return nil, nil, err
+	}
+	var objs []object
+	var problems []Problem
+	seen := map[identity]bool{}
+	for _, in := range set.Objects {
+		gvk := in.GroupVersionKind()
+		r, ok := served.served[gvk]
+		o := object{resource: r, stage: stageOf(gvk.GroupKind())}
+		if !ok {
+			if o.resource, o.upcoming = upcoming[gvk]; !o.upcoming {
+				problems = append(problems, Problem{named(in.GetKind(), in.GetNamespace(), in.GetName()), served.notServed(gvk)})
+				continue
+			}
+		}
+		if in.GetName() == "" {
+			problems = append(problems, Problem{named(in.GetKind(), in.GetNamespace(), ""), "it has no metadata.name"})
+			continue
+		}
+		if err := o.fill(in, set); err != nil {
+			return nil, nil, fmt.Errorf("prepare %s: %w", named(in.GetKind(), in.GetNamespace(), in.GetName()), err)
+		}
+		if id := o.item().identity(); seen[id] {
+			problems = append(problems, Problem{o.String(), "the set declares it twice"})
+			continue
+		} else {
+			seen[id] = true
+		}
+		objs = append(objs, o)
+	}
+	return objs, problems, nil
+}
+
+// fill makes the copy that is sent.
+func (o *object) fill(in *unstructured.Unstructured, set Set) error {
+	o.Unstructured = in.DeepCopy()
+	switch {
+	case !o.resource.namespaced:
+		o.SetNamespace("")
+	case o.GetNamespace() == "":
+		o.SetNamespace(set.Namespace)
+	}
+	if set.Distribution != "" {
+		labels := o.GetLabels()
+		if labels == nil {
+			labels = map[string]string{}
+		}
+		labels[DistributionLabel] = set.Distribution
+		o.SetLabels(labels)
+	}
+	for _, field := range []string{"creationTimestamp", "generation", "managedFields", "resourceVersion", "selfLink", "uid"} {
+		unstructured.RemoveNestedField(o.Object, "metadata", field) // the server's, not ours to declare
+	}
+	if o.GetKind() == "Secret" && o.resource.Group == "" {
+		plainSecret(o.Object)
+	}
+	raw, err := json.Marshal(o.Object)
+	if err != nil {
+		return err
+	}
+	o.data, o.digest = raw, digest(raw)
+	return nil
+}
+
+// plainSecret turns stringData into data: the server would, and would not take a key back that is
+// later left out of stringData.
+func plainSecret(secret map[string]any) {
+	plain, ok := secret["stringData"].(map[string]any)
+	if !ok {
+		return
+	}
+	data, ok := secret["data"].(map[string]any)
+	if !ok {
+		data = map[string]any{}
+	}
+	for k, v := range plain {
+		s, ok := v.(string)
+		if !ok {
+			return // the server says what is wrong with it
+		}
+		data[k] = base64.StdEncoding.EncodeToString([]byte(s))
+	}
+	secret["data"] = data
+	delete(secret, "stringData")
+}
+
+// stage is when an object is sent: each stage is on the cluster before the next begins.
+type stage int
+
+const (
+	stageNamespaces stage = iota
+	stageDefinitions
+	stageConfig   // what workloads read and run as
+	stageBindings // after the roles, since who may not grant them is looked up there
+	stageServices
+	stageWorkloads
+	stageRest     // autoscalers, budgets, ingresses, custom resources
+	stageAdmitted // webhooks and admission policies: last, so that they judge nothing of their own release
+	stages
+)
+
+func isDefinition(gk schema.GroupKind) bool {
+	return gk == schema.GroupKind{Group: "apiextensions.k8s.io", Kind: "CustomResourceDefinition"}
+}
+
+func stageOf(gk schema.GroupKind) stage {
+	switch gk.Group {
+	case "":
+		switch gk.Kind {
+		case "Namespace":
+			return stageNamespaces
+		case "ServiceAccount", "ConfigMap", "Secret", "PersistentVolume", "PersistentVolumeClaim", "LimitRange", "ResourceQuota":
+			return stageConfig
+		case "Service", "Endpoints":
+			return stageServices
+		case "Pod", "ReplicationController":
+			return stageWorkloads
+		}
+	case "apiextensions.k8s.io":
+		return stageDefinitions
+	case "rbac.authorization.k8s.io":
+		if gk.Kind == "RoleBinding" || gk.Kind == "ClusterRoleBinding" {
+			return stageBindings
+		}
+		return stageConfig
+	case "storage.k8s.io", "scheduling.k8s.io", "node.k8s.io":
+		return stageConfig
+	case "networking.k8s.io":
+		if gk.Kind == "NetworkPolicy" || gk.Kind == "IngressClass" {
+			return stageConfig
+		}
+	case "discovery.k8s.io":
+		return stageServices
+	case "apps", "batch":
+		return stageWorkloads
+	case "admissionregistration.k8s.io":
+		return stageAdmitted
+	}
+	return stageRest
+}
+
+// keeps: kinds that hold data, or other people's objects. They are never deleted here.
+func keeps(gk schema.GroupKind) bool {
+	if isDefinition(gk) {
+		return true
+	}
+	return gk.Group == "" && (gk.Kind == "Namespace" || gk.Kind == "PersistentVolume" || gk.Kind == "PersistentVolumeClaim")
+}
