@@ -95,7 +95,7 @@ func checkURL(s string) error {
 	}
 	if !strings.Contains(s, "://") {
 		host, _, scp := strings.Cut(s, ":")
-		if scp && host != "" && !strings.Contains(host, "/") {
+		if scp && host != "" && !strings.Contains(host, "/") && !strings.Contains(s, "::") { // "::" runs a helper
 			return nil
 		}
 		return fmt.Errorf("repository %q is neither a URL nor an absolute path; write https://%s or the whole path", s, strings.TrimPrefix(s, "./"))

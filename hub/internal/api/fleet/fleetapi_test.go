@@ -1,0 +1,296 @@
+package fleetapi
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/wheelwright-dev/wheelwright/hub/internal/caller"
+	"github.com/wheelwright-dev/wheelwright/hub/internal/presence"
+	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/pkg/gitrepo"
+	"github.com/wheelwright-dev/wheelwright/pkg/token"
+	fleetv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/fleet/v1"
+)
+
+// asks is a conductor that has nothing to say but what a test lets it.
+type asks struct{ rows []*fleetv1.StatusRow }
+
+func (a asks) Status(time.Time, string) ([]*fleetv1.StatusRow, []*fleetv1.DistributionSummary, error) {
+	return a.rows, nil, nil
+}
+
+func (asks) Poll(string) (time.Time, string, []string) {
+	return time.Unix(7, 0), "no route to host", []string{"nightly: not a semantic version"}
+}
+
+// watching lists what is watched.
+type watching map[string]bool
+
+func (w watching) Start(d fleet.Distribution) { w[d.Name] = true }
+func (w watching) Stop(name string)           { delete(w, name) }
+
+type world struct {
+	*Service
+	store    *store.Store
+	presence *presence.Registry
+	watching watching
+	tags     func() ([]string, error)
+}
+
+func newWorld(t *testing.T) (*world, context.Context) {
+	t.Helper()
+	log := slog.New(slog.DiscardHandler)
+	s, err := store.Open(filepath.Join(t.TempDir(), "hub.db"), log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	w := &world{store: s, presence: presence.New(), watching: watching{}, tags: func() ([]string, error) { return []string{"1.0.0"}, nil }}
+	w.Service = New(Config{Store: s, Conductor: asks{}, Spokes: w.presence, Watchers: w.watching, Pin: strings.Repeat("ab", 32),
+		Tags:    func(context.Context, fleet.Distribution) ([]string, error) { return w.tags() },
+		Address: "hub.example.com:7443", Interval: 30 * time.Second, Heartbeat: 10 * time.Second, Log: log})
+	return w, caller.With(t.Context(), caller.Caller{Operator: "admin"})
+}
+
+// wantStatus checks an error's code and that its text holds every word.
+func wantStatus(t *testing.T, err error, code codes.Code, words ...string) {
+	t.Helper()
+	s := status.Convert(err)
+	if s.Code() != code {
+		t.Errorf("got %v, want %v: %s", s.Code(), code, s.Message())
+	}
+	for _, w := range words {
+		if !strings.Contains(s.Message(), w) {
+			t.Errorf("%q is not in: %s", w, s.Message())
+		}
+	}
+}
+
+func TestAddDistribution(t *testing.T) {
+	w, ctx := newWorld(t)
+	add := func(dry bool) (*fleetv1.AddDistributionResponse, error) {
+		return w.AddDistribution(ctx, &fleetv1.AddDistributionRequest{DryRun: dry, Distribution: &fleetv1.Distribution{Name: "shop", Url: "https://example.com/shop.git"}})
+	}
+	if _, err := add(true); err != nil {
+		t.Fatal(err)
+	}
+	if len(w.watching) != 0 {
+		t.Error("a dry run began to watch")
+	}
+	r, err := add(false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := r.GetDistribution(); d.Path != "dist" || d.IntervalSeconds != 30 || len(d.Notes) != 0 || !w.watching["shop"] {
+		t.Errorf("got %v", d)
+	}
+	_, err = add(false)
+	wantStatus(t, err, codes.AlreadyExists, "shop", "hub distribution remove shop")
+
+	list, err := w.ListDistributions(ctx, nil)
+	if err != nil || len(list.Distributions) != 1 {
+		t.Fatalf("got %v, %v", list, err)
+	}
+	if d := list.Distributions[0]; d.LastError != "no route to host" || d.LastPolled.AsTime() != time.Unix(7, 0).UTC() || len(d.Notes) != 1 {
+		t.Errorf("got %v", d)
+	}
+	remove := func(name string, dry bool) error {
+		_, err := w.RemoveDistribution(ctx, &fleetv1.RemoveDistributionRequest{Name: name, DryRun: dry})
+		return err
+	}
+	wantStatus(t, remove("web", true), codes.NotFound, "web", "hub get distributions")
+	wantStatus(t, remove("web", false), codes.NotFound, "web", "hub get distributions")
+	if err := remove("shop", true); err != nil || !w.watching["shop"] {
+		t.Errorf("dry run: %v, watching %v", err, w.watching)
+	}
+	if err := remove("shop", false); err != nil || w.watching["shop"] {
+		t.Errorf("got %v, watching %v", err, w.watching)
+	}
+}
+
+func TestDistributionsThatAreRefused(t *testing.T) {
+	w, ctx := newWorld(t)
+	for _, c := range []struct {
+		d    *fleetv1.Distribution
+		word string
+	}{
+		{&fleetv1.Distribution{Name: "Shop", Url: "https://e.com/x"}, "distribution name"},
+		{&fleetv1.Distribution{Name: "shop"}, "--git"},
+		{&fleetv1.Distribution{Name: "shop", Url: "./shop"}, "absolute"},
+		{&fleetv1.Distribution{Name: "shop", Url: "github.com/vendor/shop"}, "https://github.com/vendor/shop"},
+		{&fleetv1.Distribution{Name: "shop", Url: "--upload-pack=x"}, "not a URL"},
+		{&fleetv1.Distribution{Name: "shop", Url: "ext::sh -c x"}, ""},
+		{&fleetv1.Distribution{Name: "shop", Url: "ftp://e.com/x"}, "scheme"},
+		{&fleetv1.Distribution{Name: "shop", Url: "https://me:hunter2@e.com/x"}, "password"},
+		{&fleetv1.Distribution{Name: "shop", Url: "https://e.com/x", Path: "../x"}, "path"},
+		{&fleetv1.Distribution{Name: "shop", Url: "https://e.com/x", Path: "/x"}, "path"},
+		{&fleetv1.Distribution{Name: "shop", Url: "https://e.com/x", Tags: "newest"}, "--tags"},
+		{&fleetv1.Distribution{Name: "shop", Url: "https://e.com/x", IntervalSeconds: 1 << 30}, "--interval"},
+	} {
+		_, err := w.AddDistribution(ctx, &fleetv1.AddDistributionRequest{Distribution: c.d})
+		wantStatus(t, err, codes.InvalidArgument, c.word)
+		if strings.Contains(fmt.Sprint(err), "hunter2") {
+			t.Errorf("the error shows the password: %v", err)
+		}
+	}
+	for _, url := range []string{"/srv/shop", "git@example.com:vendor/shop.git", "ssh://git@example.com/shop", "file:///srv/shop"} {
+		if err := checkURL(url); err != nil {
+			t.Errorf("%s: %v", url, err)
+		}
+	}
+	good := &fleetv1.AddDistributionRequest{Distribution: &fleetv1.Distribution{Name: "shop", Url: "https://e.com/x", Tags: ">=2.0.0"}}
+	for cause, word := range map[error]string{gitrepo.ErrUnreachable: "git ls-remote", gitrepo.ErrEmpty: "push a commit", gitrepo.ErrNotFound: "correct --git", gitrepo.ErrTooLarge: "too large"} {
+		w.tags = func() ([]string, error) { return nil, fmt.Errorf("open repository: %w", cause) }
+		_, err := w.AddDistribution(ctx, good)
+		wantStatus(t, err, codes.FailedPrecondition, "shop", "https://e.com/x", word)
+	}
+	for _, c := range []struct {
+		tags []string
+		word string
+	}{{nil, "no tags yet"}, {[]string{"nightly", "v1"}, "none of 2 tags"}, {[]string{"nightly", "1.0.0"}, "none of 1 version tags is in range"}} {
+		w.tags = func() ([]string, error) { return c.tags, nil }
+		r, err := w.AddDistribution(ctx, &fleetv1.AddDistributionRequest{Distribution: good.Distribution, DryRun: true})
+		if err != nil || len(r.Distribution.Notes) != 1 || !strings.Contains(r.Distribution.Notes[0], c.word) {
+			t.Errorf("%v: got %v, %v", c.tags, r, err)
+		}
+	}
+}
+
+func TestReleases(t *testing.T) {
+	w, ctx := newWorld(t)
+	if err := w.store.AddDistribution(fleet.Distribution{Name: "shop", URL: "/srv/shop"}); err != nil {
+		t.Fatal(err)
+	}
+	d := fleet.Digest("sha256:" + strings.Repeat("a", 64))
+	for _, r := range []fleet.Release{
+		{Version: "1.10.0", Phase: fleet.Rejected, Variants: []fleet.VariantResult{{Name: "app", Objects: 3, Reasons: []string{"image x:latest"}}}},
+		{Version: "1.9.0", Phase: fleet.Available, Digest: d, Size: 10, Compressed: 5},
+	} {
+		r.Distribution = "shop"
+		if err := w.store.PutRelease(r, "h"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	join(t, w, "acme/eu-1")
+	if err := w.store.Hello("acme/eu-1", "dev", "v1", []fleet.Installation{{Distribution: "shop", Running: "1.9.0"}}); err != nil {
+		t.Fatal(err)
+	}
+	list, err := w.ListReleases(ctx, &fleetv1.ListReleasesRequest{})
+	if err != nil || len(list.Releases) != 2 || list.Releases[0].Version != "1.9.0" || !slices.Equal(list.Releases[0].RunningOn, []string{"acme/eu-1"}) {
+		t.Fatalf("got %v, %v", list, err)
+	}
+	if v := list.Releases[1].Variants; len(v) != 1 || v[0].Objects != 3 || v[0].Reasons[0] != "image x:latest" {
+		t.Errorf("got %v", v)
+	}
+	one, err := w.GetRelease(ctx, &fleetv1.GetReleaseRequest{Distribution: "shop", Version: "1.9.0"})
+	if err != nil || one.Release.CompressedSize != 5 || one.Release.Digest != string(d) {
+		t.Errorf("got %v, %v", one, err)
+	}
+	all, err := w.ListDistributions(ctx, nil)
+	if err != nil || all.Distributions[0].Latest != "1.9.0" || all.Distributions[0].ReleasesAvailable != 1 || all.Distributions[0].ReleasesRejected != 1 {
+		t.Errorf("got %v, %v", all, err)
+	}
+	_, err = w.GetRelease(ctx, &fleetv1.GetReleaseRequest{Distribution: "shop", Version: "9.0.0"})
+	wantStatus(t, err, codes.NotFound, "9.0.0", "hub get releases shop")
+	_, err = w.GetRelease(ctx, &fleetv1.GetReleaseRequest{Distribution: "web", Version: "9.0.0"})
+	wantStatus(t, err, codes.NotFound, "web", "hub get distributions")
+	_, err = w.ListReleases(ctx, &fleetv1.ListReleasesRequest{Distribution: "web"})
+	wantStatus(t, err, codes.NotFound, "web")
+	_, err = w.GetStatus(ctx, &fleetv1.GetStatusRequest{Distribution: "web"})
+	wantStatus(t, err, codes.NotFound, "web")
+}
+
+// join redeems a token as EnrollService does.
+func join(t *testing.T, w *world, name fleet.Cluster) {
+	t.Helper()
+	r, err := w.InviteCluster(caller.With(t.Context(), caller.Caller{Operator: "admin"}), &fleetv1.InviteClusterRequest{Name: string(name)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tok, err := token.Parse(r.Token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	issue := func(fleet.Cluster) ([32]byte, time.Time, error) { return [32]byte{1}, time.Now().Add(time.Hour), nil }
+	if _, err := w.store.Redeem(tok.ID, tok.Hash(), time.Now(), issue); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestClusters(t *testing.T) {
+	w, ctx := newWorld(t)
+	r, err := w.InviteCluster(ctx, &fleetv1.InviteClusterRequest{Name: "acme/eu-1", Labels: map[string]string{"env": "dev"}})
+	if err != nil || r.Rejoin || r.Address != "hub.example.com:7443" || time.Until(r.Expires.AsTime()) > 10*time.Minute {
+		t.Fatalf("got %v, %v", r, err)
+	}
+	if tok, err := token.Parse(r.Token); err != nil || tok.Pin != strings.Repeat("ab", 32) {
+		t.Errorf("got %v, %v", tok.Pin, err)
+	}
+	join(t, w, "acme/eu-1")
+	if r, err := w.InviteCluster(ctx, &fleetv1.InviteClusterRequest{Name: "acme/eu-1", TtlSeconds: 60}); err != nil || !r.Rejoin {
+		t.Errorf("rejoin: got %v, %v", r, err)
+	}
+	session := w.presence.Register("acme/eu-1")
+	list, err := w.ListClusters(ctx, nil)
+	if err != nil || len(list.Clusters) != 1 || !list.Clusters[0].Connected || list.Clusters[0].Joined == nil || list.Clusters[0].LastSeen == nil {
+		t.Fatalf("got %v, %v", list, err)
+	}
+	remove := func(dry bool) error {
+		_, err := w.RemoveCluster(ctx, &fleetv1.RemoveClusterRequest{Name: "acme/eu-1", DryRun: dry})
+		return err
+	}
+	if err := remove(true); err != nil || !w.presence.Connected("acme/eu-1") {
+		t.Errorf("dry run: %v", err)
+	}
+	if err := remove(false); err != nil {
+		t.Fatal(err)
+	}
+	<-session.Done()
+	wantStatus(t, remove(false), codes.NotFound, "acme/eu-1", "hub get clusters")
+	wantStatus(t, remove(true), codes.NotFound, "acme/eu-1", "hub get clusters")
+
+	history, err := w.ListEvents(ctx, &fleetv1.ListEventsRequest{Cluster: "acme/eu-1"})
+	if err != nil || len(history.Events) < 4 {
+		t.Fatalf("got %v, %v", history, err)
+	}
+	last := history.Events[len(history.Events)-1]
+	if last.Kind != "Removed" || !strings.HasPrefix(last.Message, "operator admin removed the cluster") {
+		t.Errorf("got %v", last)
+	}
+	if newer, err := w.ListEvents(ctx, &fleetv1.ListEventsRequest{AfterId: last.Id}); err != nil || len(newer.Events) != 0 {
+		t.Errorf("got %v, %v", newer, err)
+	}
+}
+
+func TestInvitationsThatAreRefused(t *testing.T) {
+	w, ctx := newWorld(t)
+	for _, c := range []struct {
+		req  *fleetv1.InviteClusterRequest
+		word string
+	}{
+		{&fleetv1.InviteClusterRequest{Name: "acme"}, "PROVIDER/NAME"},
+		{&fleetv1.InviteClusterRequest{Name: "acme/eu-1", TtlSeconds: 601}, "10m"},
+		{&fleetv1.InviteClusterRequest{Name: "acme/eu-1", Labels: map[string]string{"a b": "c"}}, "label"},
+		{&fleetv1.InviteClusterRequest{Name: "acme/eu-1", Labels: map[string]string{"a": "\x1b[2J"}}, "label"},
+	} {
+		_, err := w.InviteCluster(ctx, c.req)
+		wantStatus(t, err, codes.InvalidArgument, c.word)
+	}
+	if list, err := w.ListClusters(ctx, nil); err != nil || len(list.Clusters) != 0 {
+		t.Errorf("got %v, %v", list, err)
+	}
+}
