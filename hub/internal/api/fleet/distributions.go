@@ -83,7 +83,7 @@ func (s *Service) distribution(m *fleetv1.Distribution) (fleet.Distribution, err
 	return d, nil
 }
 
-// checkURL accepts https, http, ssh, git and file URLs, scp's HOST:PATH, and absolute paths.
+// checkURL accepts https, http, ssh and file URLs, scp's HOST:PATH, and absolute paths.
 func checkURL(s string) error {
 	switch {
 	case s == "":
@@ -104,8 +104,8 @@ func checkURL(s string) error {
 	if err != nil {
 		return fmt.Errorf("repository URL does not parse: %w", errors.Unwrap(err)) // the outer error repeats the URL, secrets and all
 	}
-	if !slices.Contains([]string{"https", "http", "ssh", "git", "file"}, u.Scheme) {
-		return fmt.Errorf("repository URL of scheme %q: want https, ssh, http, git or file", u.Scheme)
+	if !slices.Contains([]string{"https", "http", "ssh", "file"}, u.Scheme) {
+		return fmt.Errorf("repository URL of scheme %q: want https, ssh, http or file", u.Scheme)
 	}
 	if _, secret := u.User.Password(); secret {
 		return fmt.Errorf("the URL holds a password, which every operator and spoke would see; leave it out: %s", u.Redacted())

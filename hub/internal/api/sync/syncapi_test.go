@@ -1,0 +1,439 @@
+package syncapi
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+
+	"github.com/wheelwright-dev/wheelwright/hub/internal/caller"
+	"github.com/wheelwright-dev/wheelwright/hub/internal/presence"
+	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/pkg/transport"
+	syncv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const acme = fleet.Cluster("acme/eu-1")
+
+// as is a caller who is let in: the server's part is not tested here.
+type as struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+func (s as) Context() context.Context { return s.ctx }
+
+// offered answers as the conductor does; the revision is what a test says.
+type offered struct{ revision atomic.Uint64 }
+
+func (o *offered) Offers(_ fleet.Cluster, names []string) (*syncv1.DesiredState, error) {
+	s := &syncv1.DesiredState{Revision: o.revision.Load()}
+	for _, n := range names {
+		s.Distributions = append(s.Distributions, &syncv1.DistributionOffers{Distribution: n})
+	}
+	return s, nil
+}
+
+type oneBundle struct {
+	digest fleet.Digest
+	data   []byte
+}
+
+func (b oneBundle) Get(d fleet.Digest) (io.ReadCloser, int64, error) {
+	if d != b.digest {
+		return nil, 0, errors.New("lost")
+	}
+	return io.NopCloser(bytes.NewReader(b.data)), int64(len(b.data)), nil
+}
+
+type issuer struct{ notAfter time.Time }
+
+func (i issuer) IssueSpoke(csr []byte, c fleet.Cluster, ttl time.Duration) ([]byte, [32]byte, time.Time, error) {
+	if len(csr) == 0 {
+		return nil, [32]byte{}, time.Time{}, errors.New("certificate request: empty")
+	}
+	return []byte("certificate of " + c), [32]byte{2}, i.notAfter, nil
+}
+func (issuer) Authorities() [][]byte { return [][]byte{[]byte("authority")} }
+
+type world struct {
+	store    *store.Store
+	presence *presence.Registry
+	offers   *offered
+	bundle   oneBundle
+	service  *Service
+	client   syncv1.SyncServiceClient
+	stopping chan struct{}
+}
+
+func digestOf(c string) fleet.Digest { return fleet.Digest("sha256:" + strings.Repeat(c, 64)) }
+
+// newWorld serves SyncService on loopback to one joined cluster, with fingerprint {1}.
+func newWorld(t *testing.T, heartbeat time.Duration) *world {
+	t.Helper()
+	log := slog.New(slog.DiscardHandler)
+	s, err := store.Open(filepath.Join(t.TempDir(), "hub.db"), log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if _, err := s.Invite(acme, nil, "0123456789abcdef", [32]byte{}, time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	issue := func(fleet.Cluster) ([32]byte, time.Time, error) { return [32]byte{1}, time.Now().Add(time.Hour), nil }
+	if _, err := s.Redeem("0123456789abcdef", [32]byte{}, time.Now(), issue); err != nil {
+		t.Fatal(err)
+	}
+	w := &world{store: s, presence: presence.New(), offers: &offered{}, stopping: make(chan struct{}),
+		bundle: oneBundle{digestOf("a"), bytes.Repeat([]byte("0123456789"), 20_000)}}
+	if err := s.PutRelease(fleet.Release{Distribution: "shop", Version: "1.0.0", Phase: fleet.Available, Digest: w.bundle.digest}, "h"); err != nil {
+		t.Fatal(err)
+	}
+	w.service = New(Config{Reports: s, Identities: s, Bundles: w.bundle, Offers: w.offers, Authority: issuer{time.Now().Add(24 * time.Hour)},
+		Presence: w.presence, Heartbeat: heartbeat, CertificateTTL: 24 * time.Hour, Version: "dev", Stopping: w.stopping, Log: log})
+	who := caller.Caller{Cluster: acme, Fingerprint: [32]byte{1}}
+	server := grpc.NewServer(
+		grpc.StreamInterceptor(func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, h grpc.StreamHandler) error {
+			return h(srv, as{ss, caller.With(ss.Context(), who)})
+		}),
+		grpc.UnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, h grpc.UnaryHandler) (any, error) {
+			return h(caller.With(ctx, who), req)
+		}))
+	syncv1.RegisterSyncServiceServer(server, w.service)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(l) }()
+	conn, err := grpc.NewClient(l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		conn.Close()
+		server.Stop()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	})
+	w.client = syncv1.NewSyncServiceClient(conn)
+	return w
+}
+
+func (w *world) connect(t *testing.T) syncv1.SyncService_ConnectClient {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	t.Cleanup(cancel)
+	stream, err := w.client.Connect(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return stream
+}
+
+func hello(revision uint64, names ...string) *syncv1.ConnectRequest {
+	h := &syncv1.Hello{SpokeVersion: "dev", KubernetesVersion: "v1.36.3", JournalId: "j1", Revision: revision}
+	for _, n := range names {
+		h.Subscriptions = append(h.Subscriptions, &syncv1.SubscriptionStatus{Distribution: n})
+	}
+	return &syncv1.ConnectRequest{Body: &syncv1.ConnectRequest_Hello{Hello: h}}
+}
+
+func eventMessage(e *syncv1.Event) *syncv1.ConnectRequest {
+	return &syncv1.ConnectRequest{Body: &syncv1.ConnectRequest_Event{Event: e}}
+}
+
+func phase(seq uint64, p, running string) *syncv1.ConnectRequest {
+	return eventMessage(&syncv1.Event{Seq: seq, Kind: syncv1.EventKind_EVENT_KIND_PHASE, Distribution: "shop", Version: running, Message: p,
+		Status: &syncv1.SubscriptionStatus{Distribution: "shop", Phase: p, RunningVersion: running}})
+}
+
+func send(t *testing.T, s syncv1.SyncService_ConnectClient, messages ...*syncv1.ConnectRequest) {
+	t.Helper()
+	for _, m := range messages {
+		if err := s.Send(m); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// next is the next message that is no heartbeat.
+func next(t *testing.T, s syncv1.SyncService_ConnectClient) *syncv1.ConnectResponse {
+	t.Helper()
+	for {
+		m, err := s.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.GetHeartbeat() == nil {
+			return m
+		}
+	}
+}
+
+// ends reads a stream to its end and checks how it ended.
+func ends(t *testing.T, s syncv1.SyncService_ConnectClient, code codes.Code, word string) {
+	t.Helper()
+	for {
+		_, err := s.Recv()
+		if err == nil {
+			continue
+		}
+		if got := status.Convert(err); got.Code() != code || !strings.Contains(got.Message(), word) {
+			t.Errorf("got %v %q, want %v with %q", got.Code(), got.Message(), code, word)
+		}
+		return
+	}
+}
+
+func TestDesiredStateIsSentWhenTheSpokeLacksIt(t *testing.T) {
+	w := newWorld(t, time.Minute)
+	w.offers.revision.Store(7)
+	s := w.connect(t)
+	send(t, s, hello(0, "shop"))
+	welcome := next(t, s).GetWelcome()
+	if welcome.GetCluster() != string(acme) || welcome.GetEpoch() == 0 || welcome.GetHeartbeatSeconds() != 60 || welcome.GetHubVersion() != "dev" {
+		t.Errorf("got %v", welcome)
+	}
+	if d := next(t, s).GetDesired(); d.GetRevision() != 7 || len(d.GetDistributions()) != 1 {
+		t.Errorf("got %v", d)
+	}
+	w.presence.Wake(acme) // nothing changed: nothing is sent
+	w.offers.revision.Store(8)
+	w.presence.Wake(acme)
+	if d := next(t, s).GetDesired(); d.GetRevision() != 8 {
+		t.Errorf("got %v", d)
+	}
+	w.offers.revision.Store(9)
+	send(t, s, hello(8, "shop", "web")) // the subscriptions changed
+	if d := next(t, s).GetDesired(); d.GetRevision() != 9 || len(d.GetDistributions()) != 2 {
+		t.Errorf("got %v", d)
+	}
+	// Whoever has the revision gets nothing but an answer to what it says.
+	again := w.connect(t)
+	send(t, again, hello(9, "shop", "web"), phase(1, "Succeeded", "1.0.0"))
+	if m := next(t, again).GetWelcome(); m.GetEpoch() <= welcome.GetEpoch() {
+		t.Errorf("got %v, want an epoch above %d", m, welcome.GetEpoch())
+	}
+	if m := next(t, again); m.GetAck().GetSeq() != 1 {
+		t.Errorf("got %v, want the acknowledgement", m)
+	}
+	ends(t, s, codes.Aborted, "newer session")
+	if got := w.service.Stats(); got.OffersSent != 3 || got.Events != 1 {
+		t.Errorf("got %+v", got)
+	}
+}
+
+func TestEventsAreStoredBeforeTheyAreAcknowledged(t *testing.T) {
+	w := newWorld(t, time.Minute)
+	s := w.connect(t)
+	send(t, s, hello(0, "shop"))
+	next(t, s)
+	const n = 500
+	for seq := uint64(1); seq <= n; seq++ {
+		send(t, s, phase(seq, "Succeeded", fmt.Sprintf("1.0.%d", seq)))
+	}
+	acks := 0
+	for acked := uint64(0); acked < n; acks++ {
+		acked = next(t, s).GetAck().GetSeq()
+		if stored, err := w.store.AckedSeq(acme, "j1"); err != nil || stored < acked {
+			t.Fatalf("acknowledged %d, stored %d, %v", acked, stored, err)
+		}
+	}
+	t.Logf("%d acknowledgements for %d events", acks, n)
+	all, err := w.store.Installations()
+	if err != nil || all[acme][0].Running != "1.0.500" {
+		t.Errorf("got %v, %v", all, err)
+	}
+	// Sent again, they change nothing and are acknowledged again.
+	s = w.connect(t)
+	send(t, s, hello(0, "shop"))
+	if m := next(t, s).GetWelcome(); m.GetAckedSeq() != n {
+		t.Errorf("got %v", m)
+	}
+	send(t, s, phase(n, "Succeeded", "9.9.9"))
+	if m := next(t, s).GetAck(); m.GetSeq() != n {
+		t.Errorf("got %v", m)
+	}
+	history, err := w.store.Events(store.EventFilter{Cluster: string(acme), Distribution: "shop"})
+	if err != nil || len(history) != n {
+		t.Errorf("got %d events, %v", len(history), err)
+	}
+}
+
+func TestWhatCannotBeReadIsNotedAndAcknowledged(t *testing.T) {
+	w := newWorld(t, time.Minute)
+	s := w.connect(t)
+	send(t, s, hello(0, "shop"))
+	next(t, s)
+	send(t, s,
+		eventMessage(&syncv1.Event{Seq: 1, Kind: 99}),
+		eventMessage(&syncv1.Event{Seq: 2, Kind: syncv1.EventKind_EVENT_KIND_PHASE, Distribution: "shop", Status: &syncv1.SubscriptionStatus{Distribution: "web"}}),
+		eventMessage(&syncv1.Event{Seq: 3, Kind: syncv1.EventKind_EVENT_KIND_HEALTH, Distribution: "shop", Message: "\x1b[2J" + strings.Repeat("é", 5000)}))
+	for m := next(t, s); m.GetAck().GetSeq() < 3; m = next(t, s) {
+	}
+	history, err := w.store.Events(store.EventFilter{Cluster: string(acme)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	history = history[len(history)-3:]
+	if !strings.Contains(history[0].Message, "unknown kind 99") || history[1].Kind != fleet.EventAgent {
+		t.Errorf("got %v", history)
+	}
+	if m := history[2].Message; len(m) > maxMessage || strings.Contains(m, "\x1b") || !strings.HasSuffix(m, "é…") {
+		t.Errorf("got %d bytes: %.20q", len(m), m)
+	}
+}
+
+func TestStreamsThatAreRefused(t *testing.T) {
+	w := newWorld(t, time.Minute)
+	many := make([]string, maxSubscriptions+1)
+	for i := range many {
+		many[i] = fmt.Sprintf("d%d", i)
+	}
+	for _, c := range []struct {
+		name string
+		m    *syncv1.ConnectRequest
+		word string
+	}{
+		{"no Hello", phase(1, "Succeeded", "1.0.0"), "first message must be Hello"},
+		{"no journal", &syncv1.ConnectRequest{Body: &syncv1.ConnectRequest_Hello{Hello: &syncv1.Hello{}}}, "journal"},
+		{"too many subscriptions", hello(0, many...), "at most 100"},
+		{"one twice", hello(0, "shop", "shop"), "two subscriptions to shop"},
+		{"no name", hello(0, "../x"), "distribution name"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := w.connect(t)
+			send(t, s, c.m)
+			ends(t, s, codes.InvalidArgument, c.word)
+		})
+	}
+	s := w.connect(t)
+	send(t, s, hello(0), eventMessage(&syncv1.Event{Kind: syncv1.EventKind_EVENT_KIND_AGENT}))
+	ends(t, s, codes.InvalidArgument, "count from 1")
+}
+
+func TestASilentStreamEnds(t *testing.T) {
+	w := newWorld(t, 50*time.Millisecond)
+	s := w.connect(t)
+	send(t, s, hello(0))
+	beats := 0
+	for {
+		m, err := s.Recv()
+		if err != nil {
+			if status.Code(err) != codes.DeadlineExceeded {
+				t.Errorf("got %v", err)
+			}
+			break
+		}
+		if m.GetHeartbeat() != nil {
+			beats++
+		}
+	}
+	if beats == 0 {
+		t.Error("the hub sent no heartbeat")
+	}
+	// One that says something stays.
+	s = w.connect(t)
+	send(t, s, hello(0))
+	for range 10 {
+		if _, err := s.Recv(); err != nil { // a heartbeat apart
+			t.Fatal(err)
+		}
+		send(t, s, &syncv1.ConnectRequest{Body: &syncv1.ConnectRequest_Heartbeat{Heartbeat: &syncv1.Heartbeat{}}})
+	}
+}
+
+func TestARemovedClusterEnds(t *testing.T) {
+	w := newWorld(t, 50*time.Millisecond)
+	s := w.connect(t)
+	send(t, s, hello(0))
+	next(t, s)
+	// Nobody tells the stream: it asks the record again by itself.
+	if err := w.store.RemoveCluster(acme); err != nil {
+		t.Fatal(err)
+	}
+	ends(t, s, codes.Unauthenticated, "hub cluster invite acme/eu-1")
+}
+
+func TestStreamsEndWhenTheHubStops(t *testing.T) {
+	w := newWorld(t, time.Minute)
+	silent, s := w.connect(t), w.connect(t)
+	send(t, s, hello(0))
+	next(t, s)
+	close(w.stopping)
+	ends(t, s, codes.Unavailable, "stopping")
+	ends(t, silent, codes.Unavailable, "stopping")
+}
+
+func TestFetchBundle(t *testing.T) {
+	w := newWorld(t, time.Minute)
+	fetch := func(digest string) ([]byte, error) {
+		s, err := w.client.FetchBundle(t.Context(), &syncv1.FetchBundleRequest{Digest: digest})
+		if err != nil {
+			return nil, err
+		}
+		var all []byte
+		for {
+			m, err := s.Recv()
+			if errors.Is(err, io.EOF) {
+				return all, nil
+			}
+			if err != nil {
+				return nil, err
+			}
+			if len(m.Data) > transport.ChunkSize {
+				t.Errorf("a chunk of %d bytes", len(m.Data))
+			}
+			all = append(all, m.Data...)
+		}
+	}
+	if got, err := fetch(string(w.bundle.digest)); err != nil || !bytes.Equal(got, w.bundle.data) {
+		t.Errorf("got %d bytes, %v", len(got), err)
+	}
+	if _, err := fetch(string(digestOf("b"))); status.Code(err) != codes.NotFound || !strings.Contains(err.Error(), string(digestOf("b"))) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := fetch("latest"); status.Code(err) != codes.InvalidArgument {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestRenew(t *testing.T) {
+	w := newWorld(t, time.Minute)
+	r, err := w.client.Renew(t.Context(), &syncv1.RenewRequest{Csr: []byte("request")})
+	if err != nil || string(r.Certificate) != "certificate of acme/eu-1" || len(r.Authorities) != 1 {
+		t.Fatalf("got %v, %v", r, err)
+	}
+	if id, err := w.store.Identity([32]byte{2}); err != nil || id.Cluster != acme || !id.NotAfter.Equal(r.NotAfter.AsTime()) {
+		t.Errorf("got %+v, %v", id, err)
+	}
+	if _, err := w.store.Identity([32]byte{1}); err != nil {
+		t.Errorf("the old identity ended: %v", err)
+	}
+	if _, err := w.client.Renew(t.Context(), &syncv1.RenewRequest{}); status.Code(err) != codes.InvalidArgument {
+		t.Errorf("got %v", err)
+	}
+}
