@@ -1,0 +1,75 @@
+package hubclient
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/wheelwright-dev/wheelwright/pkg/logging"
+	syncv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1"
+)
+
+const renewWait = 30 * time.Second
+
+// renewAt is when a certificate is renewed: at half its life, and up to a twentieth later, so that
+// spokes that joined together do not renew together. jitter is in [0,1).
+func renewAt(notBefore, notAfter time.Time, jitter float64) time.Time {
+	life := notAfter.Sub(notBefore)
+	return notBefore.Add(life/2 + time.Duration(jitter*float64(life)/20))
+}
+
+// renew replaces the identity in time and then ends the session, so that the next one uses the new one.
+func (s *session) renew(ctx context.Context) error {
+	at := renewAt(s.id.NotBefore, s.id.NotAfter, rand.Float64())
+	for attempt := 0; ; attempt++ {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(time.Until(at)):
+		}
+		id, err := s.nextIdentity(ctx)
+		if err == nil {
+			if err = s.saveIdentity(id); err == nil {
+				s.c.log.Info("the certificate was renewed", logging.Cluster, id.Cluster, "not_after", id.NotAfter)
+				return errRenewed
+			}
+		}
+		switch {
+		case errors.Is(err, errRehello):
+			return err
+		case ctx.Err() != nil:
+			return nil
+		}
+		s.c.log.Warn("the certificate was not renewed: trying again", "not_after", s.id.NotAfter, logging.Error, err)
+		at = time.Now().Add(max(time.Second, Backoff(attempt, 1)))
+	}
+}
+
+func (s *session) nextIdentity(ctx context.Context) (Identity, error) {
+	ctx, cancel := context.WithTimeout(ctx, renewWait)
+	defer cancel()
+	key, csr, err := newKey()
+	if err != nil {
+		return Identity{}, err
+	}
+	r, err := syncv1.NewSyncServiceClient(s.conn).Renew(ctx, &syncv1.RenewRequest{Csr: csr})
+	if err != nil {
+		return Identity{}, fmt.Errorf("ask for the next certificate: %w", err)
+	}
+	return newIdentity(s.id.Cluster, s.id.Addr, key, r.GetCertificate(), r.GetAuthorities(), false)
+}
+
+// saveIdentity replaces the file unless somebody joined again in the meantime.
+func (s *session) saveIdentity(id Identity) error {
+	now, err := LoadIdentity(s.c.cfg.Dir)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(now.certificate, s.id.certificate) {
+		return errRehello // with the identity that is there now
+	}
+	return id.save(s.c.cfg.Dir)
+}
