@@ -1,0 +1,165 @@
+package render
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/gob"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/wheelwright-dev/wheelwright/pkg/bundle"
+)
+
+// childName is what the child finds as its own name. The name, not an argument, so that no command line
+// of the program can be mistaken for it.
+const childName = "wheelwright-render"
+
+// answer is the first frame that the child sends back; the manifest is the second.
+type answer struct {
+	Problems []string `json:"problems,omitempty"`
+	Objects  int      `json:"objects"`
+	Sandbox  string   `json:"sandbox"`
+}
+
+// child is the parent's end of the render process.
+type child struct {
+	cmd    *exec.Cmd
+	in     io.WriteCloser
+	out    *bufio.Reader
+	stderr tail
+	dead   bool
+}
+
+// self is the running program, also where its file was replaced meanwhile.
+func self() string {
+	if runtime.GOOS == "linux" {
+		return "/proc/self/exe"
+	}
+	path, err := os.Executable()
+	if err != nil {
+		return os.Args[0]
+	}
+	return path
+}
+
+func start(command []string) (*child, error) {
+	c := &child{cmd: &exec.Cmd{
+		Path:        command[0],
+		Args:        append([]string{childName}, command[1:]...),
+		Env:         []string{}, // nil would hand down ours
+		Dir:         "/",
+		SysProcAttr: dieWithParent(),
+	}}
+	c.cmd.Stderr = &c.stderr
+	in, err := c.cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	out, err := c.cmd.StdoutPipe()
+	if err != nil {
+		return nil, errors.Join(err, in.Close())
+	}
+	c.in, c.out = in, bufio.NewReaderSize(out, 64<<10)
+	if err := c.cmd.Start(); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// render exchanges one source for one answer. After any error but a *BuildError from a living child,
+// the child is dead and waited for.
+func (c *child) render(ctx context.Context, src Source, limit int64) (Result, error) {
+	unhook := context.AfterFunc(ctx, func() { c.cmd.Process.Kill() })
+	a, text, err := c.exchange(src, limit)
+	if !unhook() && err == nil { // killed, though it had just answered
+		err = ctx.Err()
+	}
+	if err != nil {
+		return Result{}, c.autopsy(err)
+	}
+	if len(a.Problems) > 0 {
+		return Result{Sandbox: a.Sandbox}, &BuildError{a.Problems}
+	}
+	return Result{Manifest: text, Digest: bundle.DigestOf(text), Objects: a.Objects, Sandbox: a.Sandbox}, nil
+}
+
+func (c *child) exchange(src Source, limit int64) (answer, []byte, error) {
+	var request bytes.Buffer
+	if err := gob.NewEncoder(&request).Encode(src); err != nil {
+		return answer{}, nil, err
+	}
+	if err := writeFrame(c.in, request.Bytes()); err != nil {
+		return answer{}, nil, err
+	}
+	head, err := readFrame(c.out, 1<<20)
+	if err != nil {
+		return answer{}, nil, err
+	}
+	// JSON, not gob: what comes from the child is not to be trusted.
+	var a answer
+	if err := json.Unmarshal(head, &a); err != nil {
+		return answer{}, nil, err
+	}
+	text, err := readFrame(c.out, limit)
+	return a, text, err
+}
+
+// autopsy ends the child and says why it failed.
+func (c *child) autopsy(cause error) error {
+	c.dead = true
+	c.cmd.Process.Kill()
+	c.in.Close()
+	c.cmd.Wait() // the exit status is read below
+	if c.cmd.ProcessState.ExitCode() == exitMemory {
+		return &BuildError{[]string{fmt.Sprintf("rendering needs more than %d MiB of memory", memoryLimit>>20)}}
+	}
+	if last := c.stderr.last(); last != "" {
+		return fmt.Errorf("render process ended (%s): %s", c.cmd.ProcessState, last)
+	}
+	return fmt.Errorf("render process ended (%s): %w", c.cmd.ProcessState, cause)
+}
+
+// stop lets the child end by itself, which it does when its input is closed, for a while.
+func (c *child) stop() {
+	c.dead = true
+	c.in.Close()
+	kill := time.AfterFunc(2*time.Second, func() { c.cmd.Process.Kill() })
+	defer kill.Stop()
+	c.cmd.Wait() // however it ended, it is gone
+}
+
+// tail keeps the end of what is written to it.
+type tail struct{ text []byte }
+
+const tailSize = 4 << 10
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.text = append(t.text, p...)
+	if n := len(t.text) - tailSize; n > 0 {
+		t.text = append(t.text[:0], t.text[n:]...)
+	}
+	return len(p), nil
+}
+
+// last is the last line that is a message, rather than part of a stack.
+func (t *tail) last() string {
+	var found string
+	for line := range strings.Lines(string(t.text)) {
+		line = strings.TrimRight(line, "\n")
+		if strings.HasPrefix(line, "fatal error: ") || strings.HasPrefix(line, "panic: ") {
+			return line
+		}
+		if line != "" && !strings.HasPrefix(line, "\t") {
+			found = line
+		}
+	}
+	return found
+}

@@ -1,0 +1,370 @@
+package render
+
+import (
+	"encoding/json"
+	"fmt"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/wheelwright-dev/wheelwright/pkg/provenance"
+	"sigs.k8s.io/kustomize/api/konfig"
+	"sigs.k8s.io/kustomize/api/types"
+	"sigs.k8s.io/yaml"
+)
+
+const (
+	releaseRoot = "/release" // where the release is mounted
+	overlayRoot = "/overlay" // where the overlay is
+)
+
+// DefaultVariant is the variant of a distribution whose path itself holds the kustomization.
+const DefaultVariant = "default"
+
+// folder is a variant's place in the release that is mounted at the root; a subfolder may happen to be
+// called as DefaultVariant is.
+func (t *tree) folder(root, variant string) string {
+	if variant == "" || variant == DefaultVariant {
+		if _, ok := t.kustomizationIn(root); ok || variant == "" || !t.IsDir(path.Join(root, variant)) {
+			return "."
+		}
+	}
+	return path.Clean(variant)
+}
+
+func variantAt(folder string) string {
+	if folder == "." {
+		return DefaultVariant
+	}
+	return folder
+}
+
+// scan walks every kustomization that a build reaches, before kustomize does, reading each with
+// kustomize's own decoder. It refuses what is remote, runs something, or lies outside, and rewrites the
+// overlay's bases that name the distribution.
+type scan struct {
+	tree     *tree
+	src      Source
+	visited  map[string]*types.Kustomization // by folder
+	order    []string                        // folders of visited, as met
+	bases    []base
+	problems []string
+	openAPI  bool // some kustomization brings a schema of its own
+}
+
+func newScan(t *tree, src Source) *scan {
+	return &scan{tree: t, src: src, visited: map[string]*types.Kustomization{}}
+}
+
+// label names a file or folder for people, without the mounts.
+func label(p string) string {
+	if rest, ok := strings.CutPrefix(p, overlayRoot+"/"); ok {
+		return "overlay " + rest
+	}
+	if p == overlayRoot {
+		return "overlay"
+	}
+	if rest, ok := strings.CutPrefix(p, releaseRoot+"/"); ok {
+		return rest
+	}
+	return strings.TrimPrefix(p, "/")
+}
+
+func (s *scan) problem(where, format string, args ...any) {
+	text := label(where) + ": " + fmt.Sprintf(format, args...)
+	if !slices.Contains(s.problems, text) {
+		s.problems = append(s.problems, text)
+	}
+}
+
+func mountOf(dir string) string {
+	if dir == overlayRoot || strings.HasPrefix(dir, overlayRoot+"/") {
+		return overlayRoot
+	}
+	return releaseRoot
+}
+
+// kustomizationIn returns the folder's kustomization file; more than one is kustomize's to refuse.
+func (t *tree) kustomizationIn(dir string) (string, bool) {
+	for _, name := range konfig.RecognizedKustomizationFileNames() {
+		if p := path.Join(dir, name); t.isFile(p) {
+			return p, true
+		}
+	}
+	return "", false
+}
+
+func (s *scan) walk(dir string) {
+	if _, seen := s.visited[dir]; seen {
+		return
+	}
+	s.visited[dir] = nil
+	name, ok := s.tree.kustomizationIn(dir)
+	if !ok {
+		s.problem(dir, "holds no kustomization.yaml")
+		return
+	}
+	k := &types.Kustomization{}
+	if err := k.Unmarshal(s.tree.files[name]); err != nil {
+		s.problem(name, "%v", err)
+		return
+	}
+	k.FixKustomization()
+	s.visited[dir], s.order = k, append(s.order, dir)
+	s.openAPI = s.openAPI || len(k.OpenAPI) > 0
+
+	rewritten := s.entries(name, "resources", k.Resources)
+	rewritten = s.entries(name, "components", k.Components) || rewritten
+	for field, list := range map[string][]string{"generators": k.Generators, "transformers": k.Transformers, "validators": k.Validators} {
+		s.plugins(name, field, list)
+	}
+	for field, list := range references(k) {
+		for _, ref := range list {
+			s.local(name, field, ref)
+		}
+	}
+	if len(k.HelmCharts) > 0 || k.HelmGlobals != nil {
+		s.problem(name, "helmCharts: charts are not inflated while rendering; commit the output of helm template instead")
+	}
+	if rewritten {
+		data, err := json.Marshal(k) // JSON is YAML
+		if err != nil {
+			s.problem(name, "%v", err)
+			return
+		}
+		s.tree.put(name, data)
+	}
+}
+
+// entries follows resources or components, and rewrites those that name the distribution in place.
+func (s *scan) entries(file, field string, list []string) (rewritten bool) {
+	for i, ref := range list {
+		if remote(ref) && !s.tree.isFile(path.Join(path.Dir(file), ref)) {
+			if to, ok := s.resolve(file, field, ref); ok {
+				list[i], rewritten = to, true
+			}
+			continue
+		}
+		target, ok := s.local(file, field, ref)
+		switch {
+		case !ok || s.tree.isFile(target):
+		case s.tree.IsDir(target):
+			s.walk(target)
+		default:
+			s.problem(file, "%s names %q, which does not exist", field, ref)
+		}
+	}
+	return rewritten
+}
+
+// resolve turns a remote base into the release's folder, relative to the kustomization.
+func (s *scan) resolve(file, field, ref string) (string, bool) {
+	if mountOf(file) == releaseRoot {
+		s.problem(file, "%s names %q, which is remote: a release has to hold all it needs; copy it into the distribution", field, ref)
+		return "", false
+	}
+	b, ok, same := matchBase(ref, s.src.URLs, s.src.BundlePath)
+	switch {
+	case same && !ok:
+		s.problem(file, "base %q is in the distribution's repository, but not below %q, which is what its releases hold", ref, s.src.BundlePath)
+		return "", false
+	case !ok:
+		s.problem(file, "base %q is remote and is not the distribution's repository (%s), and nothing is fetched while rendering; if it is that repository under another address, set subscriptions[].source to it in spoke.yaml",
+			ref, strings.Join(s.src.URLs, ", "))
+		return "", false
+	}
+	if field == "resources" {
+		s.bases = append([]base{b}, s.bases...)
+	} else {
+		s.bases = append(s.bases, b)
+	}
+	if s.src.Bundle == nil { // only the overlay is looked at
+		return "", false
+	}
+	target := path.Join(releaseRoot, b.Folder)
+	if _, ok := s.tree.kustomizationIn(target); !ok {
+		s.problem(file, "base %q: %s has no variant %q%s", ref, s.release(), variantAt(b.Folder), s.choices())
+		return "", false
+	}
+	if v := s.src.Variant; v != "" && field == "resources" && !inside(s.tree.folder(releaseRoot, v), b.Folder) {
+		s.problem(file, "base %q is variant %q, but the subscription says %q; make the two agree in spoke.yaml", ref, variantAt(b.Folder), v)
+		return "", false
+	}
+	s.walk(target)
+	to, err := filepath.Rel(path.Dir(file), target)
+	if err != nil {
+		s.problem(file, "base %q: %v", ref, err)
+		return "", false
+	}
+	return to, true
+}
+
+func inside(dir, p string) bool {
+	return dir == "." || p == dir || strings.HasPrefix(p, dir+"/")
+}
+
+func (s *scan) release() string {
+	if s.src.Version == "" {
+		return "the release"
+	}
+	return "release " + s.src.Version
+}
+
+func (s *scan) choices() string {
+	names, err := Variants(s.src.Bundle)
+	if err != nil || len(names) == 0 {
+		return ""
+	}
+	return " (it has " + strings.Join(names, ", ") + ")"
+}
+
+// local resolves a path and refuses one that is remote, absolute, or leaves the release or the overlay.
+func (s *scan) local(file, field, ref string) (string, bool) {
+	mount := mountOf(file)
+	what := map[string]string{releaseRoot: "release", overlayRoot: "overlay"}[mount]
+	target := path.Join(path.Dir(file), ref)
+	switch {
+	case remote(ref) && !s.tree.isFile(target):
+		s.problem(file, "%s names %q, which is remote: nothing is fetched while rendering; use a file of the %s", field, ref, what)
+	case path.IsAbs(ref) || !inside(mount, target):
+		s.problem(file, "%s names %q, which is outside the %s", field, ref, what)
+	default:
+		return target, true
+	}
+	return "", false
+}
+
+// references lists the other paths that a kustomization can name, by field. Inline patches are no paths.
+func references(k *types.Kustomization) map[string][]string {
+	refs := map[string][]string{"crds": k.Crds, "configurations": k.Configurations}
+	add := func(field, ref string) {
+		if ref != "" && !strings.ContainsAny(ref, "\n{") {
+			refs[field] = append(refs[field], ref)
+		}
+	}
+	add("openapi.path", k.OpenAPI["path"])
+	for _, p := range k.Patches {
+		add("patches[].path", p.Path)
+	}
+	for _, p := range k.PatchesJson6902 {
+		add("patchesJson6902[].path", p.Path)
+	}
+	for _, p := range k.PatchesStrategicMerge {
+		add("patchesStrategicMerge", string(p))
+	}
+	for _, r := range k.Replacements {
+		add("replacements[].path", r.Path)
+	}
+	generator := func(field string, g types.KvPairSources) {
+		for _, f := range slices.Concat(g.FileSources, g.EnvSources) {
+			if _, p, ok := strings.Cut(f, "="); ok {
+				f = p
+			}
+			add(field, f)
+		}
+	}
+	for _, g := range k.ConfigMapGenerator {
+		generator("configMapGenerator", g.KvPairSources)
+	}
+	for _, g := range k.SecretGenerator {
+		generator("secretGenerator", g.KvPairSources)
+	}
+	return refs
+}
+
+// plugins follows generators, transformers and validators: each entry is a configuration in place, or a
+// file or folder of them. Only kustomize's builtin ones run, and of those not the one for Helm.
+func (s *scan) plugins(file, field string, list []string) {
+	for _, ref := range list {
+		if strings.ContainsAny(ref, "\n{") {
+			s.pluginConfig(file, field, []byte(ref))
+			continue
+		}
+		target, ok := s.local(file, field, ref)
+		switch {
+		case !ok:
+		case s.tree.isFile(target):
+			s.pluginConfig(target, field, s.tree.files[target])
+		case s.tree.IsDir(target):
+			s.walk(target)
+			if k := s.visited[target]; k != nil {
+				kfile, _ := s.tree.kustomizationIn(target)
+				s.plugins(kfile, field, k.Resources)
+			}
+		default:
+			s.problem(file, "%s names %q, which does not exist", field, ref)
+		}
+	}
+}
+
+func (s *scan) pluginConfig(file, field string, data []byte) {
+	for doc := range strings.SplitSeq(string(data), "\n---") {
+		var c map[string]any
+		if yaml.Unmarshal([]byte(doc), &c) != nil || c == nil {
+			continue // kustomize says what is wrong with it
+		}
+		version, _ := c["apiVersion"].(string)
+		kind, _ := c["kind"].(string)
+		if version != konfig.BuiltinPluginApiVersion || kind == "HelmChartInflationGenerator" {
+			s.problem(file, "%s: %s %s would run a program: only kustomize's builtin plugins are used, and no Helm", field, version, kind)
+		}
+		s.paths(file, field, c)
+	}
+}
+
+// paths checks every value of a plugin's configuration that looks like something to fetch.
+func (s *scan) paths(file, field string, v any) {
+	switch v := v.(type) {
+	case map[string]any:
+		for _, e := range v {
+			s.paths(file, field, e)
+		}
+	case []any:
+		for _, e := range v {
+			s.paths(file, field, e)
+		}
+	case string:
+		if strings.HasPrefix(v, "http://") || strings.HasPrefix(v, "https://") {
+			s.problem(file, "%s names %q, which is remote: nothing is fetched while rendering", field, v)
+		}
+	}
+}
+
+// OverlayBase is what an overlay says about the distribution that it lies over.
+type OverlayBase struct {
+	Variant string // of the first resource that names it
+	Ref     string // empty: none given
+	Found   bool
+}
+
+// OverlayPin reads which variant and ref of the distribution (known under urls; its releases hold path)
+// the kustomization in overlayPath is over. Files that it reaches are checked as Render does; an error is
+// a *BuildError.
+func OverlayPin(files []provenance.File, overlayPath string, urls []string, path string) (OverlayBase, error) {
+	t := newTree()
+	t.mount(overlayRoot, files)
+	s := newScan(t, Source{URLs: urls, BundlePath: path})
+	root := overlayDir(overlayPath)
+	s.walk(root)
+	var pin OverlayBase
+	for _, b := range s.bases {
+		if !pin.Found {
+			pin.Variant, pin.Found = variantAt(b.Folder), true
+		}
+		switch {
+		case pin.Ref == "":
+			pin.Ref = b.Ref
+		case b.Ref != "" && b.Ref != pin.Ref:
+			s.problem(root, "its bases name two releases, ref=%s and ref=%s; an application is one release", pin.Ref, b.Ref)
+		}
+	}
+	if len(s.problems) > 0 {
+		return OverlayBase{}, &BuildError{s.problems}
+	}
+	return pin, nil
+}
+
+func overlayDir(overlayPath string) string {
+	return path.Join(overlayRoot, path.Clean("/"+overlayPath))
+}

@@ -1,0 +1,95 @@
+package render
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/gob"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"runtime/debug"
+	"runtime/metrics"
+	"time"
+)
+
+const (
+	memoryLimit = 1 << 30 // a child that holds more ends itself with exitMemory
+	exitMemory  = 86
+)
+
+// ChildMain belongs in the first line of main, and of TestMain where a test renders: in a process that
+// was started as the render child it renders until its input ends, and then exits. In any other it
+// returns false at once.
+func ChildMain() bool {
+	if len(os.Args) == 0 || os.Args[0] != childName {
+		return false
+	}
+	confined := sandbox()
+	debug.SetMemoryLimit(memoryLimit / 2) // collect harder from here on
+	go watchMemory()
+	if err := serve(os.Stdin, os.Stdout, confined); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+	return true
+}
+
+// serve answers requests until the input ends.
+func serve(in io.Reader, out io.Writer, confined string) error {
+	r, w := bufio.NewReaderSize(in, 64<<10), bufio.NewWriterSize(out, 64<<10)
+	for {
+		request, err := readFrame(r, math.MaxUint32)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("reading request: %w", err)
+		}
+		var src Source
+		if err := gob.NewDecoder(bytes.NewReader(request)).Decode(&src); err != nil {
+			return fmt.Errorf("decoding request: %w", err)
+		}
+		text, objects, problems := buildSafely(src)
+		head, err := json.Marshal(answer{Problems: problems, Objects: objects, Sandbox: confined})
+		if err != nil {
+			return fmt.Errorf("encoding answer: %w", err)
+		}
+		if err := errors.Join(writeFrame(w, head), writeFrame(w, text), w.Flush()); err != nil {
+			return fmt.Errorf("writing answer: %w", err)
+		}
+	}
+}
+
+// buildSafely: kustomize panics on some malformed input, which is that input's fault.
+func buildSafely(src Source) (text []byte, objects int, problems []string) {
+	defer func() {
+		if p := recover(); p != nil {
+			text, objects, problems = nil, 0, []string{fmt.Sprintf("kustomize panicked: %v", p)}
+		}
+	}()
+	text, objects, err := build(src)
+	var be *BuildError
+	switch {
+	case errors.As(err, &be):
+		problems = be.Problems
+	case err != nil:
+		problems = []string{err.Error()}
+	}
+	return text, objects, problems
+}
+
+// watchMemory bounds the heap. A limit on the address space would be the kernel's way, but Go reserves
+// far more than it uses.
+func watchMemory() {
+	sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
+	for range time.Tick(20 * time.Millisecond) {
+		metrics.Read(sample)
+		if sample[0].Value.Uint64() > memoryLimit {
+			os.Exit(exitMemory)
+		}
+	}
+}
