@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/wheelwright-dev/wheelwright/hub/internal/caller"
+	"github.com/wheelwright-dev/wheelwright/hub/internal/identity"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/presence"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
@@ -59,7 +60,7 @@ type offers interface {
 	Offers(cluster fleet.Cluster, subscriptions []string) (*syncv1.DesiredState, error)
 }
 
-// authority issues certificates.
+// authority issues certificates; identity.ErrRequest where the request is at fault.
 type authority interface {
 	IssueSpoke(csr []byte, cluster fleet.Cluster, ttl time.Duration) (cert []byte, fingerprint [32]byte, notAfter time.Time, err error)
 	Authorities() [][]byte
@@ -189,8 +190,11 @@ func (s *Service) Renew(ctx context.Context, req *syncv1.RenewRequest) (*syncv1.
 		return nil, err
 	}
 	cert, fingerprint, notAfter, err := s.cfg.Authority.IssueSpoke(req.GetCsr(), who.Cluster, s.cfg.CertificateTTL)
-	if err != nil {
+	if errors.Is(err, identity.ErrRequest) {
 		return nil, status.Errorf(codes.InvalidArgument, "renew the certificate of %s: %v", who.Cluster, err)
+	}
+	if err != nil {
+		return nil, s.failure("renew the certificate of "+string(who.Cluster), err)
 	}
 	if err := s.cfg.Identities.PutIdentity(fingerprint, store.Identity{Cluster: who.Cluster, NotAfter: notAfter}); err != nil {
 		return nil, s.failure("store the new certificate of "+string(who.Cluster), err)

@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/wheelwright-dev/wheelwright/hub/internal/caller"
+	"github.com/wheelwright-dev/wheelwright/hub/internal/identity"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/presence"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
@@ -67,7 +68,7 @@ type issuer struct{ notAfter time.Time }
 
 func (i issuer) IssueSpoke(csr []byte, c fleet.Cluster, ttl time.Duration) ([]byte, [32]byte, time.Time, error) {
 	if len(csr) == 0 {
-		return nil, [32]byte{}, time.Time{}, errors.New("certificate request: empty")
+		return nil, [32]byte{}, time.Time{}, identity.ErrRequest
 	}
 	return []byte("certificate of " + c), [32]byte{2}, i.notAfter, nil
 }
