@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"time"
 
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/wheelwright-dev/wheelwright/hub/internal/caller"
@@ -90,7 +89,6 @@ type Config struct {
 	Address   string        // HOST:PORT that spokes should dial
 	Interval  time.Duration // of a distribution that names none
 	Heartbeat time.Duration // of the spokes
-	Stopping  <-chan struct{}
 	Log       *slog.Logger
 }
 
@@ -177,8 +175,6 @@ func (s *Service) wait(ctx context.Context, tick <-chan time.Time, changes <-cha
 		return nil
 	case <-changes:
 		return nil
-	case <-s.cfg.Stopping:
-		return status.Error(codes.Unavailable, "the hub is stopping; ask again in a moment")
 	case <-ctx.Done():
 		return status.FromContextError(ctx.Err()).Err()
 	}

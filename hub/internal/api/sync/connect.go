@@ -25,7 +25,7 @@ const maxBatch = 256
 const queue = 16
 
 // Connect is a spoke's stream: Hello, Welcome, then events and heartbeats up, desired state,
-// acknowledgements and heartbeats down.
+// acknowledgements and heartbeats down. It ends with its context, which the server ends when it stops.
 func (s *Service) Connect(stream syncv1.SyncService_ConnectServer) error {
 	who, err := spoke(stream.Context())
 	if err != nil {
@@ -99,15 +99,9 @@ func (s *Service) awaitHello(ctx context.Context, in *inbox) (*syncv1.Hello, err
 		return m.GetHello(), nil
 	case <-timeout.C:
 		return nil, status.Errorf(codes.DeadlineExceeded, "no Hello within %v", helloTimeout)
-	case <-s.cfg.Stopping:
-		return nil, stopping()
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-}
-
-func stopping() error {
-	return status.Error(codes.Unavailable, "the hub is stopping; the spoke connects again by itself")
 }
 
 // conversation is one session of one spoke.
@@ -154,8 +148,6 @@ func (c *conversation) run(hello *syncv1.Hello) error {
 			}
 		case <-silence.C:
 			return status.Errorf(codes.DeadlineExceeded, "nothing heard from %s for %v", c.who.Cluster, patience)
-		case <-c.cfg.Stopping:
-			return stopping()
 		case <-c.stream.Context().Done():
 			return c.stream.Context().Err()
 		}
@@ -231,10 +223,8 @@ func (c *conversation) offer() error {
 }
 
 // take handles first and whatever else is already readable, so that a burst of events is one write.
+// The server has asked the record about the caller for each message that is read.
 func (c *conversation) take(first *syncv1.ConnectRequest) error {
-	if err := c.authorise(c.who); err != nil {
-		return err
-	}
 	now := time.Now()
 	c.cfg.Presence.Seen(c.who.Cluster, now)
 	var events []fleet.Event

@@ -77,8 +77,7 @@ type Config struct {
 
 	Heartbeat      time.Duration
 	CertificateTTL time.Duration
-	Version        string          // of this hub
-	Stopping       <-chan struct{} // closed when the hub stops: streams end
+	Version        string // of this hub
 	Log            *slog.Logger
 }
 

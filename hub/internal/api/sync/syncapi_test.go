@@ -81,7 +81,6 @@ type world struct {
 	bundle   oneBundle
 	service  *Service
 	client   syncv1.SyncServiceClient
-	stopping chan struct{}
 }
 
 func digestOf(c string) fleet.Digest { return fleet.Digest("sha256:" + strings.Repeat(c, 64)) }
@@ -106,13 +105,13 @@ func newWorld(t *testing.T, heartbeat time.Duration) *world {
 	if _, err := s.Redeem("0123456789abcdef", [32]byte{}, time.Now(), issue); err != nil {
 		t.Fatal(err)
 	}
-	w := &world{store: s, presence: presence.New(), offers: &offered{}, stopping: make(chan struct{}),
+	w := &world{store: s, presence: presence.New(), offers: &offered{},
 		bundle: oneBundle{digestOf("a"), bytes.Repeat([]byte("0123456789"), 20_000)}}
 	if err := s.PutRelease(fleet.Release{Distribution: "shop", Version: "1.0.0", Phase: fleet.Available, Digest: w.bundle.digest}, "h"); err != nil {
 		t.Fatal(err)
 	}
 	w.service = New(Config{Reports: s, Identities: s, Bundles: w.bundle, Offers: w.offers, Authority: issuer{time.Now().Add(24 * time.Hour)},
-		Presence: w.presence, Heartbeat: heartbeat, CertificateTTL: 24 * time.Hour, Version: "dev", Stopping: w.stopping, Log: log})
+		Presence: w.presence, Heartbeat: heartbeat, CertificateTTL: 24 * time.Hour, Version: "dev", Log: log})
 	who := caller.Caller{Cluster: acme, Fingerprint: [32]byte{1}}
 	server := grpc.NewServer(
 		grpc.StreamInterceptor(func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, h grpc.StreamHandler) error {
@@ -377,16 +376,6 @@ func TestARemovedClusterEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	ends(t, s, codes.Unauthenticated, "hub cluster invite acme/eu-1")
-}
-
-func TestStreamsEndWhenTheHubStops(t *testing.T) {
-	w := newWorld(t, time.Minute)
-	silent, s := w.connect(t), w.connect(t)
-	send(t, s, hello(0))
-	next(t, s)
-	close(w.stopping)
-	ends(t, s, codes.Unavailable, "stopping")
-	ends(t, silent, codes.Unavailable, "stopping")
 }
 
 func TestFetchBundle(t *testing.T) {
