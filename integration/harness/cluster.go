@@ -72,6 +72,9 @@ func (c *Cluster) stop() error {
 		errs = append(errs, c.processes[i].stop())
 	}
 	c.processes = nil
+	if c.http != nil {
+		c.http.CloseIdleConnections()
+	}
 	return errors.Join(errs...)
 }
 
@@ -92,13 +95,9 @@ func (c *Cluster) Apply(manifests string) error {
 }
 
 func (c *Cluster) kubectl(input string, args ...string) (string, error) {
-	program := c.harness.bin.Path("kubectl")
-	if program == "" {
-		program = "kubectl" // with existing clusters, the one that people use on them
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, program, append([]string{"--kubeconfig", c.Kubeconfig}, args...)...)
+	cmd := exec.CommandContext(ctx, c.harness.bin.Path("kubectl"), append([]string{"--kubeconfig", c.Kubeconfig}, args...)...)
 	cmd.Stdin = strings.NewReader(input)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr

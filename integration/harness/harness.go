@@ -58,7 +58,8 @@ func Start(ctx context.Context, o Options) (*Harness, error) {
 	}
 	if list := os.Getenv("WHEELWRIGHT_KUBECONFIGS"); list != "" {
 		h.existing = strings.Split(list, ":")
-	} else if err := h.prepare(ctx); err != nil {
+	}
+	if err := h.prepare(ctx); err != nil {
 		return nil, err
 	}
 	if err := h.Grow(ctx, o.Clusters); err != nil {
@@ -69,11 +70,18 @@ func Start(ctx context.Context, o Options) (*Harness, error) {
 }
 
 func (h *Harness) prepare(ctx context.Context) error {
-	bin, err := controlplane.Binaries(ctx, h.log)
+	var names []string // all
+	if h.existing != nil {
+		names = []string{"kubectl"}
+	}
+	bin, err := controlplane.Binaries(ctx, h.log, names...)
 	if err != nil {
 		return err
 	}
 	h.bin = bin
+	if h.existing != nil {
+		return nil
+	}
 	if h.dir == "" {
 		h.ownDir = true
 		h.dir, err = os.MkdirTemp("", "wheelwright-clusters-")

@@ -79,7 +79,7 @@ func (c *Cluster) Requests(t testing.TB, mark RequestMark, agent string) []Reque
 func (c *Cluster) readRequests(t testing.TB, from RequestMark) ([]Request, RequestMark) {
 	t.Helper()
 	if c.harness.existing != nil {
-		t.Fatalf("cluster %s of WHEELWRIGHT_KUBECONFIGS has no log of requests: unset the variable", c.Name)
+		t.Skipf("cluster %s of WHEELWRIGHT_KUBECONFIGS has no log of requests: unset the variable to run this", c.Name)
 	}
 	probe := fmt.Sprintf("/version?mark=%d", time.Now().UnixNano())
 	if err := c.get(context.Background(), probe, nil); err != nil {

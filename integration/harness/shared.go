@@ -34,8 +34,7 @@ func Run(m *testing.M) int {
 	if shared.harness == nil {
 		return code
 	}
-	dir := shared.harness.Dir()
-	if code != 0 {
+	if dir := shared.harness.Dir(); code != 0 && dir != "" {
 		shared.harness.ownDir = false
 		fmt.Fprintf(os.Stderr, "harness: the clusters' logs are in %s\n", dir)
 	}
