@@ -1,0 +1,135 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/pkg/render"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/journal"
+)
+
+// adopt: a spoke without a record of its own asks the cluster for one. What it finds there it takes
+// over as what runs, and touches nothing.
+func (w *worker) adopt(ctx context.Context, in input) result {
+	if w.known || w.asked {
+		return result{}
+	}
+	if left := w.wait.left(time.Now()); left > 0 {
+		return result{after: left, stop: true}
+	}
+	inv, found, err := w.a.cfg.Observe.ReadInventory(ctx, w.name, in.sub.Namespace)
+	if ctx.Err() != nil {
+		return result{stop: true}
+	}
+	if err != nil {
+		w.log.Warn("the cluster cannot be asked what runs there; nothing is begun until it can", "error", err)
+		i := &w.rec.Installation
+		i.Reason, i.Health, i.HealthMessage = oneLine(err.Error()), fleet.HealthUnknown, oneLine(err.Error())
+		w.publish()
+		w.wait.failed(time.Now(), w.intervals())
+		return result{after: w.wait.left(time.Now()), stop: true}
+	}
+	w.wait, w.asked = backoff{}, true
+	rec := journal.Record{Distribution: w.name, Installation: fleet.Installation{
+		Distribution: w.name, Variant: in.sub.Variant, Namespace: in.sub.Namespace, Policy: in.sub.Policy, Health: fleet.HealthUnknown,
+	}}
+	if !found || inv.Version == "" {
+		w.rec = rec
+		w.publish()
+		return result{}
+	}
+	now := time.Now()
+	i := &rec.Installation
+	i.Variant = "" // the inventory does not say
+	i.Running, i.Target, i.Bundle, i.Overlay, i.Rendered = inv.Version, inv.Version, inv.Bundle, inv.Overlay, inv.Rendered
+	i.Phase, i.PhaseSince, i.Objects = fleet.Succeeded, now, len(inv.Items)
+	w.ledger = ledger{Inventory: inv, Mixed: true}
+	w.log.Info("took over what runs on the cluster", "version", inv.Version, "objects", len(inv.Items))
+	if err := w.record(rec, event(now, *i, fleet.EventAgent, fmt.Sprintf("took over %s with %d objects as found on the cluster; nothing was touched", inv.Version, len(inv.Items)))); err != nil {
+		w.asked = false
+		return w.journalTrouble(err)
+	}
+	w.state.Phase, w.state.Target, w.state.Since = i.Phase, i.Target, now
+	return result{}
+}
+
+// rebuild renders a release anew that was taken over, so that the cluster can be brought back to it:
+// only where the result is, byte for byte, the set that the inventory names.
+func (w *worker) rebuild(ctx context.Context, in input) result {
+	i := w.rec.Installation
+	if i.Running == "" || len(w.rec.Manifest) > 0 || in.trouble != "" || in.digest(i.Running) != i.Bundle {
+		return result{}
+	}
+	want, _, err := w.plan(in)
+	if err != nil || want.recipe() == w.tried {
+		return result{}
+	}
+	if left := w.wait.left(time.Now()); left > 0 {
+		return result{after: left, stop: true}
+	}
+	res, err := w.a.again(ctx, in, i.Bundle, i.Running, w.saw, want)
+	if ctx.Err() != nil {
+		return result{stop: true}
+	}
+	if err != nil && !errors.Is(err, errUnproven) && !builds(err) {
+		w.log.Warn("the release that runs cannot be rendered anew yet", "version", i.Running, "error", err)
+		w.wait.failed(time.Now(), w.intervals())
+		return result{after: w.wait.left(time.Now()), stop: true}
+	}
+	w.wait, w.tried = backoff{}, want.recipe()
+	if err != nil || res.Digest != i.Rendered {
+		w.log.Warn("the release that runs was rendered from something else than what is here now; it cannot be returned to", "version", i.Running, "error", err)
+		return result{}
+	}
+	rec := w.rec
+	rec.Manifest, rec.Installation.Variant = res.Manifest, want.Variant
+	w.ledger.Mixed = w.ledger.Applied == ""
+	if err := w.record(rec); err != nil {
+		return w.journalTrouble(err)
+	}
+	return result{}
+}
+
+// again obtains, verifies and renders a release.
+func (a *Agent) again(ctx context.Context, in input, d fleet.Digest, version string, o overlayed, p plan) (render.Result, error) {
+	if err := a.obtain(ctx, d); err != nil {
+		return render.Result{}, err
+	}
+	b, err := a.openVerified(d, version)
+	if err != nil {
+		return render.Result{}, err
+	}
+	return a.lay(ctx, in, b, version, o, p)
+}
+
+// preview renders for somebody who looks; nothing of it is recorded.
+func (a *Agent) preview(ctx context.Context, in input, version string) ([]byte, error) {
+	name := in.sub.Distribution
+	d := in.digest(version)
+	if d == "" {
+		return nil, fmt.Errorf("%s %q is not on offer; on offer are %v (spoke status shows what runs)", name, version, in.versions())
+	}
+	w := &worker{a: a, name: name} // a plan is made of the input and the overlay only
+	o := &w.saw
+	if !in.sub.Overlay.None() {
+		src, err := a.cfg.Overlay(in.sub)
+		if err == nil {
+			o.now, err = src.Load(ctx)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	p, _, err := w.plan(in)
+	if err != nil {
+		return nil, err
+	}
+	res, err := a.again(ctx, in, d, version, *o, p)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return res.Manifest, nil
+}

@@ -1,0 +1,343 @@
+// Package agent keeps a cluster on the releases that its provider wants: one worker for each
+// subscription takes what the hub offers and what the provider wrote, decides with fleet.Policy what
+// should run, and drives package delivery by carrying out its effects. Every step is in the journal
+// before it is carried out, so that a killed spoke goes on where it was (law 7), and all of it works
+// from the journal and the disk while the hub is away (laws 3 and 8).
+//
+// It opens no connection and no file but its bundle cache: cluster, journal, renderer, overlays and
+// hub are handed in.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/pkg/render"
+	"github.com/wheelwright-dev/wheelwright/pkg/wire"
+	syncv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/apply"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/config"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/journal"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/overlay"
+)
+
+// applier changes the cluster; apply.Cluster is one.
+type applier interface {
+	Check(context.Context, apply.Set) (apply.CheckReport, error)
+	Apply(context.Context, apply.Set, apply.Inventory) (apply.Inventory, apply.Change, error)
+	Prune(ctx context.Context, old, new apply.Inventory) (apply.Change, error)
+	Drift(context.Context, apply.Set, apply.Inventory) (apply.Inventory, apply.Change, error)
+}
+
+// observer reads the cluster; apply.Cluster is one.
+type observer interface {
+	Health(context.Context, apply.Inventory) (apply.HealthReport, error)
+	ReadInventory(ctx context.Context, distribution, namespace string) (apply.Inventory, bool, error)
+}
+
+// memory is the part of the journal that is kept for each subscription. PutRecord is durable when it
+// returns.
+type memory interface {
+	PutRecord(journal.Record, ...fleet.Event) error
+	Record(distribution string) (journal.Record, bool, error)
+	Records() ([]journal.Record, error)
+}
+
+// offers is the part of the journal about the hub.
+type offers interface {
+	PutDesired(*syncv1.DesiredState) error
+	Desired() (*syncv1.DesiredState, error)
+	ID() string
+}
+
+// renderer lays an overlay over a bundle. Safe for concurrent use.
+type renderer interface {
+	Render(context.Context, render.Source) (render.Result, error)
+}
+
+// Source is a provider's overlay; overlay.Source is one.
+type Source interface {
+	Load(context.Context) (overlay.Overlay, error)
+}
+
+// Config is what an agent works with.
+type Config struct {
+	Dir      string        // the bundle cache is made below it
+	Settings config.Config // as first read
+	Every    Intervals
+	Version  string // of the spoke
+
+	Apply    applier
+	Observe  observer
+	Memory   memory
+	Offers   offers
+	Renderer renderer
+	Fetch    func(context.Context, fleet.Digest) ([]byte, error) // a bundle's canonical tar, from the hub
+	Overlay  func(config.Subscription) (Source, error)
+	// Changed is called after subscriptions came or went.
+	Changed func()
+	Log     *slog.Logger
+}
+
+// Intervals are how often the agent looks. The zero value of each means the default.
+type Intervals struct {
+	Settle   time.Duration // between looks at a release that is settling; default 1s
+	Grace    time.Duration // how long something may be failing before a release is given up; default 10s
+	Health   time.Duration // between looks at what runs; default 15s
+	Overlay  time.Duration // between looks at a local overlay; default 2s
+	Config   time.Duration // between looks at spoke.yaml; default 2s
+	RetryMin time.Duration // first wait after trouble, doubled each time; default 1s
+	RetryMax time.Duration // default 30s
+}
+
+func (i Intervals) withDefaults() Intervals {
+	for _, d := range []struct {
+		at   *time.Duration
+		want time.Duration
+	}{
+		{&i.Settle, time.Second}, {&i.Grace, 10 * time.Second}, {&i.Health, 15 * time.Second}, {&i.Overlay, 2 * time.Second},
+		{&i.Config, 2 * time.Second}, {&i.RetryMin, time.Second}, {&i.RetryMax, 30 * time.Second},
+	} {
+		if *d.at <= 0 {
+			*d.at = d.want
+		}
+	}
+	return i
+}
+
+// Agent runs the subscriptions of one cluster.
+type Agent struct {
+	cfg   Config
+	cache *cache
+
+	mu       sync.Mutex
+	settings config.Config
+	trouble  string // why spoke.yaml cannot be read now; empty when it can
+	desired  *syncv1.DesiredState
+	workers  map[string]*worker
+}
+
+// New reads the last offers from the journal; it starts nothing.
+func New(c Config) (*Agent, error) {
+	c.Every = c.Every.withDefaults()
+	if c.Changed == nil {
+		c.Changed = func() {}
+	}
+	desired, err := c.Offers.Desired()
+	if err != nil {
+		return nil, fmt.Errorf("read the last offers: %w", err)
+	}
+	store, err := openCache(c.Dir)
+	if err != nil {
+		return nil, err
+	}
+	return &Agent{cfg: c, cache: store, settings: c.Settings, desired: desired, workers: map[string]*worker{}}, nil
+}
+
+// Run works until ctx ends.
+func (a *Agent) Run(ctx context.Context) error {
+	var running sync.WaitGroup
+	defer running.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stops := map[string]func(){}
+	if err := a.arrange(ctx, stops, &running); err != nil {
+		return err
+	}
+	tick := time.NewTicker(a.cfg.Every.Config)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if !a.reload() {
+			continue
+		}
+		if err := a.arrange(ctx, stops, &running); err != nil {
+			return err
+		}
+		a.cfg.Changed()
+	}
+}
+
+// arrange starts a worker for every new subscription and ends those whose subscription is gone.
+func (a *Agent) arrange(ctx context.Context, stops map[string]func(), running *sync.WaitGroup) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	wanted := map[string]bool{}
+	for _, s := range a.settings.Subscriptions {
+		wanted[s.Distribution] = true
+		if w := a.workers[s.Distribution]; w != nil {
+			w.put(a.inputLocked(s))
+			continue
+		}
+		w, err := newWorker(a, s.Distribution)
+		if err != nil {
+			return err
+		}
+		w.put(a.inputLocked(s))
+		a.workers[s.Distribution] = w
+		work, stop := context.WithCancel(ctx)
+		ended := make(chan struct{})
+		stops[s.Distribution] = func() { stop(); <-ended }
+		running.Go(func() {
+			defer close(ended)
+			defer stop()
+			w.run(work)
+		})
+	}
+	for name, stop := range stops {
+		if !wanted[name] {
+			stop()
+			delete(stops, name)
+			delete(a.workers, name)
+		}
+	}
+	return a.forgottenLocked(wanted)
+}
+
+// forgottenLocked says once of each subscription that is no longer in spoke.yaml that nothing of it is
+// deleted (law 3).
+func (a *Agent) forgottenLocked(wanted map[string]bool) error {
+	records, err := a.cfg.Memory.Records()
+	if err != nil {
+		return fmt.Errorf("read the journal: %w", err)
+	}
+	const gone = "not in spoke.yaml any more"
+	for _, r := range records {
+		if wanted[r.Distribution] || r.Installation.Reason == gone {
+			continue
+		}
+		r.Installation.Reason = gone
+		a.cfg.Log.Warn("a subscription is no longer in spoke.yaml; its objects stay on the cluster, unwatched", "distribution", r.Distribution, "version", r.Installation.Running)
+		e := event(time.Now(), r.Installation, fleet.EventAgent, "no longer in spoke.yaml: nothing was deleted, its objects stay and are not watched any more")
+		if err := a.cfg.Memory.PutRecord(r, e); err != nil {
+			return fmt.Errorf("record that %s is not subscribed any more: %w", r.Distribution, err)
+		}
+	}
+	return nil
+}
+
+// reload looks at spoke.yaml and reports whether something changed.
+func (a *Agent) reload() bool {
+	next, err := config.Load(a.settings.Path)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err != nil {
+		text := oneLine(err.Error())
+		if text == a.trouble {
+			return false
+		}
+		a.trouble = text
+		a.cfg.Log.Error("spoke.yaml cannot be taken; the one before stays in force and nothing new is begun", "error", err)
+		return true
+	}
+	if a.trouble == "" && next.Digest == a.settings.Digest {
+		return false
+	}
+	if next.Kubeconfig != a.settings.Kubeconfig || next.Context != a.settings.Context {
+		a.cfg.Log.Warn("spoke.yaml names another cluster; restart the spoke to take it", "kubeconfig", next.Kubeconfig, "context", next.Context)
+	}
+	a.cfg.Log.Info("spoke.yaml is read", "subscriptions", len(next.Subscriptions))
+	a.trouble, a.settings = "", next
+	return true
+}
+
+// SetDesired takes the hub's offers: durably, before any worker sees them.
+func (a *Agent) SetDesired(d *syncv1.DesiredState) error {
+	if err := a.cfg.Offers.PutDesired(d); err != nil {
+		return fmt.Errorf("keep what the hub offers: %w", err)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.desired = d
+	for _, s := range a.settings.Subscriptions {
+		if w := a.workers[s.Distribution]; w != nil {
+			w.put(a.inputLocked(s))
+		}
+	}
+	return nil
+}
+
+// Hello is what the spoke says first to the hub, but for the versions of Kubernetes.
+func (a *Agent) Hello() (*syncv1.Hello, error) {
+	all, err := a.Installations()
+	if err != nil {
+		return nil, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	h := &syncv1.Hello{SpokeVersion: a.cfg.Version, JournalId: a.cfg.Offers.ID(), Revision: a.desired.GetRevision()}
+	for _, i := range all {
+		h.Subscriptions = append(h.Subscriptions, wire.Installation(i))
+	}
+	return h, nil
+}
+
+// Installations are the subscriptions' states, in the order of spoke.yaml.
+func (a *Agent) Installations() ([]fleet.Installation, error) {
+	a.mu.Lock()
+	settings, workers := a.settings, map[string]*worker{}
+	for name, w := range a.workers {
+		workers[name] = w
+	}
+	a.mu.Unlock()
+	var all []fleet.Installation
+	for _, s := range settings.Subscriptions {
+		if w := workers[s.Distribution]; w != nil {
+			all = append(all, *w.seen.Load())
+			continue
+		}
+		r, found, err := a.cfg.Memory.Record(s.Distribution)
+		if err != nil {
+			return nil, fmt.Errorf("read the journal: %w", err)
+		}
+		if !found {
+			r.Installation = fleet.Installation{Distribution: s.Distribution, Variant: s.Variant, Namespace: s.Namespace, Policy: s.Policy, Health: fleet.HealthUnknown}
+		}
+		all = append(all, r.Installation)
+	}
+	return all, nil
+}
+
+// ErrNotSubscribed: spoke.yaml does not name the distribution.
+var ErrNotSubscribed = errors.New("not in spoke.yaml")
+
+// Render answers exactly what would be applied for a version, as canonical YAML; "" means the
+// version that runs, or else the highest on offer.
+func (a *Agent) Render(ctx context.Context, distribution, version string) ([]byte, error) {
+	a.mu.Lock()
+	i := slices.IndexFunc(a.settings.Subscriptions, func(s config.Subscription) bool { return s.Distribution == distribution })
+	if i < 0 {
+		a.mu.Unlock()
+		return nil, fmt.Errorf("distribution %q: %w", distribution, ErrNotSubscribed)
+	}
+	in := a.inputLocked(a.settings.Subscriptions[i])
+	w := a.workers[distribution]
+	a.mu.Unlock()
+	if version == "" && w != nil {
+		version = w.seen.Load().Running
+	}
+	if all := in.versions(); version == "" && len(all) > 0 {
+		version = all[len(all)-1]
+	}
+	return a.preview(ctx, in, version)
+}
+
+func (a *Agent) inputLocked(s config.Subscription) input {
+	in := input{sub: s, trouble: a.trouble}
+	for _, d := range a.desired.GetDistributions() {
+		if d.GetDistribution() == s.Distribution {
+			in.offers = d
+		}
+	}
+	return in
+}

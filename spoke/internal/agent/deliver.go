@@ -1,0 +1,415 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime/debug"
+	"time"
+
+	"github.com/wheelwright-dev/wheelwright/pkg/bundle"
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/pkg/manifest"
+	"github.com/wheelwright-dev/wheelwright/pkg/render"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/apply"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/delivery"
+)
+
+// scratch is what a delivery needs in memory only.
+type scratch struct {
+	bundle *bundle.Bundle
+	unsure bool // nobody saw the end of the last write to the cluster
+}
+
+// resume takes up what a killed spoke left, once.
+func (w *worker) resume(_ context.Context, in input) result {
+	w.state.Timeout, w.state.Grace = in.sub.HealthTimeout, w.intervals().Grace
+	if w.resumed {
+		return result{}
+	}
+	was := w.state.Phase
+	if err := w.feed(delivery.Event{Kind: delivery.Restart}); err != nil {
+		return w.journalTrouble(err)
+	}
+	w.work.unsure, w.watch.last = was.Touching() || w.ledger.Mixed, time.Now()
+	text := "spoke " + w.a.cfg.Version + " started"
+	if was.Touching() {
+		text += fmt.Sprintf("; goes on with %s, which it was killed in while %s", w.state.Target, was)
+	}
+	if err := w.record(w.rec, event(time.Now(), w.rec.Installation, fleet.EventAgent, text)); err != nil {
+		return w.journalTrouble(err)
+	}
+	w.resumed = true
+	return result{}
+}
+
+// finish brings a release that is half on the cluster to one end or the other before anything else.
+func (w *worker) finish(ctx context.Context, in input) result {
+	if !w.state.Phase.Touching() {
+		return result{}
+	}
+	return w.carry(ctx, in)
+}
+
+// deliver goes on with what was chosen.
+func (w *worker) deliver(ctx context.Context, in input) result { return w.carry(ctx, in) }
+
+// carry carries out effects until one has to wait.
+func (w *worker) carry(ctx context.Context, in input) result {
+	for len(w.todo) > 0 {
+		if left := w.wait.left(time.Now()); left > 0 {
+			return result{after: left, stop: w.state.Phase.Touching()}
+		}
+		e, err := w.do(ctx, in, w.todo[0])
+		if ctx.Err() != nil {
+			return result{stop: true}
+		}
+		if err != nil {
+			e = w.delayed(err)
+		} else {
+			w.wait.tries = 0
+		}
+		if err := w.feed(e); err != nil {
+			return w.journalTrouble(err)
+		}
+	}
+	return result{stop: w.state.Phase.Touching()}
+}
+
+// delayed makes the event of trouble that will heal, and the wait for it.
+func (w *worker) delayed(err error) delivery.Event {
+	now := time.Now()
+	e := delivery.Event{Kind: delivery.Delayed, Reason: err.Error()}
+	if errors.Is(err, apply.ErrUnreachable) {
+		e.Lost = now.Sub(w.watch.last)
+	}
+	w.watch.last = now
+	w.log.Warn("this step will be tried again", "phase", string(w.state.Phase), "version", w.state.Target, "step", string(w.todo[0]), "error", err)
+	w.wait.failed(now, w.intervals())
+	return e
+}
+
+// journalTrouble: nothing goes on without the journal (law 9).
+func (w *worker) journalTrouble(err error) result {
+	w.log.Error("the journal cannot be written; nothing is begun until it can", "error", err)
+	return result{after: w.intervals().RetryMax, stop: true}
+}
+
+// do carries out one effect. An error means: not now, try again.
+func (w *worker) do(ctx context.Context, in input, effect delivery.Effect) (delivery.Event, error) {
+	switch effect {
+	case delivery.Fetch:
+		return w.fetch(ctx)
+	case delivery.Verify:
+		return w.verify()
+	case delivery.Render:
+		return w.render(ctx, in)
+	case delivery.Check:
+		return w.check(ctx)
+	case delivery.Apply:
+		return w.apply(ctx)
+	case delivery.Watch:
+		return w.observe(ctx)
+	case delivery.Prune:
+		return w.prune(ctx, delivery.Pruned)
+	case delivery.Restore:
+		return w.restore(ctx)
+	}
+	return delivery.Event{}, fmt.Errorf("effect %q: the agent does not know it", effect)
+}
+
+func refuse(format string, args ...any) (delivery.Event, error) {
+	return delivery.Event{Kind: delivery.Refuse, Reason: fmt.Errorf(format, args...).Error()}, nil
+}
+
+func (w *worker) fetch(ctx context.Context) (delivery.Event, error) {
+	d := w.rec.Delivery.Bundle
+	if _, err := fleet.ParseDigest(string(d)); err != nil {
+		return refuse("the offer of %s: %w", w.state.Target, err)
+	}
+	if err := w.a.obtain(ctx, d); err != nil {
+		return delivery.Event{}, err
+	}
+	return delivery.Event{Kind: delivery.Fetched}, nil
+}
+
+// obtain brings a bundle into the cache.
+func (a *Agent) obtain(ctx context.Context, d fleet.Digest) error {
+	_, err := a.cache.get(d)
+	if err == nil {
+		return nil
+	}
+	if !errors.Is(err, os.ErrNotExist) && !errors.Is(err, errDamaged) {
+		return err
+	}
+	tar, err := a.cfg.Fetch(ctx, d)
+	if err != nil {
+		return fmt.Errorf("fetch bundle %s from the hub: %w", d.Short(), err)
+	}
+	if bundle.DigestOf(tar) != d {
+		return fmt.Errorf("fetch bundle %s from the hub: what came is another", d.Short())
+	}
+	return a.cache.put(d, tar)
+}
+
+// openVerified reads a bundle from the cache and checks everything about it that can be: the digest,
+// that it is canonical, the chain from files to tag, and that the tag is the version.
+func (a *Agent) openVerified(d fleet.Digest, version string) (*bundle.Bundle, error) {
+	tar, err := a.cache.get(d)
+	if err != nil {
+		return nil, err
+	}
+	b, err := bundle.Open(tar)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errUnproven, err)
+	}
+	claim, err := b.Proof().Check(b.Files())
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errUnproven, err)
+	}
+	if claim.TagName != version {
+		return nil, fmt.Errorf("%w: it is the content of tag %s, offered as %s", errUnproven, claim.TagName, version)
+	}
+	return b, nil
+}
+
+var errUnproven = errors.New("the bundle does not prove what it is")
+
+func (w *worker) verify() (delivery.Event, error) {
+	b, err := w.a.openVerified(w.rec.Delivery.Bundle, w.state.Target)
+	switch {
+	case errors.Is(err, errUnproven):
+		return refuse("%w", err)
+	case err != nil:
+		return delivery.Event{}, err
+	}
+	w.work.bundle = b
+	return delivery.Event{Kind: delivery.Verified}, nil
+}
+
+func (w *worker) render(ctx context.Context, in input) (delivery.Event, error) {
+	d := w.rec.Delivery
+	res, err := w.a.lay(ctx, in, w.work.bundle, d.Target, w.saw, w.ledger.Plan)
+	if err != nil {
+		if !builds(err) {
+			return delivery.Event{}, err
+		}
+		if !in.sub.Overlay.None() && d.Overlay != w.rec.Installation.Overlay {
+			return delivery.Event{Kind: delivery.Unrenderable, Reason: err.Error()}, nil
+		}
+		return refuse("%w", err)
+	}
+	n := *d
+	n.Manifest, n.Rendered = res.Manifest, res.Digest
+	w.rec.Delivery = &n
+	i := w.rec.Installation
+	if res.Digest == i.Rendered && i.Running != "" && w.ledger.Plan.Namespace == i.Namespace && !w.ledger.Mixed {
+		return delivery.Event{Kind: delivery.Unchanged}, nil
+	}
+	return delivery.Event{Kind: delivery.Rendered}, nil
+}
+
+// lay renders the overlay over a bundle.
+func (a *Agent) lay(ctx context.Context, in input, b *bundle.Bundle, version string, o overlayed, p plan) (render.Result, error) {
+	s := render.Source{
+		Name: in.sub.Distribution, Version: version, Bundle: b.Files(), URLs: in.urls(), BundlePath: in.offers.GetPath(),
+		Variant: p.Variant, Namespace: p.Namespace,
+	}
+	if !in.sub.Overlay.None() {
+		s.Overlay, s.OverlayPath = o.now.Files, o.now.Path
+	}
+	res, err := a.cfg.Renderer.Render(ctx, s)
+	if err != nil {
+		return res, fmt.Errorf("render %s: %w", version, err)
+	}
+	if res.Objects == 0 {
+		return res, &render.BuildError{Problems: []string{fmt.Sprintf("render %s: the set is empty", version)}}
+	}
+	return res, nil
+}
+
+// set reads a rendered manifest.
+func (w *worker) set(data []byte, namespace, version string, b, o, r fleet.Digest) (apply.Set, error) {
+	objs, err := manifest.Parse(data)
+	if err != nil {
+		return apply.Set{}, fmt.Errorf("read the rendered set of %s: %w", version, err)
+	}
+	return apply.Set{Distribution: w.name, Namespace: namespace, Objects: objs, Version: version, Bundle: b, Overlay: o, Rendered: r}, nil
+}
+
+// nextSet is the attempt's, runningSet the one that the cluster returns to.
+func (w *worker) nextSet() (apply.Set, error) {
+	d := w.rec.Delivery
+	return w.set(d.Manifest, w.ledger.Plan.Namespace, d.Target, d.Bundle, d.Overlay, d.Rendered)
+}
+
+func (w *worker) runningSet() (apply.Set, error) {
+	i := w.rec.Installation
+	return w.set(w.rec.Manifest, i.Namespace, i.Running, i.Bundle, i.Overlay, i.Rendered)
+}
+
+func (w *worker) check(ctx context.Context) (delivery.Event, error) {
+	set, err := w.nextSet()
+	if err != nil {
+		return refuse("%w", err)
+	}
+	report, err := w.a.cfg.Apply.Check(ctx, set)
+	switch {
+	case final(err):
+		return refuse("%w", err)
+	case err != nil:
+		return delivery.Event{}, err
+	case len(report.Problems) > 0:
+		more := ""
+		if n := len(report.Problems) - 1; n > 0 {
+			more = fmt.Sprintf(" (and %d more)", n)
+		}
+		for _, p := range report.Problems {
+			w.log.Warn("the dry run refuses an object", "version", set.Version, "object", p.Object, "reason", p.Message)
+		}
+		return refuse("dry run: %s%s", report.Problems[0], more)
+	}
+	return delivery.Event{Kind: delivery.Checked}, nil
+}
+
+// final: the same thing will fail again until somebody acts.
+func final(err error) bool {
+	return errors.Is(err, apply.ErrRefused) || errors.Is(err, apply.ErrEmptySet)
+}
+
+func (w *worker) apply(ctx context.Context) (delivery.Event, error) {
+	set, err := w.nextSet()
+	if err != nil {
+		return refuse("%w", err)
+	}
+	return w.send(ctx, set, delivery.Applied)
+}
+
+// send applies a set. Whatever comes of it, the ledger then names all that may be on the cluster.
+func (w *worker) send(ctx context.Context, set apply.Set, then delivery.Kind) (delivery.Event, error) {
+	if err := w.makeSure(ctx, set.Namespace); err != nil {
+		return delivery.Event{}, err
+	}
+	was := w.ledger.Inventory
+	inv, change, err := w.a.cfg.Apply.Apply(ctx, set, was)
+	w.ledger.Inventory = merged(inv, was)
+	switch {
+	case final(err):
+		return refuse("%w", err)
+	case err != nil:
+		return delivery.Event{}, err
+	}
+	w.log.Info("applied", "version", set.Version, "created", len(change.Created), "changed", len(change.Changed), "unchanged", len(change.Unchanged), "requests", change.Requests)
+	return delivery.Event{Kind: then}, nil
+}
+
+// makeSure takes in, after a restart, what the cluster's own inventory names and the journal's does
+// not: objects that were made between the last line of the journal and the kill.
+func (w *worker) makeSure(ctx context.Context, namespace string) error {
+	if !w.work.unsure {
+		return nil
+	}
+	inv, found, err := w.a.cfg.Observe.ReadInventory(ctx, w.name, namespace)
+	if err != nil {
+		return err
+	}
+	if found {
+		w.ledger.Inventory = merged(w.ledger.Inventory, inv)
+	}
+	w.ledger.Inventory = w.ledger.Unsure()
+	w.work.unsure = false
+	return nil
+}
+
+// merged is inv and, marked as leaving, what was there beside it.
+func merged(inv, was apply.Inventory) apply.Inventory {
+	type key struct{ group, kind, namespace, name string }
+	have := map[key]bool{}
+	for _, i := range inv.Items {
+		have[key{i.Group, i.Kind, i.Namespace, i.Name}] = true
+	}
+	for _, i := range was.Items {
+		if !have[key{i.Group, i.Kind, i.Namespace, i.Name}] {
+			i.Leaving = true
+			inv.Items = append(inv.Items, i)
+		}
+	}
+	return inv
+}
+
+// prune deletes what is on the cluster beside the set applied last.
+func (w *worker) prune(ctx context.Context, then delivery.Kind) (delivery.Event, error) {
+	keep, old := w.ledger.Current(), w.ledger.Inventory
+	for _, namespace := range []string{w.rec.Installation.Namespace, w.ledger.Plan.Namespace} {
+		if namespace != "" && namespace != keep.Namespace {
+			old.Namespace = namespace // the subscription moved: its inventory there goes too
+		}
+	}
+	change, err := w.a.cfg.Apply.Prune(ctx, old, keep)
+	switch {
+	case final(err):
+		return refuse("%w", err)
+	case err != nil:
+		return delivery.Event{}, err
+	}
+	if len(change.Deleted)+len(change.Kept) > 0 {
+		w.log.Info("pruned", "deleted", change.Deleted, "kept", change.Kept)
+	}
+	w.ledger.Inventory = keep
+	return delivery.Event{Kind: then}, nil
+}
+
+// restore puts the rendered set back that ran before, out of the journal: it needs the cluster and
+// nobody else (law 8).
+func (w *worker) restore(ctx context.Context) (delivery.Event, error) {
+	set, err := w.runningSet()
+	if err != nil {
+		return refuse("%w", err)
+	}
+	e, err := w.send(ctx, set, delivery.Restored)
+	if err != nil || e.Kind == delivery.Refuse {
+		return e, err
+	}
+	return w.prune(ctx, delivery.Restored)
+}
+
+// observe reads the health of what was applied.
+func (w *worker) observe(ctx context.Context) (delivery.Event, error) {
+	report, err := w.a.cfg.Observe.Health(ctx, w.ledger.Current())
+	if err != nil {
+		return delivery.Event{}, err
+	}
+	w.watch.last = time.Now()
+	w.noteHealth(report)
+	w.publish()
+	return delivery.Event{Kind: delivery.Observed, Health: report.Health, Reason: report.Message}, nil
+}
+
+// release lets go of what a delivery needed.
+func (w *worker) release() {
+	w.work.bundle = nil
+	if err := w.a.sweep(); err != nil {
+		w.log.Warn("the bundle cache was not tidied", "error", err)
+	}
+	debug.FreeOSMemory() // a delivery's memory is many times what an idle spoke needs
+}
+
+// sweep keeps the bundles that run, are being delivered, or can be returned to.
+func (a *Agent) sweep() error {
+	records, err := a.cfg.Memory.Records()
+	if err != nil {
+		return err
+	}
+	needed := map[fleet.Digest]bool{}
+	for _, r := range records {
+		needed[r.Installation.Bundle] = true
+		if r.Delivery != nil {
+			needed[r.Delivery.Bundle] = true
+		}
+		for _, p := range r.Previous {
+			needed[p.Bundle] = true
+		}
+	}
+	return a.cache.sweep(needed)
+}

@@ -1,0 +1,230 @@
+package agent
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/apply"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/delivery"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/journal"
+)
+
+// ledger is what the journal keeps as a record's inventory: everything of ours that may be on the
+// cluster, and what the delivery under way was rendered for.
+type ledger struct {
+	apply.Inventory
+	Plan plan `json:"plan"`
+	// Mixed: objects of an unfinished or failed attempt may be among the running release's.
+	Mixed bool `json:"mixed,omitempty"`
+}
+
+// plan is what, beside the bundle, a rendered set depends on.
+type plan struct {
+	Variant   string       `json:"variant"`
+	Namespace string       `json:"namespace"`
+	Overlay   fleet.Digest `json:"overlay"`
+}
+
+// take makes rec the worker's record.
+func (w *worker) take(rec journal.Record) error {
+	w.ledger = ledger{}
+	if len(rec.Inventory) > 0 {
+		if err := json.Unmarshal(rec.Inventory, &w.ledger); err != nil {
+			return fmt.Errorf("read the journal's inventory of %s: %w", rec.Distribution, err)
+		}
+	}
+	w.rec = rec
+	i := rec.Installation
+	w.state = delivery.State{Phase: i.Phase, Target: i.Target, Reason: i.Reason, Since: i.PhaseSince, Previous: w.canReturn()}
+	if rec.Delivery != nil {
+		w.state.Deadline = rec.Delivery.Deadline
+	}
+	w.publish()
+	return nil
+}
+
+// canReturn: a rendered set is there that ran here whole.
+func (w *worker) canReturn() bool {
+	return w.rec.Installation.Running != "" && len(w.rec.Manifest) > 0
+}
+
+func (w *worker) publish() {
+	i := w.rec.Installation
+	w.seen.Store(&i)
+}
+
+// feed takes an event through the machine and records what comes of it, in one transaction with the
+// event that the hub will get. On an error nothing has happened.
+func (w *worker) feed(e delivery.Event) error {
+	now := time.Now()
+	e.Reason = oneLine(e.Reason)
+	n, effects := delivery.Next(now, w.state, e)
+	if slices.Contains(effects, delivery.Unexpected) {
+		w.log.Warn("an event has no meaning in this phase; nothing changed", "event", string(e.Kind), "phase", string(w.state.Phase))
+		return nil
+	}
+	old, before := w.state, w.ledger
+	rec := w.rec
+	for _, effect := range effects {
+		switch effect {
+		case delivery.Promote:
+			w.promote(&rec)
+		case delivery.Hold:
+			w.hold(&rec, n)
+		}
+	}
+	if n.Phase == fleet.Progressing {
+		w.ledger.Mixed = true
+	}
+	if n.Phase == fleet.RolledBack {
+		w.ledger.Mixed = false
+	}
+	i := &rec.Installation
+	i.Phase, i.Target, i.Reason, i.PhaseSince = n.Phase, n.Target, n.Reason, n.Since
+	rec.Delivery = attempt(rec.Delivery, e, n)
+	if err := w.record(rec, w.news(now, e, old, n, rec.Installation)...); err != nil {
+		w.ledger = before
+		return err
+	}
+	w.state = n
+	w.state.Previous = w.state.Previous && w.canReturn()
+	if n.Phase != old.Phase {
+		w.log.Info("phase", "phase", string(n.Phase), "version", n.Target, "reason", n.Reason)
+	}
+	w.next(e, old, effects, now)
+	return nil
+}
+
+// next sets what is to be done. An effect that was delayed stays to be done, unless the delay changed
+// the phase.
+func (w *worker) next(e delivery.Event, old delivery.State, effects []delivery.Effect, now time.Time) {
+	if e.Kind == delivery.Delayed && w.state.Phase == old.Phase {
+		return
+	}
+	w.wait = backoff{}
+	w.todo = slices.DeleteFunc(slices.Clone(effects), func(e delivery.Effect) bool {
+		return e == delivery.Promote || e == delivery.Hold // done with the record
+	})
+	if slices.Contains(w.todo, delivery.Watch) {
+		w.wait.until = now.Add(w.intervals().Settle)
+	}
+	if w.state.Phase != old.Phase {
+		w.watch.last = now
+	}
+	if w.state.Phase.Terminal() && !old.Phase.Terminal() {
+		w.release()
+	}
+}
+
+// attempt is the record's attempt after an event. The set of one that is over is kept only where the
+// cluster may still come to run it.
+func attempt(was *journal.Attempt, e delivery.Event, n delivery.State) *journal.Attempt {
+	if was == nil || e.Kind == delivery.Content {
+		return nil
+	}
+	d := *was
+	d.Phase, d.Deadline = n.Phase, n.Deadline
+	if n.Phase.Terminal() && n.Phase != fleet.RollbackFailed {
+		d.Manifest = nil
+	}
+	return &d
+}
+
+const patter = 5 * time.Second // least time between events that only say how a phase goes on
+
+// news is the event for the hub, if this is any.
+func (w *worker) news(now time.Time, e delivery.Event, old, n delivery.State, i fleet.Installation) []fleet.Event {
+	if n.Phase == old.Phase && n.Target == old.Target && e.Kind != delivery.Start {
+		if n.Reason == old.Reason || (underWay(n.Phase) || n.Phase.Touching()) && (n.Reason == "" || now.Sub(w.watch.told) < patter) {
+			return nil
+		}
+	}
+	w.watch.told = now
+	kind := fleet.EventPhase
+	if e.Kind == delivery.Misconfigured || e.Kind == delivery.Content && n.Reason != "" {
+		kind = fleet.EventDeclined
+	}
+	return []fleet.Event{event(now, i, kind, story(n, i))}
+}
+
+// record writes the journal and makes it the worker's state.
+func (w *worker) record(rec journal.Record, events ...fleet.Event) error {
+	inventory, err := json.Marshal(w.ledger)
+	if err != nil {
+		return fmt.Errorf("encode the inventory of %s: %w", w.name, err)
+	}
+	rec.Inventory = inventory
+	if err := w.a.cfg.Memory.PutRecord(rec, events...); err != nil {
+		return fmt.Errorf("write the journal: %w", err)
+	}
+	w.rec, w.known = rec, true
+	w.publish()
+	return nil
+}
+
+// promote makes the attempt what runs.
+func (w *worker) promote(rec *journal.Record) {
+	i, d := &rec.Installation, rec.Delivery
+	if len(rec.Manifest) > 0 && i.Running != "" && (i.Running != d.Target || i.Rendered != d.Rendered) {
+		was := journal.Release{Version: i.Running, Bundle: i.Bundle, Overlay: i.Overlay, Rendered: i.Rendered, Manifest: rec.Manifest}
+		rec.Previous = slices.Concat([]journal.Release{was}, rec.Previous)
+		rec.Previous = rec.Previous[:min(len(rec.Previous), journal.KeepPrevious)]
+	}
+	rec.Manifest = d.Manifest
+	i.Running, i.Bundle, i.Overlay, i.Rendered = d.Target, d.Bundle, d.Overlay, d.Rendered
+	i.Variant, i.Namespace = w.ledger.Plan.Variant, w.ledger.Plan.Namespace
+	i.DriftCorrected = 0
+	rec.Held = maps.Clone(rec.Held)
+	maps.DeleteFunc(rec.Held, func(v string, _ journal.Hold) bool { return fleet.CompareTags(v, d.Target) <= 0 })
+	w.ledger.Version, w.ledger.Bundle, w.ledger.Overlay, w.ledger.Rendered = d.Target, d.Bundle, d.Overlay, d.Rendered
+	w.ledger.Mixed = false
+}
+
+// hold keeps the attempt from being made again as it was (law 8).
+func (w *worker) hold(rec *journal.Record, n delivery.State) {
+	rec.Held = maps.Clone(rec.Held)
+	if rec.Held == nil {
+		rec.Held = map[string]journal.Hold{}
+	}
+	rec.Held[n.Target] = journal.Hold{Overlay: w.ledger.Plan.recipe(), Reason: n.Reason, At: n.Since}
+}
+
+// event is about an installation as it is after it.
+func event(now time.Time, i fleet.Installation, kind fleet.EventKind, message string) fleet.Event {
+	version := i.Target
+	if version == "" || (kind != fleet.EventPhase && kind != fleet.EventDeclined) {
+		version = i.Running
+	}
+	return fleet.Event{At: now, Distribution: i.Distribution, Version: version, Kind: kind, Message: oneLine(message), Installation: &i}
+}
+
+// story tells a phase in one line.
+func story(n delivery.State, i fleet.Installation) string {
+	because := ""
+	if n.Reason != "" {
+		because = ": " + n.Reason
+	}
+	switch n.Phase {
+	case fleet.Succeeded:
+		return fmt.Sprintf("%s runs, %d objects%s", i.Running, i.Objects, because)
+	case fleet.Refused:
+		return fmt.Sprintf("%s is refused, nothing was applied%s", n.Target, because)
+	case fleet.RollingBack:
+		return fmt.Sprintf("%s failed, going back to %s%s", n.Target, i.Running, because)
+	case fleet.RolledBack:
+		return fmt.Sprintf("%s failed, %s runs again, whole%s", n.Target, i.Running, because)
+	case fleet.RollbackFailed:
+		if i.Running == "" {
+			return fmt.Sprintf("%s failed and nothing ran before it; its objects stay%s", n.Target, because)
+		}
+		return fmt.Sprintf("%s failed and the return to %s did not work%s", n.Target, i.Running, because)
+	case fleet.PhaseNone:
+		return "nothing runs" + because
+	}
+	return strings.TrimSpace(fmt.Sprintf("%s %s", n.Phase, n.Target)) + because
+}

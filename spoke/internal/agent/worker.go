@@ -1,0 +1,201 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	syncv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/config"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/delivery"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/journal"
+)
+
+// input is what others hand to a worker.
+type input struct {
+	sub     config.Subscription
+	offers  *syncv1.DistributionOffers // nil: the hub never said anything about it
+	trouble string                     // why spoke.yaml cannot be read now
+}
+
+func (in input) versions() []string {
+	var all []string
+	for _, o := range in.offers.GetOffers() {
+		all = append(all, o.GetVersion())
+	}
+	fleet.SortVersions(all)
+	return all
+}
+
+// urls are the names under which an overlay may know the distribution's repository.
+func (in input) urls() []string {
+	return append([]string{in.offers.GetUrl()}, in.sub.Source...)
+}
+
+func (in input) digest(version string) fleet.Digest {
+	for _, o := range in.offers.GetOffers() {
+		if o.GetVersion() == version {
+			return fleet.Digest(o.GetDigest())
+		}
+	}
+	return ""
+}
+
+// worker runs one subscription. All but box and seen belong to its goroutine.
+type worker struct {
+	a    *Agent
+	name string
+	log  *slog.Logger
+	box  mailbox
+	seen atomic.Pointer[fleet.Installation] // for readers; never changed in place
+
+	known   bool         // the record is in the journal
+	asked   bool         // the cluster was asked for one
+	resumed bool         // a record that was there at the start was taken up
+	tried   fleet.Digest // the recipe that a taken over release was last rendered for
+	rec     journal.Record
+	state   delivery.State
+	ledger  ledger
+	todo    []delivery.Effect
+	wait    backoff   // of the effect that is first in todo
+	work    scratch   // of the delivery under way
+	saw     overlayed // the provider's overlay
+	watch   watching  // of what runs
+}
+
+// mailbox holds the newest input.
+type mailbox struct {
+	mu   sync.Mutex
+	in   input
+	news bool
+	wake chan struct{}
+}
+
+func newWorker(a *Agent, name string) (*worker, error) {
+	w := &worker{a: a, name: name, log: a.cfg.Log.With("distribution", name)}
+	w.box.wake = make(chan struct{}, 1)
+	rec, found, err := a.cfg.Memory.Record(name)
+	if err != nil {
+		return nil, fmt.Errorf("read the journal's record of %s: %w", name, err)
+	}
+	if !found {
+		rec = journal.Record{Distribution: name, Installation: fleet.Installation{Distribution: name, Health: fleet.HealthUnknown}}
+	}
+	w.known, w.resumed = found, !found
+	if err := w.take(rec); err != nil {
+		return nil, err
+	}
+	return w, nil
+}
+
+// put replaces the worker's input and wakes it.
+func (w *worker) put(in input) {
+	w.box.mu.Lock()
+	w.box.in, w.box.news = in, true
+	w.box.mu.Unlock()
+	select {
+	case w.box.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (w *worker) input() (in input, news bool) {
+	w.box.mu.Lock()
+	defer w.box.mu.Unlock()
+	in, news = w.box.in, w.box.news
+	w.box.news = false
+	return in, news
+}
+
+// result is what a step says about the rest of the round and about the next one.
+type result struct {
+	after time.Duration // come again after that long; 0: nothing to come for
+	stop  bool          // leave out the steps that begin something
+}
+
+// step is one line of the loop.
+type step struct {
+	name   string
+	do     func(context.Context, input) result
+	always bool // also after a step that said stop
+}
+
+// steps in their order. A release that is half on the cluster is finished before anything else is
+// looked at; health and drift of what runs are looked at whatever the rest says.
+func (w *worker) steps() []step {
+	return []step{
+		{name: "adopt", do: w.adopt},
+		{name: "resume", do: w.resume},
+		{name: "finish", do: w.finish},
+		{name: "overlay", do: w.loadOverlay},
+		{name: "rebuild", do: w.rebuild},
+		{name: "choose", do: w.choose},
+		{name: "deliver", do: w.deliver},
+		{name: "health", do: w.watchHealth, always: true},
+		{name: "drift", do: w.correctDrift, always: true},
+	}
+}
+
+// run works until ctx ends.
+func (w *worker) run(ctx context.Context) {
+	for ctx.Err() == nil {
+		next := w.round(ctx)
+		if next <= 0 {
+			next = time.Minute
+		}
+		timer := time.NewTimer(next)
+		select {
+		case <-ctx.Done():
+		case <-w.box.wake:
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}
+
+// round takes every step once and says when to come again.
+func (w *worker) round(ctx context.Context) (next time.Duration) {
+	in, news := w.input()
+	if news {
+		w.wait = backoff{} // what failed may work with what is new
+	}
+	stopped := false
+	for _, s := range w.steps() {
+		if ctx.Err() != nil {
+			return 0
+		}
+		if stopped && !s.always {
+			continue
+		}
+		r := s.do(ctx, in)
+		stopped = stopped || r.stop
+		if r.after > 0 && (next == 0 || r.after < next) {
+			next = r.after
+		}
+	}
+	return next
+}
+
+// backoff is the waiting between tries, with full jitter above a floor.
+type backoff struct {
+	tries int
+	until time.Time
+}
+
+func (b *backoff) failed(now time.Time, i Intervals) {
+	d := i.RetryMax
+	if b.tries < 16 {
+		d = min(i.RetryMin<<b.tries, i.RetryMax)
+	}
+	b.tries++
+	b.until = now.Add(d/2 + rand.N(d/2+1))
+}
+
+func (b *backoff) left(now time.Time) time.Duration { return b.until.Sub(now) }
+
+func (w *worker) intervals() Intervals { return w.a.cfg.Every }
