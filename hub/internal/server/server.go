@@ -1,0 +1,180 @@
+// Package server is the hub's one port: it listens, finds out who calls, and lets through what that
+// caller may call. Every call passes the same ordered list of steps (steps, below). It answers nothing
+// itself but health and reflection; the services are the api packages'.
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"syscall"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/reflection"
+
+	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
+	"github.com/wheelwright-dev/wheelwright/pkg/logging"
+	"github.com/wheelwright-dev/wheelwright/pkg/transport"
+)
+
+// identities maps a certificate, by the SHA-256 of its DER, to whom it speaks for; store.ErrNotFound
+// when it speaks for nobody. It is asked for each call and each message.
+type identities interface {
+	Identity(fingerprint [32]byte) (store.Identity, error)
+}
+
+// Config is what a server needs.
+type Config struct {
+	Listener    net.Listener // taken over; nil: listen on Listen
+	Listen      string       // HOST:PORT
+	TLS         *tls.Config  // with VerifyClientCertIfGiven or stricter
+	Identities  identities
+	Register    func(grpc.ServiceRegistrar) // adds the services
+	GracePeriod time.Duration               // for calls under way when the server stops
+	Log         *slog.Logger
+}
+
+// Server serves the hub's API.
+type Server struct {
+	grpc       *grpc.Server
+	health     *health.Server
+	listener   net.Listener
+	identities identities
+	grace      time.Duration
+	log        *slog.Logger
+	steps      []step
+
+	mu      sync.Mutex
+	stopped bool
+	endless map[*call]context.CancelCauseFunc // calls that end only when they are told to
+}
+
+// New listens at once, so that a port that is taken is told before anything else starts; calls are
+// answered from Run on. A service that has no rule of who may call it is refused.
+func New(cfg Config) (*Server, error) {
+	s := &Server{
+		identities: cfg.Identities, grace: cfg.GracePeriod, log: cfg.Log,
+		health: health.NewServer(), endless: map[*call]context.CancelCauseFunc{},
+	}
+	s.steps = []step{
+		s.recoverPanic,
+		s.logCall,
+		s.identify,
+		s.authorise,
+		s.mapError,
+	}
+	options := append(transport.ServerOptions(cfg.TLS), grpc.UnaryInterceptor(s.unary), grpc.StreamInterceptor(s.stream))
+	s.grpc = grpc.NewServer(options...)
+	cfg.Register(s.grpc)
+	grpc_health_v1.RegisterHealthServer(s.grpc, s.health)
+	reflection.Register(s.grpc)
+	for name := range s.grpc.GetServiceInfo() {
+		if audienceOf(name) == nobody {
+			return nil, fmt.Errorf("serve: service %s has no rule of who may call it", name)
+		}
+	}
+	s.listener = cfg.Listener
+	if s.listener == nil {
+		l, err := listen(cfg.Listen)
+		if err != nil {
+			return nil, err
+		}
+		s.listener = l
+	}
+	return s, nil
+}
+
+func listen(address string) (net.Listener, error) {
+	l, err := net.Listen("tcp", address)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("listen on %s: the port is taken: `ss -ltnp` shows by whom; stop that, or choose another address with --listen", address)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return nil, fmt.Errorf("listen on %s: not an address of this machine: `ip addr` lists them; choose one with --listen", address)
+	case errors.Is(err, syscall.EACCES):
+		return nil, fmt.Errorf("listen on %s: not allowed: choose a port above 1023 with --listen", address)
+	case err != nil:
+		return nil, fmt.Errorf("listen on %s: want HOST:PORT in --listen: %w", address, err)
+	}
+	return l, nil
+}
+
+// Addr is where the server listens.
+func (s *Server) Addr() net.Addr { return s.listener.Addr() }
+
+// Close lets go of the port of a server that was never run.
+func (s *Server) Close() error {
+	s.grpc.Stop()
+	if err := s.listener.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+		return fmt.Errorf("close %s: %w", s.Addr(), err)
+	}
+	return nil
+}
+
+// Run serves until ctx ends. Then streams that would never end are ended, calls under way have the grace
+// period to finish, and what is left is cut off.
+func (s *Server) Run(ctx context.Context) error {
+	served := make(chan error, 1)
+	go func() { served <- s.grpc.Serve(s.listener) }()
+	s.log.Info("hub listens", slog.String(logging.Address, s.Addr().String()))
+	select {
+	case err := <-served:
+		return fmt.Errorf("serve %s: %w", s.Addr(), err)
+	case <-ctx.Done():
+	}
+	s.health.Shutdown()
+	s.endStreams()
+	finished := make(chan struct{})
+	go func() {
+		defer close(finished)
+		s.grpc.GracefulStop()
+	}()
+	grace := time.NewTimer(s.grace)
+	defer grace.Stop()
+	select {
+	case <-finished:
+	case <-grace.C:
+		s.log.Warn("calls under way were cut off", slog.Duration(logging.Duration, s.grace))
+		s.grpc.Stop()
+		<-finished
+	}
+	<-served
+	return nil
+}
+
+// errStopping is the cause of a context that ends because the hub does.
+var errStopping = errors.New("the hub is stopping")
+
+func (s *Server) endStreams() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stopped = true
+	for _, cancel := range s.endless {
+		cancel(errStopping)
+	}
+}
+
+// keep gives an endless call a context that ends with the server; done forgets the call.
+func (s *Server) keep(c *call) (done func()) {
+	ctx, cancel := context.WithCancelCause(c.ctx)
+	c.ctx = ctx
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopped {
+		cancel(errStopping)
+	}
+	s.endless[c] = cancel
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.endless, c)
+		cancel(nil)
+	}
+}

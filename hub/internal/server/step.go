@@ -1,0 +1,198 @@
+package server
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+
+	"github.com/wheelwright-dev/wheelwright/hub/internal/caller"
+	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
+	"github.com/wheelwright-dev/wheelwright/pkg/logging"
+)
+
+// call is one call on its way through the steps.
+type call struct {
+	ctx    context.Context // of the call, as the steps so far made it
+	method string          // "/package.Service/Method"
+
+	certificate *[32]byte // fingerprint of the one that the caller presented; nil for none
+	who         caller.Caller
+	stranger    string // why the caller is nobody the hub knows; empty when it knows
+}
+
+// step does its part of a call around what comes after it.
+type step func(c *call, next func() error) error
+
+func (s *Server) through(c *call, handle func() error) error {
+	next := handle
+	for i := len(s.steps) - 1; i >= 0; i-- {
+		do, after := s.steps[i], next
+		next = func() error { return do(c, after) }
+	}
+	return next()
+}
+
+func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
+	c := &call{ctx: ctx, method: info.FullMethod}
+	err = s.through(c, func() (err error) {
+		resp, err = handler(c.ctx, req)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return resp, nil
+}
+
+func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	c := &call{ctx: ss.Context(), method: info.FullMethod}
+	return s.through(c, func() error {
+		if endless(c.method) {
+			defer s.keep(c)()
+		}
+		return handler(srv, &guarded{ServerStream: ss, call: c, server: s})
+	})
+}
+
+// guarded checks the caller anew for every message: an identity that ends, ends its streams.
+type guarded struct {
+	grpc.ServerStream
+	call   *call
+	server *Server
+}
+
+func (g *guarded) Context() context.Context { return g.call.ctx }
+
+func (g *guarded) RecvMsg(m any) error {
+	if err := g.ServerStream.RecvMsg(m); err != nil {
+		return err
+	}
+	if g.call.certificate == nil {
+		return nil // nothing that could have ended
+	}
+	now := *g.call
+	if err := g.server.recognise(&now); err != nil {
+		return err
+	}
+	return now.allowed()
+}
+
+func (s *Server) recoverPanic(c *call, next func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.log.Error("call panicked", slog.String(logging.Method, c.method), slog.Any(logging.Error, p), slog.String("stack", string(debug.Stack())))
+			err = status.Error(codes.Internal, "the hub has a fault here; its log has the details")
+		}
+	}()
+	return next()
+}
+
+// logCall says who called what and how it ended, never what was said.
+func (s *Server) logCall(c *call, next func() error) error {
+	start := time.Now()
+	err := next()
+	code := status.Code(err)
+	level := slog.LevelDebug
+	if code == codes.Unauthenticated || code == codes.PermissionDenied {
+		level = slog.LevelInfo
+	}
+	if !s.log.Enabled(c.ctx, level) {
+		return err
+	}
+	who := c.who.String()
+	if c.stranger != "" {
+		who = "stranger"
+	}
+	attrs := []slog.Attr{
+		slog.String(logging.Method, c.method), slog.String("caller", who), slog.String("code", code.String()),
+		slog.Duration(logging.Duration, time.Since(start)),
+	}
+	if p, ok := peer.FromContext(c.ctx); ok {
+		attrs = append(attrs, slog.String(logging.Address, p.Addr.String()))
+	}
+	if err != nil {
+		attrs = append(attrs, slog.String(logging.Reason, status.Convert(err).Message()))
+	}
+	s.log.LogAttrs(c.ctx, level, "call", attrs...)
+	return err
+}
+
+// identify finds out who calls, from the certificate of the connection and the hub's record of it alone.
+func (s *Server) identify(c *call, next func() error) error {
+	if p, ok := peer.FromContext(c.ctx); ok {
+		if info, ok := p.AuthInfo.(credentials.TLSInfo); ok && len(info.State.VerifiedChains) > 0 {
+			sum := sha256.Sum256(info.State.PeerCertificates[0].Raw)
+			c.certificate = &sum
+		}
+	}
+	if err := s.recognise(c); err != nil {
+		return err
+	}
+	if c.stranger == "" {
+		c.ctx = caller.With(c.ctx, c.who)
+	}
+	return next()
+}
+
+// recognise sets who the call's certificate speaks for now. Its errors are the hub's own trouble.
+func (s *Server) recognise(c *call) error {
+	c.who, c.stranger = caller.Caller{}, ""
+	if c.certificate == nil {
+		c.stranger = "the call came without a client certificate"
+		return nil
+	}
+	id, err := s.identities.Identity(*c.certificate)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		c.stranger = "the hub does not know this client certificate: its cluster was removed or joined again, or it is of an earlier data folder"
+	case err != nil:
+		s.log.Error("identity not looked up", slog.String(logging.Method, c.method), slog.Any(logging.Error, err))
+		return status.Error(codes.Unavailable, "the hub cannot look up who calls; its log has the cause")
+	case !time.Now().Before(id.NotAfter):
+		c.stranger = fmt.Sprintf("the client certificate of %s expired at %s", caller.Caller{Cluster: id.Cluster, Operator: id.Operator}, id.NotAfter.Format(time.RFC3339))
+	default:
+		c.who = caller.Caller{Cluster: id.Cluster, Operator: id.Operator, Fingerprint: *c.certificate}
+	}
+	return nil
+}
+
+func (s *Server) authorise(c *call, next func() error) error {
+	if err := c.allowed(); err != nil {
+		return err
+	}
+	return next()
+}
+
+// mapError gives a code to what a service returned without one. A cause of the hub's own goes to its
+// log, and to operators; a spoke is not told about the hub's inside.
+func (s *Server) mapError(c *call, next func() error) error {
+	err := next()
+	if err == nil {
+		return nil
+	}
+	st, coded := status.FromError(err)
+	cancelled := errors.Is(err, context.Canceled) || (coded && st.Code() == codes.Canceled)
+	switch {
+	case cancelled && errors.Is(context.Cause(c.ctx), errStopping):
+		return status.Error(codes.Unavailable, errStopping.Error()+"; try again in a moment")
+	case coded:
+		return err
+	case cancelled, errors.Is(err, context.DeadlineExceeded):
+		return status.FromContextError(err).Err()
+	}
+	s.log.Error("call ended with the hub's own trouble", slog.String(logging.Method, c.method), slog.Any(logging.Error, err))
+	if c.who.Operator != "" {
+		return status.Error(codes.Internal, err.Error())
+	}
+	return status.Error(codes.Internal, "the hub is in trouble; its log has the cause")
+}
