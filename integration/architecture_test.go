@@ -41,12 +41,12 @@ var floors = []struct {
 
 // sideways lists the imports within one floor that are meant, importer first.
 var sideways = map[string][]string{
-	"pkg/bundle":               {"pkg/provenance"},
-	"pkg/gitrepo":              {"pkg/provenance"},
-	"pkg/render":               {"pkg/provenance", "pkg/bundle", "pkg/manifest"},
-	"pkg/printer":              {"pkg/table", "pkg/exitcode"},
-	"proto/wheelwright/fleet/": {"proto/wheelwright/sync/"},
-	"integration/":             {"integration/"},
+	"pkg/bundle":   {"pkg/provenance"},
+	"pkg/gitrepo":  {"pkg/provenance"},
+	"pkg/render":   {"pkg/provenance", "pkg/bundle", "pkg/manifest"},
+	"pkg/printer":  {"pkg/table", "pkg/exitcode"},
+	"proto/":       {"proto/"},
+	"integration/": {"integration/"},
 }
 
 // doors gives each heavy library to the packages that hide it from the rest. The first entry that
