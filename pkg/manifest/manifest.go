@@ -16,6 +16,7 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/yaml"
 )
@@ -57,20 +58,15 @@ func parseDocument(doc []byte) ([]*unstructured.Unstructured, error) {
 
 // FromJSON reads one object or List.
 func FromJSON(js []byte) ([]*unstructured.Unstructured, error) {
-	var probe any
-	if err := json.Unmarshal(js, &probe); err != nil {
-		return nil, err
-	}
-	m, ok := probe.(map[string]any)
-	if !ok {
+	if js = bytes.TrimSpace(js); len(js) == 0 || js[0] != '{' {
 		return nil, errors.New("not an object: want apiVersion, kind and metadata")
 	}
-	if kind, _ := m["kind"].(string); kind == "" {
-		name, _, _ := unstructured.NestedString(m, "metadata", "name")
-		return nil, fmt.Errorf("object %q has no kind", name)
-	}
 	u := &unstructured.Unstructured{}
-	if err := u.UnmarshalJSON(js); err != nil {
+	if err := u.UnmarshalJSON(js); runtime.IsMissingKind(err) {
+		var named struct{ Metadata struct{ Name string } }
+		_ = json.Unmarshal(js, &named) // without a name the message is still true
+		return nil, fmt.Errorf("object %q has no kind", named.Metadata.Name)
+	} else if err != nil {
 		return nil, err
 	}
 	if !u.IsList() {

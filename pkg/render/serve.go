@@ -28,6 +28,7 @@ func ChildMain() bool {
 		return false
 	}
 	confined := sandbox()
+	debug.SetGCPercent(300)               // little is alive between two renderings; speed matters more
 	debug.SetMemoryLimit(memoryLimit / 2) // collect harder from here on
 	go watchMemory()
 	if err := serve(os.Stdin, os.Stdout, confined); err != nil {
