@@ -47,11 +47,11 @@ type sessions interface {
 
 // Config is what a Service works with.
 type Config struct {
-	Tokens         tokens
-	Authority      authority
-	Sessions       sessions
-	CertificateTTL time.Duration
-	Log            *slog.Logger
+	Store     tokens
+	Authority authority
+	Presence  sessions
+	TTL       time.Duration // of a certificate
+	Log       *slog.Logger
 }
 
 // Service implements EnrollService.
@@ -78,15 +78,15 @@ func (s *Service) Enroll(ctx context.Context, req *enrollv1.EnrollRequest) (*enr
 	var certificate []byte
 	var end time.Time
 	now := time.Now()
-	cluster, err := s.cfg.Tokens.Redeem(t.ID, t.Hash(), now, func(c fleet.Cluster) ([32]byte, time.Time, error) {
-		der, fingerprint, notAfter, err := s.cfg.Authority.IssueSpoke(req.GetCsr(), c, s.cfg.CertificateTTL)
+	cluster, err := s.cfg.Store.Redeem(t.ID, t.Hash(), now, func(c fleet.Cluster) ([32]byte, time.Time, error) {
+		der, fingerprint, notAfter, err := s.cfg.Authority.IssueSpoke(req.GetCsr(), c, s.cfg.TTL)
 		certificate, end = der, notAfter
 		return fingerprint, notAfter, err
 	})
 	if err != nil {
 		return nil, s.refusal(cluster, err)
 	}
-	s.cfg.Sessions.End(cluster)
+	s.cfg.Presence.End(cluster)
 	s.record(ctx, cluster, now, end)
 	return &enrollv1.EnrollResponse{
 		Cluster: string(cluster), Certificate: certificate, Authorities: s.cfg.Authority.Authorities(), NotAfter: wire.Time(end),
@@ -101,7 +101,7 @@ func (s *Service) record(ctx context.Context, cluster fleet.Cluster, now, end ti
 		from = p.Addr.String()
 	}
 	s.cfg.Log.Info("cluster joined", slog.String(logging.Cluster, string(cluster)), slog.String(logging.Address, from))
-	err := s.cfg.Tokens.AppendEvent(fleet.Event{
+	err := s.cfg.Store.AppendEvent(fleet.Event{
 		At: now, Cluster: cluster, Kind: fleet.EventJoined,
 		Message: fmt.Sprintf("joined from %s; certificate until %s", from, end.UTC().Format(time.RFC3339)),
 	})

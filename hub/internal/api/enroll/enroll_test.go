@@ -62,7 +62,7 @@ func build(t *testing.T) *hub {
 	must(t, err)
 	server := grpc.NewServer(transport.ServerOptions(cfg)...)
 	enrollv1.RegisterEnrollServiceServer(server, enroll.New(enroll.Config{
-		Tokens: s, Authority: a, Sessions: h.presence, CertificateTTL: 24 * time.Hour, Log: log,
+		Store: s, Authority: a, Presence: h.presence, TTL: 24 * time.Hour, Log: log,
 	}))
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
