@@ -29,6 +29,9 @@ import (
 // ErrWrongAuthority: who answers at the hub's address is not whom the token was made by.
 var ErrWrongAuthority = errors.New("the certificate authority there is not the one that the token is pinned to")
 
+// ErrUnreachable: nobody answers at the hub's address.
+var ErrUnreachable = errors.New("the hub can't be reached")
+
 // joinWait bounds the whole of Join.
 const joinWait = 30 * time.Second
 
@@ -167,7 +170,7 @@ func enrollError(err error) error {
 	case codes.Unauthenticated, codes.PermissionDenied:
 		return fmt.Errorf("the hub refused the token: %s; ask for a new one: `hub cluster invite PROVIDER/NAME` at the hub", s.Message())
 	case codes.Unavailable, codes.DeadlineExceeded:
-		return fmt.Errorf("the hub can't be reached: %s; check the address, and at the hub that `hub serve` runs, then try again: the token is not spent", s.Message())
+		return fmt.Errorf("%w: %s; check the address, and at the hub that `hub serve` runs, then try again: the token is not spent", ErrUnreachable, s.Message())
 	case codes.Unimplemented:
 		return fmt.Errorf("who answers there is no hub of this version: %s; compare `spoke version` and `hub version`", s.Message())
 	}

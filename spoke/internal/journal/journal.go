@@ -25,6 +25,9 @@ import (
 	bolterrors "go.etcd.io/bbolt/errors"
 )
 
+// File is the journal's name in a data folder.
+const File = "journal.db"
+
 // Schema is the number of the file's layout that this program writes.
 const Schema = 1
 
