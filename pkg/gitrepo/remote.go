@@ -1,0 +1,302 @@
+package gitrepo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/go-git/go-billy/v5/osfs"
+	"github.com/go-git/go-git/v5"
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
+	"github.com/go-git/go-git/v5/plumbing/protocol/packp/capability"
+	"github.com/go-git/go-git/v5/plumbing/protocol/packp/sideband"
+	"github.com/go-git/go-git/v5/plumbing/transport"
+	"github.com/go-git/go-git/v5/plumbing/transport/client"
+	githttp "github.com/go-git/go-git/v5/plumbing/transport/http"
+	gitssh "github.com/go-git/go-git/v5/plumbing/transport/ssh"
+	"github.com/go-git/go-git/v5/storage/filesystem"
+	"golang.org/x/crypto/ssh"
+)
+
+const (
+	dialTimeout = 15 * time.Second
+	maxPacks    = 64 // fetches kept before the cache starts anew
+)
+
+// remote fetches into a bare repository of its own, which is a cache: it may be lost at any time.
+type remote struct {
+	cfg   Config
+	ep    *transport.Endpoint
+	store *objects
+	last  plumbing.Hash // a commit that is here whole, offered to the server to build on
+	log   *slog.Logger
+}
+
+func openRemote(cfg Config) (*remote, error) {
+	if cfg.Dir == "" {
+		return nil, errors.New("a remote repository needs a folder to be kept in")
+	}
+	ep, err := transport.NewEndpoint(cfg.URL)
+	if err != nil {
+		return nil, fmt.Errorf("read repository URL: %w", err)
+	}
+	r := &remote{cfg: cfg, ep: ep, log: cfg.Log}
+	s, err := r.storage()
+	if err != nil {
+		r.log.Warn("git cache cannot be read and starts anew", "dir", cfg.Dir, "error", err)
+		if s, err = r.renew(); err != nil {
+			return nil, err
+		}
+	}
+	r.store = &objects{max: cfg.MaxContent, storage: s, reopen: r.storage}
+	return r, r.tidy()
+}
+
+func (r *remote) storage() (*filesystem.Storage, error) {
+	if _, err := os.Stat(filepath.Join(r.cfg.Dir, "HEAD")); errors.Is(err, os.ErrNotExist) {
+		if _, err := git.PlainInit(r.cfg.Dir, true); err != nil {
+			return nil, fmt.Errorf("make git cache %s: %w", r.cfg.Dir, err)
+		}
+	}
+	s, err := openStorage(osfs.New(r.cfg.Dir))
+	if err != nil {
+		return nil, fmt.Errorf("open git cache %s: %w", r.cfg.Dir, err)
+	}
+	return s, nil
+}
+
+// renew empties the cache. Only what a bare repository consists of is removed: the folder was named by a
+// person, who may have named the wrong one.
+func (r *remote) renew() (*filesystem.Storage, error) {
+	for _, name := range []string{"objects", "refs", "packed-refs", "config", "HEAD"} {
+		if err := os.RemoveAll(filepath.Join(r.cfg.Dir, name)); err != nil {
+			return nil, fmt.Errorf("empty git cache: %w", err)
+		}
+	}
+	r.last = plumbing.ZeroHash
+	return r.storage()
+}
+
+func (r *remote) packDir() string { return filepath.Join(r.cfg.Dir, "objects", "pack") }
+
+// tidy removes what a killed fetch left, and bounds the cache.
+func (r *remote) tidy() error {
+	parts, err := filepath.Glob(filepath.Join(r.packDir(), tmpPrefix+"*"))
+	if err != nil {
+		return err
+	}
+	for _, p := range parts {
+		if err := os.Remove(p); err != nil {
+			return fmt.Errorf("tidy git cache: %w", err)
+		}
+	}
+	packs, err := filepath.Glob(filepath.Join(r.packDir(), "pack-*.pack"))
+	if err != nil {
+		return err
+	}
+	size := int64(0)
+	for _, p := range packs {
+		if info, err := os.Stat(p); err == nil {
+			size += info.Size()
+		}
+	}
+	if len(packs) <= maxPacks && size <= r.cfg.MaxBytes {
+		return nil
+	}
+	return r.startAnew()
+}
+
+func (r *remote) startAnew() error {
+	s, err := r.renew()
+	if err != nil {
+		return err
+	}
+	_ = r.store.storage.Close() // its files are gone
+	r.store.storage = s
+	return nil
+}
+
+func (r *remote) objects() *objects { return r.store }
+
+func (r *remote) close() error { return r.store.close() }
+
+func (r *remote) refs(ctx context.Context) (map[string]plumbing.Hash, error) {
+	s, ar, err := r.session(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer s.Close()
+	refs := ar.References
+	if ar.Head != nil {
+		refs["HEAD"] = *ar.Head
+	}
+	return refs, nil
+}
+
+// session connects and hears the server's references. go-git does not take the context while it dials
+// and shakes hands over ssh, so this is done aside.
+func (r *remote) session(ctx context.Context) (transport.UploadPackSession, *packp.AdvRefs, error) {
+	type result struct {
+		session transport.UploadPackSession
+		refs    *packp.AdvRefs
+		err     error
+	}
+	done := make(chan result, 1)
+	go func() {
+		s, ar, err := r.connect(ctx)
+		done <- result{s, ar, err}
+	}()
+	select {
+	case <-ctx.Done():
+		go func() {
+			if late := <-done; late.session != nil {
+				_ = late.session.Close()
+			}
+		}()
+		return nil, nil, fmt.Errorf("%w: no answer: %w", ErrUnreachable, ctx.Err())
+	case got := <-done:
+		return got.session, got.refs, got.err
+	}
+}
+
+func (r *remote) connect(ctx context.Context) (transport.UploadPackSession, *packp.AdvRefs, error) {
+	auth, err := r.auth()
+	if err != nil {
+		return nil, nil, err
+	}
+	c, err := client.NewClient(r.ep)
+	if err != nil {
+		return nil, nil, unreachable(err)
+	}
+	s, err := c.NewUploadPackSession(r.ep, auth)
+	if err != nil {
+		return nil, nil, unreachable(err)
+	}
+	ar, err := s.AdvertisedReferencesContext(ctx)
+	if err != nil {
+		_ = s.Close()
+		if errors.Is(err, transport.ErrEmptyRemoteRepository) {
+			return nil, nil, ErrEmpty
+		}
+		return nil, nil, unreachable(err)
+	}
+	return s, ar, nil
+}
+
+// timedAuth gives ssh a deadline for dialling.
+type timedAuth struct{ gitssh.AuthMethod }
+
+func (a timedAuth) ClientConfig() (*ssh.ClientConfig, error) {
+	c, err := a.AuthMethod.ClientConfig()
+	if err == nil {
+		c.Timeout = dialTimeout
+	}
+	return c, err
+}
+
+func (r *remote) auth() (transport.AuthMethod, error) {
+	if r.ep.Protocol != "ssh" {
+		if r.cfg.Username == "" && r.cfg.Password == "" {
+			return nil, nil
+		}
+		return &githttp.BasicAuth{Username: r.cfg.Username, Password: r.cfg.Password}, nil
+	}
+	user := r.ep.User
+	if user == "" {
+		user = gitssh.DefaultUsername
+	}
+	var files []string
+	if r.cfg.KnownHosts != "" {
+		files = []string{r.cfg.KnownHosts}
+	}
+	hosts, err := gitssh.NewKnownHostsDb(files...)
+	if err != nil {
+		return nil, fmt.Errorf("%w: read known hosts: %w; make the file with: ssh-keyscan %s", ErrUnreachable, err, r.ep.Host)
+	}
+	port := r.ep.Port
+	if port == 0 {
+		port = gitssh.DefaultPort
+	}
+	helper := gitssh.HostKeyCallbackHelper{HostKeyCallback: hosts.HostKeyCallback(),
+		HostKeyAlgorithms: hosts.HostKeyAlgorithms(net.JoinHostPort(r.ep.Host, strconv.Itoa(port)))}
+	if r.cfg.SSHKey == "" {
+		agent, err := gitssh.NewSSHAgentAuth(user)
+		if err != nil {
+			return nil, fmt.Errorf("%w: no ssh key is configured and no ssh agent answers: %w", ErrUnreachable, err)
+		}
+		agent.HostKeyCallbackHelper = helper
+		return timedAuth{agent}, nil
+	}
+	keys, err := gitssh.NewPublicKeysFromFile(user, r.cfg.SSHKey, r.cfg.Password)
+	if err != nil {
+		return nil, fmt.Errorf("%w: read ssh key %s: %w", ErrUnreachable, r.cfg.SSHKey, err)
+	}
+	keys.HostKeyCallbackHelper = helper
+	return timedAuth{keys}, nil
+}
+
+func (r *remote) fetch(ctx context.Context, want []plumbing.Hash, whole bool) error {
+	if !whole && len(want) == 1 && r.store.has(want[0]) {
+		// Packs arrive whole or not at all; still, what cannot be read is fetched again.
+		if _, _, _, err := r.store.commit(want[0]); err == nil || errors.Is(err, ErrUnsupported) {
+			return nil
+		}
+		if err := r.startAnew(); err != nil {
+			return err
+		}
+	}
+	if err := r.tidy(); err != nil {
+		return err
+	}
+	if err := r.transfer(ctx, want, whole); err != nil {
+		return err
+	}
+	r.store.storage.Reindex()
+	if len(want) == 1 {
+		if _, id, _, err := r.store.commit(want[0]); err == nil {
+			r.last = id
+		}
+	}
+	return nil
+}
+
+func (r *remote) transfer(ctx context.Context, want []plumbing.Hash, whole bool) (err error) {
+	s, ar, err := r.session(ctx)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	req := packp.NewUploadPackRequestFromCapabilities(ar.Capabilities)
+	req.Wants = want
+	if ar.Capabilities.Supports(capability.NoProgress) {
+		_ = req.Capabilities.Set(capability.NoProgress) // a known name without a value cannot fail
+	}
+	if !whole && ar.Capabilities.Supports(capability.Shallow) {
+		_ = req.Capabilities.Set(capability.Shallow)
+		req.Depth = packp.DepthCommits(1)
+		if !r.last.IsZero() {
+			req.Haves, req.Shallows = []plumbing.Hash{r.last}, []plumbing.Hash{r.last}
+		}
+	}
+	res, err := s.UploadPack(ctx, req)
+	if err != nil {
+		return unreachable(err)
+	}
+	defer res.Close()
+	var pack io.Reader = res
+	switch {
+	case req.Capabilities.Supports(capability.Sideband64k):
+		pack = sideband.NewDemuxer(sideband.Sideband64k, res)
+	case req.Capabilities.Supports(capability.Sideband):
+		pack = sideband.NewDemuxer(sideband.Sideband, res)
+	}
+	return r.storePack(pack)
+}
