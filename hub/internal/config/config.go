@@ -154,6 +154,9 @@ func (d *decoder) hosts(key string, v any) []string {
 		return nil
 	}
 	list, ok := v.([]any)
+	if one, text := v.(string); text { // of one host the brackets may be left out
+		list, ok = []any{one}, true
+	}
 	if !ok {
 		d.problem(key, "want a list of HOST or HOST:PORT, got %v", v)
 		return nil

@@ -30,6 +30,9 @@ func TestParse(t *testing.T) {
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
+	if got, err := Parse("hub.yaml", []byte("version: 1\nadvertise: hub:1\n")); err != nil || !reflect.DeepEqual(got.Advertise, []string{"hub:1"}) {
+		t.Errorf("one host: got %+v, %v", got, err)
+	}
 	if got, err := Parse("hub.yaml", []byte("version: 1\n")); err != nil || !reflect.DeepEqual(got, Config{}) {
 		t.Errorf("only a version: got %+v, %v", got, err)
 	}
@@ -64,7 +67,7 @@ log: {level: loud, fromat: text}
 
 func TestFilesThatAreNone(t *testing.T) {
 	for name, text := range map[string]string{"no version": "listen: :1\n", "twice": "version: 1\nversion: 1\n", "no yaml": "\t", "a list": "- 1\n",
-		"log is text": "version: 1\nlog: loud\n", "advertise is text": "version: 1\nadvertise: hub\n"} {
+		"log is text": "version: 1\nlog: loud\n", "advertise is a number": "version: 1\nadvertise: 7\n"} {
 		if _, err := Parse("hub.yaml", []byte(text)); err == nil || !strings.Contains(err.Error(), "hub.yaml") {
 			t.Errorf("%s: got %v", name, err)
 		}
