@@ -18,14 +18,15 @@ import (
 	"net/http"
 	"time"
 
-	"k8s.io/apimachinery/pkg/apis/meta/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
-	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/wheelwright-dev/wheelwright/pkg/logging"
 )
 
 // Labels that the spoke sets.
@@ -105,7 +106,19 @@ func New(c Config) (*Cluster, error) {
 }
 
 // Close lets go of idle connections.
-func (c *Cluster) Close() { utilnet.CloseIdleConnectionsFor(c.http.Transport) }
+func (c *Cluster) Close() {
+	for rt := c.http.Transport; rt != nil; {
+		if idle, ok := rt.(interface{ CloseIdleConnections() }); ok {
+			idle.CloseIdleConnections()
+			return
+		}
+		wrapper, ok := rt.(interface{ WrappedRoundTripper() http.RoundTripper })
+		if !ok {
+			return
+		}
+		rt = wrapper.WrappedRoundTripper()
+	}
+}
 
 // Version is the API server's, such as "v1.36.3"; empty when it cannot be had.
 func (c *Cluster) Version(ctx context.Context) string {
@@ -142,7 +155,7 @@ func restConfig(file, kubecontext string) (*rest.Config, error) {
 // statusCodec decodes the API server's Status objects and nothing else: objects are read as bytes.
 func statusCodec() runtime.NegotiatedSerializer {
 	s := runtime.NewScheme()
-	v1.AddToGroupVersion(s, schema.GroupVersion{Version: "v1"})
+	metav1.AddToGroupVersion(s, schema.GroupVersion{Version: "v1"})
 	return serializer.NewCodecFactory(s).WithoutConversion()
 }
 
@@ -150,6 +163,6 @@ type warnings struct{ log *slog.Logger }
 
 func (w warnings) HandleWarningHeaderWithContext(ctx context.Context, code int, _ string, text string) {
 	if code == 299 && text != "" {
-		w.log.DebugContext(ctx, "the API server warns", "reason", text)
+		w.log.DebugContext(ctx, "the API server warns", logging.Reason, text)
 	}
 }

@@ -10,6 +10,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/wheelwright-dev/wheelwright/pkg/logging"
 )
 
 // Prune deletes what old has and new has not, and takes it out of the inventory on the cluster. An
@@ -118,7 +120,7 @@ func (p *pruning) delete(ctx context.Context, i Item) (deleted, kept bool, err e
 		return false, false, ignoreMissing(err)
 	}
 	if !p.ours(i, o.Metadata) {
-		p.c.log.WarnContext(ctx, "an object that is to be pruned is not the one that was applied; it is kept", "object", i.String())
+		p.c.log.WarnContext(ctx, "an object that is to be pruned is not the one that was applied; it is kept", logging.Object, i.String())
 		return false, true, nil
 	}
 	err = p.c.api.delete(ctx, r, i.Namespace, i.Name, o.Metadata.UID)

@@ -52,6 +52,18 @@ type partial struct {
 	Metadata metav1.ObjectMeta `json:"metadata"`
 }
 
+// do sends a request; created, if asked for, says whether the answer was 201.
+func (a *api) do(ctx context.Context, req *rest.Request, created *bool) ([]byte, error) {
+	result := req.Do(ctx)
+	if err := result.Error(); err != nil { // unlike Raw's, it is the API server's own Status
+		return nil, a.failed(ctx, err)
+	}
+	if created != nil {
+		result.WasCreated(created)
+	}
+	return result.Raw()
+}
+
 // patch applies data, forcing ownership of the fields it declares. dry: nothing is stored.
 func (a *api) patch(ctx context.Context, r resource, namespace, name string, data []byte, dry bool) (metav1.ObjectMeta, bool, error) {
 	req := a.client.Patch(types.ApplyPatchType).AbsPath(r.path(namespace, name)...).
@@ -61,9 +73,9 @@ func (a *api) patch(ctx context.Context, r resource, namespace, name string, dat
 		req = req.Param("dryRun", "All")
 	}
 	var created bool
-	raw, err := req.Do(ctx).WasCreated(&created).Raw()
+	raw, err := a.do(ctx, req, &created)
 	if err != nil {
-		return metav1.ObjectMeta{}, false, a.failed(ctx, err)
+		return metav1.ObjectMeta{}, false, err
 	}
 	var p partial
 	if err := json.Unmarshal(raw, &p); err != nil {
@@ -78,9 +90,9 @@ func (a *api) get(ctx context.Context, r resource, namespace, name, accept strin
 	if accept != "" {
 		req = req.SetHeader("Accept", accept)
 	}
-	raw, err := req.Do(ctx).Raw()
+	raw, err := a.do(ctx, req, nil)
 	if err != nil {
-		return a.failed(ctx, err)
+		return err
 	}
 	if err := json.Unmarshal(raw, v); err != nil {
 		return fmt.Errorf("read the API server's answer: %w", err)
@@ -100,9 +112,9 @@ func (a *api) list(ctx context.Context, r resource, namespace, selector, accept 
 		if next != "" {
 			req = req.Param("continue", next)
 		}
-		raw, err := req.Do(ctx).Raw()
+		raw, err := a.do(ctx, req, nil)
 		if err != nil {
-			return a.failed(ctx, err)
+			return err
 		}
 		var page struct {
 			Metadata metav1.ListMeta `json:"metadata"`
@@ -160,9 +172,9 @@ func (a *api) delete(ctx context.Context, r resource, namespace, name string, ui
 	if err != nil {
 		return fmt.Errorf("encode delete options: %w", err)
 	}
-	err = a.client.Delete().AbsPath(r.path(namespace, name)...).
-		SetHeader("Content-Type", "application/json").Body(body).Do(ctx).Error()
-	return a.failed(ctx, err)
+	_, err = a.do(ctx, a.client.Delete().AbsPath(r.path(namespace, name)...).
+		SetHeader("Content-Type", "application/json").Body(body), nil)
+	return err
 }
 
 type counterKey struct{}

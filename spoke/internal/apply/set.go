@@ -158,6 +158,7 @@ func (o *object) fill(in *unstructured.Unstructured, set Set) error {
 	if o.GetKind() == "Secret" && o.resource.Group == "" {
 		plainSecret(o.Object)
 	}
+	nameAccountTwice(o.Object)
 	raw, err := json.Marshal(o.Object)
 	if err != nil {
 		return err
@@ -186,6 +187,25 @@ func plainSecret(secret map[string]any) {
 	}
 	secret["data"] = data
 	delete(secret, "stringData")
+}
+
+// nameAccountTwice declares the deprecated serviceAccount beside serviceAccountName. The server fills it
+// in and then takes it for the name: were it not ours, a release that no longer names an account could
+// not take the name away.
+func nameAccountTwice(obj map[string]any) {
+	for _, path := range [][]string{{"spec"}, {"spec", "template", "spec"}, {"spec", "jobTemplate", "spec", "template", "spec"}} {
+		var at any = obj
+		for _, field := range path {
+			m, _ := at.(map[string]any)
+			at = m[field]
+		}
+		spec, _ := at.(map[string]any)
+		_, isPod := spec["containers"].([]any)
+		name, named := spec["serviceAccountName"].(string)
+		if _, twice := spec["serviceAccount"]; isPod && named && !twice {
+			spec["serviceAccount"] = name
+		}
+	}
 }
 
 // stage is when an object is sent: each stage is on the cluster before the next begins.
