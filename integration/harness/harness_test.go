@@ -104,6 +104,15 @@ func TestJobCompletes(t *testing.T) {
 	expect(t, c, "1", "-n", ns, "get", "job", "once", "-o", "jsonpath={.status.succeeded}")
 }
 
+func TestLoadBalancerHasAnAddress(t *testing.T) {
+	c := harness.Shared(t, 1)[0]
+	ns := c.NewNamespace(t)
+	if _, err := c.Kubectl("-n", ns, "create", "service", "loadbalancer", "web", "--tcp=80"); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, c, "203.0.113.7", "-n", ns, "get", "service", "web", "-o", "jsonpath={.status.loadBalancer.ingress[0].ip}")
+}
+
 func TestClustersAreApart(t *testing.T) {
 	clusters := harness.Shared(t, 2)
 	ns := clusters[0].NewNamespace(t)

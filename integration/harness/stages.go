@@ -18,6 +18,8 @@ import (
 //     CrashLoopBackOff.
 //   - NeverReady, an annotation on the pod with any value: it runs and never becomes ready.
 //   - ReadyAfter, an annotation with a duration: it becomes ready that much later.
+//
+// A Service of type LoadBalancer gets an address, as from a cloud.
 const (
 	NeverReady = "test.wheelwright.dev/never-ready"
 	ReadyAfter = "test.wheelwright.dev/ready-after"
@@ -54,6 +56,7 @@ func writeStages(source, target string) error {
 		fmt.Fprintf(&out, "%s---\n", text)
 	}
 	out.WriteString(unreadyStages())
+	out.WriteString(loadBalancerStage)
 	return os.WriteFile(target, out.Bytes(), 0o644)
 }
 
@@ -173,3 +176,27 @@ spec:
 	indented := strings.ReplaceAll(strings.TrimPrefix(containerStatus, "\n"), "\n", "\n      ")
 	return fmt.Sprintf(form, name, query, "      "+indented, phase)
 }
+
+const loadBalancerStage = `apiVersion: kwok.x-k8s.io/v1alpha1
+kind: Stage
+metadata:
+  name: service-load-balancer
+spec:
+  resourceRef:
+    apiGroup: v1
+    kind: Service
+  selector:
+    matchExpressions:
+    - key: .metadata.deletionTimestamp
+      operator: DoesNotExist
+    - key: .spec.type
+      operator: In
+      values: [LoadBalancer]
+    - key: '.status.loadBalancer.ingress[]?.ip'
+      operator: DoesNotExist
+  next:
+    statusTemplate: |
+      loadBalancer:
+        ingress:
+        - ip: 203.0.113.7
+`
