@@ -184,8 +184,10 @@ func word(i fleet.Installation, want fleet.Selection, available []string, known 
 		return fmt.Sprintf("%s(%s)", i.Phase, shorten(cmp.Or(i.Reason, i.Target, i.Running))), progressing, false
 	case i.Phase != fleet.PhaseNone && !i.Phase.Terminal():
 		return fmt.Sprintf("%s(%s)", i.Phase, cmp.Or(i.Target, want.Version)), progressing, false
-	case !known:
+	case !known && i.Running == "":
 		return "UnknownDistribution", failed, true
+	case !known: // the vendor stopped watching it; what runs goes on running
+		return string(fleet.Succeeded), upToDate, false
 	case i.Policy.Pin != nil && want.Version == "":
 		return fmt.Sprintf("Pinned(%s not on offer)", i.Policy.Pin.Version), pinned, true
 	case want.Version == "" && i.Running == "":

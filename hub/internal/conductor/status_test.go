@@ -76,6 +76,7 @@ func TestStatusWords(t *testing.T) {
 		{"refused", in(fleet.Refused, "1.2.0", "dry run:\nno such kind"), 0, "1.2.0", "Refused(dry run: no such kind)", fleet.Healthy, failed, true},
 		{"rollback failed", in(fleet.RollbackFailed, "1.2.0", ""), 0, "1.2.0", "RollbackFailed(1.2.0)", fleet.Healthy, failed, true},
 		{"config in error", in(fleet.AwaitingConfig, "", "overlay: no such file"), 0, "1.2.0", "AwaitingConfig(provider)", fleet.Healthy, failed, true},
+		{"watched no more", fleet.Installation{Distribution: "other", Running: "1.1.0", Policy: pin("1.1.0"), Phase: fleet.Succeeded, Health: fleet.Healthy}, 0, "", "Succeeded", fleet.Healthy, upToDate, false},
 		{"not this hub's", fleet.Installation{Distribution: "other"}, 0, "", "UnknownDistribution", fleet.HealthUnknown, failed, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
