@@ -5,14 +5,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/url"
 	"path"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/wheelwright-dev/wheelwright/hub/internal/caller"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/pkg/logging"
 	"github.com/wheelwright-dev/wheelwright/pkg/wire"
 	fleetv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/fleet/v1"
 )
@@ -53,6 +56,8 @@ func (s *Service) AddDistribution(ctx context.Context, req *fleetv1.AddDistribut
 	case err != nil:
 		return nil, s.failure("add distribution "+d.Name, err)
 	}
+	who, _ := caller.From(ctx)
+	s.cfg.Log.Info("distribution added", slog.String(logging.Distribution, d.Name), slog.String(logging.URL, d.URL), slog.String("caller", who.String()))
 	s.cfg.Watchers.Start(d)
 	s.cfg.Spokes.Changed()
 	return &fleetv1.AddDistributionResponse{Distribution: m}, nil
