@@ -116,7 +116,7 @@ func TestATagBecomesAnOffer(t *testing.T) {
 func TestARejectedTagReachesNobody(t *testing.T) {
 	w := newWorld(t)
 	w.see(t, Tag{Name: "1.5.0", Hash: "h", Judge: func(context.Context) (fleet.Release, []byte, error) {
-		return fleet.Release{Distribution: "shop", Version: "1.5.0", Phase: fleet.Rejected, Reasons: []string{"symlink at dist/x"},
+		return fleet.Release{Distribution: "shop", Version: "1.5.0", Phase: fleet.Rejected, Reasons: []string{"1 of 1 variants refused: app"},
 			Variants: []fleet.VariantResult{{Name: "app", Reasons: []string{"image backend:latest"}}}}, nil, nil
 	}})
 	state, err := w.Offers("acme/eu-1", []string{"shop"})
@@ -124,7 +124,7 @@ func TestARejectedTagReachesNobody(t *testing.T) {
 		t.Errorf("got %v, %v", state, err)
 	}
 	history, _ := w.store.Events(store.EventFilter{})
-	if len(history) != 1 || history[0].Kind != fleet.EventRejected || history[0].Message != "symlink at dist/x; app: image backend:latest" {
+	if len(history) != 1 || history[0].Kind != fleet.EventRejected || history[0].Message != "app: image backend:latest; 1 of 1 variants refused: app" {
 		t.Errorf("got %v", history)
 	}
 }

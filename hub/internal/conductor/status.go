@@ -243,13 +243,14 @@ func firstReason(r fleet.Release) string {
 	return fmt.Sprintf("%s (and %d more)", all[0], len(all)-1)
 }
 
-// allReasons are those of the release as a whole, then those of each variant under its name.
+// allReasons are those of each variant under its name, then those of the release as a whole, which may
+// only sum up the former.
 func allReasons(r fleet.Release) []string {
-	all := slices.Clone(r.Reasons)
+	var all []string
 	for _, v := range r.Variants {
 		for _, reason := range v.Reasons {
 			all = append(all, v.Name+": "+reason)
 		}
 	}
-	return all
+	return append(all, r.Reasons...)
 }
