@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/pkg/logging"
 	"github.com/wheelwright-dev/wheelwright/pkg/render"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/journal"
 )
@@ -25,7 +26,7 @@ func (w *worker) adopt(ctx context.Context, in input) result {
 		return result{stop: true}
 	}
 	if err != nil {
-		w.log.Warn("the cluster cannot be asked what runs there; nothing is begun until it can", "error", err)
+		w.log.Warn("the cluster cannot be asked what runs there; nothing is begun until it can", logging.Error, err)
 		i := &w.rec.Installation
 		i.Reason, i.Health, i.HealthMessage = oneLine(err.Error()), fleet.HealthUnknown, oneLine(err.Error())
 		w.publish()
@@ -47,7 +48,7 @@ func (w *worker) adopt(ctx context.Context, in input) result {
 	i.Running, i.Target, i.Bundle, i.Overlay, i.Rendered = inv.Version, inv.Version, inv.Bundle, inv.Overlay, inv.Rendered
 	i.Phase, i.PhaseSince, i.Objects = fleet.Succeeded, now, len(inv.Items)
 	w.ledger = ledger{Inventory: inv, Mixed: true}
-	w.log.Info("took over what runs on the cluster", "version", inv.Version, "objects", len(inv.Items))
+	w.log.Info("took over what runs on the cluster", logging.Version, inv.Version, "objects", len(inv.Items))
 	if err := w.record(rec, event(now, *i, fleet.EventAgent, fmt.Sprintf("took over %s with %d objects as found on the cluster; nothing was touched", inv.Version, len(inv.Items)))); err != nil {
 		w.asked = false
 		return w.journalTrouble(err)
@@ -75,13 +76,13 @@ func (w *worker) rebuild(ctx context.Context, in input) result {
 		return result{stop: true}
 	}
 	if err != nil && !errors.Is(err, errUnproven) && !builds(err) {
-		w.log.Warn("the release that runs cannot be rendered anew yet", "version", i.Running, "error", err)
+		w.log.Warn("the release that runs cannot be rendered anew yet", logging.Version, i.Running, logging.Error, err)
 		w.wait.failed(time.Now(), w.intervals())
 		return result{after: w.wait.left(time.Now()), stop: true}
 	}
 	w.wait, w.tried = backoff{}, want.recipe()
 	if err != nil || res.Digest != i.Rendered {
-		w.log.Warn("the release that runs was rendered from something else than what is here now; it cannot be returned to", "version", i.Running, "error", err)
+		w.log.Warn("the release that runs was rendered from something else than what is here now; it cannot be returned to", logging.Version, i.Running, logging.Error, err)
 		return result{}
 	}
 	rec := w.rec
@@ -106,9 +107,8 @@ func (a *Agent) again(ctx context.Context, in input, d fleet.Digest, version str
 }
 
 // preview renders for somebody who looks; nothing of it is recorded.
-func (a *Agent) preview(ctx context.Context, in input, version string) ([]byte, error) {
+func (a *Agent) preview(ctx context.Context, in input, version string, d fleet.Digest) ([]byte, error) {
 	name := in.sub.Distribution
-	d := in.digest(version)
 	if d == "" {
 		return nil, fmt.Errorf("%s %q is not on offer; on offer are %v (spoke status shows what runs)", name, version, in.versions())
 	}

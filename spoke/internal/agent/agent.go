@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/pkg/logging"
 	"github.com/wheelwright-dev/wheelwright/pkg/render"
 	"github.com/wheelwright-dev/wheelwright/pkg/wire"
 	syncv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1"
@@ -217,7 +218,7 @@ func (a *Agent) forgottenLocked(wanted map[string]bool) error {
 			continue
 		}
 		r.Installation.Reason = gone
-		a.cfg.Log.Warn("a subscription is no longer in spoke.yaml; its objects stay on the cluster, unwatched", "distribution", r.Distribution, "version", r.Installation.Running)
+		a.cfg.Log.Warn("a subscription is no longer in spoke.yaml; its objects stay on the cluster, unwatched", logging.Distribution, r.Distribution, logging.Version, r.Installation.Running)
 		e := event(time.Now(), r.Installation, fleet.EventAgent, "no longer in spoke.yaml: nothing was deleted, its objects stay and are not watched any more")
 		if err := a.cfg.Memory.PutRecord(r, e); err != nil {
 			return fmt.Errorf("record that %s is not subscribed any more: %w", r.Distribution, err)
@@ -237,7 +238,7 @@ func (a *Agent) reload() bool {
 			return false
 		}
 		a.trouble = text
-		a.cfg.Log.Error("spoke.yaml cannot be taken; the one before stays in force and nothing new is begun", "error", err)
+		a.cfg.Log.Error("spoke.yaml cannot be taken; the one before stays in force and nothing new is begun", logging.Error, err)
 		return true
 	}
 	if a.trouble == "" && next.Digest == a.settings.Digest {
@@ -323,13 +324,21 @@ func (a *Agent) Render(ctx context.Context, distribution, version string) ([]byt
 	in := a.inputLocked(a.settings.Subscriptions[i])
 	w := a.workers[distribution]
 	a.mu.Unlock()
-	if version == "" && w != nil {
-		version = w.seen.Load().Running
+	var runs fleet.Installation
+	if w != nil {
+		runs = *w.seen.Load()
+	}
+	if version == "" {
+		version = runs.Running
 	}
 	if all := in.versions(); version == "" && len(all) > 0 {
 		version = all[len(all)-1]
 	}
-	return a.preview(ctx, in, version)
+	d := in.digest(version)
+	if version == runs.Running && version != "" {
+		d = runs.Bundle // it may be off the offer, and it never changes
+	}
+	return a.preview(ctx, in, version, d)
 }
 
 func (a *Agent) inputLocked(s config.Subscription) input {

@@ -157,8 +157,10 @@ type stage struct {
 	ns, dir  string
 	vendor   *vendor
 	sub      config.Subscription
+	settings *config.Config // nil: sub alone
 	kube     *apply.Cluster
 	requests atomic.Int64
+	killer   atomic.Pointer[killer]
 	every    agent.Intervals
 	log      *logs
 
@@ -175,10 +177,7 @@ func newStage(t *testing.T) *stage {
 	s.every = agent.Intervals{Settle: 100 * time.Millisecond, Grace: time.Second, Health: 300 * time.Millisecond, Overlay: 100 * time.Millisecond,
 		Config: time.Hour, RetryMin: 50 * time.Millisecond, RetryMax: 300 * time.Millisecond}
 	kube, err := apply.New(apply.Config{Kubeconfig: c.Kubeconfig, Patience: 2 * time.Second, WrapTransport: func(next http.RoundTripper) http.RoundTripper {
-		return roundTripper(func(r *http.Request) (*http.Response, error) {
-			s.requests.Add(1)
-			return next.RoundTrip(r)
-		})
+		return transport{s, next}
 	}})
 	if err != nil {
 		t.Fatal(err)
@@ -193,9 +192,52 @@ func newStage(t *testing.T) *stage {
 	return s
 }
 
-type roundTripper func(*http.Request) (*http.Response, error)
+// transport counts requests, and fails them once the spoke is dead.
+type transport struct {
+	s    *stage
+	next http.RoundTripper
+}
 
-func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+func (t transport) WrappedRoundTripper() http.RoundTripper { return t.next }
+
+func (t transport) RoundTrip(r *http.Request) (*http.Response, error) {
+	t.s.requests.Add(1)
+	k := t.s.killer.Load()
+	if k == nil {
+		return t.next.RoundTrip(r)
+	}
+	before, after := k.strike(r)
+	if before {
+		return nil, errKilled
+	}
+	resp, err := t.next.RoundTrip(r)
+	if after && err == nil {
+		resp.Body.Close()
+		return nil, errKilled
+	}
+	return resp, err
+}
+
+// killer ends a spoke at its n-th write to the cluster: before it is sent, or after it was done and
+// before the answer is read. From then on nothing gets out.
+type killer struct {
+	n     int64
+	after bool
+	count atomic.Int64
+	dead  atomic.Bool
+}
+
+func (k *killer) strike(r *http.Request) (before, after bool) {
+	if k.dead.Load() {
+		return true, false
+	}
+	writes := r.Method != http.MethodGet && !strings.Contains(r.URL.RawQuery, "dryRun")
+	if !writes || k.count.Add(1) != k.n {
+		return false, false
+	}
+	k.dead.Store(true)
+	return !k.after, k.after
+}
 
 // logs are printed when a test fails.
 type logs struct {
@@ -270,8 +312,12 @@ func (s *stage) start(write func(journal.Record, func() error) error) (stop func
 		s.t.Fatal(err)
 	}
 	r := render.New(render.Config{Log: log})
+	settings := config.Config{Subscriptions: []config.Subscription{s.sub}}
+	if s.settings != nil {
+		settings = *s.settings
+	}
 	a, err := agent.New(agent.Config{
-		Dir: s.dir, Settings: config.Config{Subscriptions: []config.Subscription{s.sub}}, Every: s.every, Version: "test",
+		Dir: s.dir, Settings: settings, Every: s.every, Version: "test",
 		Apply: s.kube, Observe: s.kube, Memory: fault{j, write}, Offers: j, Renderer: r, Fetch: s.vendor.fetch,
 		Overlay: func(config.Subscription) (agent.Source, error) { return &s.overlay, nil }, Log: log,
 	})

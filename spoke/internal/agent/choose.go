@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/pkg/logging"
 	"github.com/wheelwright-dev/wheelwright/pkg/render"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/config"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/delivery"
@@ -54,21 +55,32 @@ func (w *worker) loadOverlay(ctx context.Context, in input) result {
 		every = in.sub.Overlay.Interval
 	}
 	o.next = now.Add(every)
-	seen, err := o.src.Load(ctx)
+	seen, err := w.look(ctx)
 	if ctx.Err() != nil {
 		return result{stop: true}
 	}
 	if err == nil {
 		return w.takeOverlay(seen, in, every)
 	}
-	w.log.Warn("the overlay cannot be read", "error", err)
-	if errors.Is(err, overlay.ErrUnreachable) {
+	w.log.Warn("the overlay cannot be read", logging.Error, err)
+	if errors.Is(err, overlay.ErrUnreachable) || errors.Is(err, context.DeadlineExceeded) {
 		return result{after: every, stop: !o.good}
 	}
 	o.bad = true
 	r := w.misconfigured(err)
 	r.after = every
 	return r
+}
+
+// look bounds how long a git host that does not answer keeps the worker from everything else.
+func (w *worker) look(ctx context.Context) (overlay.Overlay, error) {
+	patience := 20 * time.Second
+	if !w.saw.good {
+		patience = 2 * time.Minute // the first look may have to bring a whole repository
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	return w.saw.src.Load(ctx)
 }
 
 const stillness = 300 * time.Millisecond

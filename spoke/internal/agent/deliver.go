@@ -10,6 +10,7 @@ import (
 
 	"github.com/wheelwright-dev/wheelwright/pkg/bundle"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/pkg/logging"
 	"github.com/wheelwright-dev/wheelwright/pkg/manifest"
 	"github.com/wheelwright-dev/wheelwright/pkg/render"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/apply"
@@ -85,14 +86,14 @@ func (w *worker) delayed(err error) delivery.Event {
 		e.Lost = now.Sub(w.watch.last)
 	}
 	w.watch.last = now
-	w.log.Warn("this step will be tried again", "phase", string(w.state.Phase), "version", w.state.Target, "step", string(w.todo[0]), "error", err)
+	w.log.Warn("this step will be tried again", logging.Phase, string(w.state.Phase), logging.Version, w.state.Target, "step", string(w.todo[0]), logging.Error, err)
 	w.wait.failed(now, w.intervals())
 	return e
 }
 
 // journalTrouble: nothing goes on without the journal (law 9).
 func (w *worker) journalTrouble(err error) result {
-	w.log.Error("the journal cannot be written; nothing is begun until it can", "error", err)
+	w.log.Error("the journal cannot be written; nothing is begun until it can", logging.Error, err)
 	return result{after: w.intervals().RetryMax, stop: true}
 }
 
@@ -266,7 +267,7 @@ func (w *worker) check(ctx context.Context) (delivery.Event, error) {
 			more = fmt.Sprintf(" (and %d more)", n)
 		}
 		for _, p := range report.Problems {
-			w.log.Warn("the dry run refuses an object", "version", set.Version, "object", p.Object, "reason", p.Message)
+			w.log.Warn("the dry run refuses an object", logging.Version, set.Version, logging.Object, p.Object, logging.Reason, p.Message)
 		}
 		return refuse("dry run: %s%s", report.Problems[0], more)
 	}
@@ -300,7 +301,7 @@ func (w *worker) send(ctx context.Context, set apply.Set, then delivery.Kind) (d
 	case err != nil:
 		return delivery.Event{}, err
 	}
-	w.log.Info("applied", "version", set.Version, "created", len(change.Created), "changed", len(change.Changed), "unchanged", len(change.Unchanged), "requests", change.Requests)
+	w.log.Info("applied", logging.Version, set.Version, "created", len(change.Created), "changed", len(change.Changed), "unchanged", len(change.Unchanged), "requests", change.Requests)
 	return delivery.Event{Kind: then}, nil
 }
 
@@ -390,7 +391,7 @@ func (w *worker) observe(ctx context.Context) (delivery.Event, error) {
 func (w *worker) release() {
 	w.work.bundle = nil
 	if err := w.a.sweep(); err != nil {
-		w.log.Warn("the bundle cache was not tidied", "error", err)
+		w.log.Warn("the bundle cache was not tidied", logging.Error, err)
 	}
 	debug.FreeOSMemory() // a delivery's memory is many times what an idle spoke needs
 }

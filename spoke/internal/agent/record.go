@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/pkg/logging"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/apply"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/delivery"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/journal"
@@ -65,7 +66,7 @@ func (w *worker) feed(e delivery.Event) error {
 	e.Reason = oneLine(e.Reason)
 	n, effects := delivery.Next(now, w.state, e)
 	if slices.Contains(effects, delivery.Unexpected) {
-		w.log.Warn("an event has no meaning in this phase; nothing changed", "event", string(e.Kind), "phase", string(w.state.Phase))
+		w.log.Warn("an event has no meaning in this phase; nothing changed", "event", string(e.Kind), logging.Phase, string(w.state.Phase))
 		return nil
 	}
 	old, before := w.state, w.ledger
@@ -87,14 +88,18 @@ func (w *worker) feed(e delivery.Event) error {
 	i := &rec.Installation
 	i.Phase, i.Target, i.Reason, i.PhaseSince = n.Phase, n.Target, n.Reason, n.Since
 	rec.Delivery = attempt(rec.Delivery, e, n)
-	if err := w.record(rec, w.news(now, e, old, n, rec.Installation)...); err != nil {
+	news := w.news(now, e, old, n, rec.Installation)
+	if n.Phase == old.Phase && n.Target == old.Target && n.Deadline.Equal(old.Deadline) && e.Kind == delivery.Observed && len(news) == 0 {
+		w.rec = rec // it goes on as recorded
+		w.publish()
+	} else if err := w.record(rec, news...); err != nil {
 		w.ledger = before
 		return err
 	}
 	w.state = n
 	w.state.Previous = w.state.Previous && w.canReturn()
 	if n.Phase != old.Phase {
-		w.log.Info("phase", "phase", string(n.Phase), "version", n.Target, "reason", n.Reason)
+		w.log.Info("phase changed", logging.Phase, string(n.Phase), logging.Version, n.Target, logging.Reason, n.Reason)
 	}
 	w.next(e, old, effects, now)
 	return nil

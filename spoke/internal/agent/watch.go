@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/pkg/logging"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/apply"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/delivery"
 )
@@ -108,7 +109,7 @@ func (w *worker) correctDrift(ctx context.Context, in input) result {
 	}
 	set, err := w.runningSet()
 	if err != nil {
-		w.log.Error("drift cannot be looked for", "error", err)
+		w.log.Error("drift cannot be looked for", logging.Error, err)
 		return result{after: in.sub.DriftInterval}
 	}
 	inv, change, err := w.a.cfg.Apply.Drift(ctx, set, w.ledger.Current())
@@ -116,7 +117,7 @@ func (w *worker) correctDrift(ctx context.Context, in input) result {
 		return result{}
 	}
 	if err != nil {
-		w.log.Warn("drift was not corrected, or not all of it", "error", err)
+		w.log.Warn("drift was not corrected, or not all of it", logging.Error, err)
 	}
 	if len(inv.Items) > 0 {
 		w.ledger.Inventory = merged(inv, w.ledger.Inventory)
@@ -154,7 +155,7 @@ func (w *worker) restoreAgain(ctx context.Context) result {
 		err = errors.New(e.Reason)
 	}
 	if err != nil {
-		w.log.Error("the previous release could not be put back whole; this is tried again", "error", err)
+		w.log.Error("the previous release could not be put back whole; this is tried again", logging.Error, err)
 		return result{after: w.intervals().RetryMax}
 	}
 	if err := w.feed(e); err != nil {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/pkg/logging"
 	syncv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/config"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/delivery"
@@ -77,7 +78,7 @@ type mailbox struct {
 }
 
 func newWorker(a *Agent, name string) (*worker, error) {
-	w := &worker{a: a, name: name, log: a.cfg.Log.With("distribution", name)}
+	w := &worker{a: a, name: name, log: a.cfg.Log.With(logging.Distribution, name)}
 	w.box.wake = make(chan struct{}, 1)
 	rec, found, err := a.cfg.Memory.Record(name)
 	if err != nil {
