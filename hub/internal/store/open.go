@@ -58,34 +58,20 @@ func open(path string, log *slog.Logger, migrations []step) (*Store, error) {
 	return nil, fmt.Errorf("open store %s: %w", path, err)
 }
 
-// openChecked opens the file and reads every page of it once. bbolt panics on pages that make no sense,
-// and a page beyond the end of a file cut short is a memory fault: both become ErrCorrupt.
+// openChecked opens the file and reads every page of it once. What checkPages lets pass and bbolt still
+// panics on becomes ErrCorrupt too.
 func openChecked(path string) (db *bolt.DB, err error) {
-	var file *os.File
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if p := recover(); p != nil {
-			switch {
-			case db != nil:
+			if db != nil {
 				_ = db.Close()
-			case file != nil:
-				// bbolt's handle is lost in the panic. Its mapping keeps the lock alive past the close.
-				_ = syscall.Flock(int(file.Fd()), syscall.LOCK_UN)
-				_ = file.Close()
 			}
 			db, err = nil, fmt.Errorf("%w: %v", ErrCorrupt, p)
 		}
 	}()
 	_, statErr := os.Stat(path)
-	db, err = bolt.Open(path, 0o600, &bolt.Options{
-		Timeout:      lockTimeout,
-		FreelistType: bolt.FreelistMapType,
-		OpenFile: func(name string, flag int, mode os.FileMode) (*os.File, error) {
-			f, err := os.OpenFile(name, flag, mode)
-			file = f
-			return f, err
-		},
-	})
+	db, err = bolt.Open(path, 0o600, &bolt.Options{Timeout: lockTimeout, FreelistType: bolt.FreelistMapType, OpenFile: openFile})
 	switch {
 	case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrChecksum), errors.Is(err, berrors.ErrVersionMismatch):
 		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
@@ -106,6 +92,46 @@ func openChecked(path string) (db *bolt.DB, err error) {
 	return db, nil
 }
 
+// openFile opens the file for bbolt, locks it as bbolt will again, and checks its pages.
+func openFile(path string, flag int, mode os.FileMode) (*os.File, error) {
+	f, err := os.OpenFile(path, flag, mode)
+	if err != nil || flag&os.O_RDWR == 0 {
+		return f, err // bbolt opens its own file once more to copy it
+	}
+	if err = lock(f); err == nil {
+		if err = checkOpened(f); err == nil {
+			return f, nil
+		}
+	}
+	_ = f.Close() // with its lock
+	return nil, err
+}
+
+func lock(f *os.File) error {
+	deadline := time.Now().Add(lockTimeout)
+	for {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		switch {
+		case !errors.Is(err, syscall.EWOULDBLOCK):
+			return err
+		case time.Now().After(deadline):
+			return berrors.ErrTimeout
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+func checkOpened(f *os.File) error {
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if err := checkPages(f, info.Size()); err != nil {
+		return fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	return nil
+}
+
 // tooSmall names a file that bbolt refuses for its size, for which it has no typed error.
 func tooSmall(path string, err error) error {
 	info, statErr := os.Stat(path)
@@ -115,20 +141,9 @@ func tooSmall(path string, err error) error {
 	return err
 }
 
-// check reads every page. The walk of our own comes first, since a fault in it is caught; bbolt's check,
-// which runs in a goroutine of its own where it would not be, then compares the pages with the free list.
+// check is bbolt's own, which also compares the free list with the pages and looks at the order of keys.
 func check(db *bolt.DB) error {
 	return db.View(func(tx *bolt.Tx) error {
-		info, err := os.Stat(db.Path())
-		if err != nil {
-			return err
-		}
-		if info.Size() < tx.Size() {
-			return fmt.Errorf("file has %d bytes, its first page says %d", info.Size(), tx.Size())
-		}
-		if err := tx.ForEach(func(_ []byte, b *bolt.Bucket) error { return walk(b) }); err != nil {
-			return err
-		}
 		var first error
 		for err := range tx.Check() {
 			if first == nil {
@@ -136,19 +151,6 @@ func check(db *bolt.DB) error {
 			}
 		}
 		return first
-	})
-}
-
-func walk(b *bolt.Bucket) error {
-	return b.ForEach(func(k, v []byte) error {
-		if v != nil {
-			return nil
-		}
-		child := b.Bucket(k)
-		if child == nil {
-			return fmt.Errorf("bucket %q is unreadable", k)
-		}
-		return walk(child)
 	})
 }
 
