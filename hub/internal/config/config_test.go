@@ -76,3 +76,15 @@ func TestFilesThatAreNone(t *testing.T) {
 		t.Errorf("missing: got %v", err)
 	}
 }
+
+func TestTheExamplesLoad(t *testing.T) {
+	examples, err := filepath.Glob("../../../deploy/*/hub.yaml")
+	if err != nil || len(examples) == 0 {
+		t.Fatalf("got %v, %v, want at least one under deploy", examples, err)
+	}
+	for _, e := range examples {
+		if _, err := Load(e); err != nil {
+			t.Error(err)
+		}
+	}
+}
