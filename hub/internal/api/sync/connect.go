@@ -45,7 +45,11 @@ func (s *Service) Connect(stream syncv1.SyncService_ConnectServer) error {
 		log: s.cfg.Log.With(slog.String(logging.Cluster, string(who.Cluster)))}
 	c.log.Info("spoke connected", slog.String(logging.Version, line(hello.GetSpokeVersion(), maxName)))
 	err = c.run(hello)
-	c.log.Info("spoke disconnected", slog.String(logging.Reason, status.Convert(err).Message()))
+	reason := status.Convert(err).Message()
+	if cause := context.Cause(stream.Context()); cause != nil { // says more than that the context ended
+		reason = cause.Error()
+	}
+	c.log.Info("spoke disconnected", slog.String(logging.Reason, reason))
 	return err
 }
 
