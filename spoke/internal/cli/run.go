@@ -37,7 +37,7 @@ It stops on SIGINT or SIGTERM and goes on where it was when it is started again,
 			}
 			cfg := spoke.Config{Dir: dir, File: cmp.Or(file, filepath.Join(dir, configName)), Log: log}
 			return exitcode.With(exitcode.Failed, spoke.Run(c.Context(), cfg, func(i spoke.Info) {
-				fmt.Fprintf(a.err, "spoke: running for %s at %s, %d in %s; in another terminal: spoke status --data %s\n", i.Cluster, i.Hub, i.Subscriptions, cfg.File, dir)
+				fmt.Fprintf(a.err, "spoke: running for %s at %s, subscriptions in %s: %d; in another terminal: spoke status --data %s\n", i.Cluster, i.Hub, cfg.File, i.Subscriptions, dir)
 			}))
 		},
 	}
