@@ -39,6 +39,13 @@ func runGit(t testing.TB, dir string, args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
+func shell(dir, line string) (string, error) {
+	cmd := exec.Command("sh", "-c", line)
+	cmd.Dir, cmd.Env = dir, environment()
+	out, err := cmd.Output()
+	return string(out), err
+}
+
 func write(t testing.TB, path string, data []byte) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -199,7 +206,15 @@ func sshConnection(c net.Conn, cfg *ssh.ServerConfig) {
 			}
 			_ = req.Reply(true, nil)
 			cmd := exec.Command("sh", "-c", string(req.Payload[4:]))
-			cmd.Env, cmd.Stdin, cmd.Stdout, cmd.Stderr = environment(), ch, ch, ch.Stderr()
+			cmd.Env, cmd.Stdout, cmd.Stderr = environment(), ch, ch.Stderr()
+			stdin, err := cmd.StdinPipe()
+			if err != nil {
+				return
+			}
+			go func() { // ends with the channel; the command does not wait for it
+				_, _ = io.Copy(stdin, ch)
+				stdin.Close()
+			}()
 			status := []byte{0, 0, 0, 0}
 			if cmd.Run() != nil {
 				status[3] = 128

@@ -44,7 +44,8 @@ func (o *objects) has(h plumbing.Hash) bool {
 		return true
 	}
 	o.storage.Reindex()
-	return o.storage.HasEncodedObject(h) == nil
+	_, err := o.storage.EncodedObject(plumbing.AnyObject, h) // unlike the above, looks into alternates
+	return err == nil
 }
 
 // read returns an object whose content has the id h.

@@ -36,7 +36,6 @@ type remote struct {
 	cfg   Config
 	ep    *transport.Endpoint
 	store *objects
-	last  plumbing.Hash // a commit that is here whole, offered to the server to build on
 	log   *slog.Logger
 }
 
@@ -81,7 +80,6 @@ func (r *remote) renew() (*filesystem.Storage, error) {
 			return nil, fmt.Errorf("empty git cache: %w", err)
 		}
 	}
-	r.last = plumbing.ZeroHash
 	return r.storage()
 }
 
@@ -260,11 +258,6 @@ func (r *remote) fetch(ctx context.Context, want []plumbing.Hash, whole bool) er
 		return err
 	}
 	r.store.storage.Reindex()
-	if len(want) == 1 {
-		if _, id, _, err := r.store.commit(want[0]); err == nil {
-			r.last = id
-		}
-	}
 	return nil
 }
 
@@ -282,10 +275,9 @@ func (r *remote) transfer(ctx context.Context, want []plumbing.Hash, whole bool)
 	if !whole && ar.Capabilities.Supports(capability.Shallow) {
 		_ = req.Capabilities.Set(capability.Shallow)
 		req.Depth = packp.DepthCommits(1)
-		if !r.last.IsZero() {
-			req.Haves, req.Shallows = []plumbing.Hash{r.last}, []plumbing.Hash{r.last}
-		}
 	}
+	// No "have" is sent: with a depth, servers take it into account for thin packs only, which go-git
+	// cannot read.
 	res, err := s.UploadPack(ctx, req)
 	if err != nil {
 		return unreachable(err)
