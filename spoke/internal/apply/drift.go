@@ -23,8 +23,9 @@ func (c *Cluster) Drift(ctx context.Context, set Set, inv Inventory) (Inventory,
 	err := d.run(ctx)
 	inv.Items = slices.Collect(maps.Values(d.items))
 	inv.sort()
-	if !ours(err) && (d.unnoted || len(d.change.Created) > 0) { // an object made anew has another UID
-		err = join(err, c.writeInventory(ctx, inv, d.own))
+	if !ours(err) && len(inv.Items) > 0 && (d.unnoted || len(d.change.Created) > 0) { // an object made anew has another UID
+		_, e := c.writeInventory(ctx, inv, d.own)
+		err = join(err, e)
 	}
 	d.change.Requests = int(requests.Load())
 	d.change.sort()
@@ -42,6 +43,9 @@ type drift struct {
 }
 
 func (d *drift) run(ctx context.Context) error {
+	if len(d.set.Objects) == 0 {
+		return fmt.Errorf("nothing to compare with: %w", ErrEmptySet)
+	}
 	objs, problems, err := d.c.prepare(ctx, d.set)
 	if err != nil {
 		return err

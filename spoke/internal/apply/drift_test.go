@@ -58,7 +58,7 @@ func TestDriftIsPutBack(t *testing.T) {
 	}
 
 	b.kubectl(t, "-n", ns, "delete", "configmap", "wheelwright-shop")
-	if inv, _, err = b.hand.Drift(ctx, set, inv); err != nil {
+	if _, _, err = b.hand.Drift(ctx, set, inv); err != nil {
 		t.Fatal(err)
 	}
 	if _, found, err := b.hand.ReadInventory(ctx, "shop", ns); err != nil || !found {

@@ -38,6 +38,10 @@ func (c *Cluster) Health(ctx context.Context, inv Inventory) (HealthReport, erro
 	ctx, requests := counted(ctx)
 	items := inv.Current().Items
 	report := HealthReport{Health: fleet.HealthUnknown, Objects: len(items)}
+	if len(items) == 0 {
+		report.Message = "nothing is installed"
+		return report, nil
+	}
 	ill, err := c.examine(ctx, inv.Distribution, items)
 	if err != nil {
 		return report, fmt.Errorf("read the health of %s: %w", inv.Distribution, err)

@@ -210,7 +210,7 @@ func TestDefinitionAndNamespaceComeWithTheSet(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(change.Created) != 4 { // the subscription's own namespace was made just before
+	if len(change.Created) != 5 {
 		t.Errorf("%+v", change)
 	}
 	if got := b.kubectl(t, "-n", ns, "get", "widgets."+group, "big", "-o", "jsonpath={.spec.size}"); got != "3" {
@@ -264,6 +264,12 @@ func TestPruneRefusesAnEmptySet(t *testing.T) {
 	}
 	if _, _, err := b.hand.Apply(ctx, setOf(ns, "2.0.0", nil), inv); !errors.Is(err, apply.ErrEmptySet) {
 		t.Errorf("apply: %v", err)
+	}
+	if _, _, err := b.hand.Drift(ctx, setOf(ns, "2.0.0", nil), inv); !errors.Is(err, apply.ErrEmptySet) {
+		t.Errorf("drift: %v", err)
+	}
+	if r, err := b.hand.Health(ctx, apply.Inventory{}); err != nil || r.Health != fleet.HealthUnknown {
+		t.Errorf("nothing is not healthy: %+v, %v", r, err)
 	}
 	b.kubectl(t, "-n", ns, "get", "configmap", "a")
 }

@@ -197,12 +197,12 @@ func inventoryObject(inv Inventory) ([]byte, error) {
 	})
 }
 
-// writeInventory stores inv, and makes the namespace when there is none: own is the set's own
-// Namespace object, or nil.
-func (c *Cluster) writeInventory(ctx context.Context, inv Inventory, own *object) error {
+// writeInventory stores inv, and makes the namespace when there is none, which it reports: own is the
+// set's own Namespace object, or nil.
+func (c *Cluster) writeInventory(ctx context.Context, inv Inventory, own *object) (made bool, err error) {
 	data, err := inventoryObject(inv)
 	if err != nil {
-		return err
+		return false, err
 	}
 	name := InventoryName(inv.Distribution)
 	err = c.patiently(ctx, func() (bool, error) {
@@ -211,6 +211,7 @@ func (c *Cluster) writeInventory(ctx context.Context, inv Inventory, own *object
 			if err := c.makeNamespace(ctx, inv.Namespace, own); err != nil {
 				return false, err
 			}
+			made = true
 			_, _, err = c.api.patch(ctx, configMaps, inv.Namespace, name, data, false)
 		}
 		return passing(err), err
@@ -219,9 +220,9 @@ func (c *Cluster) writeInventory(ctx context.Context, inv Inventory, own *object
 		err = refusal("ConfigMap", inv.Namespace, name, err)
 	}
 	if err != nil {
-		return fmt.Errorf("write the inventory: %w", err)
+		return made, fmt.Errorf("write the inventory: %w", err)
 	}
-	return nil
+	return made, nil
 }
 
 // makeNamespace makes a namespace that is missing; own is what the set says about it, or nil.

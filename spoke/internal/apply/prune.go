@@ -81,7 +81,7 @@ func (p *pruning) run(ctx context.Context, old, new Inventory) error {
 	}
 	now.Items = append(now.Items, p.failed...)
 	now.sort()
-	if e := p.c.writeInventory(ctx, now, nil); e != nil {
+	if _, e := p.c.writeInventory(ctx, now, nil); e != nil {
 		return join(err, e)
 	}
 	if moved && err == nil {

@@ -167,6 +167,7 @@ type job struct {
 	objects []object // all
 	todo    []object // those to be sent
 	own     *object  // the set's own Namespace object of the subscription's namespace
+	made    bool     // that namespace was made for the inventory's sake
 
 	mu     sync.Mutex // guards items and change
 	items  map[identity]Item
@@ -211,7 +212,8 @@ func (c *Cluster) begin(ctx context.Context, set Set, prev Inventory) (*job, err
 
 func (j *job) run(ctx context.Context) error {
 	if len(j.todo) > 0 {
-		if err := j.c.writeInventory(ctx, j.inventory(""), j.own); err != nil {
+		var err error
+		if j.made, err = j.c.writeInventory(ctx, j.inventory(""), j.own); err != nil {
 			return err
 		}
 	}
@@ -223,7 +225,7 @@ func (j *job) run(ctx context.Context) error {
 	if err != nil && ours(err) {
 		return err // what was written first already names every object
 	}
-	if e := j.c.writeInventory(ctx, j.inventory(applied), j.own); e != nil {
+	if _, e := j.c.writeInventory(ctx, j.inventory(applied), j.own); e != nil {
 		err = join(err, e)
 	}
 	return err
@@ -264,7 +266,7 @@ func (j *job) one(ctx context.Context, o object) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.items[i.identity()] = i
-	if s.created {
+	if s.created || j.made && o.stage == stageNamespaces && o.GetName() == j.set.Namespace {
 		j.change.Created = append(j.change.Created, o.String())
 	} else {
 		j.change.Changed = append(j.change.Changed, o.String())
