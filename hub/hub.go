@@ -1,0 +1,273 @@
+// Package hub puts a hub together from its parts and runs it: one data folder, one port, one process.
+// It has no behaviour of its own; what a hub does is in the packages below it.
+package hub
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+
+	"github.com/wheelwright-dev/wheelwright/hub/internal/api/enroll"
+	fleetapi "github.com/wheelwright-dev/wheelwright/hub/internal/api/fleet"
+	syncapi "github.com/wheelwright-dev/wheelwright/hub/internal/api/sync"
+	"github.com/wheelwright-dev/wheelwright/hub/internal/blob"
+	"github.com/wheelwright-dev/wheelwright/hub/internal/conductor"
+	"github.com/wheelwright-dev/wheelwright/hub/internal/identity"
+	"github.com/wheelwright-dev/wheelwright/hub/internal/presence"
+	"github.com/wheelwright-dev/wheelwright/hub/internal/publish"
+	"github.com/wheelwright-dev/wheelwright/hub/internal/server"
+	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
+	"github.com/wheelwright-dev/wheelwright/pkg/buildinfo"
+	"github.com/wheelwright-dev/wheelwright/pkg/bundle"
+	"github.com/wheelwright-dev/wheelwright/pkg/logging"
+	"github.com/wheelwright-dev/wheelwright/pkg/render"
+	enrollv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/enroll/v1"
+	fleetv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/fleet/v1"
+	syncv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1"
+)
+
+const (
+	spokeCertificateLife = 24 * time.Hour
+	// grace is how long calls under way may take when the hub stops.
+	grace = 10 * time.Second
+)
+
+// Config says where a hub lives. A zero field takes its value from File, then from a default.
+type Config struct {
+	Dir       string        // data folder, made when it is not there
+	File      string        // hub.yaml; empty: none
+	Listen    string        // HOST:PORT; default 127.0.0.1:7443
+	Advertise string        // HOST or HOST:PORT that spokes and operators dial; default: the listen address
+	Metrics   string        // HOST:PORT; empty: none
+	Poll      time.Duration // of distributions that name no interval; default 30 s
+	Heartbeat time.Duration // of spokes; default 10 s
+	Log       *slog.Logger  // File's log section, where there is one, wins; nil: text on standard error
+}
+
+// Info is what a caller of Run may want to tell.
+type Info struct {
+	Addr         string // HOST:PORT to dial
+	AdminContext string // path of the context file
+	Metrics      string // HOST:PORT; empty: none
+	FirstStart   bool   // the data folder is new
+}
+
+// Files and folders of a data folder.
+const (
+	storeFile       = "hub.db"
+	bundlesFolder   = "bundles"
+	authorityFolder = "authority"
+	repositories    = "repositories"
+	adminFile       = "admin.yaml"
+)
+
+// hub is everything that runs, in the order in which it was built.
+type hub struct {
+	Config
+	settings
+
+	store     *store.Store
+	bundles   *blob.Store
+	authority *identity.Authority
+	renderer  *render.Renderer
+	presence  *presence.Registry
+	conductor *conductor.Conductor
+	watchers  *watchers
+	server    *server.Server
+	metrics   *metrics
+
+	closers []func() error // in reverse
+	info    Info
+}
+
+// Run runs a hub until ctx ends, and returns nil then. ready is called once, when the hub answers.
+func Run(ctx context.Context, cfg Config, ready func(Info)) (err error) {
+	h := &hub{Config: cfg}
+	if h.settings, err = settle(cfg); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, h.close()) }()
+	if err := h.open(); err != nil {
+		return err
+	}
+	h.build()
+	metricsListener, err := h.listen()
+	if err != nil {
+		return err
+	}
+	return h.run(ctx, metricsListener, ready)
+}
+
+func (h *hub) close() error {
+	var all []error
+	for i := len(h.closers) - 1; i >= 0; i-- {
+		all = append(all, h.closers[i]())
+	}
+	return errors.Join(all...)
+}
+
+// open opens what is on disk. The store comes first: its lock is that of the whole folder.
+func (h *hub) open() error {
+	if h.Dir == "" {
+		return errors.New("no data folder; name it with `hub serve --data DIR`")
+	}
+	dir, err := filepath.Abs(h.Dir)
+	if err != nil {
+		return fmt.Errorf("data folder %s: %w", h.Dir, err)
+	}
+	h.Dir = dir
+	if err := os.MkdirAll(h.Dir, 0o700); err != nil {
+		return fmt.Errorf("make data folder: %w; name another with `hub serve --data DIR`", err)
+	}
+	_, err = os.Stat(h.path(storeFile))
+	h.info.FirstStart = errors.Is(err, fs.ErrNotExist)
+	if h.store, err = store.Open(h.path(storeFile), h.log); err != nil {
+		return err
+	}
+	h.closers = append(h.closers, h.store.Close)
+	if h.bundles, err = blob.Open(h.path(bundlesFolder)); err != nil {
+		return err
+	}
+	if err := h.checkAuthority(); err != nil {
+		return err
+	}
+	if h.authority, err = identity.Open(h.path(authorityFolder)); err != nil {
+		return err
+	}
+	return nil
+}
+
+func (h *hub) path(name string) string { return filepath.Join(h.Dir, name) }
+
+// checkAuthority refuses to make a new authority for clusters that trust the old one.
+func (h *hub) checkAuthority() error {
+	if _, err := os.Stat(h.path(authorityFolder)); !errors.Is(err, fs.ErrNotExist) {
+		return nil // identity.Open says what is wrong with it
+	}
+	clusters, err := h.store.Clusters()
+	if err != nil {
+		return fmt.Errorf("read data folder %s: %w", h.Dir, err)
+	}
+	for _, c := range clusters {
+		if !c.Joined.IsZero() {
+			return fmt.Errorf("data folder %s has clusters but no authority: %s is missing; restore it from a backup (a new authority would lock out every cluster)", h.Dir, h.path(authorityFolder))
+		}
+	}
+	return nil
+}
+
+// build makes the parts that work on what is open.
+func (h *hub) build() {
+	h.renderer = render.New(render.Config{Log: h.log})
+	h.closers = append(h.closers, h.renderer.Close)
+	h.presence = presence.New()
+	h.conductor = conductor.New(conductor.Config{Store: h.store, Blobs: h.bundles, Compress: bundle.Compress,
+		Spokes: h.presence, Heartbeat: h.heartbeat, Log: h.log})
+	publisher := publish.New(publish.Config{Renderer: h.renderer, Log: h.log})
+	h.watchers = newWatchers(source{dir: h.path(repositories), store: h.store, conductor: h.conductor, publisher: publisher, log: h.log})
+}
+
+// listen opens the ports and makes the services behind them.
+func (h *hub) listen() (metricsListener net.Listener, err error) {
+	listener, err := listen("listen for spokes and operators", h.settings.listen, "--listen")
+	if err != nil {
+		return nil, err
+	}
+	h.closers = append(h.closers, ignoreClosed(listener))
+	if h.info.Addr, err = dialAddress(listener.Addr(), h.advertise); err != nil {
+		return nil, err
+	}
+	tls, err := h.authority.ServerTLS(certificateHosts(listener.Addr(), h.advertise))
+	if err != nil {
+		return nil, err
+	}
+	sync := syncapi.New(syncapi.Config{Reports: h.store, Identities: h.store, Bundles: h.bundles, Offers: h.conductor,
+		Authority: h.authority, Presence: h.presence, Heartbeat: h.heartbeat, CertificateTTL: spokeCertificateLife,
+		Version: buildinfo.Version(), Log: h.log})
+	fleet := fleetapi.New(fleetapi.Config{Store: h.store, Conductor: h.conductor, Spokes: h.presence, Watchers: h.watchers,
+		Tags: listTags, Pin: h.authority.Pin(), Address: h.info.Addr, Interval: h.poll, Heartbeat: h.heartbeat, Log: h.log})
+	join := enroll.New(enroll.Config{Store: h.store, Authority: h.authority, Presence: h.presence, TTL: spokeCertificateLife, Log: h.log})
+	h.server, err = server.New(server.Config{Listener: listener, TLS: tls, Identities: h.store, GracePeriod: grace, Log: h.log,
+		Register: func(r grpc.ServiceRegistrar) {
+			enrollv1.RegisterEnrollServiceServer(r, join)
+			syncv1.RegisterSyncServiceServer(r, sync)
+			fleetv1.RegisterFleetServiceServer(r, fleet)
+		}})
+	if err != nil {
+		return nil, err
+	}
+	h.info.AdminContext = h.path(adminFile)
+	if err := h.admin().ensure(time.Now()); err != nil {
+		return nil, err
+	}
+	if h.settings.metrics == "" {
+		return nil, nil
+	}
+	if metricsListener, err = listen("listen for metrics", h.settings.metrics, "--metrics"); err != nil {
+		return nil, err
+	}
+	h.closers = append(h.closers, ignoreClosed(metricsListener))
+	h.info.Metrics = metricsListener.Addr().String()
+	h.metrics = newMetrics(h.store, h.presence, sync.Stats, h.log)
+	return metricsListener, nil
+}
+
+func (h *hub) admin() admin {
+	return admin{path: h.info.AdminContext, address: h.info.Addr, store: h.store, authority: h.authority, log: h.log}
+}
+
+// ignoreClosed closes a listener that its server may have closed before.
+func ignoreClosed(l net.Listener) func() error {
+	return func() error {
+		if err := l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			return fmt.Errorf("close port: %w", err)
+		}
+		return nil
+	}
+}
+
+// run runs every part until ctx ends or one of them fails.
+func (h *hub) run(ctx context.Context, metricsListener net.Listener, ready func(Info)) error {
+	distributions, err := h.store.Distributions()
+	if err != nil {
+		return fmt.Errorf("read distributions: %w", err)
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return h.server.Run(ctx) })
+	group.Go(func() error { return h.watchers.Run(ctx, distributions) })
+	group.Go(func() error { return h.keepAdmin(ctx) })
+	if h.metrics != nil {
+		group.Go(func() error { return h.metrics.Run(ctx, metricsListener) })
+		h.metrics.ready.Store(true)
+	}
+	h.log.Info("hub serves", slog.String(logging.Address, h.info.Addr), slog.String(logging.Path, h.Dir), slog.String(logging.Version, buildinfo.Version()))
+	if ready != nil {
+		ready(h.info)
+	}
+	return group.Wait()
+}
+
+// keepAdmin renews the admin's certificate in a hub that runs for long.
+func (h *hub) keepAdmin(ctx context.Context) error {
+	daily := time.NewTicker(24 * time.Hour)
+	defer daily.Stop()
+	for {
+		select {
+		case now := <-daily.C:
+			if err := h.admin().ensure(now); err != nil {
+				h.log.Error("admin context not renewed", slog.Any(logging.Error, err))
+			}
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}

@@ -1,0 +1,154 @@
+package hub
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/wheelwright-dev/wheelwright/hub/internal/api/sync"
+	"github.com/wheelwright-dev/wheelwright/hub/internal/presence"
+	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
+	"github.com/wheelwright-dev/wheelwright/pkg/buildinfo"
+	"github.com/wheelwright-dev/wheelwright/pkg/logging"
+)
+
+// metrics serves /metrics, /healthz and /readyz in plain HTTP. It reads the store at each scrape, so
+// that a number is never older than the record.
+type metrics struct {
+	store    *store.Store
+	presence *presence.Registry
+	stats    func() syncapi.Stats
+	ready    atomic.Bool
+	log      *slog.Logger
+
+	clusters, connected, installations, releases, events, offers, bytes *prometheus.Desc
+}
+
+func newMetrics(s *store.Store, p *presence.Registry, stats func() syncapi.Stats, log *slog.Logger) *metrics {
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc("wheelwright_hub_"+name, help, labels, nil)
+	}
+	return &metrics{store: s, presence: p, stats: stats, log: log,
+		clusters:      desc("clusters", "Clusters that the hub knows."),
+		connected:     desc("spokes_connected", "Spokes that are connected now."),
+		installations: desc("installations", "Subscriptions of clusters, by the phase of their delivery.", "distribution", "phase"),
+		releases:      desc("releases", "Releases, by how they were judged.", "distribution", "phase"),
+		events:        desc("events_received_total", "Events of spokes that were stored."),
+		offers:        desc("offers_sent_total", "Desired states that were sent to spokes."),
+		bytes:         desc("bundle_sent_bytes_total", "Compressed bytes of bundles that were sent to spokes."),
+	}
+}
+
+// Run serves on l until ctx ends.
+func (m *metrics) Run(ctx context.Context, l net.Listener) error {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(m, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "wheelwright_hub_build_info", Help: "Always 1.",
+			ConstLabels: prometheus.Labels{"version": buildinfo.Version(), "commit": buildinfo.Commit()}}, func() float64 { return 1 }))
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if !m.ready.Load() {
+			http.Error(w, "not serving", http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	})
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute,
+		ErrorLog: slog.NewLogLogger(m.log.Handler(), slog.LevelWarn)}
+	stopped := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(stopped)
+		_ = server.Close() // a scrape that is cut short is scraped again
+	})
+	err := server.Serve(l)
+	if !stop() {
+		<-stopped
+	}
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return fmt.Errorf("serve metrics: %w", err)
+}
+
+// Describe implements prometheus.Collector.
+func (m *metrics) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{m.clusters, m.connected, m.installations, m.releases, m.events, m.offers, m.bytes} {
+		out <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (m *metrics) Collect(out chan<- prometheus.Metric) {
+	stats := m.stats()
+	out <- prometheus.MustNewConstMetric(m.events, prometheus.CounterValue, float64(stats.Events))
+	out <- prometheus.MustNewConstMetric(m.offers, prometheus.CounterValue, float64(stats.OffersSent))
+	out <- prometheus.MustNewConstMetric(m.bytes, prometheus.CounterValue, float64(stats.BundleBytes))
+	if err := m.collectStored(out); err != nil {
+		m.log.Error("metrics are incomplete", slog.Any(logging.Error, err))
+		out <- prometheus.NewInvalidMetric(m.clusters, err)
+	}
+}
+
+func (m *metrics) collectStored(out chan<- prometheus.Metric) error {
+	gauge := func(d *prometheus.Desc, v int, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(v), labels...)
+	}
+	clusters, err := m.store.Clusters()
+	if err != nil {
+		return err
+	}
+	connected := 0
+	for _, c := range clusters {
+		if m.presence.Connected(c.Name) {
+			connected++
+		}
+	}
+	gauge(m.clusters, len(clusters))
+	gauge(m.connected, connected)
+	type labels struct{ distribution, phase string }
+	distributions, err := m.store.Distributions()
+	if err != nil {
+		return err
+	}
+	judged, phases := map[labels]int{}, map[labels]int{}
+	watched := map[string]bool{}
+	for _, d := range distributions {
+		releases, err := m.store.Releases(d.Name)
+		if err != nil {
+			return err
+		}
+		watched[d.Name] = true
+		for _, r := range releases {
+			judged[labels{d.Name, string(r.Phase)}]++
+		}
+	}
+	for l, n := range judged {
+		gauge(m.releases, n, l.distribution, l.phase)
+	}
+	all, err := m.store.Installations()
+	if err != nil {
+		return err
+	}
+	for _, list := range all {
+		for _, i := range list {
+			if watched[i.Distribution] { // any other name is only a spoke's word
+				phases[labels{i.Distribution, string(i.Phase)}]++
+			}
+		}
+	}
+	for l, n := range phases {
+		gauge(m.installations, n, l.distribution, l.phase)
+	}
+	return nil
+}

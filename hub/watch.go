@@ -1,0 +1,97 @@
+package hub
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/wheelwright-dev/wheelwright/hub/internal/conductor"
+	"github.com/wheelwright-dev/wheelwright/hub/internal/publish"
+	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
+	"github.com/wheelwright-dev/wheelwright/hub/internal/tagwatch"
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/pkg/gitrepo"
+	"github.com/wheelwright-dev/wheelwright/pkg/logging"
+)
+
+// source is what turns a repository's tags into releases.
+type source struct {
+	dir       string // of the repositories that are kept here
+	store     *store.Store
+	conductor *conductor.Conductor
+	publisher *publish.Publisher
+	log       *slog.Logger
+}
+
+// folder is a distribution's. The repository's URL is part of the name, so that a distribution that was
+// removed and added with another URL never meets the objects of the first.
+func (s source) folder(d fleet.Distribution) string {
+	sum := sha256.Sum256([]byte(d.URL))
+	return filepath.Join(s.dir, d.Name+"-"+hex.EncodeToString(sum[:4]))
+}
+
+// watch follows one repository until ctx ends.
+func (s source) watch(ctx context.Context, d fleet.Distribution) error {
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return fmt.Errorf("make folder of repositories: %w", err)
+	}
+	w := tagwatch.New(tagwatch.Config{
+		Distribution: d, Dir: s.folder(d), Interval: d.Interval,
+		Known:   func() (map[string]string, error) { return s.store.JudgedTags(d.Name) },
+		Publish: func(ctx context.Context, seen tagwatch.Seen) error { return s.conductor.Seen(ctx, d, s.tag(d, seen)) },
+		Note:    func(n tagwatch.Note) { s.conductor.Note(d.Name, note(n)) },
+		Log:     s.log.With(slog.String(logging.Distribution, d.Name)),
+	})
+	return w.Run(ctx)
+}
+
+// forget clears up after a distribution that is not watched any more.
+func (s source) forget(d fleet.Distribution) {
+	s.conductor.Forget(d.Name)
+	if err := os.RemoveAll(s.folder(d)); err != nil {
+		s.log.Warn("repository of a removed distribution is left", slog.String(logging.Path, s.folder(d)), slog.Any(logging.Error, err))
+	}
+}
+
+// listTags reads a repository once, keeping nothing.
+func listTags(ctx context.Context, d fleet.Distribution) ([]string, error) {
+	dir, err := os.MkdirTemp("", "wheelwright-probe-")
+	if err != nil {
+		return nil, fmt.Errorf("make a folder to read the repository in: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	r, err := gitrepo.Open(ctx, gitrepo.Config{URL: d.URL, Dir: dir})
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	refs, err := r.Tags(ctx)
+	if err != nil {
+		return nil, err
+	}
+	tags := make([]string, 0, len(refs))
+	for _, ref := range refs {
+		tags = append(tags, ref.Name)
+	}
+	return tags, nil
+}
+
+// tag is how the conductor has a tag judged that was seen.
+func (s source) tag(d fleet.Distribution, seen tagwatch.Seen) conductor.Tag {
+	return conductor.Tag{Name: seen.Tag, Hash: seen.Hash, Judge: func(ctx context.Context) (fleet.Release, []byte, error) {
+		return s.publisher.Build(ctx, d, publish.Seen(seen))
+	}}
+}
+
+// note translates what a watcher noticed.
+func note(n tagwatch.Note) conductor.Note {
+	kinds := map[tagwatch.Kind]conductor.NoteKind{
+		tagwatch.PollOK: conductor.NotePolled, tagwatch.PollFailed: conductor.NotePollFailed,
+		tagwatch.Ignored: conductor.NoteIgnored, tagwatch.Moved: conductor.NoteMoved, tagwatch.Deleted: conductor.NoteDeleted,
+	}
+	return conductor.Note{Kind: kinds[n.Kind], Tag: n.Tag, Text: n.Message}
+}
