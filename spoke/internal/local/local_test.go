@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/wire"
 )
@@ -104,3 +106,6 @@ func TestAsk(t *testing.T) {
 		})
 	}
 }
+
+// No goroutine is left behind.
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
