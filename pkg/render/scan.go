@@ -50,7 +50,8 @@ type scan struct {
 	order    []string                        // folders of visited, as met
 	bases    []base
 	problems []string
-	openAPI  bool // some kustomization brings a schema of its own
+	missing  []string // local folders or files that are named and not there
+	openAPI  bool     // some kustomization brings a schema of its own
 }
 
 func newScan(t *tree, src Source) *scan {
@@ -85,9 +86,12 @@ func mountOf(dir string) string {
 	return releaseRoot
 }
 
+// KustomizationFiles lists the names that kustomize looks for in a folder.
+func KustomizationFiles() []string { return konfig.RecognizedKustomizationFileNames() }
+
 // kustomizationIn returns the folder's kustomization file; more than one is kustomize's to refuse.
 func (t *tree) kustomizationIn(dir string) (string, bool) {
-	for _, name := range konfig.RecognizedKustomizationFileNames() {
+	for _, name := range KustomizationFiles() {
 		if p := path.Join(dir, name); t.isFile(p) {
 			return p, true
 		}
@@ -102,6 +106,7 @@ func (s *scan) walk(dir string) {
 	s.visited[dir] = nil
 	name, ok := s.tree.kustomizationIn(dir)
 	if !ok {
+		s.missing = append(s.missing, dir)
 		s.problem(dir, "holds no kustomization.yaml")
 		return
 	}
@@ -152,6 +157,7 @@ func (s *scan) entries(file, field string, list []string) (rewritten bool) {
 		case s.tree.IsDir(target):
 			s.walk(target)
 		default:
+			s.missing = append(s.missing, target)
 			s.problem(file, "%s names %q, which does not exist", field, ref)
 		}
 	}
@@ -293,6 +299,7 @@ func (s *scan) plugins(file, field string, list []string) {
 				s.plugins(kfile, field, k.Resources)
 			}
 		default:
+			s.missing = append(s.missing, target)
 			s.problem(file, "%s names %q, which does not exist", field, ref)
 		}
 	}
@@ -363,6 +370,19 @@ func OverlayPin(files []provenance.File, overlayPath string, urls []string, path
 		return OverlayBase{}, &BuildError{s.problems}
 	}
 	return pin, nil
+}
+
+// Missing lists the local paths that the kustomization in overlayPath, or one that it reaches, names as a
+// resource, component or plugin and that files do not hold: what else belongs to the overlay.
+func Missing(files []provenance.File, overlayPath string) []string {
+	t := newTree()
+	t.mount(overlayRoot, files)
+	s := newScan(t, Source{})
+	s.walk(overlayDir(overlayPath))
+	for i, p := range s.missing {
+		s.missing[i] = strings.TrimPrefix(strings.TrimPrefix(p, overlayRoot), "/")
+	}
+	return s.missing
 }
 
 func overlayDir(overlayPath string) string {
