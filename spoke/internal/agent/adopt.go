@@ -10,6 +10,7 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
 	"github.com/wheelwright-dev/wheelwright/pkg/render"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/journal"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/overlay"
 )
 
 // adopt: a spoke without a record of its own asks the cluster for one. What it finds there it takes
@@ -64,14 +65,14 @@ func (w *worker) rebuild(ctx context.Context, in input) result {
 	if i.Running == "" || len(w.rec.Manifest) > 0 || in.trouble != "" || in.digest(i.Running) != i.Bundle {
 		return result{}
 	}
-	want, _, err := w.plan(in)
+	want, _, err := wanted(in, w.saw.now)
 	if err != nil || want.recipe() == w.tried {
 		return result{}
 	}
 	if left := w.wait.left(time.Now()); left > 0 {
 		return result{after: left, stop: true}
 	}
-	res, err := w.a.again(ctx, in, i.Bundle, i.Running, w.saw, want)
+	res, err := w.a.again(ctx, in, i.Bundle, i.Running, w.saw.now, want)
 	if ctx.Err() != nil {
 		return result{stop: true}
 	}
@@ -95,7 +96,7 @@ func (w *worker) rebuild(ctx context.Context, in input) result {
 }
 
 // again obtains, verifies and renders a release.
-func (a *Agent) again(ctx context.Context, in input, d fleet.Digest, version string, o overlayed, p plan) (render.Result, error) {
+func (a *Agent) again(ctx context.Context, in input, d fleet.Digest, version string, o overlay.Overlay, p plan) (render.Result, error) {
 	if err := a.obtain(ctx, d); err != nil {
 		return render.Result{}, err
 	}
@@ -106,28 +107,36 @@ func (a *Agent) again(ctx context.Context, in input, d fleet.Digest, version str
 	return a.lay(ctx, in, b, version, o, p)
 }
 
+// overlayFor is what a preview lays over the release: a folder as it is this moment, a repository as
+// the worker saw it last.
+func (a *Agent) overlayFor(ctx context.Context, in input, w *worker) (overlay.Overlay, error) {
+	switch {
+	case in.sub.Overlay.None():
+		return overlay.Overlay{}, nil
+	case in.sub.Overlay.Git == "":
+		src, err := a.cfg.Overlay(in.sub)
+		if err != nil {
+			return overlay.Overlay{}, err
+		}
+		o, err := src.Load(ctx)
+		return o, errors.Join(err, src.Close())
+	case w == nil || w.laid.Load() == nil:
+		return overlay.Overlay{}, fmt.Errorf("the overlay in %s was not read yet; try again, spoke status says why it cannot be", where(in.sub.Overlay))
+	}
+	return *w.laid.Load(), nil
+}
+
 // preview renders for somebody who looks; nothing of it is recorded.
-func (a *Agent) preview(ctx context.Context, in input, version string, d fleet.Digest) ([]byte, error) {
+func (a *Agent) preview(ctx context.Context, in input, o overlay.Overlay, version string, d fleet.Digest) ([]byte, error) {
 	name := in.sub.Distribution
 	if d == "" {
 		return nil, fmt.Errorf("%s %q is not on offer; on offer are %v (spoke status shows what runs)", name, version, in.versions())
 	}
-	w := &worker{a: a, name: name} // a plan is made of the input and the overlay only
-	o := &w.saw
-	if !in.sub.Overlay.None() {
-		src, err := a.cfg.Overlay(in.sub)
-		if err == nil {
-			o.now, err = src.Load(ctx)
-		}
-		if err != nil {
-			return nil, err
-		}
-	}
-	p, _, err := w.plan(in)
+	p, _, err := wanted(in, o)
 	if err != nil {
 		return nil, err
 	}
-	res, err := a.again(ctx, in, d, version, *o, p)
+	res, err := a.again(ctx, in, d, version, o, p)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}

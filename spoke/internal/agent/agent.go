@@ -62,9 +62,11 @@ type renderer interface {
 	Render(context.Context, render.Source) (render.Result, error)
 }
 
-// Source is a provider's overlay; overlay.Source is one.
+// Source is a provider's overlay; overlay.Loader is one. Load gives it as it is now; ErrUnreachable
+// heals by itself, any other error is the provider's to mend.
 type Source interface {
 	Load(context.Context) (overlay.Overlay, error)
+	Close() error
 }
 
 // Config is what an agent works with.
@@ -338,7 +340,11 @@ func (a *Agent) Render(ctx context.Context, distribution, version string) ([]byt
 	if version == runs.Running && version != "" {
 		d = runs.Bundle // it may be off the offer, and it never changes
 	}
-	return a.preview(ctx, in, version, d)
+	o, err := a.overlayFor(ctx, in, w)
+	if err != nil {
+		return nil, err
+	}
+	return a.preview(ctx, in, o, version, d)
 }
 
 func (a *Agent) inputLocked(s config.Subscription) input {

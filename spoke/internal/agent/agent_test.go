@@ -276,6 +276,8 @@ func (f *folder) fail(err error) {
 	f.err = err
 }
 
+func (f *folder) Close() error { return nil }
+
 func (f *folder) Load(context.Context) (overlay.Overlay, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

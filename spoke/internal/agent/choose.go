@@ -35,17 +35,20 @@ func (p plan) recipe() fleet.Digest {
 // loadOverlay looks at the provider's overlay when it is time.
 func (w *worker) loadOverlay(ctx context.Context, in input) result {
 	now, o := time.Now(), &w.saw
+	if o.src != nil && o.from != in.sub.Overlay {
+		w.closeOverlay()
+	}
 	if in.sub.Overlay.None() {
 		*o = overlayed{good: true}
 		return result{}
 	}
-	if o.src == nil || o.from != in.sub.Overlay {
+	if o.src == nil {
 		src, err := w.a.cfg.Overlay(in.sub)
-		*o = overlayed{src: src, from: in.sub.Overlay}
 		if err != nil {
-			o.src = nil
+			*o = overlayed{}
 			return w.misconfigured(fmt.Errorf("overlay: %w", err))
 		}
+		*o = overlayed{src: src, from: in.sub.Overlay}
 	}
 	if left := o.next.Sub(now); left > 0 {
 		return result{after: left, stop: !o.good || o.bad}
@@ -70,6 +73,17 @@ func (w *worker) loadOverlay(ctx context.Context, in input) result {
 	r := w.misconfigured(err)
 	r.after = every
 	return r
+}
+
+// closeOverlay forgets the overlay.
+func (w *worker) closeOverlay() {
+	if w.saw.src != nil {
+		if err := w.saw.src.Close(); err != nil {
+			w.log.Warn("the overlay was not closed", logging.Error, err)
+		}
+	}
+	w.saw = overlayed{}
+	w.laid.Store(nil)
 }
 
 // look bounds how long a git host that does not answer keeps the worker from everything else.
@@ -97,6 +111,7 @@ func (w *worker) takeOverlay(seen overlay.Overlay, in input, every time.Duration
 		return result{after: every}
 	}
 	o.now, o.good, o.bad = seen, true, false
+	w.laid.Store(&seen)
 	return result{after: every}
 }
 
@@ -132,7 +147,7 @@ func (w *worker) choose(_ context.Context, in input) result {
 		}
 		return result{}
 	}
-	want, policy, err := w.plan(in)
+	want, policy, err := wanted(in, w.saw.now)
 	if err != nil {
 		return w.misconfigured(err)
 	}
@@ -160,14 +175,14 @@ func (w *worker) choose(_ context.Context, in input) result {
 	return result{}
 }
 
-// plan is what the provider wants, but for the version.
-func (w *worker) plan(in input) (plan, fleet.Policy, error) {
-	p := plan{Variant: in.sub.Variant, Namespace: in.sub.Namespace, Overlay: w.saw.now.Digest}
+// wanted is what the provider wants, but for the version.
+func wanted(in input, o overlay.Overlay) (plan, fleet.Policy, error) {
+	p := plan{Variant: in.sub.Variant, Namespace: in.sub.Namespace, Overlay: o.Digest}
 	policy := in.sub.Policy
 	if in.sub.Overlay.None() || in.offers == nil {
 		return p, policy, nil
 	}
-	b, err := render.OverlayPin(w.saw.now.Files, w.saw.now.Path, in.urls(), in.offers.GetPath())
+	b, err := render.OverlayPin(o.Files, o.Path, in.urls(), in.offers.GetPath())
 	if err != nil {
 		return p, policy, fmt.Errorf("overlay: %w", err)
 	}

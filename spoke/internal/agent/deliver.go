@@ -15,6 +15,7 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/render"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/apply"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/delivery"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/overlay"
 )
 
 // scratch is what a delivery needs in memory only.
@@ -191,7 +192,7 @@ func (w *worker) verify() (delivery.Event, error) {
 
 func (w *worker) render(ctx context.Context, in input) (delivery.Event, error) {
 	d := w.rec.Delivery
-	res, err := w.a.lay(ctx, in, w.work.bundle, d.Target, w.saw, w.ledger.Plan)
+	res, err := w.a.lay(ctx, in, w.work.bundle, d.Target, w.saw.now, w.ledger.Plan)
 	if err != nil {
 		if !builds(err) {
 			return delivery.Event{}, err
@@ -212,13 +213,13 @@ func (w *worker) render(ctx context.Context, in input) (delivery.Event, error) {
 }
 
 // lay renders the overlay over a bundle.
-func (a *Agent) lay(ctx context.Context, in input, b *bundle.Bundle, version string, o overlayed, p plan) (render.Result, error) {
+func (a *Agent) lay(ctx context.Context, in input, b *bundle.Bundle, version string, o overlay.Overlay, p plan) (render.Result, error) {
 	s := render.Source{
 		Name: in.sub.Distribution, Version: version, Bundle: b.Files(), URLs: in.urls(), BundlePath: in.offers.GetPath(),
 		Variant: p.Variant, Namespace: p.Namespace,
 	}
 	if !in.sub.Overlay.None() {
-		s.Overlay, s.OverlayPath = o.now.Files, o.now.Path
+		s.Overlay, s.OverlayPath = o.Files, o.Path
 	}
 	res, err := a.cfg.Renderer.Render(ctx, s)
 	if err != nil {

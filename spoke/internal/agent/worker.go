@@ -15,6 +15,7 @@ import (
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/config"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/delivery"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/journal"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/overlay"
 )
 
 // input is what others hand to a worker.
@@ -47,13 +48,14 @@ func (in input) digest(version string) fleet.Digest {
 	return ""
 }
 
-// worker runs one subscription. All but box and seen belong to its goroutine.
+// worker runs one subscription. All but box, seen and laid belong to its goroutine.
 type worker struct {
 	a    *Agent
 	name string
 	log  *slog.Logger
 	box  mailbox
 	seen atomic.Pointer[fleet.Installation] // for readers; never changed in place
+	laid atomic.Pointer[overlay.Overlay]    // likewise; nil: none was read
 
 	known   bool         // the record is in the journal
 	asked   bool         // the cluster was asked for one
@@ -144,6 +146,7 @@ func (w *worker) steps() []step {
 
 // run works until ctx ends.
 func (w *worker) run(ctx context.Context) {
+	defer w.closeOverlay()
 	for ctx.Err() == nil {
 		next := w.round(ctx)
 		if next <= 0 {

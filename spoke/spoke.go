@@ -1,0 +1,175 @@
+// Package spoke puts a spoke together from its parts and runs it: one data folder, one cluster, one
+// hub. It has no behaviour of its own; what a spoke does is in the packages below it.
+package spoke
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/wheelwright-dev/wheelwright/pkg/buildinfo"
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/pkg/logging"
+	"github.com/wheelwright-dev/wheelwright/pkg/render"
+	syncv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/agent"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/apply"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/config"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/hubclient"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/journal"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/local"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/overlay"
+)
+
+// Config says where a spoke lives.
+type Config struct {
+	Dir  string // data folder, with the identity that `spoke join` left there
+	File string // spoke.yaml
+	Log  *slog.Logger
+}
+
+// Info is what a caller of Run may want to tell.
+type Info struct {
+	Cluster       string // "provider/name"
+	Hub           string // HOST:PORT
+	Subscriptions int
+}
+
+// Files and folders of a data folder, beside those that the parts name themselves.
+const (
+	journalFile   = "journal.db"
+	overlayFolder = "overlays"
+)
+
+// spoke is everything that runs, in the order in which it was built.
+type spoke struct {
+	Config
+
+	identity hubclient.Identity
+	settings config.Config
+	journal  *journal.Journal
+	cluster  *apply.Cluster
+	renderer *render.Renderer
+	agent    *agent.Agent
+	hub      *hubclient.Client
+
+	closers []func() error // in reverse
+}
+
+// Run runs a spoke until ctx ends, and returns nil then. ready is called once, when everything is
+// about to run; neither the hub nor the cluster needs to answer for that.
+func Run(ctx context.Context, cfg Config, ready func(Info)) (err error) {
+	s := &spoke{Config: cfg}
+	if s.Log == nil {
+		s.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
+	}
+	defer func() { err = errors.Join(err, s.close()) }()
+	if err := s.open(); err != nil {
+		return err
+	}
+	if err := s.build(ctx); err != nil {
+		return err
+	}
+	if ready != nil {
+		ready(Info{Cluster: s.identity.Cluster, Hub: s.identity.Addr, Subscriptions: len(s.settings.Subscriptions)})
+	}
+	return s.run(ctx)
+}
+
+func (s *spoke) close() error {
+	var all []error
+	for i := len(s.closers) - 1; i >= 0; i-- {
+		all = append(all, s.closers[i]())
+	}
+	return errors.Join(all...)
+}
+
+// open reads what is on disk. The journal's lock is that of the whole folder.
+func (s *spoke) open() (err error) {
+	if s.Dir == "" {
+		return errors.New("no data folder; name it with `spoke run --data DIR`")
+	}
+	if s.Dir, err = filepath.Abs(s.Dir); err != nil {
+		return fmt.Errorf("data folder: %w", err)
+	}
+	if s.identity, err = hubclient.LoadIdentity(s.Dir); err != nil {
+		return err
+	}
+	if s.settings, err = config.Load(s.File); err != nil {
+		return err
+	}
+	if s.journal, err = journal.Open(filepath.Join(s.Dir, journalFile), s.Log); err != nil {
+		return err
+	}
+	s.closers = append(s.closers, s.journal.Close)
+	return nil
+}
+
+// build makes the parts that work on what is open; none of them runs yet.
+func (s *spoke) build(ctx context.Context) (err error) {
+	s.cluster, err = apply.New(apply.Config{Kubeconfig: s.settings.Kubeconfig, Context: s.settings.Context, Log: s.Log})
+	if err != nil {
+		return err
+	}
+	s.closers = append(s.closers, func() error { s.cluster.Close(); return nil })
+	s.renderer = render.New(render.Config{Log: s.Log})
+	s.closers = append(s.closers, s.renderer.Close)
+	s.agent, err = agent.New(agent.Config{Dir: s.Dir, Settings: s.settings, Version: buildinfo.Version(),
+		Apply: s.cluster, Observe: s.cluster, Memory: s.journal, Offers: s.journal, Renderer: s.renderer, Overlay: s.overlay,
+		Fetch:   func(ctx context.Context, d fleet.Digest) ([]byte, error) { return s.hub.Fetch(ctx, d) },
+		Changed: func() { s.hub.Rehello() },
+		Log:     s.Log})
+	if err != nil {
+		return err
+	}
+	s.hub, err = hubclient.New(hubclient.Config{Dir: s.Dir, Events: s.journal, OnDesired: s.agent.SetDesired, Log: s.Log,
+		Hello: func() (*syncv1.Hello, error) { return s.hello(ctx) }})
+	return err
+}
+
+// run runs every part until ctx ends or one of them fails.
+func (s *spoke) run(ctx context.Context) error {
+	answers := local.New(local.Config{Dir: s.Dir, Agent: s.agent, Hub: s.hub, Identity: s.who, Log: s.Log})
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.agent.Run(ctx) })
+	group.Go(func() error { return s.hub.Run(ctx) })
+	group.Go(func() error { return answers.Run(ctx) })
+	s.Log.Info("spoke runs", logging.Cluster, s.identity.Cluster, logging.Address, s.identity.Addr, logging.Path, s.Dir,
+		logging.Version, buildinfo.Version(), logging.Count, len(s.settings.Subscriptions))
+	return group.Wait()
+}
+
+// versionWait bounds how long a greeting waits for a cluster that may be away.
+const versionWait = 3 * time.Second
+
+// hello is what the hub is greeted with.
+func (s *spoke) hello(ctx context.Context) (*syncv1.Hello, error) {
+	h, err := s.agent.Hello()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, versionWait)
+	defer cancel()
+	h.KubernetesVersion = s.cluster.Version(ctx)
+	return h, nil
+}
+
+// who is the identity as it is now: it is renewed while the spoke runs.
+func (s *spoke) who() (local.Identity, error) {
+	id, err := hubclient.LoadIdentity(s.Dir)
+	if err != nil {
+		return local.Identity{}, err
+	}
+	return local.Identity{Cluster: id.Cluster, Addr: id.Addr, NotAfter: id.NotAfter}, nil
+}
+
+// overlay opens a subscription's overlay.
+func (s *spoke) overlay(sub config.Subscription) (agent.Source, error) {
+	return overlay.New(overlay.Config{Source: sub.Overlay, Dir: filepath.Join(s.Dir, overlayFolder, sub.Distribution), Log: s.Log})
+}
