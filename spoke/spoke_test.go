@@ -87,7 +87,9 @@ func TestASpokeTakesWhatItsHubOffers(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	done, ready := make(chan error, 1), make(chan spoke.Info, 1)
-	go func() { done <- spoke.Run(ctx, spoke.Config{Dir: dir, File: file, Log: log}, func(i spoke.Info) { ready <- i }) }()
+	go func() {
+		done <- spoke.Run(ctx, spoke.Config{Dir: dir, File: file, Log: log}, func(i spoke.Info) { ready <- i })
+	}()
 	select {
 	case i := <-ready:
 		if i.Cluster != "acme/eu-1" || i.Hub != h.addr || i.Subscriptions != 1 {
@@ -145,7 +147,9 @@ func TestASpokeRunsWithHubAndClusterAway(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	done, ready := make(chan error, 1), make(chan struct{})
-	go func() { done <- spoke.Run(ctx, spoke.Config{Dir: dir, File: file, Log: log}, func(spoke.Info) { close(ready) }) }()
+	go func() {
+		done <- spoke.Run(ctx, spoke.Config{Dir: dir, File: file, Log: log}, func(spoke.Info) { close(ready) })
+	}()
 	<-ready
 	eventually(t, "it says what is wrong", func() error {
 		client, err := local.Dial(t.Context(), dir)

@@ -1,0 +1,171 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/pkg/logging"
+	"github.com/wheelwright-dev/wheelwright/pkg/manifest"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/apply"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/delivery"
+)
+
+// set reads a rendered manifest.
+func (w *worker) set(data []byte, namespace, version string, b, o, r fleet.Digest) (apply.Set, error) {
+	objs, err := manifest.Parse(data)
+	if err != nil {
+		return apply.Set{}, fmt.Errorf("read the rendered set of %s: %w", version, err)
+	}
+	return apply.Set{Distribution: w.name, Namespace: namespace, Objects: objs, Version: version, Bundle: b, Overlay: o, Rendered: r}, nil
+}
+
+// nextSet is the attempt's, runningSet the one that the cluster returns to.
+func (w *worker) nextSet() (apply.Set, error) {
+	d := w.rec.Delivery
+	return w.set(d.Manifest, w.ledger.Plan.Namespace, d.Target, d.Bundle, d.Overlay, d.Rendered)
+}
+
+func (w *worker) runningSet() (apply.Set, error) {
+	i := w.rec.Installation
+	return w.set(w.rec.Manifest, i.Namespace, i.Running, i.Bundle, i.Overlay, i.Rendered)
+}
+
+func (w *worker) check(ctx context.Context) (delivery.Event, error) {
+	set, err := w.nextSet()
+	if err != nil {
+		return refuse("%w", err)
+	}
+	report, err := w.a.cfg.Apply.Check(ctx, set)
+	switch {
+	case final(err):
+		return refuse("%w", err)
+	case err != nil:
+		return delivery.Event{}, err
+	case len(report.Problems) > 0:
+		more := ""
+		if n := len(report.Problems) - 1; n > 0 {
+			more = fmt.Sprintf(" (and %d more)", n)
+		}
+		for _, p := range report.Problems {
+			w.log.Warn("the dry run refuses an object", logging.Version, set.Version, logging.Object, p.Object, logging.Reason, p.Message)
+		}
+		return refuse("dry run: %s%s", report.Problems[0], more)
+	}
+	return delivery.Event{Kind: delivery.Checked}, nil
+}
+
+// final: the same thing will fail again until somebody acts.
+func final(err error) bool {
+	return errors.Is(err, apply.ErrRefused) || errors.Is(err, apply.ErrEmptySet)
+}
+
+func (w *worker) apply(ctx context.Context) (delivery.Event, error) {
+	set, err := w.nextSet()
+	if err != nil {
+		return refuse("%w", err)
+	}
+	return w.send(ctx, set, delivery.Applied)
+}
+
+// send applies a set. Whatever comes of it, the ledger then names all that may be on the cluster.
+func (w *worker) send(ctx context.Context, set apply.Set, then delivery.Kind) (delivery.Event, error) {
+	if err := w.makeSure(ctx, set.Namespace); err != nil {
+		return delivery.Event{}, err
+	}
+	was := w.ledger.Inventory
+	inv, change, err := w.a.cfg.Apply.Apply(ctx, set, was)
+	w.ledger.Inventory = merged(inv, was)
+	switch {
+	case final(err):
+		return refuse("%w", err)
+	case err != nil:
+		return delivery.Event{}, err
+	}
+	w.log.Info("applied", logging.Version, set.Version, "created", len(change.Created), "changed", len(change.Changed), "unchanged", len(change.Unchanged), "requests", change.Requests)
+	return delivery.Event{Kind: then}, nil
+}
+
+// makeSure takes in, after a restart, what the cluster's own inventory names and the journal's does
+// not: objects that were made between the last line of the journal and the kill.
+func (w *worker) makeSure(ctx context.Context, namespace string) error {
+	if !w.work.unsure {
+		return nil
+	}
+	inv, found, err := w.a.cfg.Observe.ReadInventory(ctx, w.name, namespace)
+	if err != nil {
+		return err
+	}
+	if found {
+		w.ledger.Inventory = merged(w.ledger.Inventory, inv)
+	}
+	w.ledger.Inventory = w.ledger.Unsure()
+	w.work.unsure = false
+	return nil
+}
+
+// merged is inv and, marked as leaving, what was there beside it.
+func merged(inv, was apply.Inventory) apply.Inventory {
+	type key struct{ group, kind, namespace, name string }
+	have := map[key]bool{}
+	for _, i := range inv.Items {
+		have[key{i.Group, i.Kind, i.Namespace, i.Name}] = true
+	}
+	for _, i := range was.Items {
+		if !have[key{i.Group, i.Kind, i.Namespace, i.Name}] {
+			i.Leaving = true
+			inv.Items = append(inv.Items, i)
+		}
+	}
+	return inv
+}
+
+// prune deletes what is on the cluster beside the set applied last.
+func (w *worker) prune(ctx context.Context, then delivery.Kind) (delivery.Event, error) {
+	keep, old := w.ledger.Current(), w.ledger.Inventory
+	for _, namespace := range []string{w.rec.Installation.Namespace, w.ledger.Plan.Namespace} {
+		if namespace != "" && namespace != keep.Namespace {
+			old.Namespace = namespace // the subscription moved: its inventory there goes too
+		}
+	}
+	change, err := w.a.cfg.Apply.Prune(ctx, old, keep)
+	switch {
+	case final(err):
+		return refuse("%w", err)
+	case err != nil:
+		return delivery.Event{}, err
+	}
+	if len(change.Deleted)+len(change.Kept) > 0 {
+		w.log.Info("pruned", "deleted", change.Deleted, "kept", change.Kept)
+	}
+	w.ledger.Inventory = keep
+	return delivery.Event{Kind: then}, nil
+}
+
+// restore puts the rendered set back that ran before, out of the journal: it needs the cluster and
+// nobody else (law 8).
+func (w *worker) restore(ctx context.Context) (delivery.Event, error) {
+	set, err := w.runningSet()
+	if err != nil {
+		return refuse("%w", err)
+	}
+	e, err := w.send(ctx, set, delivery.Restored)
+	if err != nil || e.Kind == delivery.Refuse {
+		return e, err
+	}
+	return w.prune(ctx, delivery.Restored)
+}
+
+// observe reads the health of what was applied.
+func (w *worker) observe(ctx context.Context) (delivery.Event, error) {
+	report, err := w.a.cfg.Observe.Health(ctx, w.ledger.Current())
+	if err != nil {
+		return delivery.Event{}, err
+	}
+	w.watch.last = time.Now()
+	w.noteHealth(report)
+	w.publish()
+	return delivery.Event{Kind: delivery.Observed, Health: report.Health, Reason: report.Message}, nil
+}
