@@ -50,7 +50,7 @@ func openRemote(cfg Config) (*remote, error) {
 	r := &remote{cfg: cfg, ep: ep, log: cfg.Log}
 	s, err := r.storage()
 	if err != nil {
-		r.log.Warn("git cache cannot be read and starts anew", "dir", cfg.Dir, "error", err)
+		r.log.Warn("git cache cannot be read and starts anew", "path", cfg.Dir, "error", err)
 		if s, err = r.renew(); err != nil {
 			return nil, err
 		}
