@@ -323,6 +323,7 @@ func (p provider) fetch(t *testing.T, o *syncv1.Offer) {
 func TestATagReachesASpokeAndARestartLosesNothing(t *testing.T) {
 	v := newVendor(t)
 	v.tag(t, "1.0.0", "example.com/backend:1.0.0")
+	v.tag(t, "nightly", "example.com/backend:nightly") // no release
 	dir := filepath.Join(t.TempDir(), "data")
 	hub := start(t, Config{Dir: dir})
 	if !hub.FirstStart {
@@ -394,6 +395,15 @@ func TestATagReachesASpokeAndARestartLosesNothing(t *testing.T) {
 	if again, err := os.ReadFile(hub.AdminContext); err != nil || string(again) != string(admin) {
 		t.Errorf("the admin's context changed: %v", err)
 	}
+	hub.eventually(t, "notes", func() bool {
+		list, err := hub.fleet.ListDistributions(t.Context(), &fleetv1.ListDistributionsRequest{})
+		if err != nil || len(list.GetDistributions()) != 1 {
+			t.Fatalf("got %v, %v", list, err)
+		}
+		d := list.GetDistributions()[0]
+		return d.GetLatest() == "1.2.0" && d.GetReleasesAvailable() == 2 && d.GetReleasesRejected() == 1 &&
+			d.GetLastPolled() != nil && d.GetLastError() == "" && len(d.GetNotes()) == 1
+	})
 	if r := hub.row(t); r.GetRunningVersion() != "1.2.0" || r.GetTargetVersion() != "1.2.0" {
 		t.Errorf("got %v", r)
 	}
@@ -454,6 +464,50 @@ func TestARemovedDistributionIsWatchedNoMore(t *testing.T) {
 	v.tag(t, "1.1.0", "example.com/backend:1.1.0")
 	add()
 	hub.release(t, "1.1.0")
+}
+
+func TestAMovedTagChangesNothing(t *testing.T) {
+	v := newVendor(t)
+	v.tag(t, "1.0.0", "example.com/backend:1.0.0")
+	dir := t.TempDir()
+	hub := start(t, Config{Dir: dir})
+	if _, err := hub.fleet.AddDistribution(t.Context(), &fleetv1.AddDistributionRequest{Distribution: &fleetv1.Distribution{Name: "shop", Url: v.dir, IntervalSeconds: 1}}); err != nil {
+		t.Fatal(err)
+	}
+	digest := hub.release(t, "1.0.0").GetDigest()
+	v.git(t, "tag", "-d", "1.0.0")
+	v.tag(t, "1.0.0", "example.com/backend:6.6.6")
+	alarms := func() (n int) {
+		events, err := hub.fleet.ListEvents(t.Context(), &fleetv1.ListEventsRequest{Distribution: "shop"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range events.GetEvents() {
+			if e.GetKind() == "TagMoved" {
+				n++
+			}
+		}
+		return n
+	}
+	hub.eventually(t, "the alarm", func() bool { return alarms() == 1 })
+	noted := func() bool {
+		list, err := hub.fleet.ListDistributions(t.Context(), &fleetv1.ListDistributionsRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		notes := list.GetDistributions()[0].GetNotes()
+		return len(notes) == 1 && strings.Contains(notes[0], "moved")
+	}
+	hub.eventually(t, "the note", noted)
+	hub.stop()
+	hub = start(t, Config{Dir: dir})
+	hub.eventually(t, "the note again", noted)
+	if n := alarms(); n != 1 {
+		t.Errorf("%d alarms of one move", n)
+	}
+	if got := hub.release(t, "1.0.0").GetDigest(); got != digest {
+		t.Errorf("the release changed from %s to %s", digest, got)
+	}
 }
 
 func TestWhatCannotStartSaysWhy(t *testing.T) {

@@ -40,11 +40,11 @@ func (s source) watch(ctx context.Context, d fleet.Distribution) error {
 		return fmt.Errorf("make folder of repositories: %w", err)
 	}
 	w := tagwatch.New(tagwatch.Config{
-		Distribution: d, Dir: s.folder(d), Interval: d.Interval,
+		Distribution: d, Dir: s.folder(d),
 		Known:   func() (map[string]string, error) { return s.store.JudgedTags(d.Name) },
 		Publish: func(ctx context.Context, seen tagwatch.Seen) error { return s.conductor.Seen(ctx, d, s.tag(d, seen)) },
 		Note:    func(n tagwatch.Note) { s.conductor.Note(d.Name, note(n)) },
-		Log:     s.log.With(slog.String(logging.Distribution, d.Name)),
+		Log:     s.log,
 	})
 	return w.Run(ctx)
 }
@@ -89,9 +89,18 @@ func (s source) tag(d fleet.Distribution, seen tagwatch.Seen) conductor.Tag {
 
 // note translates what a watcher noticed.
 func note(n tagwatch.Note) conductor.Note {
-	kinds := map[tagwatch.Kind]conductor.NoteKind{
-		tagwatch.PollOK: conductor.NotePolled, tagwatch.PollFailed: conductor.NotePollFailed,
-		tagwatch.Ignored: conductor.NoteIgnored, tagwatch.Moved: conductor.NoteMoved, tagwatch.Deleted: conductor.NoteDeleted,
+	out := conductor.Note{Tag: n.Tag, Text: n.Message}
+	switch n.Kind {
+	case tagwatch.PollOK:
+		out.Kind = conductor.NotePolled
+	case tagwatch.PollFailed:
+		out.Kind = conductor.NotePollFailed
+	case tagwatch.Ignored:
+		out.Kind = conductor.NoteIgnored
+	case tagwatch.Moved:
+		out.Kind = conductor.NoteMoved
+	case tagwatch.Deleted:
+		out.Kind = conductor.NoteDeleted
 	}
-	return conductor.Note{Kind: kinds[n.Kind], Tag: n.Tag, Text: n.Message}
+	return out
 }

@@ -242,8 +242,8 @@ func TestRevisions(t *testing.T) {
 func TestNotes(t *testing.T) {
 	w := newWorld(t)
 	w.Note("shop", Note{Kind: NotePollFailed, Text: "no route to host"})
-	w.Note("shop", Note{Kind: NoteIgnored, Tag: "nightly", Text: "not a semantic version"})
-	if at, failure, notes := w.Poll("shop"); !at.IsZero() || failure != "no route to host" || !slices.Equal(notes, []string{"nightly: not a semantic version"}) {
+	w.Note("shop", Note{Kind: NoteIgnored, Tag: "nightly", Text: "tag nightly is no version"})
+	if at, failure, notes := w.Poll("shop"); !at.IsZero() || failure != "no route to host" || !slices.Equal(notes, []string{"tag nightly is no version"}) {
 		t.Errorf("got %v, %q, %q", at, failure, notes)
 	}
 	w.Note("shop", Note{Kind: NotePolled})

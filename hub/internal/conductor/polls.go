@@ -27,7 +27,7 @@ const (
 type Note struct {
 	Kind NoteKind
 	Tag  string
-	Text string
+	Text string // for a person; names the tag
 }
 
 // maxNotes of one distribution are shown.
@@ -49,15 +49,14 @@ func (c *Conductor) Note(distribution string, n Note) {
 	changed, before := false, p.failure
 	switch n.Kind {
 	case NotePolled:
+		changed = before != "" || p.at.IsZero()
 		p.at, p.failure = time.Now(), ""
-		changed = before != ""
 	case NotePollFailed:
 		p.failure = n.Text
 		changed = before != n.Text
 	default:
-		line := n.Tag + ": " + n.Text
-		changed = p.notes[n.Tag] != line
-		p.notes[n.Tag] = line
+		changed = p.notes[n.Tag] != n.Text
+		p.notes[n.Tag] = n.Text
 	}
 	c.mu.Unlock()
 	if !changed {
@@ -65,7 +64,9 @@ func (c *Conductor) Note(distribution string, n Note) {
 	}
 	switch n.Kind {
 	case NotePolled:
-		log.Info("repository can be read again")
+		if before != "" {
+			log.Info("repository can be read again")
+		}
 	case NotePollFailed:
 		log.Warn("repository cannot be read", slog.String(logging.Error, n.Text))
 	case NoteMoved, NoteDeleted:
