@@ -44,7 +44,7 @@ func (s source) watch(ctx context.Context, d fleet.Distribution) error {
 		Known:   func() (map[string]string, error) { return s.store.JudgedTags(d.Name) },
 		Publish: func(ctx context.Context, seen tagwatch.Seen) error { return s.conductor.Seen(ctx, d, s.tag(d, seen)) },
 		Note:    func(n tagwatch.Note) { s.conductor.Note(d.Name, note(n)) },
-		Log:     s.log,
+		Log:     s.log.With(slog.String(logging.Distribution, d.Name)),
 	})
 	return w.Run(ctx)
 }
