@@ -64,6 +64,7 @@ func installations() []fleet.Installation {
 		{Distribution: "chat", Phase: fleet.AwaitingConfig, Reason: "overlay: the patch's target is gone", Health: fleet.HealthUnknown},
 		{Distribution: "news", Running: "1.0.0", Phase: fleet.Settling, Target: "1.0.1", Health: fleet.InProgress, Objects: 4, Ready: 1, ObservedAt: moment},
 		{Distribution: "wiki", Health: fleet.HealthUnknown},
+		{Distribution: "feed", Reason: "none of 5 releases is in range \">=3.0.0\"", Health: fleet.HealthUnknown},
 	}
 }
 

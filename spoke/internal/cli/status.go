@@ -181,6 +181,8 @@ func judge(s *syncv1.SubscriptionStatus) (word, why string) {
 		return fmt.Sprintf("%s(%s)", phase, cmp.Or(s.GetTargetVersion(), s.GetRunningVersion())), ""
 	case s.GetHealth() == string(fleet.Degraded):
 		return string(phase), cmp.Or(s.GetHealthMessage(), "it is not healthy")
+	case s.GetRunningVersion() == "" && reason != "":
+		return fmt.Sprintf("Waiting(%s)", oneLine(reason, reasonLength)), ""
 	case s.GetRunningVersion() == "":
 		return "AwaitingRelease(vendor)", ""
 	case s.GetPolicy().GetPin() == s.GetRunningVersion():

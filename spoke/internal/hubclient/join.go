@@ -168,6 +168,9 @@ func enrollError(err error) error {
 	s := status.Convert(err)
 	switch s.Code() {
 	case codes.Unauthenticated, codes.PermissionDenied:
+		if strings.Contains(s.Message(), "hub cluster invite") {
+			return fmt.Errorf("the hub refused the token: %s", s.Message())
+		}
 		return fmt.Errorf("the hub refused the token: %s; ask for a new one: `hub cluster invite PROVIDER/NAME` at the hub", s.Message())
 	case codes.Unavailable, codes.DeadlineExceeded:
 		return fmt.Errorf("%w: %s; check the address, and at the hub that `hub serve` runs, then try again: the token is not spent", ErrUnreachable, s.Message())
