@@ -1,0 +1,108 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/wheelwright-dev/wheelwright/pkg/exitcode"
+	fleetv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/fleet/v1"
+)
+
+func (a *app) distributionCommand() *cobra.Command {
+	return group("distribution", "Add and remove the repositories that the hub watches", a.distributionAdd(), a.distributionRemove())
+}
+
+func (a *app) distributionAdd() *cobra.Command {
+	d := &fleetv1.Distribution{}
+	var interval time.Duration
+	var dryRun bool
+	c := &cobra.Command{
+		Use:   "add NAME --git URL",
+		Short: "Watch a distribution repository for release tags",
+		Long: `add watches a git repository: every tag that is a semantic version in range becomes a release.
+The repository is read before anything is stored. URL is https, ssh (git@host:path) or a path on the hub's machine.`,
+		Example: "  hub distribution add shop --git https://git.example.com/vendor/shop.git --tags '>=1.0.0'",
+		Args:    args(1, 1, "the distribution's NAME"),
+		RunE: func(c *cobra.Command, given []string) error {
+			if d.Url == "" {
+				return exitcode.With(exitcode.Usage, fmt.Errorf("which repository? Name it: `hub distribution add %s --git URL`", given[0]))
+			}
+			if interval < time.Second || interval > 24*time.Hour {
+				return exitcode.With(exitcode.Usage, fmt.Errorf("--interval %v: want 1s to 24h", interval))
+			}
+			d.Name, d.IntervalSeconds, d.Url = given[0], uint32(interval.Seconds()), absolute(d.Url)
+			return a.call(c.Context(), func(ctx context.Context, hub fleetv1.FleetServiceClient) error {
+				r, err := hub.AddDistribution(ctx, &fleetv1.AddDistributionRequest{Distribution: d, DryRun: dryRun})
+				if err != nil {
+					return err
+				}
+				fmt.Fprintf(a.out, "distribution %s %s: %s, path %s\n", d.GetName(), done("added", dryRun), r.GetDistribution().GetUrl(), r.GetDistribution().GetPath())
+				for _, n := range r.GetDistribution().GetNotes() {
+					fmt.Fprintln(a.err, "note:", n)
+				}
+				if !dryRun {
+					fmt.Fprintf(a.err, "next: hub get releases %s\n", d.GetName())
+				}
+				return nil
+			})
+		},
+	}
+	c.Flags().StringVar(&d.Url, "git", "", "repository `URL` or path")
+	c.Flags().StringVar(&d.Path, "path", "dist", "`PATH` of the distribution inside the repository")
+	c.Flags().StringVar(&d.Tags, "tags", "", "semver `RANGE` of tags that are releases, such as '>=1.0.0' (default: any)")
+	c.Flags().DurationVar(&interval, "interval", 30*time.Second, "time between polls")
+	c.Flags().BoolVar(&dryRun, "dry-run", false, "read the repository and change nothing")
+	return c
+}
+
+// absolute makes a path that exists here absolute, since the hub has a working folder of its own.
+func absolute(url string) string {
+	if strings.Contains(url, "://") {
+		return url
+	}
+	if _, err := os.Stat(url); err != nil {
+		return url
+	}
+	abs, err := filepath.Abs(url)
+	if err != nil {
+		return url
+	}
+	return abs
+}
+
+func (a *app) distributionRemove() *cobra.Command {
+	var yes, dryRun bool
+	c := &cobra.Command{
+		Use:   "remove NAME",
+		Short: "Stop watching a distribution; releases and clusters stay as they are",
+		Args:  args(1, 1, "the distribution's NAME"),
+		RunE: func(c *cobra.Command, given []string) error {
+			if err := a.confirm(fmt.Sprintf("stop watching distribution %s", given[0]), yes || dryRun); err != nil {
+				return err
+			}
+			return a.call(c.Context(), func(ctx context.Context, hub fleetv1.FleetServiceClient) error {
+				if _, err := hub.RemoveDistribution(ctx, &fleetv1.RemoveDistributionRequest{Name: given[0], DryRun: dryRun}); err != nil {
+					return err
+				}
+				fmt.Fprintf(a.out, "distribution %s %s\n", given[0], done("removed", dryRun))
+				return nil
+			})
+		},
+	}
+	c.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	c.Flags().BoolVar(&dryRun, "dry-run", false, "say what would happen and change nothing")
+	return c
+}
+
+func done(verb string, dryRun bool) string {
+	if dryRun {
+		return verb + " (dry run: nothing changed)"
+	}
+	return verb
+}

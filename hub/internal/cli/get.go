@@ -1,0 +1,249 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/wheelwright-dev/wheelwright/pkg/exitcode"
+	"github.com/wheelwright-dev/wheelwright/pkg/printer"
+	fleetv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/fleet/v1"
+)
+
+// noun is one kind of thing that get lists.
+type noun struct {
+	use, short string
+	aliases    []string
+	maxArgs    int
+	// list asks the hub. names holds the arguments; issues keeps what needs a person.
+	list func(ctx context.Context, hub fleetv1.FleetServiceClient, a *app, names []string, issues bool) (printer.Answer, error)
+}
+
+func (a *app) getCommand() *cobra.Command {
+	nouns := []noun{
+		{"distributions [NAME]", "the repositories being watched", []string{"distribution", "dist"}, 1, listDistributions},
+		{"releases [DISTRIBUTION [VERSION]]", "release tags and how they were judged", []string{"release", "rel"}, 2, listReleases},
+		{"clusters [PROVIDER/NAME]", "the providers' clusters", []string{"cluster"}, 1, listClusters},
+		{"pins [PROVIDER/NAME]", "subscriptions held at one version by their providers", []string{"pin"}, 1, listPins},
+		{"events [PROVIDER/NAME]", "what happened, oldest first", []string{"event"}, 1, listEvents},
+	}
+	c := group("get", "List distributions, releases, clusters, pins or events")
+	for _, n := range nouns {
+		c.AddCommand(a.getNoun(n))
+	}
+	return c
+}
+
+func (a *app) getNoun(n noun) *cobra.Command {
+	var watch, issues bool
+	c := &cobra.Command{Use: n.use, Short: "List " + n.short, Aliases: n.aliases}
+	c.Args = args(0, n.maxArgs, fmt.Sprintf("at most %d", n.maxArgs))
+	p := a.output(c)
+	c.Flags().BoolVarP(&watch, "watch", "w", false, "print again after every change, until interrupted")
+	c.Flags().BoolVar(&issues, "issues", false, "only what needs a person")
+	c.RunE = func(c *cobra.Command, given []string) error {
+		if err := p.Check(); err != nil {
+			return err
+		}
+		show := func(ctx context.Context, hub fleetv1.FleetServiceClient) error {
+			answer, err := n.list(ctx, hub, a, given, issues)
+			if err != nil {
+				return err
+			}
+			return p.Print(answer)
+		}
+		if watch {
+			return a.watch(c.Context(), p, show)
+		}
+		return a.call(c.Context(), show)
+	}
+	return c
+}
+
+// wanted keeps the item that was named, or says that there is none.
+func wanted[T any](items []T, names []string, name func(T) string, what, next string) ([]T, error) {
+	if len(names) == 0 {
+		return items, nil
+	}
+	kept := slices.DeleteFunc(slices.Clone(items), func(i T) bool { return name(i) != names[0] })
+	if len(kept) == 0 {
+		return nil, exitcode.With(exitcode.Failed, fmt.Errorf("there is no %s %q; see `%s`", what, names[0], next))
+	}
+	return kept, nil
+}
+
+func listDistributions(ctx context.Context, hub fleetv1.FleetServiceClient, a *app, names []string, issues bool) (printer.Answer, error) {
+	r, err := hub.ListDistributions(ctx, &fleetv1.ListDistributionsRequest{})
+	if err != nil {
+		return printer.Answer{}, err
+	}
+	items, err := wanted(r.GetDistributions(), names, (*fleetv1.Distribution).GetName, "distribution", "hub get distributions")
+	if err != nil {
+		return printer.Answer{}, err
+	}
+	if issues {
+		items = slices.DeleteFunc(items, func(d *fleetv1.Distribution) bool { return d.GetLastError() == "" && len(d.GetNotes()) == 0 })
+	}
+	answer := printer.Answer{
+		Message: &fleetv1.ListDistributionsResponse{Distributions: items},
+		Headers: []string{"NAME", "LATEST", "AVAILABLE", "REJECTED", "POLLED", "STATE"}, WideHeaders: []string{"URL", "PATH", "TAGS", "NOTES"},
+		Empty: "No distributions. Add one: hub distribution add NAME --git URL",
+	}
+	for _, d := range items {
+		state := "Watching"
+		if d.GetLastError() != "" {
+			state = "Unreachable: " + d.GetLastError()
+		}
+		answer.Rows = append(answer.Rows, []string{d.GetName(), d.GetLatest(), fmt.Sprint(d.GetReleasesAvailable()), fmt.Sprint(d.GetReleasesRejected()), a.age(d.GetLastPolled()), state})
+		answer.WideRows = append(answer.WideRows, []string{d.GetUrl(), d.GetPath(), d.GetTags(), strings.Join(d.GetNotes(), "; ")})
+		answer.Names = append(answer.Names, d.GetName())
+	}
+	return answer, nil
+}
+
+func listReleases(ctx context.Context, hub fleetv1.FleetServiceClient, a *app, names []string, issues bool) (printer.Answer, error) {
+	req := &fleetv1.ListReleasesRequest{}
+	if len(names) > 0 {
+		req.Distribution = names[0]
+	}
+	r, err := hub.ListReleases(ctx, req)
+	if err != nil {
+		return printer.Answer{}, err
+	}
+	items := r.GetReleases()
+	if len(names) > 1 {
+		if items, err = wanted(items, names[1:], (*fleetv1.Release).GetVersion, "release", "hub get releases "+names[0]); err != nil {
+			return printer.Answer{}, err
+		}
+	}
+	if issues {
+		items = slices.DeleteFunc(items, func(r *fleetv1.Release) bool { return r.GetPhase() == "Available" })
+	}
+	answer := printer.Answer{
+		Message: &fleetv1.ListReleasesResponse{Releases: items},
+		Headers: []string{"DISTRIBUTION", "VERSION", "PHASE", "RUNNING ON", "PUBLISHED", "WHY"}, WideHeaders: []string{"DIGEST", "SIZE", "STORED", "COMMIT"},
+		Empty: "No releases yet: a release is a tag such as 1.0.0 in a distribution's repository",
+	}
+	for _, r := range items {
+		answer.Rows = append(answer.Rows, []string{r.GetDistribution(), r.GetVersion(), r.GetPhase(), fmt.Sprintf("%d clusters", len(r.GetRunningOn())), a.age(r.GetPublished()), shorten(firstReason(r), 90)})
+		answer.WideRows = append(answer.WideRows, []string{r.GetDigest(), fmt.Sprint(r.GetSize()), fmt.Sprint(r.GetCompressedSize()), r.GetCommit()})
+		answer.Names = append(answer.Names, r.GetDistribution()+"/"+r.GetVersion())
+	}
+	return answer, nil
+}
+
+func firstReason(r *fleetv1.Release) string {
+	var all []string
+	all = append(all, r.GetReasons()...)
+	for _, v := range r.GetVariants() {
+		for _, reason := range v.GetReasons() {
+			all = append(all, v.GetName()+": "+reason)
+		}
+	}
+	switch len(all) {
+	case 0:
+		return ""
+	case 1:
+		return all[0]
+	}
+	return fmt.Sprintf("%s (and %d more)", all[0], len(all)-1)
+}
+
+func listClusters(ctx context.Context, hub fleetv1.FleetServiceClient, a *app, names []string, issues bool) (printer.Answer, error) {
+	r, err := hub.ListClusters(ctx, &fleetv1.ListClustersRequest{})
+	if err != nil {
+		return printer.Answer{}, err
+	}
+	items, err := wanted(r.GetClusters(), names, (*fleetv1.Cluster).GetName, "cluster", "hub get clusters")
+	if err != nil {
+		return printer.Answer{}, err
+	}
+	if issues {
+		items = slices.DeleteFunc(items, (*fleetv1.Cluster).GetConnected)
+	}
+	answer := printer.Answer{
+		Message: &fleetv1.ListClustersResponse{Clusters: items},
+		Headers: []string{"NAME", "STATE", "SEEN", "SUBSCRIPTIONS", "KUBERNETES", "SPOKE"}, WideHeaders: []string{"LABELS", "CERTIFICATE UNTIL"},
+		Empty: "No clusters. Invite one: hub cluster invite PROVIDER/NAME",
+	}
+	for _, c := range items {
+		var subs []string
+		for _, s := range c.GetSubscriptions() {
+			subs = append(subs, s.GetDistribution())
+		}
+		answer.Rows = append(answer.Rows, []string{c.GetName(), clusterState(c), a.age(c.GetLastSeen()), strings.Join(subs, ","), c.GetKubernetesVersion(), c.GetSpokeVersion()})
+		answer.WideRows = append(answer.WideRows, []string{labelText(c.GetLabels()), stamp(c.GetCertificateNotAfter())})
+		answer.Names = append(answer.Names, c.GetName())
+	}
+	return answer, nil
+}
+
+func clusterState(c *fleetv1.Cluster) string {
+	switch {
+	case c.GetConnected():
+		return "Connected"
+	case c.GetJoined() == nil:
+		return "Invited"
+	}
+	return "Away"
+}
+
+func listPins(ctx context.Context, hub fleetv1.FleetServiceClient, _ *app, names []string, _ bool) (printer.Answer, error) {
+	r, err := hub.ListClusters(ctx, &fleetv1.ListClustersRequest{})
+	if err != nil {
+		return printer.Answer{}, err
+	}
+	items, err := wanted(r.GetClusters(), names, (*fleetv1.Cluster).GetName, "cluster", "hub get clusters")
+	if err != nil {
+		return printer.Answer{}, err
+	}
+	kept := &fleetv1.ListClustersResponse{}
+	answer := printer.Answer{Message: kept, Headers: []string{"CLUSTER", "DISTRIBUTION", "PIN", "RUNNING", "SOURCE", "REASON"}, Empty: "No pins"}
+	for _, c := range items {
+		pinned := false
+		for _, s := range c.GetSubscriptions() {
+			p := s.GetPolicy()
+			if p.GetPin() == "" {
+				continue
+			}
+			pinned = true
+			answer.Rows = append(answer.Rows, []string{c.GetName(), s.GetDistribution(), p.GetPin(), s.GetRunningVersion(), p.GetPinSource(), p.GetPinReason()})
+			answer.WideRows = append(answer.WideRows, nil)
+			answer.Names = append(answer.Names, c.GetName()+"/"+s.GetDistribution())
+		}
+		if pinned {
+			kept.Clusters = append(kept.Clusters, c)
+		}
+	}
+	return answer, nil
+}
+
+func listEvents(ctx context.Context, hub fleetv1.FleetServiceClient, a *app, names []string, issues bool) (printer.Answer, error) {
+	req := &fleetv1.ListEventsRequest{}
+	if len(names) > 0 {
+		req.Cluster = names[0]
+	}
+	r, err := hub.ListEvents(ctx, req)
+	if err != nil {
+		return printer.Answer{}, err
+	}
+	items := r.GetEvents()
+	if issues {
+		items = slices.DeleteFunc(items, func(e *fleetv1.FleetEvent) bool { return !issueKinds[e.GetKind()] })
+	}
+	answer := printer.Answer{
+		Message: &fleetv1.ListEventsResponse{Events: items},
+		Headers: []string{"TIME", "CLUSTER", "DISTRIBUTION", "VERSION", "KIND", "MESSAGE"}, WideHeaders: []string{"ID"}, Empty: "No events",
+	}
+	for _, e := range items {
+		answer.Rows = append(answer.Rows, []string{stamp(e.GetAt()), e.GetCluster(), e.GetDistribution(), e.GetVersion(), e.GetKind(), e.GetMessage()})
+		answer.WideRows = append(answer.WideRows, []string{fmt.Sprint(e.GetId())})
+		answer.Names = append(answer.Names, fmt.Sprint(e.GetId()))
+	}
+	return answer, nil
+}
+
+var issueKinds = map[string]bool{"Rejected": true, "TagMoved": true, "TagDeleted": true, "Declined": true, "Drift": true, "Removed": true}

@@ -1,0 +1,150 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/wheelwright-dev/wheelwright/hub/internal/publish"
+	"github.com/wheelwright-dev/wheelwright/pkg/exitcode"
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/pkg/gitrepo"
+	"github.com/wheelwright-dev/wheelwright/pkg/provenance"
+	"github.com/wheelwright-dev/wheelwright/pkg/render"
+)
+
+func (a *app) validateCommand() *cobra.Command {
+	d := fleet.Distribution{Name: "validated"}
+	c := &cobra.Command{
+		Use:   "validate PATH | URL@TAG",
+		Short: "Say what publication would say, without a hub",
+		Long: `validate builds every variant and applies every rule that the hub applies to a release, and changes
+nothing. PATH is a work tree, as it is now, uncommitted files included; URL@TAG is a tag of a repository.
+
+Exit code 0: it would be available; 1: it would be rejected, with the reasons; 2: it cannot be read.`,
+		Example: "  hub validate .\n  hub validate https://git.example.com/vendor/shop.git@1.4.0",
+		Args:    args(1, 1, "PATH or URL@TAG"),
+		RunE: func(c *cobra.Command, given []string) error {
+			r, err := a.validate(c.Context(), d, given[0])
+			if err != nil {
+				return err
+			}
+			fmt.Fprint(a.out, verdict(given[0], r))
+			if r.Phase != fleet.Available {
+				return exitcode.Silent(exitcode.Failed)
+			}
+			return nil
+		},
+	}
+	c.Flags().StringVar(&d.Path, "path", "dist", "`PATH` of the distribution inside the repository")
+	c.Flags().StringVar(&d.Tags, "tags", "", "semver `RANGE` of tags that are releases")
+	return c
+}
+
+func (a *app) validate(ctx context.Context, d fleet.Distribution, what string) (fleet.Release, error) {
+	ctx, cancel := context.WithTimeout(ctx, max(a.timeout, 2*time.Minute))
+	defer cancel()
+	log := slog.New(slog.DiscardHandler)
+	renderer := render.New(render.Config{Log: log})
+	defer renderer.Close()
+	publisher := publish.New(publish.Config{Renderer: renderer, Log: log})
+	if info, err := os.Stat(what); err == nil && info.IsDir() {
+		files, err := workTree(filepath.Join(what, filepath.FromSlash(d.Path)))
+		if err != nil {
+			return fleet.Release{}, exitcode.With(exitcode.Usage, err)
+		}
+		return publisher.Check(ctx, d, "0.0.0", files)
+	}
+	at := strings.LastIndex(what, "@")
+	if at <= 0 || strings.ContainsAny(what[at:], "/:") {
+		return fleet.Release{}, exitcode.With(exitcode.Usage, fmt.Errorf("%q is neither a folder nor URL@TAG", what))
+	}
+	d.URL = absolute(what[:at])
+	seen, err := fetch(ctx, d, what[at+1:], log)
+	if err != nil {
+		return fleet.Release{}, exitcode.With(exitcode.Usage, err)
+	}
+	r, _, err := publisher.Build(ctx, d, seen)
+	return r, err
+}
+
+// fetch brings one tag. A tag that cannot be a release is an answer, not an error.
+func fetch(ctx context.Context, d fleet.Distribution, tag string, log *slog.Logger) (publish.Seen, error) {
+	dir, err := os.MkdirTemp("", "hub-validate-")
+	if err != nil {
+		return publish.Seen{}, err
+	}
+	defer os.RemoveAll(dir)
+	repo, err := gitrepo.Open(ctx, gitrepo.Config{URL: d.URL, Dir: dir, Log: log})
+	if err != nil {
+		return publish.Seen{}, err
+	}
+	defer repo.Close()
+	if err := repo.Fetch(ctx, tag); err != nil {
+		return publish.Seen{}, err
+	}
+	snapshot, err := repo.Snapshot(tag, d.Path)
+	return publish.Seen{Tag: tag, Snapshot: snapshot, Err: err}, nil
+}
+
+// workTree reads the files below dir. What git would not carry as a plain file is refused, as the hub
+// refuses it.
+func workTree(dir string) ([]provenance.File, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, fmt.Errorf("%w; name the distribution's folder with --path", err)
+	}
+	defer root.Close()
+	var files []provenance.File
+	err = fs.WalkDir(root.FS(), ".", func(path string, e fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case e.IsDir() && e.Name() == ".git":
+			return fs.SkipDir
+		case e.IsDir():
+			return nil
+		case !e.Type().IsRegular():
+			return fmt.Errorf("%s is not a plain file: a release holds neither symbolic links nor devices", path)
+		}
+		info, err := e.Info()
+		if err != nil {
+			return err
+		}
+		data, err := fs.ReadFile(root.FS(), path)
+		files = append(files, provenance.File{Path: path, Executable: info.Mode()&0o100 != 0, Data: data})
+		return err
+	})
+	if err == nil && len(files) == 0 {
+		err = errors.New(dir + " is empty; name the distribution's folder with --path")
+	}
+	return files, err
+}
+
+// verdict is a judgement for a person.
+func verdict(what string, r fleet.Release) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s would be %s\n", what, r.Phase)
+	for _, reason := range r.Reasons {
+		fmt.Fprintf(&b, "  - %s\n", reason)
+	}
+	for _, v := range r.Variants {
+		if len(v.Reasons) == 0 {
+			fmt.Fprintf(&b, "  %s: builds, %s\n", v.Name, plural(v.Objects, "object", "objects"))
+			continue
+		}
+		fmt.Fprintf(&b, "  %s:\n", v.Name)
+		for _, reason := range v.Reasons {
+			fmt.Fprintf(&b, "    - %s\n", reason)
+		}
+	}
+	return b.String()
+}
