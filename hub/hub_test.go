@@ -496,7 +496,7 @@ func TestAMovedTagChangesNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		notes := list.GetDistributions()[0].GetNotes()
-		return len(notes) == 1 && strings.Contains(notes[0], "moved")
+		return len(notes) == 1 && strings.Contains(notes[0], "1.0.0")
 	}
 	hub.eventually(t, "the note", noted)
 	hub.stop()
