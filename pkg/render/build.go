@@ -129,11 +129,31 @@ var (
 	targets = regexp.MustCompile(`(?:strategic merge patch|unique target for patch) "?([A-Za-z0-9]+)\.[^/"]*/([^"\s]+)\.(\[[^\]]*\]|[^."\s]+)"?`)
 )
 
+// private are the places where kustomize's errors quote a whole patch, generator or value, and print
+// addresses of memory: not for other people's screens, nor the same twice.
+var private = []struct {
+	found *regexp.Regexp
+	said  string
+}{
+	{regexp.MustCompile("(?s) with config: `.*?`"), ""},
+	{regexp.MustCompile(`(?s)(merging from generator|annotations for generator|merging config|merging CRDs) .*[}\]]: `), "$1: "},
+	{regexp.MustCompile(`(?s)\[patch: "(?:[^"\\]|\\.)*"\]`), "an inline patch"},
+	{regexp.MustCompile(`(?s)must specify one of patch and path in\n.*`), "must specify one of patch and path"},
+	{regexp.MustCompile(`(?s)patch and path can't be set at the same time\n.*`), "patch and path can't be set at the same time"},
+	{regexp.MustCompile(`(?s)literal sources \[.*\]: `), "literals: "},
+	{regexp.MustCompile(`id resid\.ResId\{Gvk:resid\.Gvk\{[^}]*Kind:"([^"]*)"[^}]*\}, Name:"([^"]*)"[^}]*\}`), `$1 "$2"`},
+	{regexp.MustCompile(`(?s)invalid literal source .*, expected`), "invalid literal source, expected"},
+	{regexp.MustCompile(`0x[0-9a-f]{6,}`), "0x…"},
+}
+
 // explain makes kustomize's error one that a person can act on, in stable text.
 func (s *scan) explain(root string, err error) string {
 	where, text := root, strings.TrimSpace(err.Error())
 	for m := nesting.FindStringSubmatch(text); m != nil; m = nesting.FindStringSubmatch(text) {
 		where, text = m[1], m[2]
+	}
+	for _, p := range private {
+		text = p.found.ReplaceAllString(text, p.said)
 	}
 	text = strings.NewReplacer(releaseRoot+"/", "", overlayRoot+"/", "overlay ", "\n", " ").Replace(text)
 	if m := targets.FindStringSubmatch(text); m != nil && mountOf(where) == overlayRoot && s.src.Overlay != nil {

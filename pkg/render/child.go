@@ -22,6 +22,13 @@ import (
 // of the program can be mistaken for it.
 const childName = "wheelwright-render"
 
+// request is a frame that the child gets.
+type request struct {
+	Source    Source
+	Processor time.Duration
+	Memory    int64
+}
+
 // answer is the first frame that the child sends back; the manifest is the second.
 type answer struct {
 	Problems []string `json:"problems,omitempty"`
@@ -76,14 +83,14 @@ func start(command []string) (*child, error) {
 
 // render exchanges one source for one answer. After any error but a *BuildError from a living child,
 // the child is dead and waited for.
-func (c *child) render(ctx context.Context, src Source, limit int64) (Result, error) {
+func (c *child) render(ctx context.Context, req request, limit int64) (Result, error) {
 	unhook := context.AfterFunc(ctx, func() { c.cmd.Process.Kill() })
-	a, text, err := c.exchange(src, limit)
+	a, text, err := c.exchange(req, limit)
 	if !unhook() && err == nil { // killed, though it had just answered
 		err = ctx.Err()
 	}
 	if err != nil {
-		return Result{}, c.autopsy(err)
+		return Result{}, c.autopsy(req, err)
 	}
 	if len(a.Problems) > 0 {
 		return Result{Sandbox: a.Sandbox}, &BuildError{a.Problems}
@@ -91,12 +98,12 @@ func (c *child) render(ctx context.Context, src Source, limit int64) (Result, er
 	return Result{Manifest: text, Digest: bundle.DigestOf(text), Objects: a.Objects, Sandbox: a.Sandbox}, nil
 }
 
-func (c *child) exchange(src Source, limit int64) (answer, []byte, error) {
-	var request bytes.Buffer
-	if err := gob.NewEncoder(&request).Encode(src); err != nil {
+func (c *child) exchange(req request, limit int64) (answer, []byte, error) {
+	var frame bytes.Buffer
+	if err := gob.NewEncoder(&frame).Encode(req); err != nil {
 		return answer{}, nil, err
 	}
-	if err := writeFrame(c.in, request.Bytes()); err != nil {
+	if err := writeFrame(c.in, frame.Bytes()); err != nil {
 		return answer{}, nil, err
 	}
 	head, err := readFrame(c.out, 1<<20)
@@ -113,13 +120,16 @@ func (c *child) exchange(src Source, limit int64) (answer, []byte, error) {
 }
 
 // autopsy ends the child and says why it failed.
-func (c *child) autopsy(cause error) error {
+func (c *child) autopsy(req request, cause error) error {
 	c.dead = true
 	c.cmd.Process.Kill()
 	c.in.Close()
 	c.cmd.Wait() // the exit status is read below
-	if c.cmd.ProcessState.ExitCode() == exitMemory {
-		return &BuildError{[]string{fmt.Sprintf("rendering needs more than %d MiB of memory", memoryLimit>>20)}}
+	switch c.cmd.ProcessState.ExitCode() {
+	case exitMemory:
+		return &BuildError{[]string{fmt.Sprintf("rendering needs more than %d MiB of memory", req.Memory>>20)}}
+	case exitProcessor:
+		return &BuildError{[]string{fmt.Sprintf("rendering needs more than %s of processor time", req.Processor)}}
 	}
 	if last := c.stderr.last(); last != "" {
 		return fmt.Errorf("render process ended (%s): %s", c.cmd.ProcessState, last)

@@ -60,7 +60,9 @@ var ErrClosed = errors.New("renderer is closed")
 type Config struct {
 	Command     []string      // how to start the child; default: this very program
 	IdleTimeout time.Duration // the child ends when it was not needed for so long; default 30 s
-	Timeout     time.Duration // for one rendering; default 30 s
+	Timeout     time.Duration // for one rendering, by the clock; default 30 s
+	Processor   time.Duration // for one rendering, in processor time: more is the source's fault; default 15 s
+	Memory      int64         // of the child's heap: more is the source's fault; default 1 GiB
 	MaxBytes    int64         // of a source, and of a manifest; default 64 MiB
 	Log         *slog.Logger
 }
@@ -87,6 +89,12 @@ func New(cfg Config) *Renderer {
 	}
 	if cfg.Timeout == 0 {
 		cfg.Timeout = 30 * time.Second
+	}
+	if cfg.Processor == 0 {
+		cfg.Processor = 15 * time.Second
+	}
+	if cfg.Memory == 0 {
+		cfg.Memory = 1 << 30
 	}
 	if cfg.MaxBytes == 0 {
 		cfg.MaxBytes = 64 << 20
@@ -139,7 +147,7 @@ func (r *Renderer) renderLocked(ctx context.Context, src Source) (Result, error)
 			r.child = c
 		}
 		limited, cancel := context.WithTimeoutCause(ctx, r.cfg.Timeout, errSlow)
-		res, err := r.child.render(limited, src, r.cfg.MaxBytes)
+		res, err := r.child.render(limited, request{src, r.cfg.Processor, r.cfg.Memory}, r.cfg.MaxBytes)
 		slow := errors.Is(context.Cause(limited), errSlow)
 		cancel()
 		var build *BuildError

@@ -233,6 +233,12 @@ func TestBuildErrors(t *testing.T) {
 		{"no files", func(s *render.Source) { s.Overlay = []provenance.File{} }, []string{`overlay: holds no files`}},
 		{"not a kustomization", overlay("resourcez: []\n", nil),
 			[]string{`overlay app/kustomization.yaml: invalid Kustomization: json: unknown field "resourcez"`}},
+		{"what is private is not quoted", overlay(over+"secretGenerator: [{name: s, literals: [hunter2]}]\n", nil),
+			[]string{`overlay app: loading KV pairs: literals: invalid literal source, expected key=value`}},
+		{"nor a generator", overlay(over+"secretGenerator: [{name: s, literals: [a=hunter2]}, {name: s, literals: [a=hunter3]}]\n", nil),
+			[]string{`overlay app: merging from generator: Secret "s" exists; can not use behavior: 'unspecified', behavior must be merge or replace`}},
+		{"nor a patch", overlay(over+"patches: [{patch: 'password hunter2'}]\n", nil),
+			[]string{`overlay app: trouble configuring builtin PatchTransformer: unable to parse SM or JSON patch from an inline patch`}},
 		{"out of the overlay", overlay(over+"components: [../../release/mesh]\n", nil),
 			[]string{`overlay app/kustomization.yaml: components names "../../release/mesh", which is outside the overlay`}},
 	}
@@ -387,6 +393,32 @@ func TestRenderDeadline(t *testing.T) {
 		t.Errorf("child that cannot start: %v", err)
 	}
 	waitFor(t, "no child is left", func() bool { return len(children(t)) == 0 })
+}
+
+// TestExpensive: what needs too much is the source's fault, whatever the machine does beside.
+func TestExpensive(t *testing.T) {
+	laughs := "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\na0: &a0 [1,2,3,4,5,6,7,8,9]\n"
+	for i := range 7 {
+		laughs += fmt.Sprintf("a%d: &a%d [%s]\n", i+1, i+1, strings.TrimSuffix(strings.Repeat(fmt.Sprintf("*a%d,", i), 9), ","))
+	}
+	src := render.Source{Bundle: files(map[string]string{"kustomization.yaml": "resources: [x.yaml]\n", "x.yaml": laughs})}
+	for want, cfg := range map[string]render.Config{
+		"rendering needs more than 100ms of processor time": {Processor: 100 * time.Millisecond},
+		"rendering needs more than 32 MiB of memory":        {Memory: 32 << 20, Processor: time.Hour, Timeout: time.Hour},
+	} {
+		r := newRenderer(t, cfg)
+		_, err := r.Render(t.Context(), src)
+		var be *render.BuildError
+		if !errors.As(err, &be) || err.Error() != want {
+			t.Errorf("got %v, want %s", err, want)
+		}
+		if cfg.Memory == 0 {
+			continue
+		}
+		if _, err := r.Render(t.Context(), shopSource("plain")); err != nil {
+			t.Errorf("and the next source: %v", err)
+		}
+	}
 }
 
 func TestConcurrentRenders(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"strings"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"github.com/landlock-lsm/go-landlock/landlock"
@@ -21,8 +22,7 @@ func dieWithParent() *syscall.SysProcAttr {
 //
 //   - HTTP of Go's default transport is refused in any case.
 //   - Limits: no core dumps, no file may grow, few descriptors. Not limited are processes (the limit
-//     counts threads too, which Go needs), address space (Go reserves much more than it uses; see
-//     watchMemory) and processor time (the parent's deadline ends a busy child).
+//     counts threads too, which Go needs), address space and processor time (see watch).
 //   - Landlock: no path can be opened, executed or changed, no TCP, no signals to others.
 //   - seccomp: opening files, executing, sockets of any kind and looking into other processes fail with
 //     EPERM. It needs no Landlock in the kernel, and covers UDP.
@@ -109,4 +109,13 @@ func filterSyscalls() error {
 		return fmt.Errorf("thread %d does not follow", thread)
 	}
 	return nil
+}
+
+// processorTime is what this process has used so far.
+func processorTime() time.Duration {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

@@ -15,9 +15,10 @@ import (
 	"time"
 )
 
+// A child that needs more than it may ends itself with one of these.
 const (
-	memoryLimit = 1 << 30 // a child that holds more ends itself with exitMemory
-	exitMemory  = 86
+	exitMemory    = 86
+	exitProcessor = 87
 )
 
 // ChildMain belongs in the first line of main, and of TestMain where a test renders: in a process that
@@ -28,9 +29,7 @@ func ChildMain() bool {
 		return false
 	}
 	confined := sandbox()
-	debug.SetGCPercent(300)               // little is alive between two renderings; speed matters more
-	debug.SetMemoryLimit(memoryLimit / 2) // collect harder from here on
-	go watchMemory()
+	debug.SetGCPercent(300) // little is alive between two renderings; speed matters more
 	if err := serve(os.Stdin, os.Stdout, confined); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -43,18 +42,20 @@ func ChildMain() bool {
 func serve(in io.Reader, out io.Writer, confined string) error {
 	r, w := bufio.NewReaderSize(in, 64<<10), bufio.NewWriterSize(out, 64<<10)
 	for {
-		request, err := readFrame(r, math.MaxUint32)
+		frame, err := readFrame(r, math.MaxUint32)
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
 			return fmt.Errorf("reading request: %w", err)
 		}
-		var src Source
-		if err := gob.NewDecoder(bytes.NewReader(request)).Decode(&src); err != nil {
+		var req request
+		if err := gob.NewDecoder(bytes.NewReader(frame)).Decode(&req); err != nil {
 			return fmt.Errorf("decoding request: %w", err)
 		}
-		text, objects, problems := buildSafely(src)
+		done := watch(req)
+		text, objects, problems := buildSafely(req.Source)
+		done()
 		head, err := json.Marshal(answer{Problems: problems, Objects: objects, Sandbox: confined})
 		if err != nil {
 			return fmt.Errorf("encoding answer: %w", err)
@@ -83,14 +84,31 @@ func buildSafely(src Source) (text []byte, objects int, problems []string) {
 	return text, objects, problems
 }
 
-// watchMemory bounds the heap. A limit on the address space would be the kernel's way, but Go reserves
-// far more than it uses.
-func watchMemory() {
+// watch bounds the heap and the processor time of one rendering. The kernel's limits would not do: Go
+// reserves far more address space than it uses, and processor time counts for the process's whole life.
+func watch(req request) (done func()) {
+	debug.SetMemoryLimit(req.Memory / 2) // collect harder from here on
 	sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
-	for range time.Tick(20 * time.Millisecond) {
-		metrics.Read(sample)
-		if sample[0].Value.Uint64() > memoryLimit {
-			os.Exit(exitMemory)
+	begin := processorTime()
+	ticker, stop := time.NewTicker(20*time.Millisecond), make(chan struct{})
+	go func() {
+		for {
+			select {
+			case <-stop:
+				return
+			case <-ticker.C:
+			}
+			metrics.Read(sample)
+			if sample[0].Value.Uint64() > uint64(req.Memory) {
+				os.Exit(exitMemory)
+			}
+			if processorTime()-begin > req.Processor {
+				os.Exit(exitProcessor)
+			}
 		}
+	}()
+	return func() {
+		ticker.Stop()
+		close(stop)
 	}
 }
