@@ -29,7 +29,7 @@ var floors = []struct {
 	{5, "surface", []string{"hub/internal/cli", "spoke/internal/cli", "integration/..."}},
 	{4, "assembly", []string{"hub", "spoke"}},
 	{3, "behaviour", []string{"hub/internal/conductor", "hub/internal/server", "hub/internal/api/enroll", "hub/internal/api/sync",
-		"hub/internal/api/fleet", "spoke/internal/agent"}},
+		"hub/internal/api/fleet", "spoke/internal/agent", "spoke/internal/local"}},
 	{2, "adapters", []string{"hub/internal/store", "hub/internal/blob", "hub/internal/tagwatch", "hub/internal/publish",
 		"hub/internal/identity", "hub/internal/presence", "hub/internal/clientcontext", "spoke/internal/journal",
 		"spoke/internal/hubclient", "spoke/internal/overlay", "spoke/internal/apply", "spoke/internal/config"}},
@@ -73,8 +73,9 @@ var doors = []struct {
 	{"github.com/klauspost/compress", []string{"pkg/bundle"}, "compression is not part of a bundle's identity and must not leak into it"},
 	{"github.com/landlock-lsm/go-landlock", []string{"pkg/render"}, "it restricts the whole process, and only the render child wants that"},
 	{"github.com/google/go-containerregistry", []string{"deploy/..."}, "images are packaging"},
-	{"google.golang.org/grpc/credentials", []string{"pkg/transport", "hub/internal/server"}, "one place decides who is trusted on the wire"},
-	{"google.golang.org/grpc/codes", []string{"hub/internal/api/...", "hub/internal/server", "hub/internal/cli", "spoke/internal/hubclient", "proto/..."},
+	{"google.golang.org/grpc/credentials", []string{"pkg/transport", "hub/internal/server", "spoke/internal/local"},
+		"one place decides who is trusted on the wire; beside it only the server, which reads who called, and the spoke's own socket"},
+	{"google.golang.org/grpc/codes", []string{"hub/internal/api/...", "hub/internal/server", "hub/internal/cli", "spoke/internal/hubclient", "spoke/internal/local", "proto/..."},
 		"errors become codes at the API's edge, once; below it they are Go errors"},
 }
 
