@@ -112,6 +112,9 @@ func (a *app) printStatus(p *printer.Printer, r *localv1.GetStatusResponse) erro
 		WideHeaders: []string{"VARIANT", "NAMESPACE", "POLICY", "BUNDLE", "OVERLAY", "DRIFT CORRECTED", "REASON"},
 		Empty:       "No subscriptions. Write them into spoke.yaml: see deploy/examples/spoke.yaml",
 	}
+	if !r.GetRunning() {
+		answer.Empty = "Nothing was delivered here yet."
+	}
 	var needs []string
 	for _, s := range r.GetSubscriptions() {
 		word, why := judge(s)

@@ -181,7 +181,7 @@ func TestAHubThatIsAwayIsSaidOnce(t *testing.T) {
 	eventually(t, "several attempts", func() bool { return s.said.count("level=WARN") == 1 })
 	h.start()
 	eventually(t, "the events arrive", func() bool { return len(h.seen(s.journal.ID())) == 3 })
-	if s.said.count("level=WARN") != 1 || s.said.count("connected to the hub") != 2 {
+	if s.said.count("level=WARN") != 1 || s.said.count("connected to the hub") != 2 || s.said.count("rpc error") != 0 {
 		t.Errorf("log: %s", s.said)
 	}
 }

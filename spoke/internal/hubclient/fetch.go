@@ -56,7 +56,7 @@ func (c *Client) Fetch(ctx context.Context, digest fleet.Digest) ([]byte, error)
 		case status.Code(err) == codes.NotFound:
 			return nil, fmt.Errorf("fetch bundle %s: %w: %s", digest.Short(), ErrNoBundle, status.Convert(err).Message())
 		case attempt+1 == fetchAttempts || !retryable(err):
-			return nil, fmt.Errorf("fetch bundle %s: %w", digest.Short(), err)
+			return nil, fmt.Errorf("fetch bundle %s: %w", digest.Short(), c.named(err))
 		}
 		c.log.Debug("the bundle's stream broke: trying again", logging.Digest, digest, logging.Error, err)
 		select {
@@ -64,6 +64,15 @@ func (c *Client) Fetch(ctx context.Context, digest fleet.Digest) ([]byte, error)
 		case <-time.After(Backoff(attempt, rand.Float64())):
 		}
 	}
+}
+
+// named adds the hub's address, where it is known.
+func (c *Client) named(err error) error {
+	id, loadErr := LoadIdentity(c.cfg.Dir)
+	if loadErr != nil {
+		return err
+	}
+	return wireError{id.Addr, err}
 }
 
 // sizeLimit is how many bytes of tar are accepted: an offered bundle's size is known.

@@ -7,7 +7,6 @@ package hubclient
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
@@ -15,6 +14,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/status"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
@@ -190,4 +190,17 @@ func (c *Client) found(id Identity, w *syncv1.Welcome) {
 	}
 }
 
-func dialError(addr string, err error) error { return fmt.Errorf("hub %s: %w", addr, err) }
+// wireError names the hub and leaves the wire's own words out of what people read.
+type wireError struct {
+	addr string
+	err  error
+}
+
+func (e wireError) Unwrap() error { return e.err }
+
+func (e wireError) Error() string {
+	if s, ok := status.FromError(e.err); ok {
+		return "hub " + e.addr + ": " + s.Message()
+	}
+	return "hub " + e.addr + ": " + e.err.Error()
+}

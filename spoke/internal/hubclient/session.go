@@ -85,7 +85,7 @@ func (c *Client) session(ctx context.Context) error {
 		err = context.Cause(ctx)
 	}
 	if err != nil {
-		return dialError(id.Addr, err)
+		return wireError{id.Addr, err}
 	}
 	if err := c.cfg.Events.Ack(w.GetAckedSeq()); err != nil {
 		return errLocal{err}
@@ -107,9 +107,9 @@ func (c *Client) session(ctx context.Context) error {
 		g.Go(func() error { return run(ctx) })
 	}
 	if err := g.Wait(); err != nil {
-		return dialError(id.Addr, err)
+		return wireError{id.Addr, err}
 	}
-	return dialError(id.Addr, context.Cause(ctx))
+	return wireError{id.Addr, context.Cause(ctx)}
 }
 
 func (s *session) greet(ctx context.Context, hello *syncv1.Hello) (_ *syncv1.Welcome, err error) {
