@@ -46,21 +46,15 @@ func (s *Service) failure(doing string, err error) error {
 	return status.Errorf(code, "%s: %v; the hub's log has more", doing, err)
 }
 
-// unreadable says why a repository cannot become a distribution.
+// unreadable says why a repository cannot become a distribution. gitrepo's errors name the repository,
+// the cause and, where one helps, the git command that shows more.
 func unreadable(d fleet.Distribution, err error) error {
-	say := func(format string, args ...any) error {
-		return status.Error(codes.FailedPrecondition, fmt.Sprintf("distribution %s: ", d.Name)+fmt.Sprintf(format, args...))
-	}
-	again := fmt.Sprintf("then `hub distribution add %s --git %s` again", d.Name, d.URL)
+	next := fmt.Sprintf("; then `hub distribution add %s --git %s` again", d.Name, d.URL)
 	switch {
 	case errors.Is(err, gitrepo.ErrEmpty):
-		return say("repository %s is empty; push a commit, %s", d.URL, again)
-	case errors.Is(err, gitrepo.ErrTooLarge):
-		return say("repository %s is too large for this hub: %v", d.URL, err)
-	case errors.Is(err, gitrepo.ErrNotFound):
-		return say("there is no repository at %s: %v; correct --git", d.URL, err)
-	case errors.Is(err, gitrepo.ErrUnreachable):
-		return say("repository %s cannot be reached: %v; try `git ls-remote --tags %s` on the hub's machine, %s", d.URL, err, d.URL, again)
+		next = "; push a commit and a tag" + next
+	case errors.Is(err, gitrepo.ErrTooLarge), errors.Is(err, gitrepo.ErrUnsupported), errors.Is(err, gitrepo.ErrNotFound):
+		next = "; correct --git" // it will not get better by itself
 	}
-	return say("repository %s cannot be read: %v; try `git ls-remote --tags %s` on the hub's machine, %s", d.URL, err, d.URL, again)
+	return status.Errorf(codes.FailedPrecondition, "distribution %s: %v%s", d.Name, err, next)
 }

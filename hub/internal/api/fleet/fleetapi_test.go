@@ -153,8 +153,8 @@ func TestDistributionsThatAreRefused(t *testing.T) {
 		}
 	}
 	good := &fleetv1.AddDistributionRequest{Distribution: &fleetv1.Distribution{Name: "shop", Url: "https://e.com/x", Tags: ">=2.0.0"}}
-	for cause, word := range map[error]string{gitrepo.ErrUnreachable: "git ls-remote", gitrepo.ErrEmpty: "push a commit", gitrepo.ErrNotFound: "correct --git", gitrepo.ErrTooLarge: "too large"} {
-		w.tags = func() ([]string, error) { return nil, fmt.Errorf("open repository: %w", cause) }
+	for cause, word := range map[error]string{gitrepo.ErrUnreachable: "hub distribution add shop", gitrepo.ErrEmpty: "push a commit", gitrepo.ErrNotFound: "correct --git", gitrepo.ErrTooLarge: "correct --git"} {
+		w.tags = func() ([]string, error) { return nil, fmt.Errorf("list tags of https://e.com/x: %w", cause) }
 		_, err := w.AddDistribution(ctx, good)
 		wantStatus(t, err, codes.FailedPrecondition, "shop", "https://e.com/x", word)
 	}
