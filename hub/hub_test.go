@@ -466,6 +466,7 @@ func TestARemovedDistributionIsWatchedNoMore(t *testing.T) {
 	hub.release(t, "1.1.0")
 }
 
+// Law 5: a release never changes.
 func TestAMovedTagChangesNothing(t *testing.T) {
 	v := newVendor(t)
 	v.tag(t, "1.0.0", "example.com/backend:1.0.0")

@@ -138,6 +138,7 @@ func TestOneVersionHasOneTag(t *testing.T) {
 	}
 }
 
+// Law 5: a release never changes.
 func TestAJudgedTagIsLeftAlone(t *testing.T) {
 	w := newWorld(t)
 	w.see(t, tag("1.0.0", "a"))
@@ -256,6 +257,7 @@ func TestNotes(t *testing.T) {
 	}
 }
 
+// Law 5: a moved or deleted tag raises an alarm.
 func TestAMovedTagRaisesOneAlarm(t *testing.T) {
 	w := newWorld(t)
 	moved := Note{Kind: NoteMoved, Tag: "1.0.0", Text: "moved from a to b"}

@@ -25,6 +25,7 @@ func judged(versions ...string) []fleet.Release {
 	return rs
 }
 
+// Law 6: no success from the absence of news.
 func TestStatusWords(t *testing.T) {
 	pin := func(v string) fleet.Policy { return fleet.Policy{Pin: &fleet.Pin{Version: v, Source: "overlay"}} }
 	running := func(v string, p fleet.Policy) fleet.Installation {

@@ -246,6 +246,7 @@ func TestDesiredStateIsSentWhenTheSpokeLacksIt(t *testing.T) {
 	}
 }
 
+// Law 9, the hub's half: recorded before acknowledged.
 func TestEventsAreStoredBeforeTheyAreAcknowledged(t *testing.T) {
 	w := newWorld(t, time.Minute)
 	s := w.connect(t)
