@@ -47,7 +47,7 @@ type reports interface {
 // any more.
 type identities interface {
 	Identity(fingerprint [32]byte) (store.Identity, error)
-	PutIdentity(fingerprint [32]byte, id store.Identity) error
+	RenewIdentity(current, next [32]byte, notAfter time.Time) error
 }
 
 // bundles are compressed canonical tars by the digest of the tar.
@@ -195,7 +195,11 @@ func (s *Service) Renew(ctx context.Context, req *syncv1.RenewRequest) (*syncv1.
 	if err != nil {
 		return nil, s.failure("renew the certificate of "+string(who.Cluster), err)
 	}
-	if err := s.cfg.Identities.PutIdentity(fingerprint, store.Identity{Cluster: who.Cluster, NotAfter: notAfter}); err != nil {
+	err = s.cfg.Identities.RenewIdentity(who.Fingerprint, fingerprint, notAfter)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, ended(who.Cluster) // removed or joined anew while this renewal was under way
+	}
+	if err != nil {
 		return nil, s.failure("store the new certificate of "+string(who.Cluster), err)
 	}
 	return &syncv1.RenewResponse{Certificate: cert, Authorities: s.cfg.Authority.Authorities(), NotAfter: wire.Time(notAfter)}, nil

@@ -427,4 +427,11 @@ func TestRenew(t *testing.T) {
 	if _, err := w.client.Renew(t.Context(), &syncv1.RenewRequest{}); status.Code(err) != codes.InvalidArgument {
 		t.Errorf("got %v", err)
 	}
+	must(t, w.store.RemoveCluster(acme))
+	if _, err := w.client.Renew(t.Context(), &syncv1.RenewRequest{Csr: []byte("request")}); status.Code(err) != codes.Unauthenticated {
+		t.Errorf("a renewal that a removal overtook: got %v", err)
+	}
+	if _, err := w.store.Identity([32]byte{2}); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("it left an identity behind: %v", err)
+	}
 }
