@@ -190,6 +190,7 @@ func (s *scan) findPatch(kind, name string) (file, patch string, ok bool) {
 				return file, describe(p), true
 			}
 		}
+		//lint:ignore SA1019 providers' overlays still use it, and kustomize still reads it
 		for _, p := range k.PatchesStrategicMerge {
 			inline := []byte(p)
 			if names(inline, kind, name) {

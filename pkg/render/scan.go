@@ -253,9 +253,11 @@ func references(k *types.Kustomization) map[string][]string {
 	for _, p := range k.Patches {
 		add("patches[].path", p.Path)
 	}
+	//lint:ignore SA1019 overlays still use it, and kustomize still reads it
 	for _, p := range k.PatchesJson6902 {
 		add("patchesJson6902[].path", p.Path)
 	}
+	//lint:ignore SA1019 overlays still use it, and kustomize still reads it
 	for _, p := range k.PatchesStrategicMerge {
 		add("patchesStrategicMerge", string(p))
 	}
