@@ -13,7 +13,9 @@ func TestPrune(t *testing.T) {
 	s.must(s.vendor.Write("dist/base/database/claim.yaml", claim))
 	s.must(s.vendor.Replace("base/database/kustomization.yaml", "- service.yaml\n", "- service.yaml\n- claim.yaml\n"))
 	s.kubectl(0, "apply", "-f", "testdata/volume.yaml")
-	t.Cleanup(func() { _, _ = s.real[0].Kubectl("delete", "-f", "testdata/volume.yaml", "--ignore-not-found", "--wait=false") })
+	t.Cleanup(func() {
+		_, _ = s.real[0].Kubectl("delete", "-f", "testdata/volume.yaml", "--ignore-not-found", "--wait=false")
+	})
 	s.watchShop()
 	s.joinAll()
 	s.release("1.1.0", "Available")

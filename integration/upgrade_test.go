@@ -40,9 +40,9 @@ func TestUpgrade(t *testing.T) {
 	if screen.Code != 1 || !strings.Contains(screen.Out, "gone") {
 		t.Errorf("hub status of a broken overlay: exit code %d, want 1 and the patch's target named\n%s", screen.Code, screen.Out)
 	}
-	s.must(s.customise(s.spokes[0], 3))
+	s.must(s.customise(s.spokes[0], 2))
 	s.runs("1.2.0")
-	if got := s.kubectl(0, "-n", "shop", "get", "hpa", "frontend", "-o", "jsonpath={.spec.minReplicas}"); got != "5" {
-		t.Errorf("the mended overlay sets the HPA's minimum to 5, the cluster has %s", got)
+	if got := s.kubectl(0, "-n", "shop", "get", "hpa", "frontend", "-o", "jsonpath={.spec.minReplicas}"); got != "4" {
+		t.Errorf("the mended overlay sets the HPA's minimum to 4, the cluster has %s", got)
 	}
 }

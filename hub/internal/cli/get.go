@@ -136,13 +136,13 @@ func listReleases(ctx context.Context, hub fleetv1.FleetServiceClient, a *app, n
 }
 
 func firstReason(r *fleetv1.Release) string {
-	var all []string
-	all = append(all, r.GetReasons()...)
+	var all []string // the object at fault says more than the count of variants
 	for _, v := range r.GetVariants() {
 		for _, reason := range v.GetReasons() {
 			all = append(all, v.GetName()+": "+reason)
 		}
 	}
+	all = append(all, r.GetReasons()...)
 	switch len(all) {
 	case 0:
 		return ""
