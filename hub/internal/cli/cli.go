@@ -61,6 +61,13 @@ Start one with "hub serve"; every other command speaks to a running hub, as the 
 that --context or $` + contextVariable + ` names (hub serve writes one into its data folder).`,
 		SilenceErrors: true, SilenceUsage: true,
 		Version: buildinfo.Version(),
+		Args:    cobra.ArbitraryArgs, // so that an unknown command is ours to explain
+		RunE: func(c *cobra.Command, given []string) error {
+			if len(given) == 0 {
+				return c.Help()
+			}
+			return unknown(c, given[0])
+		},
 	}
 	root.SetOut(a.out)
 	root.SetErr(a.err)
@@ -160,11 +167,15 @@ func args(least, most int, want string) cobra.PositionalArgs {
 	}
 }
 
+func unknown(c *cobra.Command, word string) error {
+	return exitcode.With(exitcode.Usage, fmt.Errorf("%s has no command %q; see %q", c.CommandPath(), word, c.CommandPath()+" --help"))
+}
+
 // group is a command that only holds others.
 func group(use, short string, children ...*cobra.Command) *cobra.Command {
 	c := &cobra.Command{Use: use, Short: short, RunE: func(c *cobra.Command, given []string) error {
 		if len(given) > 0 {
-			return exitcode.With(exitcode.Usage, fmt.Errorf("%s has no command %q; see %q", c.CommandPath(), given[0], c.CommandPath()+" --help"))
+			return unknown(c, given[0])
 		}
 		_ = c.Help()
 		return exitcode.Silent(exitcode.Usage)
