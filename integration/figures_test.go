@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -18,6 +20,9 @@ func TestFigures(t *testing.T) {
 	s.joinAll()
 	s.release("1.1.0", "Available")
 	s.runs("1.1.0")
+
+	latency, n := offerToFetch(t, s.hub.Log)
+	fmt.Printf("FIGURE sync.offer-to-fetch %.1f ms median of %d deliveries, loopback\n", float64(latency)/float64(time.Millisecond), n)
 
 	// A drift timer that is far away leaves the upgrade alone in the log of requests.
 	sp := s.spokes[0]
@@ -54,4 +59,39 @@ func TestFigures(t *testing.T) {
 	rss, err := world.RSS(s.hub.PID())
 	s.must(err)
 	fmt.Printf("FIGURE hub.idle-rss %.1f MB three spokes connected\n", float64(rss)/(1<<20))
+}
+
+var logLine = regexp.MustCompile(`^time=(\S+) .*msg="(sent desired state|sending bundle)".* cluster=(\S+)`)
+
+// offerToFetch is the median time, by the hub's own log, from an offer's leaving to the request for its
+// bundle.
+func offerToFetch(t *testing.T, log string) (time.Duration, int) {
+	t.Helper()
+	b, err := os.ReadFile(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent := map[string]time.Time{}
+	var all []time.Duration
+	for line := range strings.Lines(string(b)) {
+		m := logLine.FindStringSubmatch(line)
+		if m == nil {
+			continue
+		}
+		at, err := time.Parse(time.RFC3339Nano, m[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m[2] == "sent desired state" {
+			sent[m[3]] = at
+		} else if offered, ok := sent[m[3]]; ok {
+			all = append(all, at.Sub(offered))
+			delete(sent, m[3])
+		}
+	}
+	if len(all) == 0 {
+		t.Fatal("the hub's log shows no fetch after an offer")
+	}
+	slices.Sort(all)
+	return all[len(all)/2], len(all)
 }

@@ -40,7 +40,7 @@ func TestRollBack(t *testing.T) {
 	s.runs("1.2.1")
 	tried := 0
 	for _, e := range events(s) {
-		if strings.Contains(e, names[0]) && strings.Contains(e, "RollingBack") {
+		if strings.Contains(e, names[0]) && strings.Contains(e, "going back to 1.1.0") {
 			tried++
 		}
 	}

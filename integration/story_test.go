@@ -17,7 +17,18 @@ import (
 	fleetv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/fleet/v1"
 )
 
-func TestMain(m *testing.M) { harness.Main(m) }
+func TestMain(m *testing.M) {
+	code := harness.Run(m)
+	if err := os.RemoveAll(binFolder()); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
+	os.Exit(code)
+}
+
+// binFolder holds the binaries that the stories run.
+func binFolder() string {
+	return filepath.Join(os.TempDir(), fmt.Sprintf("wheelwright-stories-%d", os.Getpid()))
+}
 
 // patience bounds each wait of a story; the speed of things is for the figures.
 const patience = 90 * time.Second
@@ -27,11 +38,7 @@ var binaries = sync.OnceValues(func() (world.Binaries, error) {
 	if err != nil {
 		return world.Binaries{}, err
 	}
-	dir, err := os.MkdirTemp("", "wheelwright-bin-")
-	if err != nil {
-		return world.Binaries{}, err
-	}
-	return world.Build(context.Background(), root, dir, os.Getenv("WHEELWRIGHT_RACE") != "")
+	return world.Build(context.Background(), root, binFolder(), os.Getenv("WHEELWRIGHT_RACE") != "")
 })
 
 // story is the stage of one test: a vendor, a hub and a spoke for each of n clusters.
