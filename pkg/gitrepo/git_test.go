@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"encoding/pem"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/cgi"
@@ -109,9 +110,27 @@ func (c counted) Write(p []byte) (int, error) {
 
 func serveHTTP(t testing.TB, root string) *overHTTP {
 	t.Helper()
+	o := overNothing(t, root)
+	o.Start()
+	return o
+}
+
+// serveHTTPS is serveHTTP with a certificate that no system trusts; its authority is in the file.
+func serveHTTPS(t testing.TB, root string) (o *overHTTP, authorities string) {
+	t.Helper()
+	o = overNothing(t, root)
+	o.Config.ErrorLog = log.New(io.Discard, "", 0) // of handshakes that are meant to fail
+	o.StartTLS()
+	authorities = filepath.Join(t.TempDir(), "authorities.pem")
+	write(t, authorities, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: o.Certificate().Raw}))
+	return o, authorities
+}
+
+func overNothing(t testing.TB, root string) *overHTTP {
+	t.Helper()
 	backend := filepath.Join(runGit(t, root, "--exec-path"), "git-http-backend")
 	o := &overHTTP{}
-	o.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	o.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		user, password, given := r.BasicAuth()
 		switch {
 		case o.refuse.Load():

@@ -37,14 +37,18 @@ var (
 
 // Config says where a repository is and how much of it is taken.
 type Config struct {
-	URL        string // https, ssh, scp-like (user@host:path), file:// or a path
-	Dir        string // a bare repository is kept here for a remote one; unused for a local one
-	KnownHosts string // file; empty: the user's own
-	SSHKey     string // file with a private key; empty: the ssh agent
-	Username   string // https
-	Password   string // https, or the passphrase of SSHKey
-	MaxBytes   int64  // of one transfer, and of what it holds unpacked; 0: 1 GiB
-	MaxContent int64  // of one object, and of all files under one path, which are held in memory; 0: 128 MiB
+	URL string // https, ssh, scp-like (user@host:path), file:// or a path
+	Dir string // a bare repository is kept here for a remote one; unused for a local one
+
+	// As those of Credential; With sets them.
+	KnownHosts   string // empty: the user's own
+	SSHKey       string // empty: the ssh agent
+	Username     string
+	PasswordFile string
+	Authorities  string
+
+	MaxBytes   int64 // of one transfer, and of what it holds unpacked; 0: 1 GiB
+	MaxContent int64 // of one object, and of all files under one path, which are held in memory; 0: 128 MiB
 	Log        *slog.Logger
 }
 
@@ -248,6 +252,12 @@ func unreachable(cause error) error {
 	const most = 300
 	if len(text) > most {
 		text = strings.ToValidUTF8(text[:most], "") + "…"
+	}
+	switch {
+	case strings.Contains(text, "signed by unknown authority"):
+		text += " (name its certificate as authorities in the list `git:`)"
+	case strings.Contains(text, "authentication required"), strings.Contains(text, "authorization failed"):
+		text += " (name username and passwordFile in the list `git:`)"
 	}
 	return fmt.Errorf("%w: %s", ErrUnreachable, text)
 }

@@ -66,6 +66,9 @@ func places(t *testing.T, dir string) map[string]Config {
 	borrowed := dir + "-borrowed"
 	runGit(t, dir, "clone", "-q", "--shared", dir, borrowed)
 	web := serveHTTP(t, filepath.Dir(dir))
+	safe, authorities := serveHTTPS(t, filepath.Dir(dir))
+	password := filepath.Join(t.TempDir(), "password")
+	write(t, password, []byte("secret\n"))
 	addr, key, hosts := serveSSH(t)
 	host, port, _ := net.SplitHostPort(addr)
 	return map[string]Config{
@@ -76,7 +79,8 @@ func places(t *testing.T, dir string) map[string]Config {
 		"linked work tree": {URL: linked},
 		"file URL":         {URL: "file://" + dir},
 		"http":             {URL: web.URL + "/vendor"},
-		"http, password":   {URL: web.URL + "/private/vendor", Username: "hub", Password: "secret"},
+		"http, password":   {URL: web.URL + "/private/vendor", Username: "hub", PasswordFile: password},
+		"https":            {URL: safe.URL + "/private/vendor", Username: "hub", PasswordFile: password, Authorities: authorities},
 		"ssh":              {URL: fmt.Sprintf("ssh://git@%s%s", addr, bare), SSHKey: key, KnownHosts: hosts},
 		"scp-like":         {URL: fmt.Sprintf("git@%s:%s:%s", host, port, bare), SSHKey: key, KnownHosts: hosts},
 	}

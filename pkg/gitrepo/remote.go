@@ -1,6 +1,7 @@
 package gitrepo
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -170,11 +171,18 @@ func (r *remote) connect(ctx context.Context) (transport.UploadPackSession, *pac
 	if err != nil {
 		return nil, nil, err
 	}
-	c, err := client.NewClient(r.ep)
+	// go-git rewrites the endpoint when it is redirected, and would send the next session's password there.
+	ep := *r.ep
+	if r.cfg.Authorities != "" && ep.Protocol == "https" {
+		if ep.CaBundle, err = readAuthorities(r.cfg.Authorities); err != nil {
+			return nil, nil, fmt.Errorf("%w: read authorities: %w", ErrUnreachable, err)
+		}
+	}
+	c, err := client.NewClient(&ep)
 	if err != nil {
 		return nil, nil, unreachable(err)
 	}
-	s, err := c.NewUploadPackSession(r.ep, auth)
+	s, err := c.NewUploadPackSession(&ep, auth)
 	if err != nil {
 		return nil, nil, unreachable(err)
 	}
@@ -201,12 +209,23 @@ func (a timedAuth) ClientConfig() (*ssh.ClientConfig, error) {
 }
 
 func (r *remote) auth() (transport.AuthMethod, error) {
-	if r.ep.Protocol != "ssh" {
-		if r.cfg.Username == "" && r.cfg.Password == "" {
-			return nil, nil
+	password := ""
+	if r.cfg.PasswordFile != "" {
+		var err error
+		if password, err = readPassword(r.cfg.PasswordFile); err != nil {
+			return nil, fmt.Errorf("%w: read password: %w", ErrUnreachable, err)
 		}
-		return &githttp.BasicAuth{Username: r.cfg.Username, Password: r.cfg.Password}, nil
 	}
+	if r.ep.Protocol != "ssh" {
+		if password == "" {
+			return nil, nil // what the URL holds, if anything
+		}
+		return &githttp.BasicAuth{Username: cmp.Or(r.cfg.Username, r.ep.User, gitssh.DefaultUsername), Password: password}, nil
+	}
+	return r.sshAuth(password)
+}
+
+func (r *remote) sshAuth(passphrase string) (transport.AuthMethod, error) {
 	user := r.ep.User
 	if user == "" {
 		user = gitssh.DefaultUsername
@@ -217,7 +236,7 @@ func (r *remote) auth() (transport.AuthMethod, error) {
 	}
 	hosts, err := gitssh.NewKnownHostsDb(files...)
 	if err != nil {
-		return nil, fmt.Errorf("%w: read known hosts: %w; make the file with: ssh-keyscan %s", ErrUnreachable, err, r.ep.Host)
+		return nil, fmt.Errorf("%w: read known hosts: %w; make the file with: ssh-keyscan %s, and name it as knownHosts in the list `git:`", ErrUnreachable, err, r.ep.Host)
 	}
 	port := r.ep.Port
 	if port == 0 {
@@ -228,12 +247,12 @@ func (r *remote) auth() (transport.AuthMethod, error) {
 	if r.cfg.SSHKey == "" {
 		agent, err := gitssh.NewSSHAgentAuth(user)
 		if err != nil {
-			return nil, fmt.Errorf("%w: no ssh key is configured and no ssh agent answers: %w", ErrUnreachable, err)
+			return nil, fmt.Errorf("%w: no ssh key is configured (sshKey, in the list `git:`) and no ssh agent answers: %w", ErrUnreachable, err)
 		}
 		agent.HostKeyCallbackHelper = helper
 		return timedAuth{agent}, nil
 	}
-	keys, err := gitssh.NewPublicKeysFromFile(user, r.cfg.SSHKey, r.cfg.Password)
+	keys, err := gitssh.NewPublicKeysFromFile(user, r.cfg.SSHKey, passphrase)
 	if err != nil {
 		return nil, fmt.Errorf("%w: read ssh key %s: %w", ErrUnreachable, r.cfg.SSHKey, err)
 	}
