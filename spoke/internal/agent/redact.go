@@ -6,7 +6,7 @@ import (
 	"unicode"
 )
 
-const longest = 300 // characters of a message
+const longest = 500 // characters of a message: room for the three or four things that a dry run says of an old release
 
 var (
 	credentials = regexp.MustCompile(`://[^/\s@"]+@`)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
@@ -45,16 +46,29 @@ func (w *worker) check(ctx context.Context) (delivery.Event, error) {
 	case err != nil:
 		return delivery.Event{}, err
 	case len(report.Problems) > 0:
-		more := ""
-		if n := len(report.Problems) - 1; n > 0 {
-			more = fmt.Sprintf(" (and %d more)", n)
-		}
 		for _, p := range report.Problems {
 			w.log.Warn("the dry run refuses an object", logging.Version, set.Version, logging.Object, p.Object, logging.Reason, p.Message)
 		}
-		return refuse("dry run: %s%s", report.Problems[0], more)
+		return refuse("dry run: %s", summary(report.Problems))
 	}
 	return delivery.Event{Kind: delivery.Checked}, nil
+}
+
+// summary tells every different problem once, with the first object that has it.
+func summary(problems []apply.Problem) string {
+	var told []string
+	seen := map[string]bool{}
+	for _, p := range problems {
+		if !seen[p.Message] {
+			told = append(told, p.String())
+		}
+		seen[p.Message] = true
+	}
+	text := strings.Join(told, "; ")
+	if more := len(problems) - len(told); more > 0 {
+		text = fmt.Sprintf("%d objects: %s; and %d like these", len(problems), text, more)
+	}
+	return text
 }
 
 // final: the same thing will fail again until somebody acts.
