@@ -81,6 +81,7 @@ type hub struct {
 	renderer  *render.Renderer
 	presence  *presence.Registry
 	conductor *conductor.Conductor
+	source    source
 	watchers  *watchers
 	server    *server.Server
 	metrics   *metrics
@@ -173,7 +174,8 @@ func (h *hub) build() {
 	h.conductor = conductor.New(conductor.Config{Store: h.store, Blobs: h.bundles, Compress: bundle.Compress,
 		Spokes: h.presence, Heartbeat: h.heartbeat, Log: h.log})
 	publisher := publish.New(publish.Config{Renderer: h.renderer, Log: h.log})
-	h.watchers = newWatchers(source{dir: h.path(repositories), store: h.store, conductor: h.conductor, publisher: publisher, log: h.log})
+	h.source = source{dir: h.path(repositories), store: h.store, conductor: h.conductor, publisher: publisher, git: h.git, log: h.log}
+	h.watchers = newWatchers(h.source)
 }
 
 // listen opens the ports and makes the services behind them.
@@ -194,7 +196,7 @@ func (h *hub) listen() (metricsListener net.Listener, err error) {
 		Authority: h.authority, Presence: h.presence, Heartbeat: h.heartbeat, CertificateTTL: spokeCertificateLife,
 		Version: buildinfo.Version(), Log: h.log})
 	fleet := fleetapi.New(fleetapi.Config{Store: h.store, Conductor: h.conductor, Spokes: h.presence, Watchers: h.watchers,
-		Tags: listTags, Pin: h.authority.Pin(), Address: h.info.Addr, Interval: h.poll, Heartbeat: h.heartbeat, Log: h.log})
+		Tags: h.source.listTags, Pin: h.authority.Pin(), Address: h.info.Addr, Interval: h.poll, Heartbeat: h.heartbeat, Log: h.log})
 	join := enroll.New(enroll.Config{Store: h.store, Authority: h.authority, Presence: h.presence, TTL: spokeCertificateLife, Log: h.log})
 	h.server, err = server.New(server.Config{Listener: listener, TLS: tls, Identities: h.store, GracePeriod: grace, Log: h.log,
 		Register: func(r grpc.ServiceRegistrar) {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/wheelwright-dev/wheelwright/hub/internal/config"
+	"github.com/wheelwright-dev/wheelwright/pkg/gitrepo"
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
 )
 
@@ -26,6 +27,7 @@ type settings struct {
 	listen, metrics string
 	advertise       []string
 	poll, heartbeat time.Duration
+	git             gitrepo.Credentials
 	log             *slog.Logger
 }
 
@@ -43,6 +45,7 @@ func settle(cfg Config) (settings, error) {
 		advertise: file.Advertise,
 		poll:      cmp.Or(cfg.Poll, file.Poll, defaultPoll),
 		heartbeat: cmp.Or(cfg.Heartbeat, file.Heartbeat, defaultHeartbeat),
+		git:       file.Git,
 		log:       cfg.Log,
 	}
 	if cfg.Advertise != "" {

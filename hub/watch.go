@@ -24,6 +24,7 @@ type source struct {
 	store     *store.Store
 	conductor *conductor.Conductor
 	publisher *publish.Publisher
+	git       gitrepo.Credentials
 	log       *slog.Logger
 }
 
@@ -40,7 +41,7 @@ func (s source) watch(ctx context.Context, d fleet.Distribution) error {
 		return fmt.Errorf("make folder of repositories: %w", err)
 	}
 	w := tagwatch.New(tagwatch.Config{
-		Distribution: d, Dir: s.folder(d),
+		Distribution: d, Dir: s.folder(d), Git: gitrepo.Config{}.With(s.git.For(d.URL)),
 		Known:   func() (map[string]string, error) { return s.store.JudgedTags(d.Name) },
 		Publish: func(ctx context.Context, seen tagwatch.Seen) error { return s.conductor.Seen(ctx, d, s.tag(d, seen)) },
 		Note:    func(n tagwatch.Note) { s.conductor.Note(d.Name, note(n)) },
@@ -58,13 +59,13 @@ func (s source) forget(d fleet.Distribution) {
 }
 
 // listTags reads a repository once, keeping nothing.
-func listTags(ctx context.Context, d fleet.Distribution) ([]string, error) {
+func (s source) listTags(ctx context.Context, d fleet.Distribution) ([]string, error) {
 	dir, err := os.MkdirTemp("", "wheelwright-probe-")
 	if err != nil {
 		return nil, fmt.Errorf("make a folder to read the repository in: %w", err)
 	}
 	defer os.RemoveAll(dir)
-	r, err := gitrepo.Open(ctx, gitrepo.Config{URL: d.URL, Dir: dir})
+	r, err := gitrepo.Open(ctx, gitrepo.Config{URL: d.URL, Dir: dir, Log: s.log}.With(s.git.For(d.URL)))
 	if err != nil {
 		return nil, err
 	}

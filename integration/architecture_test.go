@@ -31,11 +31,11 @@ var floors = []struct {
 	{3, "behaviour", []string{"hub/internal/conductor", "hub/internal/server", "hub/internal/api/enroll", "hub/internal/api/sync",
 		"hub/internal/api/fleet", "spoke/internal/agent", "spoke/internal/local"}},
 	{2, "adapters", []string{"hub/internal/store", "hub/internal/blob", "hub/internal/tagwatch", "hub/internal/publish",
-		"hub/internal/identity", "hub/internal/presence", "hub/internal/clientcontext", "spoke/internal/journal",
-		"spoke/internal/hubclient", "spoke/internal/overlay", "spoke/internal/apply", "spoke/internal/config"}},
+		"hub/internal/identity", "hub/internal/presence", "hub/internal/clientcontext", "hub/internal/config",
+		"spoke/internal/journal", "spoke/internal/hubclient", "spoke/internal/overlay", "spoke/internal/apply", "spoke/internal/config"}},
 	{1, "tools", []string{"pkg/bundle", "pkg/provenance", "pkg/gitrepo", "pkg/render", "pkg/manifest", "pkg/wire", "pkg/transport",
 		"pkg/logging", "pkg/buildinfo", "pkg/table", "pkg/printer", "pkg/exitcode", "pkg/token", "hub/internal/caller",
-		"hub/internal/config", "spoke/internal/delivery"}},
+		"spoke/internal/delivery"}},
 	{0, "nouns", []string{"pkg/fleet", "proto/..."}},
 }
 

@@ -214,7 +214,7 @@ func (c Credential) check(scheme string, problem func(key, format string, args .
 	}{
 		{"passwordFile", c.PasswordFile, func() error { _, err := readPassword(c.PasswordFile); return err }},
 		{"sshKey", c.SSHKey, c.checkKey},
-		{"knownHosts", c.KnownHosts, func() error { _, err := gitssh.NewKnownHostsDb(c.KnownHosts); return err }},
+		{"knownHosts", c.KnownHosts, c.checkKnownHosts},
 		{"authorities", c.Authorities, func() error { _, err := readAuthorities(c.Authorities); return err }},
 	} {
 		if check.file == "" {
@@ -248,6 +248,14 @@ func (c Credential) checkKey() error {
 		return fmt.Errorf("%s holds no private key; make one with: ssh-keygen -t ed25519 -f %s", c.SSHKey, c.SSHKey)
 	}
 	return nil
+}
+
+func (c Credential) checkKnownHosts() error {
+	if _, err := readSmall(c.KnownHosts); err != nil {
+		return err
+	}
+	_, err := gitssh.NewKnownHostsDb(c.KnownHosts)
+	return err
 }
 
 // readSmall reads a file that a person named: the wrong one may be large, or endless.

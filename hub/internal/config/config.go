@@ -8,12 +8,15 @@ import (
 	"maps"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"sigs.k8s.io/yaml"
+
+	"github.com/wheelwright-dev/wheelwright/pkg/gitrepo"
 )
 
 // Config is what hub.yaml says.
@@ -25,6 +28,7 @@ type Config struct {
 	Heartbeat time.Duration // of the spokes' streams
 	LogLevel  string
 	LogFormat string
+	Git       gitrepo.Credentials // to reach the distributions' repositories
 }
 
 // Problems are all that is wrong with a file.
@@ -55,8 +59,8 @@ func Parse(name string, data []byte) (Config, error) {
 	if err := yaml.UnmarshalStrict(data, &root); err != nil {
 		return Config{}, &Problems{File: name, List: []string{strings.TrimPrefix(err.Error(), "error converting YAML to JSON: ")}}
 	}
-	d := &decoder{}
-	top := d.section("", root, "version", "listen", "advertise", "metrics", "poll", "heartbeat", "log")
+	d := &decoder{dir: filepath.Dir(name)}
+	top := d.section("", root, "version", "listen", "advertise", "metrics", "poll", "heartbeat", "log", "git")
 	if v, ok := top["version"]; !ok {
 		d.problem("version", "is missing; write `version: 1` first")
 	} else if n, ok := v.(float64); !ok || n != 1 {
@@ -68,6 +72,7 @@ func Parse(name string, data []byte) (Config, error) {
 		Advertise: d.hosts("advertise", top["advertise"]),
 		Poll:      d.duration("poll", top["poll"], time.Second, 24*time.Hour),
 		Heartbeat: d.duration("heartbeat", top["heartbeat"], time.Second, 5*time.Minute),
+		Git:       d.credentials("git", top["git"]),
 	}
 	if v, ok := top["log"]; ok && v != nil {
 		m, ok := v.(map[string]any)
@@ -85,7 +90,10 @@ func Parse(name string, data []byte) (Config, error) {
 }
 
 // decoder collects problems while it reads values. Absent values are nil and read as zero.
-type decoder struct{ problems []string }
+type decoder struct {
+	dir      string // of the file: relative paths start here
+	problems []string
+}
 
 func (d *decoder) problem(key, format string, args ...any) {
 	d.problems = append(d.problems, key+": "+fmt.Sprintf(format, args...))
@@ -197,4 +205,36 @@ func (d *decoder) oneOf(key string, v any, words ...string) string {
 		d.problem(key, "%q: want %s", s, strings.Join(words, ", "))
 	}
 	return s
+}
+
+// credentials reads how git repositories are reached; the files that it names are tried.
+func (d *decoder) credentials(key string, v any) gitrepo.Credentials {
+	if v == nil {
+		return nil
+	}
+	list, ok := v.([]any)
+	if !ok {
+		d.problem(key, "want a list of entries, each with a url")
+		return nil
+	}
+	all := make(gitrepo.Credentials, len(list))
+	for n, item := range list {
+		at := fmt.Sprintf("%s[%d]", key, n)
+		entry, ok := item.(map[string]any)
+		if !ok {
+			d.problem(at, "want a mapping with url and files")
+			return nil
+		}
+		d.section(at, entry, gitrepo.CredentialKeys()...)
+		for _, k := range gitrepo.CredentialKeys() {
+			field, file := all[n].Field(k)
+			if *field, ok = d.text(at+"."+k, entry[k]); ok && file && !filepath.IsAbs(*field) {
+				*field = filepath.Join(d.dir, *field)
+			}
+		}
+	}
+	for _, p := range all.Check() {
+		d.problem(fmt.Sprintf("%s[%d].%s", key, p.Index, p.Key), "%s", p.Message)
+	}
+	return all
 }

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/wheelwright-dev/wheelwright/pkg/gitrepo"
 )
 
 const full = `
@@ -79,12 +81,75 @@ func TestFilesThatAreNone(t *testing.T) {
 
 func TestTheExamplesLoad(t *testing.T) {
 	examples, err := filepath.Glob("../../../deploy/*/hub.yaml")
-	if err != nil || len(examples) == 0 {
-		t.Fatalf("got %v, %v, want at least one under deploy", examples, err)
+	if err != nil || len(examples) != 2 {
+		t.Fatalf("got %v, %v, want the base's and the one with every key", examples, err)
 	}
 	for _, e := range examples {
 		if _, err := Load(e); err != nil {
 			t.Error(err)
+		}
+	}
+	text, err := os.ReadFile("../../../deploy/examples/hub.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := Parse("hub.yaml", text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n, v := 0, reflect.ValueOf(c); n < v.NumField(); n++ {
+		if name := v.Type().Field(n).Name; v.Field(n).IsZero() && name != "Git" {
+			t.Errorf("the example does not show %s", name)
+		}
+	}
+	// The list of credentials names files, so it stands there as a comment.
+	_, commented, _ := strings.Cut(string(text), "\n# git:")
+	_, err = Parse("hub.yaml", []byte("version: 1\ngit:"+strings.ReplaceAll(commented, "\n# ", "\n")))
+	var p *Problems
+	if !errors.As(err, &p) {
+		t.Fatalf("got %v, want the files missed", err)
+	}
+	for _, line := range p.List {
+		if !strings.Contains(line, "no such file") {
+			t.Error(line)
+		}
+	}
+	for _, key := range gitrepo.CredentialKeys() {
+		if !strings.Contains(commented, key+":") {
+			t.Errorf("the example does not show %s", key)
+		}
+	}
+}
+
+func TestCredentials(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "token"), []byte("hushhush\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "hub.yaml")
+	load := func(text string) (Config, error) {
+		if err := os.WriteFile(path, []byte("version: 1\n"+text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return Load(path)
+	}
+	c, err := load("git:\n- {url: git.example.com, passwordFile: token}\n")
+	want := gitrepo.Credentials{{URL: "git.example.com", PasswordFile: filepath.Join(dir, "token")}}
+	if err != nil || !reflect.DeepEqual(c.Git, want) {
+		t.Errorf("got %+v, %v, want %+v", c.Git, err, want)
+	}
+	for text, wants := range map[string][]string{
+		"git: token":  {"git: want a list"},
+		"git: [a]":    {"git[0]: want a mapping"},
+		"git: [null]": {"git[0]: want a mapping"},
+		"git:\n- {url: a.example.com, sshkey: k, passwordFile: token}\n- {url: https://b.example.com, sshKey: none, passwordFile: 7}\n": {
+			"has 4 problems", "git[0].sshkey: unknown key", "git[1].passwordFile: want text", "git[1].sshKey: is for ssh", filepath.Join(dir, "none")},
+	} {
+		_, err := load(text)
+		for _, w := range wants {
+			if err == nil || !strings.Contains(err.Error(), w) {
+				t.Errorf("%s: got %v, want %s", text, err, w)
+			}
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/pkg/gitrepo"
 )
 
 // Version is the number of the format, the value of the key "version".
@@ -37,7 +38,8 @@ type Config struct {
 	Context       string
 	HealthTimeout time.Duration
 	DriftInterval time.Duration
-	Subscriptions []Subscription // at most one of each distribution, in the file's order
+	Git           gitrepo.Credentials // for the overlays' repositories
+	Subscriptions []Subscription      // at most one of each distribution, in the file's order
 }
 
 // Subscription is what this cluster wants of one distribution.
@@ -54,10 +56,11 @@ type Subscription struct {
 
 // Overlay says where the provider's customisation is. The zero Overlay: there is none.
 type Overlay struct {
-	Path     string        // absolute folder; with Git: slash path in the repository, "." for its root
-	Git      string        // URL; empty: Path is a local folder
-	Revision string        // branch, tag or commit; with Git only
-	Interval time.Duration // between looks at the repository; with Git only
+	Path     string             // absolute folder; with Git: slash path in the repository, "." for its root
+	Git      string             // URL; empty: Path is a local folder
+	Revision string             // branch, tag or commit; with Git only
+	Interval time.Duration      // between looks at the repository; with Git only
+	Access   gitrepo.Credential // how the repository is reached; with Git only
 }
 
 // None reports that there is no overlay.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/pkg/gitrepo"
 )
 
 func write(t *testing.T, text string) string {
@@ -47,7 +48,8 @@ func TestTheExampleLoads(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, key := range []string{"version", "kubeconfig", "context", "healthTimeout", "driftInterval", "subscriptions", "distribution", "variant",
-		"namespace", "source", "overlay", "path", "git", "revision", "interval", "versions", "range", "prereleases", "pin", "pinReason"} {
+		"namespace", "source", "overlay", "path", "git", "revision", "interval", "versions", "range", "prereleases", "pin", "pinReason",
+		"url", "sshKey", "knownHosts", "username", "passwordFile", "authorities"} {
 		if !strings.Contains(string(text), key+":") {
 			t.Errorf("the example does not show %s", key)
 		}
@@ -128,7 +130,7 @@ subscriptions:
 	}
 	want := []string{
 		`line 1: version: "2" is not known to this spoke: want 1`,
-		`line 2: kubeConfig: unknown key; known here: context, driftInterval, healthTimeout, kubeconfig, subscriptions, version`,
+		`line 2: kubeConfig: unknown key; known here: context, driftInterval, git, healthTimeout, kubeconfig, subscriptions, version`,
 		`line 4: context: is there twice: first on line 3`,
 		`line 5: healthTimeout: "5": want a duration with its unit, such as 90s or 5m`,
 		`line 6: driftInterval: 100ms: want 1s to 24h`,
@@ -154,6 +156,60 @@ subscriptions:
 	}
 	if !strings.HasPrefix(err.Error(), "configuration "+path+": 21 problems:\n  line 1: ") {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestCredentials(t *testing.T) {
+	path := write(t, `version: 1
+subscriptions:
+- {distribution: shop, namespace: shop, overlay: {git: "git@git.example.com:acme/shop"}}
+- {distribution: mail, namespace: mail, overlay: {git: "https://elsewhere.example.com/mail"}}
+- {distribution: chat, namespace: chat, overlay: {git: "https://git.example.com/acme/chat.git"}}
+git:
+- {url: git.example.com, passwordFile: token}
+- url: https://git.example.com/acme
+  username: spoke
+  passwordFile: token
+`)
+	token := filepath.Join(filepath.Dir(path), "token")
+	if err := os.WriteFile(token, []byte("hushhush"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []gitrepo.Credential{{URL: "git.example.com", PasswordFile: token}, {}, {URL: "https://git.example.com/acme", Username: "spoke", PasswordFile: token}}
+	for i, s := range c.Subscriptions {
+		if s.Overlay.Access != want[i] {
+			t.Errorf("%s: got %+v, want %+v", s.Distribution, s.Overlay.Access, want[i])
+		}
+	}
+
+	_, err = Load(write(t, `version: 1
+git:
+- text
+- {url: a.example.com, sshkey: k, username: x}
+- url: https://b.example.com
+  sshKey: none
+`))
+	var all *Error
+	if !errors.As(err, &all) {
+		t.Fatalf("got %v", err)
+	}
+	var got []string
+	for _, p := range all.Problems {
+		text, _, _ := strings.Cut(p.String(), " open ") // what follows is the machine's
+		got = append(got, text)
+	}
+	wantProblems := []string{
+		`line 3: git[0]: want keys and values, found "text"`,
+		`line 4: git[1].sshkey: unknown key; known here: authorities, knownHosts, passwordFile, sshKey, url, username`,
+		`line 4: git[1].username: has no password: add passwordFile`,
+		`line 6: git[2].sshKey: is for ssh, and the url is of https`,
+	}
+	if len(got) != 5 || !reflect.DeepEqual(got[:4], wantProblems) || !strings.Contains(got[4], "no such file") {
+		t.Errorf("got:\n%s\nwant:\n%s\nand the missing file", strings.Join(got, "\n"), strings.Join(wantProblems, "\n"))
 	}
 }
 

@@ -64,6 +64,7 @@ func (d *decoder) file(data []byte) Config {
 		"context":       func(n *yaml.Node, key string) { c.Context = d.text(n, key) },
 		"healthTimeout": func(n *yaml.Node, key string) { c.HealthTimeout = d.duration(n, key) },
 		"driftInterval": func(n *yaml.Node, key string) { c.DriftInterval = d.duration(n, key) },
+		"git":           func(n *yaml.Node, key string) { c.Git = d.credentials(n, key) },
 		"subscriptions": func(n *yaml.Node, key string) { subscriptions = d.list(n, key) },
 	})
 	if root.Kind == yaml.MappingNode && seen["version"] == nil {
@@ -76,6 +77,9 @@ func (d *decoder) file(data []byte) Config {
 			d.problem(n, fmt.Sprintf("subscriptions[%d].distribution", i), "%s is subscribed to on line %d already", s.Distribution, first)
 		}
 		lines[s.Distribution] = n.Line
+		if s.Overlay.Git != "" {
+			s.Overlay.Access = c.Git.For(s.Overlay.Git)
+		}
 		c.Subscriptions = append(c.Subscriptions, s)
 	}
 	return c

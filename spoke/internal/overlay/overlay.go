@@ -40,6 +40,7 @@ type Source = struct {
 	Git      string        // URL; empty: Path is a local folder
 	Revision string        // branch, tag or commit; with Git only
 	Interval time.Duration // not used here
+	Access   gitrepo.Credential
 }
 
 // Config says what to read.
@@ -131,7 +132,7 @@ func (l *Loader) Load(ctx context.Context) (Overlay, error) {
 
 func (l *Loader) loadGit(ctx context.Context) (Overlay, error) {
 	if l.repo == nil {
-		repo, err := gitrepo.Open(ctx, gitrepo.Config{URL: l.cfg.Source.Git, Dir: filepath.Join(l.cfg.Dir, "git"), MaxContent: maxBytes, Log: l.cfg.Log})
+		repo, err := gitrepo.Open(ctx, gitrepo.Config{URL: l.cfg.Source.Git, Dir: filepath.Join(l.cfg.Dir, "git"), MaxContent: maxBytes, Log: l.cfg.Log}.With(l.cfg.Source.Access))
 		if err != nil {
 			return Overlay{}, err
 		}
