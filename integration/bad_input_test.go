@@ -35,7 +35,7 @@ func TestBadInput(t *testing.T) {
 		{"a range that is none", hub("distribution", "add", "x", "--git", s.vendor.Dir, "--tags", "new"), []string{`"new"`}},
 		{"a cluster's name that is none", hub("cluster", "invite", "eu-1"), []string{`"eu-1"`, "acme/eu-1"}},
 		{"a token that lives too long", hub("cluster", "invite", names[0], "--ttl", "1h"), []string{"10m"}},
-		{"an unknown release", hub("release", "describe", "shop", "9.9.9"), []string{"9.9.9"}},
+		{"an unknown release", hub("release", "describe", "shop", "9.9.9"), []string{"shop", "hub get distributions"}},
 		{"an unknown format", hub("status", "-o", "xml"), []string{`"xml"`, "json"}},
 		{"an unknown command", hub("get", "sandwiches"), []string{"sandwiches", "--help"}},
 		{"the port is taken", func() (world.Result, error) {
@@ -43,7 +43,7 @@ func TestBadInput(t *testing.T) {
 		}, []string{s.hub.Addr, "in use"}},
 		{"the data folder is locked", func() (world.Result, error) {
 			return s.hub.Run(s.ctx, "serve", "--data", s.hub.Dir, "--listen", "127.0.0.1:0")
-		}, []string{s.hub.Dir, "lock"}},
+		}, []string{s.hub.Dir, "in use by another process"}},
 		{"an unknown key in hub.yaml", func() (world.Result, error) {
 			file := filepath.Join(s.dir, "hub.yaml")
 			s.must(os.WriteFile(file, []byte("version: 1\nlissten: x\nheartbeat: never\n"), 0o644))

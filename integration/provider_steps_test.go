@@ -15,10 +15,10 @@ func TestProvidersFourSteps(t *testing.T) {
 	s := tell(t, 1)
 	s.watchShop()
 	for _, version := range []string{"1.1.0", "1.2.0", "1.4.0"} {
-		if version != "1.1.0" {
-			s.must(s.vendor.Replace("backend/deployment.yaml", "backend:", "backend-"+version+":"))
-		}
-		if version == "1.4.0" {
+		switch version {
+		case "1.2.0":
+			s.must(s.vendor.Replace("backend/deployment.yaml", "/backend:", "/backend-1.2.0:"))
+		case "1.4.0":
 			s.must(s.vendor.Replace("database/deployment.yaml", "/database:", "/database-does-not-exist:"))
 		}
 		s.release(version, "Available")

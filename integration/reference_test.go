@@ -49,7 +49,7 @@ func TestReferenceDistribution(t *testing.T) {
 	s.in("Refused", "")
 	row, err := s.hub.Status(s.ctx)
 	s.must(err)
-	if reason := row.GetRows()[0].GetReason(); !strings.Contains(reason, "autoscaling/v2beta1") {
+	if reason := row.GetRows()[0].GetReason(); !strings.Contains(reason, "flagger.app/v1alpha3 is not served by this cluster; it serves flagger.app/v1beta1") {
 		t.Errorf("1.0.0 was refused because of %q, want the kind and version that the cluster does not serve", reason)
 	}
 	if got := s.kubectl(0, "get", "namespace", "app", "--ignore-not-found", "-o", "name"); got != "" {
@@ -84,8 +84,8 @@ func TestReferenceDistribution(t *testing.T) {
 	pin("2.0.0")
 	s.runs("2.0.0")
 	after := objects()
-	if !strings.Contains(after, "poddisruptionbudget") || strings.Contains(after, "cronjob") {
-		t.Errorf("2.0.0 adds a PodDisruptionBudget and takes the CronJob away; the cluster has\n%s", after)
+	if !strings.Contains(after, "poddisruptionbudget") || strings.Contains(after, "traffic-generator") {
+		t.Errorf("2.0.0 adds a PodDisruptionBudget and takes the traffic generator away; the cluster has\n%s", after)
 	}
 }
 

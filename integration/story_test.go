@@ -43,7 +43,7 @@ var binaries = sync.OnceValues(func() (world.Binaries, error) {
 
 // story is the stage of one test: a vendor, a hub and a spoke for each of n clusters.
 type story struct {
-	t      *testing.T
+	t      testing.TB
 	ctx    context.Context
 	dir    string
 	bin    world.Binaries
@@ -58,7 +58,7 @@ var names = []string{"acme/eu-1", "globex/us-1", "initech/ap-1"}
 
 // tell starts a hub and prepares a vendor's repository and n spokes on clean clusters; nothing has
 // joined yet.
-func tell(t *testing.T, n int) *story {
+func tell(t testing.TB, n int) *story {
 	t.Helper()
 	s := &story{t: t, dir: t.TempDir()}
 	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)

@@ -25,7 +25,7 @@ type Binaries struct{ Hub, Spoke string }
 func Build(ctx context.Context, root, dir string, race bool) (Binaries, error) {
 	b := Binaries{Hub: filepath.Join(dir, "hub"), Spoke: filepath.Join(dir, "spoke")}
 	for path, pkg := range map[string]string{b.Hub: "./hub/cmd/hub", b.Spoke: "./spoke/cmd/spoke"} {
-		args := []string{"build", "-trimpath", "-o", path}
+		args := []string{"build", "-trimpath", "-ldflags", "-s -w", "-o", path}
 		env := append(os.Environ(), "CGO_ENABLED=0")
 		if race {
 			args, env = append(args, "-race"), append(os.Environ(), "CGO_ENABLED=1")

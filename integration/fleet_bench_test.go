@@ -13,42 +13,41 @@ import (
 	"github.com/wheelwright-dev/wheelwright/integration/world"
 )
 
-// What a hub and its spokes cost at rest, and what an upgrade to the same content asks of an API server.
-func TestFigures(t *testing.T) {
-	s := tell(t, 3)
+// BenchmarkFleet measures how fast an offer is taken up, what an upgrade to the same content asks of an
+// API server, and what a hub and its spokes cost at rest: once, however often it is asked to.
+func BenchmarkFleet(b *testing.B) {
+	s := tell(b, 3)
 	s.watchShop()
 	s.joinAll()
 	s.release("1.1.0", "Available")
 	s.runs("1.1.0")
 
-	latency, n := offerToFetch(t, s.hub.Log)
+	latency, n := offerToFetch(b, s.hub.Log)
 	fmt.Printf("FIGURE sync.offer-to-fetch %.1f ms median of %d deliveries, loopback\n", float64(latency)/float64(time.Millisecond), n)
 
 	// A drift timer that is far away leaves the upgrade alone in the log of requests.
 	sp := s.spokes[0]
 	s.must(sp.Configure(strings.Replace(followShop, "  versions:", "  driftInterval: 1h\n  versions:", 1)))
 	s.must(world.Await(s.patiently(), "the spoke to take its new configuration", func(context.Context) error {
-		mark := s.real[0].MarkRequests(t)
+		mark := s.real[0].MarkRequests(b)
 		time.Sleep(3 * time.Second) // nothing may happen: there is no condition to wait for
-		for _, r := range s.real[0].Requests(t, mark, "wheelwright") {
+		for _, r := range s.real[0].Requests(b, mark, "wheelwright") {
 			if strings.Contains(r.URI, "wheelwright.dev") {
 				return errorf("drift is still looked for: %s %s", r.Verb, r.URI)
 			}
 		}
 		return nil
 	}))
-	mark := s.real[0].MarkRequests(t)
+	mark := s.real[0].MarkRequests(b)
 	s.release("1.1.1", "Available")
 	s.runs("1.1.1")
-	requests := s.real[0].Requests(t, mark, "wheelwright")
+	requests := s.real[0].Requests(b, mark, "wheelwright")
 	fmt.Printf("FIGURE upgrade.noop-requests %d requests a tag with the same content\n", len(requests))
 	for _, r := range requests {
-		t.Logf("%s %s", r.Verb, r.URI)
+		b.Logf("%s %s", r.Verb, r.URI)
 	}
 
-	if os.Getenv("WHEELWRIGHT_FIGURES") != "" {
-		time.Sleep(45 * time.Second) // at rest: render children gone, memory given back
-	}
+	time.Sleep(45 * time.Second) // at rest: render children gone, memory given back
 	worst := int64(0)
 	for _, sp := range s.spokes {
 		rss, err := world.RSS(sp.PID())
@@ -65,7 +64,7 @@ var logLine = regexp.MustCompile(`^time=(\S+) .*msg="(sent desired state|sending
 
 // offerToFetch is the median time, by the hub's own log, from an offer's leaving to the request for its
 // bundle.
-func offerToFetch(t *testing.T, log string) (time.Duration, int) {
+func offerToFetch(t testing.TB, log string) (time.Duration, int) {
 	t.Helper()
 	b, err := os.ReadFile(log)
 	if err != nil {
