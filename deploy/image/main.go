@@ -1,6 +1,6 @@
 // Command image packs the static binaries into container images, without a daemon and without a base
-// image: one layer with the binary, one with the certificate authorities of this machine. The same
-// binaries give the same bytes.
+// image: one layer with the binary and the certificate authorities that this machine believes. The same
+// binaries and authorities give the same bytes.
 package main
 
 import (
@@ -50,6 +50,9 @@ func pack(binary, target, ref, arch string) error {
 			files = append(files, file{"etc/ssl/certs/ca-certificates.crt", 0o644, pem})
 			break
 		}
+	}
+	if len(files) == 1 {
+		return fmt.Errorf("this machine has none of %s, and https needs it in the image; install ca-certificates", strings.Join(authorities, ", "))
 	}
 	layer, err := layerOf(files)
 	if err != nil {
