@@ -95,6 +95,7 @@ type Intervals struct {
 	Health   time.Duration // between looks at what runs; default 15s
 	Overlay  time.Duration // between looks at a local overlay; default 2s
 	Config   time.Duration // between looks at spoke.yaml; default 2s
+	Refused  time.Duration // until a release that the cluster refused is tried again; default 5m
 	RetryMin time.Duration // first wait after trouble, doubled each time; default 1s
 	RetryMax time.Duration // default 30s
 }
@@ -105,7 +106,7 @@ func (i Intervals) withDefaults() Intervals {
 		want time.Duration
 	}{
 		{&i.Settle, time.Second}, {&i.Grace, 10 * time.Second}, {&i.Health, 15 * time.Second}, {&i.Overlay, 2 * time.Second},
-		{&i.Config, 2 * time.Second}, {&i.RetryMin, time.Second}, {&i.RetryMax, 30 * time.Second},
+		{&i.Config, 2 * time.Second}, {&i.Refused, 5 * time.Minute}, {&i.RetryMin, time.Second}, {&i.RetryMax, 30 * time.Second},
 	} {
 		if *d.at <= 0 {
 			*d.at = d.want

@@ -156,7 +156,7 @@ func (w *worker) choose(_ context.Context, in input) result {
 	}
 	held := map[string]bool{}
 	for version, h := range w.rec.Held {
-		held[version] = h.Overlay == want.recipe()
+		held[version] = h.Overlay == want.recipe() && !(h.Mendable && time.Since(h.At) >= w.intervals().Refused)
 	}
 	selected, err := policy.Select(in.versions(), held, w.rec.Installation.Running)
 	if err != nil {

@@ -76,7 +76,7 @@ func (w *worker) feed(e delivery.Event) error {
 		case delivery.Promote:
 			w.promote(&rec)
 		case delivery.Hold:
-			w.hold(&rec, n)
+			w.hold(&rec, old, n)
 		}
 	}
 	if n.Phase == fleet.Progressing {
@@ -190,13 +190,14 @@ func (w *worker) promote(rec *journal.Record) {
 	w.ledger.Mixed = false
 }
 
-// hold keeps the attempt from being made again as it was (law 8).
-func (w *worker) hold(rec *journal.Record, n delivery.State) {
+// hold keeps the attempt from being made again as it was (law 8). What a dry run refused has touched
+// nothing, and the provider may mend the cluster, so that one is tried again after a while.
+func (w *worker) hold(rec *journal.Record, old, n delivery.State) {
 	rec.Held = maps.Clone(rec.Held)
 	if rec.Held == nil {
 		rec.Held = map[string]journal.Hold{}
 	}
-	rec.Held[n.Target] = journal.Hold{Overlay: w.ledger.Plan.recipe(), Reason: n.Reason, At: n.Since}
+	rec.Held[n.Target] = journal.Hold{Overlay: w.ledger.Plan.recipe(), Reason: n.Reason, At: n.Since, Mendable: old.Phase == fleet.Checking}
 }
 
 // event is about an installation as it is after it.

@@ -57,7 +57,6 @@ func TestAnUpgradeThatChangesNothingSendsNothing(t *testing.T) {
 	s.offer()
 	s.reaches(fleet.Succeeded, "1.0.1", "1.0.1")
 	n := s.requests.Load() - before
-	fmt.Printf("FIGURE upgrade.noop-requests %d requests\n", n)
 	if n != 0 {
 		t.Errorf("%d requests for an upgrade that changes nothing", n)
 	}
@@ -119,6 +118,26 @@ func TestWhatTheDryRunRefusesIsNotApplied(t *testing.T) {
 		t.Errorf("reason: %s", i.Reason)
 	}
 	s.mustBeWhole("1.0.0")
+}
+
+// The provider mends the cluster, here by making room in a quota, and need not tell anybody.
+func TestWhatTheClusterRefusesIsTriedAgain(t *testing.T) {
+	s := newStage(t)
+	s.every.Refused = 2 * time.Second
+	defer s.installed("1.0.0")()
+	quota := func(verb string, more ...string) {
+		if out, err := s.cluster.Kubectl(append([]string{"-n", s.ns, verb, "quota", "full"}, more...)...); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	quota("create", "--hard=configmaps=1")
+	s.vendor.release(t, "1.1.0", app("1.1.0", good, "more"))
+	s.offer()
+	s.reaches(fleet.Refused, "1.1.0", "1.0.0")
+	s.mustBeWhole("1.0.0")
+	quota("delete")
+	s.reaches(fleet.Succeeded, "1.1.0", "1.1.0")
+	s.mustBeWhole("1.1.0", "more")
 }
 
 func TestABundleThatIsNotItsTagIsRefused(t *testing.T) {

@@ -44,9 +44,10 @@ type Release struct {
 
 // Hold keeps a version from being taken again with the same overlay.
 type Hold struct {
-	Overlay fleet.Digest
-	Reason  string
-	At      time.Time
+	Overlay  fleet.Digest
+	Reason   string
+	At       time.Time
+	Mendable bool // the cluster's own rules refused it before anything was applied: they may change
 }
 
 type storedRecord struct {
@@ -78,6 +79,8 @@ type storedHold struct {
 	Overlay string    `json:"overlay,omitempty"`
 	Reason  string    `json:"reason"`
 	At      time.Time `json:"at,omitzero"`
+
+	Mendable bool `json:"mendable,omitempty"`
 }
 
 type storedPin struct {
@@ -207,7 +210,7 @@ func storeRecord(tx *bolt.Tx, r Record) (storedRecord, error) {
 		if s.Held == nil {
 			s.Held = map[string]storedHold{}
 		}
-		s.Held[version] = storedHold{string(h.Overlay), h.Reason, h.At}
+		s.Held[version] = storedHold{string(h.Overlay), h.Reason, h.At, h.Mendable}
 	}
 	return s, failed
 }
@@ -241,7 +244,7 @@ func readRecord(tx *bolt.Tx, distribution string, data []byte) (Record, error) {
 		if r.Held == nil {
 			r.Held = map[string]Hold{}
 		}
-		r.Held[version] = Hold{fleet.Digest(h.Overlay), h.Reason, h.At}
+		r.Held[version] = Hold{fleet.Digest(h.Overlay), h.Reason, h.At, h.Mendable}
 	}
 	return r, failed
 }
