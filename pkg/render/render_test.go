@@ -220,6 +220,8 @@ func TestBuildErrors(t *testing.T) {
 			[]string{
 				`overlay app/kustomization.yaml: base "github.com/other/thing//deploy?ref=v1" is remote and is not the distribution's repository (https://git.example.com/vendor/shop.git), and nothing is fetched while rendering; if it is that repository under another address, set subscriptions[].source to it in spoke.yaml`,
 				`overlay app/kustomization.yaml: resources names "gone.yaml", which does not exist`}},
+		{"a repository without a scheme", overlay("resources: ['git.example.com/vendor/shop//dist/plain?ref=v1']\n", nil),
+			[]string{`overlay app/kustomization.yaml: resources names "git.example.com/vendor/shop//dist/plain?ref=v1", which does not exist; if it is a repository, write https://git.example.com/vendor/shop//dist/plain?ref=v1`}},
 		{"another folder of the repository", overlay("resources: ['https://git.example.com/vendor/shop//docs?ref=1.0.0']\n", nil),
 			[]string{`overlay app/kustomization.yaml: base "https://git.example.com/vendor/shop//docs?ref=1.0.0" is in the distribution's repository, but not below "dist", which is what its releases hold`}},
 		{"a variant that the release has not", overlay("resources: [https://git.example.com/vendor/shop//dist/istio]\n", nil),

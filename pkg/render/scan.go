@@ -158,10 +158,19 @@ func (s *scan) entries(file, field string, list []string) (rewritten bool) {
 			s.walk(target)
 		default:
 			s.missing = append(s.missing, target)
-			s.problem(file, "%s names %q, which does not exist", field, ref)
+			s.problem(file, "%s names %q, which does not exist%s", field, ref, schemeless(ref))
 		}
 	}
 	return rewritten
+}
+
+// schemeless is a hint for a repository that kustomize reads as a path, since nothing says that it is
+// none: only github.com may go without a scheme.
+func schemeless(ref string) string {
+	if !strings.Contains(ref, "?ref=") && !strings.Contains(ref, "?version=") {
+		return ""
+	}
+	return fmt.Sprintf("; if it is a repository, write https://%s", ref)
 }
 
 // resolve turns a remote base into the release's folder, relative to the kustomization.
