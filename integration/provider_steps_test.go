@@ -25,7 +25,7 @@ func TestProvidersFourSteps(t *testing.T) {
 	}
 	own := &world.Vendor{Dir: filepath.Join(s.dir, "provider")}
 	base := func(ref string) string {
-		return fmt.Sprintf("apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nnamespace: shop\nresources:\n- git.example.com/vendor/shop//dist/app-kubernetes?ref=%s\npatches:\n- path: hpa.yaml\n", ref)
+		return fmt.Sprintf("apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nnamespace: shop\nresources:\n- https://git.example.com/vendor/shop//dist/app-kubernetes?ref=%s\npatches:\n- path: hpa.yaml\n", ref)
 	}
 	s.must(own.Write("app/hpa.yaml", "apiVersion: autoscaling/v2\nkind: HorizontalPodAutoscaler\nmetadata:\n  name: frontend\nspec:\n  minReplicas: 3\n"))
 	s.must(own.Write("app/kustomization.yaml", base("1.1.0")))

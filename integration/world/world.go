@@ -175,8 +175,12 @@ func Tail(path string, lines int) string {
 func Await(ctx context.Context, what string, check func(context.Context) error) error {
 	var last error
 	for {
-		if last = check(ctx); last == nil {
+		err := check(ctx)
+		if err == nil {
 			return nil
+		}
+		if ctx.Err() == nil || last == nil { // a check that was cut short says nothing
+			last = err
 		}
 		select {
 		case <-ctx.Done():
