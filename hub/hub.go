@@ -39,6 +39,8 @@ const (
 	spokeCertificateLife = 24 * time.Hour
 	// grace is how long calls under way may take when the hub stops.
 	grace = 10 * time.Second
+	// heardInterval is how often the hub stores when each spoke was last heard.
+	heardInterval = 5 * time.Minute
 )
 
 // Config says where a hub lives. A zero field takes its value from File, then from a default.
@@ -171,6 +173,7 @@ func (h *hub) build() {
 	h.renderer = render.New(render.Config{Log: h.log})
 	h.closers = append(h.closers, h.renderer.Close)
 	h.presence = presence.New()
+	h.closers = append(h.closers, h.remember)
 	h.conductor = conductor.New(conductor.Config{Store: h.store, Blobs: h.bundles, Compress: bundle.Compress,
 		Spokes: h.presence, Heartbeat: h.heartbeat, Log: h.log})
 	publisher := publish.New(publish.Config{Renderer: h.renderer, Log: h.log})
@@ -247,6 +250,7 @@ func (h *hub) run(ctx context.Context, metricsListener net.Listener, ready func(
 	group.Go(func() error { return h.server.Run(ctx) })
 	group.Go(func() error { return h.watchers.Run(ctx, distributions) })
 	group.Go(func() error { return h.keepAdmin(ctx) })
+	group.Go(func() error { return h.keepHeard(ctx) })
 	if h.metrics != nil {
 		group.Go(func() error { return h.metrics.Run(ctx, metricsListener) })
 		h.metrics.ready.Store(true)
@@ -267,6 +271,25 @@ func (h *hub) keepAdmin(ctx context.Context) error {
 		case now := <-daily.C:
 			if err := h.admin().ensure(now); err != nil {
 				h.log.Error("admin context not renewed", slog.Any(logging.Error, err))
+			}
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// remember stores when spokes were last heard, so that the next start knows how old its news is.
+func (h *hub) remember() error { return h.store.Heard(h.presence.Heard()) }
+
+// keepHeard bounds how wrong that is for a hub that is killed. Heartbeats themselves are never stored.
+func (h *hub) keepHeard(ctx context.Context) error {
+	tick := time.NewTicker(heardInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			if err := h.remember(); err != nil {
+				h.log.Error("ages of news not stored", slog.Any(logging.Error, err))
 			}
 		case <-ctx.Done():
 			return nil

@@ -72,7 +72,8 @@ type Config struct {
 
 // Conductor is safe for concurrent use.
 type Conductor struct {
-	cfg Config
+	cfg   Config
+	since time.Time
 
 	mu     sync.Mutex
 	judges map[string]*sync.Mutex // by distribution
@@ -82,7 +83,7 @@ type Conductor struct {
 
 // New makes a conductor.
 func New(cfg Config) *Conductor {
-	return &Conductor{cfg: cfg, judges: map[string]*sync.Mutex{}, polls: map[string]*poll{}, cache: map[string]cached{}}
+	return &Conductor{cfg: cfg, since: time.Now(), judges: map[string]*sync.Mutex{}, polls: map[string]*poll{}, cache: map[string]cached{}}
 }
 
 // Tag is a tag that was not judged before.
@@ -205,7 +206,7 @@ func (c *Conductor) Status(now time.Time, distribution string) ([]*fleetv1.Statu
 }
 
 func (c *Conductor) fleet() (Fleet, error) {
-	f := Fleet{Releases: map[string][]fleet.Release{}}
+	f := Fleet{Since: c.since, Releases: map[string][]fleet.Release{}}
 	stored, err := c.cfg.Store.Clusters()
 	if err != nil {
 		return f, err

@@ -29,6 +29,8 @@ type ClusterNews struct {
 
 // Fleet is everything that the status is computed from, read at one moment.
 type Fleet struct {
+	// Since is when this hub began to listen: of what came before, it knows only what was stored.
+	Since         time.Time
 	Clusters      []ClusterNews
 	Installations map[fleet.Cluster][]fleet.Installation
 	// Releases by distribution, ascending by version. A distribution that is watched has a key even
@@ -51,14 +53,14 @@ func StatusRows(now time.Time, heartbeat time.Duration, distribution string, f F
 	for _, c := range f.Clusters {
 		installations := f.Installations[c.Name]
 		if len(installations) == 0 && distribution == "" {
-			rows = append(rows, emptyRow(now, heartbeat, c))
+			rows = append(rows, emptyRow(now, heartbeat, f.Since, c))
 		}
 		for _, i := range installations {
 			if distribution != "" && i.Distribution != distribution {
 				continue
 			}
 			_, known := f.Releases[i.Distribution]
-			r, class := installationRow(now, heartbeat, c, i, available[i.Distribution], known)
+			r, class := installationRow(now, heartbeat, f.Since, c, i, available[i.Distribution], known)
 			rows = append(rows, r)
 			if s := sums[i.Distribution]; s != nil {
 				class.count(s)
@@ -87,15 +89,18 @@ func availableVersions(releases []fleet.Release) []string {
 }
 
 // emptyRow is for a cluster without subscriptions.
-func emptyRow(now time.Time, heartbeat time.Duration, c ClusterNews) *fleetv1.StatusRow {
+func emptyRow(now time.Time, heartbeat time.Duration, since time.Time, c ClusterNews) *fleetv1.StatusRow {
 	r := &fleetv1.StatusRow{Cluster: string(c.Name), Labels: c.Labels, Phase: "NoSubscription",
 		Health: string(fleet.HealthUnknown), LastSeen: wire.Time(c.LastSeen)}
 	switch {
 	case c.Joined.IsZero():
 		r.Phase = "NotJoined"
 		r.Reason = fmt.Sprintf("its spoke has not joined; `hub cluster invite %s` prints the line to run", c.Name)
+	case c.reconnecting(now, heartbeat, since):
+		r.Phase, r.Reason = reconnecting, waitsFor(now, since)
 	case c.stale(now, heartbeat):
 		r.Phase, r.Stale, r.Attention = c.staleWord(now), true, true
+		r.Reason = fmt.Sprintf("nothing heard from its spoke for %s", fleet.Age(now, c.lastWord()))
 	default:
 		r.Reason = "its spoke.yaml lists no subscription"
 	}
@@ -104,6 +109,19 @@ func emptyRow(now time.Time, heartbeat time.Duration, c ClusterNews) *fleetv1.St
 
 func (c ClusterNews) stale(now time.Time, heartbeat time.Duration) bool {
 	return now.Sub(c.lastWord()) > missedHeartbeats*heartbeat
+}
+
+// reconnecting: the news is old only because this hub has just started; spokes have as long as they
+// have for any silence to connect.
+func (c ClusterNews) reconnecting(now time.Time, heartbeat time.Duration, since time.Time) bool {
+	return c.stale(now, heartbeat) && c.lastWord().Before(since) && now.Sub(since) <= missedHeartbeats*heartbeat
+}
+
+// reconnecting is the status word of a spoke that was not heard since the hub started.
+const reconnecting = "Reconnecting"
+
+func waitsFor(now, since time.Time) string {
+	return fmt.Sprintf("the hub started %s ago and its spoke has not connected again yet", fleet.Age(now, since))
 }
 
 // lastWord: joining was a word too.
@@ -146,7 +164,7 @@ func (c class) count(s *fleetv1.DistributionSummary) {
 	}
 }
 
-func installationRow(now time.Time, heartbeat time.Duration, c ClusterNews, i fleet.Installation, available []string, known bool) (*fleetv1.StatusRow, class) {
+func installationRow(now time.Time, heartbeat time.Duration, since time.Time, c ClusterNews, i fleet.Installation, available []string, known bool) (*fleetv1.StatusRow, class) {
 	want, err := i.Policy.Select(available, nil, i.Running)
 	if err != nil {
 		want.Why = err.Error()
@@ -157,6 +175,15 @@ func installationRow(now time.Time, heartbeat time.Duration, c ClusterNews, i fl
 		TargetVersion: i.Target, Health: string(cmp.Or(i.Health, fleet.HealthUnknown)), HealthMessage: i.HealthMessage,
 		LastSeen: wire.Time(c.LastSeen), Objects: uint32(i.Objects), Ready: uint32(i.Ready), DriftCorrected: uint32(i.DriftCorrected),
 		Policy: wire.Policy(i.Policy),
+	}
+	if c.reconnecting(now, heartbeat, since) {
+		// Old news of success is no news; old news of trouble still wants a person.
+		_, _, r.Attention = word(i, want, available, known)
+		if !r.Attention {
+			r.Reason = waitsFor(now, since)
+		}
+		r.Phase, r.Health = reconnecting, string(fleet.HealthUnknown)
+		return r, idle
 	}
 	if c.stale(now, heartbeat) {
 		r.Phase, r.Stale, r.Attention = c.staleWord(now), true, true

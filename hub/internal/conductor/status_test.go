@@ -142,6 +142,47 @@ func TestStatusOfClustersWithoutInstallations(t *testing.T) {
 	}
 }
 
+// Law 6 holds in a hub that has just started too, without an alarm for each of its spokes.
+func TestSpokesHaveTimeToComeBackToARestartedHub(t *testing.T) {
+	well := fleet.Installation{Distribution: "shop", Running: "1.0.0", Target: "1.0.0", Phase: fleet.Succeeded, Health: fleet.Healthy}
+	ill := fleet.Installation{Distribution: "shop", Running: "1.0.0", Target: "1.1.0", Phase: fleet.RolledBack, Reason: "database: down", Health: fleet.Healthy}
+	for _, c := range []struct {
+		name              string
+		started, heard    time.Duration // ago
+		i                 fleet.Installation
+		phase             string
+		stale, attention  bool
+		emptyPhase, words string
+	}{
+		{"just started", 5 * time.Second, time.Hour, well, "Reconnecting", false, false, "Reconnecting", "started 5s ago"},
+		{"trouble of before is not forgotten", 5 * time.Second, time.Hour, ill, "Reconnecting", false, true, "Reconnecting", "database: down"},
+		{"had its time", 31 * time.Second, time.Hour, well, "Stale(1h)", true, true, "Stale(1h)", "nothing heard"},
+		{"silent since it came back", 40 * time.Second, 35 * time.Second, well, "Stale(35s)", true, true, "Stale(35s)", "nothing heard"},
+		{"is back", 5 * time.Second, time.Second, well, "Succeeded", false, false, "NoSubscription", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := Fleet{
+				Since: now.Add(-c.started),
+				Clusters: []ClusterNews{{Name: "acme/eu-1", Joined: now.Add(-24 * time.Hour), LastSeen: now.Add(-c.heard)},
+					{Name: "acme/eu-2", Joined: now.Add(-24 * time.Hour), LastSeen: now.Add(-c.heard)}},
+				Installations: map[fleet.Cluster][]fleet.Installation{"acme/eu-1": {c.i}},
+				Releases:      map[string][]fleet.Release{"shop": judged("1.0.0")},
+			}
+			rows, sums := StatusRows(now, heartbeat, "", f)
+			r := rows[0]
+			if r.Phase != c.phase || r.Stale != c.stale || r.Attention != c.attention || !strings.Contains(r.Reason, c.words) {
+				t.Errorf("got %s, stale %v, attention %v, %q", r.Phase, r.Stale, r.Attention, r.Reason)
+			}
+			if (r.Health == "Healthy") != (c.phase == "Succeeded") || (sums[0].UpToDate == 1) != (c.phase == "Succeeded") {
+				t.Errorf("got health %s and %v", r.Health, sums[0])
+			}
+			if rows[1].Phase != c.emptyPhase || rows[1].Attention != c.stale {
+				t.Errorf("without a subscription: got %s, attention %v", rows[1].Phase, rows[1].Attention)
+			}
+		})
+	}
+}
+
 func TestSummaryNamesRejectedReleasesAboveTheLatest(t *testing.T) {
 	_, sums := StatusRows(now, heartbeat, "", Fleet{Releases: map[string][]fleet.Release{"shop": judged("0.9.0!", "1.0.0", "1.1.0!")}})
 	s := sums[0]

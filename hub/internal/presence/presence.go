@@ -5,6 +5,7 @@ package presence
 
 import (
 	"errors"
+	"maps"
 	"sync"
 	"time"
 
@@ -157,6 +158,13 @@ func (r *Registry) LastSeen(cluster fleet.Cluster) time.Time {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.seen[cluster]
+}
+
+// Heard is when each cluster last said anything to this process.
+func (r *Registry) Heard() map[fleet.Cluster]time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return maps.Clone(r.seen)
 }
 
 // Changed tells every subscriber that the fleet's picture changed. Sessions that come and go say so

@@ -140,6 +140,27 @@ func sameNews(a, b []installationRecord) bool {
 	return true
 }
 
+// Heard records when clusters were last heard of. It is for now and then, never for each heartbeat. A
+// cluster that is not there is passed over, as is a time before the known one.
+func (s *Store) Heard(at map[fleet.Cluster]time.Time) error {
+	return s.db.Update(func(tx *bolt.Tx) error {
+		for name, when := range at {
+			rec, found, err := get[clusterRecord](tx.Bucket(bucketClusters), []byte(name))
+			if err != nil {
+				return err
+			}
+			if !found || !when.After(rec.LastSeen) || !when.After(rec.Joined) {
+				continue
+			}
+			rec.LastSeen = utc(when)
+			if err := putCluster(tx, name, rec); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
 // Installations lists what each cluster last said it runs. A cluster that said nothing yet is absent.
 func (s *Store) Installations() (map[fleet.Cluster][]fleet.Installation, error) {
 	all := map[fleet.Cluster][]fleet.Installation{}

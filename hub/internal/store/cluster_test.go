@@ -338,3 +338,19 @@ func TestConcurrentEventsShareCommits(t *testing.T) {
 		t.Errorf("%d commits for %d events", n, len(events))
 	}
 }
+
+func TestHeardKeepsTheLatestTime(t *testing.T) {
+	s, reopen := fresh(t)
+	now := time.Now().UTC().Truncate(time.Millisecond)
+	hash := invite(t, s, eu, "t1", now.Add(time.Minute))
+	_, err := s.Redeem("t1", hash, now, issuing(1, now.Add(time.Hour)))
+	must(t, err)
+	must(t, s.Heard(map[fleet.Cluster]time.Time{eu: now.Add(time.Minute), "acme/gone": now}))
+	must(t, s.Heard(map[fleet.Cluster]time.Time{eu: now.Add(time.Second)})) // older
+	s = reopen()
+	all, err := s.Clusters()
+	must(t, err)
+	if len(all) != 1 || !all[0].LastSeen.Equal(now.Add(time.Minute)) {
+		t.Errorf("got %+v", all)
+	}
+}
