@@ -99,7 +99,7 @@ subjects: [{kind: ServiceAccount, name: spoke, namespace: ` + ns + `}]
 	text := report.Err().Error()
 	wantText(t, text,
 		"Deployment "+ns+"/backend: system:serviceaccount:"+ns+`:spoke may not patch deployments of API group "apps" in namespace `+ns,
-		`add to its Role in namespace `+ns+` the rule {apiGroups: ["apps"], resources: ["deployments"], verbs: ["get", "list", "create", "patch", "delete"]}`,
+		`add to its Role in namespace `+ns+` the rule apiGroups: ["apps"], resources: ["deployments"], verbs: ["get", "list", "create", "patch", "delete"]`,
 		"Deployment "+ns+"/cache: ", "HorizontalPodAutoscaler "+ns+"/backend: ", "PodDisruptionBudget "+ns+"/backend: ")
 	if len(report.Problems) != 4 {
 		t.Errorf("%d problems, want 4: %s", len(report.Problems), text)

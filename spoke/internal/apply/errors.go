@@ -142,12 +142,14 @@ func explain(kind, namespace, name string, err error) string {
 	return oneLine(strip(st.Message))
 }
 
+// missingRule writes the rule without braces: what stands in braces is taken for a quoted value and does
+// not leave the cluster.
 func missingRule(user, verb, plural, group, namespace string) string {
 	role, where := "ClusterRole", "for the whole cluster"
 	if namespace != "" {
 		role, where = "Role in namespace "+namespace, "in namespace "+namespace
 	}
-	return fmt.Sprintf(`%s may not %s %s of API group %q %s; add to its %s the rule {apiGroups: [%q], resources: [%q], verbs: ["get", "list", "create", "patch", "delete"]}`,
+	return fmt.Sprintf(`%s may not %s %s of API group %q %s; add to its %s the rule apiGroups: [%q], resources: [%q], verbs: ["get", "list", "create", "patch", "delete"]`,
 		user, verb, plural, group, where, role, group, plural)
 }
 

@@ -202,7 +202,7 @@ func TestARecordComesBackWhole(t *testing.T) {
 	want := Record{Distribution: "shop", Installation: inst, Manifest: []byte("set 1"), Inventory: []byte("{}"),
 		Delivery: &Attempt{"1.1.0", "b", "o", "r", []byte("set 2"), fleet.Settling, at, at.Add(time.Minute)},
 		Previous: []Release{rel("1.0.0", "set 1"), rel("0.9.0", "set 0")},
-		Held:     map[string]Hold{"1.1.1": {"o", "database: CrashLoopBackOff", at}}}
+		Held:     map[string]Hold{"1.1.1": {"o", "database: CrashLoopBackOff", at, true}}}
 	if err := j.PutRecord(want, fleet.Event{Kind: fleet.EventPhase, Distribution: "shop"}); err != nil {
 		t.Fatal(err)
 	}

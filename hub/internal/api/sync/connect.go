@@ -41,6 +41,11 @@ func (s *Service) Connect(stream syncv1.SyncService_ConnectServer) error {
 	}
 	session := s.cfg.Presence.Register(who.Cluster)
 	defer session.Close()
+	// Asked again now that the session can be ended: an identity that ended between the server's look at
+	// it and Register must neither speak nor end the session of the one that took its place for long.
+	if err := s.authorise(who); err != nil {
+		return err
+	}
 	c := &conversation{Service: s, who: who, stream: stream, in: in, session: session,
 		log: s.cfg.Log.With(slog.String(logging.Cluster, string(who.Cluster)))}
 	c.log.Info("spoke connected", slog.String(logging.Version, line(hello.GetSpokeVersion(), maxName)))
