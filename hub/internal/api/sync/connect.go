@@ -39,10 +39,13 @@ func (s *Service) Connect(stream syncv1.SyncService_ConnectServer) error {
 	if hello.GetJournalId() == "" || len(hello.GetJournalId()) > maxJournal {
 		return status.Error(codes.InvalidArgument, "Hello without a journal id; is this a spoke of another version?")
 	}
+	// An identity may have ended since the server looked at it: before Register, so that it does not
+	// end the session of the spoke that took its place, and after, when ending it would reach this one.
+	if err := s.authorise(who); err != nil {
+		return err
+	}
 	session := s.cfg.Presence.Register(who.Cluster)
 	defer session.Close()
-	// Asked again now that the session can be ended: an identity that ended between the server's look at
-	// it and Register must neither speak nor end the session of the one that took its place for long.
 	if err := s.authorise(who); err != nil {
 		return err
 	}

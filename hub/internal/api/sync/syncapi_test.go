@@ -246,6 +246,30 @@ func TestDesiredStateIsSentWhenTheSpokeLacksIt(t *testing.T) {
 	}
 }
 
+func TestAHelloOfAnIdentityThatJustEndedChangesNothing(t *testing.T) {
+	w := newWorld(t, time.Minute)
+	late := w.connect(t) // let in, and silent until its cluster has joined again
+	if _, err := w.store.Invite(acme, nil, "1123456789abcdef", [32]byte{}, time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	issue := func(fleet.Cluster) ([32]byte, time.Time, error) { return [32]byte{9}, time.Now().Add(time.Hour), nil }
+	if _, err := w.store.Redeem("1123456789abcdef", [32]byte{}, time.Now(), issue); err != nil {
+		t.Fatal(err)
+	}
+	successor := w.presence.Register(acme)
+	defer successor.Close()
+	send(t, late, hello(0, "shop"))
+	ends(t, late, codes.Unauthenticated, "hub cluster invite acme/eu-1")
+	select {
+	case <-successor.Done():
+		t.Error("it ended the session of the spoke that took its place")
+	default:
+	}
+	if all, err := w.store.Installations(); err != nil || len(all) != 0 {
+		t.Errorf("it was recorded: %v, %v", all, err)
+	}
+}
+
 // Law 9, the hub's half: recorded before acknowledged.
 func TestEventsAreStoredBeforeTheyAreAcknowledged(t *testing.T) {
 	w := newWorld(t, time.Minute)
