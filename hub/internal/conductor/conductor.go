@@ -226,9 +226,11 @@ func (c *Conductor) fleet() (Fleet, error) {
 		return f, err
 	}
 	for _, d := range distributions {
-		if f.Releases[d.Name], err = c.cfg.Store.Releases(d.Name); err != nil {
+		rs, err := c.cfg.Store.Releases(d.Name)
+		if err != nil {
 			return f, err
 		}
+		f.Releases[d.Name] = inRange(d, rs)
 	}
 	return f, nil
 }

@@ -168,6 +168,29 @@ func TestOurOwnTroubleJudgesNothing(t *testing.T) {
 	}
 }
 
+func TestADistributionAddedAgainOffersWhatIsInItsRange(t *testing.T) {
+	w := newWorld(t)
+	w.see(t, tag("1.0.0", "a"), tag("2.0.0", "b"))
+	if err := w.store.RemoveDistribution("shop"); err != nil {
+		t.Fatal(err)
+	}
+	w.shop.Tags = "<2.0.0"
+	if err := w.store.AddDistribution(w.shop); err != nil {
+		t.Fatal(err)
+	}
+	state, err := w.Offers("acme/eu-1", []string{"shop"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o := state.Distributions[0].Offers; len(o) != 1 || o[0].Version != "1.0.0" {
+		t.Errorf("got %v", o)
+	}
+	_, sums, err := w.Status(time.Now(), "")
+	if err != nil || sums[0].Latest != "1.0.0" {
+		t.Errorf("got %v, %v", sums, err)
+	}
+}
+
 func TestTagsOfOneDistributionTakeTurns(t *testing.T) {
 	w := newWorld(t)
 	var running, most int

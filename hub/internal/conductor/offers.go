@@ -69,7 +69,7 @@ func (c *Conductor) distributionOffers(name string) (cached, error) {
 		if err != nil {
 			return cached{}, err
 		}
-		made.offers = &syncv1.DistributionOffers{Distribution: d.Name, Url: d.URL, Path: d.Path, Offers: offersOf(rs)}
+		made.offers = &syncv1.DistributionOffers{Distribution: d.Name, Url: d.URL, Path: d.Path, Offers: offersOf(inRange(d, rs))}
 	}
 	if revision > 0 { // names that nobody knows come from outside: do not collect them
 		c.mu.Lock()
@@ -77,6 +77,19 @@ func (c *Conductor) distributionOffers(name string) (cached, error) {
 		c.mu.Unlock()
 	}
 	return made, nil
+}
+
+// inRange keeps the releases that the distribution's tag range holds now: one that was removed and added
+// again with another range keeps what was judged before, and offers only what is in range.
+func inRange(d fleet.Distribution, rs []fleet.Release) []fleet.Release {
+	r, err := fleet.ParseRange(d.Tags)
+	if err != nil {
+		return nil // checked when it was added
+	}
+	return slices.DeleteFunc(rs, func(release fleet.Release) bool {
+		v, err := fleet.ParseVersion(release.Version)
+		return err != nil || !r.Contains(v)
+	})
 }
 
 func offersOf(rs []fleet.Release) []*syncv1.Offer {

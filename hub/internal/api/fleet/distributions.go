@@ -47,9 +47,18 @@ func (s *Service) AddDistribution(ctx context.Context, req *fleetv1.AddDistribut
 	}
 	m := message(d)
 	m.Notes = warnings(d, tags)
+	before, err := s.cfg.Store.Releases(d.Name)
+	if err != nil {
+		return nil, s.failure("look for releases of "+d.Name, err)
+	}
+	if len(before) > 0 {
+		m.Notes = append(m.Notes, fmt.Sprintf("a distribution of this name was watched before: what was judged of its %d tags stays, and those in range are offered; choose another name for another application", len(before)))
+	}
 	if req.GetDryRun() {
 		return &fleetv1.AddDistributionResponse{Distribution: m}, nil
 	}
+	s.watching.Lock()
+	defer s.watching.Unlock()
 	switch err := s.cfg.Store.AddDistribution(d); {
 	case errors.Is(err, store.ErrExists):
 		return nil, distributionExists(d.Name)
@@ -59,6 +68,7 @@ func (s *Service) AddDistribution(ctx context.Context, req *fleetv1.AddDistribut
 	who, _ := caller.From(ctx)
 	s.cfg.Log.Info("distribution added", slog.String(logging.Distribution, d.Name), slog.String(logging.URL, d.URL), slog.String("caller", who.String()))
 	s.cfg.Watchers.Start(d)
+	s.cfg.Spokes.WakeAll() // it may have releases from an earlier time, and spokes that ask for it
 	s.cfg.Spokes.Changed()
 	return &fleetv1.AddDistributionResponse{Distribution: m}, nil
 }
@@ -164,6 +174,8 @@ func (s *Service) RemoveDistribution(ctx context.Context, req *fleetv1.RemoveDis
 		}
 		return &fleetv1.RemoveDistributionResponse{}, nil
 	}
+	s.watching.Lock()
+	defer s.watching.Unlock()
 	switch err := s.cfg.Store.RemoveDistribution(name); {
 	case errors.Is(err, store.ErrNotFound):
 		return nil, noDistribution(name)
@@ -171,6 +183,7 @@ func (s *Service) RemoveDistribution(ctx context.Context, req *fleetv1.RemoveDis
 		return nil, s.failure("remove distribution "+name, err)
 	}
 	s.cfg.Watchers.Stop(name)
+	s.cfg.Spokes.WakeAll() // they are offered nothing of it from here on
 	if err := s.audit(ctx, fleet.Event{Distribution: name, Kind: fleet.EventRemoved, Message: "stopped watching the distribution; its releases stay"}); err != nil {
 		return nil, s.failure("record the removal of distribution "+name, err)
 	}
@@ -190,10 +203,16 @@ func (s *Service) ListDistributions(context.Context, *fleetv1.ListDistributionsR
 		if err != nil {
 			return nil, s.failure("list releases of "+d.Name, err)
 		}
+		offered, err := fleet.ParseRange(d.Tags)
+		if err != nil {
+			return nil, s.failure("list releases of "+d.Name, err)
+		}
 		for _, r := range judged { // ascending
 			if r.Phase == fleet.Available {
 				m.ReleasesAvailable++
-				m.Latest = r.Version
+				if v, err := fleet.ParseVersion(r.Version); err == nil && offered.Contains(v) {
+					m.Latest = r.Version
+				}
 			} else {
 				m.ReleasesRejected++
 			}

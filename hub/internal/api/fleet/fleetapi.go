@@ -5,6 +5,7 @@ package fleetapi
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc/status"
@@ -66,6 +67,7 @@ type spokes interface {
 
 // feed is how changes get around.
 type feed interface {
+	WakeAll() // what is offered changed
 	Changed()
 	Subscribe() (changes <-chan struct{}, cancel func())
 }
@@ -96,6 +98,8 @@ type Config struct {
 type Service struct {
 	fleetv1.UnimplementedFleetServiceServer
 	cfg Config
+
+	watching sync.Mutex // a distribution's record and its watcher come and go together
 }
 
 // New makes the service.

@@ -122,6 +122,39 @@ func TestAddDistribution(t *testing.T) {
 	}
 }
 
+func TestSpokesHearOfADistributionThatComesOrGoes(t *testing.T) {
+	w, ctx := newWorld(t)
+	session := w.presence.Register("acme/eu-1")
+	defer session.Close()
+	woken := func(what string) {
+		t.Helper()
+		select {
+		case <-session.Wake():
+		default:
+			t.Errorf("%s: the connected spoke was not woken", what)
+		}
+	}
+	if err := w.store.PutRelease(fleet.Release{Distribution: "shop", Version: "2.0.0", Phase: fleet.Available, Digest: "sha256:aa"}, "h"); err != nil {
+		t.Fatal(err)
+	}
+	r, err := w.AddDistribution(ctx, &fleetv1.AddDistributionRequest{Distribution: &fleetv1.Distribution{Name: "shop", Url: "https://example.com/shop.git", Tags: "<2.0.0"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if notes := r.GetDistribution().GetNotes(); len(notes) != 1 || !strings.Contains(notes[0], "watched before") {
+		t.Errorf("got notes %q", notes)
+	}
+	woken("added")
+	list, err := w.ListDistributions(ctx, nil)
+	if err != nil || list.Distributions[0].Latest != "" {
+		t.Errorf("out of range and latest: %v, %v", list, err)
+	}
+	if _, err := w.RemoveDistribution(ctx, &fleetv1.RemoveDistributionRequest{Name: "shop"}); err != nil {
+		t.Fatal(err)
+	}
+	woken("removed")
+}
+
 func TestDistributionsThatAreRefused(t *testing.T) {
 	w, ctx := newWorld(t)
 	for _, c := range []struct {
