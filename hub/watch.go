@@ -102,6 +102,10 @@ func note(n tagwatch.Note) conductor.Note {
 		out.Kind = conductor.NoteMoved
 	case tagwatch.Deleted:
 		out.Kind = conductor.NoteDeleted
+	case tagwatch.Delayed:
+		out.Kind = conductor.NoteDelayed
+	case tagwatch.Settled:
+		out.Kind = conductor.NoteSettled
 	}
 	return out
 }

@@ -274,6 +274,11 @@ func TestNotes(t *testing.T) {
 	if at, failure, _ := w.Poll("shop"); time.Since(at) > time.Minute || failure != "" {
 		t.Errorf("got %v, %q", at, failure)
 	}
+	w.Note("shop", Note{Kind: NoteDelayed, Tag: "1.2.0", Text: "tag 1.2.0 is not judged yet: disk full"})
+	w.Note("shop", Note{Kind: NoteSettled, Tag: "nightly"})
+	if _, _, notes := w.Poll("shop"); !slices.Equal(notes, []string{"tag 1.2.0 is not judged yet: disk full"}) {
+		t.Errorf("what is over is still told: %q", notes)
+	}
 	w.Forget("shop")
 	if _, _, notes := w.Poll("shop"); notes != nil {
 		t.Errorf("got %q", notes)

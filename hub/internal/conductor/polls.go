@@ -21,6 +21,8 @@ const (
 	NoteIgnored                    // a tag is no release; Text says why
 	NoteMoved                      // a judged tag points at something else now
 	NoteDeleted                    // a judged tag is gone
+	NoteDelayed                    // a tag could not be judged for trouble of the hub's own; Text has the cause
+	NoteSettled                    // what was noted of a tag is over
 )
 
 // Note is something about a distribution's repository that is no release.
@@ -54,6 +56,9 @@ func (c *Conductor) Note(distribution string, n Note) {
 	case NotePollFailed:
 		p.failure = n.Text
 		changed = before != n.Text
+	case NoteSettled:
+		_, changed = p.notes[n.Tag]
+		delete(p.notes, n.Tag)
 	default:
 		changed = p.notes[n.Tag] != n.Text
 		p.notes[n.Tag] = n.Text

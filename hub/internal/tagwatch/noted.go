@@ -29,7 +29,7 @@ func (w *Watcher) compare(refs []gitrepo.Ref, known map[string]string) {
 		was, judged := known[ref.Name]
 		switch {
 		case judged && was == ref.Hash:
-			delete(w.noted, ref.Name)
+			w.settle(ref.Name)
 		case judged:
 			if w.noted.once(ref.Name, "moved to "+ref.Hash) {
 				w.note(Note{Kind: Moved, Tag: ref.Name, Was: was, Hash: ref.Hash, Message: fmt.Sprintf(
@@ -37,7 +37,7 @@ func (w *Watcher) compare(refs []gitrepo.Ref, known map[string]string) {
 			}
 		default:
 			if why := w.why(ref.Name); why == "" {
-				delete(w.noted, ref.Name)
+				// It is judged next; a delay that is noted lasts until then.
 			} else if w.noted.once(ref.Name, "ignored: "+why) {
 				w.note(Note{Kind: Ignored, Tag: ref.Name, Hash: ref.Hash, Message: why})
 			}
@@ -51,8 +51,16 @@ func (w *Watcher) compare(refs []gitrepo.Ref, known map[string]string) {
 	}
 	for tag := range w.noted {
 		if _, judged := known[tag]; !judged && !present[tag] {
-			delete(w.noted, tag)
+			w.settle(tag)
 		}
+	}
+}
+
+// settle takes back what was noted of a tag.
+func (w *Watcher) settle(tag string) {
+	if _, ok := w.noted[tag]; ok {
+		delete(w.noted, tag)
+		w.note(Note{Kind: Settled, Tag: tag})
 	}
 }
 

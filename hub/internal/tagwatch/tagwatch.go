@@ -58,6 +58,8 @@ const (
 	Ignored    Kind = "Ignored"    // no semantic version, or out of the distribution's range; once in a Run
 	Moved      Kind = "Moved"      // a judged tag has another hash now; once in a Run
 	Deleted    Kind = "Deleted"    // a judged tag is gone; once in a Run
+	Delayed    Kind = "Delayed"    // a tag could not be judged for trouble of the hub's own; when it begins or changes
+	Settled    Kind = "Settled"    // what was noted of a tag is over
 	PollFailed Kind = "PollFailed" // the repository could not be read; each time
 	PollOK     Kind = "PollOK"     // the tags were read; each time
 )
@@ -69,7 +71,7 @@ type Note struct {
 	Tag     string
 	Was     string // Moved, Deleted: the hash that was judged
 	Hash    string // Moved: the hash now
-	Message string // for a person; empty for PollOK
+	Message string // for a person; empty for PollOK and Settled
 	Changed bool   // PollOK, PollFailed: the poll before ended the other way, or there was none
 }
 
@@ -81,6 +83,7 @@ type Watcher struct {
 	repo     *gitrepo.Repository // nil until opened, and after trouble
 	noted    noted
 	failures int
+	delayed  bool // a tag of the last poll could not be judged
 	polled   bool
 }
 
@@ -138,9 +141,12 @@ func (w *Watcher) report(err error) {
 	w.failures, w.polled = w.failures+1, true
 }
 
-// pause is the interval, or less after a failure; a tenth more or less, so that many watchers spread.
+// pause is the interval, or less after a failure or while a tag waits to be judged; a tenth more or less, so that many watchers spread.
 func (w *Watcher) pause() time.Duration {
 	d := w.cfg.Interval
+	if w.delayed {
+		d = min(d, slowestRetry)
+	}
 	if w.failures > 0 {
 		backoff := firstRetry << min(w.failures-1, 16)
 		d = min(backoff, max(d, slowestRetry))
@@ -183,6 +189,7 @@ func (w *Watcher) poll(ctx context.Context) error {
 		return fmt.Errorf("read judged tags: %w", err)
 	}
 	w.compare(refs, known)
+	w.delayed = false
 	for _, ref := range w.fresh(refs, known) {
 		if err := w.take(ctx, ref); err != nil {
 			return err
@@ -233,8 +240,18 @@ func (w *Watcher) take(ctx context.Context, ref gitrepo.Ref) error {
 	if err != nil {
 		return err
 	}
-	if err := w.cfg.Publish(ctx, seen); err != nil && ctx.Err() == nil {
+	err = w.cfg.Publish(ctx, seen)
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err == nil:
+		w.settle(ref.Name)
+	default:
+		w.delayed = true
 		w.cfg.Log.Warn("publishing a tag, to be tried again with the next poll", logging.Version, ref.Name, logging.Error, err)
+		if message := fmt.Sprintf("tag %s is not judged yet, and is tried again with every poll: %v", ref.Name, err); w.noted.once(ref.Name, message) {
+			w.note(Note{Kind: Delayed, Tag: ref.Name, Hash: seen.Hash, Message: message})
+		}
 	}
-	return ctx.Err()
+	return nil
 }

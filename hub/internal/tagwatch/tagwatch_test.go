@@ -225,7 +225,7 @@ func TestLaw5MovedAndDeletedTagsAreNotedOnce(t *testing.T) {
 			next(time.Minute)
 			release(t, dir, "1.0.0")
 			next(time.Minute)
-			expect(t, "moved back, and away again", h.told(), "Moved 1.0.0", "Moved 1.0.0")
+			expect(t, "moved back, and away again", h.told(), "Moved 1.0.0", "Settled 1.0.0", "Moved 1.0.0")
 			judged = h.judged
 		})
 	})
@@ -294,7 +294,7 @@ func TestPollFailures(t *testing.T) {
 func TestPublishErrorIsTriedAgainAndHoldsUpNothing(t *testing.T) {
 	dir := vendor(t, "1.0.0", "1.1.0")
 	synctest.Test(t, func(t *testing.T) {
-		h := newWatch(t, fleet.Distribution{URL: dir}, t.TempDir())
+		h := newWatch(t, fleet.Distribution{URL: dir, Interval: 24 * time.Hour}, t.TempDir())
 		var broken atomic.Bool
 		broken.Store(true)
 		h.publish = func(s Seen) error {
@@ -305,10 +305,13 @@ func TestPublishErrorIsTriedAgainAndHoldsUpNothing(t *testing.T) {
 		}
 		h.run(t, func() {
 			expect(t, "first", h.tags(), "1.0.0", "1.1.0")
+			expect(t, "told", h.told(), "Delayed 1.0.0")
+			next(6 * time.Minute) // a day's interval is no reason to wait a day
+			expect(t, "told once", h.told(), "Delayed 1.0.0")
 			broken.Store(false)
-			next(2 * time.Minute)
-			expect(t, "then", h.tags(), "1.0.0", "1.1.0", "1.0.0")
-			expect(t, "notes", h.told())
+			next(6 * time.Minute)
+			expect(t, "then", h.tags(), "1.0.0", "1.1.0", "1.0.0", "1.0.0")
+			expect(t, "taken back", h.told(), "Delayed 1.0.0", "Settled 1.0.0")
 		})
 	})
 }
