@@ -167,7 +167,7 @@ func (c *Conductor) publish(r fleet.Release, hash string, tar []byte) error {
 		log.Info("release published", slog.String(logging.Digest, string(r.Digest)))
 		c.cfg.Spokes.WakeAll() // before the event: nobody waits for it
 	} else {
-		e.Kind, e.Message = fleet.EventRejected, strings.Join(allReasons(r), "; ")
+		e.Kind, e.Message = fleet.EventRejected, fmt.Sprintf("%s; `hub release describe %s %s` has it all", firstReason(r), r.Distribution, r.Version)
 		log.Info("release rejected", slog.String(logging.Reason, e.Message))
 	}
 	c.cfg.Spokes.Changed()
@@ -202,6 +202,9 @@ func (c *Conductor) Status(now time.Time, distribution string) ([]*fleetv1.Statu
 		return nil, nil, fmt.Errorf("read the fleet: %w", err)
 	}
 	rows, summaries := StatusRows(now, c.cfg.Heartbeat, distribution, f)
+	for _, s := range summaries {
+		s.Trouble = c.trouble(s.Distribution)
+	}
 	return rows, summaries, nil
 }
 

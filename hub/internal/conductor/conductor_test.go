@@ -124,7 +124,7 @@ func TestARejectedTagReachesNobody(t *testing.T) {
 		t.Errorf("got %v, %v", state, err)
 	}
 	history, _ := w.store.Events(store.EventFilter{})
-	if len(history) != 1 || history[0].Kind != fleet.EventRejected || history[0].Message != "app: image backend:latest; 1 of 1 variants refused: app" {
+	if len(history) != 1 || history[0].Kind != fleet.EventRejected || history[0].Message != "app: image backend:latest (and 1 more); `hub release describe shop 1.5.0` has it all" {
 		t.Errorf("got %v", history)
 	}
 }
@@ -274,10 +274,28 @@ func TestNotes(t *testing.T) {
 	if at, failure, _ := w.Poll("shop"); time.Since(at) > time.Minute || failure != "" {
 		t.Errorf("got %v, %q", at, failure)
 	}
+	trouble := func() string {
+		t.Helper()
+		_, sums, err := w.Status(time.Now(), "shop")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return sums[0].Trouble
+	}
+	if got := trouble(); got != "" {
+		t.Errorf("trouble %q, want none", got)
+	}
 	w.Note("shop", Note{Kind: NoteDelayed, Tag: "1.2.0", Text: "tag 1.2.0 is not judged yet: disk full"})
 	w.Note("shop", Note{Kind: NoteSettled, Tag: "nightly"})
 	if _, _, notes := w.Poll("shop"); !slices.Equal(notes, []string{"tag 1.2.0 is not judged yet: disk full"}) {
 		t.Errorf("what is over is still told: %q", notes)
+	}
+	if got := trouble(); !strings.Contains(got, "disk full") {
+		t.Errorf("trouble %q, want the tag that waits", got)
+	}
+	w.Note("shop", Note{Kind: NotePollFailed, Text: "no route to host"})
+	if got := trouble(); got != "no route to host" {
+		t.Errorf("trouble %q, want that of the repository", got)
 	}
 	w.Forget("shop")
 	if _, _, notes := w.Poll("shop"); notes != nil {

@@ -37,9 +37,9 @@ const maxNotes = 100
 
 // poll is what is known of a distribution's repository since the hub started.
 type poll struct {
-	at      time.Time // the last that reached the repository
-	failure string    // of the last; empty when it reached it
-	notes   map[string]string
+	at      time.Time       // the last that reached the repository
+	failure string          // of the last; empty when it reached it
+	notes   map[string]Note // by tag
 }
 
 // Note takes what a watcher noticed. A moved or deleted tag raises one event, over restarts too, and
@@ -60,8 +60,8 @@ func (c *Conductor) Note(distribution string, n Note) {
 		_, changed = p.notes[n.Tag]
 		delete(p.notes, n.Tag)
 	default:
-		changed = p.notes[n.Tag] != n.Text
-		p.notes[n.Tag] = n.Text
+		changed = p.notes[n.Tag] != n
+		p.notes[n.Tag] = n
 	}
 	c.mu.Unlock()
 	if !changed {
@@ -85,7 +85,7 @@ func (c *Conductor) Note(distribution string, n Note) {
 func (c *Conductor) pollLocked(distribution string) *poll {
 	p, ok := c.polls[distribution]
 	if !ok {
-		p = &poll{notes: map[string]string{}}
+		p = &poll{notes: map[string]Note{}}
 		c.polls[distribution] = p
 	}
 	return p
@@ -128,9 +128,29 @@ func (c *Conductor) Poll(distribution string) (last time.Time, failure string, n
 			notes = append(notes, fmt.Sprintf("and %d more", len(p.notes)-maxNotes))
 			break
 		}
-		notes = append(notes, p.notes[tag])
+		notes = append(notes, p.notes[tag].Text)
 	}
 	return p.at, p.failure, notes
+}
+
+// trouble is why new tags of the distribution do not become releases now; empty when they do.
+func (c *Conductor) trouble(distribution string) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p, ok := c.polls[distribution]
+	switch {
+	case !ok:
+		return ""
+	case p.failure != "":
+		return p.failure
+	}
+	var waiting []string
+	for _, tag := range slices.SortedFunc(maps.Keys(p.notes), fleet.CompareTags) {
+		if n := p.notes[tag]; n.Kind == NoteDelayed {
+			waiting = append(waiting, n.Text)
+		}
+	}
+	return firstOf(waiting)
 }
 
 // Forget drops what is known of a distribution's repository: it is not watched any more.

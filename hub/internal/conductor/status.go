@@ -260,10 +260,13 @@ func summary(name string, releases []fleet.Release) *fleetv1.DistributionSummary
 
 // firstReason is the first thing that is wrong with a rejected release, and how much more there is.
 func firstReason(r fleet.Release) string {
-	all := allReasons(r)
+	return cmp.Or(firstOf(allReasons(r)), "no reason recorded")
+}
+
+func firstOf(all []string) string {
 	switch len(all) {
 	case 0:
-		return "no reason recorded"
+		return ""
 	case 1:
 		return all[0]
 	}

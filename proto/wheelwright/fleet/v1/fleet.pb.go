@@ -1855,7 +1855,9 @@ type DistributionSummary struct {
 	Failed       uint32                 `protobuf:"varint,7,opt,name=failed,proto3" json:"failed,omitempty"`
 	Stale        uint32                 `protobuf:"varint,8,opt,name=stale,proto3" json:"stale,omitempty"`
 	// Rejected releases newer than the latest available one: "1.5.0: …".
-	Rejected      []string `protobuf:"bytes,9,rep,name=rejected,proto3" json:"rejected,omitempty"`
+	Rejected []string `protobuf:"bytes,9,rep,name=rejected,proto3" json:"rejected,omitempty"`
+	// Why the repository cannot be read now, or which tags cannot be judged yet; empty when all is well.
+	Trouble       string `protobuf:"bytes,10,opt,name=trouble,proto3" json:"trouble,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1951,6 +1953,13 @@ func (x *DistributionSummary) GetRejected() []string {
 		return x.Rejected
 	}
 	return nil
+}
+
+func (x *DistributionSummary) GetTrouble() string {
+	if x != nil {
+		return x.Trouble
+	}
+	return ""
 }
 
 type WatchRequest struct {
@@ -2183,7 +2192,7 @@ const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"\x06policy\x18\x14 \x01(\v2\x1b.wheelwright.sync.v1.PolicyR\x06policy\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8f\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa9\x02\n" +
 	"\x13DistributionSummary\x12\"\n" +
 	"\fdistribution\x18\x01 \x01(\tR\fdistribution\x12\x16\n" +
 	"\x06latest\x18\x02 \x01(\tR\x06latest\x12\x1a\n" +
@@ -2194,7 +2203,9 @@ const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"\x06pinned\x18\x06 \x01(\rR\x06pinned\x12\x16\n" +
 	"\x06failed\x18\a \x01(\rR\x06failed\x12\x14\n" +
 	"\x05stale\x18\b \x01(\rR\x05stale\x12\x1a\n" +
-	"\brejected\x18\t \x03(\tR\brejected\"\x0e\n" +
+	"\brejected\x18\t \x03(\tR\brejected\x12\x18\n" +
+	"\atrouble\x18\n" +
+	" \x01(\tR\atrouble\"\x0e\n" +
 	"\fWatchRequest\"+\n" +
 	"\rWatchResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision2\xe4\t\n" +
