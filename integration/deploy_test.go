@@ -64,6 +64,9 @@ func TestDeployBases(t *testing.T) {
 	}
 }
 
+// spokeUser is whom the API server knows the spoke's Pod as.
+const spokeUser = "system:serviceaccount:wheelwright:spoke"
+
 // A spoke with the rights of deploy/spoke/rbac.yaml and no others installs, upgrades, prunes and puts
 // back; without the right to one kind, a release is refused before anything is touched, and the rule to
 // add is named.
@@ -82,7 +85,7 @@ func TestDeployRights(t *testing.T) {
 		}
 	})
 	s.kubectl(0, "-n", "wheelwright", "apply", "-f", rights)
-	s.spokes[0].Kubeconfig = s.serviceAccount(0, "wheelwright", "spoke")
+	s.spokes[0].Kubeconfig = s.asPod(0)
 
 	s.watchShop()
 	s.joinAll()
@@ -109,7 +112,45 @@ func TestDeployRights(t *testing.T) {
 	}))
 	s.runs("1.2.0")
 
+	t.Run("a lost volume takes the identity and nothing else", s.withoutVolume)
 	t.Run("a missing right is named and nothing is touched", func(t *testing.T) { s.withoutAutoscaling(rights) })
+}
+
+// withoutVolume joins from an empty data folder, as the Pod's first container does.
+func (s *story) withoutVolume(t *testing.T) {
+	old := s.spokes[0]
+	_, err := old.Stop()
+	s.must(err)
+	before, mark := s.objects(0), s.real[0].MarkRequests(t)
+	again := respawn(s, old, old.Dir+"-new")
+	line, err := s.hub.Must(s.ctx, "cluster", "invite", old.Cluster)
+	s.must(err)
+	for range 2 { // a Pod that starts again joins again, with a token that is used by then
+		if r, err := again.RunLine(s.ctx, strings.TrimSpace(line)+" --if-needed"); err != nil || r.Code != 0 {
+			t.Fatalf("join: %v, %+v", err, r)
+		}
+	}
+	s.must(again.Start())
+	s.spokes[0] = again
+	s.must(world.Await(s.patiently(), "the new spoke to take over and to look for drift", func(context.Context) error {
+		if all := strings.Join(events(s), "\n"); !strings.Contains(all, "took over 1.2.0") {
+			return errorf("no such event in\n%s", all)
+		}
+		looks := 0
+		for _, r := range s.real[0].Requests(t, mark, "wheelwright") {
+			if r.User == spokeUser && r.Verb == "list" && strings.Contains(r.URI, "/namespaces/shop/deployments") {
+				looks++
+			}
+		}
+		if looks < 3 {
+			return errorf("it has looked %d times", looks)
+		}
+		return nil
+	}))
+	s.runs("1.2.0")
+	if after := s.objects(0); after != before {
+		t.Errorf("objects changed over a lost volume:\nbefore\n%s\nafter\n%s", before, after)
+	}
 }
 
 // withoutAutoscaling takes one rule away, releases 1.3.0, and gives the rule back for 1.3.1.
@@ -126,7 +167,7 @@ func (s *story) withoutAutoscaling(rights string) {
 	s.must(os.WriteFile(file, []byte(less), 0o600))
 	s.kubectl(0, "-n", "wheelwright", "apply", "-f", file)
 	s.must(world.Await(s.patiently(), "the right to be gone", func(context.Context) error {
-		out, _ := s.real[0].Kubectl("auth", "can-i", "patch", "horizontalpodautoscalers.autoscaling", "-n", "shop", "--as=system:serviceaccount:wheelwright:spoke")
+		out, _ := s.real[0].Kubectl("auth", "can-i", "patch", "horizontalpodautoscalers.autoscaling", "-n", "shop", "--as="+spokeUser)
 		if strings.TrimSpace(out) != "no" {
 			return errorf("can-i says %q", out)
 		}
@@ -140,7 +181,7 @@ func (s *story) withoutAutoscaling(rights string) {
 	s.in("Refused", "1.2.0")
 	screen, err := s.hub.Run(s.ctx, "status", "-o", "wide")
 	s.must(err)
-	for _, want := range []string{"system:serviceaccount:wheelwright:spoke may not patch horizontalpodautoscalers", `rule apiGroups: ["autoscaling"], resources: ["horizontalpodautoscalers"], verbs: ["get", "list", "create", "patch", "delete"]`} {
+	for _, want := range []string{spokeUser + " may not patch horizontalpodautoscalers", `rule apiGroups: ["autoscaling"], resources: ["horizontalpodautoscalers"], verbs: ["get", "list", "create", "patch", "delete"]`} {
 		if !strings.Contains(screen.Out, want) {
 			s.t.Errorf("hub status of a spoke without the right: exit code %d, want %q in\n%s", screen.Code, want, screen.Out)
 		}
@@ -154,18 +195,20 @@ func (s *story) withoutAutoscaling(rights string) {
 	s.runs("1.3.1")
 }
 
-// objects of the sample distribution, with what changes when somebody writes to them.
+// objects of the sample distribution, with what changes when the spoke writes to them. Deployments are
+// also written to by their autoscaler, who counts replicas only.
 func (s *story) objects(i int) string {
 	s.t.Helper()
-	return s.kubectl(i, "-n", "shop", "get", "deployments,services,hpa,configmaps", "-o", `jsonpath={range .items[*]}{.kind}/{.metadata.name} {.metadata.uid} {.metadata.generation} {.data}{"\n"}{end}`)
+	return s.kubectl(i, "-n", "shop", "get", "services,configmaps", "-o", `jsonpath={range .items[*]}{.kind}/{.metadata.name} {.metadata.uid} {.metadata.resourceVersion}{"\n"}{end}`) + "\n" +
+		s.kubectl(i, "-n", "shop", "get", "deployments,hpa", "-o", `jsonpath={range .items[*]}{.kind}/{.metadata.name} {.metadata.uid} {.spec.minReplicas} {.spec.maxReplicas} {.spec.template.spec}{"\n"}{end}`)
 }
 
-// serviceAccount writes a kubeconfig with nothing but a token of a ServiceAccount.
-func (s *story) serviceAccount(i int, namespace, name string) string {
+// asPod writes a kubeconfig with nothing but a token of the spoke's ServiceAccount.
+func (s *story) asPod(i int) string {
 	s.t.Helper()
-	token := s.kubectl(i, "-n", namespace, "create", "token", name, "--duration=1h")
+	token := s.kubectl(i, "-n", "wheelwright", "create", "token", "spoke", "--duration=1h")
 	config := s.real[i].RESTConfig()
-	path := filepath.Join(s.dir, name+".kubeconfig")
+	path := filepath.Join(s.dir, "spoke.kubeconfig")
 	s.must(os.WriteFile(path, fmt.Appendf(nil, `apiVersion: v1
 kind: Config
 clusters:
@@ -179,7 +222,7 @@ contexts:
   context: {cluster: c, user: u}
 current-context: c
 `, config.Host, base64.StdEncoding.EncodeToString(config.CAData), token), 0o600))
-	if who := s.kubectl(i, "--kubeconfig", path, "auth", "whoami", "-o", "jsonpath={.status.userInfo.username}"); who != "system:serviceaccount:"+namespace+":"+name {
+	if who := s.kubectl(i, "--kubeconfig", path, "auth", "whoami", "-o", "jsonpath={.status.userInfo.username}"); who != spokeUser {
 		s.t.Fatalf("the kubeconfig speaks as %s", who)
 	}
 	return path
