@@ -3,6 +3,7 @@ package conductor
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"path/filepath"
 	"slices"
@@ -316,6 +317,32 @@ func TestAMovedTagRaisesOneAlarm(t *testing.T) {
 	history, err := w.store.Events(store.EventFilter{})
 	if err != nil || len(history) != 2 || history[0].Kind != fleet.EventTagMoved || history[1].Kind != fleet.EventTagDeleted {
 		t.Errorf("got %v, %v", history, err)
+	}
+}
+
+// reads counts how often the history is read.
+type reads struct {
+	*store.Store
+	n *int
+}
+
+func (r reads) Events(f store.EventFilter) ([]fleet.Event, error) {
+	*r.n++
+	return r.Store.Events(f)
+}
+
+func TestAReplacedRepositoryCostsOneLookIntoTheHistory(t *testing.T) {
+	w := newWorld(t)
+	n := 0
+	w.cfg.Store = reads{w.store, &n}
+	for i := range 50 {
+		w.Note("shop", Note{Kind: NoteDeleted, Tag: fmt.Sprintf("1.0.%d", i), Text: "gone"})
+	}
+	if n != 1 {
+		t.Errorf("the history was read %d times", n)
+	}
+	if all, err := w.store.Events(store.EventFilter{}); err != nil || len(all) != 50 {
+		t.Errorf("got %d alarms, %v", len(all), err)
 	}
 }
 

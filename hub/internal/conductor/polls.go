@@ -37,9 +37,16 @@ const maxNotes = 100
 
 // poll is what is known of a distribution's repository since the hub started.
 type poll struct {
-	at      time.Time       // the last that reached the repository
-	failure string          // of the last; empty when it reached it
-	notes   map[string]Note // by tag
+	at      time.Time        // the last that reached the repository
+	failure string           // of the last; empty when it reached it
+	notes   map[string]Note  // by tag
+	alarms  map[string]alarm // the last of each tag in the history; nil: not read yet
+}
+
+// alarm is what an event said of a tag that was moved or deleted.
+type alarm struct {
+	kind fleet.EventKind
+	text string
 }
 
 // Note takes what a watcher noticed. A moved or deleted tag raises one event, over restarts too, and
@@ -75,7 +82,7 @@ func (c *Conductor) Note(distribution string, n Note) {
 	case NotePollFailed:
 		log.Warn("repository cannot be read", slog.String(logging.Error, n.Text))
 	case NoteMoved, NoteDeleted:
-		if err := c.alarm(distribution, n); err != nil {
+		if err := c.raise(distribution, n); err != nil {
 			log.Error("alarm about a tag not recorded", slog.String(logging.Version, n.Tag), slog.Any(logging.Error, err))
 		}
 	}
@@ -91,27 +98,47 @@ func (c *Conductor) pollLocked(distribution string) *poll {
 	return p
 }
 
-// alarm records a moved or deleted tag unless the history has the same event already.
-func (c *Conductor) alarm(distribution string, n Note) error {
-	e := fleet.Event{At: time.Now(), Distribution: distribution, Version: n.Tag, Kind: fleet.EventTagMoved, Message: n.Text}
+// raise records a moved or deleted tag unless the history's last word on it is the same.
+func (c *Conductor) raise(distribution string, n Note) error {
+	a := alarm{fleet.EventTagMoved, n.Text}
 	if n.Kind == NoteDeleted {
-		e.Kind = fleet.EventTagDeleted
+		a.kind = fleet.EventTagDeleted
+	}
+	alarms, err := c.alarms(distribution)
+	if err != nil || alarms[n.Tag] == a {
+		return err
+	}
+	c.cfg.Log.Error("a published tag changed", slog.String(logging.Distribution, distribution), slog.String(logging.Version, n.Tag), slog.String(logging.Reason, n.Text))
+	if err := c.record(fleet.Event{At: time.Now(), Distribution: distribution, Version: n.Tag, Kind: a.kind, Message: a.text}); err != nil {
+		return err
+	}
+	alarms[n.Tag] = a
+	return nil
+}
+
+// alarms reads the history once for all tags of a distribution: a repository that was replaced raises one
+// for each of them. The map is that of the distribution's only watcher, whose notes come one at a time.
+func (c *Conductor) alarms(distribution string) (map[string]alarm, error) {
+	c.mu.Lock()
+	known := c.pollLocked(distribution).alarms
+	c.mu.Unlock()
+	if known != nil {
+		return known, nil
 	}
 	history, err := c.cfg.Store.Events(store.EventFilter{Distribution: distribution})
 	if err != nil {
-		return fmt.Errorf("read events of %s: %w", distribution, err)
+		return nil, fmt.Errorf("read events of %s: %w", distribution, err)
 	}
-	for _, h := range slices.Backward(history) {
-		if h.Version != n.Tag || (h.Kind != fleet.EventTagMoved && h.Kind != fleet.EventTagDeleted) {
-			continue
+	known = map[string]alarm{}
+	for _, h := range history {
+		if h.Kind == fleet.EventTagMoved || h.Kind == fleet.EventTagDeleted {
+			known[h.Version] = alarm{h.Kind, h.Message}
 		}
-		if h.Kind == e.Kind && h.Message == e.Message {
-			return nil
-		}
-		break // moved again, or back and away: news
 	}
-	c.cfg.Log.Error("a published tag changed", slog.String(logging.Distribution, distribution), slog.String(logging.Version, n.Tag), slog.String(logging.Reason, n.Text))
-	return c.record(e)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.pollLocked(distribution).alarms = known
+	return known, nil
 }
 
 // Poll is what the watcher of a distribution reported: when it last reached the repository, why it

@@ -1,6 +1,7 @@
 package tagwatch
 
 import (
+	"context"
 	"fmt"
 	"maps"
 
@@ -20,10 +21,13 @@ func (n noted) once(tag, what string) bool {
 
 // compare notes what became of judged tags, and which tags are no releases. A tag that is as it was
 // judged may be noted again later.
-func (w *Watcher) compare(refs []gitrepo.Ref, known map[string]string) {
+func (w *Watcher) compare(ctx context.Context, refs []gitrepo.Ref, known map[string]string) {
 	gone := maps.Clone(known)
 	present := make(map[string]bool, len(refs))
 	for _, ref := range refs {
+		if ctx.Err() != nil {
+			return
+		}
 		present[ref.Name] = true
 		delete(gone, ref.Name)
 		was, judged := known[ref.Name]
@@ -44,6 +48,9 @@ func (w *Watcher) compare(refs []gitrepo.Ref, known map[string]string) {
 		}
 	}
 	for tag, was := range gone {
+		if ctx.Err() != nil {
+			return
+		}
 		if w.noted.once(tag, "deleted") {
 			w.note(Note{Kind: Deleted, Tag: tag, Was: was, Message: fmt.Sprintf(
 				"tag %s, %s when it was judged, is gone from the repository; what was judged stays", tag, short(was))})

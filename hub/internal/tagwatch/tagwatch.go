@@ -188,7 +188,7 @@ func (w *Watcher) poll(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read judged tags: %w", err)
 	}
-	w.compare(refs, known)
+	w.compare(ctx, refs, known)
 	w.delayed = false
 	for _, ref := range w.fresh(refs, known) {
 		if err := w.take(ctx, ref); err != nil {
