@@ -46,7 +46,8 @@ func ServerOptions(cfg *tls.Config) []grpc.ServerOption {
 
 // Dial prepares a connection to a hub; the first call opens it. cfg carries authorities and the
 // client's certificate; an empty ServerName becomes the address's host.
-func Dial(addr string, cfg *tls.Config) (*grpc.ClientConn, error) {
+// more is added to the options that both sides agree on.
+func Dial(addr string, cfg *tls.Config, more ...grpc.DialOption) (*grpc.ClientConn, error) {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
 		return nil, fmt.Errorf("hub address %q: want HOST:PORT: %w", addr, err)
@@ -55,12 +56,12 @@ func Dial(addr string, cfg *tls.Config) (*grpc.ClientConn, error) {
 	if cfg.ServerName == "" {
 		cfg.ServerName = host
 	}
-	return grpc.NewClient("passthrough:///"+addr,
+	return grpc.NewClient("passthrough:///"+addr, append([]grpc.DialOption{
 		grpc.WithTransportCredentials(credentials.NewTLS(cfg)),
 		grpc.WithReadBufferSize(readBuffer),
 		grpc.WithWriteBufferSize(writeBuffer),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(MaxMessage)),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: ping, Timeout: pingTimeout, PermitWithoutStream: true}),
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: 5 * time.Second}),
-	)
+	}, more...)...)
 }

@@ -36,6 +36,10 @@ type file struct {
 
 const version = 1
 
+// maxAnswer bounds an answer of the hub in bytes. It is an operator's own hub, and a fleet's history of
+// releases and events outgrows what a spoke has to take in.
+const maxAnswer = 256 << 20
+
 // Load reads a context file. A missing file is reported as fs.ErrNotExist.
 func Load(path string) (Context, error) {
 	data, err := os.ReadFile(path)
@@ -102,5 +106,5 @@ func Dial(c Context) (*grpc.ClientConn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("context: %w", err)
 	}
-	return transport.Dial(c.Address, cfg)
+	return transport.Dial(c.Address, cfg, grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)))
 }
