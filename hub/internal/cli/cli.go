@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -135,7 +136,7 @@ func explain(addr string, err error) error {
 	}
 	switch s.Code() {
 	case codes.Unavailable:
-		return exitcode.With(exitcode.Usage, fmt.Errorf("hub at %s cannot be reached: %s; is `hub serve` running there?", addr, s.Message()))
+		return exitcode.With(exitcode.Usage, unreachable(addr, s.Message()))
 	case codes.DeadlineExceeded:
 		return exitcode.With(exitcode.TimedOut, fmt.Errorf("hub at %s did not answer in time; try --timeout 2m", addr))
 	case codes.Unauthenticated, codes.PermissionDenied:
@@ -146,6 +147,24 @@ func explain(addr string, err error) error {
 		return exitcode.With(exitcode.Usage, errors.New("interrupted"))
 	}
 	return exitcode.With(exitcode.Failed, errors.New(s.Message()))
+}
+
+// unreachable says why, without the words of the wire, and what to look at.
+func unreachable(addr, why string) error {
+	if _, inner, ok := strings.Cut(why, `desc = "`); ok {
+		why = strings.TrimSuffix(inner, `"`)
+	}
+	for _, prefix := range []string{"transport: ", "Error while dialing: ", "authentication handshake failed: ", "tls: "} {
+		why = strings.TrimPrefix(why, prefix)
+	}
+	next := "is `hub serve` running there?"
+	switch {
+	case strings.Contains(why, "signed by unknown authority"):
+		next = "the context file is of another hub, or of an earlier data folder: copy DIR/admin.yaml of this hub's data folder again"
+	case strings.Contains(why, "x509: "):
+		next = "start the hub with that name or address in `hub serve --advertise`, or use the address in its DIR/admin.yaml"
+	}
+	return fmt.Errorf("hub at %s cannot be reached: %s; %s", addr, why, next)
 }
 
 // output adds -o and --no-headers to a command.

@@ -41,6 +41,8 @@ func TestWrongWordsSayWhatToType(t *testing.T) {
 		{[]string{"distribution", "add", "shop"}, []string{"--git URL"}},
 		{[]string{"distribution", "add", "shop", "--git", "x", "--interval", "1ms"}, []string{"1ms", "1s"}},
 		{[]string{"cluster", "invite", "eu-1"}, []string{`"eu-1"`, "PROVIDER/NAME"}},
+		{[]string{"cluster", "invite", "acme/eu-1", "--ttl", "-5s"}, []string{"--ttl -5s", "10m"}},
+		{[]string{"cluster", "invite", "acme/eu-1", "--ttl", "300ms"}, []string{"--ttl 300ms", "1s"}},
 		{[]string{"cluster", "remove", "acme/eu-1"}, []string{"--yes"}},
 		{[]string{"release", "describe", "shop"}, []string{"DISTRIBUTION and VERSION"}},
 		{[]string{"validate", "/does/not/exist"}, []string{"/does/not/exist", "URL@TAG"}},

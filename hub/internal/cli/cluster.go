@@ -33,6 +33,9 @@ A cluster that lost its identity is brought back by a new invitation; its worklo
 			if err != nil {
 				return exitcode.With(exitcode.Usage, err)
 			}
+			if ttl < time.Second || ttl > 10*time.Minute {
+				return exitcode.With(exitcode.Usage, fmt.Errorf("--ttl %v: want 1s to 10m; `hub cluster invite %s` makes another token whenever it is needed", ttl, name))
+			}
 			return a.call(c.Context(), func(ctx context.Context, hub fleetv1.FleetServiceClient) error {
 				r, err := hub.InviteCluster(ctx, &fleetv1.InviteClusterRequest{Name: string(name), Labels: labels, TtlSeconds: uint32(ttl.Seconds())})
 				if err != nil {

@@ -33,7 +33,7 @@ The repository is read before anything is stored. URL is https, ssh (git@host:pa
 			if d.Url == "" {
 				return exitcode.With(exitcode.Usage, fmt.Errorf("which repository? Name it: `hub distribution add %s --git URL`", given[0]))
 			}
-			if interval < time.Second || interval > 24*time.Hour {
+			if c.Flags().Changed("interval") && (interval < time.Second || interval > 24*time.Hour) {
 				return exitcode.With(exitcode.Usage, fmt.Errorf("--interval %v: want 1s to 24h", interval))
 			}
 			d.Name, d.IntervalSeconds, d.Url = given[0], uint32(interval.Seconds()), absolute(d.Url)
@@ -56,7 +56,7 @@ The repository is read before anything is stored. URL is https, ssh (git@host:pa
 	c.Flags().StringVar(&d.Url, "git", "", "repository `URL` or path")
 	c.Flags().StringVar(&d.Path, "path", "dist", "`PATH` of the distribution inside the repository")
 	c.Flags().StringVar(&d.Tags, "tags", "", "semver `RANGE` of tags that are releases, such as '>=1.0.0' (default: any)")
-	c.Flags().DurationVar(&interval, "interval", 30*time.Second, "time between polls")
+	c.Flags().DurationVar(&interval, "interval", 0, "time between polls (default: the hub's, 30s unless its hub.yaml says otherwise)")
 	c.Flags().BoolVar(&dryRun, "dry-run", false, "read the repository and change nothing")
 	return c
 }

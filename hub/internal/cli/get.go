@@ -94,8 +94,11 @@ func listDistributions(ctx context.Context, hub fleetv1.FleetServiceClient, a *a
 	}
 	for _, d := range items {
 		state := "Watching"
-		if d.GetLastError() != "" {
+		switch n := len(d.GetNotes()); {
+		case d.GetLastError() != "":
 			state = "Unreachable: " + d.GetLastError()
+		case n > 0:
+			state = fmt.Sprintf("Watching, with %s: see -o wide", plural(n, "note", "notes"))
 		}
 		answer.Rows = append(answer.Rows, []string{d.GetName(), d.GetLatest(), fmt.Sprint(d.GetReleasesAvailable()), fmt.Sprint(d.GetReleasesRejected()), a.age(d.GetLastPolled()), state})
 		answer.WideRows = append(answer.WideRows, []string{d.GetUrl(), d.GetPath(), d.GetTags(), strings.Join(d.GetNotes(), "; ")})
@@ -226,6 +229,9 @@ func listEvents(ctx context.Context, hub fleetv1.FleetServiceClient, a *app, nam
 	if len(names) > 0 {
 		req.Cluster = names[0]
 	}
+	if issues {
+		req.Limit = allEvents // the newest few may hold none
+	}
 	r, err := hub.ListEvents(ctx, req)
 	if err != nil {
 		return printer.Answer{}, err
@@ -233,17 +239,23 @@ func listEvents(ctx context.Context, hub fleetv1.FleetServiceClient, a *app, nam
 	items := r.GetEvents()
 	if issues {
 		items = slices.DeleteFunc(items, func(e *fleetv1.FleetEvent) bool { return !issueKinds[e.GetKind()] })
+		items = items[max(0, len(items)-shownEvents):]
 	}
 	answer := printer.Answer{
 		Message: &fleetv1.ListEventsResponse{Events: items},
 		Headers: []string{"TIME", "CLUSTER", "DISTRIBUTION", "VERSION", "KIND", "MESSAGE"}, WideHeaders: []string{"ID"}, Empty: "No events",
 	}
 	for _, e := range items {
-		answer.Rows = append(answer.Rows, []string{stamp(e.GetAt()), e.GetCluster(), e.GetDistribution(), e.GetVersion(), e.GetKind(), e.GetMessage()})
+		answer.Rows = append(answer.Rows, []string{stamp(e.GetAt()), e.GetCluster(), e.GetDistribution(), e.GetVersion(), e.GetKind(), shorten(e.GetMessage(), 160)})
 		answer.WideRows = append(answer.WideRows, []string{fmt.Sprint(e.GetId())})
 		answer.Names = append(answer.Names, fmt.Sprint(e.GetId()))
 	}
 	return answer, nil
 }
+
+const (
+	shownEvents = 200    // as many as the hub sends unasked
+	allEvents   = 10_000 // as many as it keeps
+)
 
 var issueKinds = map[string]bool{"Rejected": true, "TagMoved": true, "TagDeleted": true, "Declined": true, "Drift": true, "Removed": true}

@@ -34,7 +34,9 @@ func (a *app) releaseDescribe() *cobra.Command {
 				_, err = fmt.Fprint(a.out, a.describe(r.GetRelease()))
 				return err
 			}
-			return p.Print(answerOf(r))
+			answer := answerOf(r)
+			answer.Names = []string{r.GetRelease().GetDistribution() + "/" + r.GetRelease().GetVersion()}
+			return p.Print(answer)
 		})
 	}
 	return c

@@ -4,13 +4,16 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/exitcode"
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/printer"
+	"github.com/wheelwright-dev/wheelwright/pkg/wire"
 	fleetv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/fleet/v1"
 )
 
@@ -40,7 +43,7 @@ Exit code 0: nothing needs a person; 1: something does; 2: the hub could not be 
 			if err != nil {
 				return err
 			}
-			return a.printStatus(p, r)
+			return a.printStatus(p, req.GetDistribution(), r)
 		}
 		if watch {
 			return a.watch(c.Context(), p, show)
@@ -51,11 +54,15 @@ Exit code 0: nothing needs a person; 1: something does; 2: the hub could not be 
 }
 
 // printStatus writes the screen and turns what it shows into the exit code.
-func (a *app) printStatus(p *printer.Printer, r *fleetv1.GetStatusResponse) error {
+func (a *app) printStatus(p *printer.Printer, distribution string, r *fleetv1.GetStatusResponse) error {
 	answer := answerOf(r)
+	now := wire.FromTime(r.GetAt()) // the hub's clock made the times, so it tells their age
 	answer.Headers = []string{"CLUSTER", "DISTRIBUTION", "DESIRED", "RUNNING", "PHASE", "HEALTH", "READY", "SEEN"}
 	answer.WideHeaders = []string{"VARIANT", "NAMESPACE", "DRIFT CORRECTED", "LABELS", "REASON"}
 	answer.Empty = "No clusters. Invite one: hub cluster invite PROVIDER/NAME"
+	if distribution != "" {
+		answer.Empty = fmt.Sprintf("No cluster subscribes to %s. Providers do so in their spoke.yaml", distribution)
+	}
 	needs := 0
 	for _, row := range r.GetRows() {
 		if row.GetAttention() {
@@ -65,7 +72,7 @@ func (a *app) printStatus(p *printer.Printer, r *fleetv1.GetStatusResponse) erro
 		if row.GetObjects() > 0 {
 			ready = fmt.Sprintf("%d/%d", row.GetReady(), row.GetObjects())
 		}
-		answer.Rows = append(answer.Rows, []string{row.GetCluster(), row.GetDistribution(), row.GetDesiredVersion(), row.GetRunningVersion(), row.GetPhase(), row.GetHealth(), ready, a.age(row.GetLastSeen())})
+		answer.Rows = append(answer.Rows, []string{row.GetCluster(), row.GetDistribution(), row.GetDesiredVersion(), row.GetRunningVersion(), row.GetPhase(), row.GetHealth(), ready, fleet.Age(now, wire.FromTime(row.GetLastSeen()))})
 		answer.WideRows = append(answer.WideRows, []string{row.GetVariant(), row.GetNamespace(), fmt.Sprint(row.GetDriftCorrected()), labelText(row.GetLabels()), row.GetReason()})
 		answer.Names = append(answer.Names, strings.TrimSuffix(row.GetCluster()+"/"+row.GetDistribution(), "/"))
 	}
@@ -75,11 +82,14 @@ func (a *app) printStatus(p *printer.Printer, r *fleetv1.GetStatusResponse) erro
 	if p.Human() {
 		a.printSummary(p.Out, r, needs)
 	}
-	if needs > 0 {
+	if needs > 0 || slices.ContainsFunc(r.GetSummaries(), troubled) {
 		return exitcode.Silent(exitcode.Failed)
 	}
 	return nil
 }
+
+// troubled: new tags of the distribution do not become releases.
+func troubled(s *fleetv1.DistributionSummary) bool { return s.GetTrouble() != "" }
 
 // printSummary writes, below the table, a line a distribution, then what needs a person and why.
 func (a *app) printSummary(out io.Writer, r *fleetv1.GetStatusResponse, needs int) {
@@ -102,12 +112,21 @@ func (a *app) printSummary(out io.Writer, r *fleetv1.GetStatusResponse, needs in
 		for _, rejected := range s.GetRejected() {
 			fmt.Fprintf(out, "  rejected %s\n", shorten(rejected, 200))
 		}
+		if troubled(s) {
+			fmt.Fprintln(out, "  "+a.paint("31", "trouble: "+shorten(s.GetTrouble(), 200)))
+		}
 	}
 	if needs == 0 {
-		fmt.Fprintln(out, a.paint("32", "Nothing needs a person."))
+		if !slices.ContainsFunc(r.GetSummaries(), troubled) {
+			fmt.Fprintln(out, a.paint("32", "Nothing needs a person."))
+		}
 		return
 	}
 	fmt.Fprintln(out, a.paint("31", plural(needs, "row needs", "rows need")+" a person:"))
+	rowsOf := map[string]int{}
+	for _, row := range r.GetRows() {
+		rowsOf[row.GetCluster()]++
+	}
 	for _, row := range r.GetRows() {
 		if row.GetAttention() {
 			why := row.GetReason()
@@ -117,7 +136,11 @@ func (a *app) printSummary(out io.Writer, r *fleetv1.GetStatusResponse, needs in
 			if row.GetTargetVersion() != "" && row.GetTargetVersion() != row.GetRunningVersion() {
 				why = row.GetTargetVersion() + ": " + why
 			}
-			fmt.Fprintf(out, "  %s  %s\n", row.GetCluster(), shorten(why, 200))
+			who := row.GetCluster()
+			if rowsOf[who] > 1 {
+				who += " " + row.GetDistribution()
+			}
+			fmt.Fprintf(out, "  %s  %s\n", who, shorten(why, 200))
 		}
 	}
 }

@@ -63,12 +63,14 @@ func TestStatusScreen(t *testing.T) {
 		{"status.json", "json", screen(wellRow, backRow), exitcode.Failed},
 		{"status.names", "name", screen(wellRow, pinRow), exitcode.OK},
 		{"status-well.txt", "table", screen(wellRow, pinRow), exitcode.OK},
+		{"status-trouble.txt", "table", &fleetv1.GetStatusResponse{At: timestamppb.New(moment), Rows: []*fleetv1.StatusRow{wellRow}, Summaries: []*fleetv1.DistributionSummary{
+			{Distribution: "shop", Latest: "1.3.0", Clusters: 1, UpToDate: 1, Trouble: "list tags of https://git.example.com/shop.git: git repository is unreachable: no route to host; see: git ls-remote https://git.example.com/shop.git"}}}, exitcode.Failed},
 		{"status-empty.txt", "table", &fleetv1.GetStatusResponse{}, exitcode.OK},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var out bytes.Buffer
 			a := &app{out: &out, err: &out, now: func() time.Time { return moment }}
-			err := a.printStatus(&printer.Printer{Out: &out, Format: c.format}, c.status)
+			err := a.printStatus(&printer.Printer{Out: &out, Format: c.format}, "", c.status)
 			if got := exitcode.Of(err); got != c.code {
 				t.Errorf("exit code %d, want %d (%v)", got, c.code, err)
 			}
