@@ -69,8 +69,10 @@ type sent struct {
 func (c *Cluster) send(ctx context.Context, o object, set Set, own *object) (sent, error) {
 	var s sent
 	err := c.patiently(ctx, func() (bool, error) {
-		var err error
-		s.meta, s.created, err = c.api.patch(ctx, o.resource, o.GetNamespace(), o.GetName(), o.data, false)
+		data, err := c.body(ctx, o)
+		if err == nil {
+			s.meta, s.created, err = c.api.patch(ctx, o.resource, o.GetNamespace(), o.GetName(), data, false)
+		}
 		switch missing := isMissingNamespace(err); {
 		case missing == "":
 		case missing == set.Namespace:

@@ -82,6 +82,7 @@ type object struct {
 	digest   string
 	stage    stage
 	upcoming bool // its definition comes with the set and is not on the cluster yet
+	scaling  scaling
 }
 
 func (o object) item() Item {
@@ -132,6 +133,7 @@ func (c *Cluster) prepare(ctx context.Context, set Set) ([]object, []Problem, er
 		}
 		objs = append(objs, o)
 	}
+	autoscaled(objs)
 	return objs, problems, nil
 }
 
