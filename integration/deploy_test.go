@@ -181,9 +181,14 @@ func (s *story) withoutAutoscaling(rights string) {
 	s.in("Refused", "1.2.0")
 	screen, err := s.hub.Run(s.ctx, "status", "-o", "wide")
 	s.must(err)
+	provider, err := s.spokes[0].Run(s.ctx, "status", "-o", "wide")
+	s.must(err)
 	for _, want := range []string{spokeUser + " may not patch horizontalpodautoscalers", `rule apiGroups: ["autoscaling"], resources: ["horizontalpodautoscalers"], verbs: ["get", "list", "create", "patch", "delete"]`} {
 		if !strings.Contains(screen.Out, want) {
 			s.t.Errorf("hub status of a spoke without the right: exit code %d, want %q in\n%s", screen.Code, want, screen.Out)
+		}
+		if !strings.Contains(provider.Out, want) {
+			s.t.Errorf("spoke status -o wide: want %q in\n%s", want, provider.Out)
 		}
 	}
 	if after := s.objects(0); after != before {
