@@ -63,6 +63,7 @@ type Cluster struct {
 	kinds    *kinds
 	http     *http.Client
 	patience time.Duration
+	claims   claims
 }
 
 // New reads the credentials; it sends no request.

@@ -11,6 +11,7 @@ import (
 	"sync"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
@@ -19,6 +20,7 @@ type CheckReport struct {
 	Objects   int
 	Problems  []Problem // all of them; none: the set would be taken
 	Unchecked []string  // objects that cannot be tried before others are there, with the reason
+	Adopted   []string  // objects that are on the cluster already and no distribution's: Apply takes them over
 	Requests  int
 }
 
@@ -43,6 +45,7 @@ func (c *Cluster) Check(ctx context.Context, set Set) (CheckReport, error) {
 	k.report.Requests = int(requests.Load())
 	slices.SortFunc(k.report.Problems, func(a, b Problem) int { return strings.Compare(a.Object, b.Object) })
 	slices.Sort(k.report.Unchecked)
+	slices.Sort(k.report.Adopted)
 	if err != nil {
 		return k.report, fmt.Errorf("check %s: %w", set, err)
 	}
@@ -52,8 +55,10 @@ func (c *Cluster) Check(ctx context.Context, set Set) (CheckReport, error) {
 type check struct {
 	c     *Cluster
 	set   Set
-	comes map[string]bool // namespaces that are there once the set is applied
-	roles map[string]bool // "Role app/reader", of the set
+	comes map[string]bool                // namespaces that are there once the set is applied
+	roles map[string]bool                // "Role app/reader", of the set
+	known map[identity]metav1.ObjectMeta // what distributions have in the places of the set
+	blind bool                           // not all of that could be read
 
 	mu      sync.Mutex // guards what follows
 	missing map[string]bool
@@ -87,7 +92,18 @@ func (k *check) run(ctx context.Context) error {
 	if err := k.groundwork(ctx, own); err != nil {
 		return err
 	}
-	return each(ctx, objs, k.one)
+	var unread error
+	if k.known, unread = k.c.labelled(ctx, placesOf(objs)); ours(unread) {
+		return unread
+	}
+	k.blind = unread != nil
+	if err := each(ctx, objs, k.one); err != nil {
+		return err
+	}
+	if k.blind && len(k.report.Problems) == 0 { // else one rule, with all verbs, was named already
+		k.problem(Problem{"distribution " + k.set.Distribution, unread.Error()})
+	}
+	return nil
 }
 
 // groundwork tries what Apply writes besides the set: the inventory, and the namespace if it is missing.
@@ -125,6 +141,12 @@ func (k *check) unchecked(o object, why string) {
 	k.report.Unchecked = append(k.report.Unchecked, o.String()+": "+why)
 }
 
+func (k *check) adopted(o object) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.report.Adopted = append(k.report.Adopted, o.String())
+}
+
 func (k *check) isMissing(namespace string) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -140,7 +162,15 @@ func (k *check) one(ctx context.Context, o object) error {
 	if k.isMissing(ns) {
 		return k.elsewhere(ctx, o)
 	}
-	_, _, err := k.c.api.patch(ctx, o.resource, ns, name, o.data, true)
+	owner, labelled := k.known[o.item().identity()]
+	if p, other := claimed(o, k.set.Distribution, owner.Labels[DistributionLabel]); other {
+		k.problem(p)
+		return nil
+	}
+	_, created, err := k.c.api.patch(ctx, o.resource, ns, name, o.data, true)
+	if err == nil && !created && !labelled && !k.blind && !shared(o.resource.GroupKind()) {
+		k.adopted(o)
+	}
 	if m := isMissingNamespace(err); m != "" && m == ns && k.comes[m] {
 		k.mu.Lock()
 		k.missing[m] = true

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"sync"
 
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -19,7 +18,7 @@ import (
 // same. The returned inventory is the one to give next time.
 func (c *Cluster) Drift(ctx context.Context, set Set, inv Inventory) (Inventory, Change, error) {
 	ctx, requests := counted(ctx)
-	d := &drift{job: &job{c: c, set: set, items: inv.byIdentity()}, seen: map[identity]metav1.ObjectMeta{}}
+	d := &drift{job: &job{c: c, set: set, items: inv.byIdentity()}, seen: map[identity]metav1.ObjectMeta{}, foreign: map[identity]string{}}
 	err := d.run(ctx)
 	inv.Items = slices.Collect(maps.Values(d.items))
 	inv.sort()
@@ -39,7 +38,8 @@ func (c *Cluster) Drift(ctx context.Context, set Set, inv Inventory) (Inventory,
 type drift struct {
 	*job
 	seen    map[identity]metav1.ObjectMeta
-	unnoted bool // the inventory is not on the cluster
+	foreign map[identity]string // of another distribution, which took it since
+	unnoted bool                // the inventory is not on the cluster
 }
 
 func (d *drift) run(ctx context.Context) error {
@@ -61,6 +61,9 @@ func (d *drift) run(ctx context.Context) error {
 	var errs []error
 	if len(problems) > 0 {
 		errs = append(errs, refused(problems, len(d.set.Objects)))
+	}
+	if taken := d.taken(objs); len(taken) > 0 {
+		errs = append(errs, refused(taken, len(d.set.Objects)))
 	}
 	for s := range stages {
 		var now []object
@@ -84,31 +87,16 @@ func (d *drift) run(ctx context.Context) error {
 
 // look lists what is there.
 func (d *drift) look(ctx context.Context, objs []object) error {
-	type place struct {
-		resource
-		namespace string
-	}
-	places := map[place]bool{}
-	for _, o := range objs {
-		if !o.upcoming {
-			places[place{o.resource, o.GetNamespace()}] = true
-		}
-	}
-	var mu sync.Mutex
-	err := each(ctx, slices.Collect(maps.Keys(places)), func(ctx context.Context, p place) error {
-		found, err := d.c.api.listMetadata(ctx, p.resource, p.namespace, DistributionLabel+"="+d.set.Distribution)
-		if ignoreMissing(err) != nil {
-			return refusal(p.Kind, p.namespace, "", err)
-		}
-		mu.Lock()
-		defer mu.Unlock()
-		for _, m := range found {
-			d.seen[identity{p.GroupKind(), m.Namespace, m.Name}] = m
-		}
-		return nil
-	})
+	found, err := d.c.labelled(ctx, placesOf(objs))
 	if err != nil {
 		return err
+	}
+	for id, m := range found {
+		if m.Labels[DistributionLabel] == d.set.Distribution {
+			d.seen[id] = m
+		} else {
+			d.foreign[id] = m.Labels[DistributionLabel]
+		}
 	}
 	var p partial
 	err = d.c.api.get(ctx, configMaps, d.set.Namespace, InventoryName(d.set.Distribution), metadataOnly, &p)
@@ -119,9 +107,22 @@ func (d *drift) look(ctx context.Context, objs []object) error {
 	return nil
 }
 
+// taken lists the objects that another distribution took over: to take them back would be to fight.
+func (d *drift) taken(objs []object) (problems []Problem) {
+	for _, o := range objs {
+		if p, other := claimed(o, d.set.Distribution, d.foreign[o.item().identity()]); other {
+			problems = append(problems, p)
+		}
+	}
+	return problems
+}
+
 // suspect: the object is not as it was last seen.
 func (d *drift) suspect(o object) bool {
 	id := o.item().identity()
+	if _, other := d.foreign[id]; other {
+		return false
+	}
 	m, there := d.seen[id]
 	i, known := d.items[id]
 	switch {

@@ -80,10 +80,6 @@ func compareAiling(a, b ailing) int {
 }
 
 func (c *Cluster) examine(ctx context.Context, distribution string, items []Item) ([]ailing, error) {
-	type place struct {
-		resource
-		namespace string
-	}
 	var want []schema.GroupVersionKind
 	for _, i := range items {
 		want = append(want, i.GroupVersionKind)

@@ -198,7 +198,10 @@ func (t counter) WrappedRoundTripper() http.RoundTripper { return t.next }
 
 // named is how an object is spoken of: "Deployment app/backend", "Namespace app".
 func named(kind, namespace, name string) string {
-	if namespace != "" {
+	switch {
+	case namespace != "" && name == "":
+		name = "in namespace " + namespace
+	case namespace != "":
 		name = namespace + "/" + name
 	}
 	return strings.TrimSpace(kind + " " + name)

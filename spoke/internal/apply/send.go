@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -137,6 +138,16 @@ func (c *Cluster) Apply(ctx context.Context, set Set, prev Inventory) (Inventory
 	}
 	ctx, requests := counted(ctx)
 	j, err := c.begin(ctx, set, prev)
+	if err != nil { // nothing was sent
+		return prev, Change{Requests: int(requests.Load())}, fmt.Errorf("apply %s: %w", set, err)
+	}
+	free, problems := c.claims.take(set.Distribution, j.todo)
+	if len(problems) > 0 {
+		err = refused(problems, len(set.Objects))
+	} else {
+		defer free()
+		err = c.unclaimed(ctx, set, j.fresh())
+	}
 	if err != nil { // nothing was sent
 		return prev, Change{Requests: int(requests.Load())}, fmt.Errorf("apply %s: %w", set, err)
 	}
@@ -274,6 +285,11 @@ func (j *job) one(ctx context.Context, o object) error {
 		j.change.Changed = append(j.change.Changed, o.String())
 	}
 	return nil
+}
+
+// fresh are the objects that were not there, or not ours, when the set before was applied.
+func (j *job) fresh() []object {
+	return slices.DeleteFunc(slices.Clone(j.todo), func(o object) bool { return j.items[o.item().identity()].UID != "" })
 }
 
 // inventory is what is known now.
