@@ -126,6 +126,8 @@ func (d *drift) suspect(o object) bool {
 	m, there := d.seen[id]
 	i, known := d.items[id]
 	switch {
+	case !there && i.Passing && i.UID != "":
+		return false
 	case !there || !known:
 		return true
 	case m.DeletionTimestamp != nil:

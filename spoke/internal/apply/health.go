@@ -139,6 +139,8 @@ func (c *Cluster) examineKind(ctx context.Context, r resource, namespace, distri
 			u = &unstructured.Unstructured{}
 			if err := c.api.get(ctx, r, i.Namespace, i.Name, "", &u.Object); ignoreMissing(err) != nil {
 				return nil, refusal(r.Kind, namespace, i.Name, err)
+			} else if err != nil && i.Passing && i.UID != "" {
+				continue // it was there, and has finished
 			} else if err != nil {
 				ill = append(ill, ailing{Item: i, failed: true, why: "it is not on the cluster"})
 				continue
@@ -158,8 +160,11 @@ func assess(i Item, u *unstructured.Unstructured) (ailing, bool) {
 		a.why = "it is being deleted"
 		return a, false
 	}
-	if existenceIsAll(i.GroupKind()) || waitsForPods(i, u) {
+	if existenceIsAll(i.GroupKind()) || waitsForPods(i, u) || suspended(i, u) {
 		return a, true
+	}
+	if a.why = unfinished(i, u); a.why != "" {
+		return a, false
 	}
 	res, err := status.Compute(u)
 	switch {
@@ -173,6 +178,27 @@ func assess(i Item, u *unstructured.Unstructured) (ailing, bool) {
 		a.why = res.Message
 	}
 	return a, false
+}
+
+// unfinished: a release whose Job (a migration, say) still runs is not there yet; kstatus asks only that
+// it was started.
+func unfinished(i Item, u *unstructured.Unstructured) string {
+	if i.Group != "batch" || i.Kind != "Job" {
+		return ""
+	}
+	conditions, _, _ := unstructured.NestedSlice(u.Object, "status", "conditions")
+	for _, v := range conditions {
+		if c, _ := v.(map[string]any); (c["type"] == "Complete" || c["type"] == "Failed") && c["status"] == "True" {
+			return ""
+		}
+	}
+	return "it has not finished yet"
+}
+
+// suspended: a Job that waits for a person holds nothing up.
+func suspended(i Item, u *unstructured.Unstructured) bool {
+	yes, _, _ := unstructured.NestedBool(u.Object, "spec", "suspend")
+	return yes && i.Group == "batch" && i.Kind == "Job"
 }
 
 // waitsForPods: a claim that is not bound yet may be waiting for its first pod. Where a pod needs it,

@@ -42,6 +42,7 @@ type Item struct {
 	ResourceVersion string // as last seen by Apply or Drift
 	Digest          string // of the object as applied; empty: not known to be on the cluster as wanted
 	Leaving         bool   // no longer in the set, and not pruned yet
+	Passing         bool   // the cluster removes it when it is done, as it does a Job with a time to live
 }
 
 func (i Item) String() string { return named(i.Kind, i.Namespace, i.Name) }
@@ -57,10 +58,11 @@ type leanItem struct {
 	RV      string `json:"r,omitempty"`
 	Digest  string `json:"d,omitempty"`
 	Leaving bool   `json:"l,omitempty"`
+	Passing bool   `json:"p,omitempty"`
 }
 
 func (i Item) MarshalJSON() ([]byte, error) {
-	return json.Marshal(leanItem{i.Group, i.Version, i.Kind, i.Namespace, i.Name, i.UID, i.ResourceVersion, i.Digest, i.Leaving})
+	return json.Marshal(leanItem{i.Group, i.Version, i.Kind, i.Namespace, i.Name, i.UID, i.ResourceVersion, i.Digest, i.Leaving, i.Passing})
 }
 
 func (i *Item) UnmarshalJSON(b []byte) error {
@@ -68,7 +70,7 @@ func (i *Item) UnmarshalJSON(b []byte) error {
 	if err := json.Unmarshal(b, &l); err != nil {
 		return err
 	}
-	*i = Item{schema.GroupVersionKind{Group: l.Group, Version: l.Version, Kind: l.Kind}, l.Space, l.Name, l.UID, l.RV, l.Digest, l.Leaving}
+	*i = Item{schema.GroupVersionKind{Group: l.Group, Version: l.Version, Kind: l.Kind}, l.Space, l.Name, l.UID, l.RV, l.Digest, l.Leaving, l.Passing}
 	return nil
 }
 
