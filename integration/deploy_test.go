@@ -9,14 +9,13 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/wheelwright-dev/wheelwright/integration/harness"
 	"github.com/wheelwright-dev/wheelwright/integration/world"
 )
 
 // The kustomize bases of deploy are what the API server takes, and their pods are what a namespace of
 // pod security "restricted" admits; so is the debug container that the README has read the hub's context.
 func TestDeployBases(t *testing.T) {
-	c := harness.Shared(t, 1)[0]
+	c := clusters.take(t, 1)[0]
 	root, err := world.Root()
 	if err != nil {
 		t.Fatal(err)

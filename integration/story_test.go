@@ -4,6 +4,7 @@ package integration
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -18,11 +19,19 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	code := harness.Run(m)
-	if err := os.RemoveAll(binFolder()); err != nil {
+	os.Exit(harness.Run(tidily{m}))
+}
+
+// tidily runs the tests and clears up after them.
+type tidily struct{ tests *testing.M }
+
+func (t tidily) Run() int {
+	code := t.tests.Run()
+	if err := errors.Join(clusters.wait(), os.RemoveAll(binFolder())); err != nil {
 		fmt.Fprintln(os.Stderr, err)
+		return max(code, 1)
 	}
-	os.Exit(code)
+	return code
 }
 
 // binFolder holds the binaries that the stories run.
@@ -60,14 +69,13 @@ var names = []string{"acme/eu-1", "globex/us-1", "initech/ap-1"}
 // joined yet.
 func tell(t testing.TB, n int) *story {
 	t.Helper()
-	s := &story{t: t, dir: t.TempDir()}
+	s := &story{t: t, real: clusters.take(t, n), dir: t.TempDir()}
 	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
 	t.Cleanup(cancel)
 	s.ctx = ctx
 	var err error
 	s.bin, err = binaries()
 	s.must(err)
-	s.real = harness.Shared(t, n)
 	s.hub, err = world.NewHub(s.bin, s.dir)
 	s.must(err)
 	t.Cleanup(func() { s.end() })
@@ -84,7 +92,7 @@ func tell(t testing.TB, n int) *story {
 	return s
 }
 
-// end stops what the story started, shows the logs of a failed one, and leaves the clusters empty.
+// end stops what the story started and shows the logs of a failed one.
 func (s *story) end() {
 	for _, sp := range s.spokes {
 		if _, err := sp.Stop(); err != nil {
@@ -100,11 +108,6 @@ func (s *story) end() {
 		s.t.Logf("hub:\n%s", world.Tail(s.hub.Log, 40))
 		for _, sp := range s.spokes {
 			s.t.Logf("spoke of %s:\n%s", sp.Cluster, world.Tail(sp.Log, 60))
-		}
-	}
-	for _, c := range s.real {
-		if out, err := c.Kubectl("delete", "namespace", "shop", "app", "--ignore-not-found", "--wait=true", "--timeout=60s"); err != nil {
-			s.t.Errorf("emptying %s: %v: %s", c.Name, err, out)
 		}
 	}
 }

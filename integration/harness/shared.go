@@ -22,8 +22,9 @@ var shared struct {
 // Main is the whole of a TestMain whose tests use Shared: it runs them, stops the clusters and exits.
 func Main(m *testing.M) { os.Exit(Run(m)) }
 
-// Run is Main for a TestMain that has more to do: it returns the exit code.
-func Run(m *testing.M) int {
+// Run is Main for a TestMain that has more to do: it returns the exit code. m is the *testing.M, or what
+// runs it and does something while the clusters are still there.
+func Run(m interface{ Run() int }) int {
 	shared.Lock()
 	shared.running = true
 	shared.Unlock()
