@@ -42,6 +42,11 @@ type observer interface {
 	ReadInventory(ctx context.Context, distribution, namespace string) (apply.Inventory, bool, error)
 }
 
+// mender helps the cluster where its own controllers wait in vain; apply.Cluster is one.
+type mender interface {
+	Unstick(ctx context.Context, inv apply.Inventory, alsoRunning bool) (apply.Change, error)
+}
+
 // memory is the part of the journal that is kept for each subscription. PutRecord is durable when it
 // returns.
 type memory interface {
@@ -78,6 +83,7 @@ type Config struct {
 
 	Apply    applier
 	Observe  observer
+	Mend     mender
 	Memory   memory
 	Offers   offers
 	Renderer renderer

@@ -262,6 +262,14 @@ type folder struct {
 	mu    sync.Mutex
 	files map[string]string
 	err   error
+	seen  int
+}
+
+// looks is how often it was read.
+func (f *folder) looks() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.seen
 }
 
 func (f *folder) write(files map[string]string) {
@@ -281,6 +289,7 @@ func (f *folder) Close() error { return nil }
 func (f *folder) Load(context.Context) (overlay.Overlay, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.seen++
 	if f.err != nil {
 		return overlay.Overlay{}, f.err
 	}
@@ -320,7 +329,7 @@ func (s *stage) start(write func(journal.Record, func() error) error) (stop func
 	}
 	a, err := agent.New(agent.Config{
 		Dir: s.dir, Settings: settings, Every: s.every, Version: "test",
-		Apply: s.kube, Observe: s.kube, Memory: fault{j, write}, Offers: j, Renderer: r, Fetch: s.vendor.fetch,
+		Apply: s.kube, Observe: s.kube, Mend: s.kube, Memory: fault{j, write}, Offers: j, Renderer: r, Fetch: s.vendor.fetch,
 		Overlay: func(config.Subscription) (agent.Source, error) { return &s.overlay, nil }, Log: log,
 	})
 	if err != nil {

@@ -177,11 +177,13 @@ func (c *Cluster) podsOf(ctx context.Context, namespace string, labels map[strin
 	return found, err
 }
 
+const notRunning = 5 // the weight of a container that waits
+
 // trouble says why a pod is not ready, and how telling that is; 0: it is ready, or says nothing.
 func (p pod) trouble() (string, int) {
 	for _, c := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
 		if w := c.State.Waiting; w != nil && w.Reason != "" && w.Reason != "PodInitializing" && w.Reason != "ContainerCreating" {
-			return waiting(c), 5
+			return waiting(c), notRunning
 		}
 	}
 	for _, c := range p.Status.Conditions {
