@@ -25,6 +25,7 @@ type overlayed struct {
 	bad  bool // the last look failed, and a provider has to act
 	next time.Time
 	seen fleet.Digest // of the last look
+	said string       // of the trouble of the last look
 }
 
 // recipe is all that a rendered set depends on, beside the release.
@@ -65,7 +66,10 @@ func (w *worker) loadOverlay(ctx context.Context, in input) result {
 	if err == nil {
 		return w.takeOverlay(seen, in, every)
 	}
-	w.log.Warn("the overlay cannot be read", logging.Error, err)
+	if text := err.Error(); text != o.said {
+		w.log.Warn("the overlay cannot be read", logging.Error, err)
+		o.said = text
+	}
 	if errors.Is(err, overlay.ErrUnreachable) || errors.Is(err, context.DeadlineExceeded) {
 		return result{after: every, stop: !o.good}
 	}
@@ -110,7 +114,7 @@ func (w *worker) takeOverlay(seen overlay.Overlay, in input, every time.Duration
 		o.next = time.Now().Add(every)
 		return result{after: every}
 	}
-	o.now, o.good, o.bad = seen, true, false
+	o.now, o.good, o.bad, o.said = seen, true, false, ""
 	w.laid.Store(&seen)
 	return result{after: every}
 }

@@ -1,8 +1,10 @@
 package agent
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -98,11 +100,27 @@ func (w *worker) feed(e delivery.Event) error {
 	}
 	w.state = n
 	w.state.Previous = w.state.Previous && w.canReturn()
-	if n.Phase != old.Phase {
-		w.log.Info("phase changed", logging.Phase, string(n.Phase), logging.Version, n.Target, logging.Reason, n.Reason)
-	}
+	w.tell(old, n)
 	w.next(e, old, effects, now)
 	return nil
+}
+
+// tell logs a phase, and what it waits for when that is another thing than before.
+func (w *worker) tell(old, n delivery.State) {
+	if n.Phase == old.Phase && (n.Reason == "" || n.Reason == old.Reason || underWay(n.Phase) || n.Phase.Touching()) {
+		return
+	}
+	level, attrs := slog.LevelInfo, []any{logging.Phase, string(n.Phase), logging.Version, n.Target}
+	switch {
+	case n.Phase == fleet.RollbackFailed:
+		level = slog.LevelError
+	case n.Phase.Failed(), n.Phase == fleet.AwaitingConfig, n.Phase == fleet.RollingBack:
+		level = slog.LevelWarn
+	}
+	if n.Reason != "" {
+		attrs = append(attrs, logging.Reason, n.Reason)
+	}
+	w.log.Log(context.Background(), level, "phase changed", attrs...)
 }
 
 // next sets what is to be done. An effect that was delayed stays to be done, unless the delay changed

@@ -50,8 +50,28 @@ func (w *worker) check(ctx context.Context) (delivery.Event, error) {
 			w.log.Warn("the dry run refuses an object", logging.Version, set.Version, logging.Object, p.Object, logging.Reason, p.Message)
 		}
 		return refuse("dry run: %s", summary(report.Problems))
+	case len(report.Adopted) > 0:
+		if err := w.sayAdopted(set.Version, report.Adopted); err != nil {
+			return delivery.Event{}, err
+		}
 	}
 	return delivery.Event{Kind: delivery.Checked}, nil
+}
+
+// sayAdopted: what others made and the release declares is the release's from now on.
+func (w *worker) sayAdopted(version string, objects []string) error {
+	w.log.Warn("objects that were on the cluster before are taken over", logging.Version, version, "objects", objects)
+	return w.record(w.rec, event(time.Now(), w.rec.Installation, fleet.EventAgent,
+		fmt.Sprintf("%s takes over %d objects that were on the cluster before: %s", version, len(objects), some(objects))))
+}
+
+// some are the first names of a list.
+func some(names []string) string {
+	const most = 5
+	if len(names) <= most {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
 }
 
 // summary tells every different problem once, with the first object that has it.
@@ -181,5 +201,20 @@ func (w *worker) observe(ctx context.Context) (delivery.Event, error) {
 	w.watch.last = time.Now()
 	w.noteHealth(report)
 	w.publish()
+	if report.Health != fleet.Healthy {
+		w.unstick(ctx)
+	}
 	return delivery.Event{Kind: delivery.Observed, Health: report.Health, Reason: report.Message}, nil
+}
+
+// unstick replaces pods that would keep a StatefulSet from ever getting there. On the way back, or where
+// nothing ran before, a pod of another template is the failed release's, whatever it does.
+func (w *worker) unstick(ctx context.Context) {
+	change, err := w.a.cfg.Mend.Unstick(ctx, w.ledger.Current(), w.state.Phase == fleet.RollingBack || !w.canReturn())
+	if err != nil && ctx.Err() == nil {
+		w.log.Warn("a StatefulSet may wait for pods that do not become ready", logging.Error, err)
+	}
+	if len(change.Deleted) > 0 {
+		w.log.Info("replaced pods that their StatefulSet waited for", "deleted", change.Deleted)
+	}
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
@@ -132,16 +131,10 @@ func (w *worker) sayDrift(now time.Time, objects []string) error {
 	if len(objects) == 0 {
 		return nil
 	}
-	names := objects
-	more := ""
-	if len(names) > 5 {
-		more = fmt.Sprintf(" and %d more", len(names)-5)
-		names = names[:5]
-	}
 	rec := w.rec
 	rec.Installation.DriftCorrected += len(objects)
 	w.log.Info("drift corrected", "objects", objects)
-	return w.record(rec, event(now, rec.Installation, fleet.EventDrift, fmt.Sprintf("put back %d objects: %s%s", len(objects), strings.Join(names, ", "), more)))
+	return w.record(rec, event(now, rec.Installation, fleet.EventDrift, fmt.Sprintf("put back %d objects: %s", len(objects), some(objects))))
 }
 
 // restoreAgain: a return that failed is tried again as long as nothing newer comes, so that the
