@@ -149,22 +149,30 @@ func explain(addr string, err error) error {
 	return exitcode.With(exitcode.Failed, errors.New(s.Message()))
 }
 
-// unreachable says why, without the words of the wire, and what to look at.
+// unreachable says why, and what to look at.
 func unreachable(addr, why string) error {
-	if _, inner, ok := strings.Cut(why, `desc = "`); ok {
-		why = strings.TrimSuffix(inner, `"`)
-	}
-	for _, prefix := range []string{"transport: ", "Error while dialing: ", "authentication handshake failed: ", "tls: "} {
-		why = strings.TrimPrefix(why, prefix)
-	}
+	why = wordless(why)
 	next := "is `hub serve` running there?"
 	switch {
+	case strings.Contains(why, "try again"): // it answered, and said what to do
+		return fmt.Errorf("hub at %s: %s", addr, why)
 	case strings.Contains(why, "signed by unknown authority"):
 		next = "the context file is of another hub, or of an earlier data folder: copy DIR/admin.yaml of this hub's data folder again"
 	case strings.Contains(why, "x509: "):
 		next = "start the hub with that name or address in `hub serve --advertise`, or use the address in its DIR/admin.yaml"
 	}
 	return fmt.Errorf("hub at %s cannot be reached: %s; %s", addr, why, next)
+}
+
+// wordless is a message without the words of the wire around it.
+func wordless(why string) string {
+	if _, inner, ok := strings.Cut(why, `desc = "`); ok {
+		why = strings.TrimSuffix(inner, `"`)
+	}
+	for _, prefix := range []string{"transport: ", "Error while dialing: ", "authentication handshake failed: ", "tls: "} {
+		why = strings.TrimPrefix(why, prefix)
+	}
+	return why
 }
 
 // output adds -o and --no-headers to a command.
