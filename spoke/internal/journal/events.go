@@ -21,10 +21,20 @@ type storedEvent struct {
 	Kind         string              `json:"kind"`
 	Message      string              `json:"message,omitempty"`
 	Installation *storedInstallation `json:"installation,omitempty"`
+
+	Dropped int        `json:"dropped,omitempty"` // events in whose place this one is
+	Since   *time.Time `json:"since,omitempty"`   // of the first of them
 }
 
+// KeepEvents is how many events wait for a hub that is away, as many as a hub keeps in its history. The
+// oldest make way, several at a time; what runs now is in the spoke's greeting all the same.
+const (
+	KeepEvents = 10_000
+	dropEvents = 500
+)
+
 // Append keeps an event until it is acknowledged and returns its number: from 1, without gaps. It is
-// on the disk when Append returns. ID, Seq and Cluster of ev are ignored.
+// on the disk when Append returns. Beyond KeepEvents the oldest are dropped. ID, Seq and Cluster of ev are ignored.
 func (j *Journal) Append(ev fleet.Event) (seq uint64, err error) {
 	err = j.update(func(tx *bolt.Tx) error {
 		seq, err = appendEvent(tx, ev)
@@ -126,7 +136,46 @@ func appendEvent(tx *bolt.Tx, ev fleet.Event) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	return seq, b.Put(binary.BigEndian.AppendUint64(nil, seq), data)
+	if err := b.Put(binary.BigEndian.AppendUint64(nil, seq), data); err != nil {
+		return 0, err
+	}
+	return seq, bound(b)
+}
+
+// bound drops the oldest events of too many. One event stands in their place, with the number of the
+// last of them, and says how many there were.
+func bound(b *bolt.Bucket) error {
+	c := b.Cursor()
+	first, _ := c.First()
+	if len(first) != 8 || b.Sequence()-binary.BigEndian.Uint64(first) < KeepEvents { // numbers have no gaps
+		return nil
+	}
+	last := binary.BigEndian.Uint64(first) + dropEvents
+	one := storedEvent{Kind: string(fleet.EventAgent)}
+	for k, v := c.First(); len(k) == 8 && binary.BigEndian.Uint64(k) <= last; k, v = c.First() {
+		var s storedEvent
+		if err := json.Unmarshal(v, &s); err != nil {
+			return fmt.Errorf("%w: event %x: %w", ErrDamaged, k, err)
+		}
+		one.Dropped += max(s.Dropped, 1)
+		if one.Since == nil {
+			one.Since = &s.At
+			if s.Since != nil {
+				one.Since = s.Since
+			}
+		}
+		one.At = s.At
+		if err := c.Delete(); err != nil {
+			return err
+		}
+	}
+	one.Message = fmt.Sprintf("%d events from %s to %s were dropped: the hub was away for longer than the spoke keeps them", one.Dropped,
+		one.Since.UTC().Format(time.RFC3339), one.At.UTC().Format(time.RFC3339))
+	data, err := json.Marshal(one)
+	if err != nil {
+		return err
+	}
+	return b.Put(binary.BigEndian.AppendUint64(nil, last), data)
 }
 
 func pending(tx *bolt.Tx, after uint64, max int) ([]fleet.Event, error) {

@@ -415,3 +415,43 @@ func TestReadOfARestingJournal(t *testing.T) {
 		t.Errorf("%+v %v", c, err)
 	}
 }
+
+// A hub that is away for months does not fill the disk: the oldest events go, and how many is said.
+func TestEventsForAHubThatStaysAwayAreBounded(t *testing.T) {
+	j := opened(t, filepath.Join(t.TempDir(), "journal.db"))
+	at := time.Unix(1700000000, 0).UTC()
+	const all = 3*KeepEvents + 7
+	err := j.update(func(tx *bolt.Tx) error {
+		for n := range all {
+			if _, err := appendEvent(tx, fleet.Event{At: at.Add(time.Duration(n) * time.Second), Kind: fleet.EventHealth, Message: "m"}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := j.Pending(0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(got); n > KeepEvents || n < KeepEvents-dropEvents-1 || got[n-1].Seq != all {
+		t.Errorf("%d events to number %d", n, got[n-1].Seq)
+	}
+	for n := range got[1:] {
+		if got[n+1].Seq != got[n].Seq+1 {
+			t.Fatalf("event %d follows %d", got[n+1].Seq, got[n].Seq)
+		}
+	}
+	want := fmt.Sprintf("%d events from 2023-11-14T22:13:20Z to %s were dropped", got[0].Seq, at.Add(time.Duration(got[0].Seq-1)*time.Second).Format(time.RFC3339))
+	if got[0].Kind != fleet.EventAgent || !strings.HasPrefix(got[0].Message, want) {
+		t.Errorf("in their place: %+v, want %s", got[0], want)
+	}
+	if err := j.Ack(all); err != nil {
+		t.Fatal(err)
+	}
+	if seq, err := j.Append(fleet.Event{Kind: fleet.EventAgent}); err != nil || seq != all+1 {
+		t.Errorf("afterwards: %d, %v", seq, err)
+	}
+}
