@@ -327,8 +327,12 @@ func (a *Agent) Render(ctx context.Context, distribution, version string) ([]byt
 	a.mu.Lock()
 	i := slices.IndexFunc(a.settings.Subscriptions, func(s config.Subscription) bool { return s.Distribution == distribution })
 	if i < 0 {
+		var names []string
+		for _, s := range a.settings.Subscriptions {
+			names = append(names, s.Distribution)
+		}
 		a.mu.Unlock()
-		return nil, fmt.Errorf("distribution %q: %w", distribution, ErrNotSubscribed)
+		return nil, fmt.Errorf("distribution %q: %w; subscriptions there: %v", distribution, ErrNotSubscribed, names)
 	}
 	in := a.inputLocked(a.settings.Subscriptions[i])
 	w := a.workers[distribution]

@@ -62,7 +62,9 @@ func installations() []fleet.Installation {
 		{Distribution: "ledger", Variant: "default", Namespace: "ledger", Policy: fleet.Policy{Pin: &fleet.Pin{Version: "3.0.0", Reason: "audit", Source: "overlay"}}, Running: "3.0.0",
 			Phase: fleet.Succeeded, Target: "3.0.0", Health: fleet.Degraded, HealthMessage: "StatefulSet ledger/db: 1 of 3 ready", Objects: 3, Ready: 2, ObservedAt: moment},
 		{Distribution: "chat", Phase: fleet.AwaitingConfig, Reason: "overlay: the patch's target is gone", Health: fleet.HealthUnknown},
-		{Distribution: "news", Running: "1.0.0", Phase: fleet.Settling, Target: "1.0.1", Health: fleet.InProgress, Objects: 4, Ready: 1, ObservedAt: moment},
+		{Distribution: "news", Running: "1.0.0", Phase: fleet.Settling, Target: "1.0.1", Reason: "Deployment news/web: Available: 0/1", Health: fleet.InProgress, Objects: 4, Ready: 1, ObservedAt: moment},
+		{Distribution: "maps", Running: "1.0.0", Phase: fleet.Checking, Target: "1.0.1", Reason: "check maps 1.0.1: the Kubernetes API cannot be reached", Health: fleet.HealthUnknown,
+			HealthMessage: "the Kubernetes API cannot be reached at https://10.0.0.1: connection refused; try: kubectl get --raw /readyz", Objects: 4, Ready: 4, ObservedAt: moment.Add(-time.Hour)},
 		{Distribution: "wiki", Health: fleet.HealthUnknown},
 		{Distribution: "feed", Reason: "none of 5 releases is in range \">=3.0.0\"", Health: fleet.HealthUnknown},
 	}

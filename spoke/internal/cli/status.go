@@ -99,7 +99,7 @@ func (a *app) remembered(dir string) (*localv1.GetStatusResponse, error) {
 	}
 	for _, rec := range c.Records {
 		s := wire.Installation(rec.Installation)
-		s.Distribution, s.Health = rec.Distribution, string(fleet.HealthUnknown)
+		s.Distribution, s.Health, s.HealthMessage = rec.Distribution, string(fleet.HealthUnknown), ""
 		r.Subscriptions = append(r.Subscriptions, s)
 	}
 	return r, nil
@@ -115,11 +115,13 @@ func (a *app) printStatus(p *printer.Printer, r *localv1.GetStatusResponse) erro
 	if !r.GetRunning() {
 		answer.Empty = "Nothing was delivered here yet."
 	}
-	var needs []string
+	var needs, waits []string
 	for _, s := range r.GetSubscriptions() {
 		word, why := judge(s)
 		if why != "" {
 			needs = append(needs, fmt.Sprintf("%s  %s", s.GetDistribution(), oneLine(why, 200)))
+		} else if underWay(s) && s.GetReason() != "" {
+			waits = append(waits, fmt.Sprintf("%s  %s", s.GetDistribution(), oneLine(s.GetReason(), 200)))
 		}
 		ready := ""
 		if s.GetObjects() > 0 {
@@ -137,7 +139,7 @@ func (a *app) printStatus(p *printer.Printer, r *localv1.GetStatusResponse) erro
 		return err
 	}
 	if p.Human() {
-		a.printSummary(r, needs)
+		a.printSummary(r, needs, waits)
 	}
 	if len(needs) > 0 || !r.GetRunning() {
 		return exitcode.Silent(exitcode.Failed)
@@ -145,7 +147,7 @@ func (a *app) printStatus(p *printer.Printer, r *localv1.GetStatusResponse) erro
 	return nil
 }
 
-func (a *app) printSummary(r *localv1.GetStatusResponse, needs []string) {
+func (a *app) printSummary(r *localv1.GetStatusResponse, needs, waits []string) {
 	who := cmp.Or(r.GetCluster(), "not joined")
 	switch {
 	case !r.GetRunning():
@@ -158,6 +160,12 @@ func (a *app) printSummary(r *localv1.GetStatusResponse, needs []string) {
 		who += fmt.Sprintf("; %s is away, last heard %s ago: what runs is kept as it is", r.GetHub(), fleet.Age(a.now(), wire.FromTime(r.GetLastContact())))
 	}
 	fmt.Fprintf(a.out, "\n%s\n", who)
+	if len(waits) > 0 {
+		fmt.Fprintln(a.out, "Under way, and waiting for:")
+		for _, w := range waits {
+			fmt.Fprintln(a.out, "  "+w)
+		}
+	}
 	switch {
 	case len(needs) > 0:
 		fmt.Fprintln(a.out, a.paint("31", "Needs you:"))
@@ -180,8 +188,10 @@ func judge(s *syncv1.SubscriptionStatus) (word, why string) {
 			why = s.GetTargetVersion() + ": "
 		}
 		return fmt.Sprintf("%s(%s)", phase, oneLine(cmp.Or(reason, s.GetTargetVersion(), "no reason given"), reasonLength)), why + cmp.Or(reason, string(phase))
-	case phase != fleet.PhaseNone && !phase.Terminal():
-		return fmt.Sprintf("%s(%s)", phase, cmp.Or(s.GetTargetVersion(), s.GetRunningVersion())), ""
+	case s.GetHealth() == string(fleet.HealthUnknown) && s.GetHealthMessage() != "": // nobody can see what runs
+		return cmp.Or(progress(s), string(phase), "Waiting(cluster)"), s.GetHealthMessage()
+	case underWay(s):
+		return progress(s), ""
 	case s.GetHealth() == string(fleet.Degraded):
 		return string(phase), cmp.Or(s.GetHealthMessage(), "it is not healthy")
 	case s.GetRunningVersion() == "" && reason != "":
@@ -192,6 +202,20 @@ func judge(s *syncv1.SubscriptionStatus) (word, why string) {
 		return fmt.Sprintf("Pinned(%s)", s.GetRunningVersion()), ""
 	}
 	return string(fleet.Succeeded), ""
+}
+
+// underWay: the spoke is at work on it.
+func underWay(s *syncv1.SubscriptionStatus) bool {
+	p := fleet.Phase(s.GetPhase())
+	return p != fleet.PhaseNone && p != fleet.AwaitingConfig && !p.Terminal()
+}
+
+// progress is the word for a delivery under way; empty for none.
+func progress(s *syncv1.SubscriptionStatus) string {
+	if !underWay(s) {
+		return ""
+	}
+	return fmt.Sprintf("%s(%s)", s.GetPhase(), cmp.Or(s.GetTargetVersion(), s.GetRunningVersion()))
 }
 
 func policy(p *syncv1.Policy) string {
