@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -47,15 +48,22 @@ func open(path string, log *slog.Logger, migrations []step) (*Store, error) {
 		}
 		_ = db.Close() // the first error says more
 	}
+	return nil, refusal(path, err)
+}
+
+// refusal names the file, the cause and what to do.
+func refusal(path string, err error) error {
 	switch {
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
+		return fmt.Errorf("open store %s: %w; run the hub as the owner of its data folder, which `ls -ld %s` shows, and where it may write", path, err, filepath.Dir(path))
 	case errors.Is(err, berrors.ErrTimeout):
-		return nil, fmt.Errorf("open store %s: %w; one hub at a time: find it with `lsof %s`, stop it, and start again", path, ErrLocked, path)
+		return fmt.Errorf("open store %s: %w; one hub at a time: find it with `lsof %s`, stop it, and start again", path, ErrLocked, path)
 	case errors.Is(err, ErrNewerSchema):
-		return nil, fmt.Errorf("open store %s: %w; start the hub version that wrote it, or restore %s from a backup of before", path, err, path)
+		return fmt.Errorf("open store %s: %w; start the hub version that wrote it, or restore %s from a backup of before", path, err, path)
 	case errors.Is(err, ErrCorrupt):
-		return nil, fmt.Errorf("open store %s: %w; put it aside with `mv %s %s.damaged`, restore %s from a backup, and start again", path, err, path, path, path)
+		return fmt.Errorf("open store %s: %w; put it aside with `mv %s %s.damaged`, restore %s from a backup, and start again", path, err, path, path, path)
 	}
-	return nil, fmt.Errorf("open store %s: %w", path, err)
+	return fmt.Errorf("open store %s: %w", path, err)
 }
 
 // openChecked opens the file and reads every page of it once. What checkPages lets pass and bbolt still

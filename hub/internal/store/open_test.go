@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -250,4 +251,13 @@ func TestAHubKilledWhileMakingItsFileStartsAgain(t *testing.T) {
 	must(t, err)
 	must(t, s.AppendEvent(fleet.Event{At: time.Now(), Kind: fleet.EventPublished}))
 	must(t, s.Close())
+}
+
+func TestAFolderThatCannotBeWrittenSaysWhatToDo(t *testing.T) {
+	for _, cause := range []error{syscall.EACCES, syscall.EROFS} {
+		err := refusal("/data/hub.db", &os.PathError{Op: "open", Path: "/data/hub.db", Err: cause})
+		if !errors.Is(err, cause) || !strings.Contains(err.Error(), "`ls -ld /data`") {
+			t.Errorf("got %v", err)
+		}
+	}
 }
