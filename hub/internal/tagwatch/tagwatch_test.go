@@ -131,6 +131,8 @@ func next(d time.Duration) {
 }
 
 func (h *watch) tags() (tags []string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	for _, s := range h.seen {
 		tags = append(tags, s.Tag)
 	}
@@ -139,6 +141,8 @@ func (h *watch) tags() (tags []string) {
 
 // told lists the notes of kinds, but for those of polls that went well.
 func (h *watch) told() (told []string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	for _, n := range h.notes {
 		if n.Kind != PollOK {
 			told = append(told, strings.TrimSpace(fmt.Sprintf("%s %s", n.Kind, n.Tag)))
