@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
 	"github.com/wheelwright-dev/wheelwright/pkg/render"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/apply"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/journal"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/overlay"
 )
@@ -45,6 +47,9 @@ func (w *worker) adopt(ctx context.Context, in input) result {
 	}
 	now := time.Now()
 	i := &rec.Installation
+	if !whole(inv) {
+		return w.adoptUnfinished(rec, inv, now)
+	}
 	i.Variant = "" // the inventory does not say
 	i.Running, i.Target, i.Bundle, i.Overlay, i.Rendered = inv.Version, inv.Version, inv.Bundle, inv.Overlay, inv.Rendered
 	i.Phase, i.PhaseSince, i.Objects = fleet.Succeeded, now, len(inv.Items)
@@ -55,6 +60,24 @@ func (w *worker) adopt(ctx context.Context, in input) result {
 		return w.journalTrouble(err)
 	}
 	w.state.Phase, w.state.Target, w.state.Since = i.Phase, i.Target, now
+	return result{}
+}
+
+// whole: a release was applied and nothing of another waits to be pruned.
+func whole(inv apply.Inventory) bool {
+	return inv.Applied != "" && !slices.ContainsFunc(inv.Items, func(i apply.Item) bool { return i.Leaving })
+}
+
+// adoptUnfinished: the spoke's folder was lost in the middle of a delivery. What is on the cluster may be
+// of two releases, so neither is said to run; the next delivery brings all of it to one (law 7).
+func (w *worker) adoptUnfinished(rec journal.Record, inv apply.Inventory, now time.Time) result {
+	w.ledger = ledger{Inventory: inv, Mixed: true}
+	w.log.Warn("found an unfinished delivery on the cluster: it is carried out anew", logging.Version, inv.Version, "objects", len(inv.Items))
+	if err := w.record(rec, event(now, rec.Installation, fleet.EventAgent,
+		fmt.Sprintf("found an unfinished delivery of %s with %d objects on the cluster; it is carried out anew", inv.Version, len(inv.Items)))); err != nil {
+		w.asked = false
+		return w.journalTrouble(err)
+	}
 	return result{}
 }
 

@@ -2,11 +2,13 @@ package agent_test
 
 import (
 	"errors"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/journal"
 )
 
 // withDatabase adds a StatefulSet to a release.
@@ -113,5 +115,38 @@ func TestEveryReasonIsLogged(t *testing.T) {
 	})
 	if n := strings.Count(s.log.String(), "second trouble"); n > 2 {
 		t.Errorf("the log says the same thing %d times", n)
+	}
+}
+
+// Law 7: a spoke that is killed in the middle of an upgrade, and whose folder is lost with it, does not
+// take what is half there for what runs: the upgrade is made whole.
+func TestALostJournalInTheMiddleOfAnUpgrade(t *testing.T) {
+	for n := int64(2); n <= 5; n++ { // the inventory, settings, deployment, new; then the inventory again
+		s := newStage(t)
+		s.installed("1.0.0", "old")()
+		s.vendor.release(t, "1.1.0", app("1.1.0", good, "new"))
+		k := &killer{n: n, after: true}
+		s.killer.Store(k)
+		stop := s.start(func(_ journal.Record, write func() error) error {
+			if k.dead.Load() {
+				return errKilled
+			}
+			return write()
+		})
+		s.offer()
+		s.cluster.Eventually(t, "the spoke is killed", func() error {
+			if !k.dead.Load() {
+				return errors.New("not yet")
+			}
+			return nil
+		})
+		stop()
+		s.killer.Store(nil)
+		remove(t, filepath.Join(s.dir, "journal.db"))
+		stop = s.start(nil)
+		s.offer()
+		s.reaches(fleet.Succeeded, "1.1.0", "1.1.0")
+		s.cluster.Eventually(t, "all of the new release and no more", func() error { return s.whole("1.1.0", "new") })
+		stop()
 	}
 }

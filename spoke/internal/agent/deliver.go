@@ -20,7 +20,8 @@ import (
 // scratch is what a delivery needs in memory only.
 type scratch struct {
 	bundle *bundle.Bundle
-	unsure bool // nobody saw the end of the last write to the cluster
+	unsure bool   // nobody saw the end of the last write to the cluster
+	stuck  string // what was said last of a StatefulSet that waits
 }
 
 // resume takes up what a killed spoke left, once.

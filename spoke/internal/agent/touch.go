@@ -211,8 +211,9 @@ func (w *worker) observe(ctx context.Context) (delivery.Event, error) {
 // nothing ran before, a pod of another template is the failed release's, whatever it does.
 func (w *worker) unstick(ctx context.Context) {
 	change, err := w.a.cfg.Mend.Unstick(ctx, w.ledger.Current(), w.state.Phase == fleet.RollingBack || !w.canReturn())
-	if err != nil && ctx.Err() == nil {
+	if err != nil && ctx.Err() == nil && err.Error() != w.work.stuck {
 		w.log.Warn("a StatefulSet may wait for pods that do not become ready", logging.Error, err)
+		w.work.stuck = err.Error()
 	}
 	if len(change.Deleted) > 0 {
 		w.log.Info("replaced pods that their StatefulSet waited for", "deleted", change.Deleted)
