@@ -28,8 +28,9 @@ func (a *app) renderCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "render DISTRIBUTION [VERSION]",
 		Short: "Print exactly what would be applied",
-		Long: `render lays your overlay over a release and prints the result as YAML, byte for byte what the spoke applies.
-Nothing is recorded and nothing is applied. Without VERSION: the one that runs, or else the highest on offer.
+		Long: `render lays your overlay over a release and prints the result as YAML: what the spoke applies, before it
+adds its label wheelwright.dev/distribution. Nothing is recorded and nothing is applied. Without VERSION:
+the one that runs, or else the highest on offer.
 
 A running spoke is asked, which works with the hub away. Where none runs, the data folder is read: its bundles
 and what the hub last offered; the hub is asked only for a bundle that is not there.`,
