@@ -55,13 +55,19 @@ func TestJoin(t *testing.T) {
 	t.Run("a lost identity comes back and touches nothing", func(t *testing.T) {
 		_, err := first.Stop()
 		s.must(err)
-		before := s.kubectl(0, "-n", "shop", "get", "deployments,services,hpa,configmaps", "-o", `jsonpath={range .items[*]}{.kind}/{.metadata.name} {.metadata.uid} {.metadata.generation}{"\n"}{end}`)
+		before := s.kubectl(0, "-n", "shop", "get", "deployments,services,hpa,configmaps", "-o", `jsonpath={range .items[*]}{.kind}/{.metadata.name} {.metadata.uid}{"\n"}{end}`)
+		mark := s.real[0].MarkRequests(t)
 		again := respawn(s, first, first.Dir+"-new")
 		s.must(again.Join(s.ctx, s.hub))
 		s.must(again.Start())
 		s.spokes[0] = again
 		s.runs("1.1.0", names[0])
-		after := s.kubectl(0, "-n", "shop", "get", "deployments,services,hpa,configmaps", "-o", `jsonpath={range .items[*]}{.kind}/{.metadata.name} {.metadata.uid} {.metadata.generation}{"\n"}{end}`)
+		after := s.kubectl(0, "-n", "shop", "get", "deployments,services,hpa,configmaps", "-o", `jsonpath={range .items[*]}{.kind}/{.metadata.name} {.metadata.uid}{"\n"}{end}`)
+		for _, r := range s.real[0].Requests(t, mark, "wheelwright") {
+			if r.Writes() {
+				t.Errorf("the spoke that came back wrote: %s %s", r.Verb, r.URI)
+			}
+		}
 		if before != after {
 			t.Errorf("objects changed over a re-join:\nbefore\n%s\nafter\n%s", before, after)
 		}

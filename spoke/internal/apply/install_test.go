@@ -33,9 +33,7 @@ func TestLifeOfAnInstallation(t *testing.T) {
 	if report.Err() != nil || len(report.Unchecked) != 0 || report.Objects != 10 {
 		t.Fatalf("check: %+v", report)
 	}
-	if after := b.everything(t); after != before {
-		t.Fatalf("the dry run left something behind:\nbefore:\n%s\nafter:\n%s", before, after)
-	}
+	b.wantNothingNew(t, before)
 
 	mark := b.MarkRequests(t)
 	inv, change, err := b.hand.Apply(ctx, first, apply.Inventory{})
@@ -203,9 +201,7 @@ func TestDefinitionAndNamespaceComeWithTheSet(t *testing.T) {
 		t.Fatalf("%v %v", err, report.Err())
 	}
 	wantList(t, "unchecked", report.Unchecked, "Widget "+ns+"/big: its definition comes with the release")
-	if b.everything(t) != before {
-		t.Error("the dry run left something behind")
-	}
+	b.wantNothingNew(t, before)
 	inv, change, err := b.hand.Apply(ctx, set, apply.Inventory{})
 	if err != nil {
 		t.Fatal(err)

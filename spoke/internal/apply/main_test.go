@@ -179,6 +179,17 @@ func (b bench) everything(t *testing.T) string {
 		"-A", "-o", `jsonpath={range .items[*]}{.kind}/{.metadata.namespace}/{.metadata.name}/{.metadata.uid}{"\n"}{end}`)
 }
 
+// wantNothingNew fails where something is on the cluster that was not there before. What goes meanwhile
+// is an earlier test's.
+func (b bench) wantNothingNew(t *testing.T, before string) {
+	t.Helper()
+	for line := range strings.Lines(b.everything(t) + "\n") {
+		if !strings.Contains(before+"\n", line) {
+			t.Fatalf("something was left behind: %s", line)
+		}
+	}
+}
+
 func wantList(t *testing.T, what string, got []string, want ...string) {
 	t.Helper()
 	slices.Sort(want)
