@@ -106,23 +106,24 @@ type VariantResult struct {
 type Phase string
 
 const (
-	PhaseNone      Phase = ""               // nothing was ever delivered
-	Fetching       Phase = "Fetching"       // the bundle comes from the hub
-	Verifying      Phase = "Verifying"      // digest and provenance chain
-	Rendering      Phase = "Rendering"      // overlay over bundle, sandboxed
-	Checking       Phase = "Checking"       // server-side dry run of everything
-	Progressing    Phase = "Progressing"    // being applied
-	Settling       Phase = "Settling"       // applied; waiting for health
-	Succeeded      Phase = "Succeeded"      // runs, whole and healthy
-	Refused        Phase = "Refused"        // failed before anything was applied: the old release runs on
-	RollingBack    Phase = "RollingBack"    // the previous rendered set is being put back
-	RolledBack     Phase = "RolledBack"     // the previous release runs, whole
-	RollbackFailed Phase = "RollbackFailed" // neither: a person has to look
-	AwaitingConfig Phase = "AwaitingConfig" // overlay or spoke.yaml is in error; a provider has to act
+	PhaseNone        Phase = ""                 // nothing was ever delivered
+	Fetching         Phase = "Fetching"         // the bundle comes from the hub
+	Verifying        Phase = "Verifying"        // digest and provenance chain
+	Rendering        Phase = "Rendering"        // overlay over bundle, sandboxed
+	Checking         Phase = "Checking"         // server-side dry run of everything
+	AwaitingApproval Phase = "AwaitingApproval" // the provider is asked, with the reason, before anything is applied
+	Progressing      Phase = "Progressing"      // being applied
+	Settling         Phase = "Settling"         // applied; waiting for health
+	Succeeded        Phase = "Succeeded"        // runs, whole and healthy
+	Refused          Phase = "Refused"          // failed before anything was applied: the old release runs on
+	RollingBack      Phase = "RollingBack"      // the previous rendered set is being put back
+	RolledBack       Phase = "RolledBack"       // the previous release runs, whole
+	RollbackFailed   Phase = "RollbackFailed"   // neither: a person has to look
+	AwaitingConfig   Phase = "AwaitingConfig"   // overlay or spoke.yaml is in error; a provider has to act
 )
 
 // Phases lists all phases in the order of a delivery.
-var Phases = []Phase{PhaseNone, AwaitingConfig, Fetching, Verifying, Rendering, Checking, Progressing, Settling,
+var Phases = []Phase{PhaseNone, AwaitingConfig, Fetching, Verifying, Rendering, Checking, AwaitingApproval, Progressing, Settling,
 	Succeeded, Refused, RollingBack, RolledBack, RollbackFailed}
 
 // Terminal: the delivery is over; only a new release, a new overlay or a person starts another.

@@ -22,7 +22,9 @@ type Installation struct {
 	Health         Health
 	HealthMessage  string
 	Objects, Ready int
-	DriftCorrected int // objects put back since the running release was installed
+	DriftCorrected int    // objects put back since the running release was installed
+	Drifted        int    // objects that others changed or deleted and that are left so, by policy or after a fight
+	DriftMessage   string // the first of them: object, field, who wrote it
 	ObservedAt     time.Time
 }
 
@@ -30,11 +32,12 @@ type Installation struct {
 type EventKind string
 
 const (
-	EventPhase    EventKind = "Phase"
-	EventHealth   EventKind = "Health"
-	EventDrift    EventKind = "Drift"
-	EventDeclined EventKind = "Declined"
-	EventAgent    EventKind = "Agent"
+	EventPhase     EventKind = "Phase"
+	EventHealth    EventKind = "Health"
+	EventDrift     EventKind = "Drift"
+	EventDeclined  EventKind = "Declined"
+	EventAgent     EventKind = "Agent"
+	EventPreflight EventKind = "Preflight" // Event.Preflight says what was found
 
 	// The hub's own.
 	EventPublished  EventKind = "Published"
@@ -57,4 +60,5 @@ type Event struct {
 	Kind         EventKind
 	Message      string
 	Installation *Installation // the subscription after the event; nil for the hub's own
+	Preflight    *Preflight    // of an EventPreflight only
 }

@@ -35,7 +35,7 @@ func Installation(i fleet.Installation) *syncv1.SubscriptionStatus {
 		RunningVersion: i.Running, BundleDigest: string(i.Bundle), OverlayDigest: string(i.Overlay), RenderedDigest: string(i.Rendered),
 		Phase: string(i.Phase), TargetVersion: i.Target, Reason: i.Reason, PhaseSince: Time(i.PhaseSince),
 		Health: string(i.Health), HealthMessage: i.HealthMessage, Objects: uint32(i.Objects), Ready: uint32(i.Ready),
-		DriftCorrected: uint32(i.DriftCorrected), ObservedAt: Time(i.ObservedAt),
+		DriftCorrected: uint32(i.DriftCorrected), Drifted: uint32(i.Drifted), DriftMessage: i.DriftMessage, ObservedAt: Time(i.ObservedAt),
 	}
 }
 
@@ -61,7 +61,7 @@ func FromInstallation(m *syncv1.SubscriptionStatus) (fleet.Installation, error) 
 		Rendered: fleet.Digest(m.GetRenderedDigest()),
 		Phase:    fleet.Phase(m.GetPhase()), Target: m.GetTargetVersion(), Reason: m.GetReason(), PhaseSince: FromTime(m.GetPhaseSince()),
 		Health: fleet.Health(m.GetHealth()), HealthMessage: m.GetHealthMessage(), Objects: int(m.GetObjects()), Ready: int(m.GetReady()),
-		DriftCorrected: int(m.GetDriftCorrected()), ObservedAt: FromTime(m.GetObservedAt()),
+		DriftCorrected: int(m.GetDriftCorrected()), Drifted: int(m.GetDrifted()), DriftMessage: m.GetDriftMessage(), ObservedAt: FromTime(m.GetObservedAt()),
 	}, nil
 }
 
@@ -84,11 +84,12 @@ func FromPolicy(m *syncv1.Policy) fleet.Policy {
 }
 
 var eventKinds = map[fleet.EventKind]syncv1.EventKind{
-	fleet.EventPhase:    syncv1.EventKind_EVENT_KIND_PHASE,
-	fleet.EventHealth:   syncv1.EventKind_EVENT_KIND_HEALTH,
-	fleet.EventDrift:    syncv1.EventKind_EVENT_KIND_DRIFT,
-	fleet.EventDeclined: syncv1.EventKind_EVENT_KIND_DECLINED,
-	fleet.EventAgent:    syncv1.EventKind_EVENT_KIND_AGENT,
+	fleet.EventPhase:     syncv1.EventKind_EVENT_KIND_PHASE,
+	fleet.EventHealth:    syncv1.EventKind_EVENT_KIND_HEALTH,
+	fleet.EventDrift:     syncv1.EventKind_EVENT_KIND_DRIFT,
+	fleet.EventDeclined:  syncv1.EventKind_EVENT_KIND_DECLINED,
+	fleet.EventAgent:     syncv1.EventKind_EVENT_KIND_AGENT,
+	fleet.EventPreflight: syncv1.EventKind_EVENT_KIND_PREFLIGHT,
 }
 
 // Event makes the message of a spoke's event.
@@ -96,6 +97,9 @@ func Event(e fleet.Event) *syncv1.Event {
 	m := &syncv1.Event{Seq: e.Seq, At: Time(e.At), Kind: eventKinds[e.Kind], Distribution: e.Distribution, Version: e.Version, Message: e.Message}
 	if e.Installation != nil {
 		m.Status = Installation(*e.Installation)
+	}
+	if e.Preflight != nil {
+		m.Preflight = Preflight(*e.Preflight)
 	}
 	return m
 }
@@ -117,6 +121,13 @@ func FromEvent(cluster fleet.Cluster, m *syncv1.Event) (fleet.Event, error) {
 			return e, fmt.Errorf("event %d: %w", m.GetSeq(), err)
 		}
 		e.Installation = &i
+	}
+	if e.Kind == fleet.EventPreflight {
+		p, err := FromPreflight(m.GetPreflight())
+		if err != nil {
+			return e, fmt.Errorf("event %d: %w", m.GetSeq(), err)
+		}
+		e.Preflight = &p
 	}
 	return e, nil
 }

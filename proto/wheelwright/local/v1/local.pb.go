@@ -79,6 +79,8 @@ type GetStatusResponse struct {
 	SpokeCommit         string                 `protobuf:"bytes,9,opt,name=spoke_commit,json=spokeCommit,proto3" json:"spoke_commit,omitempty"`
 	// In the order of spoke.yaml.
 	Subscriptions []*v1.SubscriptionStatus `protobuf:"bytes,10,rep,name=subscriptions,proto3" json:"subscriptions,omitempty"`
+	// What the spoke remembers of each, in the same order.
+	Memories      []*Memory `protobuf:"bytes,11,rep,name=memories,proto3" json:"memories,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -179,6 +181,13 @@ func (x *GetStatusResponse) GetSpokeCommit() string {
 func (x *GetStatusResponse) GetSubscriptions() []*v1.SubscriptionStatus {
 	if x != nil {
 		return x.Subscriptions
+	}
+	return nil
+}
+
+func (x *GetStatusResponse) GetMemories() []*Memory {
+	if x != nil {
+		return x.Memories
 	}
 	return nil
 }
@@ -290,12 +299,686 @@ func (x *RenderResponse) GetDigest() string {
 	return ""
 }
 
+// Memory is what a spoke can go back to, and what it does not take again by itself.
+type Memory struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Distribution string                 `protobuf:"bytes,1,opt,name=distribution,proto3" json:"distribution,omitempty"`
+	// Versions of which the rendered set is kept, newest first.
+	Previous      []string `protobuf:"bytes,2,rep,name=previous,proto3" json:"previous,omitempty"`
+	Held          []*Held  `protobuf:"bytes,3,rep,name=held,proto3" json:"held,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Memory) Reset() {
+	*x = Memory{}
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Memory) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Memory) ProtoMessage() {}
+
+func (x *Memory) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Memory.ProtoReflect.Descriptor instead.
+func (*Memory) Descriptor() ([]byte, []int) {
+	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Memory) GetDistribution() string {
+	if x != nil {
+		return x.Distribution
+	}
+	return ""
+}
+
+func (x *Memory) GetPrevious() []string {
+	if x != nil {
+		return x.Previous
+	}
+	return nil
+}
+
+func (x *Memory) GetHeld() []*Held {
+	if x != nil {
+		return x.Held
+	}
+	return nil
+}
+
+type Held struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	At            *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=at,proto3" json:"at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Held) Reset() {
+	*x = Held{}
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Held) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Held) ProtoMessage() {}
+
+func (x *Held) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Held.ProtoReflect.Descriptor instead.
+func (*Held) Descriptor() ([]byte, []int) {
+	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Held) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Held) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Held) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+type PlanRequest struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Distribution string                 `protobuf:"bytes,1,opt,name=distribution,proto3" json:"distribution,omitempty"`
+	// Empty: the version that policy would take next, or else the one that runs.
+	Version       string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlanRequest) Reset() {
+	*x = PlanRequest{}
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlanRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlanRequest) ProtoMessage() {}
+
+func (x *PlanRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlanRequest.ProtoReflect.Descriptor instead.
+func (*PlanRequest) Descriptor() ([]byte, []int) {
+	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *PlanRequest) GetDistribution() string {
+	if x != nil {
+		return x.Distribution
+	}
+	return ""
+}
+
+func (x *PlanRequest) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+type PlanResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty: nothing runs.
+	From      string        `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`
+	To        string        `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`
+	Preflight *v1.Preflight `protobuf:"bytes,3,opt,name=preflight,proto3" json:"preflight,omitempty"`
+	Steps     []*Step       `protobuf:"bytes,4,rep,name=steps,proto3" json:"steps,omitempty"`
+	// Objects that are on the cluster already and become the release's.
+	Adopted []string `protobuf:"bytes,5,rep,name=adopted,proto3" json:"adopted,omitempty"`
+	// "Deployment shop/web spec.replicas: kubectl": fields that others set and the release declares.
+	Conflicts []string `protobuf:"bytes,6,rep,name=conflicts,proto3" json:"conflicts,omitempty"`
+	// Objects that cannot be tried before others are there, with the reason.
+	Unchecked []string `protobuf:"bytes,7,rep,name=unchecked,proto3" json:"unchecked,omitempty"`
+	Problems  []string `protobuf:"bytes,8,rep,name=problems,proto3" json:"problems,omitempty"`
+	// Why the provider would be asked before anything is applied; empty: it would not.
+	Asks []string `protobuf:"bytes,9,rep,name=asks,proto3" json:"asks,omitempty"`
+	// Why it is not reversible, one line each.
+	OneWay        []string `protobuf:"bytes,10,rep,name=one_way,json=oneWay,proto3" json:"one_way,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlanResponse) Reset() {
+	*x = PlanResponse{}
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlanResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlanResponse) ProtoMessage() {}
+
+func (x *PlanResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlanResponse.ProtoReflect.Descriptor instead.
+func (*PlanResponse) Descriptor() ([]byte, []int) {
+	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *PlanResponse) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *PlanResponse) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *PlanResponse) GetPreflight() *v1.Preflight {
+	if x != nil {
+		return x.Preflight
+	}
+	return nil
+}
+
+func (x *PlanResponse) GetSteps() []*Step {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
+func (x *PlanResponse) GetAdopted() []string {
+	if x != nil {
+		return x.Adopted
+	}
+	return nil
+}
+
+func (x *PlanResponse) GetConflicts() []string {
+	if x != nil {
+		return x.Conflicts
+	}
+	return nil
+}
+
+func (x *PlanResponse) GetUnchecked() []string {
+	if x != nil {
+		return x.Unchecked
+	}
+	return nil
+}
+
+func (x *PlanResponse) GetProblems() []string {
+	if x != nil {
+		return x.Problems
+	}
+	return nil
+}
+
+func (x *PlanResponse) GetAsks() []string {
+	if x != nil {
+		return x.Asks
+	}
+	return nil
+}
+
+func (x *PlanResponse) GetOneWay() []string {
+	if x != nil {
+		return x.OneWay
+	}
+	return nil
+}
+
+type Step struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// fleet.Verb.
+	Verb string `protobuf:"bytes,1,opt,name=verb,proto3" json:"verb,omitempty"`
+	// "Deployment shop/web".
+	Object        string `protobuf:"bytes,2,opt,name=object,proto3" json:"object,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Step) Reset() {
+	*x = Step{}
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Step) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Step) ProtoMessage() {}
+
+func (x *Step) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Step.ProtoReflect.Descriptor instead.
+func (*Step) Descriptor() ([]byte, []int) {
+	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Step) GetVerb() string {
+	if x != nil {
+		return x.Verb
+	}
+	return ""
+}
+
+func (x *Step) GetObject() string {
+	if x != nil {
+		return x.Object
+	}
+	return ""
+}
+
+type ApproveRequest struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Distribution string                 `protobuf:"bytes,1,opt,name=distribution,proto3" json:"distribution,omitempty"`
+	// Empty: the one that waits.
+	Version       string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApproveRequest) Reset() {
+	*x = ApproveRequest{}
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApproveRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApproveRequest) ProtoMessage() {}
+
+func (x *ApproveRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApproveRequest.ProtoReflect.Descriptor instead.
+func (*ApproveRequest) Descriptor() ([]byte, []int) {
+	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ApproveRequest) GetDistribution() string {
+	if x != nil {
+		return x.Distribution
+	}
+	return ""
+}
+
+func (x *ApproveRequest) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+type ApproveResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApproveResponse) Reset() {
+	*x = ApproveResponse{}
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApproveResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApproveResponse) ProtoMessage() {}
+
+func (x *ApproveResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApproveResponse.ProtoReflect.Descriptor instead.
+func (*ApproveResponse) Descriptor() ([]byte, []int) {
+	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ApproveResponse) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+type RejectRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Distribution  string                 `protobuf:"bytes,1,opt,name=distribution,proto3" json:"distribution,omitempty"`
+	Version       string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RejectRequest) Reset() {
+	*x = RejectRequest{}
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RejectRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RejectRequest) ProtoMessage() {}
+
+func (x *RejectRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RejectRequest.ProtoReflect.Descriptor instead.
+func (*RejectRequest) Descriptor() ([]byte, []int) {
+	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *RejectRequest) GetDistribution() string {
+	if x != nil {
+		return x.Distribution
+	}
+	return ""
+}
+
+func (x *RejectRequest) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *RejectRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type RejectResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RejectResponse) Reset() {
+	*x = RejectResponse{}
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RejectResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RejectResponse) ProtoMessage() {}
+
+func (x *RejectResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RejectResponse.ProtoReflect.Descriptor instead.
+func (*RejectResponse) Descriptor() ([]byte, []int) {
+	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *RejectResponse) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+type RollBackRequest struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Distribution string                 `protobuf:"bytes,1,opt,name=distribution,proto3" json:"distribution,omitempty"`
+	// Empty: the release before the one that runs.
+	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	Reason  string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Only say what would be done.
+	DryRun        bool `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RollBackRequest) Reset() {
+	*x = RollBackRequest{}
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RollBackRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RollBackRequest) ProtoMessage() {}
+
+func (x *RollBackRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RollBackRequest.ProtoReflect.Descriptor instead.
+func (*RollBackRequest) Descriptor() ([]byte, []int) {
+	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *RollBackRequest) GetDistribution() string {
+	if x != nil {
+		return x.Distribution
+	}
+	return ""
+}
+
+func (x *RollBackRequest) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *RollBackRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *RollBackRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type RollBackResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	From          string                 `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`
+	To            string                 `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RollBackResponse) Reset() {
+	*x = RollBackResponse{}
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RollBackResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RollBackResponse) ProtoMessage() {}
+
+func (x *RollBackResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RollBackResponse.ProtoReflect.Descriptor instead.
+func (*RollBackResponse) Descriptor() ([]byte, []int) {
+	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *RollBackResponse) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *RollBackResponse) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
 var File_wheelwright_local_v1_local_proto protoreflect.FileDescriptor
 
 const file_wheelwright_local_v1_local_proto_rawDesc = "" +
 	"\n" +
 	" wheelwright/local/v1/local.proto\x12\x14wheelwright.local.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ewheelwright/sync/v1/sync.proto\"\x12\n" +
-	"\x10GetStatusRequest\"\xc9\x03\n" +
+	"\x10GetStatusRequest\"\x83\x04\n" +
 	"\x11GetStatusResponse\x12*\n" +
 	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x18\n" +
 	"\acluster\x18\x02 \x01(\tR\acluster\x12\x10\n" +
@@ -307,16 +990,66 @@ const file_wheelwright_local_v1_local_proto_rawDesc = "" +
 	"\rspoke_version\x18\b \x01(\tR\fspokeVersion\x12!\n" +
 	"\fspoke_commit\x18\t \x01(\tR\vspokeCommit\x12M\n" +
 	"\rsubscriptions\x18\n" +
-	" \x03(\v2'.wheelwright.sync.v1.SubscriptionStatusR\rsubscriptions\"M\n" +
+	" \x03(\v2'.wheelwright.sync.v1.SubscriptionStatusR\rsubscriptions\x128\n" +
+	"\bmemories\x18\v \x03(\v2\x1c.wheelwright.local.v1.MemoryR\bmemories\"M\n" +
 	"\rRenderRequest\x12\"\n" +
 	"\fdistribution\x18\x01 \x01(\tR\fdistribution\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\"D\n" +
 	"\x0eRenderResponse\x12\x1a\n" +
 	"\bmanifest\x18\x01 \x01(\fR\bmanifest\x12\x16\n" +
-	"\x06digest\x18\x02 \x01(\tR\x06digest2\xc1\x01\n" +
+	"\x06digest\x18\x02 \x01(\tR\x06digest\"x\n" +
+	"\x06Memory\x12\"\n" +
+	"\fdistribution\x18\x01 \x01(\tR\fdistribution\x12\x1a\n" +
+	"\bprevious\x18\x02 \x03(\tR\bprevious\x12.\n" +
+	"\x04held\x18\x03 \x03(\v2\x1a.wheelwright.local.v1.HeldR\x04held\"d\n" +
+	"\x04Held\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12*\n" +
+	"\x02at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"K\n" +
+	"\vPlanRequest\x12\"\n" +
+	"\fdistribution\x18\x01 \x01(\tR\fdistribution\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\"\xc1\x02\n" +
+	"\fPlanResponse\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\tR\x04from\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\tR\x02to\x12<\n" +
+	"\tpreflight\x18\x03 \x01(\v2\x1e.wheelwright.sync.v1.PreflightR\tpreflight\x120\n" +
+	"\x05steps\x18\x04 \x03(\v2\x1a.wheelwright.local.v1.StepR\x05steps\x12\x18\n" +
+	"\aadopted\x18\x05 \x03(\tR\aadopted\x12\x1c\n" +
+	"\tconflicts\x18\x06 \x03(\tR\tconflicts\x12\x1c\n" +
+	"\tunchecked\x18\a \x03(\tR\tunchecked\x12\x1a\n" +
+	"\bproblems\x18\b \x03(\tR\bproblems\x12\x12\n" +
+	"\x04asks\x18\t \x03(\tR\x04asks\x12\x17\n" +
+	"\aone_way\x18\n" +
+	" \x03(\tR\x06oneWay\"2\n" +
+	"\x04Step\x12\x12\n" +
+	"\x04verb\x18\x01 \x01(\tR\x04verb\x12\x16\n" +
+	"\x06object\x18\x02 \x01(\tR\x06object\"N\n" +
+	"\x0eApproveRequest\x12\"\n" +
+	"\fdistribution\x18\x01 \x01(\tR\fdistribution\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\"+\n" +
+	"\x0fApproveResponse\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion\"e\n" +
+	"\rRejectRequest\x12\"\n" +
+	"\fdistribution\x18\x01 \x01(\tR\fdistribution\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"*\n" +
+	"\x0eRejectResponse\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion\"\x80\x01\n" +
+	"\x0fRollBackRequest\x12\"\n" +
+	"\fdistribution\x18\x01 \x01(\tR\fdistribution\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x17\n" +
+	"\adry_run\x18\x04 \x01(\bR\x06dryRun\"6\n" +
+	"\x10RollBackResponse\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\tR\x04from\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\tR\x02to2\x98\x04\n" +
 	"\fLocalService\x12\\\n" +
 	"\tGetStatus\x12&.wheelwright.local.v1.GetStatusRequest\x1a'.wheelwright.local.v1.GetStatusResponse\x12S\n" +
-	"\x06Render\x12#.wheelwright.local.v1.RenderRequest\x1a$.wheelwright.local.v1.RenderResponseBKZIgithub.com/wheelwright-dev/wheelwright/proto/wheelwright/local/v1;localv1b\x06proto3"
+	"\x06Render\x12#.wheelwright.local.v1.RenderRequest\x1a$.wheelwright.local.v1.RenderResponse\x12M\n" +
+	"\x04Plan\x12!.wheelwright.local.v1.PlanRequest\x1a\".wheelwright.local.v1.PlanResponse\x12V\n" +
+	"\aApprove\x12$.wheelwright.local.v1.ApproveRequest\x1a%.wheelwright.local.v1.ApproveResponse\x12S\n" +
+	"\x06Reject\x12#.wheelwright.local.v1.RejectRequest\x1a$.wheelwright.local.v1.RejectResponse\x12Y\n" +
+	"\bRollBack\x12%.wheelwright.local.v1.RollBackRequest\x1a&.wheelwright.local.v1.RollBackResponseBKZIgithub.com/wheelwright-dev/wheelwright/proto/wheelwright/local/v1;localv1b\x06proto3"
 
 var (
 	file_wheelwright_local_v1_local_proto_rawDescOnce sync.Once
@@ -330,29 +1063,54 @@ func file_wheelwright_local_v1_local_proto_rawDescGZIP() []byte {
 	return file_wheelwright_local_v1_local_proto_rawDescData
 }
 
-var file_wheelwright_local_v1_local_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_wheelwright_local_v1_local_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_wheelwright_local_v1_local_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),      // 0: wheelwright.local.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),     // 1: wheelwright.local.v1.GetStatusResponse
 	(*RenderRequest)(nil),         // 2: wheelwright.local.v1.RenderRequest
 	(*RenderResponse)(nil),        // 3: wheelwright.local.v1.RenderResponse
-	(*timestamppb.Timestamp)(nil), // 4: google.protobuf.Timestamp
-	(*v1.SubscriptionStatus)(nil), // 5: wheelwright.sync.v1.SubscriptionStatus
+	(*Memory)(nil),                // 4: wheelwright.local.v1.Memory
+	(*Held)(nil),                  // 5: wheelwright.local.v1.Held
+	(*PlanRequest)(nil),           // 6: wheelwright.local.v1.PlanRequest
+	(*PlanResponse)(nil),          // 7: wheelwright.local.v1.PlanResponse
+	(*Step)(nil),                  // 8: wheelwright.local.v1.Step
+	(*ApproveRequest)(nil),        // 9: wheelwright.local.v1.ApproveRequest
+	(*ApproveResponse)(nil),       // 10: wheelwright.local.v1.ApproveResponse
+	(*RejectRequest)(nil),         // 11: wheelwright.local.v1.RejectRequest
+	(*RejectResponse)(nil),        // 12: wheelwright.local.v1.RejectResponse
+	(*RollBackRequest)(nil),       // 13: wheelwright.local.v1.RollBackRequest
+	(*RollBackResponse)(nil),      // 14: wheelwright.local.v1.RollBackResponse
+	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
+	(*v1.SubscriptionStatus)(nil), // 16: wheelwright.sync.v1.SubscriptionStatus
+	(*v1.Preflight)(nil),          // 17: wheelwright.sync.v1.Preflight
 }
 var file_wheelwright_local_v1_local_proto_depIdxs = []int32{
-	4, // 0: wheelwright.local.v1.GetStatusResponse.at:type_name -> google.protobuf.Timestamp
-	4, // 1: wheelwright.local.v1.GetStatusResponse.last_contact:type_name -> google.protobuf.Timestamp
-	4, // 2: wheelwright.local.v1.GetStatusResponse.certificate_not_after:type_name -> google.protobuf.Timestamp
-	5, // 3: wheelwright.local.v1.GetStatusResponse.subscriptions:type_name -> wheelwright.sync.v1.SubscriptionStatus
-	0, // 4: wheelwright.local.v1.LocalService.GetStatus:input_type -> wheelwright.local.v1.GetStatusRequest
-	2, // 5: wheelwright.local.v1.LocalService.Render:input_type -> wheelwright.local.v1.RenderRequest
-	1, // 6: wheelwright.local.v1.LocalService.GetStatus:output_type -> wheelwright.local.v1.GetStatusResponse
-	3, // 7: wheelwright.local.v1.LocalService.Render:output_type -> wheelwright.local.v1.RenderResponse
-	6, // [6:8] is the sub-list for method output_type
-	4, // [4:6] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	15, // 0: wheelwright.local.v1.GetStatusResponse.at:type_name -> google.protobuf.Timestamp
+	15, // 1: wheelwright.local.v1.GetStatusResponse.last_contact:type_name -> google.protobuf.Timestamp
+	15, // 2: wheelwright.local.v1.GetStatusResponse.certificate_not_after:type_name -> google.protobuf.Timestamp
+	16, // 3: wheelwright.local.v1.GetStatusResponse.subscriptions:type_name -> wheelwright.sync.v1.SubscriptionStatus
+	4,  // 4: wheelwright.local.v1.GetStatusResponse.memories:type_name -> wheelwright.local.v1.Memory
+	5,  // 5: wheelwright.local.v1.Memory.held:type_name -> wheelwright.local.v1.Held
+	15, // 6: wheelwright.local.v1.Held.at:type_name -> google.protobuf.Timestamp
+	17, // 7: wheelwright.local.v1.PlanResponse.preflight:type_name -> wheelwright.sync.v1.Preflight
+	8,  // 8: wheelwright.local.v1.PlanResponse.steps:type_name -> wheelwright.local.v1.Step
+	0,  // 9: wheelwright.local.v1.LocalService.GetStatus:input_type -> wheelwright.local.v1.GetStatusRequest
+	2,  // 10: wheelwright.local.v1.LocalService.Render:input_type -> wheelwright.local.v1.RenderRequest
+	6,  // 11: wheelwright.local.v1.LocalService.Plan:input_type -> wheelwright.local.v1.PlanRequest
+	9,  // 12: wheelwright.local.v1.LocalService.Approve:input_type -> wheelwright.local.v1.ApproveRequest
+	11, // 13: wheelwright.local.v1.LocalService.Reject:input_type -> wheelwright.local.v1.RejectRequest
+	13, // 14: wheelwright.local.v1.LocalService.RollBack:input_type -> wheelwright.local.v1.RollBackRequest
+	1,  // 15: wheelwright.local.v1.LocalService.GetStatus:output_type -> wheelwright.local.v1.GetStatusResponse
+	3,  // 16: wheelwright.local.v1.LocalService.Render:output_type -> wheelwright.local.v1.RenderResponse
+	7,  // 17: wheelwright.local.v1.LocalService.Plan:output_type -> wheelwright.local.v1.PlanResponse
+	10, // 18: wheelwright.local.v1.LocalService.Approve:output_type -> wheelwright.local.v1.ApproveResponse
+	12, // 19: wheelwright.local.v1.LocalService.Reject:output_type -> wheelwright.local.v1.RejectResponse
+	14, // 20: wheelwright.local.v1.LocalService.RollBack:output_type -> wheelwright.local.v1.RollBackResponse
+	15, // [15:21] is the sub-list for method output_type
+	9,  // [9:15] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_wheelwright_local_v1_local_proto_init() }
@@ -366,7 +1124,7 @@ func file_wheelwright_local_v1_local_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wheelwright_local_v1_local_proto_rawDesc), len(file_wheelwright_local_v1_local_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   4,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -24,6 +24,10 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	LocalService_GetStatus_FullMethodName = "/wheelwright.local.v1.LocalService/GetStatus"
 	LocalService_Render_FullMethodName    = "/wheelwright.local.v1.LocalService/Render"
+	LocalService_Plan_FullMethodName      = "/wheelwright.local.v1.LocalService/Plan"
+	LocalService_Approve_FullMethodName   = "/wheelwright.local.v1.LocalService/Approve"
+	LocalService_Reject_FullMethodName    = "/wheelwright.local.v1.LocalService/Reject"
+	LocalService_RollBack_FullMethodName  = "/wheelwright.local.v1.LocalService/RollBack"
 )
 
 // LocalServiceClient is the client API for LocalService service.
@@ -34,6 +38,17 @@ type LocalServiceClient interface {
 	GetStatus(ctx context.Context, in *GetStatusRequest, opts ...grpc.CallOption) (*GetStatusResponse, error)
 	// Render answers exactly what the spoke would apply; nothing is recorded.
 	Render(ctx context.Context, in *RenderRequest, opts ...grpc.CallOption) (*RenderResponse, error)
+	// Plan answers what delivering a version would do to the cluster; nothing is recorded or applied.
+	Plan(ctx context.Context, in *PlanRequest, opts ...grpc.CallOption) (*PlanResponse, error)
+	// Approve lets a release go on that waits for its provider, or takes a held one up again.
+	// FAILED_PRECONDITION where nothing waits or is held.
+	Approve(ctx context.Context, in *ApproveRequest, opts ...grpc.CallOption) (*ApproveResponse, error)
+	// Reject ends a delivery that waits for its provider; the release is held. FAILED_PRECONDITION where
+	// nothing waits.
+	Reject(ctx context.Context, in *RejectRequest, opts ...grpc.CallOption) (*RejectResponse, error)
+	// RollBack begins the return to an earlier release, out of the spoke's own memory, and answers when
+	// that is recorded. FAILED_PRECONDITION where there is none.
+	RollBack(ctx context.Context, in *RollBackRequest, opts ...grpc.CallOption) (*RollBackResponse, error)
 }
 
 type localServiceClient struct {
@@ -64,6 +79,46 @@ func (c *localServiceClient) Render(ctx context.Context, in *RenderRequest, opts
 	return out, nil
 }
 
+func (c *localServiceClient) Plan(ctx context.Context, in *PlanRequest, opts ...grpc.CallOption) (*PlanResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PlanResponse)
+	err := c.cc.Invoke(ctx, LocalService_Plan_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *localServiceClient) Approve(ctx context.Context, in *ApproveRequest, opts ...grpc.CallOption) (*ApproveResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ApproveResponse)
+	err := c.cc.Invoke(ctx, LocalService_Approve_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *localServiceClient) Reject(ctx context.Context, in *RejectRequest, opts ...grpc.CallOption) (*RejectResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RejectResponse)
+	err := c.cc.Invoke(ctx, LocalService_Reject_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *localServiceClient) RollBack(ctx context.Context, in *RollBackRequest, opts ...grpc.CallOption) (*RollBackResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RollBackResponse)
+	err := c.cc.Invoke(ctx, LocalService_RollBack_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // LocalServiceServer is the server API for LocalService service.
 // All implementations must embed UnimplementedLocalServiceServer
 // for forward compatibility.
@@ -72,6 +127,17 @@ type LocalServiceServer interface {
 	GetStatus(context.Context, *GetStatusRequest) (*GetStatusResponse, error)
 	// Render answers exactly what the spoke would apply; nothing is recorded.
 	Render(context.Context, *RenderRequest) (*RenderResponse, error)
+	// Plan answers what delivering a version would do to the cluster; nothing is recorded or applied.
+	Plan(context.Context, *PlanRequest) (*PlanResponse, error)
+	// Approve lets a release go on that waits for its provider, or takes a held one up again.
+	// FAILED_PRECONDITION where nothing waits or is held.
+	Approve(context.Context, *ApproveRequest) (*ApproveResponse, error)
+	// Reject ends a delivery that waits for its provider; the release is held. FAILED_PRECONDITION where
+	// nothing waits.
+	Reject(context.Context, *RejectRequest) (*RejectResponse, error)
+	// RollBack begins the return to an earlier release, out of the spoke's own memory, and answers when
+	// that is recorded. FAILED_PRECONDITION where there is none.
+	RollBack(context.Context, *RollBackRequest) (*RollBackResponse, error)
 	mustEmbedUnimplementedLocalServiceServer()
 }
 
@@ -87,6 +153,18 @@ func (UnimplementedLocalServiceServer) GetStatus(context.Context, *GetStatusRequ
 }
 func (UnimplementedLocalServiceServer) Render(context.Context, *RenderRequest) (*RenderResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Render not implemented")
+}
+func (UnimplementedLocalServiceServer) Plan(context.Context, *PlanRequest) (*PlanResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Plan not implemented")
+}
+func (UnimplementedLocalServiceServer) Approve(context.Context, *ApproveRequest) (*ApproveResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Approve not implemented")
+}
+func (UnimplementedLocalServiceServer) Reject(context.Context, *RejectRequest) (*RejectResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Reject not implemented")
+}
+func (UnimplementedLocalServiceServer) RollBack(context.Context, *RollBackRequest) (*RollBackResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RollBack not implemented")
 }
 func (UnimplementedLocalServiceServer) mustEmbedUnimplementedLocalServiceServer() {}
 func (UnimplementedLocalServiceServer) testEmbeddedByValue()                      {}
@@ -145,6 +223,78 @@ func _LocalService_Render_Handler(srv interface{}, ctx context.Context, dec func
 	return interceptor(ctx, in, info, handler)
 }
 
+func _LocalService_Plan_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PlanRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LocalServiceServer).Plan(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LocalService_Plan_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LocalServiceServer).Plan(ctx, req.(*PlanRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _LocalService_Approve_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ApproveRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LocalServiceServer).Approve(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LocalService_Approve_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LocalServiceServer).Approve(ctx, req.(*ApproveRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _LocalService_Reject_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RejectRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LocalServiceServer).Reject(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LocalService_Reject_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LocalServiceServer).Reject(ctx, req.(*RejectRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _LocalService_RollBack_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RollBackRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LocalServiceServer).RollBack(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LocalService_RollBack_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LocalServiceServer).RollBack(ctx, req.(*RollBackRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // LocalService_ServiceDesc is the grpc.ServiceDesc for LocalService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -159,6 +309,22 @@ var LocalService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Render",
 			Handler:    _LocalService_Render_Handler,
+		},
+		{
+			MethodName: "Plan",
+			Handler:    _LocalService_Plan_Handler,
+		},
+		{
+			MethodName: "Approve",
+			Handler:    _LocalService_Approve_Handler,
+		},
+		{
+			MethodName: "Reject",
+			Handler:    _LocalService_Reject_Handler,
+		},
+		{
+			MethodName: "RollBack",
+			Handler:    _LocalService_RollBack_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

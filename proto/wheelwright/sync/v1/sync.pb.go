@@ -37,6 +37,8 @@ const (
 	EventKind_EVENT_KIND_DECLINED EventKind = 4
 	// The agent started, was re-joined, or took over what it found on the cluster.
 	EventKind_EVENT_KIND_AGENT EventKind = 5
+	// A release was tried out without touching anything.
+	EventKind_EVENT_KIND_PREFLIGHT EventKind = 6
 )
 
 // Enum value maps for EventKind.
@@ -48,6 +50,7 @@ var (
 		3: "EVENT_KIND_DRIFT",
 		4: "EVENT_KIND_DECLINED",
 		5: "EVENT_KIND_AGENT",
+		6: "EVENT_KIND_PREFLIGHT",
 	}
 	EventKind_value = map[string]int32{
 		"EVENT_KIND_UNSPECIFIED": 0,
@@ -56,6 +59,7 @@ var (
 		"EVENT_KIND_DRIFT":       3,
 		"EVENT_KIND_DECLINED":    4,
 		"EVENT_KIND_AGENT":       5,
+		"EVENT_KIND_PREFLIGHT":   6,
 	}
 )
 
@@ -680,8 +684,10 @@ type Offer struct {
 	// "sha256:<hex>" of the canonical tar.
 	Digest string `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
 	// Bytes of the canonical tar.
-	Size          uint64   `protobuf:"varint,3,opt,name=size,proto3" json:"size,omitempty"`
-	Variants      []string `protobuf:"bytes,4,rep,name=variants,proto3" json:"variants,omitempty"`
+	Size     uint64   `protobuf:"varint,3,opt,name=size,proto3" json:"size,omitempty"`
+	Variants []string `protobuf:"bytes,4,rep,name=variants,proto3" json:"variants,omitempty"`
+	// Try it out and say what it would do (EVENT_KIND_PREFLIGHT). It is not yours to take yet.
+	Preflight     bool `protobuf:"varint,5,opt,name=preflight,proto3" json:"preflight,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -744,6 +750,13 @@ func (x *Offer) GetVariants() []string {
 	return nil
 }
 
+func (x *Offer) GetPreflight() bool {
+	if x != nil {
+		return x.Preflight
+	}
+	return false
+}
+
 type Event struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// From 1, without gaps, within a journal.
@@ -755,7 +768,9 @@ type Event struct {
 	// One line for a person; redacted: never a value out of an overlay or a manifest.
 	Message string `protobuf:"bytes,6,opt,name=message,proto3" json:"message,omitempty"`
 	// The subscription's whole state after the event.
-	Status        *SubscriptionStatus `protobuf:"bytes,7,opt,name=status,proto3" json:"status,omitempty"`
+	Status *SubscriptionStatus `protobuf:"bytes,7,opt,name=status,proto3" json:"status,omitempty"`
+	// Of EVENT_KIND_PREFLIGHT only.
+	Preflight     *Preflight `protobuf:"bytes,8,opt,name=preflight,proto3" json:"preflight,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -839,6 +854,179 @@ func (x *Event) GetStatus() *SubscriptionStatus {
 	return nil
 }
 
+func (x *Event) GetPreflight() *Preflight {
+	if x != nil {
+		return x.Preflight
+	}
+	return nil
+}
+
+// Preflight is what a spoke found when it rendered its overlay over a release and dry-ran it, without
+// touching anything.
+type Preflight struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	BundleDigest  string                 `protobuf:"bytes,2,opt,name=bundle_digest,json=bundleDigest,proto3" json:"bundle_digest,omitempty"`
+	OverlayDigest string                 `protobuf:"bytes,3,opt,name=overlay_digest,json=overlayDigest,proto3" json:"overlay_digest,omitempty"`
+	// fleet.Outcome: "Ok", "Changes" or "Breaks".
+	Outcome string        `protobuf:"bytes,4,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	Changes []*KindChange `protobuf:"bytes,5,rep,name=changes,proto3" json:"changes,omitempty"`
+	// Why it breaks, or asks its provider first; one redacted line.
+	Reason string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
+	// fleet.Reversibility; empty where it breaks.
+	Reversibility string                 `protobuf:"bytes,7,opt,name=reversibility,proto3" json:"reversibility,omitempty"`
+	At            *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=at,proto3" json:"at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Preflight) Reset() {
+	*x = Preflight{}
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Preflight) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Preflight) ProtoMessage() {}
+
+func (x *Preflight) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Preflight.ProtoReflect.Descriptor instead.
+func (*Preflight) Descriptor() ([]byte, []int) {
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Preflight) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Preflight) GetBundleDigest() string {
+	if x != nil {
+		return x.BundleDigest
+	}
+	return ""
+}
+
+func (x *Preflight) GetOverlayDigest() string {
+	if x != nil {
+		return x.OverlayDigest
+	}
+	return ""
+}
+
+func (x *Preflight) GetOutcome() string {
+	if x != nil {
+		return x.Outcome
+	}
+	return ""
+}
+
+func (x *Preflight) GetChanges() []*KindChange {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+func (x *Preflight) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Preflight) GetReversibility() string {
+	if x != nil {
+		return x.Reversibility
+	}
+	return ""
+}
+
+func (x *Preflight) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+type KindChange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Kind  string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	// fleet.Verb: "create", "change", "recreate", "delete", "keep".
+	Verb          string `protobuf:"bytes,2,opt,name=verb,proto3" json:"verb,omitempty"`
+	Count         uint32 `protobuf:"varint,3,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KindChange) Reset() {
+	*x = KindChange{}
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KindChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KindChange) ProtoMessage() {}
+
+func (x *KindChange) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KindChange.ProtoReflect.Descriptor instead.
+func (*KindChange) Descriptor() ([]byte, []int) {
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *KindChange) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *KindChange) GetVerb() string {
+	if x != nil {
+		return x.Verb
+	}
+	return ""
+}
+
+func (x *KindChange) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
 type SubscriptionStatus struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	Distribution string                 `protobuf:"bytes,1,opt,name=distribution,proto3" json:"distribution,omitempty"`
@@ -864,13 +1052,16 @@ type SubscriptionStatus struct {
 	// Objects put back since the running release was installed.
 	DriftCorrected uint32                 `protobuf:"varint,17,opt,name=drift_corrected,json=driftCorrected,proto3" json:"drift_corrected,omitempty"`
 	ObservedAt     *timestamppb.Timestamp `protobuf:"bytes,18,opt,name=observed_at,json=observedAt,proto3" json:"observed_at,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Objects that others changed or deleted and that are left so; and the first of them.
+	Drifted       uint32 `protobuf:"varint,19,opt,name=drifted,proto3" json:"drifted,omitempty"`
+	DriftMessage  string `protobuf:"bytes,20,opt,name=drift_message,json=driftMessage,proto3" json:"drift_message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SubscriptionStatus) Reset() {
 	*x = SubscriptionStatus{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[10]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -882,7 +1073,7 @@ func (x *SubscriptionStatus) String() string {
 func (*SubscriptionStatus) ProtoMessage() {}
 
 func (x *SubscriptionStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[10]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -895,7 +1086,7 @@ func (x *SubscriptionStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscriptionStatus.ProtoReflect.Descriptor instead.
 func (*SubscriptionStatus) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{10}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SubscriptionStatus) GetDistribution() string {
@@ -1024,6 +1215,20 @@ func (x *SubscriptionStatus) GetObservedAt() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *SubscriptionStatus) GetDrifted() uint32 {
+	if x != nil {
+		return x.Drifted
+	}
+	return 0
+}
+
+func (x *SubscriptionStatus) GetDriftMessage() string {
+	if x != nil {
+		return x.DriftMessage
+	}
+	return ""
+}
+
 // Policy is the provider's: what this cluster takes by itself.
 type Policy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1041,7 +1246,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[11]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1053,7 +1258,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[11]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1066,7 +1271,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{11}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Policy) GetRange() string {
@@ -1113,7 +1318,7 @@ type FetchBundleRequest struct {
 
 func (x *FetchBundleRequest) Reset() {
 	*x = FetchBundleRequest{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[12]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1125,7 +1330,7 @@ func (x *FetchBundleRequest) String() string {
 func (*FetchBundleRequest) ProtoMessage() {}
 
 func (x *FetchBundleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[12]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1138,7 +1343,7 @@ func (x *FetchBundleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchBundleRequest.ProtoReflect.Descriptor instead.
 func (*FetchBundleRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{12}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *FetchBundleRequest) GetDigest() string {
@@ -1157,7 +1362,7 @@ type FetchBundleResponse struct {
 
 func (x *FetchBundleResponse) Reset() {
 	*x = FetchBundleResponse{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[13]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1169,7 +1374,7 @@ func (x *FetchBundleResponse) String() string {
 func (*FetchBundleResponse) ProtoMessage() {}
 
 func (x *FetchBundleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[13]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1182,7 +1387,7 @@ func (x *FetchBundleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchBundleResponse.ProtoReflect.Descriptor instead.
 func (*FetchBundleResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{13}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *FetchBundleResponse) GetData() []byte {
@@ -1202,7 +1407,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[14]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1214,7 +1419,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[14]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1227,7 +1432,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{14}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RenewRequest) GetCsr() []byte {
@@ -1248,7 +1453,7 @@ type RenewResponse struct {
 
 func (x *RenewResponse) Reset() {
 	*x = RenewResponse{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[15]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1260,7 +1465,7 @@ func (x *RenewResponse) String() string {
 func (*RenewResponse) ProtoMessage() {}
 
 func (x *RenewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[15]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1273,7 +1478,7 @@ func (x *RenewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewResponse.ProtoReflect.Descriptor instead.
 func (*RenewResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{15}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RenewResponse) GetCertificate() []byte {
@@ -1338,12 +1543,13 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\fdistribution\x18\x01 \x01(\tR\fdistribution\x12\x10\n" +
 	"\x03url\x18\x02 \x01(\tR\x03url\x12\x12\n" +
 	"\x04path\x18\x03 \x01(\tR\x04path\x122\n" +
-	"\x06offers\x18\x04 \x03(\v2\x1a.wheelwright.sync.v1.OfferR\x06offers\"i\n" +
+	"\x06offers\x18\x04 \x03(\v2\x1a.wheelwright.sync.v1.OfferR\x06offers\"\x87\x01\n" +
 	"\x05Offer\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\tR\x06digest\x12\x12\n" +
 	"\x04size\x18\x03 \x01(\x04R\x04size\x12\x1a\n" +
-	"\bvariants\x18\x04 \x03(\tR\bvariants\"\x92\x02\n" +
+	"\bvariants\x18\x04 \x03(\tR\bvariants\x12\x1c\n" +
+	"\tpreflight\x18\x05 \x01(\bR\tpreflight\"\xd0\x02\n" +
 	"\x05Event\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12*\n" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x122\n" +
@@ -1351,7 +1557,22 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\fdistribution\x18\x04 \x01(\tR\fdistribution\x12\x18\n" +
 	"\aversion\x18\x05 \x01(\tR\aversion\x12\x18\n" +
 	"\amessage\x18\x06 \x01(\tR\amessage\x12?\n" +
-	"\x06status\x18\a \x01(\v2'.wheelwright.sync.v1.SubscriptionStatusR\x06status\"\xaa\x05\n" +
+	"\x06status\x18\a \x01(\v2'.wheelwright.sync.v1.SubscriptionStatusR\x06status\x12<\n" +
+	"\tpreflight\x18\b \x01(\v2\x1e.wheelwright.sync.v1.PreflightR\tpreflight\"\xb0\x02\n" +
+	"\tPreflight\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion\x12#\n" +
+	"\rbundle_digest\x18\x02 \x01(\tR\fbundleDigest\x12%\n" +
+	"\x0eoverlay_digest\x18\x03 \x01(\tR\roverlayDigest\x12\x18\n" +
+	"\aoutcome\x18\x04 \x01(\tR\aoutcome\x129\n" +
+	"\achanges\x18\x05 \x03(\v2\x1f.wheelwright.sync.v1.KindChangeR\achanges\x12\x16\n" +
+	"\x06reason\x18\x06 \x01(\tR\x06reason\x12$\n" +
+	"\rreversibility\x18\a \x01(\tR\rreversibility\x12*\n" +
+	"\x02at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"J\n" +
+	"\n" +
+	"KindChange\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04verb\x18\x02 \x01(\tR\x04verb\x12\x14\n" +
+	"\x05count\x18\x03 \x01(\rR\x05count\"\xe9\x05\n" +
 	"\x12SubscriptionStatus\x12\"\n" +
 	"\fdistribution\x18\x01 \x01(\tR\fdistribution\x12\x18\n" +
 	"\avariant\x18\x02 \x01(\tR\avariant\x12\x1c\n" +
@@ -1373,7 +1594,9 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\x05ready\x18\x10 \x01(\rR\x05ready\x12'\n" +
 	"\x0fdrift_corrected\x18\x11 \x01(\rR\x0edriftCorrected\x12;\n" +
 	"\vobserved_at\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"observedAt\"\x90\x01\n" +
+	"observedAt\x12\x18\n" +
+	"\adrifted\x18\x13 \x01(\rR\adrifted\x12#\n" +
+	"\rdrift_message\x18\x14 \x01(\tR\fdriftMessage\"\x90\x01\n" +
 	"\x06Policy\x12\x14\n" +
 	"\x05range\x18\x01 \x01(\tR\x05range\x12 \n" +
 	"\vprereleases\x18\x02 \x01(\bR\vprereleases\x12\x10\n" +
@@ -1391,14 +1614,15 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\rRenewResponse\x12 \n" +
 	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12 \n" +
 	"\vauthorities\x18\x02 \x03(\fR\vauthorities\x127\n" +
-	"\tnot_after\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter*\x99\x01\n" +
+	"\tnot_after\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter*\xb3\x01\n" +
 	"\tEventKind\x12\x1a\n" +
 	"\x16EVENT_KIND_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10EVENT_KIND_PHASE\x10\x01\x12\x15\n" +
 	"\x11EVENT_KIND_HEALTH\x10\x02\x12\x14\n" +
 	"\x10EVENT_KIND_DRIFT\x10\x03\x12\x17\n" +
 	"\x13EVENT_KIND_DECLINED\x10\x04\x12\x14\n" +
-	"\x10EVENT_KIND_AGENT\x10\x052\x9b\x02\n" +
+	"\x10EVENT_KIND_AGENT\x10\x05\x12\x18\n" +
+	"\x14EVENT_KIND_PREFLIGHT\x10\x062\x9b\x02\n" +
 	"\vSyncService\x12X\n" +
 	"\aConnect\x12#.wheelwright.sync.v1.ConnectRequest\x1a$.wheelwright.sync.v1.ConnectResponse(\x010\x01\x12b\n" +
 	"\vFetchBundle\x12'.wheelwright.sync.v1.FetchBundleRequest\x1a(.wheelwright.sync.v1.FetchBundleResponse0\x01\x12N\n" +
@@ -1417,7 +1641,7 @@ func file_wheelwright_sync_v1_sync_proto_rawDescGZIP() []byte {
 }
 
 var file_wheelwright_sync_v1_sync_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_wheelwright_sync_v1_sync_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_wheelwright_sync_v1_sync_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_wheelwright_sync_v1_sync_proto_goTypes = []any{
 	(EventKind)(0),                // 0: wheelwright.sync.v1.EventKind
 	(*ConnectRequest)(nil),        // 1: wheelwright.sync.v1.ConnectRequest
@@ -1430,13 +1654,15 @@ var file_wheelwright_sync_v1_sync_proto_goTypes = []any{
 	(*DistributionOffers)(nil),    // 8: wheelwright.sync.v1.DistributionOffers
 	(*Offer)(nil),                 // 9: wheelwright.sync.v1.Offer
 	(*Event)(nil),                 // 10: wheelwright.sync.v1.Event
-	(*SubscriptionStatus)(nil),    // 11: wheelwright.sync.v1.SubscriptionStatus
-	(*Policy)(nil),                // 12: wheelwright.sync.v1.Policy
-	(*FetchBundleRequest)(nil),    // 13: wheelwright.sync.v1.FetchBundleRequest
-	(*FetchBundleResponse)(nil),   // 14: wheelwright.sync.v1.FetchBundleResponse
-	(*RenewRequest)(nil),          // 15: wheelwright.sync.v1.RenewRequest
-	(*RenewResponse)(nil),         // 16: wheelwright.sync.v1.RenewResponse
-	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
+	(*Preflight)(nil),             // 11: wheelwright.sync.v1.Preflight
+	(*KindChange)(nil),            // 12: wheelwright.sync.v1.KindChange
+	(*SubscriptionStatus)(nil),    // 13: wheelwright.sync.v1.SubscriptionStatus
+	(*Policy)(nil),                // 14: wheelwright.sync.v1.Policy
+	(*FetchBundleRequest)(nil),    // 15: wheelwright.sync.v1.FetchBundleRequest
+	(*FetchBundleResponse)(nil),   // 16: wheelwright.sync.v1.FetchBundleResponse
+	(*RenewRequest)(nil),          // 17: wheelwright.sync.v1.RenewRequest
+	(*RenewResponse)(nil),         // 18: wheelwright.sync.v1.RenewResponse
+	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
 }
 var file_wheelwright_sync_v1_sync_proto_depIdxs = []int32{
 	3,  // 0: wheelwright.sync.v1.ConnectRequest.hello:type_name -> wheelwright.sync.v1.Hello
@@ -1446,28 +1672,31 @@ var file_wheelwright_sync_v1_sync_proto_depIdxs = []int32{
 	7,  // 4: wheelwright.sync.v1.ConnectResponse.desired:type_name -> wheelwright.sync.v1.DesiredState
 	6,  // 5: wheelwright.sync.v1.ConnectResponse.ack:type_name -> wheelwright.sync.v1.Ack
 	5,  // 6: wheelwright.sync.v1.ConnectResponse.heartbeat:type_name -> wheelwright.sync.v1.Heartbeat
-	11, // 7: wheelwright.sync.v1.Hello.subscriptions:type_name -> wheelwright.sync.v1.SubscriptionStatus
-	17, // 8: wheelwright.sync.v1.Heartbeat.at:type_name -> google.protobuf.Timestamp
+	13, // 7: wheelwright.sync.v1.Hello.subscriptions:type_name -> wheelwright.sync.v1.SubscriptionStatus
+	19, // 8: wheelwright.sync.v1.Heartbeat.at:type_name -> google.protobuf.Timestamp
 	8,  // 9: wheelwright.sync.v1.DesiredState.distributions:type_name -> wheelwright.sync.v1.DistributionOffers
 	9,  // 10: wheelwright.sync.v1.DistributionOffers.offers:type_name -> wheelwright.sync.v1.Offer
-	17, // 11: wheelwright.sync.v1.Event.at:type_name -> google.protobuf.Timestamp
+	19, // 11: wheelwright.sync.v1.Event.at:type_name -> google.protobuf.Timestamp
 	0,  // 12: wheelwright.sync.v1.Event.kind:type_name -> wheelwright.sync.v1.EventKind
-	11, // 13: wheelwright.sync.v1.Event.status:type_name -> wheelwright.sync.v1.SubscriptionStatus
-	12, // 14: wheelwright.sync.v1.SubscriptionStatus.policy:type_name -> wheelwright.sync.v1.Policy
-	17, // 15: wheelwright.sync.v1.SubscriptionStatus.phase_since:type_name -> google.protobuf.Timestamp
-	17, // 16: wheelwright.sync.v1.SubscriptionStatus.observed_at:type_name -> google.protobuf.Timestamp
-	17, // 17: wheelwright.sync.v1.RenewResponse.not_after:type_name -> google.protobuf.Timestamp
-	1,  // 18: wheelwright.sync.v1.SyncService.Connect:input_type -> wheelwright.sync.v1.ConnectRequest
-	13, // 19: wheelwright.sync.v1.SyncService.FetchBundle:input_type -> wheelwright.sync.v1.FetchBundleRequest
-	15, // 20: wheelwright.sync.v1.SyncService.Renew:input_type -> wheelwright.sync.v1.RenewRequest
-	2,  // 21: wheelwright.sync.v1.SyncService.Connect:output_type -> wheelwright.sync.v1.ConnectResponse
-	14, // 22: wheelwright.sync.v1.SyncService.FetchBundle:output_type -> wheelwright.sync.v1.FetchBundleResponse
-	16, // 23: wheelwright.sync.v1.SyncService.Renew:output_type -> wheelwright.sync.v1.RenewResponse
-	21, // [21:24] is the sub-list for method output_type
-	18, // [18:21] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	13, // 13: wheelwright.sync.v1.Event.status:type_name -> wheelwright.sync.v1.SubscriptionStatus
+	11, // 14: wheelwright.sync.v1.Event.preflight:type_name -> wheelwright.sync.v1.Preflight
+	12, // 15: wheelwright.sync.v1.Preflight.changes:type_name -> wheelwright.sync.v1.KindChange
+	19, // 16: wheelwright.sync.v1.Preflight.at:type_name -> google.protobuf.Timestamp
+	14, // 17: wheelwright.sync.v1.SubscriptionStatus.policy:type_name -> wheelwright.sync.v1.Policy
+	19, // 18: wheelwright.sync.v1.SubscriptionStatus.phase_since:type_name -> google.protobuf.Timestamp
+	19, // 19: wheelwright.sync.v1.SubscriptionStatus.observed_at:type_name -> google.protobuf.Timestamp
+	19, // 20: wheelwright.sync.v1.RenewResponse.not_after:type_name -> google.protobuf.Timestamp
+	1,  // 21: wheelwright.sync.v1.SyncService.Connect:input_type -> wheelwright.sync.v1.ConnectRequest
+	15, // 22: wheelwright.sync.v1.SyncService.FetchBundle:input_type -> wheelwright.sync.v1.FetchBundleRequest
+	17, // 23: wheelwright.sync.v1.SyncService.Renew:input_type -> wheelwright.sync.v1.RenewRequest
+	2,  // 24: wheelwright.sync.v1.SyncService.Connect:output_type -> wheelwright.sync.v1.ConnectResponse
+	16, // 25: wheelwright.sync.v1.SyncService.FetchBundle:output_type -> wheelwright.sync.v1.FetchBundleResponse
+	18, // 26: wheelwright.sync.v1.SyncService.Renew:output_type -> wheelwright.sync.v1.RenewResponse
+	24, // [24:27] is the sub-list for method output_type
+	21, // [21:24] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_wheelwright_sync_v1_sync_proto_init() }
@@ -1492,7 +1721,7 @@ func file_wheelwright_sync_v1_sync_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wheelwright_sync_v1_sync_proto_rawDesc), len(file_wheelwright_sync_v1_sync_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   16,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
