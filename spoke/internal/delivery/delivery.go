@@ -23,11 +23,15 @@ type State struct {
 	Deadline time.Time
 	// Timeout is how long a waiting phase may take; Grace how long a failing object may take to recover.
 	Timeout, Grace time.Duration
+	// Patience is how long the provider may take to answer.
+	Patience time.Duration
 
 	// Failing is since when objects have been seen failing without a break; zero when they are not.
 	Failing time.Time
 	// Restored: in RollingBack and after it, the previous rendered set is applied whole.
 	Restored bool
+	// Restarts of the spoke since the delivery began to touch the cluster.
+	Restarts int
 }
 
 // Kind of an event.
@@ -39,11 +43,17 @@ const (
 	Verified      Kind = "Verified"      // digest, provenance chain and name are right
 	Rendered      Kind = "Rendered"      // the set differs from the one that runs
 	Unchanged     Kind = "Unchanged"     // the set is the one that runs
-	Checked       Kind = "Checked"       // the API server would take every object
+	Checked       Kind = "Checked"       // the API server would take every object, and nothing needs the provider's word
+	Asking        Kind = "Asking"        // it would take them, and the provider has to say yes first; Reason
+	Approve       Kind = "Approve"       // the provider says yes
+	Reject        Kind = "Reject"        // the provider says no; Reason
+	Expired       Kind = "Expired"       // nobody answered in time
 	Applied       Kind = "Applied"       // every object is sent
 	Observed      Kind = "Observed"      // health was read; Health, Reason, Lost
 	Pruned        Kind = "Pruned"        // what the release no longer has is gone
 	Restored      Kind = "Restored"      // the previous set is applied and what only the failed one had is gone
+	Undone        Kind = "Undone"        // what a first install had made is gone
+	Return        Kind = "Return"        // a person wants the previous release back; Target is the one that is left, Reason
 	Delayed       Kind = "Delayed"       // the step could not be done now and will be tried again; Reason, Lost
 	Refuse        Kind = "Refuse"        // the step can never be done; Reason
 	Unrenderable  Kind = "Unrenderable"  // the provider's new overlay does not render; Reason
@@ -55,7 +65,7 @@ const (
 // Kinds lists all events.
 func Kinds() []Kind {
 	return []Kind{Start, Fetched, Verified, Rendered, Unchanged, Checked, Applied, Observed, Pruned, Restored,
-		Delayed, Refuse, Unrenderable, Misconfigured, Content, Restart}
+		Asking, Approve, Reject, Expired, Undone, Return, Delayed, Refuse, Unrenderable, Misconfigured, Content, Restart}
 }
 
 // Event is what happened. Fields beside Kind are set where the kind's comment names them.
@@ -80,6 +90,7 @@ const (
 	Watch      Effect = "watch"      // read health after a while; answers Observed
 	Prune      Effect = "prune"      // delete what the new release no longer has; answers Pruned
 	Restore    Effect = "restore"    // apply the previous set, delete what only the failed one had; answers Restored
+	Undo       Effect = "undo"       // delete what a first install made; answers Undone
 	Promote    Effect = "promote"    // record the target as what runs
 	Hold       Effect = "hold"       // record that the target is not to be tried again as it is
 	Unexpected Effect = "unexpected" // the event has no meaning in this phase: say so, nothing changed

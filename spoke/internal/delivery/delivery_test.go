@@ -42,6 +42,8 @@ func variants() []variant {
 				variant{"Observed InProgress, late", e, after}, variant{"Observed Healthy, late", Event{Kind: k, Health: fleet.Healthy}, after})
 		case Delayed:
 			vs = append(vs, variant{"Delayed", e, soon}, variant{"Delayed, late", e, after})
+		case Restart:
+			vs = append(vs, variant{"Restart", e, soon}, variant{"Restart, once too often", e, soon})
 		case Content:
 			vs = append(vs, variant{"Content", e, soon}, variant{"Content with nothing", Event{Kind: k, Reason: "why"}, soon})
 		default:
@@ -52,14 +54,19 @@ func variants() []variant {
 }
 
 func stateIn(p fleet.Phase, previous, restored bool) State {
-	s := State{Phase: p, Target: "1", Reason: "was", Since: t0, Previous: previous, Restored: restored, Timeout: 5 * time.Minute, Grace: 10 * time.Second}
-	if p.Touching() {
+	s := State{Phase: p, Target: "1", Reason: "was", Since: t0, Previous: previous, Restored: restored, Timeout: 5 * time.Minute, Grace: 10 * time.Second, Patience: time.Hour}
+	if p.Touching() || waits(p) {
 		s.Deadline = t0.Add(s.Timeout)
 	}
 	if p == fleet.Settling {
 		s.Failing = t0.Add(-5 * time.Second)
 	}
 	return s
+}
+
+// waits: before anything is applied.
+func waits(p fleet.Phase) bool {
+	return slices.Contains([]fleet.Phase{fleet.Fetching, fleet.Verifying, fleet.Rendering, fleet.Checking, fleet.AwaitingApproval}, p)
 }
 
 func TestTheMachineIsPrinted(t *testing.T) {
@@ -73,9 +80,6 @@ func TestTheMachineIsPrinted(t *testing.T) {
 		}{{"first install", false, false}, {"upgrade", true, false}, {"upgrade, restored", true, true}} {
 			if known.restored && p != fleet.RollingBack && p != fleet.RollbackFailed {
 				continue
-			}
-			if p == fleet.RollingBack && !known.previous {
-				continue // never entered without a release to return to
 			}
 			body := printed(p, known.previous, known.restored)
 			if body == last {
@@ -104,7 +108,11 @@ func TestTheMachineIsPrinted(t *testing.T) {
 func printed(p fleet.Phase, previous, restored bool) string {
 	var b strings.Builder
 	for _, v := range variants() {
-		n, effects := Next(v.at, stateIn(p, previous, restored), v.e)
+		s := stateIn(p, previous, restored)
+		if strings.HasSuffix(v.name, "once too often") {
+			s.Restarts = mostRestarts
+		}
+		n, effects := Next(v.at, s, v.e)
 		if slices.Contains(effects, Unexpected) {
 			continue
 		}
@@ -162,7 +170,7 @@ func walk(t *testing.T, look func(s State, e Event, n State, effects []Effect)) 
 	t.Logf("seed %d", seed)
 	vs := variants()
 	for range 300 {
-		s, now := State{Timeout: 5 * time.Minute, Grace: 10 * time.Second}, t0
+		s, now := State{Timeout: 5 * time.Minute, Grace: 10 * time.Second, Patience: time.Hour}, t0
 		for range 200 {
 			e := vs[rnd.IntN(len(vs))].e
 			e.Previous = rnd.IntN(2) == 0
@@ -190,7 +198,7 @@ func TestLaws(t *testing.T) {
 		if s.Phase.Touching() && !n.Phase.Touching() && !n.Phase.Terminal() {
 			t.Fatalf("law 7: %s in %s leaves the cluster in %s", e.Kind, s.Phase, n.Phase)
 		}
-		if n.Phase == fleet.RolledBack && s.Phase.Touching() && !s.Restored {
+		if n.Phase == fleet.RolledBack && s.Phase.Touching() && !s.Restored && e.Kind != Undone {
 			t.Fatalf("law 7: rolled back without the previous set being applied")
 		}
 		if slices.Contains(effects, Restore) && !n.Previous {
@@ -199,7 +207,13 @@ func TestLaws(t *testing.T) {
 		if n.Phase.Failed() && !s.Phase.Failed() && !slices.Contains(effects, Hold) {
 			t.Fatalf("law 8: %s in %s fails and is not held", e.Kind, s.Phase)
 		}
-		if n.Phase.Touching() && n.Deadline.IsZero() {
+		if slices.Contains(effects, Undo) && n.Previous {
+			t.Fatalf("law 7: %s in %s undoes where something ran before", e.Kind, s.Phase)
+		}
+		if slices.Contains(effects, Apply) && s.Phase == fleet.AwaitingApproval {
+			t.Fatalf("law 2: %s applies what was asked for without another look", e.Kind)
+		}
+		if (n.Phase.Touching() || waits(n.Phase)) && n.Deadline.IsZero() {
 			t.Fatalf("%s waits without a deadline", n.Phase)
 		}
 		if n.Phase.Failed() && n.Reason == "" {
@@ -239,5 +253,19 @@ func TestAFailureThatHealsIsForgiven(t *testing.T) {
 	at(22, fleet.Degraded)
 	if s.Phase != fleet.RollingBack {
 		t.Fatalf("got %s", s.Phase)
+	}
+}
+
+// A spoke that is killed more often than a release takes to settle still gives the release up.
+func TestRestartsDoNotPutTheEndOffForEver(t *testing.T) {
+	s, now := stateIn(fleet.Settling, true, false), t0
+	for range 10 {
+		now = now.Add(4 * time.Minute)
+		s, _ = Next(now, s, Event{Kind: Restart})
+		s, _ = Next(now, s, Event{Kind: Applied})
+		s, _ = Next(now.Add(time.Second), s, Event{Kind: Observed, Health: fleet.InProgress, Reason: "database"})
+	}
+	if s.Phase != fleet.RollingBack {
+		t.Errorf("after %s and 10 restarts it is still %s", now.Sub(t0), s.Phase)
 	}
 }
