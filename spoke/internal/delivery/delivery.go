@@ -32,6 +32,8 @@ type State struct {
 	Restored bool
 	// Restarts of the spoke since the delivery began to touch the cluster.
 	Restarts int
+	// ByHand: a person wanted the return.
+	ByHand bool
 }
 
 // Kind of an event.

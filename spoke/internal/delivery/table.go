@@ -196,8 +196,10 @@ func (r row) apply(now time.Time, s State, e Event) State {
 	switch e.Kind {
 	case Start:
 		n.Target, n.Previous, n.Restored, n.Restarts = e.Target, e.Previous, false, 0
+		n.ByHand = false
 	case Return:
 		n.Target, n.Previous, n.Restored, n.Restarts = e.Target, true, false, 0
+		n.ByHand = true
 	case Content:
 		n.Target = e.Target
 	case Restored:

@@ -21,6 +21,7 @@ type storedEvent struct {
 	Kind         string              `json:"kind"`
 	Message      string              `json:"message,omitempty"`
 	Installation *storedInstallation `json:"installation,omitempty"`
+	Preflight    *storedTrial        `json:"preflight,omitempty"`
 
 	Dropped int        `json:"dropped,omitempty"` // events in whose place this one is
 	Since   *time.Time `json:"since,omitempty"`   // of the first of them
@@ -132,6 +133,10 @@ func appendEvent(tx *bolt.Tx, ev fleet.Event) (uint64, error) {
 		i := storeInstallation(*ev.Installation)
 		s.Installation = &i
 	}
+	if ev.Preflight != nil {
+		t := storeTrial(Trial{Result: *ev.Preflight})
+		s.Preflight = &t
+	}
 	data, err := json.Marshal(s)
 	if err != nil {
 		return 0, err
@@ -194,6 +199,10 @@ func pending(tx *bolt.Tx, after uint64, max int) ([]fleet.Event, error) {
 		if s.Installation != nil {
 			i := s.Installation.noun()
 			ev.Installation = &i
+		}
+		if s.Preflight != nil {
+			p := s.Preflight.noun().Result
+			ev.Preflight = &p
 		}
 		events = append(events, ev)
 	}

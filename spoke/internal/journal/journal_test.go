@@ -185,7 +185,7 @@ func fullInstallation() fleet.Installation {
 	return fleet.Installation{
 		Distribution: "shop", Variant: "app-istio", Namespace: "shop", Policy: fleet.Policy{Range: "1.x", Prereleases: true, Pin: &fleet.Pin{Version: "1.0.0", Reason: "audit", Source: "overlay"}},
 		Running: "1.0.0", Bundle: d, Overlay: d, Rendered: d, Phase: fleet.RolledBack, Target: "1.1.0", Reason: "r", PhaseSince: at,
-		Health: fleet.Healthy, HealthMessage: "m", Objects: 24, Ready: 23, DriftCorrected: 2, ObservedAt: at,
+		Health: fleet.Healthy, HealthMessage: "m", Objects: 24, Ready: 23, DriftCorrected: 2, Drifted: 3, DriftMessage: "d", ObservedAt: at,
 	}
 }
 
@@ -198,12 +198,18 @@ func TestARecordComesBackWhole(t *testing.T) {
 		}
 	}
 	at := time.Unix(1700000002, 0).UTC()
-	rel := func(v, set string) Release { return Release{v, "sha256:b" + "", "o", "r", []byte(set)} }
+	rel := func(v, set string) Release {
+		return Release{v, "app-istio", "shop", "sha256:b" + "", "o", "r", []byte(set)}
+	}
+	trial := fleet.Preflight{Version: "1.2.0", Bundle: "b", Overlay: "o", Outcome: fleet.OutcomeChanges, Changes: []fleet.KindChange{{Kind: "Service", Verb: fleet.VerbCreate, Count: 2}},
+		Reason: "asks", Reversibility: fleet.OneWay, At: at}
 	want := Record{Distribution: "shop", Installation: inst, Manifest: []byte("set 1"), Inventory: []byte("{}"),
-		Delivery: &Attempt{"1.1.0", "b", "o", "r", []byte("set 2"), fleet.Settling, at, at.Add(time.Minute)},
+		Delivery: &Attempt{"1.1.0", "b", "o", "r", []byte("set 2"), fleet.Settling, at, at.Add(time.Minute),
+			2, true, []string{"deletes 9 of 20"}, []string{"deletes 9 of 20"}, []string{"foos.example.com"}},
 		Previous: []Release{rel("1.0.0", "set 1"), rel("0.9.0", "set 0")},
-		Held:     map[string]Hold{"1.1.1": {"o", "database: CrashLoopBackOff", at, true}}}
-	if err := j.PutRecord(want, fleet.Event{Kind: fleet.EventPhase, Distribution: "shop"}); err != nil {
+		Held:     map[string]Hold{"1.1.1": {"o", "database: CrashLoopBackOff", at, at.Add(time.Hour)}},
+		Tried:    map[string]Trial{"1.2.0": {"recipe", trial}}}
+	if err := j.PutRecord(want, fleet.Event{Kind: fleet.EventPreflight, Distribution: "shop", Preflight: &trial}); err != nil {
 		t.Fatal(err)
 	}
 	j = reopen(t, j)
@@ -211,7 +217,7 @@ func TestARecordComesBackWhole(t *testing.T) {
 	if err != nil || !found || !reflect.DeepEqual(got, want) {
 		t.Errorf("%v %v\ngot  %+v\nwant %+v", found, err, got, want)
 	}
-	if evs, _ := j.Pending(0, 0); len(evs) != 1 {
+	if evs, _ := j.Pending(0, 0); len(evs) != 1 || !reflect.DeepEqual(evs[0].Preflight, &trial) {
 		t.Errorf("the event of the record: %v", evs)
 	}
 	if n := blobs(t, j); n != 4 {

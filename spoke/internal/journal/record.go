@@ -24,6 +24,7 @@ type Record struct {
 	Delivery     *Attempt  // under way, or the last one; nil for none
 	Previous     []Release // newest first; PutRecord keeps KeepPrevious
 	Held         map[string]Hold
+	Tried        map[string]Trial // pre-flights by version
 }
 
 // Attempt is one delivery, as far as it has come.
@@ -33,31 +34,45 @@ type Attempt struct {
 	Manifest                  []byte // the rendered set that it goes to; nil before it is rendered
 	Phase                     fleet.Phase
 	Started, Deadline         time.Time
+
+	Restarts int      // of the spoke since it began to touch the cluster
+	ByHand   bool     // a person wanted the release to be left
+	Asks     []string // why the provider is, or was, asked first
+	Approved []string // the asks that the provider said yes to
+	Keep     []string // definitions that stay as they are on a return
+}
+
+// Trial is a release that was tried out without touching anything.
+type Trial struct {
+	Recipe fleet.Digest // what it was rendered for, beside the bundle
+	Result fleet.Preflight
 }
 
 // Release is a rendered set that ran here.
 type Release struct {
 	Version                   string
+	Variant, Namespace        string
 	Bundle, Overlay, Rendered fleet.Digest
 	Manifest                  []byte
 }
 
-// Hold keeps a version from being taken again with the same overlay.
+// Hold keeps a version from being taken again.
 type Hold struct {
-	Overlay  fleet.Digest
-	Reason   string
-	At       time.Time
-	Mendable bool // the cluster's own rules refused it before anything was applied: they may change
+	Overlay fleet.Digest // with this recipe only; empty: with any, since a person said so
+	Reason  string
+	At      time.Time
+	Until   time.Time // zero: until a person or a newer release clears it
 }
 
 type storedRecord struct {
-	Schema       int                   `json:"schema"`
-	Installation storedInstallation    `json:"installation"`
-	Manifest     string                `json:"manifest,omitempty"`
-	Inventory    string                `json:"inventory,omitempty"`
-	Delivery     *storedAttempt        `json:"delivery,omitempty"`
-	Previous     []storedRelease       `json:"previous,omitempty"`
-	Held         map[string]storedHold `json:"held,omitempty"`
+	Schema       int                    `json:"schema"`
+	Installation storedInstallation     `json:"installation"`
+	Manifest     string                 `json:"manifest,omitempty"`
+	Inventory    string                 `json:"inventory,omitempty"`
+	Delivery     *storedAttempt         `json:"delivery,omitempty"`
+	Previous     []storedRelease        `json:"previous,omitempty"`
+	Held         map[string]storedHold  `json:"held,omitempty"`
+	Tried        map[string]storedTrial `json:"tried,omitempty"`
 }
 
 type storedAttempt struct {
@@ -65,10 +80,17 @@ type storedAttempt struct {
 	Phase    string    `json:"phase"`
 	Started  time.Time `json:"started,omitzero"`
 	Deadline time.Time `json:"deadline,omitzero"`
+	Restarts int       `json:"restarts,omitempty"`
+	ByHand   bool      `json:"byHand,omitempty"`
+	Asks     []string  `json:"asks,omitempty"`
+	Approved []string  `json:"approved,omitempty"`
+	Keep     []string  `json:"keep,omitempty"`
 }
 
 type storedRelease struct {
 	Version  string `json:"version"`
+	Variant  string `json:"variant,omitempty"`
+	Space    string `json:"namespace,omitempty"`
 	Bundle   string `json:"bundle,omitempty"`
 	Overlay  string `json:"overlay,omitempty"`
 	Rendered string `json:"rendered,omitempty"`
@@ -79,8 +101,25 @@ type storedHold struct {
 	Overlay string    `json:"overlay,omitempty"`
 	Reason  string    `json:"reason"`
 	At      time.Time `json:"at,omitzero"`
+	Until   time.Time `json:"until,omitzero"`
+}
 
-	Mendable bool `json:"mendable,omitempty"`
+type storedTrial struct {
+	Recipe        string         `json:"recipe,omitempty"`
+	Version       string         `json:"version"`
+	Bundle        string         `json:"bundle"`
+	Overlay       string         `json:"overlay,omitempty"`
+	Outcome       string         `json:"outcome"`
+	Changes       []storedChange `json:"changes,omitempty"`
+	Reason        string         `json:"reason,omitempty"`
+	Reversibility string         `json:"reversibility,omitempty"`
+	At            time.Time      `json:"at,omitzero"`
+}
+
+type storedChange struct {
+	Kind  string `json:"kind"`
+	Verb  string `json:"verb"`
+	Count int    `json:"count"`
 }
 
 type storedPin struct {
@@ -109,6 +148,8 @@ type storedInstallation struct {
 	Objects        int        `json:"objects,omitempty"`
 	Ready          int        `json:"ready,omitempty"`
 	DriftCorrected int        `json:"driftCorrected,omitempty"`
+	Drifted        int        `json:"drifted,omitempty"`
+	DriftMessage   string     `json:"driftMessage,omitempty"`
 	ObservedAt     time.Time  `json:"observedAt,omitzero"`
 }
 
@@ -201,16 +242,23 @@ func storeRecord(tx *bolt.Tx, r Record) (storedRecord, error) {
 	s := storedRecord{Schema: Schema, Installation: storeInstallation(r.Installation), Manifest: blob(r.Manifest), Inventory: blob(r.Inventory)}
 	if a := r.Delivery; a != nil {
 		s.Delivery = &storedAttempt{Phase: string(a.Phase), Started: a.Started, Deadline: a.Deadline,
-			storedRelease: storedRelease{a.Target, string(a.Bundle), string(a.Overlay), string(a.Rendered), blob(a.Manifest)}}
+			Restarts: a.Restarts, ByHand: a.ByHand, Asks: a.Asks, Approved: a.Approved, Keep: a.Keep,
+			storedRelease: storedRelease{a.Target, "", "", string(a.Bundle), string(a.Overlay), string(a.Rendered), blob(a.Manifest)}}
 	}
 	for _, p := range r.Previous[:min(len(r.Previous), KeepPrevious)] {
-		s.Previous = append(s.Previous, storedRelease{p.Version, string(p.Bundle), string(p.Overlay), string(p.Rendered), blob(p.Manifest)})
+		s.Previous = append(s.Previous, storedRelease{p.Version, p.Variant, p.Namespace, string(p.Bundle), string(p.Overlay), string(p.Rendered), blob(p.Manifest)})
 	}
 	for version, h := range r.Held {
 		if s.Held == nil {
 			s.Held = map[string]storedHold{}
 		}
-		s.Held[version] = storedHold{string(h.Overlay), h.Reason, h.At, h.Mendable}
+		s.Held[version] = storedHold{string(h.Overlay), h.Reason, h.At, h.Until}
+	}
+	for version, t := range r.Tried {
+		if s.Tried == nil {
+			s.Tried = map[string]storedTrial{}
+		}
+		s.Tried[version] = storeTrial(t)
 	}
 	return s, failed
 }
@@ -235,16 +283,23 @@ func readRecord(tx *bolt.Tx, distribution string, data []byte) (Record, error) {
 	}
 	r := Record{Distribution: distribution, Installation: s.Installation.noun(), Manifest: blob(s.Manifest), Inventory: blob(s.Inventory)}
 	if a := s.Delivery; a != nil {
-		r.Delivery = &Attempt{a.Version, fleet.Digest(a.Bundle), fleet.Digest(a.Overlay), fleet.Digest(a.Rendered), blob(a.Manifest), fleet.Phase(a.Phase), a.Started, a.Deadline}
+		r.Delivery = &Attempt{a.Version, fleet.Digest(a.Bundle), fleet.Digest(a.Overlay), fleet.Digest(a.Rendered), blob(a.Manifest), fleet.Phase(a.Phase), a.Started, a.Deadline,
+			a.Restarts, a.ByHand, a.Asks, a.Approved, a.Keep}
 	}
 	for _, p := range s.Previous {
-		r.Previous = append(r.Previous, Release{p.Version, fleet.Digest(p.Bundle), fleet.Digest(p.Overlay), fleet.Digest(p.Rendered), blob(p.Manifest)})
+		r.Previous = append(r.Previous, Release{p.Version, p.Variant, p.Space, fleet.Digest(p.Bundle), fleet.Digest(p.Overlay), fleet.Digest(p.Rendered), blob(p.Manifest)})
 	}
 	for version, h := range s.Held {
 		if r.Held == nil {
 			r.Held = map[string]Hold{}
 		}
-		r.Held[version] = Hold{fleet.Digest(h.Overlay), h.Reason, h.At, h.Mendable}
+		r.Held[version] = Hold{fleet.Digest(h.Overlay), h.Reason, h.At, h.Until}
+	}
+	for version, t := range s.Tried {
+		if r.Tried == nil {
+			r.Tried = map[string]Trial{}
+		}
+		r.Tried[version] = t.noun()
 	}
 	return r, failed
 }
@@ -291,7 +346,7 @@ func storeInstallation(i fleet.Installation) storedInstallation {
 		Running: i.Running, Bundle: string(i.Bundle), Overlay: string(i.Overlay), Rendered: string(i.Rendered),
 		Phase: string(i.Phase), Target: i.Target, Reason: i.Reason, PhaseSince: i.PhaseSince,
 		Health: string(i.Health), HealthMessage: i.HealthMessage, Objects: i.Objects, Ready: i.Ready,
-		DriftCorrected: i.DriftCorrected, ObservedAt: i.ObservedAt,
+		DriftCorrected: i.DriftCorrected, Drifted: i.Drifted, DriftMessage: i.DriftMessage, ObservedAt: i.ObservedAt,
 	}
 	if p := i.Policy.Pin; p != nil {
 		s.Pin = &storedPin{p.Version, p.Reason, p.Source}
@@ -305,10 +360,29 @@ func (s storedInstallation) noun() fleet.Installation {
 		Running: s.Running, Bundle: fleet.Digest(s.Bundle), Overlay: fleet.Digest(s.Overlay), Rendered: fleet.Digest(s.Rendered),
 		Phase: fleet.Phase(s.Phase), Target: s.Target, Reason: s.Reason, PhaseSince: s.PhaseSince,
 		Health: fleet.Health(s.Health), HealthMessage: s.HealthMessage, Objects: s.Objects, Ready: s.Ready,
-		DriftCorrected: s.DriftCorrected, ObservedAt: s.ObservedAt,
+		DriftCorrected: s.DriftCorrected, Drifted: s.Drifted, DriftMessage: s.DriftMessage, ObservedAt: s.ObservedAt,
 	}
 	if p := s.Pin; p != nil {
 		i.Policy.Pin = &fleet.Pin{Version: p.Version, Reason: p.Reason, Source: p.Source}
 	}
 	return i
+}
+
+func storeTrial(t Trial) storedTrial {
+	p := t.Result
+	s := storedTrial{Recipe: string(t.Recipe), Version: p.Version, Bundle: string(p.Bundle), Overlay: string(p.Overlay), Outcome: string(p.Outcome),
+		Reason: p.Reason, Reversibility: string(p.Reversibility), At: p.At}
+	for _, c := range p.Changes {
+		s.Changes = append(s.Changes, storedChange{c.Kind, string(c.Verb), c.Count})
+	}
+	return s
+}
+
+func (s storedTrial) noun() Trial {
+	t := Trial{Recipe: fleet.Digest(s.Recipe), Result: fleet.Preflight{Version: s.Version, Bundle: fleet.Digest(s.Bundle), Overlay: fleet.Digest(s.Overlay),
+		Outcome: fleet.Outcome(s.Outcome), Reason: s.Reason, Reversibility: fleet.Reversibility(s.Reversibility), At: s.At}}
+	for _, c := range s.Changes {
+		t.Result.Changes = append(t.Result.Changes, fleet.KindChange{Kind: c.Kind, Verb: fleet.Verb(c.Verb), Count: c.Count})
+	}
+	return t
 }
