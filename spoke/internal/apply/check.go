@@ -1,6 +1,7 @@
 package apply
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,6 +14,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 )
 
 // CheckReport is what the API server would say to a set.
@@ -21,7 +24,45 @@ type CheckReport struct {
 	Problems  []Problem // all of them; none: the set would be taken
 	Unchecked []string  // objects that cannot be tried before others are there, with the reason
 	Adopted   []string  // objects that are on the cluster already and no distribution's: Apply takes them over
-	Requests  int
+
+	Conflicts []Conflict // fields that others have set, and that Apply takes over
+	Steps     []Step     // what Apply and Prune would do, and what they would leave
+	Deletions int        // steps that delete
+	Inventory int        // objects of the inventory that the deletions are a share of
+
+	Requests int
+}
+
+// Conflict is a field of the set that somebody else has set to something else.
+type Conflict struct {
+	Object, Field, Manager string
+}
+
+func (c Conflict) String() string {
+	return fmt.Sprintf("%s: %s was set by %s", c.Object, c.Field, c.Manager)
+}
+
+// Step is what would be done to one object.
+type Step struct {
+	Verb         fleet.Verb
+	Kind, Object string // "Deployment", "Deployment app/backend"
+}
+
+// Changes counts the steps: by kind, then in the order of fleet.Verbs.
+func (r CheckReport) Changes() []fleet.KindChange {
+	counts := map[fleet.KindChange]int{}
+	for _, s := range r.Steps {
+		counts[fleet.KindChange{Kind: s.Kind, Verb: s.Verb}]++
+	}
+	var all []fleet.KindChange
+	for c, n := range counts {
+		c.Count = n
+		all = append(all, c)
+	}
+	slices.SortFunc(all, func(a, b fleet.KindChange) int {
+		return cmp.Or(strings.Compare(a.Kind, b.Kind), slices.Index(fleet.Verbs, a.Verb)-slices.Index(fleet.Verbs, b.Verb))
+	})
+	return all
 }
 
 // Err is nil without problems, else an ErrRefused that names them all.
@@ -38,9 +79,12 @@ const standInNamespace = "default"
 
 // Check has the API server try every object of a set without storing anything. Problems of the set are
 // in the report; an error is about the check itself.
-func (c *Cluster) Check(ctx context.Context, set Set) (CheckReport, error) {
+//
+// prev is the last Inventory known: what it shows as applied exactly so is not tried again. The zero one
+// tries everything.
+func (c *Cluster) Check(ctx context.Context, set Set, prev Inventory) (CheckReport, error) {
 	ctx, requests := counted(ctx)
-	k := &check{c: c, set: set, comes: map[string]bool{set.Namespace: true}, missing: map[string]bool{}}
+	k := &check{c: c, set: set, prev: prev, comes: map[string]bool{set.Namespace: true}, missing: map[string]bool{}}
 	err := k.run(ctx)
 	k.report.Requests = int(requests.Load())
 	slices.SortFunc(k.report.Problems, func(a, b Problem) int { return strings.Compare(a.Object, b.Object) })
@@ -55,6 +99,7 @@ func (c *Cluster) Check(ctx context.Context, set Set) (CheckReport, error) {
 type check struct {
 	c     *Cluster
 	set   Set
+	prev  Inventory
 	comes map[string]bool                // namespaces that are there once the set is applied
 	roles map[string]bool                // "Role app/reader", of the set
 	known map[identity]metav1.ObjectMeta // what distributions have in the places of the set

@@ -11,6 +11,7 @@ import (
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/apply"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/terms"
 )
 
 // Everything that is wrong with a set is said at once, and nothing of it reaches the cluster.
@@ -32,7 +33,7 @@ func TestCheckNamesAllProblems(t *testing.T) {
 		"apiVersion: v1\nkind: Secret\nmetadata: {name: base}\ndata: {password: 'hunter2!'}\n",
 	))
 	before := b.everything(t)
-	report, err := b.hand.Check(ctx, set)
+	report, err := b.hand.Check(ctx, set, apply.Inventory{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,7 +91,7 @@ subjects: [{kind: ServiceAccount, name: spoke, namespace: ` + ns + `}]
 	}
 	hand, _ := connect(t, apply.Config{Kubeconfig: as(t, b.Cluster, "system:serviceaccount:"+ns+":spoke")})
 	set := setOf(ns, "1.0.0", shop(t, ns, "blue"))
-	report, err := hand.Check(ctx, set)
+	report, err := hand.Check(ctx, set, apply.Inventory{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +114,7 @@ subjects: [{kind: ServiceAccount, name: spoke, namespace: ` + ns + `}]
 	}
 
 	nobody, _ := connect(t, apply.Config{Kubeconfig: as(t, b.Cluster, "nobody")})
-	report, err = nobody.Check(ctx, setOf(unique("never"), "1.0.0", objects(t, configMap("a", "1"))))
+	report, err = nobody.Check(ctx, setOf(unique("never"), "1.0.0", objects(t, configMap("a", "1"))), apply.Inventory{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,14 +150,14 @@ current-context: x
 		}
 		wantText(t, err.Error(), addr, "connection refused", "kubectl get --raw /readyz")
 	}
-	_, err = hand.Check(ctx, set)
+	_, err = hand.Check(ctx, set, apply.Inventory{})
 	check("check", err)
 	got, _, err := hand.Apply(ctx, set, inv)
 	check("apply", err)
 	if asJSON(t, got) != asJSON(t, inv) {
 		t.Errorf("nothing was sent, yet the inventory changed: %s", asJSON(t, got))
 	}
-	_, err = hand.Prune(ctx, inv, apply.Inventory{Items: []apply.Item{{Name: "b"}}})
+	_, err = hand.Prune(ctx, inv, apply.Inventory{Items: []apply.Item{{Name: "b"}}}, terms.Terms{})
 	check("prune", err)
 	report, err := hand.Health(ctx, inv)
 	check("health", err)
@@ -201,7 +202,7 @@ func TestNamespaceOnItsWayOut(t *testing.T) {
 	b.kubectl(t, "delete", "namespace", ns, "--wait=false")
 	hasty, _ := connect(t, apply.Config{Kubeconfig: b.Kubeconfig, Patience: 300 * time.Millisecond})
 	set := setOf(ns, "1.0.0", objects(t, configMap("a", "1")))
-	report, err := hasty.Check(ctx, set)
+	report, err := hasty.Check(ctx, set, apply.Inventory{})
 	if err != nil {
 		t.Fatal(err)
 	}

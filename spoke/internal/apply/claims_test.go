@@ -20,7 +20,7 @@ func TestAnObjectHasOneDistribution(t *testing.T) {
 
 	second := setOf(ns, "3.0.0", objects(t, home, configMap("common", "billing"), configMap("billing", "1")))
 	second.Distribution = "billing"
-	report, err := b.hand.Check(ctx, second)
+	report, err := b.hand.Check(ctx, second, apply.Inventory{})
 	if err != nil || len(report.Problems) != 1 {
 		t.Fatalf("%+v, %v", report, err)
 	}
@@ -83,7 +83,7 @@ func TestCheckNamesWhatIsTakenOver(t *testing.T) {
 	b.install(t, setOf(ns, "1.0.0", objects(t, configMap("ours", "1"))))
 	b.kubectl(t, "-n", ns, "create", "configmap", "theirs", "--from-literal=key=by-hand")
 	report, err := b.hand.Check(ctx, setOf(ns, "1.1.0", objects(t, configMap("ours", "2"), configMap("theirs", "1"), configMap("new", "1"),
-		"apiVersion: v1\nkind: Namespace\nmetadata: {name: "+ns+"}\n")))
+		"apiVersion: v1\nkind: Namespace\nmetadata: {name: "+ns+"}\n")), apply.Inventory{})
 	if err != nil || len(report.Problems) != 0 {
 		t.Fatalf("%+v, %v", report, err)
 	}

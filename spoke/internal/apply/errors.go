@@ -23,6 +23,8 @@ var (
 	ErrRefused = errors.New("refused by the API server")
 	// ErrEmptySet: nothing is pruned on the word of an empty set.
 	ErrEmptySet = errors.New("the new set is empty")
+	// ErrDamagedInventory: the ConfigMap that should hold an inventory holds something else.
+	ErrDamagedInventory = errors.New("the inventory on the cluster is damaged")
 )
 
 const maxMessage = 300

@@ -15,6 +15,7 @@ import (
 	"github.com/wheelwright-dev/wheelwright/integration/harness"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/apply"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/terms"
 )
 
 // A first install into a namespace that does not exist, an upgrade that changes nothing, one that
@@ -26,7 +27,7 @@ func TestLifeOfAnInstallation(t *testing.T) {
 	first := setOf(ns, "1.0.0", shop(t, ns, "blue"))
 
 	before := b.everything(t)
-	report, err := b.hand.Check(ctx, first)
+	report, err := b.hand.Check(ctx, first, apply.Inventory{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +66,7 @@ func TestLifeOfAnInstallation(t *testing.T) {
 		if err != nil || len(change.Unchanged) != 10 || change.Requests != 0 {
 			t.Fatalf("%+v, %v", change, err)
 		}
-		if pruned, err := b.hand.Prune(ctx, inv, got); err != nil || pruned.Requests != 0 {
+		if pruned, err := b.hand.Prune(ctx, inv, got, terms.Terms{}); err != nil || pruned.Requests != 0 {
 			t.Fatalf("%+v, %v", pruned, err)
 		}
 		requests := b.Requests(t, mark, "wheelwright")
@@ -112,7 +113,7 @@ func TestLifeOfAnInstallation(t *testing.T) {
 		if stored, _, err := b.hand.ReadInventory(ctx, "shop", ns); err != nil || len(stored.Items) != 10 || len(stored.Current().Items) != 9 {
 			t.Errorf("before the prune the cluster's inventory has to name what leaves: %v %v", stored.Items, err)
 		}
-		change, err = b.hand.Prune(ctx, inv, got)
+		change, err = b.hand.Prune(ctx, inv, got, terms.Terms{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -196,7 +197,7 @@ func TestDefinitionAndNamespaceComeWithTheSet(t *testing.T) {
 		"apiVersion: v1\nkind: Namespace\nmetadata: {name: "+ns+", namespace: nonsense, labels: {team: shop}}\n",
 	))
 	before := b.everything(t)
-	report, err := b.hand.Check(ctx, set)
+	report, err := b.hand.Check(ctx, set, apply.Inventory{})
 	if err != nil || report.Err() != nil {
 		t.Fatalf("%v %v", err, report.Err())
 	}
@@ -240,7 +241,7 @@ func TestDataIsNeverPruned(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	change, err := b.hand.Prune(ctx, old, now)
+	change, err := b.hand.Prune(ctx, old, now, terms.Terms{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -255,7 +256,7 @@ func TestPruneRefusesAnEmptySet(t *testing.T) {
 	ctx := t.Context()
 	ns := b.NewNamespace(t)
 	inv := b.install(t, setOf(ns, "1.0.0", objects(t, configMap("a", "1"))))
-	if _, err := b.hand.Prune(ctx, inv, apply.Inventory{Distribution: "shop", Namespace: ns}); !errors.Is(err, apply.ErrEmptySet) {
+	if _, err := b.hand.Prune(ctx, inv, apply.Inventory{Distribution: "shop", Namespace: ns}, terms.Terms{}); !errors.Is(err, apply.ErrEmptySet) {
 		t.Errorf("prune: %v", err)
 	}
 	if _, _, err := b.hand.Apply(ctx, setOf(ns, "2.0.0", nil), inv); !errors.Is(err, apply.ErrEmptySet) {
@@ -293,7 +294,7 @@ func TestPruneDeletesOnlyOurOwn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	change, err := b.hand.Prune(ctx, old, now)
+	change, err := b.hand.Prune(ctx, old, now, terms.Terms{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -319,7 +320,7 @@ func TestPruneLooksThroughVersions(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantList(t, "changed", change.Changed, "HorizontalPodAutoscaler "+ns+"/web")
-	change, err = b.hand.Prune(ctx, old, now)
+	change, err = b.hand.Prune(ctx, old, now, terms.Terms{})
 	if err != nil || len(change.Deleted) != 0 {
 		t.Fatalf("%+v, %v", change, err)
 	}
@@ -353,7 +354,7 @@ func TestFailedApplyCanBeUndone(t *testing.T) {
 
 	bad := setOf(ns, "2.0.0", objects(t, configMap("config", "new"), configMap("extra", "1"),
 		strings.ReplaceAll(deployment("web", "podinfo:2"), "app: web", "app: other")))
-	report, err := b.hand.Check(ctx, bad)
+	report, err := b.hand.Check(ctx, bad, apply.Inventory{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -382,7 +383,7 @@ func TestFailedApplyCanBeUndone(t *testing.T) {
 	if !slices.Contains(change.Changed, "ConfigMap "+ns+"/config") || !good.AppliedBy(back) {
 		t.Errorf("%+v", change)
 	}
-	pruned, err := b.hand.Prune(ctx, half, back)
+	pruned, err := b.hand.Prune(ctx, half, back, terms.Terms{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -418,7 +419,7 @@ func TestSetMovesToAnotherNamespace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	change, err := b.hand.Prune(ctx, old, now)
+	change, err := b.hand.Prune(ctx, old, now, terms.Terms{})
 	if err != nil {
 		t.Fatal(err)
 	}

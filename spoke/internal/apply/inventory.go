@@ -36,13 +36,17 @@ type Inventory struct {
 // Item is one object.
 type Item struct {
 	schema.GroupVersionKind
-	Namespace       string
-	Name            string
-	UID             string // empty: about to be created
-	ResourceVersion string // as last seen by Apply or Drift
-	Digest          string // of the object as applied; empty: not known to be on the cluster as wanted
-	Leaving         bool   // no longer in the set, and not pruned yet
-	Passing         bool   // the cluster removes it when it is done, as it does a Job with a time to live
+	Namespace string
+	Name      string
+	UID       string   // empty: about to be created
+	Digest    string   // of the object as applied; empty: not known to be on the cluster as wanted
+	Owned     string   // digest of the fields that are ours, as last seen by Apply or Drift
+	Made      bool     // created by an attempt that was not promoted yet: Undo takes it away
+	Leaving   bool     // no longer in the set, and not pruned yet
+	Passing   bool     // the cluster removes it when it is done, as it does a Job with a time to live
+	Contested []string // fields that somebody else kept taking: left alone while the set stays
+
+	ResourceVersion string // as last seen by Apply or Drift; not stored
 }
 
 func (i Item) String() string { return named(i.Kind, i.Namespace, i.Name) }
@@ -55,14 +59,17 @@ type leanItem struct {
 	Space   string `json:"ns,omitempty"`
 	Name    string `json:"n"`
 	UID     string `json:"u,omitempty"`
-	RV      string `json:"r,omitempty"`
 	Digest  string `json:"d,omitempty"`
+	Owned   string `json:"o,omitempty"`
+	Made    bool   `json:"m,omitempty"`
 	Leaving bool   `json:"l,omitempty"`
 	Passing bool   `json:"p,omitempty"`
+
+	Contested []string `json:"c,omitempty"`
 }
 
 func (i Item) MarshalJSON() ([]byte, error) {
-	return json.Marshal(leanItem{i.Group, i.Version, i.Kind, i.Namespace, i.Name, i.UID, i.ResourceVersion, i.Digest, i.Leaving, i.Passing})
+	return json.Marshal(leanItem{i.Group, i.Version, i.Kind, i.Namespace, i.Name, i.UID, i.Digest, i.Owned, i.Made, i.Leaving, i.Passing, i.Contested})
 }
 
 func (i *Item) UnmarshalJSON(b []byte) error {
@@ -70,7 +77,10 @@ func (i *Item) UnmarshalJSON(b []byte) error {
 	if err := json.Unmarshal(b, &l); err != nil {
 		return err
 	}
-	*i = Item{schema.GroupVersionKind{Group: l.Group, Version: l.Version, Kind: l.Kind}, l.Space, l.Name, l.UID, l.RV, l.Digest, l.Leaving, l.Passing}
+	*i = Item{
+		GroupVersionKind: schema.GroupVersionKind{Group: l.Group, Version: l.Version, Kind: l.Kind}, Namespace: l.Space, Name: l.Name,
+		UID: l.UID, Digest: l.Digest, Owned: l.Owned, Made: l.Made, Leaving: l.Leaving, Passing: l.Passing, Contested: l.Contested,
+	}
 	return nil
 }
 
@@ -107,6 +117,15 @@ func (inv Inventory) Unsure() Inventory {
 	return inv
 }
 
+// Settled is the inventory after its release was promoted: nothing of it is an attempt's any more.
+func (inv Inventory) Settled() Inventory {
+	inv.Items = slices.Clone(inv.Items)
+	for n := range inv.Items {
+		inv.Items[n].Made = false
+	}
+	return inv
+}
+
 func (inv *Inventory) sort() {
 	slices.SortFunc(inv.Items, func(a, b Item) int {
 		return strings.Compare(a.Group+"/"+a.Kind+"/"+a.Namespace+"/"+a.Name, b.Group+"/"+b.Kind+"/"+b.Namespace+"/"+b.Name)
@@ -127,7 +146,8 @@ var (
 // InventoryName is the name of the ConfigMap in the subscription's namespace.
 func InventoryName(distribution string) string { return "wheelwright-" + distribution }
 
-// ReadInventory gets the inventory back from the cluster, for a spoke that lost its own record.
+// ReadInventory gets the inventory back from the cluster, for a spoke that lost its own record. What is
+// there and makes no sense is an ErrDamagedInventory: Rebuild finds the objects themselves.
 func (c *Cluster) ReadInventory(ctx context.Context, distribution, namespace string) (Inventory, bool, error) {
 	name := InventoryName(distribution)
 	var cm struct {
@@ -145,8 +165,8 @@ func (c *Cluster) ReadInventory(ctx context.Context, distribution, namespace str
 		err = fmt.Errorf("it is of distribution %q", inv.Distribution)
 	}
 	if err != nil {
-		return Inventory{}, false, fmt.Errorf("read the inventory of %s in ConfigMap %s/%s: %w; if it is damaged, delete it: kubectl -n %s delete configmap %s",
-			distribution, namespace, name, err, namespace, name)
+		return Inventory{}, false, fmt.Errorf("read the inventory of %s in ConfigMap %s/%s: %w: %w; see it with: kubectl -n %s get configmap %s -o yaml",
+			distribution, namespace, name, ErrDamagedInventory, err, namespace, name)
 	}
 	return inv, true, nil
 }

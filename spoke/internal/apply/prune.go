@@ -12,16 +12,17 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/terms"
 )
 
 // Prune deletes what old has and new has not, and takes it out of the inventory on the cluster. An
 // object is deleted only if it is the one that was applied: it has the recorded UID and our label.
-// Namespaces, CustomResourceDefinitions, PersistentVolumes and PersistentVolumeClaims are kept, and so
-// is what turned out to be somebody else's. What could not be deleted stays in the inventory on the
+// Namespaces, CustomResourceDefinitions, PersistentVolumes and PersistentVolumeClaims are kept unless
+// the provider's terms name them, and so is what turned out to be somebody else's. What could not be deleted stays in the inventory on the
 // cluster; call Prune again.
-func (c *Cluster) Prune(ctx context.Context, old, new Inventory) (Change, error) {
+func (c *Cluster) Prune(ctx context.Context, old, new Inventory, t terms.Terms) (Change, error) {
 	ctx, requests := counted(ctx)
-	p := &pruning{c: c, distribution: old.Distribution}
+	p := &pruning{c: c, distribution: old.Distribution, terms: t}
 	err := p.run(ctx, old, new)
 	p.change.Requests = int(requests.Load())
 	p.change.sort()
@@ -34,6 +35,7 @@ func (c *Cluster) Prune(ctx context.Context, old, new Inventory) (Change, error)
 type pruning struct {
 	c            *Cluster
 	distribution string
+	terms        terms.Terms
 	served       *catalogue
 
 	mu     sync.Mutex // guards what follows
@@ -60,7 +62,7 @@ func (p *pruning) run(ctx context.Context, old, new Inventory) error {
 	var want []schema.GroupVersionKind
 	byStage := map[stage][]Item{}
 	for _, i := range gone {
-		if keeps(i.GroupKind()) {
+		if keeps(i.GroupKind()) && !p.terms.MayDelete(i.Group, i.Kind, i.Namespace, i.Name) {
 			p.change.Kept = append(p.change.Kept, i.String())
 			continue
 		}

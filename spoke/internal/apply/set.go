@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/terms"
 )
 
 // Set is what should be on the cluster. Its objects are not changed by this package: what is applied
@@ -23,6 +24,7 @@ type Set struct {
 	Distribution string
 	Namespace    string // of the subscription: of namespaced objects that name none, and of the inventory
 	Objects      []*unstructured.Unstructured
+	Terms        terms.Terms // what may be recreated and deleted, and what is left to others
 
 	// Noted in the inventory, and not looked at.
 	Version                   string
@@ -64,12 +66,13 @@ func digest(b []byte) string {
 // Change is what an operation did, object by object.
 type Change struct {
 	Created, Changed, Deleted, Unchanged []string
+	Recreated                            []string // deleted and made anew, with the provider's consent
 	Kept                                 []string // not in the new set, left on the cluster: data, or not ours
 	Requests                             int
 }
 
 func (c *Change) sort() {
-	for _, l := range [][]string{c.Created, c.Changed, c.Deleted, c.Unchanged, c.Kept} {
+	for _, l := range [][]string{c.Created, c.Changed, c.Deleted, c.Unchanged, c.Recreated, c.Kept} {
 		slices.Sort(l)
 	}
 }
