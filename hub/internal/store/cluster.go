@@ -67,8 +67,8 @@ func putCluster(tx *bolt.Tx, name fleet.Cluster, rec clusterRecord) error {
 	return put(tx.Bucket(bucketClusters), []byte(name), rec)
 }
 
-// RemoveCluster forgets a cluster with its identities, tokens, installations and journals; its events
-// stay. ErrNotFound when there is none.
+// RemoveCluster forgets a cluster with its identities, tokens, installations, pre-flights and journals; its
+// events stay. ErrNotFound when there is none.
 func (s *Store) RemoveCluster(name fleet.Cluster) error {
 	return s.db.Update(func(tx *bolt.Tx) error {
 		if _, err := mustCluster(tx, name); err != nil {
@@ -82,6 +82,9 @@ func (s *Store) RemoveCluster(name fleet.Cluster) error {
 			return err
 		}
 		if err := deletePrefix(tx.Bucket(bucketJournals), join(string(name), "")); err != nil {
+			return err
+		}
+		if err := deletePrefix(tx.Bucket(bucketPreflights), join(string(name), "")); err != nil {
 			return err
 		}
 		if err := tx.Bucket(bucketInstallations).Delete([]byte(name)); err != nil {

@@ -185,7 +185,8 @@ func installation(running string, at time.Time) fleet.Installation {
 		Distribution: "shop", Variant: "app-istio", Namespace: "shop",
 		Policy:  fleet.Policy{Range: "1.x", Pin: &fleet.Pin{Version: "1.0.0", Reason: "audit", Source: "overlay"}},
 		Running: running, Bundle: digest("a"), Overlay: digest("b"), Rendered: digest("c"), Phase: fleet.Succeeded, Target: running,
-		Reason: "r", PhaseSince: start, Health: fleet.Healthy, HealthMessage: "m", Objects: 5, Ready: 4, DriftCorrected: 1, ObservedAt: at,
+		Reason: "r", PhaseSince: start, Health: fleet.Healthy, HealthMessage: "m", Objects: 5, Ready: 4, DriftCorrected: 1, Drifted: 2,
+		DriftMessage: "Service/backend: spec.ports was changed by kubectl", ObservedAt: at,
 	}
 }
 

@@ -28,7 +28,8 @@ const (
 // may send again. Concurrent calls share a commit. ErrNotFound for a cluster that is not there.
 //
 // An event updates its installation unless the hub has newer news of it, or the spoke's Hello no longer
-// lists the subscription. The history keeps the event without the installation.
+// lists the subscription. The history keeps the event without the installation. What a pre-flight found is
+// kept for Preflights.
 func (s *Store) RecordEvents(cluster fleet.Cluster, journalID string, events []fleet.Event) (ackedSeq uint64, err error) {
 	if len(journalID) == 0 || len(journalID) > 128 {
 		return 0, fmt.Errorf("record events of %s: journal id of %d characters, want 1 to 128", cluster, len(journalID))
@@ -66,6 +67,9 @@ func (s *Store) RecordEvents(cluster fleet.Cluster, journalID string, events []f
 			return nil
 		}
 		if err := applyEvents(tx, cluster, fresh, now); err != nil {
+			return err
+		}
+		if err := putPreflights(tx, cluster, fresh, now); err != nil {
 			return err
 		}
 		rec.LastSeen = now

@@ -31,7 +31,7 @@ type step func(*bolt.Tx) error
 
 // steps lists the migrations: the first from schema 1 to 2, and so on. The schema that this hub writes
 // is one more than there are steps.
-func steps() []step { return nil }
+func steps() []step { return []step{addPreflights} }
 
 // Open opens the file at path, or makes it. It waits a second for another process to let go of it.
 // Its errors are ErrLocked, ErrNewerSchema and ErrCorrupt, each with the file's name and what to do.
@@ -215,7 +215,7 @@ func schema(db *bolt.DB) (number uint64, err error) {
 
 func create(tx *bolt.Tx, current uint64) error {
 	for _, name := range [][]byte{bucketMeta, bucketDistributions, bucketRevisions, bucketReleases, bucketDigests, bucketClusters,
-		bucketTokens, bucketIdentities, bucketFingerprints, bucketInstallations, bucketJournals, bucketEvents} {
+		bucketTokens, bucketIdentities, bucketFingerprints, bucketInstallations, bucketJournals, bucketEvents, bucketPreflights, bucketOffered} {
 		if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 			return fmt.Errorf("create bucket %s: %w", name, err)
 		}

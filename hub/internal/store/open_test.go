@@ -124,13 +124,14 @@ func TestAnOlderFileIsMigratedWithACopyKeptBeside(t *testing.T) {
 	must(t, s.Close())
 
 	broken := errors.New("step broke")
-	_, err = open(path, discard, []step{renameURL, func(*bolt.Tx) error { return broken }})
-	wantErr(t, err, broken, "schema 2 to 3")
+	next := len(steps()) + 1 // the schema that this hub writes
+	_, err = open(path, discard, append(steps(), renameURL, func(*bolt.Tx) error { return broken }))
+	wantErr(t, err, broken, fmt.Sprintf("schema %d to %d", next+1, next+2))
 
 	runs := 0
-	steps := []step{renameURL, func(*bolt.Tx) error { runs++; return nil }}
+	more := append(steps(), renameURL, func(*bolt.Tx) error { runs++; return nil })
 	for range 2 { // the second time there is nothing to do
-		s, err = open(path, discard, steps)
+		s, err = open(path, discard, more)
 		must(t, err)
 		all, err := s.Distributions()
 		must(t, err)
@@ -142,7 +143,7 @@ func TestAnOlderFileIsMigratedWithACopyKeptBeside(t *testing.T) {
 	if runs != 1 {
 		t.Errorf("the step ran %d times", runs)
 	}
-	old, err := Open(path+".schema-1", discard)
+	old, err := Open(fmt.Sprintf("%s.schema-%d", path, next), discard)
 	must(t, err)
 	all, err := old.Distributions()
 	must(t, err)

@@ -12,6 +12,8 @@ type distributionRecord struct {
 	Tags     string        `json:"tags,omitempty"`
 	Interval time.Duration `json:"interval"`
 	Created  time.Time     `json:"created,omitzero"`
+
+	Preflight time.Duration `json:"preflight,omitempty"`
 }
 
 func distributionOf(name string, r distributionRecord) fleet.Distribution {
@@ -99,6 +101,44 @@ type eventRecord struct {
 	Message      string        `json:"message,omitempty"`
 }
 
+type preflightRecord struct {
+	Bundle        string         `json:"bundle,omitempty"`
+	Overlay       string         `json:"overlay,omitempty"`
+	Outcome       string         `json:"outcome"`
+	Changes       []changeRecord `json:"changes,omitempty"`
+	Reason        string         `json:"reason,omitempty"`
+	Reversibility string         `json:"reversibility,omitempty"`
+	At            time.Time      `json:"at,omitzero"`
+}
+
+type changeRecord struct {
+	Kind  string `json:"kind"`
+	Verb  string `json:"verb"`
+	Count int    `json:"count"`
+}
+
+type offeredRecord struct {
+	At time.Time `json:"at,omitzero"`
+}
+
+func preflightRecordOf(p fleet.Preflight) preflightRecord {
+	r := preflightRecord{Bundle: string(p.Bundle), Overlay: string(p.Overlay), Outcome: string(p.Outcome), Reason: p.Reason,
+		Reversibility: string(p.Reversibility), At: utc(p.At)}
+	for _, c := range p.Changes {
+		r.Changes = append(r.Changes, changeRecord{Kind: c.Kind, Verb: string(c.Verb), Count: c.Count})
+	}
+	return r
+}
+
+func preflightOf(version string, r preflightRecord) fleet.Preflight {
+	p := fleet.Preflight{Version: version, Bundle: fleet.Digest(r.Bundle), Overlay: fleet.Digest(r.Overlay), Outcome: fleet.Outcome(r.Outcome),
+		Reason: r.Reason, Reversibility: fleet.Reversibility(r.Reversibility), At: r.At}
+	for _, c := range r.Changes {
+		p.Changes = append(p.Changes, fleet.KindChange{Kind: c.Kind, Verb: fleet.Verb(c.Verb), Count: c.Count})
+	}
+	return p
+}
+
 type policyRecord struct {
 	Range       string     `json:"range,omitempty"`
 	Prereleases bool       `json:"prereleases,omitempty"`
@@ -129,6 +169,8 @@ type installationRecord struct {
 	Objects        int          `json:"objects,omitempty"`
 	Ready          int          `json:"ready,omitempty"`
 	DriftCorrected int          `json:"driftCorrected,omitempty"`
+	Drifted        int          `json:"drifted,omitempty"`
+	DriftMessage   string       `json:"driftMessage,omitempty"`
 	ObservedAt     time.Time    `json:"observedAt,omitzero"`
 }
 
@@ -139,7 +181,7 @@ func installationRecordOf(i fleet.Installation) installationRecord {
 		Running: i.Running, Bundle: string(i.Bundle), Overlay: string(i.Overlay), Rendered: string(i.Rendered),
 		Phase: string(i.Phase), Target: i.Target, Reason: i.Reason, PhaseSince: utc(i.PhaseSince),
 		Health: string(i.Health), HealthMessage: i.HealthMessage, Objects: i.Objects, Ready: i.Ready,
-		DriftCorrected: i.DriftCorrected, ObservedAt: utc(i.ObservedAt),
+		DriftCorrected: i.DriftCorrected, Drifted: i.Drifted, DriftMessage: i.DriftMessage, ObservedAt: utc(i.ObservedAt),
 	}
 	if p := i.Policy.Pin; p != nil {
 		r.Policy.Pin = &pinRecord{Version: p.Version, Reason: p.Reason, Source: p.Source}
@@ -154,7 +196,7 @@ func installationOf(r installationRecord) fleet.Installation {
 		Running: r.Running, Bundle: fleet.Digest(r.Bundle), Overlay: fleet.Digest(r.Overlay), Rendered: fleet.Digest(r.Rendered),
 		Phase: fleet.Phase(r.Phase), Target: r.Target, Reason: r.Reason, PhaseSince: r.PhaseSince,
 		Health: fleet.Health(r.Health), HealthMessage: r.HealthMessage, Objects: r.Objects, Ready: r.Ready,
-		DriftCorrected: r.DriftCorrected, ObservedAt: r.ObservedAt,
+		DriftCorrected: r.DriftCorrected, Drifted: r.Drifted, DriftMessage: r.DriftMessage, ObservedAt: r.ObservedAt,
 	}
 	if p := r.Policy.Pin; p != nil {
 		i.Policy.Pin = &fleet.Pin{Version: p.Version, Reason: p.Reason, Source: p.Source}

@@ -5,15 +5,26 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 )
 
+// Settings are how the hub hands out a distribution's releases, apart from what the distribution is.
+type Settings struct {
+	Preflight time.Duration // for how long a new release is only to be tried out; 0: not at all
+}
+
 // AddDistribution begins to keep d; ErrExists for another of its name. A distribution that is added
 // again finds the releases that were judged under its name before.
 func (s *Store) AddDistribution(d fleet.Distribution) error {
+	return s.AddDistributionWith(d, Settings{})
+}
+
+// AddDistributionWith is AddDistribution with settings that are not the defaults.
+func (s *Store) AddDistributionWith(d fleet.Distribution, settings Settings) error {
 	if err := fleet.CheckDistributionName(d.Name); err != nil {
 		return fmt.Errorf("add distribution: %w", err)
 	}
@@ -22,7 +33,7 @@ func (s *Store) AddDistribution(d fleet.Distribution) error {
 		if b.Get([]byte(d.Name)) != nil {
 			return fmt.Errorf("add distribution %s: %w", d.Name, ErrExists)
 		}
-		rec := distributionRecord{URL: d.URL, Path: d.Path, Tags: d.Tags, Interval: d.Interval, Created: utc(d.Created)}
+		rec := distributionRecord{URL: d.URL, Path: d.Path, Tags: d.Tags, Interval: d.Interval, Created: utc(d.Created), Preflight: settings.Preflight}
 		if err := put(b, []byte(d.Name), rec); err != nil {
 			return err
 		}
@@ -30,7 +41,8 @@ func (s *Store) AddDistribution(d fleet.Distribution) error {
 	})
 }
 
-// RemoveDistribution forgets the distribution; its releases stay. ErrNotFound when there is none.
+// RemoveDistribution forgets the distribution and what pre-flights found; its releases stay. ErrNotFound
+// when there is none.
 func (s *Store) RemoveDistribution(name string) error {
 	return s.db.Update(func(tx *bolt.Tx) error {
 		b := tx.Bucket(bucketDistributions)
@@ -38,6 +50,9 @@ func (s *Store) RemoveDistribution(name string) error {
 			return fmt.Errorf("remove distribution %s: %w", name, ErrNotFound)
 		}
 		if err := b.Delete([]byte(name)); err != nil {
+			return err
+		}
+		if err := forgetPreflights(tx, name); err != nil {
 			return err
 		}
 		return bump(tx, name)
@@ -54,6 +69,19 @@ func (s *Store) Distributions() (all []fleet.Distribution, err error) {
 			}
 			all = append(all, distributionOf(string(k), rec))
 			return nil
+		})
+	})
+	return all, err
+}
+
+// Settings lists those of each distribution, by name.
+func (s *Store) Settings() (map[string]Settings, error) {
+	all := map[string]Settings{}
+	err := s.db.View(func(tx *bolt.Tx) error {
+		return tx.Bucket(bucketDistributions).ForEach(func(k, v []byte) error {
+			rec, err := decode[distributionRecord](v, k)
+			all[string(k)] = Settings{Preflight: rec.Preflight}
+			return err
 		})
 	})
 	return all, err

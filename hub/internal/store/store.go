@@ -54,6 +54,8 @@ var (
 	bucketInstallations = []byte("installations") // cluster -> []installationRecord
 	bucketJournals      = []byte("journals")      // cluster NUL journal id -> journalRecord
 	bucketEvents        = []byte("events")        // big-endian id -> eventRecord
+	bucketPreflights    = []byte("preflights")    // cluster NUL distribution NUL version -> preflightRecord
+	bucketOffered       = []byte("offered")       // distribution NUL version -> offeredRecord; outlives the distribution
 )
 
 // Store is safe for concurrent use.
