@@ -9,9 +9,11 @@ import (
 	"path/filepath"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	localv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/local/v1"
 )
 
@@ -67,7 +69,46 @@ func (c *Client) Render(ctx context.Context, distribution, version string) (*loc
 	return r, plain(ctx, err)
 }
 
-// plain takes the wire's words off: what the spoke says is for people already.
+// Plan asks what delivering a version would do; an empty one is what policy would take next, or else the
+// one that runs.
+func (c *Client) Plan(ctx context.Context, distribution, version string) (*localv1.PlanResponse, error) {
+	r, err := c.rpc.Plan(ctx, &localv1.PlanRequest{Distribution: distribution, Version: version})
+	return r, plain(ctx, err)
+}
+
+// Approve lets a release go on that waits, or takes up one that is held, and returns its version;
+// fleet.ErrNothingWaits where there is none. An empty version is the only one.
+func (c *Client) Approve(ctx context.Context, distribution, version string) (string, error) {
+	r, err := c.rpc.Approve(ctx, &localv1.ApproveRequest{Distribution: distribution, Version: version})
+	return r.GetVersion(), plain(ctx, err)
+}
+
+// Reject ends a delivery that waits, and returns its version; fleet.ErrNothingWaits where there is none.
+func (c *Client) Reject(ctx context.Context, distribution, version, reason string) (string, error) {
+	r, err := c.rpc.Reject(ctx, &localv1.RejectRequest{Distribution: distribution, Version: version, Reason: reason})
+	return r.GetVersion(), plain(ctx, err)
+}
+
+// RollBack begins the return to an earlier release, or only says what it would be; an empty version is
+// the one before. fleet.ErrNothingWaits where there is none to go back to.
+func (c *Client) RollBack(ctx context.Context, distribution, version, reason string, dry bool) (from, to string, err error) {
+	r, err := c.rpc.RollBack(ctx, &localv1.RollBackRequest{Distribution: distribution, Version: version, Reason: reason, DryRun: dry})
+	return r.GetFrom(), r.GetTo(), plain(ctx, err)
+}
+
+// answer is what the spoke said, for people already.
+type answer struct {
+	text string
+	code codes.Code
+}
+
+func (a answer) Error() string { return a.text }
+
+func (a answer) Is(target error) bool {
+	return target == fleet.ErrNothingWaits && a.code == codes.FailedPrecondition || target == ErrNotRunning && a.code == codes.Unavailable
+}
+
+// plain takes the wire's words off.
 func plain(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
@@ -75,5 +116,9 @@ func plain(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	return errors.New(status.Convert(err).Message())
+	s := status.Convert(err)
+	if s.Code() == codes.Unavailable {
+		return answer{"the spoke went away", codes.Unavailable}
+	}
+	return answer{s.Message(), s.Code()}
 }

@@ -1,11 +1,11 @@
 // Package local answers a provider's own questions to the running spoke, over a unix socket in the data
-// folder: what runs, and what would be applied. It works with the hub away. It changes nothing, and
-// whoever may open the socket, the data folder's owner, may ask.
+// folder: what runs, what would be applied and what that would do; and it passes the provider's word on:
+// go on, do not, go back. It works with the hub away. It decides nothing, and whoever may open the
+// socket, the data folder's owner, may ask and say.
 package local
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -16,10 +16,8 @@ import (
 
 	"google.golang.org/grpc"
 
-	"github.com/wheelwright-dev/wheelwright/pkg/buildinfo"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
-	"github.com/wheelwright-dev/wheelwright/pkg/wire"
 	localv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/local/v1"
 )
 
@@ -32,11 +30,29 @@ const maxMessage = 128 << 20
 // stopWait is how long a call under way may take when the spoke stops.
 const stopWait = 2 * time.Second
 
-// subscriptions is the agent. Render with an empty version picks the one that runs, or else the highest
-// on offer; its error is for people.
-type subscriptions interface {
+// questions are asked of the agent. Memories are in the order of Installations. Render with an empty
+// version picks the one that runs, or else the highest on offer; Plan the one that policy would take
+// next, or else the one that runs. Their errors are for people.
+type questions interface {
 	Installations() ([]fleet.Installation, error)
+	Memories() ([]fleet.Memory, error)
 	Render(ctx context.Context, distribution, version string) (manifest []byte, err error)
+	Plan(ctx context.Context, distribution, version string) (fleet.Plan, error)
+}
+
+// orders are given to the agent. They answer when what was said is recorded, with the versions that it
+// came to. An error that is fleet.ErrNothingWaits says that there was nothing to act on; all are for
+// people.
+type orders interface {
+	Approve(ctx context.Context, distribution, version string) (approved string, err error)
+	Reject(ctx context.Context, distribution, version, reason string) (rejected string, err error)
+	RollBack(ctx context.Context, distribution, version, reason string, dry bool) (from, to string, err error)
+}
+
+// agent is both.
+type agent interface {
+	questions
+	orders
 }
 
 // hub is the connection.
@@ -54,7 +70,7 @@ type Identity struct {
 // Config is what a Server needs; all is required.
 type Config struct {
 	Dir      string // data folder; the caller holds it for itself alone
-	Agent    subscriptions
+	Agent    agent
 	Hub      hub
 	Identity func() (Identity, error)
 	Log      *slog.Logger
@@ -129,32 +145,4 @@ func address(dir string) (name string, done func(), err error) {
 		return "", nil, err
 	}
 	return fmt.Sprintf("/proc/self/fd/%d/%s", f.Fd(), Socket), func() { f.Close() }, nil
-}
-
-// GetStatus implements LocalService.
-func (s *Server) GetStatus(context.Context, *localv1.GetStatusRequest) (*localv1.GetStatusResponse, error) {
-	all, err := s.cfg.Agent.Installations()
-	if err != nil {
-		return nil, err
-	}
-	id, err := s.cfg.Identity()
-	if err != nil {
-		return nil, err
-	}
-	r := &localv1.GetStatusResponse{At: wire.Time(time.Now()), Cluster: id.Cluster, Hub: id.Addr, CertificateNotAfter: wire.Time(id.NotAfter),
-		Running: true, Connected: s.cfg.Hub.Connected(), LastContact: wire.Time(s.cfg.Hub.LastContact()),
-		SpokeVersion: buildinfo.Version(), SpokeCommit: buildinfo.Commit()}
-	for _, i := range all {
-		r.Subscriptions = append(r.Subscriptions, wire.Installation(i))
-	}
-	return r, nil
-}
-
-// Render implements LocalService.
-func (s *Server) Render(ctx context.Context, r *localv1.RenderRequest) (*localv1.RenderResponse, error) {
-	manifest, err := s.cfg.Agent.Render(ctx, r.GetDistribution(), r.GetVersion())
-	if err != nil {
-		return nil, err
-	}
-	return &localv1.RenderResponse{Manifest: manifest, Digest: fmt.Sprintf("sha256:%x", sha256.Sum256(manifest))}, nil
 }

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,17 +19,49 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/wire"
 )
 
-type agent struct{ manifest []byte }
+type stand struct{ manifest []byte }
 
-func (agent) Installations() ([]fleet.Installation, error) {
+func (stand) Installations() ([]fleet.Installation, error) {
 	return []fleet.Installation{{Distribution: "shop", Running: "1.0.0", Phase: fleet.Succeeded, Health: fleet.Healthy}}, nil
 }
 
-func (a agent) Render(_ context.Context, distribution, version string) ([]byte, error) {
+func (a stand) Render(_ context.Context, distribution, version string) ([]byte, error) {
 	if distribution != "shop" {
 		return nil, errors.New("distribution \"" + distribution + "\": not in spoke.yaml")
 	}
 	return append([]byte("# "+version+"\n"), a.manifest...), nil
+}
+
+func (stand) Memories() ([]fleet.Memory, error) {
+	return []fleet.Memory{{Distribution: "shop", Previous: []string{"0.9.0", "0.8.0"}, Held: []fleet.Held{{Version: "1.1.0", Reason: "it crashed", At: time.Unix(7, 0)}}}}, nil
+}
+
+func (stand) Plan(_ context.Context, distribution, version string) (fleet.Plan, error) {
+	return fleet.Plan{From: "1.0.0", To: version,
+		Preflight: fleet.Preflight{Version: version, Outcome: fleet.OutcomeChanges, Reversibility: fleet.OneWay, Changes: []fleet.KindChange{{Kind: "Service", Verb: fleet.VerbDelete, Count: 1}}},
+		Steps:     []fleet.Step{{Verb: fleet.VerbDelete, Object: "Service " + distribution + "/web"}},
+		Adopted:   []string{"a"}, Conflicts: []string{"c"}, Unchecked: []string{"u"}, Problems: []string{"p"}, Asks: []string{"why"}, OneWay: []string{"w"}}, nil
+}
+
+func (stand) Approve(_ context.Context, distribution, version string) (string, error) {
+	if version == "1.2.0" {
+		return version, nil
+	}
+	return "", fmt.Errorf("%s: %w", distribution, fleet.ErrNothingWaits)
+}
+
+func (stand) Reject(_ context.Context, distribution, version, reason string) (string, error) {
+	if reason == "" {
+		return "", fmt.Errorf("%s: %w", distribution, fleet.ErrNothingWaits)
+	}
+	return version + " " + reason, nil
+}
+
+func (stand) RollBack(_ context.Context, distribution, version, reason string, dry bool) (from, to string, err error) {
+	if version == "" {
+		return "", "", errors.New(distribution + ": busy")
+	}
+	return fmt.Sprint(reason, dry), version, nil
 }
 
 type away struct{}
@@ -37,7 +71,7 @@ func (away) LastContact() time.Time { return time.Unix(5, 0) }
 
 func serve(t *testing.T, dir string, manifest []byte) (stop func()) {
 	t.Helper()
-	s := New(Config{Dir: dir, Agent: agent{manifest}, Hub: away{}, Log: slog.New(slog.DiscardHandler),
+	s := New(Config{Dir: dir, Agent: stand{manifest}, Hub: away{}, Log: slog.New(slog.DiscardHandler),
 		Identity: func() (Identity, error) { return Identity{Cluster: "acme/eu-1", Addr: "hub:7443"}, nil }})
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -99,11 +133,60 @@ func TestAsk(t *testing.T) {
 			if _, err := c.Render(t.Context(), "mail", ""); err == nil || err.Error() != `distribution "mail": not in spoke.yaml` {
 				t.Errorf("got %v", err)
 			}
+			speak(t, c)
 			stop()
+			if _, err := c.Status(t.Context()); !errors.Is(err, ErrNotRunning) {
+				t.Errorf("after it stopped: %v", err)
+			}
 			if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
 				t.Errorf("the socket is left: %v", err)
 			}
 		})
+	}
+}
+
+// speak asks for a plan and gives each order, once to be obeyed and once not.
+func speak(t *testing.T, c *Client) {
+	t.Helper()
+	ctx := t.Context()
+	r, err := c.Status(ctx)
+	if err != nil || len(r.GetMemories()) != 1 {
+		t.Fatalf("%v %v", r, err)
+	}
+	if m := r.GetMemories()[0]; m.GetDistribution() != "shop" || strings.Join(m.GetPrevious(), " ") != "0.9.0 0.8.0" || len(m.GetHeld()) != 1 ||
+		m.GetHeld()[0].GetVersion() != "1.1.0" || m.GetHeld()[0].GetReason() != "it crashed" || !wire.FromTime(m.GetHeld()[0].GetAt()).Equal(time.Unix(7, 0)) {
+		t.Errorf("got %v", m)
+	}
+	p, err := c.Plan(ctx, "shop", "1.2.0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	lists := slices.Concat(p.GetAdopted(), p.GetConflicts(), p.GetUnchecked(), p.GetProblems(), p.GetAsks(), p.GetOneWay())
+	if p.GetFrom() != "1.0.0" || p.GetTo() != "1.2.0" || strings.Join(lists, " ") != "a c u p why w" || len(p.GetSteps()) != 1 ||
+		p.GetSteps()[0].GetVerb() != "delete" || p.GetSteps()[0].GetObject() != "Service shop/web" {
+		t.Errorf("got %v", p)
+	}
+	if f, err := wire.FromPreflight(p.GetPreflight()); err != nil || f.Reversibility != fleet.OneWay || len(f.Changes) != 1 {
+		t.Errorf("got %+v, %v", f, err)
+	}
+	if v, err := c.Approve(ctx, "shop", "1.2.0"); v != "1.2.0" || err != nil {
+		t.Errorf("got %s, %v", v, err)
+	}
+	if v, err := c.Reject(ctx, "shop", "1.2.0", "no"); v != "1.2.0 no" || err != nil {
+		t.Errorf("got %s, %v", v, err)
+	}
+	if from, to, err := c.RollBack(ctx, "shop", "0.9.0", "bad", true); from != "badtrue" || to != "0.9.0" || err != nil {
+		t.Errorf("got %s, %s, %v", from, to, err)
+	}
+	_, approve := c.Approve(ctx, "shop", "")
+	_, reject := c.Reject(ctx, "shop", "", "")
+	for _, err := range []error{approve, reject} {
+		if !errors.Is(err, fleet.ErrNothingWaits) || err.Error() != "shop: nothing to act on" {
+			t.Errorf("got %v", err)
+		}
+	}
+	if _, _, err := c.RollBack(ctx, "shop", "", "", false); err == nil || errors.Is(err, fleet.ErrNothingWaits) || err.Error() != "shop: busy" {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -1,0 +1,110 @@
+package local
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/wheelwright-dev/wheelwright/pkg/buildinfo"
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/pkg/wire"
+	localv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/local/v1"
+)
+
+// GetStatus implements LocalService.
+func (s *Server) GetStatus(context.Context, *localv1.GetStatusRequest) (*localv1.GetStatusResponse, error) {
+	all, err := s.cfg.Agent.Installations()
+	if err != nil {
+		return nil, err
+	}
+	memories, err := s.cfg.Agent.Memories()
+	if err != nil {
+		return nil, err
+	}
+	id, err := s.cfg.Identity()
+	if err != nil {
+		return nil, err
+	}
+	r := &localv1.GetStatusResponse{At: wire.Time(time.Now()), Cluster: id.Cluster, Hub: id.Addr, CertificateNotAfter: wire.Time(id.NotAfter),
+		Running: true, Connected: s.cfg.Hub.Connected(), LastContact: wire.Time(s.cfg.Hub.LastContact()),
+		SpokeVersion: buildinfo.Version(), SpokeCommit: buildinfo.Commit()}
+	for _, i := range all {
+		r.Subscriptions = append(r.Subscriptions, wire.Installation(i))
+	}
+	for _, m := range memories {
+		r.Memories = append(r.Memories, Memory(m))
+	}
+	return r, nil
+}
+
+// Memory makes the message of what a spoke remembers.
+func Memory(m fleet.Memory) *localv1.Memory {
+	w := &localv1.Memory{Distribution: m.Distribution, Previous: m.Previous}
+	for _, h := range m.Held {
+		w.Held = append(w.Held, &localv1.Held{Version: h.Version, Reason: h.Reason, At: wire.Time(h.At)})
+	}
+	return w
+}
+
+// Render implements LocalService.
+func (s *Server) Render(ctx context.Context, r *localv1.RenderRequest) (*localv1.RenderResponse, error) {
+	manifest, err := s.cfg.Agent.Render(ctx, r.GetDistribution(), r.GetVersion())
+	if err != nil {
+		return nil, err
+	}
+	return &localv1.RenderResponse{Manifest: manifest, Digest: fmt.Sprintf("sha256:%x", sha256.Sum256(manifest))}, nil
+}
+
+// Plan implements LocalService.
+func (s *Server) Plan(ctx context.Context, r *localv1.PlanRequest) (*localv1.PlanResponse, error) {
+	p, err := s.cfg.Agent.Plan(ctx, r.GetDistribution(), r.GetVersion())
+	if err != nil {
+		return nil, answered(err)
+	}
+	m := &localv1.PlanResponse{From: p.From, To: p.To, Preflight: wire.Preflight(p.Preflight), Adopted: p.Adopted, Conflicts: p.Conflicts,
+		Unchecked: p.Unchecked, Problems: p.Problems, Asks: p.Asks, OneWay: p.OneWay}
+	for _, t := range p.Steps {
+		m.Steps = append(m.Steps, &localv1.Step{Verb: string(t.Verb), Object: t.Object})
+	}
+	return m, nil
+}
+
+// Approve implements LocalService.
+func (s *Server) Approve(ctx context.Context, r *localv1.ApproveRequest) (*localv1.ApproveResponse, error) {
+	version, err := s.cfg.Agent.Approve(ctx, r.GetDistribution(), r.GetVersion())
+	if err != nil {
+		return nil, answered(err)
+	}
+	return &localv1.ApproveResponse{Version: version}, nil
+}
+
+// Reject implements LocalService.
+func (s *Server) Reject(ctx context.Context, r *localv1.RejectRequest) (*localv1.RejectResponse, error) {
+	version, err := s.cfg.Agent.Reject(ctx, r.GetDistribution(), r.GetVersion(), r.GetReason())
+	if err != nil {
+		return nil, answered(err)
+	}
+	return &localv1.RejectResponse{Version: version}, nil
+}
+
+// RollBack implements LocalService.
+func (s *Server) RollBack(ctx context.Context, r *localv1.RollBackRequest) (*localv1.RollBackResponse, error) {
+	from, to, err := s.cfg.Agent.RollBack(ctx, r.GetDistribution(), r.GetVersion(), r.GetReason(), r.GetDryRun())
+	if err != nil {
+		return nil, answered(err)
+	}
+	return &localv1.RollBackResponse{From: from, To: to}, nil
+}
+
+// answered gives the one error that callers tell apart its code; the text is the agent's.
+func answered(err error) error {
+	if errors.Is(err, fleet.ErrNothingWaits) {
+		return status.Error(codes.FailedPrecondition, err.Error())
+	}
+	return err
+}
