@@ -25,9 +25,9 @@ func BenchmarkFleet(b *testing.B) {
 	latency, n := offerToFetch(b, s.hub.Log)
 	fmt.Printf("FIGURE sync.offer-to-fetch %.1f ms median of %d deliveries, loopback\n", float64(latency)/float64(time.Millisecond), n)
 
-	// A drift timer that is far away leaves the upgrade alone in the log of requests.
+	// Where drift is not looked for, the upgrade is alone in the log of requests.
 	sp := s.spokes[0]
-	s.must(sp.Configure(strings.Replace(followShop, "  versions:", "  driftInterval: 1h\n  versions:", 1)))
+	s.must(sp.Configure(strings.Replace(followShop, "  versions:", "  drift: ignore\n  versions:", 1)))
 	s.must(world.Await(s.patiently(), "the spoke to take its new configuration", func(context.Context) error {
 		mark := s.real[0].MarkRequests(b)
 		time.Sleep(3 * time.Second) // nothing may happen: there is no condition to wait for

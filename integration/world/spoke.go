@@ -62,7 +62,7 @@ func (s *Spoke) RunLine(ctx context.Context, line string) (Result, error) {
 
 // Configure writes spoke.yaml; the kubeconfig is put in.
 func (s *Spoke) Configure(subscriptions string) error {
-	return os.WriteFile(s.Config, fmt.Appendf(nil, "version: 1\nkubeconfig: %s\nhealthTimeout: 20s\ndriftInterval: 2s\nsubscriptions:\n%s", s.Kubeconfig, subscriptions), 0o644)
+	return os.WriteFile(s.Config, fmt.Appendf(nil, "version: 1\nkubeconfig: %s\nhealthTimeout: 20s\nsubscriptions:\n%s", s.Kubeconfig, subscriptions), 0o644)
 }
 
 // Overlay writes a file of the provider's overlay.

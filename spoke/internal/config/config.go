@@ -14,6 +14,8 @@ import (
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/gitrepo"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/rules"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/terms"
 )
 
 // Version is the number of the format, the value of the key "version".
@@ -21,10 +23,10 @@ const Version = "1"
 
 // Defaults of keys that may be left out.
 const (
-	DefaultHealthTimeout = 5 * time.Minute
-	DefaultDriftInterval = time.Minute
-	DefaultInterval      = time.Minute
-	DefaultRevision      = "main"
+	DefaultHealthTimeout   = 5 * time.Minute
+	DefaultApprovalTimeout = 7 * 24 * time.Hour
+	DefaultInterval        = time.Minute
+	DefaultRevision        = "main"
 )
 
 // PinSource is the fleet.Pin.Source of a pin that is written in this file.
@@ -36,22 +38,29 @@ type Config struct {
 	Digest        fleet.Digest // of its bytes
 	Kubeconfig    string       // absolute; empty: in-cluster, else the rules of KUBECONFIG
 	Context       string
-	HealthTimeout time.Duration
-	DriftInterval time.Duration
 	Git           gitrepo.Credentials // for the overlays' repositories
 	Subscriptions []Subscription      // at most one of each distribution, in the file's order
+
+	// The defaults of subscriptions.
+	Terms           terms.Terms
+	HealthTimeout   time.Duration
+	ApprovalTimeout time.Duration
+	Health          []rules.Rule
 }
 
 // Subscription is what this cluster wants of one distribution.
 type Subscription struct {
-	Distribution  string
-	Variant       string   // empty: the one that the overlay's base names
-	Namespace     string   // of the inventory, and of objects that name none
-	Source        []string // further URLs under which the overlay may name the distribution's repository
-	Overlay       Overlay
-	Policy        fleet.Policy
-	HealthTimeout time.Duration
-	DriftInterval time.Duration
+	Distribution string
+	Variant      string   // empty: the one that the overlay's base names
+	Namespace    string   // of the inventory, and of objects that name none
+	Source       []string // further URLs under which the overlay may name the distribution's repository
+	Overlay      Overlay
+	Policy       fleet.Policy
+
+	Terms           terms.Terms
+	HealthTimeout   time.Duration // until a release has to be healthy
+	ApprovalTimeout time.Duration // until a release that waits for its provider is given up
+	Health          []rules.Rule  // one of a kind at most
 }
 
 // Overlay says where the provider's customisation is. The zero Overlay: there is none.

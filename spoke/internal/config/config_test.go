@@ -5,12 +5,15 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/gitrepo"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/rules"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/terms"
 )
 
 func write(t *testing.T, text string) string {
@@ -31,13 +34,38 @@ func TestTheExampleLoads(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	pattern := func(s string) terms.Pattern {
+		p, err := terms.ParsePattern(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	ours := terms.Terms{
+		Ignore: []terms.Ignore{
+			{Object: pattern("Deployment"), Fields: []terms.Path{{"metadata", "annotations", "example.com/last-restart"}, {"spec", "template", "spec", "containers", "name=agent", "resources"}}},
+			{Object: pattern("StatefulSet/*/cache-*"), Manager: "vpa-recommender"},
+		},
+		Recreate: []terms.Pattern{pattern("Job"), pattern("Deployment/shop/legacy")},
+		Delete:   []terms.Pattern{pattern("PersistentVolumeClaim/shop/old-data")},
+		Budget:   terms.Budget{Percent: 20, AtLeast: 5},
+		Drift:    terms.Correct,
+	}
+	queue := []rules.Rule{{Group: "example.com", Version: "v1", Kind: "Queue", Current: `status.phase == "Ready"`,
+		InProgress: `status.phase == "Filling"`, Failed: `status.phase == "Broken"`, Message: `"the queue is " + status.phase`}}
+	theirs := ours
+	theirs.Recreate = append(slices.Clone(ours.Recreate), pattern("Service/shop/backend"))
+	theirs.Budget.Percent = 10
 	want := []Subscription{{
 		Distribution: "shop", Variant: "app-kubernetes", Namespace: "shop", Source: []string{"https://github.com/example-vendor/shop"},
 		Overlay: Overlay{Path: filepath.Join(dir, "provider")}, Policy: fleet.Policy{Range: "1.x"},
-		HealthTimeout: 10 * time.Minute, DriftInterval: 2 * time.Minute,
+		Terms: theirs, HealthTimeout: 10 * time.Minute, ApprovalTimeout: 168 * time.Hour, Health: queue,
 	}}
-	if !reflect.DeepEqual(c.Subscriptions, want) || c.HealthTimeout != 5*time.Minute || c.DriftInterval != time.Minute {
+	if !reflect.DeepEqual(c.Subscriptions, want) {
 		t.Errorf("got  %+v\nwant %+v", c.Subscriptions, want)
+	}
+	if !reflect.DeepEqual(c.Terms, ours) || c.HealthTimeout != 5*time.Minute || c.ApprovalTimeout != DefaultApprovalTimeout || !reflect.DeepEqual(c.Health, queue) {
+		t.Errorf("the defaults are %+v", c)
 	}
 	if _, err := os.Stat(filepath.Join(c.Subscriptions[0].Overlay.Path, "kustomization.yaml")); err != nil {
 		t.Error(err)
@@ -47,7 +75,8 @@ func TestTheExampleLoads(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, key := range []string{"version", "kubeconfig", "context", "healthTimeout", "driftInterval", "subscriptions", "distribution", "variant",
+	for _, key := range []string{"version", "kubeconfig", "context", "healthTimeout", "approvalTimeout", "drift", "ignore", "object", "fields", "manager",
+		"recreate", "delete", "deletionBudget", "percent", "atLeast", "health", "apiVersion", "kind", "current", "inProgress", "failed", "message", "subscriptions", "distribution", "variant",
 		"namespace", "source", "overlay", "path", "git", "revision", "interval", "versions", "range", "prereleases", "pin", "pinReason",
 		"url", "sshKey", "knownHosts", "username", "passwordFile", "authorities"} {
 		if !strings.Contains(string(text), key+":") {
@@ -65,7 +94,7 @@ subscriptions:
   overlay: { git: ../platform, path: app/, interval: 5s }
   versions: { pin: 1.2.0, pinReason: audit, prereleases: true }
 - {distribution: mail, variant: default, namespace: mail, overlay: ~, healthTimeout: 30s}
-driftInterval: 10s
+drift: report
 kubeconfig: kube/config
 `)
 	dir := filepath.Dir(path)
@@ -77,12 +106,14 @@ kubeconfig: kube/config
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Config{Path: path, Digest: first, Kubeconfig: filepath.Join(dir, "kube/config"), HealthTimeout: DefaultHealthTimeout, DriftInterval: 10 * time.Second,
+	reported := terms.Default()
+	reported.Drift = terms.Report
+	want := Config{Path: path, Digest: first, Kubeconfig: filepath.Join(dir, "kube/config"), Terms: reported, HealthTimeout: DefaultHealthTimeout, ApprovalTimeout: DefaultApprovalTimeout,
 		Subscriptions: []Subscription{
 			{Distribution: "shop", Namespace: "shop", Overlay: Overlay{Git: filepath.Join(filepath.Dir(dir), "platform"), Path: "app", Revision: "main", Interval: 5 * time.Second},
-				Policy:        fleet.Policy{Prereleases: true, Pin: &fleet.Pin{Version: "1.2.0", Reason: "audit", Source: "spoke.yaml"}},
-				HealthTimeout: DefaultHealthTimeout, DriftInterval: 10 * time.Second},
-			{Distribution: "mail", Variant: "default", Namespace: "mail", HealthTimeout: 30 * time.Second, DriftInterval: 10 * time.Second},
+				Policy: fleet.Policy{Prereleases: true, Pin: &fleet.Pin{Version: "1.2.0", Reason: "audit", Source: "spoke.yaml"}},
+				Terms:  reported, HealthTimeout: DefaultHealthTimeout, ApprovalTimeout: DefaultApprovalTimeout},
+			{Distribution: "mail", Variant: "default", Namespace: "mail", Terms: reported, HealthTimeout: 30 * time.Second, ApprovalTimeout: DefaultApprovalTimeout},
 		}}
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %+v\nwant %+v", c, want)
@@ -104,7 +135,7 @@ kubeConfig: x
 context: a
 context: b
 healthTimeout: 5
-driftInterval: 100ms
+drift: never
 subscriptions:
 - distribution: Shop
   variant: a/b
@@ -130,10 +161,10 @@ subscriptions:
 	}
 	want := []string{
 		`line 1: version: "2" is not known to this spoke: want 1`,
-		`line 2: kubeConfig: unknown key; known here: context, driftInterval, git, healthTimeout, kubeconfig, subscriptions, version`,
+		`line 2: kubeConfig: unknown key; known here: approvalTimeout, context, delete, deletionBudget, drift, git, health, healthTimeout, ignore, kubeconfig, recreate, subscriptions, version`,
 		`line 4: context: is there twice: first on line 3`,
 		`line 5: healthTimeout: "5": want a duration with its unit, such as 90s or 5m`,
-		`line 6: driftInterval: 100ms: want 1s to 24h`,
+		`line 6: drift: "never": want correct, report or ignore`,
 		`line 8: subscriptions[0].distribution: distribution name "Shop": want lower-case letters, digits and dashes, at most 40`,
 		`line 9: subscriptions[0].variant: "a/b": want the name of one of the distribution's variants, such as app-kubernetes`,
 		`line 10: subscriptions[0].namespace: "Shop": want lower-case letters, digits and dashes, at most 63`,

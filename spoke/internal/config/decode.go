@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"maps"
 	"path"
 	"path/filepath"
 	"regexp"
@@ -14,6 +15,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/terms"
 )
 
 // decoder walks the file's nodes and collects problems; what it returns beside problems is not used.
@@ -39,7 +41,7 @@ func (d *decoder) sorted() []Problem {
 }
 
 func (d *decoder) file(data []byte) Config {
-	c := Config{HealthTimeout: DefaultHealthTimeout, DriftInterval: DefaultDriftInterval}
+	c := Config{Terms: terms.Default(), HealthTimeout: DefaultHealthTimeout, ApprovalTimeout: DefaultApprovalTimeout}
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	var doc, more yaml.Node
 	if err := dec.Decode(&doc); err == io.EOF || err == nil && len(doc.Content) == 0 {
@@ -54,7 +56,7 @@ func (d *decoder) file(data []byte) Config {
 	}
 	root := doc.Content[0]
 	var subscriptions []*yaml.Node
-	seen := d.mapping(root, "", fields{
+	known := fields{
 		"version": func(n *yaml.Node, key string) {
 			if v := d.text(n, key); v != Version {
 				d.problem(n, key, "%q is not known to this spoke: want %s", v, Version)
@@ -62,11 +64,11 @@ func (d *decoder) file(data []byte) Config {
 		},
 		"kubeconfig":    func(n *yaml.Node, key string) { c.Kubeconfig = d.local(d.text(n, key)) },
 		"context":       func(n *yaml.Node, key string) { c.Context = d.text(n, key) },
-		"healthTimeout": func(n *yaml.Node, key string) { c.HealthTimeout = d.duration(n, key) },
-		"driftInterval": func(n *yaml.Node, key string) { c.DriftInterval = d.duration(n, key) },
 		"git":           func(n *yaml.Node, key string) { c.Git = d.credentials(n, key) },
 		"subscriptions": func(n *yaml.Node, key string) { subscriptions = d.list(n, key) },
-	})
+	}
+	maps.Copy(known, d.shared(shared{&c.Terms, &c.HealthTimeout, &c.ApprovalTimeout, &c.Health}))
+	seen := d.mapping(root, "", known)
 	if root.Kind == yaml.MappingNode && seen["version"] == nil {
 		d.problem(root, "version", "missing: want `version: %s`", Version)
 	}
@@ -88,8 +90,8 @@ func (d *decoder) file(data []byte) Config {
 var namespaceName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
 
 func (d *decoder) subscription(n *yaml.Node, at string, c Config) Subscription {
-	s := Subscription{HealthTimeout: c.HealthTimeout, DriftInterval: c.DriftInterval}
-	seen := d.mapping(n, at, fields{
+	s := Subscription{Terms: c.Terms, HealthTimeout: c.HealthTimeout, ApprovalTimeout: c.ApprovalTimeout, Health: c.Health}
+	known := fields{
 		"distribution": func(n *yaml.Node, key string) {
 			s.Distribution = d.text(n, key)
 			if err := fleet.CheckDistributionName(s.Distribution); err != nil {
@@ -118,11 +120,11 @@ func (d *decoder) subscription(n *yaml.Node, at string, c Config) Subscription {
 				}
 			}
 		},
-		"overlay":       func(n *yaml.Node, key string) { s.Overlay = d.overlay(n, key) },
-		"versions":      func(n *yaml.Node, key string) { s.Policy = d.policy(n, key) },
-		"healthTimeout": func(n *yaml.Node, key string) { s.HealthTimeout = d.duration(n, key) },
-		"driftInterval": func(n *yaml.Node, key string) { s.DriftInterval = d.duration(n, key) },
-	})
+		"overlay":  func(n *yaml.Node, key string) { s.Overlay = d.overlay(n, key) },
+		"versions": func(n *yaml.Node, key string) { s.Policy = d.policy(n, key) },
+	}
+	maps.Copy(known, d.shared(shared{&s.Terms, &s.HealthTimeout, &s.ApprovalTimeout, &s.Health}))
+	seen := d.mapping(n, at, known)
 	if seen == nil {
 		return s
 	}
@@ -271,13 +273,17 @@ func (d *decoder) text(n *yaml.Node, at string) string {
 }
 
 func (d *decoder) duration(n *yaml.Node, at string) time.Duration {
+	return d.durationWithin(n, at, time.Second, 24*time.Hour, "1s to 24h")
+}
+
+func (d *decoder) durationWithin(n *yaml.Node, at string, least, most time.Duration, bounds string) time.Duration {
 	text := d.text(n, at)
 	v, err := time.ParseDuration(text)
 	switch {
 	case err != nil:
 		d.problem(n, at, "%q: want a duration with its unit, such as 90s or 5m", text)
-	case v < time.Second || v > 24*time.Hour:
-		d.problem(n, at, "%s: want 1s to 24h", text)
+	case v < least || v > most:
+		d.problem(n, at, "%s: want %s", text, bounds)
 	}
 	return v
 }

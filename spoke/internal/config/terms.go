@@ -1,0 +1,217 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/wheelwright-dev/wheelwright/pkg/render"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/rules"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/terms"
+)
+
+// shared is what a subscription may set, and the top of the file for all of them.
+type shared struct {
+	terms                          *terms.Terms
+	healthTimeout, approvalTimeout *time.Duration
+	health                         *[]rules.Rule
+}
+
+// shared reads into s. What is there already is the default: a scalar takes its place, a list is added
+// to it.
+func (d *decoder) shared(s shared) fields {
+	t := s.terms
+	return fields{
+		"healthTimeout": func(n *yaml.Node, key string) { *s.healthTimeout = d.duration(n, key) },
+		"approvalTimeout": func(n *yaml.Node, key string) {
+			*s.approvalTimeout = d.durationWithin(n, key, time.Minute, 365*24*time.Hour, "1m to 8760h")
+		},
+		"drift": func(n *yaml.Node, key string) {
+			if n.Kind != yaml.ScalarNode {
+				d.problem(n, key, "want text, found %s", kind(n))
+				return
+			}
+			var err error
+			if t.Drift, err = terms.ParseDrift(d.text(n, key)); err != nil {
+				d.problem(n, key, "%v", err)
+			}
+		},
+		"ignore":         func(n *yaml.Node, key string) { t.Ignore = added(t.Ignore, d.ignored(n, key)) },
+		"recreate":       func(n *yaml.Node, key string) { t.Recreate = added(t.Recreate, d.patterns(n, key, nil)) },
+		"delete":         func(n *yaml.Node, key string) { t.Delete = added(t.Delete, d.patterns(n, key, named)) },
+		"deletionBudget": func(n *yaml.Node, key string) { d.budget(n, key, &t.Budget) },
+		"health":         func(n *yaml.Node, key string) { *s.health = overridden(*s.health, d.health(n, key)) },
+	}
+}
+
+// added makes a list of its own, so that what two subscriptions add does not meet.
+func added[T any](defaults, more []T) []T { return slices.Concat(defaults, more) }
+
+// overridden puts a subscription's rules before the defaults that are about other kinds.
+func overridden(defaults, own []rules.Rule) []rules.Rule {
+	all := slices.Clone(own)
+	for _, r := range defaults {
+		key := render.HealthRule(r).Key()
+		if !slices.ContainsFunc(own, func(o rules.Rule) bool { return render.HealthRule(o).Key() == key }) {
+			all = append(all, r)
+		}
+	}
+	return all
+}
+
+// patterns reads a list of objects; further refuses some of them.
+func (d *decoder) patterns(n *yaml.Node, at string, further func(terms.Pattern) error) []terms.Pattern {
+	var all []terms.Pattern
+	for i, item := range d.list(n, at) {
+		if p, ok := d.pattern(item, fmt.Sprintf("%s[%d]", at, i), further); ok {
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
+func (d *decoder) pattern(n *yaml.Node, at string, further func(terms.Pattern) error) (terms.Pattern, bool) {
+	if n.Kind != yaml.ScalarNode {
+		d.problem(n, at, "want text, found %s", kind(n))
+		return terms.Pattern{}, false
+	}
+	p, err := terms.ParsePattern(d.text(n, at))
+	if err == nil && further != nil {
+		err = further(p)
+	}
+	if err != nil {
+		d.problem(n, at, "%v", err)
+	}
+	return p, err == nil
+}
+
+// named: what holds data is given up one by one.
+func named(p terms.Pattern) error {
+	if !p.Named() {
+		return fmt.Errorf("%q: names no object: consent to delete is for one, such as PersistentVolumeClaim/shop/data", p)
+	}
+	return nil
+}
+
+func (d *decoder) ignored(n *yaml.Node, at string) []terms.Ignore {
+	var all []terms.Ignore
+	for i, item := range d.list(n, at) {
+		var one terms.Ignore
+		here := fmt.Sprintf("%s[%d]", at, i)
+		seen := d.mapping(item, here, fields{
+			"object":  func(n *yaml.Node, key string) { one.Object, _ = d.pattern(n, key, nil) },
+			"fields":  func(n *yaml.Node, key string) { one.Fields = d.paths(n, key) },
+			"manager": func(n *yaml.Node, key string) { one.Manager = d.text(n, key) },
+		})
+		if seen == nil {
+			continue
+		}
+		if seen["object"] == nil {
+			d.problem(item, here+".object", "missing: want KIND, KIND/NAME or KIND/NAMESPACE/NAME")
+		}
+		switch fields, manager := seen["fields"] != nil, one.Manager != ""; {
+		case fields && manager:
+			d.problem(item, here, "has `fields` and `manager`: want one of the two")
+		case !fields && !manager:
+			d.problem(item, here, "names neither `fields: [PATH, …]` nor `manager: FIELD MANAGER`")
+		}
+		all = append(all, one)
+	}
+	return all
+}
+
+func (d *decoder) paths(n *yaml.Node, at string) []terms.Path {
+	var all []terms.Path
+	items := d.list(n, at)
+	for i, item := range items {
+		here := fmt.Sprintf("%s[%d]", at, i)
+		if item.Kind != yaml.ScalarNode {
+			d.problem(item, here, "want text, found %s", kind(item))
+			continue
+		}
+		p, err := terms.ParsePath(d.text(item, here))
+		if err != nil {
+			d.problem(item, here, "%v", err)
+		}
+		all = append(all, p)
+	}
+	if n.Kind == yaml.SequenceNode && len(items) == 0 {
+		d.problem(n, at, "is empty: want paths such as spec.replicas")
+	}
+	return all
+}
+
+func (d *decoder) budget(n *yaml.Node, at string, b *terms.Budget) {
+	d.mapping(n, at, fields{
+		"percent": func(n *yaml.Node, key string) { b.Percent = d.number(n, key, 100) },
+		"atLeast": func(n *yaml.Node, key string) { b.AtLeast = d.number(n, key, 1_000_000) },
+	})
+}
+
+func (d *decoder) number(n *yaml.Node, at string, most int) int {
+	v, err := strconv.Atoi(d.text(n, at))
+	if err != nil || v < 0 || v > most {
+		d.problem(n, at, "%q: want a number from 0 to %d", n.Value, most)
+	}
+	return v
+}
+
+// health reads rules of the form that wheelwright.yaml has too, and compiles them.
+func (d *decoder) health(n *yaml.Node, at string) []rules.Rule {
+	var all []rules.Rule
+	lines := map[string]int{}
+	for i, item := range d.list(n, at) {
+		here := fmt.Sprintf("%s[%d]", at, i)
+		before := len(d.problems)
+		r := d.rule(item, here)
+		if len(d.problems) > before {
+			continue
+		}
+		if first, twice := lines[r.Key()]; twice {
+			d.problem(item, here, "line %d has a rule about the same kind", first)
+			continue
+		}
+		lines[r.Key()] = item.Line
+		if _, err := rules.Compile([]rules.Rule{rules.Rule(r)}); err != nil {
+			d.problem(item, here, "%v", err)
+			continue
+		}
+		all = append(all, rules.Rule(r))
+	}
+	return all
+}
+
+func (d *decoder) rule(n *yaml.Node, at string) render.HealthRule {
+	var r render.HealthRule
+	text := func(to *string) func(*yaml.Node, string) {
+		return func(n *yaml.Node, key string) { *to = d.text(n, key) }
+	}
+	seen := d.mapping(n, at, fields{
+		"apiVersion": func(n *yaml.Node, key string) {
+			var err error
+			if r.Group, r.Version, err = render.ParseAPIVersion(d.text(n, key)); err != nil {
+				d.problem(n, key, "%v", err)
+			}
+		},
+		"kind": text(&r.Kind), "current": text(&r.Current), "failed": text(&r.Failed), "inProgress": text(&r.InProgress), "message": text(&r.Message),
+	})
+	if seen == nil {
+		return r
+	}
+	if seen["apiVersion"] == nil {
+		d.problem(n, at+".apiVersion", "missing: want GROUP/VERSION, such as example.com/v1, or GROUP alone for any version")
+	}
+	missing := r.Check()
+	for _, key := range slices.Sorted(maps.Keys(missing)) {
+		where := seen[key]
+		if where == nil {
+			where = n
+		}
+		d.problem(where, at+"."+key, "%s", missing[key])
+	}
+	return r
+}
