@@ -1,185 +1,208 @@
-// Package rules judges the health of objects of kinds that nobody else knows about, by expressions in
-// the Common Expression Language (https://cel.dev) that a vendor or a provider wrote. It is pure: an
-// object in, a verdict out. What is worth asking, and when, is package apply's.
+// Package rules judges objects by rules that a vendor or a provider wrote in CEL: whether one is there,
+// failed, or on its way. It reads no cluster and no file, sees one object at a time, and a rule can
+// neither reach outside of that object nor run for long.
+//
+// A Rule is what was written about a kind; a Book is rules that can be run; a Verdict is what one says.
 package rules
 
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/google/cel-go/cel"
-	"github.com/google/cel-go/common/types"
-	"github.com/google/cel-go/ext"
 )
 
-// Rule says when an object of a kind is well. At least one of Current, Failed and InProgress is there;
-// they see the object as object, and its metadata, spec and status.
+// Rule says when an object of one kind is well. Its expressions see the object as object, and its parts
+// as metadata, spec and status; what the object does not have is false.
 type Rule struct {
 	Group, Version, Kind        string // an empty Version: any; an empty Group: the core one
-	Current, Failed, InProgress string // true where the object is so; Failed is asked first, then InProgress
-	Message                     string // gives text about an object that is not current; may be empty
+	Current, Failed, InProgress string // true where the object is so; at least one is written
+	Message                     string // gives text; may be empty
 }
 
+// String is how a rule is spoken of: "Certificate of cert-manager.io/v1".
 func (r Rule) String() string {
 	gv := strings.Trim(r.Group+"/"+r.Version, "/")
-	return strings.TrimSpace(gv + " " + r.Kind)
+	if gv == "" {
+		return r.Kind
+	}
+	return r.Kind + " of " + gv
 }
 
-// Verdict is about one object.
-type Verdict string
-
-const (
-	Current    Verdict = "Current"
-	Failed     Verdict = "Failed"
-	InProgress Verdict = "InProgress"
-)
-
-// costLimit bounds one evaluation, in CEL's own units (about one for each step): ample for conditions
-// over an object's status, and some milliseconds at the most.
-const costLimit = 200_000
-
-// Book is a set of rules, compiled. It is safe for concurrent use.
-type Book struct{ entries []entry }
-
-type entry struct {
-	rule                        Rule
-	current, failed, inProgress cel.Program // nil: not written
-	message                     cel.Program
+// is reports whether the rule is about a kind.
+func (r Rule) is(group, version, kind string) bool {
+	return r.Group == group && r.Kind == kind && (r.Version == "" || r.Version == version)
 }
 
-// Compile reads rules. Of two about the same kind the first counts. The error names everything that is
-// wrong, by rule and column.
+// Book is rules that can be run, also at the same time. A nil Book has none.
+type Book struct {
+	rules []compiled
+}
+
+type compiled struct {
+	Rule
+	current, failed, inProgress, message cel.Program // nil: not written
+}
+
+// Compile reads rules; of several about one kind the first counts. The error names all that is wrong,
+// each with its rule, expression and place.
 func Compile(all []Rule) (*Book, error) {
 	if len(all) == 0 {
 		return &Book{}, nil
 	}
-	env, err := cel.NewEnv(ext.Strings(), cel.OptionalTypes(),
-		cel.Variable("object", cel.DynType), cel.Variable("metadata", cel.DynType),
-		cel.Variable("spec", cel.DynType), cel.Variable("status", cel.DynType))
+	language, err := newLanguage()
 	if err != nil {
-		return nil, fmt.Errorf("prepare the language of health rules: %w", err)
+		return nil, fmt.Errorf("prepare to read health rules: %w", err)
 	}
 	b := &Book{}
 	var problems []error
 	for _, r := range all {
-		e := entry{rule: r}
-		if r.Kind == "" || r.Current+r.Failed+r.InProgress == "" {
-			problems = append(problems, fmt.Errorf("health rule of %s: want a kind, and an expression under current, failed or inProgress", r))
-			continue
+		c, errs := language.compile(r)
+		for _, e := range errs {
+			problems = append(problems, fmt.Errorf("health rule of %s: %w", r, e))
 		}
-		for _, x := range []struct {
-			name, text string
-			want       *cel.Type
-			at         *cel.Program
-		}{{"current", r.Current, cel.BoolType, &e.current}, {"failed", r.Failed, cel.BoolType, &e.failed},
-			{"inProgress", r.InProgress, cel.BoolType, &e.inProgress}, {"message", r.Message, cel.StringType, &e.message}} {
-			if x.text == "" {
-				continue
-			}
-			if *x.at, err = compile(env, x.text, x.want); err != nil {
-				problems = append(problems, fmt.Errorf("health rule of %s: %s: %w", r, x.name, err))
-			}
-		}
-		b.entries = append(b.entries, e)
+		b.rules = append(b.rules, c)
 	}
 	if len(problems) > 0 {
-		return nil, errors.Join(problems...)
+		return nil, problemList(problems)
 	}
 	return b, nil
 }
 
-func compile(env *cel.Env, text string, want *cel.Type) (cel.Program, error) {
-	ast, issues := env.Compile(text)
-	if issues.Err() != nil {
-		var parts []string
-		for _, e := range issues.Errors() {
-			parts = append(parts, fmt.Sprintf("column %d: %s", e.Location.Column()+1, e.Message))
-		}
-		return nil, errors.New(strings.Join(parts, "; "))
+// problemList is all of them on one line.
+type problemList []error
+
+func (l problemList) Unwrap() []error { return l }
+
+func (l problemList) Error() string {
+	parts := make([]string, len(l))
+	for n, e := range l {
+		parts[n] = e.Error()
 	}
-	if t := ast.OutputType(); !t.IsExactType(want) && !t.IsExactType(cel.DynType) {
-		return nil, fmt.Errorf("it gives %s, want %s", t, want)
-	}
-	return env.Program(ast, cel.CostLimit(costLimit), cel.InterruptCheckFrequency(100))
+	return strings.Join(parts, "; ")
 }
 
-// About reports whether a rule is about the kind.
+// About reports whether there is a rule for a kind.
 func (b *Book) About(group, version, kind string) bool { return b.find(group, version, kind) != nil }
 
-func (b *Book) find(group, version, kind string) *entry {
+func (b *Book) find(group, version, kind string) *compiled {
 	if b == nil {
 		return nil
 	}
-	n := slices.IndexFunc(b.entries, func(e entry) bool {
-		return e.rule.Kind == kind && e.rule.Group == group && (e.rule.Version == "" || e.rule.Version == version)
-	})
-	if n < 0 {
-		return nil
+	for n := range b.rules {
+		if b.rules[n].is(group, version, kind) {
+			return &b.rules[n]
+		}
 	}
-	return &b.entries[n]
+	return nil
 }
 
-// Judge judges an object; ok is false where no rule is about its kind. An expression that cannot be
-// evaluated, as one about a status that is not there yet, does not hold; where none holds the object is
-// in progress, and message says what could not be evaluated.
-func (b *Book) Judge(group, version, kind string, object map[string]any) (verdict Verdict, message string, ok bool) {
-	e := b.find(group, version, kind)
-	if e == nil {
-		return "", "", false
+// Verdict is what a rule says about an object.
+type Verdict string
+
+const (
+	Unknown    Verdict = "Unknown" // no rule, or one that cannot be answered
+	Current    Verdict = "Current"
+	InProgress Verdict = "InProgress"
+	Failed     Verdict = "Failed"
+)
+
+// Judge asks the rule of an object's kind: whether it failed, is on its way, is there, in this order. One
+// that is none of these is on its way where the rule says what being there means, and is there where it
+// does not. The message is about an object that is not there. ok is false without a rule for the kind. An
+// expression that cannot be answered, but for want of something that the object does not have, is an
+// error.
+func (b *Book) Judge(obj map[string]any) (v Verdict, message string, ok bool, err error) {
+	group, version, kind := kindOf(obj)
+	c := b.find(group, version, kind)
+	if c == nil {
+		return Unknown, "", false, nil
 	}
-	in := map[string]any{"object": object}
-	for _, part := range []string{"metadata", "spec", "status"} {
-		in[part] = map[string]any{}
-		if m, is := object[part].(map[string]any); is {
-			in[part] = m
-		}
+	if unseen(obj) {
+		return InProgress, "its controller has not seen the latest change yet", true, nil
 	}
-	var trouble error
-	holds := func(p cel.Program) bool {
-		if p == nil {
-			return false
+	if v, err = c.judge(variables(obj)); err != nil {
+		return Unknown, "", true, fmt.Errorf("health rule of %s: %w", c.Rule, err)
+	}
+	if v == Current {
+		return v, "", true, nil
+	}
+	if c.message != nil {
+		if message, err = text(c.message, variables(obj)); err != nil {
+			return v, "", true, fmt.Errorf("health rule of %s: message: %w", c.Rule, err)
 		}
-		v, _, err := p.Eval(in)
-		if err != nil {
-			trouble = err
-			return false
-		}
-		return v == types.True
 	}
 	switch {
-	case holds(e.failed):
-		verdict = Failed
-	case holds(e.inProgress):
-		verdict = InProgress
-	case e.current == nil || holds(e.current):
-		verdict = Current
-		if e.current == nil && trouble != nil {
-			verdict = InProgress
-		}
+	case message != "":
+	case v == Failed:
+		message = "by its health rule it has failed"
 	default:
-		verdict = InProgress
+		message = "by its health rule it is not ready yet"
 	}
-	if verdict == Current {
-		return verdict, "", true
-	}
-	return verdict, e.explain(in, verdict, trouble), true
+	return v, message, true, nil
 }
 
-func (e *entry) explain(in map[string]any, verdict Verdict, trouble error) string {
-	if e.message != nil {
-		if v, _, err := e.message.Eval(in); err == nil {
-			if text, ok := v.Value().(string); ok && text != "" {
-				return text
-			}
+func (c *compiled) judge(vars map[string]any) (Verdict, error) {
+	for _, q := range []struct {
+		name    string
+		program cel.Program
+		verdict Verdict
+	}{{"failed", c.failed, Failed}, {"inProgress", c.inProgress, InProgress}, {"current", c.current, Current}} {
+		if q.program == nil {
+			continue
+		}
+		yes, err := holds(q.program, vars)
+		if err != nil {
+			return Unknown, fmt.Errorf("%s: %w", q.name, err)
+		}
+		if yes {
+			return q.verdict, nil
 		}
 	}
-	switch {
-	case verdict == Failed:
-		return "by its health rule it has failed"
-	case trouble != nil:
-		return "its health rule cannot be evaluated yet: " + trouble.Error()
+	if c.current != nil {
+		return InProgress, nil
 	}
-	return "by its health rule it is not ready"
+	return Current, nil
 }
+
+func kindOf(obj map[string]any) (group, version, kind string) {
+	apiVersion, _ := obj["apiVersion"].(string)
+	kind, _ = obj["kind"].(string)
+	group, version, grouped := strings.Cut(apiVersion, "/")
+	if !grouped {
+		group, version = "", apiVersion
+	}
+	return group, version, kind
+}
+
+// unseen: a status that is about an earlier generation says nothing about this one.
+func unseen(obj map[string]any) bool {
+	metadata, _ := obj["metadata"].(map[string]any)
+	status, _ := obj["status"].(map[string]any)
+	wanted, known := number(metadata["generation"])
+	seen, told := number(status["observedGeneration"])
+	return known && told && seen < wanted
+}
+
+func number(v any) (int64, bool) {
+	switch v := v.(type) {
+	case int64:
+		return v, true
+	case float64:
+		return int64(v), true
+	}
+	return 0, false
+}
+
+func variables(obj map[string]any) map[string]any {
+	vars := map[string]any{"object": obj}
+	for _, part := range parts {
+		if vars[part] = obj[part]; vars[part] == nil {
+			vars[part] = map[string]any{}
+		}
+	}
+	return vars
+}
+
+var errSecret = errors.New("a Secret is never read; write a rule about what uses it")
