@@ -1,5 +1,5 @@
-// Package cli is the spoke's command line: words in, the running spoke asked or its data folder read,
-// answers printed. It works with the hub away, and decides nothing.
+// Package cli is the spoke's command line: words in, the running spoke asked or told or its data folder
+// read, answers printed. It works with the hub away, and decides nothing.
 package cli
 
 import (
@@ -62,6 +62,8 @@ $` + dataVariable + `.
   spoke join --hub HOST:PORT --token T --data DIR     the line that the vendor sent you
   spoke run --data DIR --config spoke.yaml            and then this
   spoke status --data DIR                             what runs, with the hub away too
+  spoke diff DISTRIBUTION --data DIR                  what the next release would do
+  spoke rollback DISTRIBUTION --data DIR              back to the one before
 
 Exit codes: 0 done and healthy; 1 failed, unhealthy or different; 2 usage or transport; 3 timed out;
 4 waiting for an approval.`,
@@ -80,7 +82,8 @@ Exit codes: 0 done and healthy; 1 failed, unhealthy or different; 2 usage or tra
 	})
 	root.PersistentFlags().StringVar(&a.dir, "data", "", "data `DIR` (default $"+dataVariable+")")
 	_ = root.MarkPersistentFlagDirname("data")
-	root.AddCommand(a.joinCommand(), a.runCommand(), a.statusCommand(), a.renderCommand(), a.versionCommand())
+	root.AddCommand(a.joinCommand(), a.runCommand(), a.statusCommand(), a.renderCommand(), a.diffCommand(), a.approveCommand(), a.rejectCommand(),
+		a.rollbackCommand(), a.versionCommand())
 	return root
 }
 

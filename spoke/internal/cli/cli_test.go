@@ -2,13 +2,12 @@ package cli
 
 import (
 	"bytes"
-	"context"
-	"errors"
 	"flag"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -20,6 +19,7 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/token"
 	"github.com/wheelwright-dev/wheelwright/pkg/wire"
 	localv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/local/v1"
+	syncv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/journal"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/local"
 )
@@ -66,7 +66,18 @@ func installations() []fleet.Installation {
 		{Distribution: "maps", Running: "1.0.0", Phase: fleet.Checking, Target: "1.0.1", Reason: "check maps 1.0.1: the Kubernetes API cannot be reached", Health: fleet.HealthUnknown,
 			HealthMessage: "the Kubernetes API cannot be reached at https://10.0.0.1: connection refused; try: kubectl get --raw /readyz", Objects: 4, Ready: 4, ObservedAt: moment.Add(-time.Hour)},
 		{Distribution: "wiki", Health: fleet.HealthUnknown},
+		{Distribution: "crm", Running: "1.0.0", Phase: fleet.AwaitingApproval, Target: "2.0.0", Reason: "it deletes 9 of 30 objects, more than the deletion budget of 20 % of the inventory, at least 5 objects",
+			Health: fleet.Healthy, Objects: 30, Ready: 30, ObservedAt: moment},
+		{Distribution: "bank", Running: "1.0.0", Phase: fleet.Succeeded, Target: "1.0.0", Health: fleet.Healthy, Objects: 3, Ready: 3, Drifted: 2,
+			DriftMessage: "Deployment bank/web: spec.replicas: set by keda", ObservedAt: moment},
 		{Distribution: "feed", Reason: "none of 5 releases is in range \">=3.0.0\"", Health: fleet.HealthUnknown},
+	}
+}
+
+func memories() []fleet.Memory {
+	return []fleet.Memory{
+		{Distribution: "shop", Previous: []string{"1.0.1", "1.0.0"}},
+		{Distribution: "mail", Held: []fleet.Held{{Version: "2.1.0", Reason: "CrashLoopBackOff", At: moment.Add(-3 * time.Minute)}}},
 	}
 }
 
@@ -76,6 +87,9 @@ func response() *localv1.GetStatusResponse {
 	for _, i := range installations() {
 		r.Subscriptions = append(r.Subscriptions, wire.Installation(i))
 	}
+	for _, m := range memories() {
+		r.Memories = append(r.Memories, local.Memory(m))
+	}
 	return r
 }
 
@@ -83,9 +97,13 @@ func TestStatusInEveryFormat(t *testing.T) {
 	away := response()
 	away.Subscriptions, away.Connected, away.CertificateNotAfter = away.Subscriptions[:1], false, wire.Time(moment.Add(-time.Hour))
 	healthy := response()
-	healthy.Subscriptions = healthy.Subscriptions[:1]
+	healthy.Subscriptions, healthy.Memories = healthy.Subscriptions[:1], healthy.Memories[:1]
 	resting := response()
 	resting.Subscriptions, resting.Running, resting.Connected = resting.Subscriptions[:1], false, false
+	asked := response()
+	asked.Subscriptions = slices.DeleteFunc(asked.Subscriptions, func(s *syncv1.SubscriptionStatus) bool {
+		return s.GetDistribution() != "shop" && s.GetDistribution() != "crm"
+	})
 	for _, c := range []struct {
 		file, format string
 		r            *localv1.GetStatusResponse
@@ -99,6 +117,7 @@ func TestStatusInEveryFormat(t *testing.T) {
 		{"status.yaml", "yaml", healthy, false, exitcode.OK},
 		{"status-name.txt", "name", response(), false, exitcode.Failed},
 		{"status-away.txt", "table", away, false, exitcode.Failed},
+		{"status-asked.txt", "table", asked, false, exitcode.Waiting},
 		{"status-resting.txt", "table", resting, false, exitcode.Failed},
 		{"status-empty.txt", "table", &localv1.GetStatusResponse{Cluster: "acme/eu-1", Hub: "hub:1", Running: true, Connected: true}, false, exitcode.OK},
 	} {
@@ -151,7 +170,17 @@ func TestWhatIsWrongIsSaidWithTheNextCommand(t *testing.T) {
 		{[]string{"status", "--data", empty, "-o", "xml"}, 2, []string{"xml", "json"}},
 		{[]string{"status", "--data", empty, "--probe"}, 1, []string{"no spoke runs"}},
 		{[]string{"status", "--bogus"}, 2, []string{"--bogus", "spoke status --help"}},
-		{[]string{"status", "shop"}, 2, []string{"no arguments", "spoke status --help"}},
+		{[]string{"status", "shop", "mail"}, 2, []string{"distribution's name", "spoke status --help"}},
+		{[]string{"diff"}, 2, []string{"distribution", "spoke diff --help"}},
+		{[]string{"diff", "shop", "--data", empty}, 2, []string{"no spoke runs", "spoke run --data " + empty}},
+		{[]string{"diff", "shop", "--data", empty, "-o", "xml"}, 2, []string{"xml", "json"}},
+		{[]string{"diff", "shop", "--data", empty, "--timeout", "0s"}, 2, []string{"--timeout"}},
+		{[]string{"approve", "--data", empty}, 2, []string{"distribution", "spoke approve --help"}},
+		{[]string{"approve", "shop", "--data", empty}, 2, []string{"no spoke runs", "spoke run --data " + empty}},
+		{[]string{"reject", "shop", "--data", empty}, 2, []string{"no spoke runs", "spoke run --data " + empty}},
+		{[]string{"rollback", "shop", "1.0.0", "--data", empty}, 2, []string{"--to", "spoke rollback --help"}},
+		{[]string{"rollback", "shop", "--yes", "--data", empty}, 2, []string{"no spoke runs", "spoke run --data " + empty}},
+		{[]string{"rollback", "shop", "--yes", "--data", empty, "--timeout", "-1s"}, 2, []string{"--timeout"}},
 		{[]string{"stauts"}, 2, []string{"stauts", "spoke --help"}},
 		{[]string{"join", "--data", empty}, 2, []string{"--hub", "--token", "hub cluster invite"}},
 		{[]string{"join", "--data", empty, "--hub", "h:1", "--token", "x"}, 2, []string{"join token", "hub cluster invite"}},
@@ -196,7 +225,9 @@ func TestStatusOfASpokeThatDoesNotRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, i := range installations()[:1] {
-		if err := j.PutRecord(journal.Record{Distribution: i.Distribution, Installation: i}); err != nil {
+		err := j.PutRecord(journal.Record{Distribution: i.Distribution, Installation: i, Previous: []journal.Release{{Version: "1.0.1"}},
+			Held: map[string]journal.Hold{"1.2.0": {Reason: "it crashed", At: moment}}})
+		if err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -209,54 +240,24 @@ func TestStatusOfASpokeThatDoesNotRun(t *testing.T) {
 	if code != 1 || !strings.Contains(out, "1.1.0") || !strings.Contains(out, "Unknown") || strings.Contains(out, "Healthy") || !strings.Contains(text, "spoke run --data "+dir) {
 		t.Errorf("%d\n%s%s", code, out, text)
 	}
+	if code, out, _ := invoke(t, "status", "shop", "-o", "wide"); code != 1 || !strings.Contains(out, "1.0.1") || !strings.Contains(out, "1.2.0") {
+		t.Errorf("what is remembered: %d\n%s", code, out)
+	}
 	if code, out, _ := invoke(t, "status", "-o", "name"); code != 1 || out != "shop\n" {
 		t.Errorf("%d %q", code, out)
 	}
 }
 
-type fixed struct{}
-
-func (fixed) Installations() ([]fleet.Installation, error) { return installations()[:1], nil }
-func (fixed) Connected() bool                              { return true }
-func (fixed) LastContact() time.Time                       { return moment }
-func (fixed) Render(_ context.Context, distribution, version string) ([]byte, error) {
-	if version == "9.9.9" {
-		return nil, errors.New(`shop "9.9.9" is not on offer`)
-	}
-	return []byte("# " + distribution + " " + version + "\n"), nil
-}
-
 func TestARunningSpokeIsAsked(t *testing.T) {
-	dir := t.TempDir()
-	t.Setenv(dataVariable, dir)
-	ctx, cancel := context.WithCancel(t.Context())
-	server := local.New(local.Config{Dir: dir, Agent: fixed{}, Hub: fixed{}, Log: slog.New(slog.DiscardHandler),
-		Identity: func() (local.Identity, error) {
-			return local.Identity{Cluster: "acme/eu-1", Addr: "hub:7443", NotAfter: moment.Add(time.Hour)}, nil
-		}})
-	ended := make(chan error, 1)
-	go func() { ended <- server.Run(ctx) }()
-	defer func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	}()
-	for deadline := time.Now().Add(10 * time.Second); ; {
-		c, err := local.Dial(ctx, dir)
-		if err == nil {
-			c.Close()
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatal(err)
-		}
-	}
+	serve(t, newStand())
 	if code, out, text := invoke(t, "status"); code != 0 || text != "" || !strings.Contains(out, "Nothing needs you.") || strings.Contains(out, "\x1b") {
 		t.Errorf("%d\n%s%s", code, out, text)
 	}
 	if code, out, text := invoke(t, "status", "--probe"); code != 0 || out+text != "" {
 		t.Errorf("probe: %d %q %q", code, out, text)
+	}
+	if code, out, text := invoke(t, "status", "mail"); code != 2 || out != "" || !strings.Contains(text, "[shop]") {
+		t.Errorf("status of another: %d %q %q", code, out, text)
 	}
 	if code, out, text := invoke(t, "render", "shop", "1.1.0"); code != 0 || out != "# shop 1.1.0\n" || text != "" {
 		t.Errorf("render: %d %q %q", code, out, text)

@@ -36,6 +36,8 @@ A running spoke is asked, which works with the hub away. Where none runs, the da
 and what the hub last offered; the hub is asked only for a bundle that is not there.`,
 		Example: "  spoke render shop 1.2.0 --data ./spoke-data | kubectl diff -f -",
 		Args:    arguments(1, 2, "the distribution's name, and perhaps a version"),
+
+		ValidArgsFunction: a.completed(known),
 		RunE: func(c *cobra.Command, given []string) error {
 			dir, err := a.data(true)
 			if err != nil {
