@@ -139,9 +139,11 @@ type Distribution struct {
 	// Tags seen that are no release (not semver, out of range), and moved or deleted tags: one line each.
 	Notes []string `protobuf:"bytes,11,rep,name=notes,proto3" json:"notes,omitempty"`
 	// The highest available version.
-	Latest        string `protobuf:"bytes,12,opt,name=latest,proto3" json:"latest,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Latest string `protobuf:"bytes,12,opt,name=latest,proto3" json:"latest,omitempty"`
+	// For how long a new release is offered to be tried out only; 0: not at all. At most 86400.
+	PreflightSeconds uint32 `protobuf:"varint,13,opt,name=preflight_seconds,json=preflightSeconds,proto3" json:"preflight_seconds,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Distribution) Reset() {
@@ -256,6 +258,13 @@ func (x *Distribution) GetLatest() string {
 		return x.Latest
 	}
 	return ""
+}
+
+func (x *Distribution) GetPreflightSeconds() uint32 {
+	if x != nil {
+		return x.PreflightSeconds
+	}
+	return 0
 }
 
 type AddDistributionRequest struct {
@@ -540,9 +549,11 @@ type Release struct {
 	Variants  []*VariantResult       `protobuf:"bytes,10,rep,name=variants,proto3" json:"variants,omitempty"`
 	Published *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=published,proto3" json:"published,omitempty"`
 	// Clusters that run it now.
-	RunningOn     []string `protobuf:"bytes,12,rep,name=running_on,json=runningOn,proto3" json:"running_on,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	RunningOn []string `protobuf:"bytes,12,rep,name=running_on,json=runningOn,proto3" json:"running_on,omitempty"`
+	// Set while it is offered to be tried out only: until then at the latest.
+	PreflightUntil *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=preflight_until,json=preflightUntil,proto3" json:"preflight_until,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Release) Reset() {
@@ -655,6 +666,13 @@ func (x *Release) GetPublished() *timestamppb.Timestamp {
 func (x *Release) GetRunningOn() []string {
 	if x != nil {
 		return x.RunningOn
+	}
+	return nil
+}
+
+func (x *Release) GetPreflightUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.PreflightUntil
 	}
 	return nil
 }
@@ -862,8 +880,12 @@ func (x *GetReleaseRequest) GetVersion() string {
 }
 
 type GetReleaseResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Release       *Release               `protobuf:"bytes,1,opt,name=release,proto3" json:"release,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Release *Release               `protobuf:"bytes,1,opt,name=release,proto3" json:"release,omitempty"`
+	// Every cluster that subscribes to the distribution, by name.
+	Clusters []*ReleaseCluster `protobuf:"bytes,2,rep,name=clusters,proto3" json:"clusters,omitempty"`
+	// The hub's clock, against which ages count.
+	At            *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=at,proto3" json:"at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -905,6 +927,125 @@ func (x *GetReleaseResponse) GetRelease() *Release {
 	return nil
 }
 
+func (x *GetReleaseResponse) GetClusters() []*ReleaseCluster {
+	if x != nil {
+		return x.Clusters
+	}
+	return nil
+}
+
+func (x *GetReleaseResponse) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+// ReleaseCluster is what one subscribed cluster has to do with a release.
+type ReleaseCluster struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "provider/name".
+	Cluster        string `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	RunningVersion string `protobuf:"bytes,2,opt,name=running_version,json=runningVersion,proto3" json:"running_version,omitempty"`
+	// fleet.Phase of its present or last delivery, and the release that this one goes to.
+	Phase         string `protobuf:"bytes,3,opt,name=phase,proto3" json:"phase,omitempty"`
+	TargetVersion string `protobuf:"bytes,4,opt,name=target_version,json=targetVersion,proto3" json:"target_version,omitempty"`
+	// What it found when it tried this release out; unset where no answer came yet.
+	Preflight *v1.Preflight `protobuf:"bytes,5,opt,name=preflight,proto3" json:"preflight,omitempty"`
+	// How old that answer is.
+	PreflightAgeSeconds uint64                 `protobuf:"varint,6,opt,name=preflight_age_seconds,json=preflightAgeSeconds,proto3" json:"preflight_age_seconds,omitempty"`
+	Connected           bool                   `protobuf:"varint,7,opt,name=connected,proto3" json:"connected,omitempty"`
+	LastSeen            *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=last_seen,json=lastSeen,proto3" json:"last_seen,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
+}
+
+func (x *ReleaseCluster) Reset() {
+	*x = ReleaseCluster{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReleaseCluster) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReleaseCluster) ProtoMessage() {}
+
+func (x *ReleaseCluster) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReleaseCluster.ProtoReflect.Descriptor instead.
+func (*ReleaseCluster) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ReleaseCluster) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *ReleaseCluster) GetRunningVersion() string {
+	if x != nil {
+		return x.RunningVersion
+	}
+	return ""
+}
+
+func (x *ReleaseCluster) GetPhase() string {
+	if x != nil {
+		return x.Phase
+	}
+	return ""
+}
+
+func (x *ReleaseCluster) GetTargetVersion() string {
+	if x != nil {
+		return x.TargetVersion
+	}
+	return ""
+}
+
+func (x *ReleaseCluster) GetPreflight() *v1.Preflight {
+	if x != nil {
+		return x.Preflight
+	}
+	return nil
+}
+
+func (x *ReleaseCluster) GetPreflightAgeSeconds() uint64 {
+	if x != nil {
+		return x.PreflightAgeSeconds
+	}
+	return 0
+}
+
+func (x *ReleaseCluster) GetConnected() bool {
+	if x != nil {
+		return x.Connected
+	}
+	return false
+}
+
+func (x *ReleaseCluster) GetLastSeen() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastSeen
+	}
+	return nil
+}
+
 type Cluster struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "provider/name".
@@ -926,7 +1067,7 @@ type Cluster struct {
 
 func (x *Cluster) Reset() {
 	*x = Cluster{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[15]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -938,7 +1079,7 @@ func (x *Cluster) String() string {
 func (*Cluster) ProtoMessage() {}
 
 func (x *Cluster) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[15]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -951,7 +1092,7 @@ func (x *Cluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cluster.ProtoReflect.Descriptor instead.
 func (*Cluster) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{15}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Cluster) GetName() string {
@@ -1036,7 +1177,7 @@ type InviteClusterRequest struct {
 
 func (x *InviteClusterRequest) Reset() {
 	*x = InviteClusterRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[16]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1048,7 +1189,7 @@ func (x *InviteClusterRequest) String() string {
 func (*InviteClusterRequest) ProtoMessage() {}
 
 func (x *InviteClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[16]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1061,7 +1202,7 @@ func (x *InviteClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InviteClusterRequest.ProtoReflect.Descriptor instead.
 func (*InviteClusterRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{16}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *InviteClusterRequest) GetName() string {
@@ -1100,7 +1241,7 @@ type InviteClusterResponse struct {
 
 func (x *InviteClusterResponse) Reset() {
 	*x = InviteClusterResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[17]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1112,7 +1253,7 @@ func (x *InviteClusterResponse) String() string {
 func (*InviteClusterResponse) ProtoMessage() {}
 
 func (x *InviteClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[17]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1125,7 +1266,7 @@ func (x *InviteClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InviteClusterResponse.ProtoReflect.Descriptor instead.
 func (*InviteClusterResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{17}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *InviteClusterResponse) GetToken() string {
@@ -1166,7 +1307,7 @@ type RemoveClusterRequest struct {
 
 func (x *RemoveClusterRequest) Reset() {
 	*x = RemoveClusterRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[18]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1178,7 +1319,7 @@ func (x *RemoveClusterRequest) String() string {
 func (*RemoveClusterRequest) ProtoMessage() {}
 
 func (x *RemoveClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[18]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1191,7 +1332,7 @@ func (x *RemoveClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveClusterRequest.ProtoReflect.Descriptor instead.
 func (*RemoveClusterRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{18}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RemoveClusterRequest) GetName() string {
@@ -1216,7 +1357,7 @@ type RemoveClusterResponse struct {
 
 func (x *RemoveClusterResponse) Reset() {
 	*x = RemoveClusterResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[19]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1228,7 +1369,7 @@ func (x *RemoveClusterResponse) String() string {
 func (*RemoveClusterResponse) ProtoMessage() {}
 
 func (x *RemoveClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[19]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1241,7 +1382,7 @@ func (x *RemoveClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveClusterResponse.ProtoReflect.Descriptor instead.
 func (*RemoveClusterResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{19}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{20}
 }
 
 type ListClustersRequest struct {
@@ -1252,7 +1393,7 @@ type ListClustersRequest struct {
 
 func (x *ListClustersRequest) Reset() {
 	*x = ListClustersRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[20]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1264,7 +1405,7 @@ func (x *ListClustersRequest) String() string {
 func (*ListClustersRequest) ProtoMessage() {}
 
 func (x *ListClustersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[20]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1277,7 +1418,7 @@ func (x *ListClustersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClustersRequest.ProtoReflect.Descriptor instead.
 func (*ListClustersRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{20}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{21}
 }
 
 type ListClustersResponse struct {
@@ -1289,7 +1430,7 @@ type ListClustersResponse struct {
 
 func (x *ListClustersResponse) Reset() {
 	*x = ListClustersResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[21]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1301,7 +1442,7 @@ func (x *ListClustersResponse) String() string {
 func (*ListClustersResponse) ProtoMessage() {}
 
 func (x *ListClustersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[21]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1314,7 +1455,7 @@ func (x *ListClustersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClustersResponse.ProtoReflect.Descriptor instead.
 func (*ListClustersResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{21}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListClustersResponse) GetClusters() []*Cluster {
@@ -1334,7 +1475,7 @@ type FleetEvent struct {
 	Distribution string `protobuf:"bytes,4,opt,name=distribution,proto3" json:"distribution,omitempty"`
 	Version      string `protobuf:"bytes,5,opt,name=version,proto3" json:"version,omitempty"`
 	// "Phase", "Health", "Drift", "Declined", "Agent", "Published", "Rejected", "TagMoved", "TagDeleted",
-	// "Joined", "Invited", "Removed".
+	// "Joined", "Invited", "Removed", "Preflight".
 	Kind          string `protobuf:"bytes,6,opt,name=kind,proto3" json:"kind,omitempty"`
 	Message       string `protobuf:"bytes,7,opt,name=message,proto3" json:"message,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1343,7 +1484,7 @@ type FleetEvent struct {
 
 func (x *FleetEvent) Reset() {
 	*x = FleetEvent{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[22]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1355,7 +1496,7 @@ func (x *FleetEvent) String() string {
 func (*FleetEvent) ProtoMessage() {}
 
 func (x *FleetEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[22]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1368,7 +1509,7 @@ func (x *FleetEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FleetEvent.ProtoReflect.Descriptor instead.
 func (*FleetEvent) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{22}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *FleetEvent) GetId() uint64 {
@@ -1434,7 +1575,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[23]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1446,7 +1587,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[23]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1459,7 +1600,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{23}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListEventsRequest) GetCluster() string {
@@ -1500,7 +1641,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[24]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1512,7 +1653,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[24]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1525,7 +1666,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{24}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListEventsResponse) GetEvents() []*FleetEvent {
@@ -1545,7 +1686,7 @@ type GetStatusRequest struct {
 
 func (x *GetStatusRequest) Reset() {
 	*x = GetStatusRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[25]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1557,7 +1698,7 @@ func (x *GetStatusRequest) String() string {
 func (*GetStatusRequest) ProtoMessage() {}
 
 func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[25]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1570,7 +1711,7 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{25}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *GetStatusRequest) GetDistribution() string {
@@ -1591,7 +1732,7 @@ type GetStatusResponse struct {
 
 func (x *GetStatusResponse) Reset() {
 	*x = GetStatusResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[26]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1603,7 +1744,7 @@ func (x *GetStatusResponse) String() string {
 func (*GetStatusResponse) ProtoMessage() {}
 
 func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[26]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1616,7 +1757,7 @@ func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetStatusResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{26}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *GetStatusResponse) GetAt() *timestamppb.Timestamp {
@@ -1647,7 +1788,7 @@ type StatusRow struct {
 	Labels       map[string]string      `protobuf:"bytes,2,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	Distribution string                 `protobuf:"bytes,3,opt,name=distribution,proto3" json:"distribution,omitempty"`
 	Variant      string                 `protobuf:"bytes,4,opt,name=variant,proto3" json:"variant,omitempty"`
-	// What the provider's policy selects of what is available, computed by the hub.
+	// What the provider's policy selects of what is offered to be taken, computed by the hub.
 	DesiredVersion string `protobuf:"bytes,5,opt,name=desired_version,json=desiredVersion,proto3" json:"desired_version,omitempty"`
 	RunningVersion string `protobuf:"bytes,6,opt,name=running_version,json=runningVersion,proto3" json:"running_version,omitempty"`
 	// Status word with whose turn it is: "Succeeded", "Settling", "RolledBack(database: …)",
@@ -1670,13 +1811,16 @@ type StatusRow struct {
 	TargetVersion string     `protobuf:"bytes,18,opt,name=target_version,json=targetVersion,proto3" json:"target_version,omitempty"`
 	Namespace     string     `protobuf:"bytes,19,opt,name=namespace,proto3" json:"namespace,omitempty"`
 	Policy        *v1.Policy `protobuf:"bytes,20,opt,name=policy,proto3" json:"policy,omitempty"`
+	// Objects that others changed or deleted and that are left so; and the first of them.
+	Drifted       uint32 `protobuf:"varint,21,opt,name=drifted,proto3" json:"drifted,omitempty"`
+	DriftMessage  string `protobuf:"bytes,22,opt,name=drift_message,json=driftMessage,proto3" json:"drift_message,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StatusRow) Reset() {
 	*x = StatusRow{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[27]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1688,7 +1832,7 @@ func (x *StatusRow) String() string {
 func (*StatusRow) ProtoMessage() {}
 
 func (x *StatusRow) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[27]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1701,7 +1845,7 @@ func (x *StatusRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRow.ProtoReflect.Descriptor instead.
 func (*StatusRow) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{27}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *StatusRow) GetCluster() string {
@@ -1844,6 +1988,20 @@ func (x *StatusRow) GetPolicy() *v1.Policy {
 	return nil
 }
 
+func (x *StatusRow) GetDrifted() uint32 {
+	if x != nil {
+		return x.Drifted
+	}
+	return 0
+}
+
+func (x *StatusRow) GetDriftMessage() string {
+	if x != nil {
+		return x.DriftMessage
+	}
+	return ""
+}
+
 type DistributionSummary struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	Distribution string                 `protobuf:"bytes,1,opt,name=distribution,proto3" json:"distribution,omitempty"`
@@ -1857,14 +2015,16 @@ type DistributionSummary struct {
 	// Rejected releases newer than the latest available one: "1.5.0: …".
 	Rejected []string `protobuf:"bytes,9,rep,name=rejected,proto3" json:"rejected,omitempty"`
 	// Why the repository cannot be read now, or which tags cannot be judged yet; empty when all is well.
-	Trouble       string `protobuf:"bytes,10,opt,name=trouble,proto3" json:"trouble,omitempty"`
+	Trouble string `protobuf:"bytes,10,opt,name=trouble,proto3" json:"trouble,omitempty"`
+	// Releases that are offered to be tried out only, ascending: "1.5.0: 2 of 3 clusters answered, 1 would break; …".
+	Preflight     []string `protobuf:"bytes,11,rep,name=preflight,proto3" json:"preflight,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DistributionSummary) Reset() {
 	*x = DistributionSummary{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[28]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1876,7 +2036,7 @@ func (x *DistributionSummary) String() string {
 func (*DistributionSummary) ProtoMessage() {}
 
 func (x *DistributionSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[28]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1889,7 +2049,7 @@ func (x *DistributionSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DistributionSummary.ProtoReflect.Descriptor instead.
 func (*DistributionSummary) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{28}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *DistributionSummary) GetDistribution() string {
@@ -1962,6 +2122,13 @@ func (x *DistributionSummary) GetTrouble() string {
 	return ""
 }
 
+func (x *DistributionSummary) GetPreflight() []string {
+	if x != nil {
+		return x.Preflight
+	}
+	return nil
+}
+
 type WatchRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1970,7 +2137,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[29]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1982,7 +2149,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[29]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1995,7 +2162,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{29}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{30}
 }
 
 type WatchResponse struct {
@@ -2008,7 +2175,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[30]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2020,7 +2187,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[30]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2033,7 +2200,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{30}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *WatchResponse) GetRevision() uint64 {
@@ -2053,7 +2220,7 @@ const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
 	"\x06commit\x18\x02 \x01(\tR\x06commit\x12\x1d\n" +
 	"\n" +
-	"go_version\x18\x03 \x01(\tR\tgoVersion\"\xa3\x03\n" +
+	"go_version\x18\x03 \x01(\tR\tgoVersion\"\xd0\x03\n" +
 	"\fDistribution\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03url\x18\x02 \x01(\tR\x03url\x12\x12\n" +
@@ -2069,7 +2236,8 @@ const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"\x11releases_rejected\x18\n" +
 	" \x01(\rR\x10releasesRejected\x12\x14\n" +
 	"\x05notes\x18\v \x03(\tR\x05notes\x12\x16\n" +
-	"\x06latest\x18\f \x01(\tR\x06latest\"y\n" +
+	"\x06latest\x18\f \x01(\tR\x06latest\x12+\n" +
+	"\x11preflight_seconds\x18\r \x01(\rR\x10preflightSeconds\"y\n" +
 	"\x16AddDistributionRequest\x12F\n" +
 	"\fdistribution\x18\x01 \x01(\v2\".wheelwright.fleet.v1.DistributionR\fdistribution\x12\x17\n" +
 	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"a\n" +
@@ -2081,7 +2249,7 @@ const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"\x1aRemoveDistributionResponse\"\x1a\n" +
 	"\x18ListDistributionsRequest\"e\n" +
 	"\x19ListDistributionsResponse\x12H\n" +
-	"\rdistributions\x18\x01 \x03(\v2\".wheelwright.fleet.v1.DistributionR\rdistributions\"\x9d\x03\n" +
+	"\rdistributions\x18\x01 \x03(\v2\".wheelwright.fleet.v1.DistributionR\rdistributions\"\xe2\x03\n" +
 	"\aRelease\x12\"\n" +
 	"\fdistribution\x18\x01 \x01(\tR\fdistribution\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x14\n" +
@@ -2097,7 +2265,8 @@ const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	" \x03(\v2#.wheelwright.fleet.v1.VariantResultR\bvariants\x128\n" +
 	"\tpublished\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\tpublished\x12\x1d\n" +
 	"\n" +
-	"running_on\x18\f \x03(\tR\trunningOn\"W\n" +
+	"running_on\x18\f \x03(\tR\trunningOn\x12C\n" +
+	"\x0fpreflight_until\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\x0epreflightUntil\"W\n" +
 	"\rVariantResult\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aobjects\x18\x02 \x01(\rR\aobjects\x12\x18\n" +
@@ -2108,9 +2277,20 @@ const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"\breleases\x18\x01 \x03(\v2\x1d.wheelwright.fleet.v1.ReleaseR\breleases\"Q\n" +
 	"\x11GetReleaseRequest\x12\"\n" +
 	"\fdistribution\x18\x01 \x01(\tR\fdistribution\x12\x18\n" +
-	"\aversion\x18\x02 \x01(\tR\aversion\"M\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\"\xbb\x01\n" +
 	"\x12GetReleaseResponse\x127\n" +
-	"\arelease\x18\x01 \x01(\v2\x1d.wheelwright.fleet.v1.ReleaseR\arelease\"\xcf\x04\n" +
+	"\arelease\x18\x01 \x01(\v2\x1d.wheelwright.fleet.v1.ReleaseR\arelease\x12@\n" +
+	"\bclusters\x18\x02 \x03(\v2$.wheelwright.fleet.v1.ReleaseClusterR\bclusters\x12*\n" +
+	"\x02at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"\xd9\x02\n" +
+	"\x0eReleaseCluster\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\x12'\n" +
+	"\x0frunning_version\x18\x02 \x01(\tR\x0erunningVersion\x12\x14\n" +
+	"\x05phase\x18\x03 \x01(\tR\x05phase\x12%\n" +
+	"\x0etarget_version\x18\x04 \x01(\tR\rtargetVersion\x12<\n" +
+	"\tpreflight\x18\x05 \x01(\v2\x1e.wheelwright.sync.v1.PreflightR\tpreflight\x122\n" +
+	"\x15preflight_age_seconds\x18\x06 \x01(\x04R\x13preflightAgeSeconds\x12\x1c\n" +
+	"\tconnected\x18\a \x01(\bR\tconnected\x127\n" +
+	"\tlast_seen\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\blastSeen\"\xcf\x04\n" +
 	"\aCluster\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12A\n" +
 	"\x06labels\x18\x02 \x03(\v2).wheelwright.fleet.v1.Cluster.LabelsEntryR\x06labels\x124\n" +
@@ -2167,7 +2347,7 @@ const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"\x11GetStatusResponse\x12*\n" +
 	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x123\n" +
 	"\x04rows\x18\x02 \x03(\v2\x1f.wheelwright.fleet.v1.StatusRowR\x04rows\x12G\n" +
-	"\tsummaries\x18\x03 \x03(\v2).wheelwright.fleet.v1.DistributionSummaryR\tsummaries\"\xff\x05\n" +
+	"\tsummaries\x18\x03 \x03(\v2).wheelwright.fleet.v1.DistributionSummaryR\tsummaries\"\xbe\x06\n" +
 	"\tStatusRow\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12C\n" +
 	"\x06labels\x18\x02 \x03(\v2+.wheelwright.fleet.v1.StatusRow.LabelsEntryR\x06labels\x12\"\n" +
@@ -2189,10 +2369,12 @@ const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"\x06reason\x18\x11 \x01(\tR\x06reason\x12%\n" +
 	"\x0etarget_version\x18\x12 \x01(\tR\rtargetVersion\x12\x1c\n" +
 	"\tnamespace\x18\x13 \x01(\tR\tnamespace\x123\n" +
-	"\x06policy\x18\x14 \x01(\v2\x1b.wheelwright.sync.v1.PolicyR\x06policy\x1a9\n" +
+	"\x06policy\x18\x14 \x01(\v2\x1b.wheelwright.sync.v1.PolicyR\x06policy\x12\x18\n" +
+	"\adrifted\x18\x15 \x01(\rR\adrifted\x12#\n" +
+	"\rdrift_message\x18\x16 \x01(\tR\fdriftMessage\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa9\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc7\x02\n" +
 	"\x13DistributionSummary\x12\"\n" +
 	"\fdistribution\x18\x01 \x01(\tR\fdistribution\x12\x16\n" +
 	"\x06latest\x18\x02 \x01(\tR\x06latest\x12\x1a\n" +
@@ -2205,7 +2387,8 @@ const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"\x05stale\x18\b \x01(\rR\x05stale\x12\x1a\n" +
 	"\brejected\x18\t \x03(\tR\brejected\x12\x18\n" +
 	"\atrouble\x18\n" +
-	" \x01(\tR\atrouble\"\x0e\n" +
+	" \x01(\tR\atrouble\x12\x1c\n" +
+	"\tpreflight\x18\v \x03(\tR\tpreflight\"\x0e\n" +
 	"\fWatchRequest\"+\n" +
 	"\rWatchResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision2\xe4\t\n" +
@@ -2238,7 +2421,7 @@ func file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP() []byte {
 	return file_wheelwright_fleet_v1_fleet_proto_rawDescData
 }
 
-var file_wheelwright_fleet_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_wheelwright_fleet_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_wheelwright_fleet_v1_fleet_proto_goTypes = []any{
 	(*GetVersionRequest)(nil),          // 0: wheelwright.fleet.v1.GetVersionRequest
 	(*GetVersionResponse)(nil),         // 1: wheelwright.fleet.v1.GetVersionResponse
@@ -2255,85 +2438,92 @@ var file_wheelwright_fleet_v1_fleet_proto_goTypes = []any{
 	(*ListReleasesResponse)(nil),       // 12: wheelwright.fleet.v1.ListReleasesResponse
 	(*GetReleaseRequest)(nil),          // 13: wheelwright.fleet.v1.GetReleaseRequest
 	(*GetReleaseResponse)(nil),         // 14: wheelwright.fleet.v1.GetReleaseResponse
-	(*Cluster)(nil),                    // 15: wheelwright.fleet.v1.Cluster
-	(*InviteClusterRequest)(nil),       // 16: wheelwright.fleet.v1.InviteClusterRequest
-	(*InviteClusterResponse)(nil),      // 17: wheelwright.fleet.v1.InviteClusterResponse
-	(*RemoveClusterRequest)(nil),       // 18: wheelwright.fleet.v1.RemoveClusterRequest
-	(*RemoveClusterResponse)(nil),      // 19: wheelwright.fleet.v1.RemoveClusterResponse
-	(*ListClustersRequest)(nil),        // 20: wheelwright.fleet.v1.ListClustersRequest
-	(*ListClustersResponse)(nil),       // 21: wheelwright.fleet.v1.ListClustersResponse
-	(*FleetEvent)(nil),                 // 22: wheelwright.fleet.v1.FleetEvent
-	(*ListEventsRequest)(nil),          // 23: wheelwright.fleet.v1.ListEventsRequest
-	(*ListEventsResponse)(nil),         // 24: wheelwright.fleet.v1.ListEventsResponse
-	(*GetStatusRequest)(nil),           // 25: wheelwright.fleet.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),          // 26: wheelwright.fleet.v1.GetStatusResponse
-	(*StatusRow)(nil),                  // 27: wheelwright.fleet.v1.StatusRow
-	(*DistributionSummary)(nil),        // 28: wheelwright.fleet.v1.DistributionSummary
-	(*WatchRequest)(nil),               // 29: wheelwright.fleet.v1.WatchRequest
-	(*WatchResponse)(nil),              // 30: wheelwright.fleet.v1.WatchResponse
-	nil,                                // 31: wheelwright.fleet.v1.Cluster.LabelsEntry
-	nil,                                // 32: wheelwright.fleet.v1.InviteClusterRequest.LabelsEntry
-	nil,                                // 33: wheelwright.fleet.v1.StatusRow.LabelsEntry
-	(*timestamppb.Timestamp)(nil),      // 34: google.protobuf.Timestamp
-	(*v1.SubscriptionStatus)(nil),      // 35: wheelwright.sync.v1.SubscriptionStatus
-	(*v1.Policy)(nil),                  // 36: wheelwright.sync.v1.Policy
+	(*ReleaseCluster)(nil),             // 15: wheelwright.fleet.v1.ReleaseCluster
+	(*Cluster)(nil),                    // 16: wheelwright.fleet.v1.Cluster
+	(*InviteClusterRequest)(nil),       // 17: wheelwright.fleet.v1.InviteClusterRequest
+	(*InviteClusterResponse)(nil),      // 18: wheelwright.fleet.v1.InviteClusterResponse
+	(*RemoveClusterRequest)(nil),       // 19: wheelwright.fleet.v1.RemoveClusterRequest
+	(*RemoveClusterResponse)(nil),      // 20: wheelwright.fleet.v1.RemoveClusterResponse
+	(*ListClustersRequest)(nil),        // 21: wheelwright.fleet.v1.ListClustersRequest
+	(*ListClustersResponse)(nil),       // 22: wheelwright.fleet.v1.ListClustersResponse
+	(*FleetEvent)(nil),                 // 23: wheelwright.fleet.v1.FleetEvent
+	(*ListEventsRequest)(nil),          // 24: wheelwright.fleet.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),         // 25: wheelwright.fleet.v1.ListEventsResponse
+	(*GetStatusRequest)(nil),           // 26: wheelwright.fleet.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),          // 27: wheelwright.fleet.v1.GetStatusResponse
+	(*StatusRow)(nil),                  // 28: wheelwright.fleet.v1.StatusRow
+	(*DistributionSummary)(nil),        // 29: wheelwright.fleet.v1.DistributionSummary
+	(*WatchRequest)(nil),               // 30: wheelwright.fleet.v1.WatchRequest
+	(*WatchResponse)(nil),              // 31: wheelwright.fleet.v1.WatchResponse
+	nil,                                // 32: wheelwright.fleet.v1.Cluster.LabelsEntry
+	nil,                                // 33: wheelwright.fleet.v1.InviteClusterRequest.LabelsEntry
+	nil,                                // 34: wheelwright.fleet.v1.StatusRow.LabelsEntry
+	(*timestamppb.Timestamp)(nil),      // 35: google.protobuf.Timestamp
+	(*v1.Preflight)(nil),               // 36: wheelwright.sync.v1.Preflight
+	(*v1.SubscriptionStatus)(nil),      // 37: wheelwright.sync.v1.SubscriptionStatus
+	(*v1.Policy)(nil),                  // 38: wheelwright.sync.v1.Policy
 }
 var file_wheelwright_fleet_v1_fleet_proto_depIdxs = []int32{
-	34, // 0: wheelwright.fleet.v1.Distribution.created:type_name -> google.protobuf.Timestamp
-	34, // 1: wheelwright.fleet.v1.Distribution.last_polled:type_name -> google.protobuf.Timestamp
+	35, // 0: wheelwright.fleet.v1.Distribution.created:type_name -> google.protobuf.Timestamp
+	35, // 1: wheelwright.fleet.v1.Distribution.last_polled:type_name -> google.protobuf.Timestamp
 	2,  // 2: wheelwright.fleet.v1.AddDistributionRequest.distribution:type_name -> wheelwright.fleet.v1.Distribution
 	2,  // 3: wheelwright.fleet.v1.AddDistributionResponse.distribution:type_name -> wheelwright.fleet.v1.Distribution
 	2,  // 4: wheelwright.fleet.v1.ListDistributionsResponse.distributions:type_name -> wheelwright.fleet.v1.Distribution
 	10, // 5: wheelwright.fleet.v1.Release.variants:type_name -> wheelwright.fleet.v1.VariantResult
-	34, // 6: wheelwright.fleet.v1.Release.published:type_name -> google.protobuf.Timestamp
-	9,  // 7: wheelwright.fleet.v1.ListReleasesResponse.releases:type_name -> wheelwright.fleet.v1.Release
-	9,  // 8: wheelwright.fleet.v1.GetReleaseResponse.release:type_name -> wheelwright.fleet.v1.Release
-	31, // 9: wheelwright.fleet.v1.Cluster.labels:type_name -> wheelwright.fleet.v1.Cluster.LabelsEntry
-	34, // 10: wheelwright.fleet.v1.Cluster.created:type_name -> google.protobuf.Timestamp
-	34, // 11: wheelwright.fleet.v1.Cluster.joined:type_name -> google.protobuf.Timestamp
-	34, // 12: wheelwright.fleet.v1.Cluster.last_seen:type_name -> google.protobuf.Timestamp
-	34, // 13: wheelwright.fleet.v1.Cluster.certificate_not_after:type_name -> google.protobuf.Timestamp
-	35, // 14: wheelwright.fleet.v1.Cluster.subscriptions:type_name -> wheelwright.sync.v1.SubscriptionStatus
-	32, // 15: wheelwright.fleet.v1.InviteClusterRequest.labels:type_name -> wheelwright.fleet.v1.InviteClusterRequest.LabelsEntry
-	34, // 16: wheelwright.fleet.v1.InviteClusterResponse.expires:type_name -> google.protobuf.Timestamp
-	15, // 17: wheelwright.fleet.v1.ListClustersResponse.clusters:type_name -> wheelwright.fleet.v1.Cluster
-	34, // 18: wheelwright.fleet.v1.FleetEvent.at:type_name -> google.protobuf.Timestamp
-	22, // 19: wheelwright.fleet.v1.ListEventsResponse.events:type_name -> wheelwright.fleet.v1.FleetEvent
-	34, // 20: wheelwright.fleet.v1.GetStatusResponse.at:type_name -> google.protobuf.Timestamp
-	27, // 21: wheelwright.fleet.v1.GetStatusResponse.rows:type_name -> wheelwright.fleet.v1.StatusRow
-	28, // 22: wheelwright.fleet.v1.GetStatusResponse.summaries:type_name -> wheelwright.fleet.v1.DistributionSummary
-	33, // 23: wheelwright.fleet.v1.StatusRow.labels:type_name -> wheelwright.fleet.v1.StatusRow.LabelsEntry
-	34, // 24: wheelwright.fleet.v1.StatusRow.last_seen:type_name -> google.protobuf.Timestamp
-	36, // 25: wheelwright.fleet.v1.StatusRow.policy:type_name -> wheelwright.sync.v1.Policy
-	0,  // 26: wheelwright.fleet.v1.FleetService.GetVersion:input_type -> wheelwright.fleet.v1.GetVersionRequest
-	3,  // 27: wheelwright.fleet.v1.FleetService.AddDistribution:input_type -> wheelwright.fleet.v1.AddDistributionRequest
-	5,  // 28: wheelwright.fleet.v1.FleetService.RemoveDistribution:input_type -> wheelwright.fleet.v1.RemoveDistributionRequest
-	7,  // 29: wheelwright.fleet.v1.FleetService.ListDistributions:input_type -> wheelwright.fleet.v1.ListDistributionsRequest
-	11, // 30: wheelwright.fleet.v1.FleetService.ListReleases:input_type -> wheelwright.fleet.v1.ListReleasesRequest
-	13, // 31: wheelwright.fleet.v1.FleetService.GetRelease:input_type -> wheelwright.fleet.v1.GetReleaseRequest
-	16, // 32: wheelwright.fleet.v1.FleetService.InviteCluster:input_type -> wheelwright.fleet.v1.InviteClusterRequest
-	18, // 33: wheelwright.fleet.v1.FleetService.RemoveCluster:input_type -> wheelwright.fleet.v1.RemoveClusterRequest
-	20, // 34: wheelwright.fleet.v1.FleetService.ListClusters:input_type -> wheelwright.fleet.v1.ListClustersRequest
-	23, // 35: wheelwright.fleet.v1.FleetService.ListEvents:input_type -> wheelwright.fleet.v1.ListEventsRequest
-	25, // 36: wheelwright.fleet.v1.FleetService.GetStatus:input_type -> wheelwright.fleet.v1.GetStatusRequest
-	29, // 37: wheelwright.fleet.v1.FleetService.Watch:input_type -> wheelwright.fleet.v1.WatchRequest
-	1,  // 38: wheelwright.fleet.v1.FleetService.GetVersion:output_type -> wheelwright.fleet.v1.GetVersionResponse
-	4,  // 39: wheelwright.fleet.v1.FleetService.AddDistribution:output_type -> wheelwright.fleet.v1.AddDistributionResponse
-	6,  // 40: wheelwright.fleet.v1.FleetService.RemoveDistribution:output_type -> wheelwright.fleet.v1.RemoveDistributionResponse
-	8,  // 41: wheelwright.fleet.v1.FleetService.ListDistributions:output_type -> wheelwright.fleet.v1.ListDistributionsResponse
-	12, // 42: wheelwright.fleet.v1.FleetService.ListReleases:output_type -> wheelwright.fleet.v1.ListReleasesResponse
-	14, // 43: wheelwright.fleet.v1.FleetService.GetRelease:output_type -> wheelwright.fleet.v1.GetReleaseResponse
-	17, // 44: wheelwright.fleet.v1.FleetService.InviteCluster:output_type -> wheelwright.fleet.v1.InviteClusterResponse
-	19, // 45: wheelwright.fleet.v1.FleetService.RemoveCluster:output_type -> wheelwright.fleet.v1.RemoveClusterResponse
-	21, // 46: wheelwright.fleet.v1.FleetService.ListClusters:output_type -> wheelwright.fleet.v1.ListClustersResponse
-	24, // 47: wheelwright.fleet.v1.FleetService.ListEvents:output_type -> wheelwright.fleet.v1.ListEventsResponse
-	26, // 48: wheelwright.fleet.v1.FleetService.GetStatus:output_type -> wheelwright.fleet.v1.GetStatusResponse
-	30, // 49: wheelwright.fleet.v1.FleetService.Watch:output_type -> wheelwright.fleet.v1.WatchResponse
-	38, // [38:50] is the sub-list for method output_type
-	26, // [26:38] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	35, // 6: wheelwright.fleet.v1.Release.published:type_name -> google.protobuf.Timestamp
+	35, // 7: wheelwright.fleet.v1.Release.preflight_until:type_name -> google.protobuf.Timestamp
+	9,  // 8: wheelwright.fleet.v1.ListReleasesResponse.releases:type_name -> wheelwright.fleet.v1.Release
+	9,  // 9: wheelwright.fleet.v1.GetReleaseResponse.release:type_name -> wheelwright.fleet.v1.Release
+	15, // 10: wheelwright.fleet.v1.GetReleaseResponse.clusters:type_name -> wheelwright.fleet.v1.ReleaseCluster
+	35, // 11: wheelwright.fleet.v1.GetReleaseResponse.at:type_name -> google.protobuf.Timestamp
+	36, // 12: wheelwright.fleet.v1.ReleaseCluster.preflight:type_name -> wheelwright.sync.v1.Preflight
+	35, // 13: wheelwright.fleet.v1.ReleaseCluster.last_seen:type_name -> google.protobuf.Timestamp
+	32, // 14: wheelwright.fleet.v1.Cluster.labels:type_name -> wheelwright.fleet.v1.Cluster.LabelsEntry
+	35, // 15: wheelwright.fleet.v1.Cluster.created:type_name -> google.protobuf.Timestamp
+	35, // 16: wheelwright.fleet.v1.Cluster.joined:type_name -> google.protobuf.Timestamp
+	35, // 17: wheelwright.fleet.v1.Cluster.last_seen:type_name -> google.protobuf.Timestamp
+	35, // 18: wheelwright.fleet.v1.Cluster.certificate_not_after:type_name -> google.protobuf.Timestamp
+	37, // 19: wheelwright.fleet.v1.Cluster.subscriptions:type_name -> wheelwright.sync.v1.SubscriptionStatus
+	33, // 20: wheelwright.fleet.v1.InviteClusterRequest.labels:type_name -> wheelwright.fleet.v1.InviteClusterRequest.LabelsEntry
+	35, // 21: wheelwright.fleet.v1.InviteClusterResponse.expires:type_name -> google.protobuf.Timestamp
+	16, // 22: wheelwright.fleet.v1.ListClustersResponse.clusters:type_name -> wheelwright.fleet.v1.Cluster
+	35, // 23: wheelwright.fleet.v1.FleetEvent.at:type_name -> google.protobuf.Timestamp
+	23, // 24: wheelwright.fleet.v1.ListEventsResponse.events:type_name -> wheelwright.fleet.v1.FleetEvent
+	35, // 25: wheelwright.fleet.v1.GetStatusResponse.at:type_name -> google.protobuf.Timestamp
+	28, // 26: wheelwright.fleet.v1.GetStatusResponse.rows:type_name -> wheelwright.fleet.v1.StatusRow
+	29, // 27: wheelwright.fleet.v1.GetStatusResponse.summaries:type_name -> wheelwright.fleet.v1.DistributionSummary
+	34, // 28: wheelwright.fleet.v1.StatusRow.labels:type_name -> wheelwright.fleet.v1.StatusRow.LabelsEntry
+	35, // 29: wheelwright.fleet.v1.StatusRow.last_seen:type_name -> google.protobuf.Timestamp
+	38, // 30: wheelwright.fleet.v1.StatusRow.policy:type_name -> wheelwright.sync.v1.Policy
+	0,  // 31: wheelwright.fleet.v1.FleetService.GetVersion:input_type -> wheelwright.fleet.v1.GetVersionRequest
+	3,  // 32: wheelwright.fleet.v1.FleetService.AddDistribution:input_type -> wheelwright.fleet.v1.AddDistributionRequest
+	5,  // 33: wheelwright.fleet.v1.FleetService.RemoveDistribution:input_type -> wheelwright.fleet.v1.RemoveDistributionRequest
+	7,  // 34: wheelwright.fleet.v1.FleetService.ListDistributions:input_type -> wheelwright.fleet.v1.ListDistributionsRequest
+	11, // 35: wheelwright.fleet.v1.FleetService.ListReleases:input_type -> wheelwright.fleet.v1.ListReleasesRequest
+	13, // 36: wheelwright.fleet.v1.FleetService.GetRelease:input_type -> wheelwright.fleet.v1.GetReleaseRequest
+	17, // 37: wheelwright.fleet.v1.FleetService.InviteCluster:input_type -> wheelwright.fleet.v1.InviteClusterRequest
+	19, // 38: wheelwright.fleet.v1.FleetService.RemoveCluster:input_type -> wheelwright.fleet.v1.RemoveClusterRequest
+	21, // 39: wheelwright.fleet.v1.FleetService.ListClusters:input_type -> wheelwright.fleet.v1.ListClustersRequest
+	24, // 40: wheelwright.fleet.v1.FleetService.ListEvents:input_type -> wheelwright.fleet.v1.ListEventsRequest
+	26, // 41: wheelwright.fleet.v1.FleetService.GetStatus:input_type -> wheelwright.fleet.v1.GetStatusRequest
+	30, // 42: wheelwright.fleet.v1.FleetService.Watch:input_type -> wheelwright.fleet.v1.WatchRequest
+	1,  // 43: wheelwright.fleet.v1.FleetService.GetVersion:output_type -> wheelwright.fleet.v1.GetVersionResponse
+	4,  // 44: wheelwright.fleet.v1.FleetService.AddDistribution:output_type -> wheelwright.fleet.v1.AddDistributionResponse
+	6,  // 45: wheelwright.fleet.v1.FleetService.RemoveDistribution:output_type -> wheelwright.fleet.v1.RemoveDistributionResponse
+	8,  // 46: wheelwright.fleet.v1.FleetService.ListDistributions:output_type -> wheelwright.fleet.v1.ListDistributionsResponse
+	12, // 47: wheelwright.fleet.v1.FleetService.ListReleases:output_type -> wheelwright.fleet.v1.ListReleasesResponse
+	14, // 48: wheelwright.fleet.v1.FleetService.GetRelease:output_type -> wheelwright.fleet.v1.GetReleaseResponse
+	18, // 49: wheelwright.fleet.v1.FleetService.InviteCluster:output_type -> wheelwright.fleet.v1.InviteClusterResponse
+	20, // 50: wheelwright.fleet.v1.FleetService.RemoveCluster:output_type -> wheelwright.fleet.v1.RemoveClusterResponse
+	22, // 51: wheelwright.fleet.v1.FleetService.ListClusters:output_type -> wheelwright.fleet.v1.ListClustersResponse
+	25, // 52: wheelwright.fleet.v1.FleetService.ListEvents:output_type -> wheelwright.fleet.v1.ListEventsResponse
+	27, // 53: wheelwright.fleet.v1.FleetService.GetStatus:output_type -> wheelwright.fleet.v1.GetStatusResponse
+	31, // 54: wheelwright.fleet.v1.FleetService.Watch:output_type -> wheelwright.fleet.v1.WatchResponse
+	43, // [43:55] is the sub-list for method output_type
+	31, // [31:43] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_wheelwright_fleet_v1_fleet_proto_init() }
@@ -2347,7 +2537,7 @@ func file_wheelwright_fleet_v1_fleet_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wheelwright_fleet_v1_fleet_proto_rawDesc), len(file_wheelwright_fleet_v1_fleet_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   34,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
