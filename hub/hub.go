@@ -249,6 +249,7 @@ func (h *hub) run(ctx context.Context, metricsListener net.Listener, ready func(
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return h.server.Run(ctx) })
 	group.Go(func() error { return h.watchers.Run(ctx, distributions) })
+	group.Go(func() error { return h.conductor.Run(ctx) })
 	group.Go(func() error { return h.keepAdmin(ctx) })
 	group.Go(func() error { return h.keepHeard(ctx) })
 	if h.metrics != nil {

@@ -1,8 +1,9 @@
 // Package conductor decides what is offered to whom: it has each new tag judged, stores the judgement,
 // and works out every cluster's desired state and the fleet's table from what is stored. Its policy is
 // the simplest there is: all available releases of a distribution, to every cluster that subscribes to
-// it; the provider's own policy, at the spoke, picks among them. It watches no repository, builds no
-// bundle and speaks to no spoke.
+// it; the provider's own policy, at the spoke, picks among them. Where a distribution has pre-flights, a
+// new release is for a while offered to be tried out only. It watches no repository, builds no bundle and
+// speaks to no spoke.
 package conductor
 
 import (
@@ -45,6 +46,7 @@ type Store interface {
 	releases
 	clusters
 	events
+	preflights
 }
 
 // blobs keeps compressed bundles by the digest of the canonical tar; nil means on disk.
@@ -56,8 +58,14 @@ type blobs interface {
 type spokes interface {
 	Connected(fleet.Cluster) bool
 	LastSeen(fleet.Cluster) time.Time
-	WakeAll()
+	feed
+}
+
+// feed is how changes get around.
+type feed interface {
+	WakeAll() // what is offered changed
 	Changed()
+	Subscribe() (changes <-chan struct{}, cancel func())
 }
 
 // Config is what a Conductor works with.
@@ -197,19 +205,22 @@ func (c *Conductor) record(e fleet.Event) error {
 
 // Status is the fleet's table as of now, narrowed to one distribution unless that is empty.
 func (c *Conductor) Status(now time.Time, distribution string) ([]*fleetv1.StatusRow, []*fleetv1.DistributionSummary, error) {
-	f, err := c.fleet()
+	f, err := c.fleet(now)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read the fleet: %w", err)
 	}
 	rows, summaries := StatusRows(now, c.cfg.Heartbeat, distribution, f)
 	for _, s := range summaries {
 		s.Trouble = c.trouble(s.Distribution)
+		if s.Preflight, err = c.tryingOut(now, s.Distribution, f.Preflights[s.Distribution]); err != nil {
+			return nil, nil, err
+		}
 	}
 	return rows, summaries, nil
 }
 
-func (c *Conductor) fleet() (Fleet, error) {
-	f := Fleet{Since: c.since, Releases: map[string][]fleet.Release{}}
+func (c *Conductor) fleet(now time.Time) (Fleet, error) {
+	f := Fleet{Since: c.since, Releases: map[string][]fleet.Release{}, Preflights: map[string]map[string]time.Time{}}
 	stored, err := c.cfg.Store.Clusters()
 	if err != nil {
 		return f, err
@@ -234,6 +245,9 @@ func (c *Conductor) fleet() (Fleet, error) {
 			return f, err
 		}
 		f.Releases[d.Name] = inRange(d, rs)
+		if f.Preflights[d.Name], _, err = c.underWay(now, d.Name); err != nil {
+			return f, err
+		}
 	}
 	return f, nil
 }

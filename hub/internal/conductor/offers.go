@@ -5,6 +5,7 @@ import (
 	"hash/crc32"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	syncv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1"
@@ -69,7 +70,11 @@ func (c *Conductor) distributionOffers(name string) (cached, error) {
 		if err != nil {
 			return cached{}, err
 		}
-		made.offers = &syncv1.DistributionOffers{Distribution: d.Name, Url: d.URL, Path: d.Path, Offers: offersOf(inRange(d, rs))}
+		trying, _, err := c.underWay(time.Now(), name)
+		if err != nil {
+			return cached{}, err
+		}
+		made.offers = &syncv1.DistributionOffers{Distribution: d.Name, Url: d.URL, Path: d.Path, Offers: offersOf(inRange(d, rs), trying)}
 	}
 	if revision > 0 { // names that nobody knows come from outside: do not collect them
 		c.mu.Lock()
@@ -92,13 +97,15 @@ func inRange(d fleet.Distribution, rs []fleet.Release) []fleet.Release {
 	})
 }
 
-func offersOf(rs []fleet.Release) []*syncv1.Offer {
+// offersOf makes the offers of available releases; those in trying are to be tried out only.
+func offersOf(rs []fleet.Release, trying map[string]time.Time) []*syncv1.Offer {
 	var offers []*syncv1.Offer
 	for _, r := range rs {
 		if r.Phase != fleet.Available {
 			continue
 		}
 		o := &syncv1.Offer{Version: r.Version, Digest: string(r.Digest), Size: uint64(r.Size)}
+		_, o.Preflight = trying[r.Version]
 		for _, v := range r.Variants {
 			o.Variants = append(o.Variants, v.Name)
 		}

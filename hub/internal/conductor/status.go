@@ -3,6 +3,7 @@ package conductor
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -36,6 +37,8 @@ type Fleet struct {
 	// Releases by distribution, ascending by version. A distribution that is watched has a key even
 	// when it has no release.
 	Releases map[string][]fleet.Release
+	// Preflights by distribution and version: releases that nobody may take yet, and until when.
+	Preflights map[string]map[string]time.Time
 }
 
 // StatusRows makes the fleet's table, sorted by cluster and distribution, and a summary of each
@@ -44,7 +47,7 @@ func StatusRows(now time.Time, heartbeat time.Duration, distribution string, f F
 	sums := map[string]*fleetv1.DistributionSummary{}
 	available := map[string][]string{}
 	for name, releases := range f.Releases {
-		available[name] = availableVersions(releases)
+		available[name] = slices.DeleteFunc(availableVersions(releases), func(v string) bool { _, trying := f.Preflights[name][v]; return trying })
 		if distribution == "" || distribution == name {
 			sums[name] = summary(name, releases)
 		}
@@ -61,6 +64,9 @@ func StatusRows(now time.Time, heartbeat time.Duration, distribution string, f F
 			}
 			_, known := f.Releases[i.Distribution]
 			r, class := installationRow(now, heartbeat, f.Since, c, i, available[i.Distribution], known)
+			if v := awaited(i, r, f.Preflights[i.Distribution]); v != "" {
+				r.Phase, r.Reason, r.Attention = fmt.Sprintf("Preflight(%s)", v), "", false
+			}
 			rows = append(rows, r)
 			if s := sums[i.Distribution]; s != nil {
 				class.count(s)
@@ -174,7 +180,7 @@ func installationRow(now time.Time, heartbeat time.Duration, since time.Time, c 
 		DesiredVersion: want.Version, RunningVersion: i.Running, RawPhase: string(i.Phase), Reason: cmp.Or(i.Reason, want.Why),
 		TargetVersion: i.Target, Health: string(cmp.Or(i.Health, fleet.HealthUnknown)), HealthMessage: i.HealthMessage,
 		LastSeen: wire.Time(c.LastSeen), Objects: uint32(i.Objects), Ready: uint32(i.Ready), DriftCorrected: uint32(i.DriftCorrected),
-		Policy: wire.Policy(i.Policy),
+		Policy: wire.Policy(i.Policy), Drifted: uint32(i.Drifted), DriftMessage: i.DriftMessage,
 	}
 	if c.reconnecting(now, heartbeat, since) {
 		// Old news of success is no news; old news of trouble still wants a person.
@@ -207,6 +213,8 @@ func word(i fleet.Installation, want fleet.Selection, available []string, known 
 		return "AwaitingConfig(provider)", failed, true
 	case i.Phase.Failed() && !(atPin && i.Phase != fleet.RollbackFailed && i.Target != i.Running):
 		return fmt.Sprintf("%s(%s)", i.Phase, shorten(cmp.Or(i.Reason, i.Target, "no reason given"))), failed, true
+	case i.Phase == fleet.AwaitingApproval:
+		return "AwaitingApproval(provider)", progressing, true
 	case i.Phase == fleet.RollingBack:
 		return fmt.Sprintf("%s(%s)", i.Phase, shorten(cmp.Or(i.Reason, i.Target, i.Running))), progressing, false
 	case i.Phase != fleet.PhaseNone && !i.Phase.Terminal():
@@ -216,9 +224,9 @@ func word(i fleet.Installation, want fleet.Selection, available []string, known 
 	case !known: // the vendor stopped watching it; what runs goes on running
 		return string(fleet.Succeeded), upToDate, false
 	case i.Policy.Pin != nil && want.Version == "":
-		return fmt.Sprintf("Pinned(%s not on offer)", i.Policy.Pin.Version), pinned, true
+		return fmt.Sprintf(pinAway, i.Policy.Pin.Version), pinned, true
 	case want.Version == "" && i.Running == "":
-		return "AwaitingRelease(vendor)", idle, false
+		return nothing, idle, false
 	case want.Version != i.Running:
 		// A reason beside an offer that is not taken is the spoke's own: it declined.
 		return fmt.Sprintf("Offered(%s)", want.Version), progressing, i.Reason != ""
@@ -234,6 +242,24 @@ func newerInReach(i fleet.Installation, available []string) bool {
 	free.Pin = nil
 	s, err := free.Select(available, nil, i.Running)
 	return err == nil && fleet.CompareTags(s.Version, i.Running) > 0
+}
+
+// Status words of a subscription to which nothing is offered.
+const (
+	pinAway = "Pinned(%s not on offer)"
+	nothing = "AwaitingRelease(vendor)"
+)
+
+// awaited is the release that a row to which nothing is offered only has to wait for: it is in pre-flight.
+func awaited(i fleet.Installation, r *fleetv1.StatusRow, trying map[string]time.Time) string {
+	if r.Phase != nothing && (i.Policy.Pin == nil || r.Phase != fmt.Sprintf(pinAway, i.Policy.Pin.Version)) {
+		return ""
+	}
+	s, err := i.Policy.Select(slices.Collect(maps.Keys(trying)), nil, "")
+	if err != nil {
+		return ""
+	}
+	return s.Version
 }
 
 // shorten keeps a reason to one line that fits into a table.

@@ -55,6 +55,7 @@ func TestStatusWords(t *testing.T) {
 		attention bool
 	}{
 		{"runs the highest", running("1.2.0", fleet.Policy{}), 0, "1.2.0", "Succeeded", fleet.Healthy, upToDate, false},
+		{"the provider is asked", in(fleet.AwaitingApproval, "1.2.0", "it deletes 9 of 20 objects"), 0, "1.2.0", "AwaitingApproval(provider)", fleet.Healthy, progressing, true},
 		{"runs it, and it is ill", degraded, 0, "1.2.0", "Succeeded", fleet.Degraded, upToDate, true},
 		{"no word about health is no health", silent, 0, "1.2.0", "Succeeded", fleet.HealthUnknown, upToDate, false},
 		{"three heartbeats are not stale yet", running("1.2.0", fleet.Policy{}), 30 * time.Second, "1.2.0", "Succeeded", fleet.Healthy, upToDate, false},

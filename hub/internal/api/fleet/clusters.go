@@ -102,12 +102,8 @@ func (s *Service) ListClusters(context.Context, *fleetv1.ListClustersRequest) (*
 	}
 	resp := &fleetv1.ListClustersResponse{}
 	for _, c := range all {
-		seen := s.cfg.Spokes.LastSeen(c.Name)
-		if c.LastSeen.After(seen) { // this hub was restarted since
-			seen = c.LastSeen
-		}
 		m := &fleetv1.Cluster{Name: string(c.Name), Labels: c.Labels, Created: wire.Time(c.Created), Joined: wire.Time(c.Joined),
-			Connected: s.cfg.Spokes.Connected(c.Name), LastSeen: wire.Time(seen), SpokeVersion: c.SpokeVersion,
+			Connected: s.cfg.Spokes.Connected(c.Name), LastSeen: s.lastSeen(c.Name, c.LastSeen), SpokeVersion: c.SpokeVersion,
 			KubernetesVersion: c.KubernetesVersion, CertificateNotAfter: wire.Time(c.CertNotAfter)}
 		for _, i := range installations[c.Name] {
 			m.Subscriptions = append(m.Subscriptions, wire.Installation(i))

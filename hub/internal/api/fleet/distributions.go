@@ -24,11 +24,12 @@ const (
 	defaultPath  = "dist"
 	maxInterval  = 24 * time.Hour
 	probeTimeout = 60 * time.Second
+	maxPreflight = 24 * time.Hour
 )
 
 // AddDistribution reads the repository's tags, stores the distribution and starts to watch it.
 func (s *Service) AddDistribution(ctx context.Context, req *fleetv1.AddDistributionRequest) (*fleetv1.AddDistributionResponse, error) {
-	d, err := s.distribution(req.GetDistribution())
+	d, settings, err := s.distribution(req.GetDistribution())
 	if err != nil {
 		return nil, err
 	}
@@ -45,7 +46,7 @@ func (s *Service) AddDistribution(ctx context.Context, req *fleetv1.AddDistribut
 	if err != nil {
 		return nil, unreadable(d, err)
 	}
-	m := message(d)
+	m := message(d, settings)
 	m.Notes = warnings(d, tags)
 	before, err := s.cfg.Store.Releases(d.Name)
 	if err != nil {
@@ -59,7 +60,7 @@ func (s *Service) AddDistribution(ctx context.Context, req *fleetv1.AddDistribut
 	}
 	s.watching.Lock()
 	defer s.watching.Unlock()
-	switch err := s.cfg.Store.AddDistribution(d); {
+	switch err := s.cfg.Store.AddDistributionWith(d, settings); {
 	case errors.Is(err, store.ErrExists):
 		return nil, distributionExists(d.Name)
 	case err != nil:
@@ -74,28 +75,32 @@ func (s *Service) AddDistribution(ctx context.Context, req *fleetv1.AddDistribut
 }
 
 // distribution checks what an operator wrote.
-func (s *Service) distribution(m *fleetv1.Distribution) (fleet.Distribution, error) {
-	d := fleet.Distribution{Name: m.GetName(), URL: strings.TrimSpace(m.GetUrl()), Tags: m.GetTags(), Created: time.Now(),
+func (s *Service) distribution(m *fleetv1.Distribution) (d fleet.Distribution, settings store.Settings, err error) {
+	settings.Preflight = time.Duration(m.GetPreflightSeconds()) * time.Second
+	d = fleet.Distribution{Name: m.GetName(), URL: strings.TrimSpace(m.GetUrl()), Tags: m.GetTags(), Created: time.Now(),
 		Path: path.Clean(cmp.Or(m.GetPath(), defaultPath)), Interval: time.Duration(m.GetIntervalSeconds()) * time.Second}
 	if err := fleet.CheckDistributionName(d.Name); err != nil {
-		return d, invalid("%v", err)
+		return d, settings, invalid("%v", err)
 	}
 	if err := checkURL(d.URL); err != nil {
-		return d, invalid("distribution %s: %v", d.Name, err)
+		return d, settings, invalid("distribution %s: %v", d.Name, err)
 	}
 	if path.IsAbs(d.Path) || d.Path == ".." || strings.HasPrefix(d.Path, "../") || strings.ContainsAny(d.Path, "\\\x00") {
-		return d, invalid("distribution %s: path %q: want a folder inside the repository, such as dist, or . for its root", d.Name, m.GetPath())
+		return d, settings, invalid("distribution %s: path %q: want a folder inside the repository, such as dist, or . for its root", d.Name, m.GetPath())
 	}
 	if _, err := fleet.ParseRange(d.Tags); err != nil {
-		return d, invalid("distribution %s: --tags: %v", d.Name, err)
+		return d, settings, invalid("distribution %s: --tags: %v", d.Name, err)
 	}
 	if d.Interval == 0 {
 		d.Interval = s.cfg.Interval
 	}
 	if d.Interval > maxInterval {
-		return d, invalid("distribution %s: --interval %v: want at most %v", d.Name, d.Interval, maxInterval)
+		return d, settings, invalid("distribution %s: --interval %v: want at most %v", d.Name, d.Interval, maxInterval)
 	}
-	return d, nil
+	if settings.Preflight > maxPreflight {
+		return d, settings, invalid("distribution %s: --preflight %v: want at most %v", d.Name, settings.Preflight, maxPreflight)
+	}
+	return d, settings, nil
 }
 
 // checkURL accepts https, http, ssh and file URLs, scp's HOST:PATH, and absolute paths.
@@ -196,9 +201,13 @@ func (s *Service) ListDistributions(context.Context, *fleetv1.ListDistributionsR
 	if err != nil {
 		return nil, s.failure("list distributions", err)
 	}
+	settings, err := s.cfg.Store.Settings()
+	if err != nil {
+		return nil, s.failure("list distributions", err)
+	}
 	resp := &fleetv1.ListDistributionsResponse{}
 	for _, d := range all {
-		m := message(d)
+		m := message(d, settings[d.Name])
 		judged, err := s.cfg.Store.Releases(d.Name)
 		if err != nil {
 			return nil, s.failure("list releases of "+d.Name, err)
@@ -224,7 +233,8 @@ func (s *Service) ListDistributions(context.Context, *fleetv1.ListDistributionsR
 	return resp, nil
 }
 
-func message(d fleet.Distribution) *fleetv1.Distribution {
+func message(d fleet.Distribution, settings store.Settings) *fleetv1.Distribution {
 	return &fleetv1.Distribution{Name: d.Name, Url: d.URL, Path: d.Path, Tags: d.Tags,
-		IntervalSeconds: uint32(d.Interval / time.Second), Created: wire.Time(d.Created)}
+		IntervalSeconds: uint32(d.Interval / time.Second), Created: wire.Time(d.Created),
+		PreflightSeconds: uint32(settings.Preflight / time.Second)}
 }

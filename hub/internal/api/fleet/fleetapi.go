@@ -21,14 +21,16 @@ import (
 
 // distributions are stored by name: store.ErrExists and store.ErrNotFound.
 type distributions interface {
-	AddDistribution(fleet.Distribution) error
+	AddDistributionWith(fleet.Distribution, store.Settings) error
 	RemoveDistribution(name string) error
 	Distributions() ([]fleet.Distribution, error)
+	Settings() (map[string]store.Settings, error)
 }
 
 type releases interface {
 	Release(distribution, version string) (fleet.Release, error)
 	Releases(distribution string) ([]fleet.Release, error)
+	Preflights(distribution, version string) (map[fleet.Cluster]fleet.Preflight, error)
 }
 
 type clusters interface {
@@ -55,6 +57,8 @@ type Store interface {
 type conductor interface {
 	Status(now time.Time, distribution string) ([]*fleetv1.StatusRow, []*fleetv1.DistributionSummary, error)
 	Poll(distribution string) (last time.Time, failure string, notes []string)
+	// Preflight lists the releases that are offered to be tried out only, each with the latest end.
+	Preflight(distribution string) (map[string]time.Time, error)
 }
 
 // spokes knows who is connected, and of every change.

@@ -29,6 +29,10 @@ func (a asks) Status(time.Time, string) ([]*fleetv1.StatusRow, []*fleetv1.Distri
 	return a.rows, nil, nil
 }
 
+func (asks) Preflight(distribution string) (map[string]time.Time, error) {
+	return map[string]time.Time{"2.0.0": time.Unix(8, 0)}, nil
+}
+
 func (asks) Poll(string) (time.Time, string, []string) {
 	return time.Unix(7, 0), "no route to host", []string{"nightly: not a semantic version"}
 }
@@ -325,5 +329,57 @@ func TestInvitationsThatAreRefused(t *testing.T) {
 	}
 	if list, err := w.ListClusters(ctx, nil); err != nil || len(list.Clusters) != 0 {
 		t.Errorf("got %v, %v", list, err)
+	}
+}
+
+func TestPreflights(t *testing.T) {
+	w, ctx := newWorld(t)
+	add := func(seconds uint32) error {
+		_, err := w.AddDistribution(ctx, &fleetv1.AddDistributionRequest{Distribution: &fleetv1.Distribution{Name: "shop", Url: "/srv/shop", PreflightSeconds: seconds}})
+		return err
+	}
+	wantStatus(t, add(86401), codes.InvalidArgument, "--preflight 24h0m1s", "24h")
+	if err := add(30); err != nil {
+		t.Fatal(err)
+	}
+	list, err := w.ListDistributions(ctx, nil)
+	if err != nil || list.Distributions[0].PreflightSeconds != 30 {
+		t.Errorf("got %v, %v", list, err)
+	}
+	d := fleet.Digest("sha256:" + strings.Repeat("a", 64))
+	if err := w.store.PutRelease(fleet.Release{Distribution: "shop", Version: "2.0.0", Phase: fleet.Available, Digest: d}, "h"); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []fleet.Cluster{"acme/us-1", "acme/eu-1", "acme/other"} {
+		if _, err := w.store.Invite(c, nil, string(c), [32]byte{}, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		subscribed := fleet.Installation{Distribution: "shop", Running: "1.0.0", Phase: fleet.Succeeded}
+		if c == "acme/other" {
+			subscribed.Distribution = "bank"
+		}
+		if err := w.store.Hello(c, "v1", "v1.33", []fleet.Installation{subscribed}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	defer w.presence.Register("acme/us-1").Close()
+	p := fleet.Preflight{Version: "2.0.0", Bundle: d, Outcome: fleet.OutcomeBreaks, Reason: "no such patch target", At: time.Now().Add(-time.Minute)}
+	if _, err := w.store.RecordEvents("acme/us-1", "j", []fleet.Event{{Seq: 1, At: p.At, Kind: fleet.EventPreflight, Distribution: "shop", Version: "2.0.0", Preflight: &p}}); err != nil {
+		t.Fatal(err)
+	}
+	r, err := w.GetRelease(ctx, &fleetv1.GetReleaseRequest{Distribution: "shop", Version: "2.0.0"})
+	if err != nil || len(r.Clusters) != 2 || r.At == nil || r.Release.PreflightUntil.AsTime() != time.Unix(8, 0).UTC() {
+		t.Fatalf("got %v, %v", r, err)
+	}
+	eu, us := r.Clusters[0], r.Clusters[1]
+	if eu.Cluster != "acme/eu-1" || eu.Preflight != nil || eu.Connected || eu.RunningVersion != "1.0.0" {
+		t.Errorf("got %v", eu)
+	}
+	if !us.Connected || us.Preflight.GetReason() != "no such patch target" || us.PreflightAgeSeconds < 60 || us.PreflightAgeSeconds > 90 || us.Phase != "Succeeded" {
+		t.Errorf("got %v", us)
+	}
+	history, err := w.ListEvents(ctx, &fleetv1.ListEventsRequest{Cluster: "acme/us-1"})
+	if err != nil || len(history.Events) != 1 || history.Events[0].Kind != "Preflight" {
+		t.Errorf("got %v, %v", history, err)
 	}
 }

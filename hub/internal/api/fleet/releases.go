@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
@@ -36,8 +37,12 @@ func (s *Service) ListReleases(_ context.Context, req *fleetv1.ListReleasesReque
 		if err != nil {
 			return nil, s.failure("list releases of "+name, err)
 		}
+		trying, err := s.cfg.Conductor.Preflight(name)
+		if err != nil {
+			return nil, s.failure("list pre-flights of "+name, err)
+		}
 		for _, r := range judged {
-			resp.Releases = append(resp.Releases, release(r, runs))
+			resp.Releases = append(resp.Releases, release(r, runs, trying))
 		}
 	}
 	if !known && len(resp.Releases) == 0 { // one that was removed keeps its releases
@@ -46,7 +51,7 @@ func (s *Service) ListReleases(_ context.Context, req *fleetv1.ListReleasesReque
 	return resp, nil
 }
 
-// GetRelease describes one release.
+// GetRelease describes one release, and what each subscribed cluster has to do with it.
 func (s *Service) GetRelease(_ context.Context, req *fleetv1.GetReleaseRequest) (*fleetv1.GetReleaseResponse, error) {
 	r, err := s.cfg.Store.Release(req.GetDistribution(), req.GetVersion())
 	switch {
@@ -66,7 +71,16 @@ func (s *Service) GetRelease(_ context.Context, req *fleetv1.GetReleaseRequest) 
 	if err != nil {
 		return nil, s.failure("list what clusters run", err)
 	}
-	return &fleetv1.GetReleaseResponse{Release: release(r, runs)}, nil
+	trying, err := s.cfg.Conductor.Preflight(r.Distribution)
+	if err != nil {
+		return nil, s.failure("list pre-flights of "+r.Distribution, err)
+	}
+	now := time.Now()
+	clusters, err := s.releaseClusters(now, r.Distribution, r.Version)
+	if err != nil {
+		return nil, s.failure("list what clusters answered", err)
+	}
+	return &fleetv1.GetReleaseResponse{Release: release(r, runs, trying), Clusters: clusters, At: wire.Time(now)}, nil
 }
 
 // running is one version of one distribution.
@@ -93,10 +107,10 @@ func (s *Service) runningOn() (map[running][]string, error) {
 	return on, nil
 }
 
-func release(r fleet.Release, on map[running][]string) *fleetv1.Release {
+func release(r fleet.Release, on map[running][]string, trying map[string]time.Time) *fleetv1.Release {
 	m := &fleetv1.Release{Distribution: r.Distribution, Version: r.Version, Phase: string(r.Phase), Digest: string(r.Digest),
 		Size: uint64(r.Size), CompressedSize: uint64(r.Compressed), Commit: r.Commit, TagObject: r.TagObject, Reasons: r.Reasons,
-		Published: wire.Time(r.Published), RunningOn: on[running{r.Distribution, r.Version}]}
+		Published: wire.Time(r.Published), RunningOn: on[running{r.Distribution, r.Version}], PreflightUntil: wire.Time(trying[r.Version])}
 	for _, v := range r.Variants {
 		m.Variants = append(m.Variants, &fleetv1.VariantResult{Name: v.Name, Objects: uint32(v.Objects), Reasons: v.Reasons})
 	}

@@ -55,7 +55,7 @@ func installation(m *syncv1.SubscriptionStatus) (fleet.Installation, error) {
 	for _, s := range []*string{&i.Variant, &i.Namespace, &i.Running, &i.Target, &i.Policy.Range} {
 		*s = line(*s, maxName)
 	}
-	for _, s := range []*string{&i.Reason, &i.HealthMessage} {
+	for _, s := range []*string{&i.Reason, &i.HealthMessage, &i.DriftMessage} {
 		*s = line(*s, maxMessage)
 	}
 	if p := i.Policy.Pin; p != nil {
@@ -100,6 +100,9 @@ func event(cluster fleet.Cluster, m *syncv1.Event, now time.Time) fleet.Event {
 	if err == nil && e.Installation != nil && e.Distribution != e.Installation.Distribution {
 		err = fmt.Errorf("event %d of %q carries the status of %s", m.GetSeq(), e.Distribution, e.Installation.Distribution)
 	}
+	if err == nil && e.Preflight != nil && (e.Distribution == "" || e.Version != e.Preflight.Version) {
+		err = fmt.Errorf("event %d of %q %q carries a pre-flight of %q", m.GetSeq(), e.Distribution, e.Version, e.Preflight.Version)
+	}
 	if err != nil {
 		e = fleet.Event{Seq: m.GetSeq(), At: e.At, Cluster: cluster, Kind: fleet.EventAgent, Message: "the spoke sent what this hub cannot read: " + err.Error()}
 	}
@@ -107,6 +110,41 @@ func event(cluster fleet.Cluster, m *syncv1.Event, now time.Time) fleet.Event {
 	if e.At.IsZero() || e.At.After(now) {
 		e.At = now
 	}
-	e.Version, e.Message = line(e.Version, maxName), line(e.Message, maxMessage)
+	e.Version = line(e.Version, maxName)
+	if e.Preflight != nil {
+		p := preflight(*e.Preflight, e.At)
+		e.Preflight, e.Message = &p, p.Version+": "+p.Summary() // in the hub's own words
+	}
+	e.Message = line(e.Message, maxMessage)
 	return e
+}
+
+// mostChanges of a pre-flight are kept apart; the rest are counted together.
+const mostChanges = 100
+
+// preflight makes what a spoke found safe to print and to keep. It was not found after the event's time.
+func preflight(p fleet.Preflight, at time.Time) fleet.Preflight {
+	p.Version, p.Reason = line(p.Version, maxName), line(p.Reason, maxMessage)
+	for _, d := range []*fleet.Digest{&p.Bundle, &p.Overlay} {
+		if _, err := fleet.ParseDigest(string(*d)); err != nil {
+			*d = ""
+		}
+	}
+	if p.At.IsZero() || p.At.After(at) {
+		p.At = at
+	}
+	var changes []fleet.KindChange
+	for _, c := range p.Changes {
+		c.Kind = line(c.Kind, maxName)
+		if len(changes) >= mostChanges {
+			c.Kind = "of other kinds"
+			if i := slices.IndexFunc(changes, func(o fleet.KindChange) bool { return o.Kind == c.Kind && o.Verb == c.Verb }); i >= 0 {
+				changes[i].Count += c.Count
+				continue
+			}
+		}
+		changes = append(changes, c)
+	}
+	p.Changes = changes
+	return p
 }
