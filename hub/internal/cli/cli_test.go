@@ -40,6 +40,8 @@ func TestWrongWordsSayWhatToType(t *testing.T) {
 		{[]string{"serve"}, []string{"--data DIR"}},
 		{[]string{"distribution", "add", "shop"}, []string{"--git URL"}},
 		{[]string{"distribution", "add", "shop", "--git", "x", "--interval", "1ms"}, []string{"1ms", "1s"}},
+		{[]string{"distribution", "add", "shop", "--git", "x", "--preflight", "25h"}, []string{"--preflight 25h", "24h"}},
+		{[]string{"distribution", "add", "shop", "--git", "x", "--preflight", "-1s"}, []string{"--preflight -1s", "0s to 24h"}},
 		{[]string{"cluster", "invite", "eu-1"}, []string{`"eu-1"`, "PROVIDER/NAME"}},
 		{[]string{"cluster", "invite", "acme/eu-1", "--ttl", "-5s"}, []string{"--ttl -5s", "10m"}},
 		{[]string{"cluster", "invite", "acme/eu-1", "--ttl", "300ms"}, []string{"--ttl 300ms", "1s"}},

@@ -20,7 +20,7 @@ func (a *app) distributionCommand() *cobra.Command {
 
 func (a *app) distributionAdd() *cobra.Command {
 	d := &fleetv1.Distribution{}
-	var interval time.Duration
+	var interval, preflight time.Duration
 	var dryRun bool
 	c := &cobra.Command{
 		Use:   "add NAME --git URL",
@@ -36,7 +36,10 @@ The repository is read before anything is stored. URL is https, ssh (git@host:pa
 			if c.Flags().Changed("interval") && (interval < time.Second || interval > 24*time.Hour) {
 				return exitcode.With(exitcode.Usage, fmt.Errorf("--interval %v: want 1s to 24h", interval))
 			}
-			d.Name, d.IntervalSeconds, d.Url = given[0], uint32(interval.Seconds()), absolute(d.Url)
+			if preflight < 0 || preflight > 24*time.Hour || preflight%time.Second != 0 {
+				return exitcode.With(exitcode.Usage, fmt.Errorf("--preflight %v: want whole seconds, 0s to 24h", preflight))
+			}
+			d.Name, d.IntervalSeconds, d.PreflightSeconds, d.Url = given[0], uint32(interval.Seconds()), uint32(preflight.Seconds()), absolute(d.Url)
 			return a.call(c.Context(), func(ctx context.Context, hub fleetv1.FleetServiceClient) error {
 				r, err := hub.AddDistribution(ctx, &fleetv1.AddDistributionRequest{Distribution: d, DryRun: dryRun})
 				if err != nil {
@@ -57,6 +60,7 @@ The repository is read before anything is stored. URL is https, ssh (git@host:pa
 	c.Flags().StringVar(&d.Path, "path", "dist", "`PATH` of the distribution inside the repository")
 	c.Flags().StringVar(&d.Tags, "tags", "", "semver `RANGE` of tags that are releases, such as '>=1.0.0' (default: any)")
 	c.Flags().DurationVar(&interval, "interval", 0, "time between polls (default: the hub's, 30s unless its hub.yaml says otherwise)")
+	c.Flags().DurationVar(&preflight, "preflight", 0, "how long spokes may only try out a new release before they may take it, at most 24h; it ends early when all that are connected have answered and none would break")
 	c.Flags().BoolVar(&dryRun, "dry-run", false, "read the repository and change nothing")
 	return c
 }

@@ -5,11 +5,14 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/exitcode"
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/printer"
+	"github.com/wheelwright-dev/wheelwright/pkg/wire"
 	fleetv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/fleet/v1"
 )
 
@@ -89,10 +92,14 @@ func listDistributions(ctx context.Context, hub fleetv1.FleetServiceClient, a *a
 	}
 	answer := printer.Answer{
 		Message: &fleetv1.ListDistributionsResponse{Distributions: items},
-		Headers: []string{"NAME", "LATEST", "AVAILABLE", "REJECTED", "POLLED", "STATE"}, WideHeaders: []string{"URL", "PATH", "TAGS", "NOTES"},
+		Headers: []string{"NAME", "LATEST", "AVAILABLE", "REJECTED", "POLLED", "STATE"}, WideHeaders: []string{"URL", "PATH", "TAGS", "PREFLIGHT", "NOTES"},
 		Empty: "No distributions. Add one: hub distribution add NAME --git URL",
 	}
 	for _, d := range items {
+		preflight := ""
+		if s := d.GetPreflightSeconds(); s > 0 {
+			preflight = (time.Duration(s) * time.Second).String()
+		}
 		state := "Watching"
 		switch n := len(d.GetNotes()); {
 		case d.GetLastError() != "":
@@ -101,7 +108,7 @@ func listDistributions(ctx context.Context, hub fleetv1.FleetServiceClient, a *a
 			state = fmt.Sprintf("Watching, with %s: see -o wide", plural(n, "note", "notes"))
 		}
 		answer.Rows = append(answer.Rows, []string{d.GetName(), d.GetLatest(), fmt.Sprint(d.GetReleasesAvailable()), fmt.Sprint(d.GetReleasesRejected()), a.age(d.GetLastPolled()), state})
-		answer.WideRows = append(answer.WideRows, []string{d.GetUrl(), d.GetPath(), d.GetTags(), strings.Join(d.GetNotes(), "; ")})
+		answer.WideRows = append(answer.WideRows, []string{d.GetUrl(), d.GetPath(), d.GetTags(), preflight, strings.Join(d.GetNotes(), "; ")})
 		answer.Names = append(answer.Names, d.GetName())
 	}
 	return answer, nil
@@ -131,7 +138,11 @@ func listReleases(ctx context.Context, hub fleetv1.FleetServiceClient, a *app, n
 		Empty: "No releases yet: a release is a tag such as 1.0.0 in a distribution's repository",
 	}
 	for _, r := range items {
-		answer.Rows = append(answer.Rows, []string{r.GetDistribution(), r.GetVersion(), r.GetPhase(), fmt.Sprintf("%d clusters", len(r.GetRunningOn())), a.age(r.GetPublished()), shorten(firstReason(r), 90)})
+		why := shorten(firstReason(r), 90)
+		if until := r.GetPreflightUntil(); until != nil {
+			why = fmt.Sprintf("in pre-flight, %s left; see `hub release describe %s %s`", fleet.Age(wire.FromTime(until), a.now()), r.GetDistribution(), r.GetVersion())
+		}
+		answer.Rows = append(answer.Rows, []string{r.GetDistribution(), r.GetVersion(), r.GetPhase(), fmt.Sprintf("%d clusters", len(r.GetRunningOn())), a.age(r.GetPublished()), why})
 		answer.WideRows = append(answer.WideRows, []string{r.GetDigest(), fmt.Sprint(r.GetSize()), fmt.Sprint(r.GetCompressedSize()), r.GetCommit()})
 		answer.Names = append(answer.Names, r.GetDistribution()+"/"+r.GetVersion())
 	}
@@ -238,7 +249,7 @@ func listEvents(ctx context.Context, hub fleetv1.FleetServiceClient, a *app, nam
 	}
 	items := r.GetEvents()
 	if issues {
-		items = slices.DeleteFunc(items, func(e *fleetv1.FleetEvent) bool { return !issueKinds[e.GetKind()] })
+		items = slices.DeleteFunc(items, func(e *fleetv1.FleetEvent) bool { return !issue(e) })
 		items = items[max(0, len(items)-shownEvents):]
 	}
 	answer := printer.Answer{
@@ -259,3 +270,8 @@ const (
 )
 
 var issueKinds = map[string]bool{"Rejected": true, "TagMoved": true, "TagDeleted": true, "Declined": true, "Drift": true, "Removed": true}
+
+// issue: the event wants a person's look. A pre-flight does where it breaks.
+func issue(e *fleetv1.FleetEvent) bool {
+	return issueKinds[e.GetKind()] || e.GetKind() == string(fleet.EventPreflight) && strings.HasPrefix(e.GetMessage(), e.GetVersion()+": breaks")
+}

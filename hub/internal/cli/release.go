@@ -7,6 +7,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/pkg/printer"
+	"github.com/wheelwright-dev/wheelwright/pkg/wire"
 	fleetv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/fleet/v1"
 )
 
@@ -17,7 +20,7 @@ func (a *app) releaseCommand() *cobra.Command {
 func (a *app) releaseDescribe() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "describe DISTRIBUTION VERSION",
-		Short: "Say how a release was judged, what is in it and who runs it",
+		Short: "Say how a release was judged, what is in it, who runs it, and what it would do where it does not run yet",
 		Args:  args(2, 2, "DISTRIBUTION and VERSION"),
 	}
 	p := a.output(c)
@@ -31,8 +34,10 @@ func (a *app) releaseDescribe() *cobra.Command {
 				return err
 			}
 			if p.Human() {
-				_, err = fmt.Fprint(a.out, a.describe(r.GetRelease()))
-				return err
+				if _, err = fmt.Fprint(a.out, a.describe(r.GetRelease())); err != nil {
+					return err
+				}
+				return a.describeClusters(*p, r)
 			}
 			answer := answerOf(r)
 			answer.Names = []string{r.GetRelease().GetDistribution() + "/" + r.GetRelease().GetVersion()}
@@ -51,7 +56,11 @@ func (a *app) describe(r *fleetv1.Release) string {
 		}
 	}
 	line("Release", r.GetDistribution()+" "+r.GetVersion())
-	line("Phase", r.GetPhase())
+	phase := r.GetPhase()
+	if until := r.GetPreflightUntil(); until != nil {
+		phase += fmt.Sprintf(", in pre-flight: may be taken in %s at the latest", fleet.Age(wire.FromTime(until), a.now()))
+	}
+	line("Phase", phase)
 	line("Published", fmt.Sprintf("%s (%s ago)", stamp(r.GetPublished()), a.age(r.GetPublished())))
 	line("Commit", r.GetCommit())
 	tag := r.GetTagObject()
@@ -86,4 +95,62 @@ func (a *app) describe(r *fleetv1.Release) string {
 	}
 	line("Running on", running)
 	return b.String()
+}
+
+// describeClusters is the table of what each subscribed cluster answered when it tried the release out,
+// and a line that sums it up.
+func (a *app) describeClusters(p printer.Printer, r *fleetv1.GetReleaseResponse) error {
+	if r.GetRelease().GetPhase() != string(fleet.Available) {
+		return nil // nobody tries it out
+	}
+	answer := printer.Answer{Headers: []string{"CLUSTER", "RUNNING", "PREFLIGHT", "AGE"}, WideHeaders: []string{"SPOKE", "PHASE", "BACK"},
+		Empty: fmt.Sprintf("No cluster subscribes to %s. Providers do so in their spoke.yaml", r.GetRelease().GetDistribution())}
+	most := 100
+	if p.Format == "wide" {
+		most = 1000
+	}
+	breaking, silent := 0, 0
+	for _, c := range r.GetClusters() {
+		text, age := "", ""
+		if m := c.GetPreflight(); m != nil {
+			found, err := wire.FromPreflight(m)
+			if err != nil {
+				return fmt.Errorf("what %s answered: %w", c.GetCluster(), err)
+			}
+			if found.Outcome == fleet.OutcomeBreaks {
+				breaking++
+			}
+			text, age = shorten(found.Summary(), most), fleet.Age(wire.FromTime(r.GetAt()), found.At)
+		} else if running := c.GetRunningVersion(); running == "" || fleet.CompareTags(running, r.GetRelease().GetVersion()) < 0 {
+			silent++
+		}
+		spoke := "Away"
+		if c.GetConnected() {
+			spoke = "Connected"
+		}
+		answer.Rows = append(answer.Rows, []string{c.GetCluster(), c.GetRunningVersion(), text, age})
+		answer.WideRows = append(answer.WideRows, []string{spoke, c.GetPhase(), c.GetPreflight().GetReversibility()})
+	}
+	fmt.Fprintln(a.out)
+	p.Out = a.out
+	if err := p.Print(answer); err != nil || len(answer.Rows) == 0 {
+		return err
+	}
+	_, err := fmt.Fprintln(a.out, sumUp(len(answer.Rows), breaking, silent))
+	return err
+}
+
+// sumUp says how many of a release's clusters would break, and how many have not said.
+func sumUp(all, breaking, silent int) string {
+	text := fmt.Sprintf("%d of %s' overlays would break", breaking, plural(all, "cluster", "clusters"))
+	if all == 1 {
+		text = strings.Replace(text, "cluster' overlays", "cluster's overlays", 1)
+	}
+	switch {
+	case silent == all:
+		return fmt.Sprintf("None of %s has answered yet", plural(all, "cluster", "clusters"))
+	case silent > 0:
+		text += fmt.Sprintf("; %d not answered yet", silent)
+	}
+	return text
 }

@@ -58,7 +58,7 @@ func (a *app) printStatus(p *printer.Printer, distribution string, r *fleetv1.Ge
 	answer := answerOf(r)
 	now := wire.FromTime(r.GetAt()) // the hub's clock made the times, so it tells their age
 	answer.Headers = []string{"CLUSTER", "DISTRIBUTION", "DESIRED", "RUNNING", "PHASE", "HEALTH", "READY", "SEEN"}
-	answer.WideHeaders = []string{"VARIANT", "NAMESPACE", "DRIFT CORRECTED", "LABELS", "REASON"}
+	answer.WideHeaders = []string{"VARIANT", "NAMESPACE", "DRIFT CORRECTED", "DRIFTED", "LABELS", "REASON"}
 	answer.Empty = "No clusters. Invite one: hub cluster invite PROVIDER/NAME"
 	if distribution != "" {
 		answer.Empty = fmt.Sprintf("No cluster subscribes to %s. Providers do so in their spoke.yaml", distribution)
@@ -73,7 +73,7 @@ func (a *app) printStatus(p *printer.Printer, distribution string, r *fleetv1.Ge
 			ready = fmt.Sprintf("%d/%d", row.GetReady(), row.GetObjects())
 		}
 		answer.Rows = append(answer.Rows, []string{row.GetCluster(), row.GetDistribution(), row.GetDesiredVersion(), row.GetRunningVersion(), row.GetPhase(), row.GetHealth(), ready, fleet.Age(now, wire.FromTime(row.GetLastSeen()))})
-		answer.WideRows = append(answer.WideRows, []string{row.GetVariant(), row.GetNamespace(), fmt.Sprint(row.GetDriftCorrected()), labelText(row.GetLabels()), row.GetReason()})
+		answer.WideRows = append(answer.WideRows, []string{row.GetVariant(), row.GetNamespace(), fmt.Sprint(row.GetDriftCorrected()), fmt.Sprint(row.GetDrifted()), labelText(row.GetLabels()), row.GetReason()})
 		answer.Names = append(answer.Names, strings.TrimSuffix(row.GetCluster()+"/"+row.GetDistribution(), "/"))
 	}
 	if err := p.Print(answer); err != nil {
@@ -111,6 +111,9 @@ func (a *app) printSummary(out io.Writer, r *fleetv1.GetStatusResponse, needs in
 		fmt.Fprintf(out, "%s: latest %s; %s\n", s.GetDistribution(), latest, strings.Join(parts, ", "))
 		for _, rejected := range s.GetRejected() {
 			fmt.Fprintf(out, "  rejected %s\n", shorten(rejected, 200))
+		}
+		for _, trying := range s.GetPreflight() {
+			fmt.Fprintf(out, "  in pre-flight %s\n", shorten(trying, 200))
 		}
 		if troubled(s) {
 			fmt.Fprintln(out, "  "+a.paint("31", "trouble: "+shorten(s.GetTrouble(), 200)))

@@ -13,6 +13,7 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/exitcode"
 	"github.com/wheelwright-dev/wheelwright/pkg/printer"
 	fleetv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/fleet/v1"
+	syncv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -65,6 +66,8 @@ func TestStatusScreen(t *testing.T) {
 		{"status-well.txt", "table", screen(wellRow, pinRow), exitcode.OK},
 		{"status-trouble.txt", "table", &fleetv1.GetStatusResponse{At: timestamppb.New(moment), Rows: []*fleetv1.StatusRow{wellRow}, Summaries: []*fleetv1.DistributionSummary{
 			{Distribution: "shop", Latest: "1.3.0", Clusters: 1, UpToDate: 1, Trouble: "list tags of https://git.example.com/shop.git: git repository is unreachable: no route to host; see: git ls-remote https://git.example.com/shop.git"}}}, exitcode.Failed},
+		{"status-preflight.txt", "table", &fleetv1.GetStatusResponse{At: timestamppb.New(moment), Rows: []*fleetv1.StatusRow{wellRow}, Summaries: []*fleetv1.DistributionSummary{
+			{Distribution: "shop", Latest: "1.4.0", Clusters: 1, UpToDate: 1, Preflight: []string{"1.4.0: 1 of 1 connected clusters answered, 1 would break; offered to be taken in 25s at the latest"}}}}, exitcode.OK},
 		{"status-empty.txt", "table", &fleetv1.GetStatusResponse{}, exitcode.OK},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -89,4 +92,34 @@ func TestReleaseDescription(t *testing.T) {
 		Distribution: "shop", Version: "1.3.0", Phase: "Available", Commit: "0123456789abcdef0123456789abcdef01234567", TagObject: "89abcdef0123456789abcdef0123456789abcdef", Published: ago(time.Hour),
 		Digest: "sha256:aa", Size: 40960, CompressedSize: 5120, Variants: []*fleetv1.VariantResult{{Name: "app-kubernetes", Objects: 15}}, RunningOn: []string{"acme/eu-1", "acme/us-1"},
 	})))
+}
+
+func TestReleaseClusters(t *testing.T) {
+	changes := &syncv1.Preflight{Version: "1.4.0", Outcome: "Changes", Reversibility: "OneWay", At: ago(time.Minute),
+		Changes: []*syncv1.KindChange{{Kind: "Deployment", Verb: "change", Count: 3}}, Reason: "asks its provider: it cannot be gone back from"}
+	breaks := &syncv1.Preflight{Version: "1.4.0", Outcome: "Breaks", Reason: "patch replicas.yaml finds no Deployment cache", At: ago(2 * time.Minute)}
+	of := func(clusters ...*fleetv1.ReleaseCluster) *fleetv1.GetReleaseResponse {
+		return &fleetv1.GetReleaseResponse{At: timestamppb.New(moment), Clusters: clusters,
+			Release: &fleetv1.Release{Distribution: "shop", Version: "1.4.0", Phase: "Available", Published: ago(time.Hour)}}
+	}
+	all := of(&fleetv1.ReleaseCluster{Cluster: "acme/eu-1", RunningVersion: "1.3.0", Phase: "Succeeded", Preflight: changes, Connected: true},
+		&fleetv1.ReleaseCluster{Cluster: "acme/us-1", RunningVersion: "1.3.0", Phase: "Succeeded", Preflight: breaks, Connected: true},
+		&fleetv1.ReleaseCluster{Cluster: "globex/eu-1"})
+	for _, c := range []struct {
+		name, format string
+		r            *fleetv1.GetReleaseResponse
+	}{
+		{"release-clusters.txt", "table", all}, {"release-clusters-wide.txt", "wide", all},
+		{"release-clusters-silent.txt", "table", of(&fleetv1.ReleaseCluster{Cluster: "acme/eu-1"})},
+		{"release-clusters-none.txt", "table", of()},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var out bytes.Buffer
+			a := &app{out: &out, err: &out, now: func() time.Time { return moment }}
+			if err := a.describeClusters(printer.Printer{Format: c.format}, c.r); err != nil {
+				t.Fatal(err)
+			}
+			golden(t, c.name, out.Bytes())
+		})
+	}
 }
