@@ -2,11 +2,14 @@ package config
 
 import (
 	"errors"
+	"os"
 	"reflect"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/wheelwright-dev/wheelwright/pkg/provenance"
+	"github.com/wheelwright-dev/wheelwright/pkg/render"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/rules"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/terms"
 )
@@ -134,5 +137,32 @@ health:
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// The vendor's example has rules that a spoke can run.
+func TestTheVendorsRulesLoad(t *testing.T) {
+	data, err := os.ReadFile("../../../deploy/examples/shop/dist/wheelwright.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := []provenance.File{{Path: "wheelwright.yaml", Data: data}}
+	for _, variant := range []string{"app-kubernetes", "app-istio", "app-linkerd"} {
+		files = append(files, provenance.File{Path: variant + "/kustomization.yaml"})
+	}
+	found, err := render.Health(files)
+	if err != nil || len(found) != 1 {
+		t.Fatalf("got %v, %v", found, err)
+	}
+	book, err := rules.Compile([]rules.Rule{rules.Rule(found[0])})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want, status := range map[rules.Verdict]string{rules.Current: "True", rules.InProgress: "False"} {
+		v, message, ok, err := book.Judge(map[string]any{"apiVersion": "cert-manager.io/v1", "kind": "Certificate", "status": map[string]any{
+			"conditions": []any{map[string]any{"type": "Ready", "status": status, "message": "issuing"}}}})
+		if v != want || !ok || err != nil || v != rules.Current && message != "the certificate is not ready: issuing" {
+			t.Errorf("%s: got %s, %q, %v, %v", status, v, message, ok, err)
+		}
 	}
 }
