@@ -3,7 +3,6 @@ package apply
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -77,32 +76,40 @@ func (r CheckReport) Err() error {
 // has it.
 const standInNamespace = "default"
 
-// Check has the API server try every object of a set without storing anything. Problems of the set are
-// in the report; an error is about the check itself.
+// Check has the API server try the objects of a set without storing anything. Problems of the set are in
+// the report; an error is about the check itself.
 //
 // prev is the last Inventory known: what it shows as applied exactly so is not tried again. The zero one
 // tries everything.
 func (c *Cluster) Check(ctx context.Context, set Set, prev Inventory) (CheckReport, error) {
 	ctx, requests := counted(ctx)
-	k := &check{c: c, set: set, prev: prev, comes: map[string]bool{set.Namespace: true}, missing: map[string]bool{}}
+	k := &check{c: c, set: set, prev: prev, items: prev.byIdentity(), comes: map[string]bool{set.Namespace: true}, missing: map[string]bool{}}
 	err := k.run(ctx)
 	k.report.Requests = int(requests.Load())
-	slices.SortFunc(k.report.Problems, func(a, b Problem) int { return strings.Compare(a.Object, b.Object) })
-	slices.Sort(k.report.Unchecked)
-	slices.Sort(k.report.Adopted)
+	k.report.sort()
 	if err != nil {
 		return k.report, fmt.Errorf("check %s: %w", set, err)
 	}
 	return k.report, nil
 }
 
+func (r *CheckReport) sort() {
+	slices.SortFunc(r.Problems, func(a, b Problem) int { return strings.Compare(a.Object, b.Object) })
+	slices.SortFunc(r.Conflicts, func(a, b Conflict) int { return strings.Compare(a.String(), b.String()) })
+	slices.SortFunc(r.Steps, func(a, b Step) int { return strings.Compare(a.Object, b.Object) })
+	slices.Sort(r.Unchecked)
+	slices.Sort(r.Adopted)
+}
+
 type check struct {
 	c     *Cluster
 	set   Set
 	prev  Inventory
+	items map[identity]Item              // of prev
 	comes map[string]bool                // namespaces that are there once the set is applied
 	roles map[string]bool                // "Role app/reader", of the set
-	known map[identity]metav1.ObjectMeta // what distributions have in the places of the set
+	known map[identity]metav1.ObjectMeta // what distributions have in the places of what is new
+	shut  map[place]bool                 // where the spoke may not try
 	blind bool                           // not all of that could be read
 
 	mu      sync.Mutex // guards what follows
@@ -111,9 +118,12 @@ type check struct {
 }
 
 func (k *check) run(ctx context.Context) error {
-	k.report.Objects = len(k.set.Objects)
+	k.report.Objects, k.report.Inventory = len(k.set.Objects), len(k.prev.Items)
 	if len(k.set.Objects) == 0 {
 		return fmt.Errorf("nothing to check: %w", ErrEmptySet)
+	}
+	if k.set.AppliedBy(k.prev) && len(k.prev.Current().Items) == len(k.prev.Items) {
+		return nil
 	}
 	k.c.kinds.forget() // what was served yesterday may not be today
 	objs, problems, err := k.c.prepare(ctx, k.set)
@@ -121,8 +131,33 @@ func (k *check) run(ctx context.Context) error {
 		return err
 	}
 	k.report.Problems = problems
+	own := k.survey(objs)
+	todo := slices.DeleteFunc(slices.Clone(objs), func(o object) bool { return o.standsIn(k.items[o.item().identity()]) })
+	need, err := k.leaving(ctx, objs)
+	if err != nil {
+		return err
+	}
+	for _, o := range todo {
+		need.need(o.place(), everyVerb[:5]...)
+		if !keeps(o.resource.GroupKind()) || o.consents(k.set.Terms) {
+			need.need(o.place(), "delete")
+		}
+	}
+	if k.shut, err = k.permitted(ctx, need); err != nil {
+		return err
+	}
+	if k.prev.Applied == "" || k.prev.Namespace != k.set.Namespace {
+		if err := k.groundwork(ctx, own); err != nil {
+			return err
+		}
+	}
+	return k.try(ctx, todo)
+}
+
+// survey notes what comes with the set, and returns its own Namespace object of the subscription's
+// namespace, or nil.
+func (k *check) survey(objs []object) (own *object) {
 	k.roles = map[string]bool{}
-	var own *object
 	for n, o := range objs {
 		switch o.GetKind() {
 		case "Namespace":
@@ -134,15 +169,51 @@ func (k *check) run(ctx context.Context) error {
 			k.roles[o.String()] = true
 		}
 	}
-	if err := k.groundwork(ctx, own); err != nil {
-		return err
+	return own
+}
+
+// leaving notes what becomes of objects that the set no longer has, and which rights that takes.
+func (k *check) leaving(ctx context.Context, objs []object) (rights, error) {
+	need := rights{}
+	need.need(place{configMaps, k.set.Namespace}, "get", "create", "patch", "delete")
+	stays := map[identity]bool{}
+	for _, o := range objs {
+		stays[o.item().identity()] = true
 	}
+	for _, o := range k.set.Objects { // a problem is no reason to announce a deletion
+		gvk := o.GroupVersionKind()
+		stays[identity{gvk.GroupKind(), o.GetNamespace(), o.GetName()}] = true
+	}
+	served, err := k.c.kinds.having(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	for _, i := range k.prev.Items {
+		if stays[i.identity()] {
+			continue
+		}
+		if !mayPrune(i, k.set.Terms) {
+			k.step(fleet.VerbKeep, i.Kind, i.String())
+			continue
+		}
+		k.step(fleet.VerbDelete, i.Kind, i.String())
+		k.report.Deletions++
+		if r, ok := served.like(i.GroupVersionKind); ok {
+			need.need(place{r, i.Namespace}, "get", "delete")
+		}
+	}
+	return need, nil
+}
+
+// try has the API server try objects that are new or differ.
+func (k *check) try(ctx context.Context, todo []object) error {
+	fresh := slices.DeleteFunc(slices.Clone(todo), func(o object) bool { return k.items[o.item().identity()].UID != "" || k.shut[o.place()] })
 	var unread error
-	if k.known, unread = k.c.labelled(ctx, placesOf(objs)); ours(unread) {
+	if k.known, unread = k.c.labelled(ctx, placesOf(fresh)); ours(unread) {
 		return unread
 	}
 	k.blind = unread != nil
-	if err := each(ctx, objs, k.one); err != nil {
+	if err := each(ctx, todo, k.one); err != nil {
 		return err
 	}
 	if k.blind && len(k.report.Problems) == 0 { // else one rule, with all verbs, was named already
@@ -153,18 +224,21 @@ func (k *check) run(ctx context.Context) error {
 
 // groundwork tries what Apply writes besides the set: the inventory, and the namespace if it is missing.
 func (k *check) groundwork(ctx context.Context, own *object) error {
+	if k.shut[place{configMaps, k.set.Namespace}] {
+		return nil
+	}
 	name := InventoryName(k.set.Distribution)
 	data, err := inventoryObject(Inventory{Distribution: k.set.Distribution, Namespace: k.set.Namespace})
 	if err != nil {
 		return err
 	}
-	_, _, err = k.c.api.patch(ctx, configMaps, k.set.Namespace, name, data, true)
+	_, _, err = k.c.api.patch(ctx, configMaps, k.set.Namespace, name, data, dryRun)
 	kind, ns := "ConfigMap", k.set.Namespace
 	if isMissingNamespace(err) == k.set.Namespace {
 		k.missing[k.set.Namespace] = true
 		if err = nil; own == nil {
 			kind, ns, name = "Namespace", "", k.set.Namespace
-			_, _, err = k.c.api.patch(ctx, namespaces, "", name, bareNamespace(name), true)
+			_, _, err = k.c.api.patch(ctx, namespaces, "", name, bareNamespace(name), dryRun)
 		}
 	}
 	if err == nil || ours(err) {
@@ -186,10 +260,10 @@ func (k *check) unchecked(o object, why string) {
 	k.report.Unchecked = append(k.report.Unchecked, o.String()+": "+why)
 }
 
-func (k *check) adopted(o object) {
+func (k *check) step(v fleet.Verb, kind, name string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.report.Adopted = append(k.report.Adopted, o.String())
+	k.report.Steps = append(k.report.Steps, Step{v, kind, name})
 }
 
 func (k *check) isMissing(namespace string) bool {
@@ -199,12 +273,15 @@ func (k *check) isMissing(namespace string) bool {
 }
 
 func (k *check) one(ctx context.Context, o object) error {
-	ns, name := o.GetNamespace(), o.GetName()
-	if o.upcoming {
+	ns := o.GetNamespace()
+	switch {
+	case k.shut[o.place()]:
+		return nil // the rule to add was named
+	case o.upcoming:
 		k.unchecked(o, "its definition comes with the release")
+		k.step(fleet.VerbCreate, o.GetKind(), o.String())
 		return nil
-	}
-	if k.isMissing(ns) {
+	case k.isMissing(ns):
 		return k.elsewhere(ctx, o)
 	}
 	owner, labelled := k.known[o.item().identity()]
@@ -212,9 +289,10 @@ func (k *check) one(ctx context.Context, o object) error {
 		k.problem(p)
 		return nil
 	}
-	_, created, err := k.c.api.patch(ctx, o.resource, ns, name, o.data, true)
-	if err == nil && !created && !labelled && !k.blind && !shared(o.resource.GroupKind()) {
-		k.adopted(o)
+	f, err := k.c.put(ctx, o, dryRun)
+	if err == nil {
+		k.taken(o, f, labelled)
+		return nil
 	}
 	if m := isMissingNamespace(err); m != "" && m == ns && k.comes[m] {
 		k.mu.Lock()
@@ -222,20 +300,62 @@ func (k *check) one(ctx context.Context, o object) error {
 		k.mu.Unlock()
 		return k.elsewhere(ctx, o)
 	}
+	if apierrors.IsInvalid(err) {
+		return k.anew(ctx, o, err)
+	}
 	return k.judge(o, err, "")
+}
+
+// taken files an object that the API server would take.
+func (k *check) taken(o object, f offer, labelled bool) {
+	was := k.items[o.item().identity()]
+	switch {
+	case f.created:
+		k.step(fleet.VerbCreate, o.GetKind(), o.String())
+	case was.UID == string(f.meta.UID) && was.Owned != "" && was.Owned == k.c.owned(f.meta): // it is there as it would be
+	default:
+		k.step(fleet.VerbChange, o.GetKind(), o.String())
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.report.Conflicts = append(k.report.Conflicts, f.taken...)
+	if !f.created && was.UID == "" && !labelled && !k.blind && !shared(o.resource.GroupKind()) {
+		k.report.Adopted = append(k.report.Adopted, o.String())
+	}
+}
+
+// anew files an object that the API server calls invalid: as it is, or because what is there cannot
+// become it.
+func (k *check) anew(ctx context.Context, o object, invalid error) error {
+	s, err := k.c.standing(ctx, o)
+	if err != nil {
+		if ours(err) {
+			return err
+		}
+		return k.judge(o, invalid, "")
+	}
+	text := explain(o.GetKind(), o.GetNamespace(), o.GetName(), invalid)
+	switch {
+	case !s.there || !s.anew:
+		return k.judge(o, invalid, "")
+	case !k.c.ours(s.meta, k.set.Distribution):
+		k.problem(Problem{o.String(), text + "; it would have to be made anew, and what is there is not the release's to delete; try: " + deletion(o)})
+	case o.consents(k.set.Terms):
+		k.step(fleet.VerbRecreate, o.GetKind(), o.String())
+	default:
+		k.problem(Problem{o.String(), fmt.Sprintf("%s; it would have to be made anew: consent with recreate: [%s] in spoke.yaml, or try: %s", text, pattern(o), deletion(o))})
+	}
+	return nil
 }
 
 // elsewhere tries an object in a namespace that exists, under a name that nobody has.
 func (k *check) elsewhere(ctx context.Context, o object) error {
-	name := "wheelwright-check-" + digest([]byte(o.String()))[:12]
-	double := o.DeepCopy()
-	double.SetNamespace(standInNamespace)
-	double.SetName(name)
-	data, err := json.Marshal(double.Object)
+	k.step(fleet.VerbCreate, o.GetKind(), o.String())
+	name, data, err := double(o, standInNamespace)
 	if err != nil {
-		return fmt.Errorf("encode %s: %w", o, err)
+		return err
 	}
-	_, _, err = k.c.api.patch(ctx, o.resource, standInNamespace, name, data, true)
+	_, _, err = k.c.api.patch(ctx, o.resource, standInNamespace, name, data, dryRun)
 	if apierrors.IsForbidden(err) && denied.MatchString(err.Error()) {
 		k.unchecked(o, fmt.Sprintf("namespace %s does not exist yet, and the spoke may not try it in %s", o.GetNamespace(), standInNamespace))
 		return nil
@@ -250,6 +370,11 @@ func (k *check) judge(o object, err error, double string) error {
 	}
 	if why := k.waitsForSet(o, err); why != "" {
 		k.unchecked(o, why)
+		if double == "" && k.items[o.item().identity()].UID == "" {
+			k.step(fleet.VerbCreate, o.GetKind(), o.String())
+		} else if double == "" {
+			k.step(fleet.VerbChange, o.GetKind(), o.String())
+		}
 		return nil
 	}
 	text := explain(o.GetKind(), o.GetNamespace(), o.GetName(), err)

@@ -18,11 +18,13 @@ type place struct {
 	namespace string
 }
 
+func (o object) place() place { return place{o.resource, o.GetNamespace()} }
+
 func placesOf(objs []object) []place {
 	places := map[place]bool{}
 	for _, o := range objs {
 		if !o.upcoming {
-			places[place{o.resource, o.GetNamespace()}] = true
+			places[o.place()] = true
 		}
 	}
 	return slices.Collect(maps.Keys(places))

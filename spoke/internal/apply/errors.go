@@ -134,14 +134,33 @@ func explain(kind, namespace, name string, err error) string {
 	case terminating(err):
 		return fmt.Sprintf("namespace %s is being deleted; wait until it is gone: kubectl get namespace %s", namespace, namespace)
 	case st.Reason == metav1.StatusReasonInvalid && st.Details != nil && len(st.Details.Causes) > 0:
-		return invalid(kind, namespace, name, st.Details.Causes)
+		return invalid(kind, st.Details.Causes)
 	case isMissingNamespace(err) != "":
 		ns := isMissingNamespace(err)
 		return fmt.Sprintf("namespace %s does not exist and does not come with the release; try: kubectl create namespace %s", ns, ns)
+	case webhookAway.MatchString(st.Message):
+		m := webhookAway.FindStringSubmatch(st.Message)
+		return fmt.Sprintf("admission webhook %s does not answer: %s; try: kubectl get validatingwebhookconfigurations,mutatingwebhookconfigurations", m[1], oneLine(m[2]))
+	case overQuota.MatchString(st.Message):
+		m := overQuota.FindStringSubmatch(st.Message)
+		return fmt.Sprintf("exceeded quota %s; see it with: kubectl -n %s describe resourcequota %s", oneLine(m[0]), namespace, m[1])
+	case tooLarge(err):
+		return "it is larger than the cluster's store takes (1.5 MiB where nobody says otherwise); split it, or let an overlay take it out"
 	case kind == "Secret":
 		return fmt.Sprintf("%s (%d); the server's text may quote the Secret and is withheld", st.Reason, st.Code)
 	}
 	return oneLine(strip(st.Message))
+}
+
+var (
+	webhookAway = regexp.MustCompile(`failed calling webhook "([^"]*)": (?:failed to call webhook: )?(.*)`)
+	overQuota   = regexp.MustCompile(`exceeded quota: ([^,]*), requested: .*`)
+)
+
+// tooLarge: the request did not fit through the API server, or the object into its store.
+func tooLarge(err error) bool {
+	return apierrors.IsRequestEntityTooLargeError(err) || apierrors.IsInternalError(err) && strings.Contains(err.Error(), "request is too large") ||
+		err != nil && strings.Contains(err.Error(), "trying to send message larger than max")
 }
 
 // missingRule writes the rule without braces: what stands in braces is taken for a quoted value and does
@@ -151,34 +170,27 @@ func missingRule(user, verb, plural, group, namespace string) string {
 	if namespace != "" {
 		role, where = "Role in namespace "+namespace, "in namespace "+namespace
 	}
-	return fmt.Sprintf(`%s may not %s %s of API group %q %s; add to its %s the rule apiGroups: [%q], resources: [%q], verbs: ["get", "list", "create", "patch", "delete"]`,
+	return fmt.Sprintf(`%s may not %s %s of API group %q %s; add to its %s the rule apiGroups: [%q], resources: [%q], verbs: ["get", "list", "watch", "create", "patch", "delete"]`,
 		user, verb, plural, group, where, role, group, plural)
 }
 
 // invalid lists field and reason; the values are left out.
-func invalid(kind, namespace, name string, causes []metav1.StatusCause) string {
+func invalid(kind string, causes []metav1.StatusCause) string {
 	var parts []string
-	immutable := false
 	for _, c := range causes {
 		text := withoutValue(c.Message)
-		immutable = immutable || strings.Contains(text, "immutable")
 		if kind == "Secret" {
 			text, _, _ = strings.Cut(text, ": ")
+		}
+		if strings.Contains(text, "Too long") {
+			text += "; split it, or let an overlay take it out"
 		}
 		if c.Field != "" {
 			text = c.Field + ": " + text
 		}
 		parts = append(parts, text)
 	}
-	s := oneLine(strings.Join(parts, "; "))
-	if immutable {
-		flag := ""
-		if namespace != "" {
-			flag = "-n " + namespace + " "
-		}
-		s += fmt.Sprintf("; it would have to be made anew: kubectl %sdelete %s %s", flag, strings.ToLower(kind), name)
-	}
-	return s
+	return oneLine(strings.Join(parts, "; "))
 }
 
 // withoutValue turns `Invalid value: "x": must be y` into `Invalid value: must be y`. The form is that

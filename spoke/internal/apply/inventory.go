@@ -211,9 +211,11 @@ func inventoryObject(inv Inventory) ([]byte, error) {
 			"name":      InventoryName(inv.Distribution),
 			"namespace": inv.Namespace,
 			"labels": map[string]string{
-				InventoryLabel:                 inv.Distribution,
-				"app.kubernetes.io/managed-by": "wheelwright",
+				InventoryLabel: inv.Distribution,
+				managedByLabel: maker,
+				applySetLabel:  applySetID(inv.Distribution, inv.Namespace),
 			},
+			"annotations": applySetAnnotations(inv),
 		},
 		"binaryData": map[string][]byte{inventoryKey: z.Bytes()},
 	})
@@ -228,13 +230,13 @@ func (c *Cluster) writeInventory(ctx context.Context, inv Inventory, own *object
 	}
 	name := InventoryName(inv.Distribution)
 	err = c.patiently(ctx, func() (bool, error) {
-		_, _, err := c.api.patch(ctx, configMaps, inv.Namespace, name, data, false)
+		_, _, err := c.api.patch(ctx, configMaps, inv.Namespace, name, data, 0)
 		if isMissingNamespace(err) == inv.Namespace && inv.Namespace != "" {
 			if err := c.makeNamespace(ctx, inv.Namespace, own); err != nil {
 				return false, err
 			}
 			made = true
-			_, _, err = c.api.patch(ctx, configMaps, inv.Namespace, name, data, false)
+			_, _, err = c.api.patch(ctx, configMaps, inv.Namespace, name, data, 0)
 		}
 		return passing(err), err
 	})
@@ -253,7 +255,7 @@ func (c *Cluster) makeNamespace(ctx context.Context, name string, own *object) e
 	if own != nil {
 		data = own.data
 	}
-	if _, _, err := c.api.patch(ctx, namespaces, "", name, data, false); err != nil {
+	if _, _, err := c.api.patch(ctx, namespaces, "", name, data, 0); err != nil {
 		return refusal("Namespace", "", name, err)
 	}
 	return nil

@@ -62,7 +62,7 @@ func (p *pruning) run(ctx context.Context, old, new Inventory) error {
 	var want []schema.GroupVersionKind
 	byStage := map[stage][]Item{}
 	for _, i := range gone {
-		if keeps(i.GroupKind()) && !p.terms.MayDelete(i.Group, i.Kind, i.Namespace, i.Name) {
+		if !mayPrune(i, p.terms) {
 			p.change.Kept = append(p.change.Kept, i.String())
 			continue
 		}
@@ -132,18 +132,15 @@ func (p *pruning) delete(ctx context.Context, i Item) (deleted, kept bool, err e
 	return err == nil, false, ignoreMissing(err)
 }
 
-// ours: the object is the one that was applied. One whose UID was not recorded any more, since the
-// spoke died while creating it, is known by our field manager.
+// mayPrune: kinds that hold data are deleted only with the provider's consent, by name.
+func mayPrune(i Item, t terms.Terms) bool {
+	return !keeps(i.GroupKind()) || t.MayDelete(i.Group, i.Kind, i.Namespace, i.Name)
+}
+
+// ours: the object is the one that was applied. Of one whose UID was not recorded any more, since the
+// spoke died while creating it, the label that we put there has to say so.
 func (p *pruning) ours(i Item, o metav1.ObjectMeta) bool {
-	if o.Labels[DistributionLabel] != p.distribution {
-		return false
-	}
-	if i.UID != "" {
-		return o.UID == types.UID(i.UID)
-	}
-	return slices.ContainsFunc(o.ManagedFields, func(f metav1.ManagedFieldsEntry) bool {
-		return f.Manager == p.c.api.manager && f.Operation == metav1.ManagedFieldsOperationApply
-	})
+	return p.c.ours(o, p.distribution) && (i.UID == "" || o.UID == types.UID(i.UID))
 }
 
 func ignoreMissing(err error) error {

@@ -64,12 +64,22 @@ func (a *api) do(ctx context.Context, req *rest.Request, created *bool) ([]byte,
 	return result.Raw()
 }
 
-// patch applies data, forcing ownership of the fields it declares. dry: nothing is stored.
-func (a *api) patch(ctx context.Context, r resource, namespace, name string, data []byte, dry bool) (metav1.ObjectMeta, bool, error) {
+// mode is how an object is applied; the zero one stores it and takes over fields that others have set.
+type mode int
+
+const (
+	dryRun mode = 1 << iota // nothing is stored
+	gentle                  // what others have set is a conflict
+)
+
+// patch applies data.
+func (a *api) patch(ctx context.Context, r resource, namespace, name string, data []byte, m mode) (metav1.ObjectMeta, bool, error) {
 	req := a.client.Patch(types.ApplyPatchType).AbsPath(r.path(namespace, name)...).
-		Param("fieldManager", a.manager).Param("force", "true").
-		SetHeader("Accept", metadataOnly).Body(data)
-	if dry {
+		Param("fieldManager", a.manager).SetHeader("Accept", metadataOnly).Body(data)
+	if m&gentle == 0 {
+		req = req.Param("force", "true")
+	}
+	if m&dryRun != 0 {
 		req = req.Param("dryRun", "All")
 	}
 	var created bool
@@ -82,6 +92,27 @@ func (a *api) patch(ctx context.Context, r resource, namespace, name string, dat
 		return metav1.ObjectMeta{}, false, fmt.Errorf("read the API server's answer: %w", err)
 	}
 	return p.Metadata, created, nil
+}
+
+// post asks a question that is put as an object: answer is read from what comes back.
+func (a *api) post(ctx context.Context, question any, answer any, path ...string) error {
+	body, err := json.Marshal(question)
+	if err != nil {
+		return fmt.Errorf("encode a request: %w", err)
+	}
+	raw, err := a.do(ctx, a.client.Post().AbsPath(path...).SetHeader("Content-Type", "application/json").Body(body), nil)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(raw, answer); err != nil {
+		return fmt.Errorf("read the API server's answer: %w", err)
+	}
+	return nil
+}
+
+// applied: the entry is of what this spoke's manager applied.
+func (a *api) applied(e metav1.ManagedFieldsEntry) bool {
+	return e.Manager == a.manager && e.Operation == metav1.ManagedFieldsOperationApply && e.Subresource == ""
 }
 
 // get reads one object into v; accept "" reads all of it.

@@ -1,12 +1,6 @@
 package apply
 
 import (
-	"context"
-	"encoding/json"
-	"fmt"
-
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
@@ -47,61 +41,13 @@ func autoscaled(objs []object) {
 	}
 	for n, o := range objs {
 		if _, declared, _ := unstructured.NestedFieldNoCopy(o.Object, "spec", "replicas"); declared {
-			objs[n].scaling = targets[o.item().identity()]
+			objs[n].yields.scaling = targets[o.item().identity()]
 		}
 	}
 }
 
-// body is what is sent. How many replicas an autoscaled workload has is declared once, for its creation.
-// Afterwards the field is left to whom it belongs; as long as it is ours alone the number that is there
-// is declared, since a field that nobody declares any more falls back to 1.
-func (c *Cluster) body(ctx context.Context, o object) ([]byte, error) {
-	if o.scaling == unscaled {
-		return o.data, nil
-	}
-	var live struct {
-		Metadata metav1.ObjectMeta
-		Spec     struct{ Replicas *int64 }
-	}
-	err := c.api.get(ctx, o.resource, o.GetNamespace(), o.GetName(), "", &live)
-	if apierrors.IsNotFound(err) {
-		return o.data, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	there := live.Spec.Replicas
-	if there == nil || *there == 0 && o.scaling != scaledToNil { // somebody switched the autoscaler off
-		return o.data, nil
-	}
-	double := o.DeepCopy()
-	if c.declaredByOthers(live.Metadata.ManagedFields) {
-		unstructured.RemoveNestedField(double.Object, "spec", "replicas")
-	} else if err := unstructured.SetNestedField(double.Object, *there, "spec", "replicas"); err != nil {
-		return nil, fmt.Errorf("encode %s: %w", o, err)
-	}
-	data, err := json.Marshal(double.Object)
-	if err != nil {
-		return nil, fmt.Errorf("encode %s: %w", o, err)
-	}
-	return data, nil
-}
-
-// declaredByOthers: somebody beside us owns the number of replicas.
-func (c *Cluster) declaredByOthers(managers []metav1.ManagedFieldsEntry) bool {
-	for _, m := range managers {
-		if m.FieldsV1 == nil || m.Manager == c.api.manager && m.Operation == metav1.ManagedFieldsOperationApply {
-			continue
-		}
-		var fields struct {
-			Spec map[string]json.RawMessage `json:"f:spec"`
-		}
-		if err := json.Unmarshal(m.FieldsV1.GetRawBytes(), &fields); err != nil {
-			continue
-		}
-		if _, owns := fields.Spec["f:replicas"]; owns {
-			return true
-		}
-	}
-	return false
+// stillOn: there is an autoscaler, and nobody switched it off by asking for no pods at all.
+func (s scaling) stillOn(live map[string]any) bool {
+	there, found, err := unstructured.NestedInt64(live, "spec", "replicas")
+	return s != unscaled && found && err == nil && (there != 0 || s == scaledToNil)
 }

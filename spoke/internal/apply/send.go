@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -17,7 +18,7 @@ import (
 // each runs f over things, a few at a time. It goes on after an error of one thing, and stops when the
 // API is away or ctx ends: then that error comes alone.
 func each[T any](ctx context.Context, things []T, f func(context.Context, T) error) error {
-	g, ctx := errgroup.WithContext(ctx)
+	g, ctx := errgroup.WithContext(worn(ctx))
 	g.SetLimit(workers)
 	errs := make([]error, len(things))
 	for n, t := range things {
@@ -39,15 +40,33 @@ func each[T any](ctx context.Context, things []T, f func(context.Context, T) err
 
 // passing: trouble that goes away by itself, or by what else is being applied.
 func passing(err error) bool {
-	return terminating(err) || apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) || apierrors.IsInternalError(err)
+	return terminating(err) || apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) || apierrors.IsInternalError(err) && !tooLarge(err)
+}
+
+type wornKey struct{}
+
+// worn makes a context in which patience runs out once for all: where a webhook is down, every object
+// fails for the same reason, and each need not be waited for by itself.
+func worn(ctx context.Context) context.Context {
+	if ctx.Value(wornKey{}) != nil {
+		return ctx
+	}
+	return context.WithValue(ctx, wornKey{}, new(atomic.Bool))
 }
 
 // patiently repeats try while it says so, for as long as the configuration allows.
 func (c *Cluster) patiently(ctx context.Context, try func() (again bool, err error)) error {
+	out, shared := ctx.Value(wornKey{}).(*atomic.Bool)
 	deadline := time.Now().Add(c.patience)
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
 		again, err := try()
-		if !again || time.Now().Add(pause).After(deadline) {
+		if !again || shared && out.Load() {
+			return err
+		}
+		if time.Now().Add(pause).After(deadline) {
+			if shared {
+				out.Store(true)
+			}
 			return err
 		}
 		t := time.NewTimer(pause)
@@ -62,18 +81,16 @@ func (c *Cluster) patiently(ctx context.Context, try func() (again bool, err err
 
 // sent is what became of one object.
 type sent struct {
-	meta    metav1.ObjectMeta
-	created bool
+	meta               metav1.ObjectMeta
+	created, recreated bool
 }
 
-// send applies one object. The subscription's namespace is made again when it is gone.
+// send applies one object. The subscription's namespace is made again when it is gone; an object whose
+// change is refused because it cannot be changed is made anew where the set's terms consent.
 func (c *Cluster) send(ctx context.Context, o object, set Set, own *object) (sent, error) {
-	var s sent
-	err := c.patiently(ctx, func() (bool, error) {
-		data, err := c.body(ctx, o)
-		if err == nil {
-			s.meta, s.created, err = c.api.patch(ctx, o.resource, o.GetNamespace(), o.GetName(), data, false)
-		}
+	var f offer
+	err := c.patiently(ctx, func() (again bool, err error) {
+		f, err = c.put(ctx, o, 0)
 		switch missing := isMissingNamespace(err); {
 		case missing == "":
 		case missing == set.Namespace:
@@ -89,10 +106,14 @@ func (c *Cluster) send(ctx context.Context, o object, set Set, own *object) (sen
 		}
 		return passing(err), err
 	})
+	anew := false
+	if apierrors.IsInvalid(err) && o.consents(set.Terms) {
+		f, anew, err = c.remake(ctx, o, set, err)
+	}
 	if err != nil && !errors.Is(err, ErrRefused) {
 		err = refusal(o.GetKind(), o.GetNamespace(), o.GetName(), err)
 	}
-	return s, err
+	return sent{f.meta, f.created && !anew, anew}, err
 }
 
 // established waits for a definition to be served.
@@ -177,10 +198,11 @@ func (c *Cluster) same(set Set, prev Inventory) (Inventory, Change, error) {
 type job struct {
 	c       *Cluster
 	set     Set
-	objects []object // all
-	todo    []object // those to be sent
-	own     *object  // the set's own Namespace object of the subscription's namespace
-	made    bool     // that namespace was made for the inventory's sake
+	objects []object          // all
+	todo    []object          // those to be sent
+	own     *object           // the set's own Namespace object of the subscription's namespace
+	made    bool              // that namespace was made for the inventory's sake
+	begun   map[identity]bool // an earlier attempt was about to create them
 
 	mu     sync.Mutex // guards items and change
 	items  map[identity]Item
@@ -189,7 +211,7 @@ type job struct {
 
 // begin plans; it writes nothing.
 func (c *Cluster) begin(ctx context.Context, set Set, prev Inventory) (*job, error) {
-	j := &job{c: c, set: set, items: map[identity]Item{}}
+	j := &job{c: c, set: set, items: map[identity]Item{}, begun: map[identity]bool{}}
 	for id, i := range prev.byIdentity() {
 		i.Leaving = true
 		j.items[id] = i
@@ -210,12 +232,15 @@ func (c *Cluster) begin(ctx context.Context, set Set, prev Inventory) (*job, err
 			j.own = &objs[n]
 		}
 		i := o.item()
-		was, known := j.items[i.identity()]
-		i.UID, i.ResourceVersion = was.UID, was.ResourceVersion
-		if known && was.UID != "" && was.Digest == o.digest {
+		was := j.items[i.identity()]
+		i.UID, i.Owned, i.Made, i.ResourceVersion = was.UID, was.Owned, was.Made, was.ResourceVersion
+		if o.standsIn(was) {
 			j.change.Unchanged = append(j.change.Unchanged, o.String())
 		} else {
 			i.Digest = "" // until it is there
+			if was.Name != "" && was.UID == "" {
+				j.begun[i.identity()] = true
+			}
 			j.todo = append(j.todo, o)
 		}
 		j.items[i.identity()] = i
@@ -256,7 +281,7 @@ func (j *job) send(ctx context.Context) error {
 			continue
 		}
 		if err := each(ctx, now, j.one); err != nil {
-			return fmt.Errorf("%d of %d objects are applied, then: %w", len(j.change.Created)+len(j.change.Changed), len(j.todo), err)
+			return fmt.Errorf("%d of %d objects are applied, then: %w", len(j.change.Created)+len(j.change.Changed)+len(j.change.Recreated), len(j.todo), err)
 		}
 		if s != stageDefinitions {
 			continue
@@ -275,11 +300,15 @@ func (j *job) one(ctx context.Context, o object) error {
 		return err
 	}
 	i := o.item()
-	i.UID, i.ResourceVersion = string(s.meta.UID), s.meta.ResourceVersion
+	i.UID, i.Owned, i.ResourceVersion = string(s.meta.UID), j.c.owned(s.meta), s.meta.ResourceVersion
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	was := j.items[i.identity()]
+	i.Made = was.Made || was.UID == "" && (s.created || j.begun[i.identity()] && j.c.born(s.meta))
 	j.items[i.identity()] = i
-	if s.created || j.made && o.stage == stageNamespaces && o.GetName() == j.set.Namespace {
+	if s.recreated {
+		j.change.Recreated = append(j.change.Recreated, o.String())
+	} else if s.created || j.made && o.stage == stageNamespaces && o.GetName() == j.set.Namespace {
 		j.change.Created = append(j.change.Created, o.String())
 	} else {
 		j.change.Changed = append(j.change.Changed, o.String())

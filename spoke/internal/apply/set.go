@@ -85,7 +85,7 @@ type object struct {
 	digest   string
 	stage    stage
 	upcoming bool // its definition comes with the set and is not on the cluster yet
-	scaling  scaling
+	yields   yields
 }
 
 func (o object) item() Item {
@@ -98,6 +98,9 @@ func (o object) passing() bool {
 	_, lives, _ := unstructured.NestedFieldNoCopy(o.Object, "spec", "ttlSecondsAfterFinished")
 	return lives && o.resource.GroupKind() == schema.GroupKind{Group: "batch", Kind: "Job"}
 }
+
+// standsIn reports that an item is this very object, applied.
+func (o object) standsIn(i Item) bool { return i.UID != "" && i.Digest == o.digest }
 
 func (o object) String() string { return named(o.GetKind(), o.GetNamespace(), o.GetName()) }
 
@@ -133,7 +136,8 @@ func (c *Cluster) prepare(ctx context.Context, set Set) ([]object, []Problem, er
 			continue
 		}
 		if err := o.fill(in, set); err != nil {
-			return nil, nil, fmt.Errorf("prepare %s: %w", named(in.GetKind(), in.GetNamespace(), in.GetName()), err)
+			problems = append(problems, Problem{named(in.GetKind(), in.GetNamespace(), in.GetName()), oneLine(err.Error())})
+			continue
 		}
 		if id := o.item().identity(); seen[id] {
 			problems = append(problems, Problem{o.String(), "the set declares it twice"})
@@ -143,8 +147,16 @@ func (c *Cluster) prepare(ctx context.Context, set Set) ([]object, []Problem, er
 		}
 		objs = append(objs, o)
 	}
-	autoscaled(objs)
+	yielding(objs, set.Terms)
 	return objs, problems, nil
+}
+
+// largest is what etcd takes in one request where nobody says otherwise (etcd, "System limits").
+const largest = 1536 << 10
+
+// packed: kinds whose size the API server itself limits, and that it stores in fewer bytes than are sent.
+func packed(gk schema.GroupKind) bool {
+	return gk.Group == "" && (gk.Kind == "ConfigMap" || gk.Kind == "Secret")
 }
 
 // fill makes the copy that is sent.
@@ -162,6 +174,7 @@ func (o *object) fill(in *unstructured.Unstructured, set Set) error {
 			labels = map[string]string{}
 		}
 		labels[DistributionLabel] = set.Distribution
+		labels[partOfLabel] = applySetID(set.Distribution, set.Namespace)
 		o.SetLabels(labels)
 	}
 	for _, field := range []string{"creationTimestamp", "generation", "managedFields", "resourceVersion", "selfLink", "uid"} {
@@ -175,7 +188,9 @@ func (o *object) fill(in *unstructured.Unstructured, set Set) error {
 	if err != nil {
 		return err
 	}
-	o.data, o.digest = raw, digest(raw)
+	if o.data, o.digest = raw, digest(raw); len(raw) > largest && !packed(o.resource.GroupKind()) {
+		return fmt.Errorf("it takes %d KiB, more than the %d KiB that the cluster's store takes of one object; split it, or let an overlay take it out", len(raw)>>10, largest>>10)
+	}
 	return nil
 }
 

@@ -1,0 +1,162 @@
+package apply
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+)
+
+// everyVerb is what the spoke does with objects that it keeps; delete is asked for where it may delete.
+var everyVerb = []string{"get", "list", "watch", "create", "patch", "delete"}
+
+// rights are verbs by where they are needed.
+type rights map[place]map[string]bool
+
+func (r rights) need(p place, verbs ...string) {
+	if r[p] == nil {
+		r[p] = map[string]bool{}
+	}
+	for _, v := range verbs {
+		r[p][v] = true
+	}
+}
+
+// rule is one of those that the API server says hold for the spoke.
+type rule struct {
+	Verbs         []string `json:"verbs"`
+	APIGroups     []string `json:"apiGroups"`
+	Resources     []string `json:"resources"`
+	ResourceNames []string `json:"resourceNames"`
+}
+
+func (r rule) grants(verb, group, plural string) bool {
+	any := func(list []string, want string) bool {
+		return slices.Contains(list, "*") || slices.Contains(list, want)
+	}
+	return len(r.ResourceNames) == 0 && any(r.Verbs, verb) && any(r.APIGroups, group) && any(r.Resources, plural)
+}
+
+// nowhere is a namespace that no cluster has: what is allowed there is allowed everywhere, as it has to
+// be for objects without a namespace. It answers for all of them at once.
+const nowhere = "wheelwright-check-nowhere"
+
+// lacking asks what of r the spoke may not do: one question for each namespace, and more only where its
+// answer is said not to be all.
+func (c *Cluster) lacking(ctx context.Context, r rights) (map[place][]string, error) {
+	spaces := map[string][]place{}
+	for p := range r {
+		ns := p.namespace
+		if !p.namespaced {
+			ns = nowhere
+		}
+		spaces[ns] = append(spaces[ns], p)
+	}
+	var mu sync.Mutex
+	missing := map[place][]string{}
+	err := each(ctx, slices.Sorted(maps.Keys(spaces)), func(ctx context.Context, ns string) error {
+		rules, whole, err := c.rulesIn(ctx, ns)
+		if err != nil {
+			return err
+		}
+		for _, p := range spaces[ns] {
+			var lacks []string
+			for _, verb := range everyVerb {
+				if !r[p][verb] || slices.ContainsFunc(rules, func(r rule) bool { return r.grants(verb, p.Group, p.plural) }) {
+					continue
+				}
+				if !whole {
+					if ok, err := c.may(ctx, p, verb); err != nil {
+						return err
+					} else if ok {
+						continue
+					}
+				}
+				lacks = append(lacks, verb)
+			}
+			if len(lacks) > 0 {
+				mu.Lock()
+				missing[p] = lacks
+				mu.Unlock()
+			}
+		}
+		return nil
+	})
+	return missing, err
+}
+
+// rulesIn asks what the spoke may do in a namespace; whole says that the answer is all of it.
+func (c *Cluster) rulesIn(ctx context.Context, namespace string) (rules []rule, whole bool, err error) {
+	var answer struct {
+		Status struct {
+			ResourceRules []rule `json:"resourceRules"`
+			Incomplete    bool   `json:"incomplete"`
+		} `json:"status"`
+	}
+	question := map[string]any{
+		"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectRulesReview",
+		"spec": map[string]any{"namespace": namespace},
+	}
+	err = c.api.post(ctx, question, &answer, "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews")
+	if err != nil && !ours(err) { // whoever may not ask is asked verb by verb
+		return nil, false, nil
+	}
+	return answer.Status.ResourceRules, !answer.Status.Incomplete, err
+}
+
+// may asks for one verb. Where that may not be asked either, the dry run has to tell.
+func (c *Cluster) may(ctx context.Context, p place, verb string) (bool, error) {
+	var answer struct {
+		Status struct {
+			Allowed bool `json:"allowed"`
+		} `json:"status"`
+	}
+	question := map[string]any{
+		"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
+		"spec": map[string]any{"resourceAttributes": map[string]any{"namespace": p.namespace, "verb": verb, "group": p.Group, "version": p.Version, "resource": p.plural}},
+	}
+	err := c.api.post(ctx, question, &answer, "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews")
+	if apierrors.IsForbidden(err) || apierrors.IsNotFound(err) {
+		return true, nil
+	}
+	if err != nil && !ours(err) {
+		err = fmt.Errorf("ask whether the spoke may %s %s: %s; try: kubectl auth can-i %s %s", verb, p.plural, oneLine(err.Error()), verb, p.plural)
+	}
+	return answer.Status.Allowed, err
+}
+
+// whoami is the name that the API server has for the spoke.
+func (c *Cluster) whoami(ctx context.Context) string {
+	var answer struct {
+		Status struct {
+			UserInfo struct {
+				Username string `json:"username"`
+			} `json:"userInfo"`
+		} `json:"status"`
+	}
+	question := map[string]any{"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+	if err := c.api.post(ctx, question, &answer, "/apis/authentication.k8s.io/v1/selfsubjectreviews"); err != nil || answer.Status.UserInfo.Username == "" {
+		return "the spoke"
+	}
+	return answer.Status.UserInfo.Username
+}
+
+// permitted files what the spoke may not do, as the rule to add, and returns the places where it could
+// not even try.
+func (k *check) permitted(ctx context.Context, r rights) (closed map[place]bool, err error) {
+	missing, err := k.c.lacking(ctx, r)
+	if err != nil || len(missing) == 0 {
+		return nil, err
+	}
+	user := k.c.whoami(ctx)
+	closed = map[place]bool{}
+	for p, verbs := range missing {
+		k.problem(Problem{named(p.Kind, p.namespace, ""), missingRule(user, strings.Join(verbs, ", "), p.plural, p.Group, p.namespace)})
+		closed[p] = slices.Contains(verbs, "patch") || slices.Contains(verbs, "create")
+	}
+	return closed, nil
+}
