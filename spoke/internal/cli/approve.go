@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -13,6 +14,9 @@ import (
 	localv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/local/v1"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/local"
 )
+
+// orderWait bounds how long the spoke may take to let go of what it is at and to write an order down.
+const orderWait = time.Minute
 
 func (a *app) approveCommand() *cobra.Command {
 	var dry bool
@@ -28,7 +32,7 @@ rolled back from. Without VERSION: the one that waits, or else the only one that
 		Args:              arguments(1, 2, "a distribution's name and perhaps a version"),
 		ValidArgsFunction: a.completed(actionable),
 		RunE: func(c *cobra.Command, given []string) error {
-			return a.call(c.Context(), askWait, func(ctx context.Context, spoke *local.Client) error {
+			return a.call(c.Context(), orderWait, func(ctx context.Context, spoke *local.Client) error {
 				if dry {
 					return a.wouldAct(ctx, spoke, "approve", given[0], second(given), true)
 				}
@@ -58,7 +62,7 @@ release is held, until you approve it after all or a newer one comes. Your reaso
 		Args:              arguments(1, 2, "a distribution's name and perhaps a version"),
 		ValidArgsFunction: a.completed(actionable),
 		RunE: func(c *cobra.Command, given []string) error {
-			return a.call(c.Context(), askWait, func(ctx context.Context, spoke *local.Client) error {
+			return a.call(c.Context(), orderWait, func(ctx context.Context, spoke *local.Client) error {
 				if dry {
 					return a.wouldAct(ctx, spoke, "reject", given[0], second(given), false)
 				}

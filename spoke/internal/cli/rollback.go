@@ -67,12 +67,9 @@ Exit code 0: it runs; 1: it failed; 2: usage, or no spoke runs; 3: timed out, an
 }
 
 func (a *app) rollBack(ctx context.Context, o rollback) error {
-	if o.timeout <= 0 {
-		return exitcode.With(exitcode.Usage, fmt.Errorf("--timeout %s: want a duration above 0, such as 10m", o.timeout))
-	}
 	var from, to string
 	order := func(version string, dry bool) error {
-		return a.call(ctx, askWait, func(ctx context.Context, spoke *local.Client) (err error) {
+		return a.call(ctx, o.timeout, func(ctx context.Context, spoke *local.Client) (err error) {
 			if from, to, err = spoke.RollBack(ctx, o.distribution, version, o.reason, dry); err != nil {
 				return fmt.Errorf("rollback: %w", err)
 			}
