@@ -112,6 +112,15 @@ func (c *catalogue) like(gvk schema.GroupVersionKind) (resource, bool) {
 	return resource{}, false
 }
 
+// preferred lists every kind once, in the version that the server prefers.
+func (c *catalogue) preferred() []resource {
+	var all []resource
+	for gk, versions := range c.versions {
+		all = append(all, c.served[gk.WithVersion(versions[0])])
+	}
+	return all
+}
+
 // notServed says what is served instead of a kind that is not.
 func (c *catalogue) notServed(gvk schema.GroupVersionKind) string {
 	gv := gvk.GroupVersion().String()

@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -27,6 +29,9 @@ const (
 	metadataOnly     = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
 	metadataListOnly = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 	pageSize         = 500
+
+	maxRetries = 7                // after an answer that says when to come again
+	maxWait    = 15 * time.Second // whatever it says
 )
 
 // resource is how a kind is addressed.
@@ -54,7 +59,7 @@ type partial struct {
 
 // do sends a request; created, if asked for, says whether the answer was 201.
 func (a *api) do(ctx context.Context, req *rest.Request, created *bool) ([]byte, error) {
-	result := req.Do(ctx)
+	result := req.MaxRetries(maxRetries).Do(ctx)
 	if err := result.Error(); err != nil { // unlike Raw's, it is the API server's own Status
 		return nil, a.failed(ctx, err)
 	}
@@ -216,13 +221,20 @@ func counted(ctx context.Context) (context.Context, *atomic.Int64) {
 	return context.WithValue(ctx, counterKey{}, n), n
 }
 
+// counter counts requests, and bounds how long an answer may put the next try off.
 type counter struct{ next http.RoundTripper }
 
 func (t counter) RoundTrip(r *http.Request) (*http.Response, error) {
 	if n, ok := r.Context().Value(counterKey{}).(*atomic.Int64); ok {
 		n.Add(1)
 	}
-	return t.next.RoundTrip(r)
+	resp, err := t.next.RoundTrip(r)
+	if err == nil && resp.Header.Get("Retry-After") != "" {
+		if s, e := strconv.Atoi(resp.Header.Get("Retry-After")); e != nil || s > int(maxWait.Seconds()) {
+			resp.Header.Set("Retry-After", fmt.Sprint(int(maxWait.Seconds())))
+		}
+	}
+	return resp, err
 }
 
 func (t counter) WrappedRoundTripper() http.RoundTripper { return t.next }
