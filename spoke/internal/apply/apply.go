@@ -64,6 +64,7 @@ type Cluster struct {
 	http     *http.Client
 	patience time.Duration
 	claims   claims
+	flips    oscillations // what others take from us again and again
 }
 
 // New reads the credentials; it sends no request.
