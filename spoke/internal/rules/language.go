@@ -13,8 +13,7 @@ import (
 	"github.com/google/cel-go/ext"
 )
 
-// parts of an object that expressions may name by themselves.
-var parts = [...]string{"metadata", "spec", "status"}
+var parts = [...]string{"metadata", "spec", "status"} // of an object
 
 const (
 	costLimit      = 1_000_000 // what Kubernetes allows one expression of its own
@@ -26,10 +25,13 @@ const (
 
 // language is what rules are written in. It is made when there are rules and not kept: it is larger than
 // they are.
-type language struct{ env *cel.Env }
+type language struct {
+	conditions *cel.Env
+	messages   *cel.Env
+}
 
 func newLanguage() (language, error) {
-	opts := []cel.EnvOption{
+	messages, err := cel.NewEnv(
 		// Version 0 has no functions that make much text out of little, but for replace.
 		ext.Strings(ext.StringsVersion(0)),
 		cel.OptionalTypes(),
@@ -37,13 +39,14 @@ func newLanguage() (language, error) {
 		cel.DefaultUTCTimeZone(true),
 		cel.ParserExpressionSizeLimit(longest),
 		cel.ParserRecursionLimit(deepest),
-		cel.Variable("object", cel.DynType),
+		cel.Variable("metadata", cel.DynType),
+		cel.Variable("status", cel.DynType),
+	)
+	if err != nil {
+		return language{}, err
 	}
-	for _, part := range parts {
-		opts = append(opts, cel.Variable(part, cel.DynType))
-	}
-	env, err := cel.NewEnv(opts...)
-	return language{env}, err
+	conditions, err := messages.Extend(cel.Variable("object", cel.DynType), cel.Variable("spec", cel.DynType))
+	return language{conditions, messages}, err
 }
 
 // compile reads a rule and collects all that is wrong with it.
@@ -61,18 +64,19 @@ func (l language) compile(r Rule) (compiled, []error) {
 	}
 	for _, e := range []struct {
 		name, text string
+		env        *cel.Env
 		want       *cel.Type
 		program    *cel.Program
 	}{
-		{"current", r.Current, cel.BoolType, &c.current},
-		{"failed", r.Failed, cel.BoolType, &c.failed},
-		{"inProgress", r.InProgress, cel.BoolType, &c.inProgress},
-		{"message", r.Message, cel.StringType, &c.message},
+		{"current", r.Current, l.conditions, cel.BoolType, &c.current},
+		{"failed", r.Failed, l.conditions, cel.BoolType, &c.failed},
+		{"inProgress", r.InProgress, l.conditions, cel.BoolType, &c.inProgress},
+		{"message", r.Message, l.messages, cel.StringType, &c.message},
 	} {
 		if e.text == "" {
 			continue
 		}
-		p, errs := l.program(e.text, e.want)
+		p, errs := program(e.env, e.text, e.want)
 		for _, err := range errs {
 			problems = append(problems, fmt.Errorf("%s: %w", e.name, err))
 		}
@@ -81,8 +85,8 @@ func (l language) compile(r Rule) (compiled, []error) {
 	return c, problems
 }
 
-func (l language) program(text string, want *cel.Type) (cel.Program, []error) {
-	checked, issues := l.env.Compile(text)
+func program(env *cel.Env, text string, want *cel.Type) (cel.Program, []error) {
+	checked, issues := env.Compile(text)
 	if issues.Err() != nil {
 		var problems []error
 		for _, e := range issues.Errors() {
@@ -104,7 +108,7 @@ func (l language) program(text string, want *cel.Type) (cel.Program, []error) {
 		at := native.SourceInfo().GetStartLocation(calls[0].ID())
 		return nil, []error{fmt.Errorf("column %d: replace is not to be had: nothing bounds the length of what it makes", at.Column()+1)}
 	}
-	p, err := l.env.Program(checked, cel.CostLimit(costLimit), cel.InterruptCheckFrequency(interruptEvery))
+	p, err := env.Program(checked, cel.CostLimit(costLimit), cel.InterruptCheckFrequency(interruptEvery))
 	if err != nil {
 		return nil, []error{err}
 	}

@@ -14,7 +14,9 @@ import (
 )
 
 // Rule says when an object of one kind is well. Its expressions see the object as object, and its parts
-// as metadata, spec and status; what the object does not have is false.
+// as metadata, spec and status; what the object does not have is false. The message is told to others,
+// who may not know the values that the object was given: it sees the status, and of the metadata name,
+// namespace and generation.
 type Rule struct {
 	Group, Version, Kind        string // an empty Version: any; an empty Group: the core one
 	Current, Failed, InProgress string // true where the object is so; at least one is written
@@ -129,7 +131,7 @@ func (b *Book) Judge(obj map[string]any) (v Verdict, message string, ok bool, er
 		return v, "", true, nil
 	}
 	if c.message != nil {
-		if message, err = text(c.message, variables(obj)); err != nil {
+		if message, err = text(c.message, tellable(obj)); err != nil {
 			return v, "", true, fmt.Errorf("health rule of %s: message: %w", c.Rule, err)
 		}
 	}
@@ -203,6 +205,19 @@ func variables(obj map[string]any) map[string]any {
 		}
 	}
 	return vars
+}
+
+// tellable is what a message may be made of.
+func tellable(obj map[string]any) map[string]any {
+	all := variables(obj)
+	metadata, _ := all["metadata"].(map[string]any)
+	name := map[string]any{}
+	for _, key := range []string{"name", "namespace", "generation"} {
+		if v, ok := metadata[key]; ok {
+			name[key] = v
+		}
+	}
+	return map[string]any{"metadata": name, "status": all["status"]}
 }
 
 var errSecret = errors.New("a Secret is never read; write a rule about what uses it")

@@ -53,6 +53,8 @@ func TestJudge(t *testing.T) {
 		{"only what fails is said, and it did", rules.Rule{Group: "example.com", Kind: "Widget", Failed: "status.phase == 'Broken'"}, widget(int64(1), nil, object{"phase": "Broken"}), rules.Failed, "by its health rule it has failed", ""},
 		{"numbers are compared whatever their kind", rules.Rule{Group: "example.com", Kind: "Widget", Current: "spec.size == status.size && object.spec.size >= 2.5"}, widget(int64(1), nil, object{"size": 3.0}), rules.Current, "", ""},
 		{"what may be missing", rules.Rule{Group: "example.com", Kind: "Widget", Current: "status.?phase.orValue('Fine') == 'Fine'"}, widget(int64(1), nil, object{}), rules.Current, "", ""},
+		{"a message without values", rules.Rule{Group: "example.com", Kind: "Widget", Current: "false", Message: "metadata.name + ': ' + (has(metadata.annotations) ? 'told' : 'not told')"},
+			object{"apiVersion": "example.com/v1", "kind": "Widget", "metadata": object{"name": "w", "annotations": object{"a": "b"}}}, rules.InProgress, "w: not told", ""},
 		{"no bool", rules.Rule{Group: "example.com", Kind: "Widget", Current: "status.phase"}, widget(int64(1), nil, object{"phase": "x"}), rules.Unknown, "", "health rule of Widget of example.com: current: it gives string, want bool"},
 		{"a list where a map was thought of", rules.Rule{Group: "example.com", Kind: "Widget", Current: "status.conditions.ready == true"}, widget(int64(1), nil, conditions("a", "b", "c")), rules.Unknown, "", "health rule of Widget of example.com: current: "},
 	} {
@@ -118,7 +120,9 @@ func TestEverythingThatIsWrongIsSaid(t *testing.T) {
 		{Kind: "F", Current: "true || " + strings.Repeat("(", 60) + "true" + strings.Repeat(")", 60)},
 		{Kind: "G", Current: "'" + strings.Repeat("x", 5000) + "' == ''"},
 		{Kind: "H", Current: "'a'.format(['b']) == ''"},
-		{Kind: "Fine", Current: "true"},
+		{Kind: "I", Current: "true", Message: "object.data.key"},
+		{Kind: "J", Current: "true", Message: "spec.password"},
+		{Kind: "Fine", Current: "true", Message: "metadata.name + status.phase"},
 	})
 	if err == nil {
 		t.Fatal("taken")
@@ -130,6 +134,7 @@ func TestEverythingThatIsWrongIsSaid(t *testing.T) {
 		"D of example.com: message: column 1: it gives int, want string",
 		"it names no kind", "health rule of Secret: a Secret is never read",
 		"health rule of E: current: column 24: replace is not to be had",
+		"health rule of I: message: column 1: undeclared reference to 'object'", "health rule of J: message: column 1: undeclared reference to 'spec'",
 		"health rule of F: current: ", "health rule of G: current: ", "health rule of H: current: ",
 	} {
 		if !strings.Contains(err.Error(), want) {
