@@ -11,8 +11,10 @@ import (
 	"github.com/fluxcd/cli-utils/pkg/kstatus/status"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/rules"
 )
 
 // HealthReport is of all objects of an inventory together.
@@ -32,9 +34,10 @@ type ailing struct {
 }
 
 // Health asks for the state of every object of an inventory, with one list for each kind and
-// namespace, and looks into the pods of the first workload that is not well. Values of ConfigMaps and
-// Secrets are not asked for.
-func (c *Cluster) Health(ctx context.Context, inv Inventory) (HealthReport, error) {
+// namespace, and looks into the pods and the last event of the first workload that is not well. A kind
+// that the book has a rule about is judged by it, and by nothing else. Values of Secrets are never asked
+// for, and those of ConfigMaps only by a rule.
+func (c *Cluster) Health(ctx context.Context, inv Inventory, book *rules.Book) (HealthReport, error) {
 	ctx, requests := counted(ctx)
 	items := inv.Current().Items
 	report := HealthReport{Health: fleet.HealthUnknown, Objects: len(items)}
@@ -42,7 +45,7 @@ func (c *Cluster) Health(ctx context.Context, inv Inventory) (HealthReport, erro
 		report.Message = "nothing is installed"
 		return report, nil
 	}
-	ill, err := c.examine(ctx, inv.Distribution, items)
+	ill, err := c.examine(ctx, inv.Distribution, items, book)
 	if err != nil {
 		return report, fmt.Errorf("read the health of %s: %w", inv.Distribution, err)
 	}
@@ -79,7 +82,7 @@ func compareAiling(a, b ailing) int {
 	return strings.Compare(a.Item.String(), b.Item.String())
 }
 
-func (c *Cluster) examine(ctx context.Context, distribution string, items []Item) ([]ailing, error) {
+func (c *Cluster) examine(ctx context.Context, distribution string, items []Item, book *rules.Book) ([]ailing, error) {
 	var want []schema.GroupVersionKind
 	for _, i := range items {
 		want = append(want, i.GroupVersionKind)
@@ -101,7 +104,7 @@ func (c *Cluster) examine(ctx context.Context, distribution string, items []Item
 	}
 	var mu sync.Mutex
 	err = each(ctx, slices.Collect(maps.Keys(places)), func(ctx context.Context, p place) error {
-		found, err := c.examineKind(ctx, p.resource, p.namespace, distribution, places[p])
+		found, err := c.examineKind(ctx, p, distribution, places[p], book)
 		mu.Lock()
 		defer mu.Unlock()
 		ill = append(ill, found...)
@@ -110,11 +113,14 @@ func (c *Cluster) examine(ctx context.Context, distribution string, items []Item
 	return ill, err
 }
 
-func (c *Cluster) examineKind(ctx context.Context, r resource, namespace, distribution string, items []Item) ([]ailing, error) {
+func (c *Cluster) examineKind(ctx context.Context, at place, distribution string, items []Item, book *rules.Book) ([]ailing, error) {
+	r, namespace := at.resource, at.namespace
 	selector := DistributionLabel + "=" + distribution
 	found := map[string]*unstructured.Unstructured{}
 	var err error
-	if existenceIsAll(r.GroupKind()) {
+	accept := ""
+	if existenceIsAll(r.GroupKind()) && !book.About(r.Group, r.Version, r.Kind) {
+		accept = metadataOnly
 		list, e := c.api.listMetadata(ctx, r, namespace, selector)
 		for _, m := range list {
 			u := &unstructured.Unstructured{Object: map[string]any{}}
@@ -125,6 +131,7 @@ func (c *Cluster) examineKind(ctx context.Context, r resource, namespace, distri
 	} else {
 		list, e := c.api.listObjects(ctx, r, namespace, selector)
 		for n := range list {
+			list[n].SetGroupVersionKind(r.GroupVersionKind)
 			found[list[n].GetName()] = &list[n]
 		}
 		err = e
@@ -137,7 +144,7 @@ func (c *Cluster) examineKind(ctx context.Context, r resource, namespace, distri
 		u, ok := found[i.Name]
 		if !ok { // perhaps only its label is gone
 			u = &unstructured.Unstructured{}
-			if err := c.api.get(ctx, r, i.Namespace, i.Name, "", &u.Object); ignoreMissing(err) != nil {
+			if err := c.api.get(ctx, r, i.Namespace, i.Name, accept, &u.Object); ignoreMissing(err) != nil {
 				return nil, refusal(r.Kind, namespace, i.Name, err)
 			} else if err != nil && i.Passing && i.UID != "" {
 				continue // it was there, and has finished
@@ -146,7 +153,7 @@ func (c *Cluster) examineKind(ctx context.Context, r resource, namespace, distri
 				continue
 			}
 		}
-		if a, ok := assess(i, u); !ok {
+		if a, ok := assess(i, u, book); !ok {
 			ill = append(ill, a)
 		}
 	}
@@ -154,11 +161,18 @@ func (c *Cluster) examineKind(ctx context.Context, r resource, namespace, distri
 }
 
 // assess judges one object; ok is true where it is well.
-func assess(i Item, u *unstructured.Unstructured) (ailing, bool) {
+func assess(i Item, u *unstructured.Unstructured, book *rules.Book) (ailing, bool) {
 	a := ailing{Item: i, object: u}
 	if u.GetDeletionTimestamp() != nil {
 		a.why = "it is being deleted"
 		return a, false
+	}
+	if verdict, message, ok, err := book.Judge(u.Object); ok {
+		a.failed, a.why = verdict == rules.Failed, message
+		if err != nil {
+			a.why = "its health cannot be told: " + err.Error()
+		}
+		return a, verdict == rules.Current
 	}
 	if existenceIsAll(i.GroupKind()) || waitsForPods(i, u) || suspended(i, u) {
 		return a, true
@@ -231,28 +245,35 @@ const diagnosed = 3
 
 // diagnose tells what is wrong with the first object that has something to tell.
 func (c *Cluster) diagnose(ctx context.Context, ill []ailing) (string, error) {
-	first := ill[0]
+	first, pod := ill[0], types.UID("")
 	for _, a := range ill[:min(diagnosed, len(ill))] {
 		if a.failed != first.failed || a.object == nil {
 			break
 		}
-		why, err := c.consult(ctx, a)
+		s, err := c.consult(ctx, a)
 		if err != nil {
 			return "", err
 		}
-		if why != "" {
-			a.why = why
+		if s.why != "" {
+			a.why, pod = s.why, s.pod
 			first = a
 			break
 		}
+	}
+	said, err := c.lastEvent(ctx, first, pod)
+	if err != nil {
+		return "", err
 	}
 	text := first.Item.String() + ": " + first.why
 	if first.why == "" {
 		text = first.Item.String() + ": not ready"
 	}
 	suffix := ""
-	if n := len(ill) - 1; n > 0 {
-		suffix = fmt.Sprintf(" (and %d more)", n)
+	if said != "" && !strings.Contains(text, said) {
+		suffix = " (event: " + oneLineTo(said, maxEvent) + ")"
 	}
-	return oneLineTo(text, maxMessage-len(suffix)) + suffix, nil
+	if n := len(ill) - 1; n > 0 {
+		suffix += fmt.Sprintf(" (and %d more)", n)
+	}
+	return oneLineTo(text, maxMessage-len([]rune(suffix))) + suffix, nil
 }

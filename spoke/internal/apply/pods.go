@@ -49,38 +49,45 @@ type containerState struct {
 	}
 }
 
-// consult asks a workload's pods why it is not ready; "" when they have nothing to say.
-func (c *Cluster) consult(ctx context.Context, a ailing) (string, error) {
+// symptom is why a workload is not ready, and the pod that says so, if one does.
+type symptom struct {
+	why string // "": nothing to say
+	pod types.UID
+}
+
+// consult asks a workload's pods why it is not ready.
+func (c *Cluster) consult(ctx context.Context, a ailing) (symptom, error) {
 	if a.object == nil || a.Group != "apps" && a.Group != "batch" {
-		return podOf(a)
+		why, err := podOf(a)
+		return symptom{why: why}, err
 	}
 	owner := a.object.GetUID()
 	labels, _, _ := unstructured.NestedStringMap(a.object.Object, "spec", "selector", "matchLabels")
 	if len(labels) == 0 || owner == "" {
-		return "", nil
+		return symptom{}, nil
 	}
 	if why := replicaFailure(a.object); why != "" {
-		return why, nil
+		return symptom{why: why}, nil
 	}
 	if a.Kind == "Deployment" {
 		set, hash, err := c.newestReplicaSet(ctx, a.Namespace, labels, owner)
 		if err != nil || set == "" {
-			return "", allowed(err)
+			return symptom{}, allowed(err)
 		}
 		owner = set
 		labels["pod-template-hash"] = hash
 	}
 	found, err := c.podsOf(ctx, a.Namespace, labels, owner)
 	if err != nil {
-		return "", allowed(err)
+		return symptom{}, allowed(err)
 	}
 	if rev, _, _ := unstructured.NestedString(a.object.Object, "status", "updateRevision"); rev != "" { // a StatefulSet's new pods first
 		slices.SortStableFunc(found, func(x, y pod) int { return newer(y, rev) - newer(x, rev) })
 	}
-	best, weight := "", 0
+	best, weight := symptom{}, 0
 	for _, p := range found {
 		if why, w := p.trouble(); w > weight {
-			best, weight = why, w
+			best, weight = symptom{why, p.Metadata.UID}, w
 		}
 	}
 	return best, nil
