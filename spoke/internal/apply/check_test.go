@@ -111,7 +111,7 @@ subjects: [{kind: ServiceAccount, name: spoke, namespace: ` + ns + `}]
 	} else {
 		wantText(t, err.Error(), "6 of 10 objects are applied", "Deployment "+ns+"/cache: ", "add to its Role")
 	}
-	if _, err := hand.Health(ctx, b.install(t, set)); !errors.Is(err, apply.ErrRefused) {
+	if _, err := hand.Health(ctx, b.install(t, set), nil); !errors.Is(err, apply.ErrRefused) {
 		t.Errorf("health: %v", err)
 	}
 
@@ -161,12 +161,12 @@ current-context: x
 	}
 	_, err = hand.Prune(ctx, inv, apply.Inventory{Items: []apply.Item{{Name: "b"}}}, terms.Terms{})
 	check("prune", err)
-	report, err := hand.Health(ctx, inv)
+	report, err := hand.Health(ctx, inv, nil)
 	check("health", err)
 	if report.Health != fleet.HealthUnknown {
 		t.Errorf("health %s", report.Health)
 	}
-	_, _, err = hand.Drift(ctx, set, inv)
+	_, _, err = hand.Drift(ctx, set, inv, true)
 	check("drift", err)
 	_, _, err = hand.ReadInventory(ctx, "shop", "app")
 	check("inventory", err)

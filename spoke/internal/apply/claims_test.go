@@ -36,20 +36,21 @@ func TestAnObjectHasOneDistribution(t *testing.T) {
 
 	second.Objects = objects(t, home, configMap("billing", "1"))
 	b.install(t, second)
-	if _, change, err := b.hand.Drift(ctx, first, inv); err != nil || len(change.Changed)+len(change.Created) != 0 {
-		t.Errorf("a shared namespace is no drift: %+v, %v", change, err)
+	if _, drifted, err := b.hand.Drift(ctx, first, inv, true); err != nil || len(drifted) != 0 {
+		t.Errorf("a shared namespace is no drift: %v, %v", drifted, err)
 	}
 
 	// Somebody gave an object to the other one: it is said, and not fought over.
 	b.kubectl(t, "-n", ns, "label", "--overwrite", "configmap", "common", "wheelwright.dev/distribution=billing")
 	b.kubectl(t, "-n", ns, "delete", "configmap", "shop")
-	_, change, err := b.hand.Drift(ctx, first, inv)
+	_, drifted, err := b.hand.Drift(ctx, first, inv, true)
 	if err == nil {
 		t.Fatal("nothing is said of an object that another distribution took")
 	}
 	wantText(t, err.Error(), "distributions shop and billing both declare it")
-	wantList(t, "made anew", change.Created, "ConfigMap "+ns+"/shop")
-	wantList(t, "put back", change.Changed)
+	if len(drifted) != 1 || drifted[0].Object != "ConfigMap "+ns+"/shop" || !drifted[0].Corrected {
+		t.Errorf("made anew and put back: %v", drifted)
+	}
 }
 
 // Neither do two that begin at the same moment both win.

@@ -149,7 +149,7 @@ func wantOrder(t *testing.T, requests []harness.Request, parts ...string) {
 func (b bench) healthy(t *testing.T, inv apply.Inventory) {
 	t.Helper()
 	b.Eventually(t, "health", func() error {
-		r, err := b.hand.Health(t.Context(), inv)
+		r, err := b.hand.Health(t.Context(), inv, nil)
 		if err != nil || r.Health != fleet.Healthy || r.Ready != r.Objects {
 			return fmt.Errorf("%+v, %v", r, err)
 		}
@@ -262,10 +262,10 @@ func TestPruneRefusesAnEmptySet(t *testing.T) {
 	if _, _, err := b.hand.Apply(ctx, setOf(ns, "2.0.0", nil), inv); !errors.Is(err, apply.ErrEmptySet) {
 		t.Errorf("apply: %v", err)
 	}
-	if _, _, err := b.hand.Drift(ctx, setOf(ns, "2.0.0", nil), inv); !errors.Is(err, apply.ErrEmptySet) {
+	if _, _, err := b.hand.Drift(ctx, setOf(ns, "2.0.0", nil), inv, true); !errors.Is(err, apply.ErrEmptySet) {
 		t.Errorf("drift: %v", err)
 	}
-	if r, err := b.hand.Health(ctx, apply.Inventory{}); err != nil || r.Health != fleet.HealthUnknown {
+	if r, err := b.hand.Health(ctx, apply.Inventory{}, nil); err != nil || r.Health != fleet.HealthUnknown {
 		t.Errorf("nothing is not healthy: %+v, %v", r, err)
 	}
 	b.kubectl(t, "-n", ns, "get", "configmap", "a")

@@ -36,16 +36,15 @@ func TestReplicasAreLeftToTheAutoscaler(t *testing.T) {
 	}
 	replicas("after an upgrade", "5 podinfo:3")
 	b.kubectl(t, "-n", ns, "scale", "deployment", "web", "--replicas=4")
-	inv, change, err := b.hand.Drift(ctx, set, inv)
-	if err != nil || len(change.Changed) != 0 {
-		t.Fatalf("drift: %+v, %v", change, err)
+	inv, drifted, err := b.hand.Drift(ctx, set, inv, true)
+	if err != nil || len(drifted) != 0 {
+		t.Fatalf("drift: %v, %v", drifted, err)
 	}
 	replicas("after a look for drift", "4 podinfo:3")
 
 	b.kubectl(t, "-n", ns, "scale", "deployment", "web", "--replicas=0") // which switches the autoscaler off
-	if _, change, err = b.hand.Drift(ctx, set, inv); err != nil {
-		t.Fatal(err)
+	if _, drifted, err = b.hand.Drift(ctx, set, inv, true); err != nil || len(drifted) != 1 || drifted[0].Object != "Deployment "+ns+"/web" {
+		t.Fatalf("drift: %v, %v", drifted, err)
 	}
-	wantList(t, "put back", change.Changed, "Deployment "+ns+"/web")
 	replicas("after somebody switched it off", "2 podinfo:3")
 }
