@@ -105,7 +105,7 @@ func (a *app) describeClusters(p printer.Printer, r *fleetv1.GetReleaseResponse)
 	}
 	answer := printer.Answer{Headers: []string{"CLUSTER", "RUNNING", "PREFLIGHT", "AGE"}, WideHeaders: []string{"SPOKE", "PHASE", "BACK"},
 		Empty: fmt.Sprintf("No cluster subscribes to %s. Providers do so in their spoke.yaml", r.GetRelease().GetDistribution())}
-	most := 100
+	most := 160
 	if p.Format == "wide" {
 		most = 1000
 	}
