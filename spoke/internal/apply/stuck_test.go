@@ -56,7 +56,7 @@ spec:
 			if _, err := b.hand.Unstick(ctx, inv, bad.alsoRunning); err != nil {
 				return err
 			}
-			if r, err := b.hand.Health(ctx, inv); err != nil || r.Ready != r.Objects {
+			if r, err := b.hand.Health(ctx, inv, nil); err != nil || r.Ready != r.Objects {
 				return fmt.Errorf("%+v, %v", r, err)
 			}
 			return nil
