@@ -24,7 +24,7 @@ func (w *worker) adopt(ctx context.Context, in input) result {
 	if left := w.wait.left(time.Now()); left > 0 {
 		return result{after: left, stop: true}
 	}
-	inv, found, err := w.a.cfg.Observe.ReadInventory(ctx, w.name, in.sub.Namespace)
+	inv, found, err := w.inventoryOf(ctx, in.sub.Namespace)
 	if ctx.Err() != nil {
 		return result{stop: true}
 	}
@@ -40,13 +40,17 @@ func (w *worker) adopt(ctx context.Context, in input) result {
 	rec := journal.Record{Distribution: w.name, Installation: fleet.Installation{
 		Distribution: w.name, Variant: in.sub.Variant, Namespace: in.sub.Namespace, Policy: in.sub.Policy, Health: fleet.HealthUnknown,
 	}}
-	if !found || inv.Version == "" {
+	if !found {
 		w.rec = rec
 		w.publish()
 		return result{}
 	}
 	now := time.Now()
 	i := &rec.Installation
+	if inv.Version == "" {
+		inv.Version = "an unknown release"
+		return w.adoptUnfinished(rec, inv, now)
+	}
 	if !whole(inv) {
 		return w.adoptUnfinished(rec, inv, now)
 	}
@@ -61,6 +65,23 @@ func (w *worker) adopt(ctx context.Context, in input) result {
 	}
 	w.state.Phase, w.state.Target, w.state.Since = i.Phase, i.Target, now
 	return result{}
+}
+
+// inventoryOf reads the inventory on the cluster; where there is none, or a damaged one, it is rebuilt from
+// the objects' own labels and managed fields.
+func (w *worker) inventoryOf(ctx context.Context, namespace string) (apply.Inventory, bool, error) {
+	inv, found, err := w.a.cfg.Observe.ReadInventory(ctx, w.name, namespace)
+	if err != nil && !errors.Is(err, apply.ErrDamagedInventory) || found {
+		return inv, found, err
+	}
+	if err != nil {
+		w.log.Warn("the inventory on the cluster is damaged", logging.Error, err)
+	}
+	inv, found, err = w.a.cfg.Observe.Rebuild(ctx, w.name, namespace)
+	if err == nil && found {
+		w.log.Warn("the inventory is lost; it is rebuilt from the objects' own labels and managed fields", "objects", len(inv.Items))
+	}
+	return inv, found, err
 }
 
 // whole: a release was applied and nothing of another waits to be pruned.

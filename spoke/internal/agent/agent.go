@@ -17,6 +17,8 @@ import (
 	"sync"
 	"time"
 
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
 	"github.com/wheelwright-dev/wheelwright/pkg/render"
@@ -26,25 +28,38 @@ import (
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/config"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/journal"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/overlay"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/rules"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/terms"
 )
 
 // applier changes the cluster; apply.Cluster is one.
 type applier interface {
-	Check(context.Context, apply.Set) (apply.CheckReport, error)
+	Check(ctx context.Context, s apply.Set, prev apply.Inventory) (apply.CheckReport, error)
 	Apply(context.Context, apply.Set, apply.Inventory) (apply.Inventory, apply.Change, error)
-	Prune(ctx context.Context, old, new apply.Inventory) (apply.Change, error)
-	Drift(context.Context, apply.Set, apply.Inventory) (apply.Inventory, apply.Change, error)
+	Prune(ctx context.Context, old, new apply.Inventory, t terms.Terms) (apply.Change, error)
+	Drift(ctx context.Context, s apply.Set, inv apply.Inventory, correct bool) (apply.Inventory, []apply.Drifted, error)
 }
 
 // observer reads the cluster; apply.Cluster is one.
 type observer interface {
-	Health(context.Context, apply.Inventory) (apply.HealthReport, error)
+	Health(context.Context, apply.Inventory, *rules.Book) (apply.HealthReport, error)
 	ReadInventory(ctx context.Context, distribution, namespace string) (apply.Inventory, bool, error)
+	Rebuild(ctx context.Context, distribution, namespace string) (apply.Inventory, bool, error)
+	Definitions(ctx context.Context, names []string) ([]*unstructured.Unstructured, error)
 }
 
-// mender helps the cluster where its own controllers wait in vain; apply.Cluster is one.
+// Guard watches what a subscription has on the cluster; apply.Watch is one.
+type Guard interface {
+	Run(context.Context) error
+	Follow(apply.Set, apply.Inventory)
+	Wake() <-chan struct{}
+}
+
+// mender helps the cluster where its own controllers wait in vain, and takes half an install away;
+// apply.Cluster is one.
 type mender interface {
 	Unstick(ctx context.Context, inv apply.Inventory, alsoRunning bool) (apply.Change, error)
+	Undo(context.Context, apply.Inventory) (apply.Change, error)
 }
 
 // memory is the part of the journal that is kept for each subscription. PutRecord is durable when it
@@ -84,6 +99,7 @@ type Config struct {
 	Apply    applier
 	Observe  observer
 	Mend     mender
+	Guard    func(distribution string) Guard
 	Memory   memory
 	Offers   offers
 	Renderer renderer
@@ -99,6 +115,7 @@ type Intervals struct {
 	Settle   time.Duration // between looks at a release that is settling; default 1s
 	Grace    time.Duration // how long something may be failing before a release is given up; default 10s
 	Health   time.Duration // between looks at what runs; default 15s
+	Drift    time.Duration // between looks for what a watch may have missed; default 10m
 	Overlay  time.Duration // between looks at a local overlay; default 2s
 	Config   time.Duration // between looks at spoke.yaml; default 2s
 	Refused  time.Duration // until a release that the cluster refused is tried again; default 5m
@@ -111,7 +128,7 @@ func (i Intervals) withDefaults() Intervals {
 		at   *time.Duration
 		want time.Duration
 	}{
-		{&i.Settle, time.Second}, {&i.Grace, 10 * time.Second}, {&i.Health, 15 * time.Second}, {&i.Overlay, 2 * time.Second},
+		{&i.Settle, time.Second}, {&i.Grace, 10 * time.Second}, {&i.Health, 15 * time.Second}, {&i.Drift, 10 * time.Minute}, {&i.Overlay, 2 * time.Second},
 		{&i.Config, 2 * time.Second}, {&i.Refused, 5 * time.Minute}, {&i.RetryMin, time.Second}, {&i.RetryMax, 30 * time.Second},
 	} {
 		if *d.at <= 0 {
@@ -196,10 +213,9 @@ func (a *Agent) arrange(ctx context.Context, stops map[string]func(), running *s
 		w.put(a.inputLocked(s))
 		a.workers[s.Distribution] = w
 		work, stop := context.WithCancel(ctx)
-		ended := make(chan struct{})
-		stops[s.Distribution] = func() { stop(); <-ended }
+		stops[s.Distribution] = func() { stop(); <-w.ended }
 		running.Go(func() {
-			defer close(ended)
+			defer close(w.ended)
 			defer stop()
 			w.run(work)
 		})
@@ -324,19 +340,10 @@ var ErrNotSubscribed = errors.New("not in spoke.yaml")
 // Render answers exactly what would be applied for a version, as canonical YAML; "" means the
 // version that runs, or else the highest on offer.
 func (a *Agent) Render(ctx context.Context, distribution, version string) ([]byte, error) {
-	a.mu.Lock()
-	i := slices.IndexFunc(a.settings.Subscriptions, func(s config.Subscription) bool { return s.Distribution == distribution })
-	if i < 0 {
-		var names []string
-		for _, s := range a.settings.Subscriptions {
-			names = append(names, s.Distribution)
-		}
-		a.mu.Unlock()
-		return nil, fmt.Errorf("distribution %q: %w; subscriptions there: %v", distribution, ErrNotSubscribed, names)
+	in, w, err := a.subscribed(distribution)
+	if err != nil {
+		return nil, err
 	}
-	in := a.inputLocked(a.settings.Subscriptions[i])
-	w := a.workers[distribution]
-	a.mu.Unlock()
 	var runs fleet.Installation
 	if w != nil {
 		runs = *w.seen.Load()
@@ -356,6 +363,21 @@ func (a *Agent) Render(ctx context.Context, distribution, version string) ([]byt
 		return nil, err
 	}
 	return a.preview(ctx, in, o, version, d)
+}
+
+// subscribed finds a subscription of spoke.yaml; its worker is nil in the moment before it is started.
+func (a *Agent) subscribed(distribution string) (input, *worker, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	i := slices.IndexFunc(a.settings.Subscriptions, func(s config.Subscription) bool { return s.Distribution == distribution })
+	if i < 0 {
+		var names []string
+		for _, s := range a.settings.Subscriptions {
+			names = append(names, s.Distribution)
+		}
+		return input{}, nil, fmt.Errorf("distribution %q: %w; subscriptions there: %v", distribution, ErrNotSubscribed, names)
+	}
+	return a.inputLocked(a.settings.Subscriptions[i]), a.workers[distribution], nil
 }
 
 func (a *Agent) inputLocked(s config.Subscription) input {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -31,10 +32,11 @@ import (
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/config"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/journal"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/overlay"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/terms"
 )
 
 func TestMain(m *testing.M) {
-	if render.ChildMain() {
+	if render.ChildMain() || doomedMain() {
 		return
 	}
 	harness.Main(m)
@@ -160,6 +162,7 @@ type stage struct {
 	settings *config.Config // nil: sub alone
 	kube     *apply.Cluster
 	requests atomic.Int64
+	away     atomic.Bool // the cluster's API
 	killer   atomic.Pointer[killer]
 	every    agent.Intervals
 	log      *logs
@@ -173,7 +176,7 @@ func newStage(t *testing.T) *stage {
 	t.Helper()
 	c := harness.Shared(t, 1)[0]
 	s := &stage{t: t, cluster: c, ns: c.NewNamespace(t), dir: t.TempDir(), vendor: &vendor{tars: map[fleet.Digest][]byte{}}, log: &logs{}}
-	s.sub = config.Subscription{Distribution: "shop", Variant: "app", Namespace: s.ns, HealthTimeout: 4 * time.Second, DriftInterval: time.Hour}
+	s.sub = config.Subscription{Distribution: "shop", Variant: "app", Namespace: s.ns, HealthTimeout: 4 * time.Second, ApprovalTimeout: time.Hour, Terms: terms.Default()}
 	s.every = agent.Intervals{Settle: 100 * time.Millisecond, Grace: time.Second, Health: 300 * time.Millisecond, Overlay: 100 * time.Millisecond,
 		Config: time.Hour, RetryMin: 50 * time.Millisecond, RetryMax: 300 * time.Millisecond}
 	kube, err := apply.New(apply.Config{Kubeconfig: c.Kubeconfig, Patience: 2 * time.Second, WrapTransport: func(next http.RoundTripper) http.RoundTripper {
@@ -192,6 +195,8 @@ func newStage(t *testing.T) *stage {
 	return s
 }
 
+var errAway = errors.New("connect: connection refused")
+
 // transport counts requests, and fails them once the spoke is dead.
 type transport struct {
 	s    *stage
@@ -202,6 +207,9 @@ func (t transport) WrappedRoundTripper() http.RoundTripper { return t.next }
 
 func (t transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	t.s.requests.Add(1)
+	if t.s.away.Load() {
+		return nil, errAway
+	}
 	k := t.s.killer.Load()
 	if k == nil {
 		return t.next.RoundTrip(r)
@@ -329,7 +337,7 @@ func (s *stage) start(write func(journal.Record, func() error) error) (stop func
 	}
 	a, err := agent.New(agent.Config{
 		Dir: s.dir, Settings: settings, Every: s.every, Version: "test",
-		Apply: s.kube, Observe: s.kube, Mend: s.kube, Memory: fault{j, write}, Offers: j, Renderer: r, Fetch: s.vendor.fetch,
+		Apply: s.kube, Observe: s.kube, Mend: s.kube, Guard: func(name string) agent.Guard { return s.kube.Watch(name) }, Memory: fault{j, write}, Offers: j, Renderer: r, Fetch: s.vendor.fetch,
 		Overlay: func(config.Subscription) (agent.Source, error) { return &s.overlay, nil }, Log: log,
 	})
 	if err != nil {

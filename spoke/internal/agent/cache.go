@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -9,9 +10,10 @@ import (
 
 	"github.com/wheelwright-dev/wheelwright/pkg/bundle"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/overlay"
 )
 
-// cache keeps bundles on disk by digest, so that a delivery needs the hub once.
+// cache keeps bundles, and the overlays laid over them, on disk by digest, so that a delivery needs the hub once.
 type cache struct{ dir string }
 
 func openCache(dir string) (*cache, error) {
@@ -47,30 +49,46 @@ func (c *cache) get(d fleet.Digest) ([]byte, error) {
 }
 
 // put writes aside and renames: a bundle is in the cache whole or not at all.
-func (c *cache) put(d fleet.Digest, tar []byte) error {
+func (c *cache) put(d fleet.Digest, tar []byte) error { return c.write(c.path(d), tar) }
+
+// putOverlay keeps the overlay that a release was rendered with, beside its bundle, for as long as the
+// release can be returned to: a JSON list of its files.
+func (c *cache) putOverlay(o overlay.Overlay) error {
+	path := filepath.Join(c.dir, o.Digest.Hex()+".overlay")
+	if _, err := os.Stat(path); err == nil {
+		return nil
+	}
+	data, err := json.Marshal(o.Files)
+	if err != nil {
+		return fmt.Errorf("encode overlay %s: %w", o.Digest.Short(), err)
+	}
+	return c.write(path, data)
+}
+
+func (c *cache) write(path string, data []byte) error {
 	f, err := os.CreateTemp(c.dir, ".incoming-")
 	if err != nil {
-		return fmt.Errorf("keep bundle %s: %w", d.Short(), err)
+		return fmt.Errorf("keep %s: %w", filepath.Base(path), err)
 	}
 	defer os.Remove(f.Name())
-	_, err = f.Write(tar)
+	_, err = f.Write(data)
 	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = os.Rename(f.Name(), c.path(d))
+		err = os.Rename(f.Name(), path)
 	}
 	if err != nil {
-		return fmt.Errorf("keep bundle %s: %w", d.Short(), err)
+		return fmt.Errorf("keep %s: %w", filepath.Base(path), err)
 	}
 	return nil
 }
 
-// sweep removes what nobody needs any more.
-func (c *cache) sweep(needed map[fleet.Digest]bool) error {
+// sweep removes what nobody needs any more, of one kind of file.
+func (c *cache) sweep(suffix string, needed map[fleet.Digest]bool) error {
 	entries, err := os.ReadDir(c.dir)
 	if err != nil {
 		return fmt.Errorf("look through the bundle cache: %w", err)
 	}
 	for _, e := range entries {
-		hex, whole := strings.CutSuffix(e.Name(), ".tar")
+		hex, whole := strings.CutSuffix(e.Name(), suffix)
 		if whole && !needed[fleet.Digest("sha256:"+hex)] {
 			err = errors.Join(err, os.Remove(filepath.Join(c.dir, e.Name())))
 		}

@@ -158,10 +158,7 @@ func (w *worker) choose(_ context.Context, in input) result {
 	if err := w.notePolicy(policy); err != nil {
 		return w.journalTrouble(err)
 	}
-	held := map[string]bool{}
-	for version, h := range w.rec.Held {
-		held[version] = h.Overlay == want.recipe() && !(h.Mendable && time.Since(h.At) >= w.intervals().Refused)
-	}
+	held := heldFor(w.rec.Held, want.recipe(), time.Now())
 	selected, err := policy.Select(in.versions(), held, w.rec.Installation.Running)
 	if err != nil {
 		return w.misconfigured(err)
@@ -177,6 +174,15 @@ func (w *worker) choose(_ context.Context, in input) result {
 		return w.journalTrouble(err)
 	}
 	return result{}
+}
+
+// heldFor are the versions that are not to be taken now with this recipe.
+func heldFor(holds map[string]journal.Hold, recipe fleet.Digest, now time.Time) map[string]bool {
+	held := map[string]bool{}
+	for version, h := range holds {
+		held[version] = (h.Overlay == "" || h.Overlay == recipe) && (h.Until.IsZero() || now.Before(h.Until))
+	}
+	return held
 }
 
 // wanted is what the provider wants, but for the version.
@@ -246,7 +252,7 @@ func (w *worker) unsaid(e delivery.Event) bool {
 // underWay: a delivery that has not touched the cluster yet.
 func underWay(p fleet.Phase) bool {
 	switch p {
-	case fleet.Fetching, fleet.Verifying, fleet.Rendering, fleet.Checking:
+	case fleet.Fetching, fleet.Verifying, fleet.Rendering, fleet.Checking, fleet.AwaitingApproval:
 		return true
 	}
 	return false

@@ -26,7 +26,7 @@ type scratch struct {
 
 // resume takes up what a killed spoke left, once.
 func (w *worker) resume(_ context.Context, in input) result {
-	w.state.Timeout, w.state.Grace = in.sub.HealthTimeout, w.intervals().Grace
+	w.state.Timeout, w.state.Grace, w.state.Patience = in.sub.HealthTimeout, w.intervals().Grace, in.sub.ApprovalTimeout
 	if w.resumed {
 		return result{}
 	}
@@ -117,6 +117,8 @@ func (w *worker) do(ctx context.Context, in input, effect delivery.Effect) (deli
 		return w.prune(ctx, delivery.Pruned)
 	case delivery.Restore:
 		return w.restore(ctx)
+	case delivery.Undo:
+		return w.undo(ctx)
 	}
 	return delivery.Event{}, fmt.Errorf("effect %q: the agent does not know it", effect)
 }
@@ -178,6 +180,8 @@ func (a *Agent) openVerified(d fleet.Digest, version string) (*bundle.Bundle, er
 
 var errUnproven = errors.New("the bundle does not prove what it is")
 
+func unproven(err error) bool { return errors.Is(err, errUnproven) }
+
 func (w *worker) verify() (delivery.Event, error) {
 	b, err := w.a.openVerified(w.rec.Delivery.Bundle, w.state.Target)
 	switch {
@@ -197,10 +201,18 @@ func (w *worker) render(ctx context.Context, in input) (delivery.Event, error) {
 		if !builds(err) {
 			return delivery.Event{}, err
 		}
+		if err := w.sayTrial(w.ledger.Plan.recipe(), breaks(d.Target, d.Bundle, d.Overlay, err.Error())); err != nil {
+			return delivery.Event{}, err
+		}
 		if !in.sub.Overlay.None() && d.Overlay != w.rec.Installation.Overlay {
 			return delivery.Event{Kind: delivery.Unrenderable, Reason: err.Error()}, nil
 		}
 		return refuse("%w", err)
+	}
+	if o := w.saw.now; o.Digest == d.Overlay && d.Overlay != "" {
+		if err := w.a.cache.putOverlay(o); err != nil {
+			return delivery.Event{}, err
+		}
 	}
 	n := *d
 	n.Manifest, n.Rendered = res.Manifest, res.Digest
@@ -246,15 +258,15 @@ func (a *Agent) sweep() error {
 	if err != nil {
 		return err
 	}
-	needed := map[fleet.Digest]bool{}
+	needed, overlays := map[fleet.Digest]bool{}, map[fleet.Digest]bool{}
 	for _, r := range records {
-		needed[r.Installation.Bundle] = true
+		needed[r.Installation.Bundle], overlays[r.Installation.Overlay] = true, true
 		if r.Delivery != nil {
-			needed[r.Delivery.Bundle] = true
+			needed[r.Delivery.Bundle], overlays[r.Delivery.Overlay] = true, true
 		}
 		for _, p := range r.Previous {
-			needed[p.Bundle] = true
+			needed[p.Bundle], overlays[p.Overlay] = true, true
 		}
 	}
-	return a.cache.sweep(needed)
+	return errors.Join(a.cache.sweep(".tar", needed), a.cache.sweep(".overlay", overlays))
 }

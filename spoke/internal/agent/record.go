@@ -24,6 +24,8 @@ type ledger struct {
 	Plan plan `json:"plan"`
 	// Mixed: objects of an unfinished or failed attempt may be among the running release's.
 	Mixed bool `json:"mixed,omitempty"`
+	// Keep are definitions that stayed in a newer form when the cluster went back.
+	Keep []string `json:"keep,omitempty"`
 }
 
 // plan is what, beside the bundle, a rendered set depends on.
@@ -45,7 +47,7 @@ func (w *worker) take(rec journal.Record) error {
 	i := rec.Installation
 	w.state = delivery.State{Phase: i.Phase, Target: i.Target, Reason: i.Reason, Since: i.PhaseSince, Previous: w.canReturn()}
 	if rec.Delivery != nil {
-		w.state.Deadline = rec.Delivery.Deadline
+		w.state.Deadline, w.state.Restarts, w.state.ByHand = rec.Delivery.Deadline, rec.Delivery.Restarts, rec.Delivery.ByHand
 	}
 	w.publish()
 	return nil
@@ -59,6 +61,7 @@ func (w *worker) canReturn() bool {
 func (w *worker) publish() {
 	i := w.rec.Installation
 	w.seen.Store(&i)
+	w.book.Store(&notes{rec: w.rec, inventory: w.ledger.Inventory})
 }
 
 // feed takes an event through the machine and records what comes of it, in one transaction with the
@@ -78,7 +81,7 @@ func (w *worker) feed(e delivery.Event) error {
 		case delivery.Promote:
 			w.promote(&rec)
 		case delivery.Hold:
-			w.hold(&rec, old, n)
+			w.hold(&rec, e, old, n)
 		}
 	}
 	if n.Phase == fleet.Progressing {
@@ -102,6 +105,10 @@ func (w *worker) feed(e delivery.Event) error {
 	w.state.Previous = w.state.Previous && w.canReturn()
 	w.tell(old, n)
 	w.next(e, old, effects, now)
+	if old.Phase.Touching() && !n.Phase.Touching() || e.Kind == delivery.Restart {
+		w.follow()
+		w.watch.drift = now.Add(w.intervals().Drift)
+	}
 	return nil
 }
 
@@ -151,7 +158,7 @@ func attempt(was *journal.Attempt, e delivery.Event, n delivery.State) *journal.
 		return nil
 	}
 	d := *was
-	d.Phase, d.Deadline = n.Phase, n.Deadline
+	d.Phase, d.Deadline, d.Restarts, d.ByHand = n.Phase, n.Deadline, n.Restarts, n.ByHand
 	if n.Phase.Terminal() && n.Phase != fleet.RollbackFailed {
 		d.Manifest = nil
 	}
@@ -194,7 +201,7 @@ func (w *worker) record(rec journal.Record, events ...fleet.Event) error {
 func (w *worker) promote(rec *journal.Record) {
 	i, d := &rec.Installation, rec.Delivery
 	if len(rec.Manifest) > 0 && i.Running != "" && (i.Running != d.Target || i.Rendered != d.Rendered) {
-		was := journal.Release{Version: i.Running, Bundle: i.Bundle, Overlay: i.Overlay, Rendered: i.Rendered, Manifest: rec.Manifest}
+		was := journal.Release{Version: i.Running, Variant: i.Variant, Namespace: i.Namespace, Bundle: i.Bundle, Overlay: i.Overlay, Rendered: i.Rendered, Manifest: rec.Manifest}
 		rec.Previous = slices.Concat([]journal.Release{was}, rec.Previous)
 		rec.Previous = rec.Previous[:min(len(rec.Previous), journal.KeepPrevious)]
 	}
@@ -205,17 +212,28 @@ func (w *worker) promote(rec *journal.Record) {
 	rec.Held = maps.Clone(rec.Held)
 	maps.DeleteFunc(rec.Held, func(v string, _ journal.Hold) bool { return fleet.CompareTags(v, d.Target) <= 0 })
 	w.ledger.Version, w.ledger.Bundle, w.ledger.Overlay, w.ledger.Rendered = d.Target, d.Bundle, d.Overlay, d.Rendered
-	w.ledger.Mixed = false
+	w.ledger.Mixed, w.ledger.Keep = false, nil
+	w.ledger.Inventory = w.ledger.Settled()
 }
 
 // hold keeps the attempt from being made again as it was (law 8). What a dry run refused has touched
 // nothing, and the provider may mend the cluster, so that one is tried again after a while.
-func (w *worker) hold(rec *journal.Record, old, n delivery.State) {
+func (w *worker) hold(rec *journal.Record, e delivery.Event, old, n delivery.State) {
 	rec.Held = maps.Clone(rec.Held)
 	if rec.Held == nil {
 		rec.Held = map[string]journal.Hold{}
 	}
-	rec.Held[n.Target] = journal.Hold{Overlay: w.ledger.Plan.recipe(), Reason: n.Reason, At: n.Since, Mendable: old.Phase == fleet.Checking}
+	h := journal.Hold{Overlay: w.ledger.Plan.recipe(), Reason: n.Reason, At: n.Since}
+	switch {
+	case n.ByHand:
+		h.Overlay = ""
+	case e.Kind == delivery.Reject, e.Kind == delivery.Expired:
+	case e.Kind == delivery.Delayed && underWay(old.Phase):
+		h.Until = n.Since.Add(w.intervals().RetryMax)
+	case old.Phase == fleet.Checking:
+		h.Until = n.Since.Add(w.intervals().Refused)
+	}
+	rec.Held[n.Target] = h
 }
 
 // event is about an installation as it is after it.
@@ -238,9 +256,23 @@ func story(n delivery.State, i fleet.Installation) string {
 		return fmt.Sprintf("%s runs, %d objects%s", i.Running, i.Objects, because)
 	case fleet.Refused:
 		return fmt.Sprintf("%s is refused, nothing was applied%s", n.Target, because)
+	case fleet.AwaitingApproval:
+		return fmt.Sprintf("%s waits for its provider%s", n.Target, because)
 	case fleet.RollingBack:
+		if i.Running == "" {
+			return fmt.Sprintf("%s was cut off half-way, what it made is taken away%s", n.Target, because)
+		}
+		if n.ByHand {
+			return fmt.Sprintf("going back from %s to %s%s", n.Target, i.Running, because)
+		}
 		return fmt.Sprintf("%s failed, going back to %s%s", n.Target, i.Running, because)
 	case fleet.RolledBack:
+		if i.Running == "" {
+			return fmt.Sprintf("%s was cut off half-way, nothing of it is left%s", n.Target, because)
+		}
+		if n.ByHand {
+			return fmt.Sprintf("%s runs again, whole, and %s is held%s", i.Running, n.Target, because)
+		}
 		return fmt.Sprintf("%s failed, %s runs again, whole%s", n.Target, i.Running, because)
 	case fleet.RollbackFailed:
 		if i.Running == "" {

@@ -198,7 +198,6 @@ func TestDriftIsPutBackWhileTheHubIsAway(t *testing.T) {
 	stop := s.installed("1.0.0")
 	stop()
 	s.vendor.away.Store(true)
-	s.sub.DriftInterval = 200 * time.Millisecond
 	defer s.start(nil)() // never hears of the hub
 	if _, err := s.cluster.Kubectl("-n", s.ns, "delete", "configmap", "settings"); err != nil {
 		t.Fatal(err)

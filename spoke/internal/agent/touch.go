@@ -4,23 +4,31 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
 	"github.com/wheelwright-dev/wheelwright/pkg/manifest"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/apply"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/config"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/delivery"
 )
 
 // set reads a rendered manifest.
 func (w *worker) set(data []byte, namespace, version string, b, o, r fleet.Digest) (apply.Set, error) {
+	return w.a.setOf(w.sub, data, namespace, version, b, o, r)
+}
+
+func (a *Agent) setOf(sub config.Subscription, data []byte, namespace, version string, b, o, r fleet.Digest) (apply.Set, error) {
 	objs, err := manifest.Parse(data)
 	if err != nil {
 		return apply.Set{}, fmt.Errorf("read the rendered set of %s: %w", version, err)
 	}
-	return apply.Set{Distribution: w.name, Namespace: namespace, Objects: objs, Version: version, Bundle: b, Overlay: o, Rendered: r}, nil
+	return apply.Set{Distribution: sub.Distribution, Terms: sub.Terms, Namespace: namespace, Objects: objs, Version: version, Bundle: b, Overlay: o, Rendered: r}, nil
 }
 
 // nextSet is the attempt's, runningSet the one that the cluster returns to.
@@ -31,7 +39,11 @@ func (w *worker) nextSet() (apply.Set, error) {
 
 func (w *worker) runningSet() (apply.Set, error) {
 	i := w.rec.Installation
-	return w.set(w.rec.Manifest, i.Namespace, i.Running, i.Bundle, i.Overlay, i.Rendered)
+	set, err := w.set(w.rec.Manifest, i.Namespace, i.Running, i.Bundle, i.Overlay, i.Rendered)
+	set.Objects = slices.DeleteFunc(set.Objects, func(o *unstructured.Unstructured) bool {
+		return len(definitions([]*unstructured.Unstructured{o})) > 0 && slices.Contains(w.ledger.Keep, o.GetName())
+	})
+	return set, err
 }
 
 func (w *worker) check(ctx context.Context) (delivery.Event, error) {
@@ -39,12 +51,25 @@ func (w *worker) check(ctx context.Context) (delivery.Event, error) {
 	if err != nil {
 		return refuse("%w", err)
 	}
-	report, err := w.a.cfg.Apply.Check(ctx, set)
+	prev := w.ledger.Inventory
+	if w.ledger.Mixed {
+		prev = prev.Unsure()
+	}
+	s, err := w.a.assess(ctx, set, prev, w.rec.Installation.Running)
 	switch {
 	case final(err):
 		return refuse("%w", err)
 	case err != nil:
 		return delivery.Event{}, err
+	}
+	if err := w.sayTrial(w.ledger.Plan.recipe(), s.result(set)); err != nil {
+		return delivery.Event{}, err
+	}
+	report := s.report
+	d := *w.rec.Delivery
+	d.Keep, d.Asks = s.verdict.Keep, s.asks
+	w.rec.Delivery = &d
+	switch {
 	case len(report.Problems) > 0:
 		for _, p := range report.Problems {
 			w.log.Warn("the dry run refuses an object", logging.Version, set.Version, logging.Object, p.Object, logging.Reason, p.Message)
@@ -55,7 +80,29 @@ func (w *worker) check(ctx context.Context) (delivery.Event, error) {
 			return delivery.Event{}, err
 		}
 	}
+	if unanswered := slices.DeleteFunc(slices.Clone(s.asks), func(q string) bool { return slices.Contains(d.Approved, q) }); len(unanswered) > 0 {
+		w.log.Warn("the provider is asked before anything is applied", logging.Version, set.Version, "asks", unanswered)
+		return delivery.Event{Kind: delivery.Asking, Reason: fmt.Sprintf("%s; see it with: spoke diff %s %s, then: spoke approve %[2]s, or: spoke reject %[2]s",
+			strings.Join(unanswered, "; "), w.name, set.Version)}, nil
+	}
+	if len(report.Conflicts) > 0 {
+		if err := w.sayConflicts(set.Version, report.Conflicts); err != nil {
+			return delivery.Event{}, err
+		}
+	}
 	return delivery.Event{Kind: delivery.Checked}, nil
+}
+
+// sayConflicts: fields that the release declares and that others have set are the release's from now on;
+// those who set them are named.
+func (w *worker) sayConflicts(version string, conflicts []apply.Conflict) error {
+	var told []string
+	for _, c := range conflicts {
+		told = append(told, c.String())
+	}
+	w.log.Warn("fields that others have set are taken over", logging.Version, version, "conflicts", told)
+	return w.record(w.rec, event(time.Now(), w.rec.Installation, fleet.EventAgent,
+		fmt.Sprintf("%s takes over %d fields that others have set: %s", version, len(told), some(told))))
 }
 
 // sayAdopted: what others made and the release declares is the release's from now on.
@@ -128,7 +175,7 @@ func (w *worker) makeSure(ctx context.Context, namespace string) error {
 	if !w.work.unsure {
 		return nil
 	}
-	inv, found, err := w.a.cfg.Observe.ReadInventory(ctx, w.name, namespace)
+	inv, found, err := w.inventoryOf(ctx, namespace)
 	if err != nil {
 		return err
 	}
@@ -164,7 +211,7 @@ func (w *worker) prune(ctx context.Context, then delivery.Kind) (delivery.Event,
 			old.Namespace = namespace // the subscription moved: its inventory there goes too
 		}
 	}
-	change, err := w.a.cfg.Apply.Prune(ctx, old, keep)
+	change, err := w.a.cfg.Apply.Prune(ctx, old, keep, w.sub.Terms)
 	switch {
 	case final(err):
 		return refuse("%w", err)
@@ -181,6 +228,9 @@ func (w *worker) prune(ctx context.Context, then delivery.Kind) (delivery.Event,
 // restore puts the rendered set back that ran before, out of the journal: it needs the cluster and
 // nobody else (law 8).
 func (w *worker) restore(ctx context.Context) (delivery.Event, error) {
+	if d := w.rec.Delivery; d != nil {
+		w.ledger.Keep = d.Keep
+	}
 	set, err := w.runningSet()
 	if err != nil {
 		return refuse("%w", err)
@@ -192,9 +242,26 @@ func (w *worker) restore(ctx context.Context) (delivery.Event, error) {
 	return w.prune(ctx, delivery.Restored)
 }
 
+// undo takes away what a first install made before it was cut off.
+func (w *worker) undo(ctx context.Context) (delivery.Event, error) {
+	if err := w.makeSure(ctx, w.ledger.Plan.Namespace); err != nil {
+		return delivery.Event{}, err
+	}
+	change, err := w.a.cfg.Mend.Undo(ctx, w.ledger.Inventory)
+	switch {
+	case final(err):
+		return refuse("%w", err)
+	case err != nil:
+		return delivery.Event{}, err
+	}
+	w.log.Warn("what was made of a first install is taken away", logging.Version, w.state.Target, "deleted", change.Deleted, "kept", change.Kept)
+	w.ledger.Inventory = apply.Inventory{}
+	return delivery.Event{Kind: delivery.Undone}, nil
+}
+
 // observe reads the health of what was applied.
 func (w *worker) observe(ctx context.Context) (delivery.Event, error) {
-	report, err := w.a.cfg.Observe.Health(ctx, w.ledger.Current())
+	report, err := w.a.cfg.Observe.Health(ctx, w.ledger.Current(), w.healthRules())
 	if err != nil {
 		return delivery.Event{}, err
 	}

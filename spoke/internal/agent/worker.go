@@ -12,6 +12,7 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
 	syncv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/apply"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/config"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/delivery"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/journal"
@@ -25,10 +26,13 @@ type input struct {
 	trouble string                     // why spoke.yaml cannot be read now
 }
 
+// versions are those that may be taken.
 func (in input) versions() []string {
 	var all []string
 	for _, o := range in.offers.GetOffers() {
-		all = append(all, o.GetVersion())
+		if !o.GetPreflight() {
+			all = append(all, o.GetVersion())
+		}
 	}
 	fleet.SortVersions(all)
 	return all
@@ -50,12 +54,15 @@ func (in input) digest(version string) fleet.Digest {
 
 // worker runs one subscription. All but box, seen and laid belong to its goroutine.
 type worker struct {
-	a    *Agent
-	name string
-	log  *slog.Logger
-	box  mailbox
-	seen atomic.Pointer[fleet.Installation] // for readers; never changed in place
-	laid atomic.Pointer[overlay.Overlay]    // likewise; nil: none was read
+	a     *Agent
+	name  string
+	log   *slog.Logger
+	box   mailbox
+	seen  atomic.Pointer[fleet.Installation] // for readers; never changed in place
+	laid  atomic.Pointer[overlay.Overlay]    // likewise; nil: none was read
+	book  atomic.Pointer[notes]              // likewise
+	ended chan struct{}
+	guard Guard
 
 	known   bool         // the record is in the journal
 	asked   bool         // the cluster was asked for one
@@ -65,7 +72,10 @@ type worker struct {
 	state   delivery.State
 	ledger  ledger
 	todo    []delivery.Effect
-	wait    backoff   // of the effect that is first in todo
+	wait    backoff             // of the effect that is first in todo
+	trial   backoff             // of pre-flights
+	sub     config.Subscription // of this round
+	rules   ruleBook
 	work    scratch   // of the delivery under way
 	saw     overlayed // the provider's overlay
 	watch   watching  // of what runs
@@ -77,11 +87,30 @@ type mailbox struct {
 	in   input
 	news bool
 	wake chan struct{}
+
+	orders    []order
+	interrupt func() // ends the round under way; nil between rounds
+}
+
+// poke wakes the worker.
+func (b *mailbox) poke() {
+	select {
+	case b.wake <- struct{}{}:
+	default:
+	}
+}
+
+// notes are the record and the inventory, for readers.
+type notes struct {
+	rec       journal.Record
+	inventory apply.Inventory
 }
 
 func newWorker(a *Agent, name string) (*worker, error) {
 	w := &worker{a: a, name: name, log: a.cfg.Log.With(logging.Distribution, name)}
 	w.box.wake = make(chan struct{}, 1)
+	w.ended = make(chan struct{})
+	w.guard = a.cfg.Guard(name)
 	rec, found, err := a.cfg.Memory.Record(name)
 	if err != nil {
 		return nil, fmt.Errorf("read the journal's record of %s: %w", name, err)
@@ -101,10 +130,7 @@ func (w *worker) put(in input) {
 	w.box.mu.Lock()
 	w.box.in, w.box.news = in, true
 	w.box.mu.Unlock()
-	select {
-	case w.box.wake <- struct{}{}:
-	default:
-	}
+	w.box.poke()
 }
 
 func (w *worker) input() (in input, news bool) {
@@ -134,11 +160,14 @@ func (w *worker) steps() []step {
 	return []step{
 		{name: "adopt", do: w.adopt},
 		{name: "resume", do: w.resume},
+		{name: "orders", do: w.obey, always: true},
 		{name: "finish", do: w.finish},
 		{name: "overlay", do: w.loadOverlay},
 		{name: "rebuild", do: w.rebuild},
 		{name: "choose", do: w.choose},
 		{name: "deliver", do: w.deliver},
+		{name: "expire", do: w.expire},
+		{name: "preflight", do: w.preflight},
 		{name: "health", do: w.watchHealth, always: true},
 		{name: "drift", do: w.correctDrift, always: true},
 	}
@@ -146,9 +175,18 @@ func (w *worker) steps() []step {
 
 // run works until ctx ends.
 func (w *worker) run(ctx context.Context) {
+	var watching sync.WaitGroup
+	defer watching.Wait()
 	defer w.closeOverlay()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	watching.Go(func() {
+		if err := w.guard.Run(ctx); err != nil && ctx.Err() == nil {
+			w.log.Error("the cluster is not watched; drift is looked for now and then", logging.Error, err)
+		}
+	})
 	for ctx.Err() == nil {
-		next := w.round(ctx)
+		next := w.uninterrupted(ctx)
 		if next <= 0 {
 			next = time.Minute
 		}
@@ -156,17 +194,31 @@ func (w *worker) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 		case <-w.box.wake:
+		case <-w.guard.Wake():
+			w.watch.drift = time.Time{}
 		case <-timer.C:
 		}
 		timer.Stop()
 	}
 }
 
+// uninterrupted is a round, unless a person orders something: then it ends where it is, and the order
+// comes first in the next one.
+func (w *worker) uninterrupted(ctx context.Context) time.Duration {
+	work, cancel := context.WithCancel(ctx)
+	defer cancel()
+	w.box.mu.Lock()
+	w.box.interrupt = cancel
+	w.box.mu.Unlock()
+	return w.round(work)
+}
+
 // round takes every step once and says when to come again.
 func (w *worker) round(ctx context.Context) (next time.Duration) {
 	in, news := w.input()
+	w.sub = in.sub
 	if news {
-		w.wait = backoff{} // what failed may work with what is new
+		w.wait, w.trial = backoff{}, backoff{} // what failed may work with what is new
 	}
 	stopped := false
 	for _, s := range w.steps() {
