@@ -3,8 +3,10 @@
 // has, reads health and puts drift back. It is the only user of client-go's clients.
 //
 // It decides nothing: when to apply, to which release to return and how long to wait is the agent's.
-// It deletes only in Prune, and there never a Namespace, a CustomResourceDefinition, a
-// PersistentVolume or a PersistentVolumeClaim.
+// It deletes what a release no longer has in Prune, what was made of a release that never ran in Undo,
+// and what cannot be changed, in order to make it anew, where the provider's terms consent; pods that a
+// StatefulSet waits for in vain in Unstick. A Namespace, a CustomResourceDefinition, a PersistentVolume
+// or a PersistentVolumeClaim is deleted only where the terms name it.
 //
 // Nouns: a Set is what should be on the cluster; an Inventory is what was put there, by UID; a Change
 // is what an operation did.

@@ -14,7 +14,7 @@ import (
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/fields"
 )
 
-// Rebuild finds what a distribution has on the cluster without an inventory: objects that bear its label
+// Rebuild finds what a subscription has on the cluster without an inventory: objects that bear its labels
 // and whose managed fields say that this spoke put the label there; copies of the label are nobody's
 // word. Which version they are of is not known, and none of them is known to be as wanted: the next
 // Apply sends them all. Kinds that the spoke may not list in the whole cluster are looked for in the
@@ -52,7 +52,7 @@ func (c *Cluster) Rebuild(ctx context.Context, distribution, namespace string) (
 }
 
 func (c *Cluster) labelledAnywhere(ctx context.Context, r resource, distribution, namespace string) ([]Item, error) {
-	selector := DistributionLabel + "=" + distribution
+	selector := DistributionLabel + "=" + distribution + "," + partOfLabel + "=" + applySetID(distribution, namespace)
 	all, err := c.api.listMetadata(ctx, r, "", selector)
 	if apierrors.IsForbidden(err) && r.namespaced {
 		all, err = c.api.listMetadata(ctx, r, namespace, selector)
