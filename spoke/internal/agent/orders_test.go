@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	syncv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/journal"
 )
 
@@ -193,7 +194,7 @@ func TestPreflight(t *testing.T) {
 
 	// Without the pin, what is offered for a trial only is not taken.
 	d := s.vendor.desired()
-	d.Distributions[0].Offers = d.Distributions[0].Offers[:2]
+	d.Distributions[0].Offers = []*syncv1.Offer{d.Distributions[0].Offers[0], d.Distributions[0].Offers[2]}
 	d.Distributions[0].Offers[1].Preflight = true
 	if err := s.agent.SetDesired(d); err != nil {
 		t.Fatal(err)

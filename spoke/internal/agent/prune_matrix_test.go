@@ -10,14 +10,16 @@ import (
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	syncv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/config"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/terms"
 )
 
 // pruneCase is one of the ways in which fleet and GitOps tools have deleted what nobody asked them to
 // delete.
 type pruneCase struct {
-	name string
-	do   func(t *testing.T, s *stage, stop func()) (stopped func())
+	name    string
+	do      func(t *testing.T, s *stage, stop func()) (stopped func())
+	prepare func(s *stage)
 	// consented are the ends of the paths of what may be deleted.
 	consented []string
 }
@@ -96,10 +98,9 @@ func pruneCases() []pruneCase {
 			}
 			return stop
 		}},
-		{name: "an overlay that renames everything", do: func(t *testing.T, s *stage, stop func()) func() {
-			s.vendor.release(t, "1.1.0", prefixed(app("1.1.0", good, names...)))
-			s.offer()
-			i := s.reaches(fleet.AwaitingApproval, "1.1.0", "1.0.0")
+		{name: "an overlay that renames everything", prepare: plainly, do: func(t *testing.T, s *stage, stop func()) func() {
+			s.overlay.write(map[string]string{"kustomization.yaml": "resources:\n- " + url + "//dist/app\nnamePrefix: other-\n"})
+			i := s.reaches(fleet.AwaitingApproval, "1.0.0", "1.0.0")
 			if !strings.Contains(i.Reason, "12 of 12 objects") {
 				t.Errorf("it does not say what is asked: %s", i.Reason)
 			}
@@ -166,12 +167,15 @@ func pruneCases() []pruneCase {
 			s.vendor.release(t, "1.1.0", with(app("1.1.0", good, names...), crd(s.ns)))
 			s.offer()
 			s.reaches(fleet.Succeeded, "1.1.0", "1.1.0")
-			s.kubectl(t, "delete", "crd", "toys."+s.ns+".example.com")
+			stop = s.restart(t, stop, func() {
+				s.kubectl(t, "delete", "crd", "toys."+s.ns+".example.com")
+				s.sub.Terms.Drift = terms.Leave // else it is made again first
+			})
 			s.upgraded(t, "1.2.0", names...)
 			s.kubectl(t, "get", "pvc", "data")
 			return stop
 		}},
-		{name: "a namespace gone", do: func(t *testing.T, s *stage, stop func()) func() {
+		{name: "a namespace gone", prepare: plainly, do: func(t *testing.T, s *stage, stop func()) func() {
 			other := s.ns + "-more"
 			far := map[string]string{
 				"ns.yaml":  "apiVersion: v1\nkind: Namespace\nmetadata: {name: " + other + "}\n",
@@ -203,10 +207,10 @@ func pruneCases() []pruneCase {
 	}
 }
 
-// prefixed renames every object of a distribution.
-func prefixed(files map[string]string) map[string]string {
-	files["kustomization.yaml"] += "namePrefix: other-\n"
-	return files
+// plainly lays an overlay over the release that changes nothing, and leaves namespaces as they are.
+func plainly(s *stage) {
+	s.sub.Overlay = config.Overlay{Path: "/provider"}
+	s.overlay.write(map[string]string{"kustomization.yaml": "resources:\n- " + url + "//dist/app\n"})
 }
 
 // TestPruneMatrix takes a cluster through what has made others delete too much. A deletion counts as
@@ -223,6 +227,9 @@ func TestPruneMatrix(t *testing.T) {
 			t.Run(c.name, func(t *testing.T) {
 				t.Parallel()
 				s := newStage(t)
+				if c.prepare != nil {
+					c.prepare(s)
+				}
 				mark := s.cluster.MarkRequests(t)
 				stop := s.installed("1.0.0", names...)
 				c.do(t, s, stop)()
