@@ -18,10 +18,11 @@ import (
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/fields"
 )
 
-// Between two requests of a stream that met trouble.
+// Between two requests of a stream. It grows until a stream has been steady for a while.
 const (
 	leastPause = 250 * time.Millisecond
 	mostPause  = 30 * time.Second
+	steady     = 5 * time.Second
 )
 
 // streamFor bounds one watch request; the next one goes on where it ended. Different lengths keep many
@@ -50,7 +51,7 @@ func (w *Watch) stream(ctx context.Context, s spot) {
 			told = err.Error()
 			w.c.log.WarnContext(ctx, "changes are not noticed at once", logging.Distribution, w.distribution, logging.Error, err)
 		}
-		if time.Since(began) > mostPause {
+		if err == nil && time.Since(began) > max(steady, 2*pause) {
 			pause = leastPause
 		}
 		t := time.NewTimer(pause/2 + rand.N(pause))

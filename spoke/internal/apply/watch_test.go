@@ -92,6 +92,11 @@ func TestWatchWakesForDriftOnly(t *testing.T) {
 	b.kubectl(t, "-n", ns, "scale", "deployment", "cache", "--replicas=2")
 	b.kubectl(t, "-n", ns, "annotate", "deployment", "cache", "note=mine")
 	b.healthy(t, inv) // statuses were written
+	select {
+	case <-w.Wake():
+		t.Error("what is nobody's business wakes")
+	default:
+	}
 	if n := w.Suspects(); n != 0 {
 		t.Errorf("%d suspects after what is nobody's business", n)
 	}

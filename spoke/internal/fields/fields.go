@@ -21,10 +21,20 @@ import (
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 )
 
-// Set is the fields of one owner. The zero Set has none.
+// Set is the fields of one owner. The zero Set has none. It is read when it is asked what is in it: most
+// are only compared.
 type Set struct {
-	set    *fieldpath.Set
+	raw    []byte
 	digest string
+}
+
+// read takes what cannot be read for no fields.
+func (s Set) read() *fieldpath.Set {
+	set := fieldpath.NewSet()
+	if err := set.FromJSON(bytes.NewReader(s.raw)); err != nil {
+		return fieldpath.NewSet()
+	}
+	return set
 }
 
 // Digest tells one state of an owner's entry from another: 16 hexadecimal characters over its fields and
@@ -33,11 +43,11 @@ func (s Set) Digest() string { return s.digest }
 
 // Paths lists the fields without those above them, sorted.
 func (s Set) Paths() []Path {
-	if s.set == nil {
+	if len(s.raw) == 0 {
 		return nil
 	}
 	var all []Path
-	for p := range s.set.Leaves().All() {
+	for p := range s.read().Leaves().All() {
 		all = append(all, pathOf(p))
 	}
 	slices.SortFunc(all, slices.Compare[Path])
@@ -63,16 +73,12 @@ func applied(e metav1.ManagedFieldsEntry, manager string) bool {
 	return e.Manager == manager && e.Operation == metav1.ManagedFieldsOperationApply && e.Subresource == ""
 }
 
-// setOf reads an entry; one that cannot be read has no fields, and its digest all the same.
 func setOf(e metav1.ManagedFieldsEntry) Set {
-	s := Set{set: fieldpath.NewSet()}
+	var s Set
 	h := sha256.New()
 	if e.FieldsV1 != nil {
-		raw := e.FieldsV1.GetRawBytes()
-		h.Write(raw)
-		if err := s.set.FromJSON(bytes.NewReader(raw)); err != nil {
-			s.set = fieldpath.NewSet()
-		}
+		s.raw = e.FieldsV1.GetRawBytes()
+		h.Write(s.raw)
 	}
 	if e.Time != nil {
 		h.Write([]byte(e.Time.UTC().Format(time.RFC3339)))
@@ -119,12 +125,12 @@ type Loss struct {
 // listed.
 func Lost(before, after []metav1.ManagedFieldsEntry, manager string) []Loss {
 	had, has := Owned(before, manager), Owned(after, manager)
-	if has.set == nil {
+	if has.digest == had.digest || len(has.raw) == 0 {
 		return nil
 	}
-	gone := has.set
-	if had.set != nil {
-		gone = has.set.Difference(had.set)
+	gone := has.read()
+	if len(had.raw) > 0 {
+		gone = gone.Difference(had.read())
 	}
 	others := Others(before, manager)
 	var lost []Loss
