@@ -8,13 +8,15 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/fields"
 )
 
 // conflict is a field that somebody else has set to something else.
 type conflict struct {
 	manager, subresource string
 	path                 []string // nil where the object has no such field
-	text                 string
+	text                 string   // for people
 }
 
 var conflictWith = regexp.MustCompile(`^conflict with "([^"]*)"(?: with subresource "([^"]*)")?`)
@@ -32,7 +34,11 @@ func conflicts(obj map[string]any, err error) []conflict {
 		if cause.Type != metav1.CauseTypeFieldManagerConflict || m == nil {
 			continue
 		}
-		all = append(all, conflict{manager: m[1], subresource: m[2], path: resolve(obj, cause.Field), text: strings.TrimPrefix(cause.Field, ".")})
+		c := conflict{manager: m[1], subresource: m[2], path: resolve(obj, cause.Field), text: strings.TrimPrefix(cause.Field, ".")}
+		if c.path != nil {
+			c.text = fields.Path(c.path).String() // as drift has it
+		}
+		all = append(all, c)
 	}
 	return all
 }

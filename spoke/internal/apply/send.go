@@ -148,7 +148,8 @@ func (c *Cluster) established(ctx context.Context, o object) error {
 
 // Apply puts a set on the cluster, stage by stage: one request for each object that differs from what
 // prev says was applied, and none for the others. prev is the last Inventory known, the zero one for a
-// first install. The inventory on the cluster names every object before it is created.
+// first install. The inventory on the cluster names every object before it is created. What cannot be
+// changed is deleted and made anew where the set's terms consent.
 //
 // On success the returned inventory is the set's; prev's items that the set no longer has wait for
 // Prune. On an error it also holds those, marked Leaving, and is what the next Apply (of this set or of

@@ -135,7 +135,7 @@ func TestConflictsNameTheOwner(t *testing.T) {
 	if err != nil || report.Err() != nil || len(report.Conflicts) != 1 {
 		t.Fatalf("%+v, %v", report, err)
 	}
-	wantText(t, report.Conflicts[0].String(), "Deployment "+ns+"/web: spec.template.spec.containers[name=\"web\"].image was set by somebody")
+	wantText(t, report.Conflicts[0].String(), "Deployment "+ns+"/web: spec.template.spec.containers[name=web].image was set by somebody")
 	if got := report.Changes(); len(got) != 2 || got[0].String() != "change 1 ConfigMap" || got[1].String() != "change 1 Deployment" {
 		t.Errorf("%v", got)
 	}
