@@ -19,6 +19,9 @@ import (
 // leave replaces in ours what path leads to by what we alone own of it, with the values that live has.
 // Where live has nothing around it, it is new and stays as declared.
 func leave(ours, live map[string]any, mine fields.Set, others []fields.Owner, path terms.Path) {
+	if len(path) == 0 {
+		return
+	}
 	for _, at := range expand(ours, path) {
 		if _, there := find(live, at[:len(at)-1]); !there {
 			continue

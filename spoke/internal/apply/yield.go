@@ -81,7 +81,7 @@ func (c *Cluster) put(ctx context.Context, o object, m mode) (offer, error) {
 	body = body.DeepCopy()
 	left := false
 	for _, x := range found {
-		if o.yields.leaves(o.Object, x) {
+		if len(x.path) > 0 && o.yields.leaves(o.Object, x) {
 			prune(body.Object, x.path)
 			left = true
 		} else {
