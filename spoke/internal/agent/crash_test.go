@@ -226,7 +226,7 @@ func upgrades() []upgrade {
 
 // TestCrashMatrix kills a spoke with SIGKILL before and after each of its journal writes, in each kind of
 // upgrade, and starts it again: every object in the store is then the old release's or the new one's, and
-// all of the same one (law 7).
+// all of the same one (law 7). Beside `make figures` each write is met at one of the two moments.
 func TestCrashMatrix(t *testing.T) {
 	all := upgrades()
 	if testing.Short() {
@@ -235,13 +235,16 @@ func TestCrashMatrix(t *testing.T) {
 	var mu sync.Mutex
 	cells, mixed := 0, 0
 	t.Run("kinds", func(t *testing.T) {
-		for _, u := range all {
+		for kind, u := range all {
 			t.Run(u.name, func(t *testing.T) {
 				t.Parallel()
 				old, want := references(t, u)
 				for n := 1; ; n++ {
 					killed := false
 					for _, after := range []bool{false, true} {
+						if os.Getenv("WHEELWRIGHT_FIGURES") == "" && after != ((n+kind)%2 == 0) {
+							continue
+						}
 						did, end := u.killedAt(t, n, after)
 						if !did {
 							continue
