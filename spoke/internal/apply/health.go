@@ -144,7 +144,7 @@ func (c *Cluster) examineKind(ctx context.Context, at place, distribution string
 		u, ok := found[i.Name]
 		if !ok { // perhaps only its label is gone
 			u = &unstructured.Unstructured{}
-			if err := c.api.get(ctx, r, i.Namespace, i.Name, accept, &u.Object); ignoreMissing(err) != nil {
+			if err := c.api.get(ctx, r, i.Namespace, i.Name, accept, u); ignoreMissing(err) != nil {
 				return nil, refusal(r.Kind, namespace, i.Name, err)
 			} else if err != nil && i.Passing && i.UID != "" {
 				continue // it was there, and has finished

@@ -67,6 +67,9 @@ func TestHealthExplains(t *testing.T) {
 
 	upgrade(deployment("database", "podinfo:7"))
 	b.healthy(t, inv)
+	b.kubectl(t, "-n", ns, "label", "deployment", "database", "wheelwright.dev/distribution-") // drift, and no illness
+	b.kubectl(t, "-n", ns, "label", "configmap", "a", "wheelwright.dev/distribution-")
+	b.healthy(t, inv)
 	b.kubectl(t, "-n", ns, "delete", "configmap", "a")
 	explained("a missing object", fleet.Degraded, "ConfigMap "+ns+"/a: it is not on the cluster")
 }
