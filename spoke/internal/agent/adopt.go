@@ -136,6 +136,7 @@ func (w *worker) rebuild(ctx context.Context, in input) result {
 	if err := w.record(rec); err != nil {
 		return w.journalTrouble(err)
 	}
+	w.follow()
 	return result{}
 }
 
