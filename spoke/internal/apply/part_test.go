@@ -75,7 +75,7 @@ func TestPruneAndGraft(t *testing.T) {
 }
 
 func entry(manager string, op metav1.ManagedFieldsOperationType, set string) metav1.ManagedFieldsEntry {
-	return metav1.ManagedFieldsEntry{Manager: manager, Operation: op, FieldsType: "FieldsV1", FieldsV1: &metav1.FieldsV1{Raw: []byte(set)}}
+	return metav1.ManagedFieldsEntry{Manager: manager, Operation: op, FieldsType: "FieldsV1", FieldsV1: metav1.NewFieldsV1(set)}
 }
 
 // Of what is left to others, only what is ours alone stays declared, as it is.
