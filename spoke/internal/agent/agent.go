@@ -51,7 +51,7 @@ type observer interface {
 // Guard watches what a subscription has on the cluster; apply.Watch is one.
 type Guard interface {
 	Run(context.Context) error
-	Follow(apply.Set, apply.Inventory)
+	Follow(apply.Inventory)
 	Wake() <-chan struct{}
 }
 

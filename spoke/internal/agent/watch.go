@@ -172,7 +172,7 @@ func (w *worker) follow() {
 	if w.sub.Terms.Drift == terms.Leave || !w.canReturn() {
 		inv = apply.Inventory{}
 	}
-	w.guard.Follow(apply.Set{Distribution: w.name, Namespace: inv.Namespace}, inv)
+	w.guard.Follow(inv)
 }
 
 // sayDrift tells what was put back, and what is left as others want it.

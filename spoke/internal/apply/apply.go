@@ -39,7 +39,7 @@ const (
 
 const (
 	defaultManager = "wheelwright"
-	workers        = 8 // requests in flight per operation; more gains nothing on a small API server
+	workers        = 16 // requests in flight per operation; more gains nothing on a small API server
 	requestTimeout = time.Minute
 )
 

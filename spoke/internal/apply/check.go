@@ -61,7 +61,7 @@ func (k *check) run(ctx context.Context) error {
 	if k.set.AppliedBy(k.prev) && len(k.prev.Current().Items) == len(k.prev.Items) {
 		return nil
 	}
-	k.c.kinds.forget() // what was served yesterday may not be today
+	k.c.kinds.age(freshness) // what was served yesterday may not be today
 	objs, problems, err := k.c.prepare(ctx, k.set)
 	if err != nil {
 		return err

@@ -310,7 +310,7 @@ func (d *drift) keep(o object, m metav1.ObjectMeta) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	was := d.items[i.identity()]
-	i.UID, i.Owned, i.ResourceVersion, i.Made, i.Contested = string(m.UID), d.c.owned(m), m.ResourceVersion, was.Made, was.Contested
+	i.UID, i.Owned, i.Made, i.Contested = string(m.UID), d.c.owned(m), was.Made, was.Contested
 	if len(i.Contested) > 0 {
 		i.Digest = ""
 	}
@@ -328,7 +328,7 @@ func (d *drift) accept(o object, m, tried metav1.ObjectMeta) {
 		i = o.item()
 		i.Digest = ""
 	}
-	i.UID, i.Owned, i.ResourceVersion = string(m.UID), d.c.owned(m), m.ResourceVersion
+	i.UID, i.Owned = string(m.UID), d.c.owned(m)
 	if d.c.owned(tried) == i.Owned && len(i.Contested) == 0 {
 		i.Digest = o.digest
 	}

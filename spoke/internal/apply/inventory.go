@@ -46,7 +46,6 @@ type Item struct {
 	Passing   bool     // the cluster removes it when it is done, as it does a Job with a time to live
 	Contested []string // fields that somebody else kept taking: left alone while the set stays
 
-	ResourceVersion string // as last seen by Apply or Drift; not stored
 }
 
 func (i Item) String() string { return named(i.Kind, i.Namespace, i.Name) }

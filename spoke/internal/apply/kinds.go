@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -21,6 +22,7 @@ type kinds struct {
 
 	mu  sync.Mutex
 	now *catalogue
+	at  time.Time // when it was made
 }
 
 // catalogue is what a cluster served at one moment. It does not change once made.
@@ -29,6 +31,19 @@ type catalogue struct {
 	versions map[schema.GroupKind][]string // in the server's order of preference
 	groups   map[string][]string           // of a kind
 	failed   map[string]error              // groups whose server did not answer
+}
+
+// freshness is how old a catalogue may be that a release is judged by. A kind that it lacks is asked for
+// in any case; one that it has and that is gone shows at the dry run.
+const freshness = 10 * time.Minute
+
+// age forgets a catalogue that is older than that.
+func (k *kinds) age(than time.Duration) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.now != nil && time.Since(k.at) > than {
+		k.now = nil
+	}
 }
 
 func (k *kinds) forget() {
@@ -48,7 +63,7 @@ func (k *kinds) having(ctx context.Context, want []schema.GroupVersionKind) (*ca
 	if err != nil {
 		return nil, fmt.Errorf("ask the cluster for the kinds it serves: %w", err)
 	}
-	k.now = c
+	k.now, k.at = c, time.Now()
 	return c, nil
 }
 

@@ -234,7 +234,7 @@ func (c *Cluster) begin(ctx context.Context, set Set, prev Inventory) (*job, err
 		}
 		i := o.item()
 		was := j.items[i.identity()]
-		i.UID, i.Owned, i.Made, i.ResourceVersion = was.UID, was.Owned, was.Made, was.ResourceVersion
+		i.UID, i.Owned, i.Made = was.UID, was.Owned, was.Made
 		if o.standsIn(was) {
 			j.change.Unchanged = append(j.change.Unchanged, o.String())
 		} else {
@@ -301,7 +301,7 @@ func (j *job) one(ctx context.Context, o object) error {
 		return err
 	}
 	i := o.item()
-	i.UID, i.Owned, i.ResourceVersion = string(s.meta.UID), j.c.owned(s.meta), s.meta.ResourceVersion
+	i.UID, i.Owned = string(s.meta.UID), j.c.owned(s.meta)
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	was := j.items[i.identity()]

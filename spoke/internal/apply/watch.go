@@ -55,7 +55,7 @@ func (w *Watch) Wake() <-chan struct{} { return w.wake }
 // Follow says how the objects were left: by the last Apply or Drift. Call it after each. What differs
 // from an expectation that is new wakes; what differed before, and was looked at, does not. An empty
 // inventory ends all streams.
-func (w *Watch) Follow(_ Set, inv Inventory) {
+func (w *Watch) Follow(inv Inventory) {
 	next := map[identity]Item{}
 	for _, i := range inv.Current().Items {
 		next[i.identity()] = i

@@ -60,7 +60,7 @@ func (b bench) settled(t *testing.T, w *apply.Watch, set apply.Set, inv apply.In
 		if inv, drifted, err = b.hand.Drift(t.Context(), set, inv, true); err != nil {
 			return err
 		}
-		w.Follow(set, inv)
+		w.Follow(inv)
 		select {
 		case <-w.Wake():
 			return fmt.Errorf("woken again, after %v", told(drifted))
@@ -84,7 +84,7 @@ func TestWatchWakesForDriftOnly(t *testing.T) {
 	b.healthy(t, inv)
 	w := guard(t, b.hand)
 	b.kubectl(t, "-n", ns, "patch", "configmap", "backend", "-p", `{"data":{"key":"before anybody watched"}}`)
-	w.Follow(set, inv)
+	w.Follow(inv)
 	woken(t, w, "what changed before the watch began")
 	inv = b.settled(t, w, set, inv)
 
@@ -135,7 +135,7 @@ func TestWatchWakesForDriftOnly(t *testing.T) {
 	if err != nil || len(drifted) != 1 {
 		t.Fatalf("%v, %v", told(drifted), err)
 	}
-	w.Follow(set, inv)
+	w.Follow(inv)
 	select {
 	case <-w.Wake():
 		t.Error("what is only reported wakes again and again")
@@ -144,7 +144,7 @@ func TestWatchWakesForDriftOnly(t *testing.T) {
 	if n := w.Suspects(); n != 1 {
 		t.Errorf("%d suspects, want the Service", n)
 	}
-	w.Follow(set, apply.Inventory{}) // drift is the provider's own from now on
+	w.Follow(apply.Inventory{}) // drift is the provider's own from now on
 	if n := w.Suspects(); n != 0 {
 		t.Errorf("%d suspects of nothing", n)
 	}
@@ -221,7 +221,7 @@ func TestWatchOutlivesTheAPI(t *testing.T) {
 	inv := b.install(t, set)
 	hand, g := gated(t, b)
 	w := guard(t, hand)
-	w.Follow(set, inv)
+	w.Follow(inv)
 	inv = b.settled(t, w, set, inv)
 	b.Eventually(t, "three streams", func() error {
 		g.mu.Lock()
@@ -279,7 +279,7 @@ func TestWatchBeginsWithoutTheAPI(t *testing.T) {
 	hand, g := gated(t, b)
 	g.close(true)
 	w := guard(t, hand)
-	w.Follow(set, inv)
+	w.Follow(inv)
 	b.Eventually(t, "a try", func() error {
 		if g.count() == 0 {
 			return errors.New("none")
@@ -318,7 +318,7 @@ func TestDriftIsCorrectedSoon(t *testing.T) {
 	set := setOf(ns, "1.0.0", objects(t, manifests...))
 	inv := b.install(t, set)
 	w := guard(t, b.hand)
-	w.Follow(set, inv)
+	w.Follow(inv)
 	inv = b.settled(t, w, set, inv)
 
 	ctx, stop := context.WithCancel(t.Context())
@@ -337,7 +337,7 @@ func TestDriftIsCorrectedSoon(t *testing.T) {
 				return
 			}
 			inv = next
-			w.Follow(set, inv)
+			w.Follow(inv)
 		}
 	}()
 	defer func() {

@@ -3,9 +3,7 @@ package apply_test
 import (
 	"fmt"
 	"testing"
-	"time"
 
-	"github.com/wheelwright-dev/wheelwright/integration/harness"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/apply"
 )
 
@@ -28,42 +26,6 @@ func many(t testing.TB, ns string, changed int) apply.Set {
 		s.Objects = append(s.Objects, objects(t, manifest)...)
 	}
 	return s
-}
-
-// BenchmarkApply is 500 small objects: a fresh install with its dry run and without, 25 of them changed,
-// all put into doubt.
-func BenchmarkApply(b *testing.B) {
-	c := harness.Shared(b, 1)[0]
-	hand, err := apply.New(apply.Config{Kubeconfig: c.Kubeconfig})
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer hand.Close()
-	check := func(what string, s apply.Set, prev apply.Inventory) {
-		begin := time.Now()
-		report, err := hand.Check(b.Context(), s, prev)
-		if err != nil || report.Err() != nil {
-			b.Fatal(err, report.Err())
-		}
-		fmt.Printf("FIGURE apply.check-%s %d ms %d requests\n", what, time.Since(begin).Milliseconds(), report.Requests)
-	}
-	measure := func(what string, s apply.Set, prev apply.Inventory) apply.Inventory {
-		begin := time.Now()
-		inv, change, err := hand.Apply(b.Context(), s, prev)
-		if err != nil {
-			b.Fatal(err)
-		}
-		fmt.Printf("FIGURE apply.%s %d ms %d requests\n", what, time.Since(begin).Milliseconds(), change.Requests)
-		return inv
-	}
-	for b.Loop() {
-		ns := c.NewNamespace(b)
-		check("fresh-500", many(b, ns, 0), apply.Inventory{})
-		inv := measure("fresh-500", many(b, ns, 0), apply.Inventory{})
-		check("change-25-of-500", many(b, ns, 25), inv)
-		inv = measure("change-25-of-500", many(b, ns, 25), inv)
-		measure("unsure-500", many(b, ns, 25), inv.Unsure())
-	}
 }
 
 // An upgrade that changes one object in twenty costs two requests for each of them, and a handful.
