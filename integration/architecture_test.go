@@ -34,8 +34,8 @@ var floors = []struct {
 		"hub/internal/identity", "hub/internal/presence", "hub/internal/clientcontext", "hub/internal/config",
 		"spoke/internal/journal", "spoke/internal/hubclient", "spoke/internal/overlay", "spoke/internal/apply", "spoke/internal/config"}},
 	{1, "tools", []string{"pkg/bundle", "pkg/provenance", "pkg/gitrepo", "pkg/render", "pkg/manifest", "pkg/wire", "pkg/transport",
-		"pkg/logging", "pkg/buildinfo", "pkg/table", "pkg/printer", "pkg/exitcode", "pkg/token", "hub/internal/caller",
-		"spoke/internal/delivery", "spoke/internal/terms", "spoke/internal/fields", "spoke/internal/reversal", "spoke/internal/rules"}},
+		"pkg/logging", "pkg/buildinfo", "pkg/table", "pkg/printer", "pkg/exitcode", "pkg/token", "pkg/rules", "hub/internal/caller",
+		"spoke/internal/delivery", "spoke/internal/terms", "spoke/internal/fields", "spoke/internal/reversal"}},
 	{0, "nouns", []string{"pkg/fleet", "proto/..."}},
 }
 
@@ -69,7 +69,7 @@ var doors = []struct {
 	{"k8s.io/apimachinery", []string{"pkg/manifest", "pkg/render", "spoke/internal/apply", "spoke/internal/agent", "spoke/internal/reversal", "spoke/internal/fields"},
 		"the hub and the wire know bytes and digests, not Kubernetes"},
 	{"k8s.io/client-go", []string{"spoke/internal/apply"}, "every request to a cluster passes where it is counted, labelled and dry-run first"},
-	{"github.com/google/cel-go", []string{"spoke/internal/rules"}, "what a rule may see and how long it may take is decided once"},
+	{"github.com/google/cel-go", []string{"pkg/rules"}, "what a rule may see and how long it may take is decided once"},
 	{"github.com/spf13/cobra", []string{"hub/internal/cli", "spoke/internal/cli"}, "flags are a matter of the command line; behaviour takes a Config"},
 	{"github.com/klauspost/compress", []string{"pkg/bundle"}, "compression is not part of a bundle's identity and must not leak into it"},
 	{"github.com/landlock-lsm/go-landlock", []string{"pkg/render"}, "it restricts the whole process, and only the render child wants that"},

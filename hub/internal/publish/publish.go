@@ -22,6 +22,7 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/manifest"
 	"github.com/wheelwright-dev/wheelwright/pkg/provenance"
 	"github.com/wheelwright-dev/wheelwright/pkg/render"
+	"github.com/wheelwright-dev/wheelwright/pkg/rules"
 )
 
 // Seen is a tag, and what it holds below the distribution's path.
@@ -111,6 +112,20 @@ func (p *Publisher) pack(d fleet.Distribution, seen Seen) (fleet.Release, []byte
 	return r, tar, nil
 }
 
+// healthReasons: the vendor's health rules are read by every spoke, and none of them can mend them.
+func healthReasons(files []provenance.File) (reasons []string) {
+	found, err := render.Health(files)
+	if err != nil {
+		return nil // said with the variants
+	}
+	for _, h := range found {
+		if _, err := rules.Compile([]rules.Rule{rules.Rule(h)}); err != nil {
+			reasons = append(reasons, strings.Split(render.SettingsFile+": "+strings.ReplaceAll(err.Error(), "\n", "\n"+render.SettingsFile+": "), "\n")...)
+		}
+	}
+	return reasons
+}
+
 // Check judges files as release tag of d would be, whether or not there is a tag or a repository: it
 // fills Phase, Reasons and Variants. An error says nothing about the files.
 func (p *Publisher) Check(ctx context.Context, d fleet.Distribution, tag string, files []provenance.File) (fleet.Release, error) {
@@ -129,6 +144,7 @@ func (p *Publisher) Check(ctx context.Context, d fleet.Distribution, tag string,
 		r.Reasons = append(r.Reasons, fmt.Sprintf("%s holds nothing to build: want %s, or %s in a folder of its own for every variant, or a list of folders under variants: in %s",
 			shown(d.Path), path.Join(d.Path, "kustomization.yaml"), path.Join(d.Path, "VARIANT", "kustomization.yaml"), path.Join(d.Path, render.SettingsFile)))
 	}
+	r.Reasons = append(r.Reasons, healthReasons(files)...)
 	var refused []string
 	for _, name := range variants {
 		v, err := p.variant(ctx, d, tag, name, files)

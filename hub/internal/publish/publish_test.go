@@ -165,6 +165,8 @@ func TestRejected(t *testing.T) {
 			[]string{"dist holds nothing to build: want dist/kustomization.yaml, or dist/VARIANT/kustomization.yaml in a folder of its own for every variant, or a list of folders under variants: in dist/wheelwright.yaml"}, nil},
 		{"settings in error", "1.0.2", change(map[string]string{"dist/wheelwright.yaml": "version: 1\nvariants: [gone]\nextra: 1\n"}),
 			[]string{"wheelwright.yaml: extra: unknown key (known: version, variants, health)", `wheelwright.yaml: variants[0]: folder "gone" holds no kustomization.yaml`}, nil},
+		{"a health rule that is no expression", "1.0.7", change(map[string]string{"dist/wheelwright.yaml": "version: 1\nhealth:\n- {apiVersion: example.com/v1, kind: Widget, current: 'nothing.here'}\n"}),
+			[]string{"wheelwright.yaml: health rule of Widget of example.com/v1: current: column 1: undeclared reference to 'nothing' (in container '')"}, nil},
 		{"health rules in error", "1.0.6", change(map[string]string{"dist/wheelwright.yaml": "version: 1\nhealth:\n- {apiVersion: example.com/v1, kind: Widget}\n- {apiVersion: example.com/v1, kind: Gadget, current: 'true', when: later}\n"}),
 			[]string{"wheelwright.yaml: health[0].current: missing: want an expression under current, failed or inProgress", "wheelwright.yaml: health[1].when: unknown key (known: apiVersion, kind, current, failed, inProgress, message)"}, nil},
 		{"latest and unknown field", "1.0.3", change(map[string]string{"dist/plain/kustomization.yaml": "resources: [../base]\nimages: [{name: web, newTag: latest}]\npatches: [{patch: '{apiVersion: apps/v1, kind: Deployment, metadata: {name: web}, spec: {replica: 3}}'}]\n"}),

@@ -22,13 +22,13 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
 	"github.com/wheelwright-dev/wheelwright/pkg/render"
+	"github.com/wheelwright-dev/wheelwright/pkg/rules"
 	"github.com/wheelwright-dev/wheelwright/pkg/wire"
 	syncv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/apply"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/config"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/journal"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/overlay"
-	"github.com/wheelwright-dev/wheelwright/spoke/internal/rules"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/terms"
 )
 

@@ -7,7 +7,7 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
 	"github.com/wheelwright-dev/wheelwright/pkg/render"
-	"github.com/wheelwright-dev/wheelwright/spoke/internal/rules"
+	"github.com/wheelwright-dev/wheelwright/pkg/rules"
 )
 
 // ruleBook is the health rules in force, compiled: the vendor's out of a bundle, and the provider's,

@@ -14,7 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
-	"github.com/wheelwright-dev/wheelwright/spoke/internal/rules"
+	"github.com/wheelwright-dev/wheelwright/pkg/rules"
 )
 
 // HealthReport is of all objects of an inventory together.

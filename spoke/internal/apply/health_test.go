@@ -10,8 +10,8 @@ import (
 	"testing"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/pkg/rules"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/apply"
-	"github.com/wheelwright-dev/wheelwright/spoke/internal/rules"
 )
 
 // A workload that does not come up is explained by its pods.

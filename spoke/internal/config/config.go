@@ -14,7 +14,7 @@ import (
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/gitrepo"
-	"github.com/wheelwright-dev/wheelwright/spoke/internal/rules"
+	"github.com/wheelwright-dev/wheelwright/pkg/rules"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/terms"
 )
 

@@ -10,7 +10,7 @@ import (
 
 	"github.com/wheelwright-dev/wheelwright/pkg/provenance"
 	"github.com/wheelwright-dev/wheelwright/pkg/render"
-	"github.com/wheelwright-dev/wheelwright/spoke/internal/rules"
+	"github.com/wheelwright-dev/wheelwright/pkg/rules"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/terms"
 )
 

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/wheelwright-dev/wheelwright/spoke/internal/rules"
+	"github.com/wheelwright-dev/wheelwright/pkg/rules"
 )
 
 type object = map[string]any
