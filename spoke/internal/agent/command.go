@@ -209,7 +209,7 @@ func (w *worker) earlier(version string) (string, journal.Record, error) {
 	rec.Manifest = p.Manifest
 	j := &rec.Installation
 	j.Running, j.Bundle, j.Overlay, j.Rendered, j.Variant, j.Namespace = p.Version, p.Bundle, p.Overlay, p.Rendered, p.Variant, p.Namespace
-	j.DriftCorrected = 0
+	j.DriftCorrected, j.Drifted, j.DriftMessage = 0, 0, ""
 	return p.Version, rec, nil
 }
 

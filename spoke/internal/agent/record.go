@@ -208,7 +208,7 @@ func (w *worker) promote(rec *journal.Record) {
 	rec.Manifest = d.Manifest
 	i.Running, i.Bundle, i.Overlay, i.Rendered = d.Target, d.Bundle, d.Overlay, d.Rendered
 	i.Variant, i.Namespace = w.ledger.Plan.Variant, w.ledger.Plan.Namespace
-	i.DriftCorrected = 0
+	i.DriftCorrected, i.Drifted, i.DriftMessage = 0, 0, ""
 	rec.Held = maps.Clone(rec.Held)
 	maps.DeleteFunc(rec.Held, func(v string, _ journal.Hold) bool { return fleet.CompareTags(v, d.Target) <= 0 })
 	w.ledger.Version, w.ledger.Bundle, w.ledger.Overlay, w.ledger.Rendered = d.Target, d.Bundle, d.Overlay, d.Rendered
