@@ -143,7 +143,7 @@ func explain(kind, namespace, name string, err error) string {
 		return fmt.Sprintf("admission webhook %s does not answer: %s; try: kubectl get validatingwebhookconfigurations,mutatingwebhookconfigurations", m[1], oneLine(m[2]))
 	case overQuota.MatchString(st.Message):
 		m := overQuota.FindStringSubmatch(st.Message)
-		return fmt.Sprintf("exceeded quota %s; see it with: kubectl -n %s describe resourcequota %s", oneLine(m[0]), namespace, m[1])
+		return fmt.Sprintf("%s; see it with: kubectl -n %s describe resourcequota %s", oneLine(m[0]), namespace, m[1])
 	case tooLarge(err):
 		return "it is larger than the cluster's store takes (1.5 MiB where nobody says otherwise); split it, or let an overlay take it out"
 	case kind == "Secret":
