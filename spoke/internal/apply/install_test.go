@@ -68,7 +68,6 @@ func TestLifeOfAnInstallation(t *testing.T) {
 			t.Fatalf("%+v, %v", pruned, err)
 		}
 		requests := b.Requests(t, mark, "wheelwright")
-		fmt.Printf("FIGURE apply.noop-requests %d requests\n", len(requests))
 		if len(requests) != 0 || got.Version != "1.0.1" {
 			t.Errorf("%v, version %q", requests, got.Version)
 		}
