@@ -58,11 +58,12 @@ func (k *check) run(ctx context.Context) error {
 	if len(k.set.Objects) == 0 {
 		return fmt.Errorf("nothing to check: %w", ErrEmptySet)
 	}
-	if k.set.AppliedBy(k.prev) && len(k.prev.Current().Items) == len(k.prev.Items) {
+	sums := k.set.sum()
+	if k.prev.appliedOf(sums) && len(k.prev.Current().Items) == len(k.prev.Items) {
 		return nil
 	}
 	k.c.kinds.age(freshness) // what was served yesterday may not be today
-	objs, problems, err := k.c.prepare(ctx, k.set)
+	objs, problems, err := k.c.prepare(ctx, k.set, sums)
 	if err != nil {
 		return err
 	}

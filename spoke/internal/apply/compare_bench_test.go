@@ -176,9 +176,6 @@ func ours(b *testing.B, c *harness.Cluster, check bool) contender {
 	return contender{name, "wheelwright", func(b *testing.B, ns string, n, changed int) time.Duration {
 		s := third(b, ns, n, changed)
 		begin := time.Now()
-		if s.AppliedBy(known[ns]) {
-			return time.Since(begin) // what the agent does with a release that changes nothing
-		}
 		if check {
 			r, err := hand.Check(b.Context(), s, known[ns])
 			if err != nil || r.Err() != nil {

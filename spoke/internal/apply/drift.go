@@ -92,7 +92,7 @@ func (d *drift) run(ctx context.Context) error {
 	if len(d.set.Objects) == 0 {
 		return fmt.Errorf("nothing to compare with: %w", ErrEmptySet)
 	}
-	objs, problems, err := d.c.prepare(ctx, d.set)
+	objs, problems, err := d.c.prepare(ctx, d.set, d.set.sum())
 	if err != nil {
 		return err
 	}

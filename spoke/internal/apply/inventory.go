@@ -2,15 +2,15 @@ package apply
 
 import (
 	"bytes"
-	"compress/gzip"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 
+	"github.com/klauspost/compress/gzip"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -67,8 +67,21 @@ type leanItem struct {
 	Contested []string `json:"c,omitempty"`
 }
 
-func (i Item) MarshalJSON() ([]byte, error) {
-	return json.Marshal(leanItem{i.Group, i.Version, i.Kind, i.Namespace, i.Name, i.UID, i.Digest, i.Owned, i.Made, i.Leaving, i.Passing, i.Contested})
+func (i Item) lean() leanItem {
+	return leanItem{i.Group, i.Version, i.Kind, i.Namespace, i.Name, i.UID, i.Digest, i.Owned, i.Made, i.Leaving, i.Passing, i.Contested}
+}
+
+// MarshalJSON writes the items lean, all at once: one by one takes three times as long.
+func (inv Inventory) MarshalJSON() ([]byte, error) {
+	items := make([]leanItem, len(inv.Items))
+	for n, i := range inv.Items {
+		items[n] = i.lean()
+	}
+	type plain Inventory // without this method
+	return json.Marshal(struct {
+		plain
+		Items []leanItem `json:"items,omitempty"`
+	}{plain(inv), items})
 }
 
 func (i *Item) UnmarshalJSON(b []byte) error {
@@ -127,7 +140,7 @@ func (inv Inventory) Settled() Inventory {
 
 func (inv *Inventory) sort() {
 	slices.SortFunc(inv.Items, func(a, b Item) int {
-		return strings.Compare(a.Group+"/"+a.Kind+"/"+a.Namespace+"/"+a.Name, b.Group+"/"+b.Kind+"/"+b.Namespace+"/"+b.Name)
+		return cmp.Or(cmp.Compare(a.Group, b.Group), cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 	})
 }
 
@@ -193,7 +206,10 @@ func inventoryObject(inv Inventory) ([]byte, error) {
 		return nil, fmt.Errorf("encode the inventory: %w", err)
 	}
 	var z bytes.Buffer
-	w := gzip.NewWriter(&z)
+	w, err := gzip.NewWriterLevel(&z, gzip.BestSpeed) // most of it is digests, which no level packs tighter
+	if err != nil {
+		return nil, fmt.Errorf("pack the inventory: %w", err)
+	}
 	if _, err := w.Write(raw); err != nil {
 		return nil, fmt.Errorf("pack the inventory: %w", err)
 	}
@@ -252,7 +268,10 @@ func (c *Cluster) writeInventory(ctx context.Context, inv Inventory, own *object
 func (c *Cluster) makeNamespace(ctx context.Context, name string, own *object) error {
 	data := bareNamespace(name)
 	if own != nil {
-		data = own.data
+		var err error
+		if data, err = own.bytes(); err != nil {
+			return err
+		}
 	}
 	if _, _, err := c.api.patch(ctx, namespaces, "", name, data, 0); err != nil {
 		return refusal("Namespace", "", name, err)

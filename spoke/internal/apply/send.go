@@ -155,11 +155,12 @@ func (c *Cluster) established(ctx context.Context, o object) error {
 // Prune. On an error it also holds those, marked Leaving, and is what the next Apply (of this set or of
 // the previous one) has to be given.
 func (c *Cluster) Apply(ctx context.Context, set Set, prev Inventory) (Inventory, Change, error) {
-	if set.AppliedBy(prev) {
+	sums := set.sum()
+	if prev.appliedOf(sums) {
 		return c.same(set, prev)
 	}
 	ctx, requests := counted(ctx)
-	j, err := c.begin(ctx, set, prev)
+	j, err := c.begin(ctx, set, sums, prev)
 	if err != nil { // nothing was sent
 		return prev, Change{Requests: int(requests.Load())}, fmt.Errorf("apply %s: %w", set, err)
 	}
@@ -173,14 +174,14 @@ func (c *Cluster) Apply(ctx context.Context, set Set, prev Inventory) (Inventory
 	if err != nil { // nothing was sent
 		return prev, Change{Requests: int(requests.Load())}, fmt.Errorf("apply %s: %w", set, err)
 	}
-	err = j.run(ctx)
+	err = j.run(ctx, sums.whole)
 	change := j.change
 	change.Requests = int(requests.Load())
 	change.sort()
 	if err != nil {
 		return j.inventory(""), change, fmt.Errorf("apply %s: %w", set, err)
 	}
-	return j.inventory(set.Digest()).Current(), change, nil
+	return j.inventory(sums.whole).Current(), change, nil
 }
 
 // same answers for a set that is applied already, without a request.
@@ -211,7 +212,7 @@ type job struct {
 }
 
 // begin plans; it writes nothing.
-func (c *Cluster) begin(ctx context.Context, set Set, prev Inventory) (*job, error) {
+func (c *Cluster) begin(ctx context.Context, set Set, sums sum, prev Inventory) (*job, error) {
 	j := &job{c: c, set: set, items: map[identity]Item{}, begun: map[identity]bool{}}
 	for id, i := range prev.byIdentity() {
 		i.Leaving = true
@@ -220,7 +221,7 @@ func (c *Cluster) begin(ctx context.Context, set Set, prev Inventory) (*job, err
 	if len(set.Objects) == 0 {
 		return nil, fmt.Errorf("nothing to apply: %w", ErrEmptySet)
 	}
-	objs, problems, err := c.prepare(ctx, set)
+	objs, problems, err := c.prepare(ctx, set, sums)
 	if err != nil {
 		return nil, err
 	}
@@ -249,7 +250,8 @@ func (c *Cluster) begin(ctx context.Context, set Set, prev Inventory) (*job, err
 	return j, nil
 }
 
-func (j *job) run(ctx context.Context) error {
+// run sends what differs; whole is the set's digest.
+func (j *job) run(ctx context.Context, whole string) error {
 	if len(j.todo) > 0 {
 		var err error
 		if j.made, err = j.c.writeInventory(ctx, j.inventory(""), j.own); err != nil {
@@ -259,7 +261,7 @@ func (j *job) run(ctx context.Context) error {
 	err := j.send(ctx)
 	applied := ""
 	if err == nil {
-		applied = j.set.Digest()
+		applied = whole
 	}
 	if err != nil && ours(err) {
 		return err // what was written first already names every object

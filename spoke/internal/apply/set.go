@@ -7,9 +7,11 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"runtime"
 	"slices"
-	"sort"
 	"strings"
+	"sync"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -34,27 +36,53 @@ type Set struct {
 func (s Set) String() string { return strings.TrimSpace(s.Distribution + " " + s.Version) }
 
 // Digest is over the objects whatever their order, the distribution and the namespace.
-func (s Set) Digest() string {
-	sums := make([]string, len(s.Objects))
-	for i, o := range s.Objects {
-		raw, err := json.Marshal(o.Object)
-		if err != nil { // what no JSON can hold differs from everything
-			return ""
+func (s Set) Digest() string { return s.sum().whole }
+
+// sum is what a set's objects are told from others by.
+type sum struct {
+	whole   string   // of the set; empty where one of its objects has none
+	objects []string // of each; empty: no JSON can hold it, and it differs from everything
+	sizes   []int    // bytes
+}
+
+func (s Set) sum() sum {
+	n := len(s.Objects)
+	d := sum{objects: make([]string, n), sizes: make([]int, n)}
+	spread(n, func(i int) {
+		if raw, err := json.Marshal(s.Objects[i].Object); err == nil {
+			d.objects[i], d.sizes[i] = digest(raw), len(raw)
 		}
-		sums[i] = digest(raw)
+	})
+	if slices.Contains(d.objects, "") {
+		return d
 	}
-	sort.Strings(sums)
-	raw, err := json.Marshal([]any{s.Distribution, s.Namespace, sums})
-	if err != nil {
-		return ""
+	raw, err := json.Marshal([]any{s.Distribution, s.Namespace, slices.Sorted(slices.Values(d.objects))})
+	if err == nil {
+		d.whole = digest(raw)
 	}
-	return digest(raw)
+	return d
 }
 
 // AppliedBy reports whether inv is that of this very set, applied whole: then neither Check nor Apply
 // has anything to do.
 func (s Set) AppliedBy(inv Inventory) bool {
-	return inv.Applied != "" && inv.Applied == s.Digest()
+	return inv.appliedOf(s.sum())
+}
+
+func (inv Inventory) appliedOf(s sum) bool { return inv.Applied != "" && inv.Applied == s.whole }
+
+// spread calls f with 0 to n-1, on all processors.
+func spread(n int, f func(int)) {
+	share := (n + runtime.GOMAXPROCS(0) - 1) / runtime.GOMAXPROCS(0)
+	var wg sync.WaitGroup
+	for from := 0; from < n; from += share {
+		wg.Go(func() {
+			for i := from; i < min(from+share, n); i++ {
+				f(i)
+			}
+		})
+	}
+	wg.Wait()
 }
 
 // digest is 128 bits in hexadecimal: enough to tell an object from its next version, and lean.
@@ -81,7 +109,6 @@ func (c *Change) sort() {
 type object struct {
 	*unstructured.Unstructured
 	resource resource
-	data     []byte
 	digest   string
 	stage    stage
 	upcoming bool // its definition comes with the set and is not on the cluster yet
@@ -102,11 +129,20 @@ func (o object) passing() bool {
 // standsIn reports that an item is this very object, applied.
 func (o object) standsIn(i Item) bool { return i.UID != "" && i.Digest == o.digest }
 
+// bytes are what is sent.
+func (o object) bytes() ([]byte, error) {
+	raw, err := json.Marshal(o.Object)
+	if err != nil {
+		return nil, fmt.Errorf("encode %s: %w", o, err)
+	}
+	return raw, nil
+}
+
 func (o object) String() string { return named(o.GetKind(), o.GetNamespace(), o.GetName()) }
 
 // prepare resolves kinds and scopes. The problems are those that need no dry run; with any, the
 // objects are still all those that have none.
-func (c *Cluster) prepare(ctx context.Context, set Set) ([]object, []Problem, error) {
+func (c *Cluster) prepare(ctx context.Context, set Set, sums sum) ([]object, []Problem, error) {
 	upcoming := defined(set.Objects)
 	var want []schema.GroupVersionKind
 	for _, o := range set.Objects {
@@ -118,33 +154,44 @@ func (c *Cluster) prepare(ctx context.Context, set Set) ([]object, []Problem, er
 	if err != nil {
 		return nil, nil, err
 	}
-	var objs []object
-	var problems []Problem
-	seen := map[identity]bool{}
-	for _, in := range set.Objects {
+	all, wrong := make([]object, len(set.Objects)), make([]string, len(set.Objects))
+	spread(len(all), func(n int) {
+		in, o := set.Objects[n], &all[n]
 		gvk := in.GroupVersionKind()
-		r, ok := served.served[gvk]
-		o := object{resource: r, stage: stageOf(gvk.GroupKind())}
-		if !ok {
-			if o.resource, o.upcoming = upcoming[gvk]; !o.upcoming {
-				problems = append(problems, Problem{named(in.GetKind(), in.GetNamespace(), in.GetName()), served.notServed(gvk)})
-				continue
-			}
+		o.stage = stageOf(gvk.GroupKind())
+		ok := false
+		if o.resource, ok = served.served[gvk]; !ok {
+			o.resource, o.upcoming = upcoming[gvk]
 		}
-		if in.GetName() == "" {
-			problems = append(problems, Problem{named(in.GetKind(), in.GetNamespace(), ""), "it has no metadata.name"})
+		switch {
+		case !ok && !o.upcoming:
+			wrong[n] = served.notServed(gvk)
+		case in.GetName() == "":
+			wrong[n] = "it has no metadata.name"
+		case sums.objects[n] == "":
+			_, err := json.Marshal(in.Object)
+			wrong[n] = oneLine(fmt.Sprint(err))
+		case sums.sizes[n] > largest && !packed(o.resource.GroupKind()):
+			wrong[n] = fmt.Sprintf("it takes %d KiB, more than the %d KiB that the cluster's store takes of one object; split it, or let an overlay take it out", sums.sizes[n]>>10, largest>>10)
+		default:
+			o.fill(in, set)
+			o.digest = digest([]byte(strings.Join([]string{form, set.Distribution, set.Namespace, sums.objects[n]}, "\x00")))
+		}
+	})
+	var problems []Problem
+	objs := all[:0]
+	seen := make(map[identity]bool, len(all))
+	for n, o := range all {
+		if in := set.Objects[n]; wrong[n] != "" {
+			problems = append(problems, Problem{named(in.GetKind(), in.GetNamespace(), in.GetName()), wrong[n]})
 			continue
 		}
-		if err := o.fill(in, set); err != nil {
-			problems = append(problems, Problem{named(in.GetKind(), in.GetNamespace(), in.GetName()), oneLine(err.Error())})
-			continue
-		}
-		if id := o.item().identity(); seen[id] {
+		id := o.item().identity()
+		if seen[id] {
 			problems = append(problems, Problem{o.String(), "the set declares it twice"})
 			continue
-		} else {
-			seen[id] = true
 		}
+		seen[id] = true
 		objs = append(objs, o)
 	}
 	yielding(objs, set.Terms)
@@ -159,9 +206,12 @@ func packed(gk schema.GroupKind) bool {
 	return gk.Group == "" && (gk.Kind == "ConfigMap" || gk.Kind == "Secret")
 }
 
-// fill makes the copy that is sent.
-func (o *object) fill(in *unstructured.Unstructured, set Set) error {
-	o.Unstructured = in.DeepCopy()
+// form is raised when fill makes something else of the same object: then everything is sent once more.
+const form = "1"
+
+// fill makes the copy that is sent. It shares with the set's object what it does not change.
+func (o *object) fill(in *unstructured.Unstructured, set Set) {
+	o.Unstructured = &unstructured.Unstructured{Object: copied(in.Object, "metadata")}
 	switch {
 	case !o.resource.namespaced:
 		o.SetNamespace("")
@@ -184,14 +234,6 @@ func (o *object) fill(in *unstructured.Unstructured, set Set) error {
 		plainSecret(o.Object)
 	}
 	nameAccountTwice(o.Object)
-	raw, err := json.Marshal(o.Object)
-	if err != nil {
-		return err
-	}
-	if o.data, o.digest = raw, digest(raw); len(raw) > largest && !packed(o.resource.GroupKind()) {
-		return fmt.Errorf("it takes %d KiB, more than the %d KiB that the cluster's store takes of one object; split it, or let an overlay take it out", len(raw)>>10, largest>>10)
-	}
-	return nil
 }
 
 // plainSecret turns stringData into data: the server would, and would not take a key back that is
@@ -202,7 +244,7 @@ func plainSecret(secret map[string]any) {
 		return
 	}
 	data, ok := secret["data"].(map[string]any)
-	if !ok {
+	if data = maps.Clone(data); !ok {
 		data = map[string]any{}
 	}
 	for k, v := range plain {
@@ -221,18 +263,32 @@ func plainSecret(secret map[string]any) {
 // not take the name away.
 func nameAccountTwice(obj map[string]any) {
 	for _, path := range [][]string{{"spec"}, {"spec", "template", "spec"}, {"spec", "jobTemplate", "spec", "template", "spec"}} {
-		var at any = obj
-		for _, field := range path {
-			m, _ := at.(map[string]any)
-			at = m[field]
-		}
-		spec, _ := at.(map[string]any)
+		spec := inside(obj, path)
 		_, isPod := spec["containers"].([]any)
 		name, named := spec["serviceAccountName"].(string)
 		if _, twice := spec["serviceAccount"]; isPod && named && !twice {
-			spec["serviceAccount"] = name
+			maps.Copy(obj, copied(obj, path...))
+			inside(obj, path)["serviceAccount"] = name
 		}
 	}
+}
+
+func inside(m map[string]any, path []string) map[string]any {
+	for _, field := range path {
+		m, _ = m[field].(map[string]any)
+	}
+	return m
+}
+
+// copied is a copy of m and of the maps along path in it; what is beside the path is shared.
+func copied(m map[string]any, path ...string) map[string]any {
+	m = maps.Clone(m)
+	if len(path) > 0 {
+		if below, ok := m[path[0]].(map[string]any); ok {
+			m[path[0]] = copied(below, path[1:]...)
+		}
+	}
+	return m
 }
 
 // stage is when an object is sent: each stage is on the cluster before the next begins.
@@ -241,12 +297,11 @@ type stage int
 const (
 	stageNamespaces stage = iota
 	stageDefinitions
-	stageConfig   // what workloads read and run as
-	stageBindings // after the roles, since who may not grant them is looked up there
-	stageServices
-	stageWorkloads
-	stageRest     // autoscalers, budgets, ingresses, custom resources
-	stageAdmitted // webhooks and admission policies: last, so that they judge nothing of their own release
+	stageConfig    // what workloads read and run as, and find each other by
+	stageBindings  // after the roles, since who may not grant them is looked up there
+	stageWorkloads // after the services, whose addresses are in their environment
+	stageRest      // autoscalers, budgets, ingresses, custom resources
+	stageAdmitted  // webhooks and admission policies: last, so that they judge nothing of their own release
 	stages
 )
 
@@ -260,10 +315,8 @@ func stageOf(gk schema.GroupKind) stage {
 		switch gk.Kind {
 		case "Namespace":
 			return stageNamespaces
-		case "ServiceAccount", "ConfigMap", "Secret", "PersistentVolume", "PersistentVolumeClaim", "LimitRange", "ResourceQuota":
+		case "ServiceAccount", "ConfigMap", "Secret", "PersistentVolume", "PersistentVolumeClaim", "LimitRange", "ResourceQuota", "Service", "Endpoints":
 			return stageConfig
-		case "Service", "Endpoints":
-			return stageServices
 		case "Pod", "ReplicationController":
 			return stageWorkloads
 		}
@@ -274,14 +327,12 @@ func stageOf(gk schema.GroupKind) stage {
 			return stageBindings
 		}
 		return stageConfig
-	case "storage.k8s.io", "scheduling.k8s.io", "node.k8s.io":
+	case "storage.k8s.io", "scheduling.k8s.io", "node.k8s.io", "discovery.k8s.io":
 		return stageConfig
 	case "networking.k8s.io":
 		if gk.Kind == "NetworkPolicy" || gk.Kind == "IngressClass" {
 			return stageConfig
 		}
-	case "discovery.k8s.io":
-		return stageServices
 	case "apps", "batch":
 		return stageWorkloads
 	case "admissionregistration.k8s.io":

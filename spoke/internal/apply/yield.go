@@ -101,12 +101,14 @@ func (c *Cluster) put(ctx context.Context, o object, m mode) (offer, error) {
 // there is declared, since a field that nobody declares any more falls back.
 func (c *Cluster) body(ctx context.Context, o object) (*unstructured.Unstructured, []byte, error) {
 	if !o.yields.look() {
-		return o.Unstructured, o.data, nil
+		data, err := o.bytes()
+		return o.Unstructured, data, err
 	}
 	var live unstructured.Unstructured
 	err := c.api.get(ctx, o.resource, o.GetNamespace(), o.GetName(), "", &live)
 	if apierrors.IsNotFound(err) {
-		return o.Unstructured, o.data, nil
+		data, err := o.bytes()
+		return o.Unstructured, data, err
 	}
 	if err != nil {
 		return nil, nil, err
