@@ -93,6 +93,8 @@ type Release struct {
 	Commit       string // hexadecimal object id
 	TagObject    string // hexadecimal object id; empty for a lightweight tag
 	Published    time.Time
+	Stops        []string // releases that have to run before this one is taken, ascending
+	Plan         []byte   // the release's own rollout plan, canonical YAML; nil: it brings none
 }
 
 // VariantResult is what building one variant said.
@@ -112,6 +114,7 @@ const (
 	Rendering        Phase = "Rendering"        // overlay over bundle, sandboxed
 	Checking         Phase = "Checking"         // server-side dry run of everything
 	AwaitingApproval Phase = "AwaitingApproval" // the provider is asked, with the reason, before anything is applied
+	AwaitingWindow   Phase = "AwaitingWindow"   // it would be applied, and the provider's maintenance window is closed
 	Progressing      Phase = "Progressing"      // being applied
 	Settling         Phase = "Settling"         // applied; waiting for health
 	Succeeded        Phase = "Succeeded"        // runs, whole and healthy
@@ -123,7 +126,7 @@ const (
 )
 
 // Phases lists all phases in the order of a delivery.
-var Phases = []Phase{PhaseNone, AwaitingConfig, Fetching, Verifying, Rendering, Checking, AwaitingApproval, Progressing, Settling,
+var Phases = []Phase{PhaseNone, AwaitingConfig, Fetching, Verifying, Rendering, Checking, AwaitingApproval, AwaitingWindow, Progressing, Settling,
 	Succeeded, Refused, RollingBack, RolledBack, RollbackFailed}
 
 // Terminal: the delivery is over; only a new release, a new overlay or a person starts another.

@@ -26,6 +26,9 @@ type Installation struct {
 	Drifted        int    // objects that others changed or deleted and that are left so, by policy or after a fight
 	DriftMessage   string // the first of them: object, field, who wrote it
 	ObservedAt     time.Time
+
+	Wants string // the release that the policy takes of what is offered; empty: none
+	Would string // the one that it would take without its pin; empty: the same
 }
 
 // EventKind says what sort of thing happened.
@@ -47,6 +50,10 @@ const (
 	EventInvited    EventKind = "Invited"
 	EventJoined     EventKind = "Joined"
 	EventRemoved    EventKind = "Removed"
+	EventRollout    EventKind = "Rollout"  // a rollout entered another phase, or a wave did
+	EventRecalled   EventKind = "Recalled" // a release was called back
+	EventPinned     EventKind = "Pinned"   // a pin was made or taken away at the hub
+	EventDecided    EventKind = "Decided"  // somebody answered at the hub for a provider
 )
 
 // Event is something that happened: on a cluster, or at the hub where Cluster is empty.

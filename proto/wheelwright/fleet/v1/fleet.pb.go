@@ -25,6 +25,70 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type RolloutDecision int32
+
+const (
+	RolloutDecision_ROLLOUT_DECISION_UNSPECIFIED RolloutDecision = 0
+	RolloutDecision_ROLLOUT_DECISION_APPROVE     RolloutDecision = 1
+	RolloutDecision_ROLLOUT_DECISION_REJECT      RolloutDecision = 2
+	RolloutDecision_ROLLOUT_DECISION_PAUSE       RolloutDecision = 3
+	// Go on after a pause or a hold; the failures so far no longer count against the budget.
+	RolloutDecision_ROLLOUT_DECISION_RESUME RolloutDecision = 4
+	// Stop here: what has the release keeps it.
+	RolloutDecision_ROLLOUT_DECISION_ABORT RolloutDecision = 5
+	// Bring every cluster that took the release back to what it ran before.
+	RolloutDecision_ROLLOUT_DECISION_UNDO RolloutDecision = 6
+)
+
+// Enum value maps for RolloutDecision.
+var (
+	RolloutDecision_name = map[int32]string{
+		0: "ROLLOUT_DECISION_UNSPECIFIED",
+		1: "ROLLOUT_DECISION_APPROVE",
+		2: "ROLLOUT_DECISION_REJECT",
+		3: "ROLLOUT_DECISION_PAUSE",
+		4: "ROLLOUT_DECISION_RESUME",
+		5: "ROLLOUT_DECISION_ABORT",
+		6: "ROLLOUT_DECISION_UNDO",
+	}
+	RolloutDecision_value = map[string]int32{
+		"ROLLOUT_DECISION_UNSPECIFIED": 0,
+		"ROLLOUT_DECISION_APPROVE":     1,
+		"ROLLOUT_DECISION_REJECT":      2,
+		"ROLLOUT_DECISION_PAUSE":       3,
+		"ROLLOUT_DECISION_RESUME":      4,
+		"ROLLOUT_DECISION_ABORT":       5,
+		"ROLLOUT_DECISION_UNDO":        6,
+	}
+)
+
+func (x RolloutDecision) Enum() *RolloutDecision {
+	p := new(RolloutDecision)
+	*p = x
+	return p
+}
+
+func (x RolloutDecision) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (RolloutDecision) Descriptor() protoreflect.EnumDescriptor {
+	return file_wheelwright_fleet_v1_fleet_proto_enumTypes[0].Descriptor()
+}
+
+func (RolloutDecision) Type() protoreflect.EnumType {
+	return &file_wheelwright_fleet_v1_fleet_proto_enumTypes[0]
+}
+
+func (x RolloutDecision) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use RolloutDecision.Descriptor instead.
+func (RolloutDecision) EnumDescriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{0}
+}
+
 type GetVersionRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -535,7 +599,7 @@ type Release struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	Distribution string                 `protobuf:"bytes,1,opt,name=distribution,proto3" json:"distribution,omitempty"`
 	Version      string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
-	// fleet.ReleasePhase: "Available" or "Rejected".
+	// fleet.ReleasePhase: "Available", "Rejected" or "Recalled".
 	Phase  string `protobuf:"bytes,3,opt,name=phase,proto3" json:"phase,omitempty"`
 	Digest string `protobuf:"bytes,4,opt,name=digest,proto3" json:"digest,omitempty"`
 	// Bytes: canonical tar, and as stored.
@@ -552,8 +616,14 @@ type Release struct {
 	RunningOn []string `protobuf:"bytes,12,rep,name=running_on,json=runningOn,proto3" json:"running_on,omitempty"`
 	// Set while it is offered to be tried out only: until then at the latest.
 	PreflightUntil *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=preflight_until,json=preflightUntil,proto3" json:"preflight_until,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Set when it was called back, with why.
+	Recalled     *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=recalled,proto3" json:"recalled,omitempty"`
+	RecallReason string                 `protobuf:"bytes,15,opt,name=recall_reason,json=recallReason,proto3" json:"recall_reason,omitempty"`
+	RecalledBy   string                 `protobuf:"bytes,16,opt,name=recalled_by,json=recalledBy,proto3" json:"recalled_by,omitempty"`
+	// Releases that have to run before this one is taken; ascending.
+	Stops         []string `protobuf:"bytes,17,rep,name=stops,proto3" json:"stops,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Release) Reset() {
@@ -673,6 +743,34 @@ func (x *Release) GetRunningOn() []string {
 func (x *Release) GetPreflightUntil() *timestamppb.Timestamp {
 	if x != nil {
 		return x.PreflightUntil
+	}
+	return nil
+}
+
+func (x *Release) GetRecalled() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Recalled
+	}
+	return nil
+}
+
+func (x *Release) GetRecallReason() string {
+	if x != nil {
+		return x.RecallReason
+	}
+	return ""
+}
+
+func (x *Release) GetRecalledBy() string {
+	if x != nil {
+		return x.RecalledBy
+	}
+	return ""
+}
+
+func (x *Release) GetStops() []string {
+	if x != nil {
+		return x.Stops
 	}
 	return nil
 }
@@ -1475,7 +1573,7 @@ type FleetEvent struct {
 	Distribution string `protobuf:"bytes,4,opt,name=distribution,proto3" json:"distribution,omitempty"`
 	Version      string `protobuf:"bytes,5,opt,name=version,proto3" json:"version,omitempty"`
 	// "Phase", "Health", "Drift", "Declined", "Agent", "Published", "Rejected", "TagMoved", "TagDeleted",
-	// "Joined", "Invited", "Removed", "Preflight".
+	// "Joined", "Invited", "Removed", "Preflight", "Rollout", "Recalled", "Pinned", "Decided".
 	Kind          string `protobuf:"bytes,6,opt,name=kind,proto3" json:"kind,omitempty"`
 	Message       string `protobuf:"bytes,7,opt,name=message,proto3" json:"message,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1679,7 +1777,9 @@ func (x *ListEventsResponse) GetEvents() []*FleetEvent {
 type GetStatusRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Empty: all.
-	Distribution  string `protobuf:"bytes,1,opt,name=distribution,proto3" json:"distribution,omitempty"`
+	Distribution string `protobuf:"bytes,1,opt,name=distribution,proto3" json:"distribution,omitempty"`
+	// At most so many rows, those that want a person first; 0: all.
+	Limit         uint32 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1721,11 +1821,23 @@ func (x *GetStatusRequest) GetDistribution() string {
 	return ""
 }
 
+func (x *GetStatusRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
 type GetStatusResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	At            *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=at,proto3" json:"at,omitempty"`
-	Rows          []*StatusRow           `protobuf:"bytes,2,rep,name=rows,proto3" json:"rows,omitempty"`
-	Summaries     []*DistributionSummary `protobuf:"bytes,3,rep,name=summaries,proto3" json:"summaries,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	At        *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=at,proto3" json:"at,omitempty"`
+	Rows      []*StatusRow           `protobuf:"bytes,2,rep,name=rows,proto3" json:"rows,omitempty"`
+	Summaries []*DistributionSummary `protobuf:"bytes,3,rep,name=summaries,proto3" json:"summaries,omitempty"`
+	// Rows that there are, and those of them that want a person.
+	Total     uint32 `protobuf:"varint,4,opt,name=total,proto3" json:"total,omitempty"`
+	Attention uint32 `protobuf:"varint,5,opt,name=attention,proto3" json:"attention,omitempty"`
+	// Rollouts that are not over, newest first, without their clusters.
+	Rollouts      []*Rollout `protobuf:"bytes,6,rep,name=rollouts,proto3" json:"rollouts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1781,6 +1893,27 @@ func (x *GetStatusResponse) GetSummaries() []*DistributionSummary {
 	return nil
 }
 
+func (x *GetStatusResponse) GetTotal() uint32 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+func (x *GetStatusResponse) GetAttention() uint32 {
+	if x != nil {
+		return x.Attention
+	}
+	return 0
+}
+
+func (x *GetStatusResponse) GetRollouts() []*Rollout {
+	if x != nil {
+		return x.Rollouts
+	}
+	return nil
+}
+
 // StatusRow: one subscription of one cluster, or one cluster without any.
 type StatusRow struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
@@ -1812,8 +1945,12 @@ type StatusRow struct {
 	Namespace     string     `protobuf:"bytes,19,opt,name=namespace,proto3" json:"namespace,omitempty"`
 	Policy        *v1.Policy `protobuf:"bytes,20,opt,name=policy,proto3" json:"policy,omitempty"`
 	// Objects that others changed or deleted and that are left so; and the first of them.
-	Drifted       uint32 `protobuf:"varint,21,opt,name=drifted,proto3" json:"drifted,omitempty"`
-	DriftMessage  string `protobuf:"bytes,22,opt,name=drift_message,json=driftMessage,proto3" json:"drift_message,omitempty"`
+	Drifted      uint32 `protobuf:"varint,21,opt,name=drifted,proto3" json:"drifted,omitempty"`
+	DriftMessage string `protobuf:"bytes,22,opt,name=drift_message,json=driftMessage,proto3" json:"drift_message,omitempty"`
+	// What the provider's policy would take without its pin.
+	Would string `protobuf:"bytes,23,opt,name=would,proto3" json:"would,omitempty"`
+	// What is odd and hurts nobody yet: a clock that is off, …
+	Warnings      []string `protobuf:"bytes,24,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2002,6 +2139,20 @@ func (x *StatusRow) GetDriftMessage() string {
 	return ""
 }
 
+func (x *StatusRow) GetWould() string {
+	if x != nil {
+		return x.Would
+	}
+	return ""
+}
+
+func (x *StatusRow) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
 type DistributionSummary struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	Distribution string                 `protobuf:"bytes,1,opt,name=distribution,proto3" json:"distribution,omitempty"`
@@ -2129,6 +2280,2261 @@ func (x *DistributionSummary) GetPreflight() []string {
 	return nil
 }
 
+type PlanRolloutRequest struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Distribution string                 `protobuf:"bytes,1,opt,name=distribution,proto3" json:"distribution,omitempty"`
+	Version      string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	// The plan as YAML; empty: hub.yaml's for the distribution, or else the release's own, or else one wave
+	// of everybody.
+	Plan          []byte `protobuf:"bytes,3,opt,name=plan,proto3" json:"plan,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlanRolloutRequest) Reset() {
+	*x = PlanRolloutRequest{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlanRolloutRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlanRolloutRequest) ProtoMessage() {}
+
+func (x *PlanRolloutRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlanRolloutRequest.ProtoReflect.Descriptor instead.
+func (*PlanRolloutRequest) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *PlanRolloutRequest) GetDistribution() string {
+	if x != nil {
+		return x.Distribution
+	}
+	return ""
+}
+
+func (x *PlanRolloutRequest) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *PlanRolloutRequest) GetPlan() []byte {
+	if x != nil {
+		return x.Plan
+	}
+	return nil
+}
+
+type PlanRolloutResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Plan          *RolloutPlan           `protobuf:"bytes,1,opt,name=plan,proto3" json:"plan,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlanRolloutResponse) Reset() {
+	*x = PlanRolloutResponse{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlanRolloutResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlanRolloutResponse) ProtoMessage() {}
+
+func (x *PlanRolloutResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlanRolloutResponse.ProtoReflect.Descriptor instead.
+func (*PlanRolloutResponse) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *PlanRolloutResponse) GetPlan() *RolloutPlan {
+	if x != nil {
+		return x.Plan
+	}
+	return nil
+}
+
+// RolloutPlan is a plan laid over the fleet.
+type RolloutPlan struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Distribution string                 `protobuf:"bytes,1,opt,name=distribution,proto3" json:"distribution,omitempty"`
+	Version      string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	// Where it is from: "default", "wheelwright.yaml", "hub.yaml" or "--plan".
+	Source string `protobuf:"bytes,3,opt,name=source,proto3" json:"source,omitempty"`
+	// The plan itself, canonical YAML.
+	Plan  []byte         `protobuf:"bytes,4,opt,name=plan,proto3" json:"plan,omitempty"`
+	Waves []*PlannedWave `protobuf:"bytes,5,rep,name=waves,proto3" json:"waves,omitempty"`
+	// Clusters that are in no wave, with the reason.
+	LeftOut []*PlannedCluster `protobuf:"bytes,6,rep,name=left_out,json=leftOut,proto3" json:"left_out,omitempty"`
+	// What is odd about the plan and no error: a wave that matches nobody, …
+	Warnings      []string `protobuf:"bytes,7,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RolloutPlan) Reset() {
+	*x = RolloutPlan{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RolloutPlan) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RolloutPlan) ProtoMessage() {}
+
+func (x *RolloutPlan) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RolloutPlan.ProtoReflect.Descriptor instead.
+func (*RolloutPlan) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *RolloutPlan) GetDistribution() string {
+	if x != nil {
+		return x.Distribution
+	}
+	return ""
+}
+
+func (x *RolloutPlan) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *RolloutPlan) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *RolloutPlan) GetPlan() []byte {
+	if x != nil {
+		return x.Plan
+	}
+	return nil
+}
+
+func (x *RolloutPlan) GetWaves() []*PlannedWave {
+	if x != nil {
+		return x.Waves
+	}
+	return nil
+}
+
+func (x *RolloutPlan) GetLeftOut() []*PlannedCluster {
+	if x != nil {
+		return x.LeftOut
+	}
+	return nil
+}
+
+func (x *RolloutPlan) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
+type PlannedWave struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Name        string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Clusters    []*PlannedCluster      `protobuf:"bytes,2,rep,name=clusters,proto3" json:"clusters,omitempty"`
+	Concurrency uint32                 `protobuf:"varint,3,opt,name=concurrency,proto3" json:"concurrency,omitempty"`
+	// Failures that are still within the budget.
+	Budget uint32 `protobuf:"varint,4,opt,name=budget,proto3" json:"budget,omitempty"`
+	// What the wave waits for before and after: "approval by vendor", "soak 30m", …
+	Gates         []string `protobuf:"bytes,5,rep,name=gates,proto3" json:"gates,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlannedWave) Reset() {
+	*x = PlannedWave{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlannedWave) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlannedWave) ProtoMessage() {}
+
+func (x *PlannedWave) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlannedWave.ProtoReflect.Descriptor instead.
+func (*PlannedWave) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *PlannedWave) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PlannedWave) GetClusters() []*PlannedCluster {
+	if x != nil {
+		return x.Clusters
+	}
+	return nil
+}
+
+func (x *PlannedWave) GetConcurrency() uint32 {
+	if x != nil {
+		return x.Concurrency
+	}
+	return 0
+}
+
+func (x *PlannedWave) GetBudget() uint32 {
+	if x != nil {
+		return x.Budget
+	}
+	return 0
+}
+
+func (x *PlannedWave) GetGates() []string {
+	if x != nil {
+		return x.Gates
+	}
+	return nil
+}
+
+type PlannedCluster struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Cluster        string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	RunningVersion string                 `protobuf:"bytes,2,opt,name=running_version,json=runningVersion,proto3" json:"running_version,omitempty"`
+	// Why it will not, or may not, take the release now; empty: nothing is known against it.
+	Blockers      []string `protobuf:"bytes,3,rep,name=blockers,proto3" json:"blockers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlannedCluster) Reset() {
+	*x = PlannedCluster{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlannedCluster) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlannedCluster) ProtoMessage() {}
+
+func (x *PlannedCluster) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlannedCluster.ProtoReflect.Descriptor instead.
+func (*PlannedCluster) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *PlannedCluster) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *PlannedCluster) GetRunningVersion() string {
+	if x != nil {
+		return x.RunningVersion
+	}
+	return ""
+}
+
+func (x *PlannedCluster) GetBlockers() []string {
+	if x != nil {
+		return x.Blockers
+	}
+	return nil
+}
+
+type Rollout struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Distribution string                 `protobuf:"bytes,1,opt,name=distribution,proto3" json:"distribution,omitempty"`
+	Version      string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	// Grows with each rollout of this hub.
+	Id uint64 `protobuf:"varint,3,opt,name=id,proto3" json:"id,omitempty"`
+	// fleet.RolloutPhase.
+	Phase string `protobuf:"bytes,4,opt,name=phase,proto3" json:"phase,omitempty"`
+	// What it waits for, or why it ended; one line.
+	Reason  string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	Started *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=started,proto3" json:"started,omitempty"`
+	// When the phase began; when it ended, for one that is over.
+	Since *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=since,proto3" json:"since,omitempty"`
+	Waves []*RolloutWave         `protobuf:"bytes,8,rep,name=waves,proto3" json:"waves,omitempty"`
+	// Index of the wave under way, from 0.
+	Wave       uint32 `protobuf:"varint,9,opt,name=wave,proto3" json:"wave,omitempty"`
+	PlanSource string `protobuf:"bytes,10,opt,name=plan_source,json=planSource,proto3" json:"plan_source,omitempty"`
+	StartedBy  string `protobuf:"bytes,11,opt,name=started_by,json=startedBy,proto3" json:"started_by,omitempty"`
+	// The plan as it was laid over the fleet at the start; with GetRollout only.
+	Plan *RolloutPlan `protobuf:"bytes,12,opt,name=plan,proto3" json:"plan,omitempty"`
+	// With GetRollout only, by wave, then by name.
+	Clusters []*RolloutCluster `protobuf:"bytes,13,rep,name=clusters,proto3" json:"clusters,omitempty"`
+	// Clusters in no wave that take the release with the last one.
+	Joiners       uint32 `protobuf:"varint,14,opt,name=joiners,proto3" json:"joiners,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Rollout) Reset() {
+	*x = Rollout{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rollout) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rollout) ProtoMessage() {}
+
+func (x *Rollout) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rollout.ProtoReflect.Descriptor instead.
+func (*Rollout) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *Rollout) GetDistribution() string {
+	if x != nil {
+		return x.Distribution
+	}
+	return ""
+}
+
+func (x *Rollout) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Rollout) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Rollout) GetPhase() string {
+	if x != nil {
+		return x.Phase
+	}
+	return ""
+}
+
+func (x *Rollout) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Rollout) GetStarted() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Started
+	}
+	return nil
+}
+
+func (x *Rollout) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *Rollout) GetWaves() []*RolloutWave {
+	if x != nil {
+		return x.Waves
+	}
+	return nil
+}
+
+func (x *Rollout) GetWave() uint32 {
+	if x != nil {
+		return x.Wave
+	}
+	return 0
+}
+
+func (x *Rollout) GetPlanSource() string {
+	if x != nil {
+		return x.PlanSource
+	}
+	return ""
+}
+
+func (x *Rollout) GetStartedBy() string {
+	if x != nil {
+		return x.StartedBy
+	}
+	return ""
+}
+
+func (x *Rollout) GetPlan() *RolloutPlan {
+	if x != nil {
+		return x.Plan
+	}
+	return nil
+}
+
+func (x *Rollout) GetClusters() []*RolloutCluster {
+	if x != nil {
+		return x.Clusters
+	}
+	return nil
+}
+
+func (x *Rollout) GetJoiners() uint32 {
+	if x != nil {
+		return x.Joiners
+	}
+	return 0
+}
+
+type RolloutWave struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// fleet.WavePhase.
+	Phase    string `protobuf:"bytes,2,opt,name=phase,proto3" json:"phase,omitempty"`
+	Clusters uint32 `protobuf:"varint,3,opt,name=clusters,proto3" json:"clusters,omitempty"`
+	Done     uint32 `protobuf:"varint,4,opt,name=done,proto3" json:"done,omitempty"`
+	Underway uint32 `protobuf:"varint,5,opt,name=underway,proto3" json:"underway,omitempty"`
+	Failed   uint32 `protobuf:"varint,6,opt,name=failed,proto3" json:"failed,omitempty"`
+	// Pinned, silent, waiting for their provider or their window: counted apart.
+	Parked  uint32                 `protobuf:"varint,7,opt,name=parked,proto3" json:"parked,omitempty"`
+	Budget  uint32                 `protobuf:"varint,8,opt,name=budget,proto3" json:"budget,omitempty"`
+	Started *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=started,proto3" json:"started,omitempty"`
+	// When the soak is over.
+	SoakUntil *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=soak_until,json=soakUntil,proto3" json:"soak_until,omitempty"`
+	// Soak asked for, seconds.
+	SoakSeconds   uint32 `protobuf:"varint,11,opt,name=soak_seconds,json=soakSeconds,proto3" json:"soak_seconds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RolloutWave) Reset() {
+	*x = RolloutWave{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RolloutWave) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RolloutWave) ProtoMessage() {}
+
+func (x *RolloutWave) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RolloutWave.ProtoReflect.Descriptor instead.
+func (*RolloutWave) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *RolloutWave) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RolloutWave) GetPhase() string {
+	if x != nil {
+		return x.Phase
+	}
+	return ""
+}
+
+func (x *RolloutWave) GetClusters() uint32 {
+	if x != nil {
+		return x.Clusters
+	}
+	return 0
+}
+
+func (x *RolloutWave) GetDone() uint32 {
+	if x != nil {
+		return x.Done
+	}
+	return 0
+}
+
+func (x *RolloutWave) GetUnderway() uint32 {
+	if x != nil {
+		return x.Underway
+	}
+	return 0
+}
+
+func (x *RolloutWave) GetFailed() uint32 {
+	if x != nil {
+		return x.Failed
+	}
+	return 0
+}
+
+func (x *RolloutWave) GetParked() uint32 {
+	if x != nil {
+		return x.Parked
+	}
+	return 0
+}
+
+func (x *RolloutWave) GetBudget() uint32 {
+	if x != nil {
+		return x.Budget
+	}
+	return 0
+}
+
+func (x *RolloutWave) GetStarted() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Started
+	}
+	return nil
+}
+
+func (x *RolloutWave) GetSoakUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SoakUntil
+	}
+	return nil
+}
+
+func (x *RolloutWave) GetSoakSeconds() uint32 {
+	if x != nil {
+		return x.SoakSeconds
+	}
+	return 0
+}
+
+type RolloutCluster struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Cluster string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	// Index of its wave; -1 for a joiner without one.
+	Wave int32 `protobuf:"varint,2,opt,name=wave,proto3" json:"wave,omitempty"`
+	// fleet.Mark.
+	Mark           string                 `protobuf:"bytes,3,opt,name=mark,proto3" json:"mark,omitempty"`
+	Reason         string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	Since          *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`
+	RunningVersion string                 `protobuf:"bytes,6,opt,name=running_version,json=runningVersion,proto3" json:"running_version,omitempty"`
+	Phase          string                 `protobuf:"bytes,7,opt,name=phase,proto3" json:"phase,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *RolloutCluster) Reset() {
+	*x = RolloutCluster{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RolloutCluster) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RolloutCluster) ProtoMessage() {}
+
+func (x *RolloutCluster) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RolloutCluster.ProtoReflect.Descriptor instead.
+func (*RolloutCluster) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *RolloutCluster) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *RolloutCluster) GetWave() int32 {
+	if x != nil {
+		return x.Wave
+	}
+	return 0
+}
+
+func (x *RolloutCluster) GetMark() string {
+	if x != nil {
+		return x.Mark
+	}
+	return ""
+}
+
+func (x *RolloutCluster) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *RolloutCluster) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *RolloutCluster) GetRunningVersion() string {
+	if x != nil {
+		return x.RunningVersion
+	}
+	return ""
+}
+
+func (x *RolloutCluster) GetPhase() string {
+	if x != nil {
+		return x.Phase
+	}
+	return ""
+}
+
+type StartRolloutRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Distribution  string                 `protobuf:"bytes,1,opt,name=distribution,proto3" json:"distribution,omitempty"`
+	Version       string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	Plan          []byte                 `protobuf:"bytes,3,opt,name=plan,proto3" json:"plan,omitempty"`
+	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	DryRun        bool                   `protobuf:"varint,5,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StartRolloutRequest) Reset() {
+	*x = StartRolloutRequest{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StartRolloutRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StartRolloutRequest) ProtoMessage() {}
+
+func (x *StartRolloutRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StartRolloutRequest.ProtoReflect.Descriptor instead.
+func (*StartRolloutRequest) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *StartRolloutRequest) GetDistribution() string {
+	if x != nil {
+		return x.Distribution
+	}
+	return ""
+}
+
+func (x *StartRolloutRequest) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *StartRolloutRequest) GetPlan() []byte {
+	if x != nil {
+		return x.Plan
+	}
+	return nil
+}
+
+func (x *StartRolloutRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *StartRolloutRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type StartRolloutResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rollout       *Rollout               `protobuf:"bytes,1,opt,name=rollout,proto3" json:"rollout,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StartRolloutResponse) Reset() {
+	*x = StartRolloutResponse{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StartRolloutResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StartRolloutResponse) ProtoMessage() {}
+
+func (x *StartRolloutResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StartRolloutResponse.ProtoReflect.Descriptor instead.
+func (*StartRolloutResponse) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *StartRolloutResponse) GetRollout() *Rollout {
+	if x != nil {
+		return x.Rollout
+	}
+	return nil
+}
+
+type ListRolloutsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty: of all.
+	Distribution string `protobuf:"bytes,1,opt,name=distribution,proto3" json:"distribution,omitempty"`
+	// The newest so many; 0: 50.
+	Limit         uint32 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRolloutsRequest) Reset() {
+	*x = ListRolloutsRequest{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRolloutsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRolloutsRequest) ProtoMessage() {}
+
+func (x *ListRolloutsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRolloutsRequest.ProtoReflect.Descriptor instead.
+func (*ListRolloutsRequest) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *ListRolloutsRequest) GetDistribution() string {
+	if x != nil {
+		return x.Distribution
+	}
+	return ""
+}
+
+func (x *ListRolloutsRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+type ListRolloutsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rollouts      []*Rollout             `protobuf:"bytes,1,rep,name=rollouts,proto3" json:"rollouts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRolloutsResponse) Reset() {
+	*x = ListRolloutsResponse{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRolloutsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRolloutsResponse) ProtoMessage() {}
+
+func (x *ListRolloutsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRolloutsResponse.ProtoReflect.Descriptor instead.
+func (*ListRolloutsResponse) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *ListRolloutsResponse) GetRollouts() []*Rollout {
+	if x != nil {
+		return x.Rollouts
+	}
+	return nil
+}
+
+type GetRolloutRequest struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Distribution string                 `protobuf:"bytes,1,opt,name=distribution,proto3" json:"distribution,omitempty"`
+	// Empty: the newest of the distribution.
+	Version       string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetRolloutRequest) Reset() {
+	*x = GetRolloutRequest{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetRolloutRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetRolloutRequest) ProtoMessage() {}
+
+func (x *GetRolloutRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetRolloutRequest.ProtoReflect.Descriptor instead.
+func (*GetRolloutRequest) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *GetRolloutRequest) GetDistribution() string {
+	if x != nil {
+		return x.Distribution
+	}
+	return ""
+}
+
+func (x *GetRolloutRequest) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+type GetRolloutResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rollout       *Rollout               `protobuf:"bytes,1,opt,name=rollout,proto3" json:"rollout,omitempty"`
+	At            *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetRolloutResponse) Reset() {
+	*x = GetRolloutResponse{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetRolloutResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetRolloutResponse) ProtoMessage() {}
+
+func (x *GetRolloutResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetRolloutResponse.ProtoReflect.Descriptor instead.
+func (*GetRolloutResponse) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *GetRolloutResponse) GetRollout() *Rollout {
+	if x != nil {
+		return x.Rollout
+	}
+	return nil
+}
+
+func (x *GetRolloutResponse) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+type DecideRolloutRequest struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Distribution string                 `protobuf:"bytes,1,opt,name=distribution,proto3" json:"distribution,omitempty"`
+	Version      string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	Decision     RolloutDecision        `protobuf:"varint,3,opt,name=decision,proto3,enum=wheelwright.fleet.v1.RolloutDecision" json:"decision,omitempty"`
+	// Of APPROVE and REJECT: the wave's name; empty: the one that waits.
+	Wave          string `protobuf:"bytes,4,opt,name=wave,proto3" json:"wave,omitempty"`
+	Reason        string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	DryRun        bool   `protobuf:"varint,6,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DecideRolloutRequest) Reset() {
+	*x = DecideRolloutRequest{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DecideRolloutRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DecideRolloutRequest) ProtoMessage() {}
+
+func (x *DecideRolloutRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DecideRolloutRequest.ProtoReflect.Descriptor instead.
+func (*DecideRolloutRequest) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *DecideRolloutRequest) GetDistribution() string {
+	if x != nil {
+		return x.Distribution
+	}
+	return ""
+}
+
+func (x *DecideRolloutRequest) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *DecideRolloutRequest) GetDecision() RolloutDecision {
+	if x != nil {
+		return x.Decision
+	}
+	return RolloutDecision_ROLLOUT_DECISION_UNSPECIFIED
+}
+
+func (x *DecideRolloutRequest) GetWave() string {
+	if x != nil {
+		return x.Wave
+	}
+	return ""
+}
+
+func (x *DecideRolloutRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *DecideRolloutRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type DecideRolloutResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rollout       *Rollout               `protobuf:"bytes,1,opt,name=rollout,proto3" json:"rollout,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DecideRolloutResponse) Reset() {
+	*x = DecideRolloutResponse{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DecideRolloutResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DecideRolloutResponse) ProtoMessage() {}
+
+func (x *DecideRolloutResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DecideRolloutResponse.ProtoReflect.Descriptor instead.
+func (*DecideRolloutResponse) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *DecideRolloutResponse) GetRollout() *Rollout {
+	if x != nil {
+		return x.Rollout
+	}
+	return nil
+}
+
+type RecallReleaseRequest struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Distribution string                 `protobuf:"bytes,1,opt,name=distribution,proto3" json:"distribution,omitempty"`
+	Version      string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	Reason       string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Offer the clusters that run it where to go.
+	RollBack      bool `protobuf:"varint,4,opt,name=roll_back,json=rollBack,proto3" json:"roll_back,omitempty"`
+	DryRun        bool `protobuf:"varint,5,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecallReleaseRequest) Reset() {
+	*x = RecallReleaseRequest{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecallReleaseRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecallReleaseRequest) ProtoMessage() {}
+
+func (x *RecallReleaseRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecallReleaseRequest.ProtoReflect.Descriptor instead.
+func (*RecallReleaseRequest) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *RecallReleaseRequest) GetDistribution() string {
+	if x != nil {
+		return x.Distribution
+	}
+	return ""
+}
+
+func (x *RecallReleaseRequest) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *RecallReleaseRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *RecallReleaseRequest) GetRollBack() bool {
+	if x != nil {
+		return x.RollBack
+	}
+	return false
+}
+
+func (x *RecallReleaseRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type RecallReleaseResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Clusters that run it or are on their way to it, by name.
+	Clusters []*RecalledCluster `protobuf:"bytes,1,rep,name=clusters,proto3" json:"clusters,omitempty"`
+	// Rollouts that were stopped.
+	Rollouts      []*Rollout `protobuf:"bytes,2,rep,name=rollouts,proto3" json:"rollouts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecallReleaseResponse) Reset() {
+	*x = RecallReleaseResponse{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecallReleaseResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecallReleaseResponse) ProtoMessage() {}
+
+func (x *RecallReleaseResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecallReleaseResponse.ProtoReflect.Descriptor instead.
+func (*RecallReleaseResponse) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *RecallReleaseResponse) GetClusters() []*RecalledCluster {
+	if x != nil {
+		return x.Clusters
+	}
+	return nil
+}
+
+func (x *RecallReleaseResponse) GetRollouts() []*Rollout {
+	if x != nil {
+		return x.Rollouts
+	}
+	return nil
+}
+
+type RecalledCluster struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Cluster        string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	RunningVersion string                 `protobuf:"bytes,2,opt,name=running_version,json=runningVersion,proto3" json:"running_version,omitempty"`
+	// Where it should go; empty: nowhere.
+	TargetVersion string `protobuf:"bytes,3,opt,name=target_version,json=targetVersion,proto3" json:"target_version,omitempty"`
+	// Why there, or why nowhere.
+	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecalledCluster) Reset() {
+	*x = RecalledCluster{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecalledCluster) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecalledCluster) ProtoMessage() {}
+
+func (x *RecalledCluster) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecalledCluster.ProtoReflect.Descriptor instead.
+func (*RecalledCluster) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *RecalledCluster) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *RecalledCluster) GetRunningVersion() string {
+	if x != nil {
+		return x.RunningVersion
+	}
+	return ""
+}
+
+func (x *RecalledCluster) GetTargetVersion() string {
+	if x != nil {
+		return x.TargetVersion
+	}
+	return ""
+}
+
+func (x *RecalledCluster) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type Pin struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Cluster      string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Distribution string                 `protobuf:"bytes,2,opt,name=distribution,proto3" json:"distribution,omitempty"`
+	Version      string                 `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
+	Reason       string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	Author       string                 `protobuf:"bytes,5,opt,name=author,proto3" json:"author,omitempty"`
+	// "overlay", "spoke.yaml", "spoke" or "hub".
+	Source  string                 `protobuf:"bytes,6,opt,name=source,proto3" json:"source,omitempty"`
+	Until   *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=until,proto3" json:"until,omitempty"`
+	Created *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=created,proto3" json:"created,omitempty"`
+	// What the cluster would take without it.
+	Would string `protobuf:"bytes,9,opt,name=would,proto3" json:"would,omitempty"`
+	// False: the hub's own, and the spoke has not said that it follows it.
+	InForce       bool `protobuf:"varint,10,opt,name=in_force,json=inForce,proto3" json:"in_force,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Pin) Reset() {
+	*x = Pin{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Pin) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Pin) ProtoMessage() {}
+
+func (x *Pin) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Pin.ProtoReflect.Descriptor instead.
+func (*Pin) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *Pin) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *Pin) GetDistribution() string {
+	if x != nil {
+		return x.Distribution
+	}
+	return ""
+}
+
+func (x *Pin) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Pin) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Pin) GetAuthor() string {
+	if x != nil {
+		return x.Author
+	}
+	return ""
+}
+
+func (x *Pin) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *Pin) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *Pin) GetCreated() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Created
+	}
+	return nil
+}
+
+func (x *Pin) GetWould() string {
+	if x != nil {
+		return x.Would
+	}
+	return ""
+}
+
+func (x *Pin) GetInForce() bool {
+	if x != nil {
+		return x.InForce
+	}
+	return false
+}
+
+type PinClusterRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pin           *Pin                   `protobuf:"bytes,1,opt,name=pin,proto3" json:"pin,omitempty"`
+	DryRun        bool                   `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PinClusterRequest) Reset() {
+	*x = PinClusterRequest{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PinClusterRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PinClusterRequest) ProtoMessage() {}
+
+func (x *PinClusterRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PinClusterRequest.ProtoReflect.Descriptor instead.
+func (*PinClusterRequest) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *PinClusterRequest) GetPin() *Pin {
+	if x != nil {
+		return x.Pin
+	}
+	return nil
+}
+
+func (x *PinClusterRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type PinClusterResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Pin   *Pin                   `protobuf:"bytes,1,opt,name=pin,proto3" json:"pin,omitempty"`
+	// What is odd about it: the cluster's spoke.yaml takes no pins from the hub, …
+	Warnings      []string `protobuf:"bytes,2,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PinClusterResponse) Reset() {
+	*x = PinClusterResponse{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PinClusterResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PinClusterResponse) ProtoMessage() {}
+
+func (x *PinClusterResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PinClusterResponse.ProtoReflect.Descriptor instead.
+func (*PinClusterResponse) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *PinClusterResponse) GetPin() *Pin {
+	if x != nil {
+		return x.Pin
+	}
+	return nil
+}
+
+func (x *PinClusterResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
+type UnpinClusterRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cluster       string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Distribution  string                 `protobuf:"bytes,2,opt,name=distribution,proto3" json:"distribution,omitempty"`
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	DryRun        bool                   `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnpinClusterRequest) Reset() {
+	*x = UnpinClusterRequest{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnpinClusterRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnpinClusterRequest) ProtoMessage() {}
+
+func (x *UnpinClusterRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnpinClusterRequest.ProtoReflect.Descriptor instead.
+func (*UnpinClusterRequest) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *UnpinClusterRequest) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *UnpinClusterRequest) GetDistribution() string {
+	if x != nil {
+		return x.Distribution
+	}
+	return ""
+}
+
+func (x *UnpinClusterRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *UnpinClusterRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type UnpinClusterResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnpinClusterResponse) Reset() {
+	*x = UnpinClusterResponse{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnpinClusterResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnpinClusterResponse) ProtoMessage() {}
+
+func (x *UnpinClusterResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnpinClusterResponse.ProtoReflect.Descriptor instead.
+func (*UnpinClusterResponse) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{53}
+}
+
+type ListPinsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty: of all.
+	Distribution  string `protobuf:"bytes,1,opt,name=distribution,proto3" json:"distribution,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPinsRequest) Reset() {
+	*x = ListPinsRequest{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPinsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPinsRequest) ProtoMessage() {}
+
+func (x *ListPinsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPinsRequest.ProtoReflect.Descriptor instead.
+func (*ListPinsRequest) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{54}
+}
+
+func (x *ListPinsRequest) GetDistribution() string {
+	if x != nil {
+		return x.Distribution
+	}
+	return ""
+}
+
+type ListPinsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pins          []*Pin                 `protobuf:"bytes,1,rep,name=pins,proto3" json:"pins,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPinsResponse) Reset() {
+	*x = ListPinsResponse{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[55]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPinsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPinsResponse) ProtoMessage() {}
+
+func (x *ListPinsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[55]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPinsResponse.ProtoReflect.Descriptor instead.
+func (*ListPinsResponse) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{55}
+}
+
+func (x *ListPinsResponse) GetPins() []*Pin {
+	if x != nil {
+		return x.Pins
+	}
+	return nil
+}
+
+type DecideDeliveryRequest struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Cluster      string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Distribution string                 `protobuf:"bytes,2,opt,name=distribution,proto3" json:"distribution,omitempty"`
+	// Empty: the one that waits.
+	Version       string `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
+	Approve       bool   `protobuf:"varint,4,opt,name=approve,proto3" json:"approve,omitempty"`
+	Reason        string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	DryRun        bool   `protobuf:"varint,6,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DecideDeliveryRequest) Reset() {
+	*x = DecideDeliveryRequest{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[56]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DecideDeliveryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DecideDeliveryRequest) ProtoMessage() {}
+
+func (x *DecideDeliveryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[56]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DecideDeliveryRequest.ProtoReflect.Descriptor instead.
+func (*DecideDeliveryRequest) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{56}
+}
+
+func (x *DecideDeliveryRequest) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *DecideDeliveryRequest) GetDistribution() string {
+	if x != nil {
+		return x.Distribution
+	}
+	return ""
+}
+
+func (x *DecideDeliveryRequest) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *DecideDeliveryRequest) GetApprove() bool {
+	if x != nil {
+		return x.Approve
+	}
+	return false
+}
+
+func (x *DecideDeliveryRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *DecideDeliveryRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type DecideDeliveryResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DecideDeliveryResponse) Reset() {
+	*x = DecideDeliveryResponse{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[57]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DecideDeliveryResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DecideDeliveryResponse) ProtoMessage() {}
+
+func (x *DecideDeliveryResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[57]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DecideDeliveryResponse.ProtoReflect.Descriptor instead.
+func (*DecideDeliveryResponse) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{57}
+}
+
+func (x *DecideDeliveryResponse) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+type ExplainRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cluster       string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Distribution  string                 `protobuf:"bytes,2,opt,name=distribution,proto3" json:"distribution,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainRequest) Reset() {
+	*x = ExplainRequest{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[58]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainRequest) ProtoMessage() {}
+
+func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[58]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
+func (*ExplainRequest) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{58}
+}
+
+func (x *ExplainRequest) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *ExplainRequest) GetDistribution() string {
+	if x != nil {
+		return x.Distribution
+	}
+	return ""
+}
+
+type ExplainResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Row   *StatusRow             `protobuf:"bytes,1,opt,name=row,proto3" json:"row,omitempty"`
+	// What speaks for and against, in the order in which it counts: one fact a line.
+	Facts []string `protobuf:"bytes,2,rep,name=facts,proto3" json:"facts,omitempty"`
+	// What a person can type next.
+	Next []string `protobuf:"bytes,3,rep,name=next,proto3" json:"next,omitempty"`
+	// The last events of this subscription, oldest first.
+	Events        []*FleetEvent `protobuf:"bytes,4,rep,name=events,proto3" json:"events,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainResponse) Reset() {
+	*x = ExplainResponse{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[59]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainResponse) ProtoMessage() {}
+
+func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[59]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
+func (*ExplainResponse) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{59}
+}
+
+func (x *ExplainResponse) GetRow() *StatusRow {
+	if x != nil {
+		return x.Row
+	}
+	return nil
+}
+
+func (x *ExplainResponse) GetFacts() []string {
+	if x != nil {
+		return x.Facts
+	}
+	return nil
+}
+
+func (x *ExplainResponse) GetNext() []string {
+	if x != nil {
+		return x.Next
+	}
+	return nil
+}
+
+func (x *ExplainResponse) GetEvents() []*FleetEvent {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+type ExportAuditRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Entries with a larger number only.
+	After         uint64 `protobuf:"varint,1,opt,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportAuditRequest) Reset() {
+	*x = ExportAuditRequest{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[60]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportAuditRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportAuditRequest) ProtoMessage() {}
+
+func (x *ExportAuditRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[60]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportAuditRequest.ProtoReflect.Descriptor instead.
+func (*ExportAuditRequest) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{60}
+}
+
+func (x *ExportAuditRequest) GetAfter() uint64 {
+	if x != nil {
+		return x.After
+	}
+	return 0
+}
+
+type ExportAuditResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Entry         *AuditEntry            `protobuf:"bytes,1,opt,name=entry,proto3" json:"entry,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportAuditResponse) Reset() {
+	*x = ExportAuditResponse{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[61]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportAuditResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportAuditResponse) ProtoMessage() {}
+
+func (x *ExportAuditResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[61]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportAuditResponse.ProtoReflect.Descriptor instead.
+func (*ExportAuditResponse) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{61}
+}
+
+func (x *ExportAuditResponse) GetEntry() *AuditEntry {
+	if x != nil {
+		return x.Entry
+	}
+	return nil
+}
+
+// AuditEntry is one change by a person or by the hub. hash is SHA-256 over the hash of the entry before
+// and this one's other fields as canonical JSON, so that none can be changed or left out unseen.
+type AuditEntry struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// From 1, without gaps.
+	Number uint64                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	At     *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
+	// "operator admin", "acme/eu-1", "hub".
+	Actor string `protobuf:"bytes,3,opt,name=actor,proto3" json:"actor,omitempty"`
+	// SHA-256 of the certificate that was used, hexadecimal; empty for the hub itself.
+	Credential string `protobuf:"bytes,4,opt,name=credential,proto3" json:"credential,omitempty"`
+	// "rollout approve", "release recall", …
+	Action string `protobuf:"bytes,5,opt,name=action,proto3" json:"action,omitempty"`
+	// "shop 1.4.0", "acme/eu-1 shop", …
+	Object   string `protobuf:"bytes,6,opt,name=object,proto3" json:"object,omitempty"`
+	Reason   string `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
+	Previous []byte `protobuf:"bytes,8,opt,name=previous,proto3" json:"previous,omitempty"`
+	Hash     []byte `protobuf:"bytes,9,opt,name=hash,proto3" json:"hash,omitempty"`
+	// The hashed bytes.
+	Record        []byte `protobuf:"bytes,10,opt,name=record,proto3" json:"record,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuditEntry) Reset() {
+	*x = AuditEntry{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[62]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditEntry) ProtoMessage() {}
+
+func (x *AuditEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[62]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditEntry.ProtoReflect.Descriptor instead.
+func (*AuditEntry) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{62}
+}
+
+func (x *AuditEntry) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *AuditEntry) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *AuditEntry) GetActor() string {
+	if x != nil {
+		return x.Actor
+	}
+	return ""
+}
+
+func (x *AuditEntry) GetCredential() string {
+	if x != nil {
+		return x.Credential
+	}
+	return ""
+}
+
+func (x *AuditEntry) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+func (x *AuditEntry) GetObject() string {
+	if x != nil {
+		return x.Object
+	}
+	return ""
+}
+
+func (x *AuditEntry) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *AuditEntry) GetPrevious() []byte {
+	if x != nil {
+		return x.Previous
+	}
+	return nil
+}
+
+func (x *AuditEntry) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+func (x *AuditEntry) GetRecord() []byte {
+	if x != nil {
+		return x.Record
+	}
+	return nil
+}
+
 type WatchRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2137,7 +4543,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[30]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2149,7 +4555,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[30]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2162,7 +4568,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{30}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{63}
 }
 
 type WatchResponse struct {
@@ -2175,7 +4581,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[31]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2187,7 +4593,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[31]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2200,7 +4606,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{31}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *WatchResponse) GetRevision() uint64 {
@@ -2249,7 +4655,7 @@ const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"\x1aRemoveDistributionResponse\"\x1a\n" +
 	"\x18ListDistributionsRequest\"e\n" +
 	"\x19ListDistributionsResponse\x12H\n" +
-	"\rdistributions\x18\x01 \x03(\v2\".wheelwright.fleet.v1.DistributionR\rdistributions\"\xe2\x03\n" +
+	"\rdistributions\x18\x01 \x03(\v2\".wheelwright.fleet.v1.DistributionR\rdistributions\"\xf6\x04\n" +
 	"\aRelease\x12\"\n" +
 	"\fdistribution\x18\x01 \x01(\tR\fdistribution\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x14\n" +
@@ -2266,7 +4672,12 @@ const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"\tpublished\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\tpublished\x12\x1d\n" +
 	"\n" +
 	"running_on\x18\f \x03(\tR\trunningOn\x12C\n" +
-	"\x0fpreflight_until\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\x0epreflightUntil\"W\n" +
+	"\x0fpreflight_until\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\x0epreflightUntil\x126\n" +
+	"\brecalled\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\brecalled\x12#\n" +
+	"\rrecall_reason\x18\x0f \x01(\tR\frecallReason\x12\x1f\n" +
+	"\vrecalled_by\x18\x10 \x01(\tR\n" +
+	"recalledBy\x12\x14\n" +
+	"\x05stops\x18\x11 \x03(\tR\x05stops\"W\n" +
 	"\rVariantResult\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aobjects\x18\x02 \x01(\rR\aobjects\x12\x18\n" +
@@ -2341,13 +4752,17 @@ const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"\bafter_id\x18\x03 \x01(\x04R\aafterId\x12\x14\n" +
 	"\x05limit\x18\x04 \x01(\rR\x05limit\"N\n" +
 	"\x12ListEventsResponse\x128\n" +
-	"\x06events\x18\x01 \x03(\v2 .wheelwright.fleet.v1.FleetEventR\x06events\"6\n" +
+	"\x06events\x18\x01 \x03(\v2 .wheelwright.fleet.v1.FleetEventR\x06events\"L\n" +
 	"\x10GetStatusRequest\x12\"\n" +
-	"\fdistribution\x18\x01 \x01(\tR\fdistribution\"\xbd\x01\n" +
+	"\fdistribution\x18\x01 \x01(\tR\fdistribution\x12\x14\n" +
+	"\x05limit\x18\x02 \x01(\rR\x05limit\"\xac\x02\n" +
 	"\x11GetStatusResponse\x12*\n" +
 	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x123\n" +
 	"\x04rows\x18\x02 \x03(\v2\x1f.wheelwright.fleet.v1.StatusRowR\x04rows\x12G\n" +
-	"\tsummaries\x18\x03 \x03(\v2).wheelwright.fleet.v1.DistributionSummaryR\tsummaries\"\xbe\x06\n" +
+	"\tsummaries\x18\x03 \x03(\v2).wheelwright.fleet.v1.DistributionSummaryR\tsummaries\x12\x14\n" +
+	"\x05total\x18\x04 \x01(\rR\x05total\x12\x1c\n" +
+	"\tattention\x18\x05 \x01(\rR\tattention\x129\n" +
+	"\brollouts\x18\x06 \x03(\v2\x1d.wheelwright.fleet.v1.RolloutR\brollouts\"\xf0\x06\n" +
 	"\tStatusRow\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12C\n" +
 	"\x06labels\x18\x02 \x03(\v2+.wheelwright.fleet.v1.StatusRow.LabelsEntryR\x06labels\x12\"\n" +
@@ -2371,7 +4786,9 @@ const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"\tnamespace\x18\x13 \x01(\tR\tnamespace\x123\n" +
 	"\x06policy\x18\x14 \x01(\v2\x1b.wheelwright.sync.v1.PolicyR\x06policy\x12\x18\n" +
 	"\adrifted\x18\x15 \x01(\rR\adrifted\x12#\n" +
-	"\rdrift_message\x18\x16 \x01(\tR\fdriftMessage\x1a9\n" +
+	"\rdrift_message\x18\x16 \x01(\tR\fdriftMessage\x12\x14\n" +
+	"\x05would\x18\x17 \x01(\tR\x05would\x12\x1a\n" +
+	"\bwarnings\x18\x18 \x03(\tR\bwarnings\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc7\x02\n" +
@@ -2388,10 +4805,188 @@ const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"\brejected\x18\t \x03(\tR\brejected\x12\x18\n" +
 	"\atrouble\x18\n" +
 	" \x01(\tR\atrouble\x12\x1c\n" +
-	"\tpreflight\x18\v \x03(\tR\tpreflight\"\x0e\n" +
+	"\tpreflight\x18\v \x03(\tR\tpreflight\"f\n" +
+	"\x12PlanRolloutRequest\x12\"\n" +
+	"\fdistribution\x18\x01 \x01(\tR\fdistribution\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x12\x12\n" +
+	"\x04plan\x18\x03 \x01(\fR\x04plan\"L\n" +
+	"\x13PlanRolloutResponse\x125\n" +
+	"\x04plan\x18\x01 \x01(\v2!.wheelwright.fleet.v1.RolloutPlanR\x04plan\"\x8d\x02\n" +
+	"\vRolloutPlan\x12\"\n" +
+	"\fdistribution\x18\x01 \x01(\tR\fdistribution\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x12\x16\n" +
+	"\x06source\x18\x03 \x01(\tR\x06source\x12\x12\n" +
+	"\x04plan\x18\x04 \x01(\fR\x04plan\x127\n" +
+	"\x05waves\x18\x05 \x03(\v2!.wheelwright.fleet.v1.PlannedWaveR\x05waves\x12?\n" +
+	"\bleft_out\x18\x06 \x03(\v2$.wheelwright.fleet.v1.PlannedClusterR\aleftOut\x12\x1a\n" +
+	"\bwarnings\x18\a \x03(\tR\bwarnings\"\xb3\x01\n" +
+	"\vPlannedWave\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12@\n" +
+	"\bclusters\x18\x02 \x03(\v2$.wheelwright.fleet.v1.PlannedClusterR\bclusters\x12 \n" +
+	"\vconcurrency\x18\x03 \x01(\rR\vconcurrency\x12\x16\n" +
+	"\x06budget\x18\x04 \x01(\rR\x06budget\x12\x14\n" +
+	"\x05gates\x18\x05 \x03(\tR\x05gates\"o\n" +
+	"\x0ePlannedCluster\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\x12'\n" +
+	"\x0frunning_version\x18\x02 \x01(\tR\x0erunningVersion\x12\x1a\n" +
+	"\bblockers\x18\x03 \x03(\tR\bblockers\"\x8d\x04\n" +
+	"\aRollout\x12\"\n" +
+	"\fdistribution\x18\x01 \x01(\tR\fdistribution\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x12\x0e\n" +
+	"\x02id\x18\x03 \x01(\x04R\x02id\x12\x14\n" +
+	"\x05phase\x18\x04 \x01(\tR\x05phase\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\x124\n" +
+	"\astarted\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x120\n" +
+	"\x05since\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x127\n" +
+	"\x05waves\x18\b \x03(\v2!.wheelwright.fleet.v1.RolloutWaveR\x05waves\x12\x12\n" +
+	"\x04wave\x18\t \x01(\rR\x04wave\x12\x1f\n" +
+	"\vplan_source\x18\n" +
+	" \x01(\tR\n" +
+	"planSource\x12\x1d\n" +
+	"\n" +
+	"started_by\x18\v \x01(\tR\tstartedBy\x125\n" +
+	"\x04plan\x18\f \x01(\v2!.wheelwright.fleet.v1.RolloutPlanR\x04plan\x12@\n" +
+	"\bclusters\x18\r \x03(\v2$.wheelwright.fleet.v1.RolloutClusterR\bclusters\x12\x18\n" +
+	"\ajoiners\x18\x0e \x01(\rR\ajoiners\"\xdf\x02\n" +
+	"\vRolloutWave\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05phase\x18\x02 \x01(\tR\x05phase\x12\x1a\n" +
+	"\bclusters\x18\x03 \x01(\rR\bclusters\x12\x12\n" +
+	"\x04done\x18\x04 \x01(\rR\x04done\x12\x1a\n" +
+	"\bunderway\x18\x05 \x01(\rR\bunderway\x12\x16\n" +
+	"\x06failed\x18\x06 \x01(\rR\x06failed\x12\x16\n" +
+	"\x06parked\x18\a \x01(\rR\x06parked\x12\x16\n" +
+	"\x06budget\x18\b \x01(\rR\x06budget\x124\n" +
+	"\astarted\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x129\n" +
+	"\n" +
+	"soak_until\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\tsoakUntil\x12!\n" +
+	"\fsoak_seconds\x18\v \x01(\rR\vsoakSeconds\"\xdb\x01\n" +
+	"\x0eRolloutCluster\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\x12\x12\n" +
+	"\x04wave\x18\x02 \x01(\x05R\x04wave\x12\x12\n" +
+	"\x04mark\x18\x03 \x01(\tR\x04mark\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x120\n" +
+	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12'\n" +
+	"\x0frunning_version\x18\x06 \x01(\tR\x0erunningVersion\x12\x14\n" +
+	"\x05phase\x18\a \x01(\tR\x05phase\"\x98\x01\n" +
+	"\x13StartRolloutRequest\x12\"\n" +
+	"\fdistribution\x18\x01 \x01(\tR\fdistribution\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x12\x12\n" +
+	"\x04plan\x18\x03 \x01(\fR\x04plan\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x17\n" +
+	"\adry_run\x18\x05 \x01(\bR\x06dryRun\"O\n" +
+	"\x14StartRolloutResponse\x127\n" +
+	"\arollout\x18\x01 \x01(\v2\x1d.wheelwright.fleet.v1.RolloutR\arollout\"O\n" +
+	"\x13ListRolloutsRequest\x12\"\n" +
+	"\fdistribution\x18\x01 \x01(\tR\fdistribution\x12\x14\n" +
+	"\x05limit\x18\x02 \x01(\rR\x05limit\"Q\n" +
+	"\x14ListRolloutsResponse\x129\n" +
+	"\brollouts\x18\x01 \x03(\v2\x1d.wheelwright.fleet.v1.RolloutR\brollouts\"Q\n" +
+	"\x11GetRolloutRequest\x12\"\n" +
+	"\fdistribution\x18\x01 \x01(\tR\fdistribution\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\"y\n" +
+	"\x12GetRolloutResponse\x127\n" +
+	"\arollout\x18\x01 \x01(\v2\x1d.wheelwright.fleet.v1.RolloutR\arollout\x12*\n" +
+	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"\xdc\x01\n" +
+	"\x14DecideRolloutRequest\x12\"\n" +
+	"\fdistribution\x18\x01 \x01(\tR\fdistribution\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x12A\n" +
+	"\bdecision\x18\x03 \x01(\x0e2%.wheelwright.fleet.v1.RolloutDecisionR\bdecision\x12\x12\n" +
+	"\x04wave\x18\x04 \x01(\tR\x04wave\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x17\n" +
+	"\adry_run\x18\x06 \x01(\bR\x06dryRun\"P\n" +
+	"\x15DecideRolloutResponse\x127\n" +
+	"\arollout\x18\x01 \x01(\v2\x1d.wheelwright.fleet.v1.RolloutR\arollout\"\xa2\x01\n" +
+	"\x14RecallReleaseRequest\x12\"\n" +
+	"\fdistribution\x18\x01 \x01(\tR\fdistribution\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x1b\n" +
+	"\troll_back\x18\x04 \x01(\bR\brollBack\x12\x17\n" +
+	"\adry_run\x18\x05 \x01(\bR\x06dryRun\"\x95\x01\n" +
+	"\x15RecallReleaseResponse\x12A\n" +
+	"\bclusters\x18\x01 \x03(\v2%.wheelwright.fleet.v1.RecalledClusterR\bclusters\x129\n" +
+	"\brollouts\x18\x02 \x03(\v2\x1d.wheelwright.fleet.v1.RolloutR\brollouts\"\x93\x01\n" +
+	"\x0fRecalledCluster\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\x12'\n" +
+	"\x0frunning_version\x18\x02 \x01(\tR\x0erunningVersion\x12%\n" +
+	"\x0etarget_version\x18\x03 \x01(\tR\rtargetVersion\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\"\xbe\x02\n" +
+	"\x03Pin\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\x12\"\n" +
+	"\fdistribution\x18\x02 \x01(\tR\fdistribution\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\tR\aversion\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x16\n" +
+	"\x06author\x18\x05 \x01(\tR\x06author\x12\x16\n" +
+	"\x06source\x18\x06 \x01(\tR\x06source\x120\n" +
+	"\x05until\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x124\n" +
+	"\acreated\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x12\x14\n" +
+	"\x05would\x18\t \x01(\tR\x05would\x12\x19\n" +
+	"\bin_force\x18\n" +
+	" \x01(\bR\ainForce\"Y\n" +
+	"\x11PinClusterRequest\x12+\n" +
+	"\x03pin\x18\x01 \x01(\v2\x19.wheelwright.fleet.v1.PinR\x03pin\x12\x17\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"]\n" +
+	"\x12PinClusterResponse\x12+\n" +
+	"\x03pin\x18\x01 \x01(\v2\x19.wheelwright.fleet.v1.PinR\x03pin\x12\x1a\n" +
+	"\bwarnings\x18\x02 \x03(\tR\bwarnings\"\x84\x01\n" +
+	"\x13UnpinClusterRequest\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\x12\"\n" +
+	"\fdistribution\x18\x02 \x01(\tR\fdistribution\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x17\n" +
+	"\adry_run\x18\x04 \x01(\bR\x06dryRun\"\x16\n" +
+	"\x14UnpinClusterResponse\"5\n" +
+	"\x0fListPinsRequest\x12\"\n" +
+	"\fdistribution\x18\x01 \x01(\tR\fdistribution\"A\n" +
+	"\x10ListPinsResponse\x12-\n" +
+	"\x04pins\x18\x01 \x03(\v2\x19.wheelwright.fleet.v1.PinR\x04pins\"\xba\x01\n" +
+	"\x15DecideDeliveryRequest\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\x12\"\n" +
+	"\fdistribution\x18\x02 \x01(\tR\fdistribution\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\tR\aversion\x12\x18\n" +
+	"\aapprove\x18\x04 \x01(\bR\aapprove\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x17\n" +
+	"\adry_run\x18\x06 \x01(\bR\x06dryRun\"2\n" +
+	"\x16DecideDeliveryResponse\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion\"N\n" +
+	"\x0eExplainRequest\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\x12\"\n" +
+	"\fdistribution\x18\x02 \x01(\tR\fdistribution\"\xa8\x01\n" +
+	"\x0fExplainResponse\x121\n" +
+	"\x03row\x18\x01 \x01(\v2\x1f.wheelwright.fleet.v1.StatusRowR\x03row\x12\x14\n" +
+	"\x05facts\x18\x02 \x03(\tR\x05facts\x12\x12\n" +
+	"\x04next\x18\x03 \x03(\tR\x04next\x128\n" +
+	"\x06events\x18\x04 \x03(\v2 .wheelwright.fleet.v1.FleetEventR\x06events\"*\n" +
+	"\x12ExportAuditRequest\x12\x14\n" +
+	"\x05after\x18\x01 \x01(\x04R\x05after\"M\n" +
+	"\x13ExportAuditResponse\x126\n" +
+	"\x05entry\x18\x01 \x01(\v2 .wheelwright.fleet.v1.AuditEntryR\x05entry\"\x96\x02\n" +
+	"\n" +
+	"AuditEntry\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06number\x12*\n" +
+	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x14\n" +
+	"\x05actor\x18\x03 \x01(\tR\x05actor\x12\x1e\n" +
+	"\n" +
+	"credential\x18\x04 \x01(\tR\n" +
+	"credential\x12\x16\n" +
+	"\x06action\x18\x05 \x01(\tR\x06action\x12\x16\n" +
+	"\x06object\x18\x06 \x01(\tR\x06object\x12\x16\n" +
+	"\x06reason\x18\a \x01(\tR\x06reason\x12\x1a\n" +
+	"\bprevious\x18\b \x01(\fR\bprevious\x12\x12\n" +
+	"\x04hash\x18\t \x01(\fR\x04hash\x12\x16\n" +
+	"\x06record\x18\n" +
+	" \x01(\fR\x06record\"\x0e\n" +
 	"\fWatchRequest\"+\n" +
 	"\rWatchResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x04R\brevision2\xe4\t\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision*\xde\x01\n" +
+	"\x0fRolloutDecision\x12 \n" +
+	"\x1cROLLOUT_DECISION_UNSPECIFIED\x10\x00\x12\x1c\n" +
+	"\x18ROLLOUT_DECISION_APPROVE\x10\x01\x12\x1b\n" +
+	"\x17ROLLOUT_DECISION_REJECT\x10\x02\x12\x1a\n" +
+	"\x16ROLLOUT_DECISION_PAUSE\x10\x03\x12\x1b\n" +
+	"\x17ROLLOUT_DECISION_RESUME\x10\x04\x12\x1a\n" +
+	"\x16ROLLOUT_DECISION_ABORT\x10\x05\x12\x19\n" +
+	"\x15ROLLOUT_DECISION_UNDO\x10\x062\x99\x13\n" +
 	"\fFleetService\x12_\n" +
 	"\n" +
 	"GetVersion\x12'.wheelwright.fleet.v1.GetVersionRequest\x1a(.wheelwright.fleet.v1.GetVersionResponse\x12n\n" +
@@ -2405,7 +5000,21 @@ const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"\rRemoveCluster\x12*.wheelwright.fleet.v1.RemoveClusterRequest\x1a+.wheelwright.fleet.v1.RemoveClusterResponse\x12e\n" +
 	"\fListClusters\x12).wheelwright.fleet.v1.ListClustersRequest\x1a*.wheelwright.fleet.v1.ListClustersResponse\x12_\n" +
 	"\n" +
-	"ListEvents\x12'.wheelwright.fleet.v1.ListEventsRequest\x1a(.wheelwright.fleet.v1.ListEventsResponse\x12\\\n" +
+	"ListEvents\x12'.wheelwright.fleet.v1.ListEventsRequest\x1a(.wheelwright.fleet.v1.ListEventsResponse\x12b\n" +
+	"\vPlanRollout\x12(.wheelwright.fleet.v1.PlanRolloutRequest\x1a).wheelwright.fleet.v1.PlanRolloutResponse\x12e\n" +
+	"\fStartRollout\x12).wheelwright.fleet.v1.StartRolloutRequest\x1a*.wheelwright.fleet.v1.StartRolloutResponse\x12e\n" +
+	"\fListRollouts\x12).wheelwright.fleet.v1.ListRolloutsRequest\x1a*.wheelwright.fleet.v1.ListRolloutsResponse\x12_\n" +
+	"\n" +
+	"GetRollout\x12'.wheelwright.fleet.v1.GetRolloutRequest\x1a(.wheelwright.fleet.v1.GetRolloutResponse\x12h\n" +
+	"\rDecideRollout\x12*.wheelwright.fleet.v1.DecideRolloutRequest\x1a+.wheelwright.fleet.v1.DecideRolloutResponse\x12h\n" +
+	"\rRecallRelease\x12*.wheelwright.fleet.v1.RecallReleaseRequest\x1a+.wheelwright.fleet.v1.RecallReleaseResponse\x12_\n" +
+	"\n" +
+	"PinCluster\x12'.wheelwright.fleet.v1.PinClusterRequest\x1a(.wheelwright.fleet.v1.PinClusterResponse\x12e\n" +
+	"\fUnpinCluster\x12).wheelwright.fleet.v1.UnpinClusterRequest\x1a*.wheelwright.fleet.v1.UnpinClusterResponse\x12Y\n" +
+	"\bListPins\x12%.wheelwright.fleet.v1.ListPinsRequest\x1a&.wheelwright.fleet.v1.ListPinsResponse\x12k\n" +
+	"\x0eDecideDelivery\x12+.wheelwright.fleet.v1.DecideDeliveryRequest\x1a,.wheelwright.fleet.v1.DecideDeliveryResponse\x12V\n" +
+	"\aExplain\x12$.wheelwright.fleet.v1.ExplainRequest\x1a%.wheelwright.fleet.v1.ExplainResponse\x12d\n" +
+	"\vExportAudit\x12(.wheelwright.fleet.v1.ExportAuditRequest\x1a).wheelwright.fleet.v1.ExportAuditResponse0\x01\x12\\\n" +
 	"\tGetStatus\x12&.wheelwright.fleet.v1.GetStatusRequest\x1a'.wheelwright.fleet.v1.GetStatusResponse\x12R\n" +
 	"\x05Watch\x12\".wheelwright.fleet.v1.WatchRequest\x1a#.wheelwright.fleet.v1.WatchResponse0\x01BKZIgithub.com/wheelwright-dev/wheelwright/proto/wheelwright/fleet/v1;fleetv1b\x06proto3"
 
@@ -2421,109 +5030,199 @@ func file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP() []byte {
 	return file_wheelwright_fleet_v1_fleet_proto_rawDescData
 }
 
-var file_wheelwright_fleet_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_wheelwright_fleet_v1_fleet_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_wheelwright_fleet_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 68)
 var file_wheelwright_fleet_v1_fleet_proto_goTypes = []any{
-	(*GetVersionRequest)(nil),          // 0: wheelwright.fleet.v1.GetVersionRequest
-	(*GetVersionResponse)(nil),         // 1: wheelwright.fleet.v1.GetVersionResponse
-	(*Distribution)(nil),               // 2: wheelwright.fleet.v1.Distribution
-	(*AddDistributionRequest)(nil),     // 3: wheelwright.fleet.v1.AddDistributionRequest
-	(*AddDistributionResponse)(nil),    // 4: wheelwright.fleet.v1.AddDistributionResponse
-	(*RemoveDistributionRequest)(nil),  // 5: wheelwright.fleet.v1.RemoveDistributionRequest
-	(*RemoveDistributionResponse)(nil), // 6: wheelwright.fleet.v1.RemoveDistributionResponse
-	(*ListDistributionsRequest)(nil),   // 7: wheelwright.fleet.v1.ListDistributionsRequest
-	(*ListDistributionsResponse)(nil),  // 8: wheelwright.fleet.v1.ListDistributionsResponse
-	(*Release)(nil),                    // 9: wheelwright.fleet.v1.Release
-	(*VariantResult)(nil),              // 10: wheelwright.fleet.v1.VariantResult
-	(*ListReleasesRequest)(nil),        // 11: wheelwright.fleet.v1.ListReleasesRequest
-	(*ListReleasesResponse)(nil),       // 12: wheelwright.fleet.v1.ListReleasesResponse
-	(*GetReleaseRequest)(nil),          // 13: wheelwright.fleet.v1.GetReleaseRequest
-	(*GetReleaseResponse)(nil),         // 14: wheelwright.fleet.v1.GetReleaseResponse
-	(*ReleaseCluster)(nil),             // 15: wheelwright.fleet.v1.ReleaseCluster
-	(*Cluster)(nil),                    // 16: wheelwright.fleet.v1.Cluster
-	(*InviteClusterRequest)(nil),       // 17: wheelwright.fleet.v1.InviteClusterRequest
-	(*InviteClusterResponse)(nil),      // 18: wheelwright.fleet.v1.InviteClusterResponse
-	(*RemoveClusterRequest)(nil),       // 19: wheelwright.fleet.v1.RemoveClusterRequest
-	(*RemoveClusterResponse)(nil),      // 20: wheelwright.fleet.v1.RemoveClusterResponse
-	(*ListClustersRequest)(nil),        // 21: wheelwright.fleet.v1.ListClustersRequest
-	(*ListClustersResponse)(nil),       // 22: wheelwright.fleet.v1.ListClustersResponse
-	(*FleetEvent)(nil),                 // 23: wheelwright.fleet.v1.FleetEvent
-	(*ListEventsRequest)(nil),          // 24: wheelwright.fleet.v1.ListEventsRequest
-	(*ListEventsResponse)(nil),         // 25: wheelwright.fleet.v1.ListEventsResponse
-	(*GetStatusRequest)(nil),           // 26: wheelwright.fleet.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),          // 27: wheelwright.fleet.v1.GetStatusResponse
-	(*StatusRow)(nil),                  // 28: wheelwright.fleet.v1.StatusRow
-	(*DistributionSummary)(nil),        // 29: wheelwright.fleet.v1.DistributionSummary
-	(*WatchRequest)(nil),               // 30: wheelwright.fleet.v1.WatchRequest
-	(*WatchResponse)(nil),              // 31: wheelwright.fleet.v1.WatchResponse
-	nil,                                // 32: wheelwright.fleet.v1.Cluster.LabelsEntry
-	nil,                                // 33: wheelwright.fleet.v1.InviteClusterRequest.LabelsEntry
-	nil,                                // 34: wheelwright.fleet.v1.StatusRow.LabelsEntry
-	(*timestamppb.Timestamp)(nil),      // 35: google.protobuf.Timestamp
-	(*v1.Preflight)(nil),               // 36: wheelwright.sync.v1.Preflight
-	(*v1.SubscriptionStatus)(nil),      // 37: wheelwright.sync.v1.SubscriptionStatus
-	(*v1.Policy)(nil),                  // 38: wheelwright.sync.v1.Policy
+	(RolloutDecision)(0),               // 0: wheelwright.fleet.v1.RolloutDecision
+	(*GetVersionRequest)(nil),          // 1: wheelwright.fleet.v1.GetVersionRequest
+	(*GetVersionResponse)(nil),         // 2: wheelwright.fleet.v1.GetVersionResponse
+	(*Distribution)(nil),               // 3: wheelwright.fleet.v1.Distribution
+	(*AddDistributionRequest)(nil),     // 4: wheelwright.fleet.v1.AddDistributionRequest
+	(*AddDistributionResponse)(nil),    // 5: wheelwright.fleet.v1.AddDistributionResponse
+	(*RemoveDistributionRequest)(nil),  // 6: wheelwright.fleet.v1.RemoveDistributionRequest
+	(*RemoveDistributionResponse)(nil), // 7: wheelwright.fleet.v1.RemoveDistributionResponse
+	(*ListDistributionsRequest)(nil),   // 8: wheelwright.fleet.v1.ListDistributionsRequest
+	(*ListDistributionsResponse)(nil),  // 9: wheelwright.fleet.v1.ListDistributionsResponse
+	(*Release)(nil),                    // 10: wheelwright.fleet.v1.Release
+	(*VariantResult)(nil),              // 11: wheelwright.fleet.v1.VariantResult
+	(*ListReleasesRequest)(nil),        // 12: wheelwright.fleet.v1.ListReleasesRequest
+	(*ListReleasesResponse)(nil),       // 13: wheelwright.fleet.v1.ListReleasesResponse
+	(*GetReleaseRequest)(nil),          // 14: wheelwright.fleet.v1.GetReleaseRequest
+	(*GetReleaseResponse)(nil),         // 15: wheelwright.fleet.v1.GetReleaseResponse
+	(*ReleaseCluster)(nil),             // 16: wheelwright.fleet.v1.ReleaseCluster
+	(*Cluster)(nil),                    // 17: wheelwright.fleet.v1.Cluster
+	(*InviteClusterRequest)(nil),       // 18: wheelwright.fleet.v1.InviteClusterRequest
+	(*InviteClusterResponse)(nil),      // 19: wheelwright.fleet.v1.InviteClusterResponse
+	(*RemoveClusterRequest)(nil),       // 20: wheelwright.fleet.v1.RemoveClusterRequest
+	(*RemoveClusterResponse)(nil),      // 21: wheelwright.fleet.v1.RemoveClusterResponse
+	(*ListClustersRequest)(nil),        // 22: wheelwright.fleet.v1.ListClustersRequest
+	(*ListClustersResponse)(nil),       // 23: wheelwright.fleet.v1.ListClustersResponse
+	(*FleetEvent)(nil),                 // 24: wheelwright.fleet.v1.FleetEvent
+	(*ListEventsRequest)(nil),          // 25: wheelwright.fleet.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),         // 26: wheelwright.fleet.v1.ListEventsResponse
+	(*GetStatusRequest)(nil),           // 27: wheelwright.fleet.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),          // 28: wheelwright.fleet.v1.GetStatusResponse
+	(*StatusRow)(nil),                  // 29: wheelwright.fleet.v1.StatusRow
+	(*DistributionSummary)(nil),        // 30: wheelwright.fleet.v1.DistributionSummary
+	(*PlanRolloutRequest)(nil),         // 31: wheelwright.fleet.v1.PlanRolloutRequest
+	(*PlanRolloutResponse)(nil),        // 32: wheelwright.fleet.v1.PlanRolloutResponse
+	(*RolloutPlan)(nil),                // 33: wheelwright.fleet.v1.RolloutPlan
+	(*PlannedWave)(nil),                // 34: wheelwright.fleet.v1.PlannedWave
+	(*PlannedCluster)(nil),             // 35: wheelwright.fleet.v1.PlannedCluster
+	(*Rollout)(nil),                    // 36: wheelwright.fleet.v1.Rollout
+	(*RolloutWave)(nil),                // 37: wheelwright.fleet.v1.RolloutWave
+	(*RolloutCluster)(nil),             // 38: wheelwright.fleet.v1.RolloutCluster
+	(*StartRolloutRequest)(nil),        // 39: wheelwright.fleet.v1.StartRolloutRequest
+	(*StartRolloutResponse)(nil),       // 40: wheelwright.fleet.v1.StartRolloutResponse
+	(*ListRolloutsRequest)(nil),        // 41: wheelwright.fleet.v1.ListRolloutsRequest
+	(*ListRolloutsResponse)(nil),       // 42: wheelwright.fleet.v1.ListRolloutsResponse
+	(*GetRolloutRequest)(nil),          // 43: wheelwright.fleet.v1.GetRolloutRequest
+	(*GetRolloutResponse)(nil),         // 44: wheelwright.fleet.v1.GetRolloutResponse
+	(*DecideRolloutRequest)(nil),       // 45: wheelwright.fleet.v1.DecideRolloutRequest
+	(*DecideRolloutResponse)(nil),      // 46: wheelwright.fleet.v1.DecideRolloutResponse
+	(*RecallReleaseRequest)(nil),       // 47: wheelwright.fleet.v1.RecallReleaseRequest
+	(*RecallReleaseResponse)(nil),      // 48: wheelwright.fleet.v1.RecallReleaseResponse
+	(*RecalledCluster)(nil),            // 49: wheelwright.fleet.v1.RecalledCluster
+	(*Pin)(nil),                        // 50: wheelwright.fleet.v1.Pin
+	(*PinClusterRequest)(nil),          // 51: wheelwright.fleet.v1.PinClusterRequest
+	(*PinClusterResponse)(nil),         // 52: wheelwright.fleet.v1.PinClusterResponse
+	(*UnpinClusterRequest)(nil),        // 53: wheelwright.fleet.v1.UnpinClusterRequest
+	(*UnpinClusterResponse)(nil),       // 54: wheelwright.fleet.v1.UnpinClusterResponse
+	(*ListPinsRequest)(nil),            // 55: wheelwright.fleet.v1.ListPinsRequest
+	(*ListPinsResponse)(nil),           // 56: wheelwright.fleet.v1.ListPinsResponse
+	(*DecideDeliveryRequest)(nil),      // 57: wheelwright.fleet.v1.DecideDeliveryRequest
+	(*DecideDeliveryResponse)(nil),     // 58: wheelwright.fleet.v1.DecideDeliveryResponse
+	(*ExplainRequest)(nil),             // 59: wheelwright.fleet.v1.ExplainRequest
+	(*ExplainResponse)(nil),            // 60: wheelwright.fleet.v1.ExplainResponse
+	(*ExportAuditRequest)(nil),         // 61: wheelwright.fleet.v1.ExportAuditRequest
+	(*ExportAuditResponse)(nil),        // 62: wheelwright.fleet.v1.ExportAuditResponse
+	(*AuditEntry)(nil),                 // 63: wheelwright.fleet.v1.AuditEntry
+	(*WatchRequest)(nil),               // 64: wheelwright.fleet.v1.WatchRequest
+	(*WatchResponse)(nil),              // 65: wheelwright.fleet.v1.WatchResponse
+	nil,                                // 66: wheelwright.fleet.v1.Cluster.LabelsEntry
+	nil,                                // 67: wheelwright.fleet.v1.InviteClusterRequest.LabelsEntry
+	nil,                                // 68: wheelwright.fleet.v1.StatusRow.LabelsEntry
+	(*timestamppb.Timestamp)(nil),      // 69: google.protobuf.Timestamp
+	(*v1.Preflight)(nil),               // 70: wheelwright.sync.v1.Preflight
+	(*v1.SubscriptionStatus)(nil),      // 71: wheelwright.sync.v1.SubscriptionStatus
+	(*v1.Policy)(nil),                  // 72: wheelwright.sync.v1.Policy
 }
 var file_wheelwright_fleet_v1_fleet_proto_depIdxs = []int32{
-	35, // 0: wheelwright.fleet.v1.Distribution.created:type_name -> google.protobuf.Timestamp
-	35, // 1: wheelwright.fleet.v1.Distribution.last_polled:type_name -> google.protobuf.Timestamp
-	2,  // 2: wheelwright.fleet.v1.AddDistributionRequest.distribution:type_name -> wheelwright.fleet.v1.Distribution
-	2,  // 3: wheelwright.fleet.v1.AddDistributionResponse.distribution:type_name -> wheelwright.fleet.v1.Distribution
-	2,  // 4: wheelwright.fleet.v1.ListDistributionsResponse.distributions:type_name -> wheelwright.fleet.v1.Distribution
-	10, // 5: wheelwright.fleet.v1.Release.variants:type_name -> wheelwright.fleet.v1.VariantResult
-	35, // 6: wheelwright.fleet.v1.Release.published:type_name -> google.protobuf.Timestamp
-	35, // 7: wheelwright.fleet.v1.Release.preflight_until:type_name -> google.protobuf.Timestamp
-	9,  // 8: wheelwright.fleet.v1.ListReleasesResponse.releases:type_name -> wheelwright.fleet.v1.Release
-	9,  // 9: wheelwright.fleet.v1.GetReleaseResponse.release:type_name -> wheelwright.fleet.v1.Release
-	15, // 10: wheelwright.fleet.v1.GetReleaseResponse.clusters:type_name -> wheelwright.fleet.v1.ReleaseCluster
-	35, // 11: wheelwright.fleet.v1.GetReleaseResponse.at:type_name -> google.protobuf.Timestamp
-	36, // 12: wheelwright.fleet.v1.ReleaseCluster.preflight:type_name -> wheelwright.sync.v1.Preflight
-	35, // 13: wheelwright.fleet.v1.ReleaseCluster.last_seen:type_name -> google.protobuf.Timestamp
-	32, // 14: wheelwright.fleet.v1.Cluster.labels:type_name -> wheelwright.fleet.v1.Cluster.LabelsEntry
-	35, // 15: wheelwright.fleet.v1.Cluster.created:type_name -> google.protobuf.Timestamp
-	35, // 16: wheelwright.fleet.v1.Cluster.joined:type_name -> google.protobuf.Timestamp
-	35, // 17: wheelwright.fleet.v1.Cluster.last_seen:type_name -> google.protobuf.Timestamp
-	35, // 18: wheelwright.fleet.v1.Cluster.certificate_not_after:type_name -> google.protobuf.Timestamp
-	37, // 19: wheelwright.fleet.v1.Cluster.subscriptions:type_name -> wheelwright.sync.v1.SubscriptionStatus
-	33, // 20: wheelwright.fleet.v1.InviteClusterRequest.labels:type_name -> wheelwright.fleet.v1.InviteClusterRequest.LabelsEntry
-	35, // 21: wheelwright.fleet.v1.InviteClusterResponse.expires:type_name -> google.protobuf.Timestamp
-	16, // 22: wheelwright.fleet.v1.ListClustersResponse.clusters:type_name -> wheelwright.fleet.v1.Cluster
-	35, // 23: wheelwright.fleet.v1.FleetEvent.at:type_name -> google.protobuf.Timestamp
-	23, // 24: wheelwright.fleet.v1.ListEventsResponse.events:type_name -> wheelwright.fleet.v1.FleetEvent
-	35, // 25: wheelwright.fleet.v1.GetStatusResponse.at:type_name -> google.protobuf.Timestamp
-	28, // 26: wheelwright.fleet.v1.GetStatusResponse.rows:type_name -> wheelwright.fleet.v1.StatusRow
-	29, // 27: wheelwright.fleet.v1.GetStatusResponse.summaries:type_name -> wheelwright.fleet.v1.DistributionSummary
-	34, // 28: wheelwright.fleet.v1.StatusRow.labels:type_name -> wheelwright.fleet.v1.StatusRow.LabelsEntry
-	35, // 29: wheelwright.fleet.v1.StatusRow.last_seen:type_name -> google.protobuf.Timestamp
-	38, // 30: wheelwright.fleet.v1.StatusRow.policy:type_name -> wheelwright.sync.v1.Policy
-	0,  // 31: wheelwright.fleet.v1.FleetService.GetVersion:input_type -> wheelwright.fleet.v1.GetVersionRequest
-	3,  // 32: wheelwright.fleet.v1.FleetService.AddDistribution:input_type -> wheelwright.fleet.v1.AddDistributionRequest
-	5,  // 33: wheelwright.fleet.v1.FleetService.RemoveDistribution:input_type -> wheelwright.fleet.v1.RemoveDistributionRequest
-	7,  // 34: wheelwright.fleet.v1.FleetService.ListDistributions:input_type -> wheelwright.fleet.v1.ListDistributionsRequest
-	11, // 35: wheelwright.fleet.v1.FleetService.ListReleases:input_type -> wheelwright.fleet.v1.ListReleasesRequest
-	13, // 36: wheelwright.fleet.v1.FleetService.GetRelease:input_type -> wheelwright.fleet.v1.GetReleaseRequest
-	17, // 37: wheelwright.fleet.v1.FleetService.InviteCluster:input_type -> wheelwright.fleet.v1.InviteClusterRequest
-	19, // 38: wheelwright.fleet.v1.FleetService.RemoveCluster:input_type -> wheelwright.fleet.v1.RemoveClusterRequest
-	21, // 39: wheelwright.fleet.v1.FleetService.ListClusters:input_type -> wheelwright.fleet.v1.ListClustersRequest
-	24, // 40: wheelwright.fleet.v1.FleetService.ListEvents:input_type -> wheelwright.fleet.v1.ListEventsRequest
-	26, // 41: wheelwright.fleet.v1.FleetService.GetStatus:input_type -> wheelwright.fleet.v1.GetStatusRequest
-	30, // 42: wheelwright.fleet.v1.FleetService.Watch:input_type -> wheelwright.fleet.v1.WatchRequest
-	1,  // 43: wheelwright.fleet.v1.FleetService.GetVersion:output_type -> wheelwright.fleet.v1.GetVersionResponse
-	4,  // 44: wheelwright.fleet.v1.FleetService.AddDistribution:output_type -> wheelwright.fleet.v1.AddDistributionResponse
-	6,  // 45: wheelwright.fleet.v1.FleetService.RemoveDistribution:output_type -> wheelwright.fleet.v1.RemoveDistributionResponse
-	8,  // 46: wheelwright.fleet.v1.FleetService.ListDistributions:output_type -> wheelwright.fleet.v1.ListDistributionsResponse
-	12, // 47: wheelwright.fleet.v1.FleetService.ListReleases:output_type -> wheelwright.fleet.v1.ListReleasesResponse
-	14, // 48: wheelwright.fleet.v1.FleetService.GetRelease:output_type -> wheelwright.fleet.v1.GetReleaseResponse
-	18, // 49: wheelwright.fleet.v1.FleetService.InviteCluster:output_type -> wheelwright.fleet.v1.InviteClusterResponse
-	20, // 50: wheelwright.fleet.v1.FleetService.RemoveCluster:output_type -> wheelwright.fleet.v1.RemoveClusterResponse
-	22, // 51: wheelwright.fleet.v1.FleetService.ListClusters:output_type -> wheelwright.fleet.v1.ListClustersResponse
-	25, // 52: wheelwright.fleet.v1.FleetService.ListEvents:output_type -> wheelwright.fleet.v1.ListEventsResponse
-	27, // 53: wheelwright.fleet.v1.FleetService.GetStatus:output_type -> wheelwright.fleet.v1.GetStatusResponse
-	31, // 54: wheelwright.fleet.v1.FleetService.Watch:output_type -> wheelwright.fleet.v1.WatchResponse
-	43, // [43:55] is the sub-list for method output_type
-	31, // [31:43] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	69, // 0: wheelwright.fleet.v1.Distribution.created:type_name -> google.protobuf.Timestamp
+	69, // 1: wheelwright.fleet.v1.Distribution.last_polled:type_name -> google.protobuf.Timestamp
+	3,  // 2: wheelwright.fleet.v1.AddDistributionRequest.distribution:type_name -> wheelwright.fleet.v1.Distribution
+	3,  // 3: wheelwright.fleet.v1.AddDistributionResponse.distribution:type_name -> wheelwright.fleet.v1.Distribution
+	3,  // 4: wheelwright.fleet.v1.ListDistributionsResponse.distributions:type_name -> wheelwright.fleet.v1.Distribution
+	11, // 5: wheelwright.fleet.v1.Release.variants:type_name -> wheelwright.fleet.v1.VariantResult
+	69, // 6: wheelwright.fleet.v1.Release.published:type_name -> google.protobuf.Timestamp
+	69, // 7: wheelwright.fleet.v1.Release.preflight_until:type_name -> google.protobuf.Timestamp
+	69, // 8: wheelwright.fleet.v1.Release.recalled:type_name -> google.protobuf.Timestamp
+	10, // 9: wheelwright.fleet.v1.ListReleasesResponse.releases:type_name -> wheelwright.fleet.v1.Release
+	10, // 10: wheelwright.fleet.v1.GetReleaseResponse.release:type_name -> wheelwright.fleet.v1.Release
+	16, // 11: wheelwright.fleet.v1.GetReleaseResponse.clusters:type_name -> wheelwright.fleet.v1.ReleaseCluster
+	69, // 12: wheelwright.fleet.v1.GetReleaseResponse.at:type_name -> google.protobuf.Timestamp
+	70, // 13: wheelwright.fleet.v1.ReleaseCluster.preflight:type_name -> wheelwright.sync.v1.Preflight
+	69, // 14: wheelwright.fleet.v1.ReleaseCluster.last_seen:type_name -> google.protobuf.Timestamp
+	66, // 15: wheelwright.fleet.v1.Cluster.labels:type_name -> wheelwright.fleet.v1.Cluster.LabelsEntry
+	69, // 16: wheelwright.fleet.v1.Cluster.created:type_name -> google.protobuf.Timestamp
+	69, // 17: wheelwright.fleet.v1.Cluster.joined:type_name -> google.protobuf.Timestamp
+	69, // 18: wheelwright.fleet.v1.Cluster.last_seen:type_name -> google.protobuf.Timestamp
+	69, // 19: wheelwright.fleet.v1.Cluster.certificate_not_after:type_name -> google.protobuf.Timestamp
+	71, // 20: wheelwright.fleet.v1.Cluster.subscriptions:type_name -> wheelwright.sync.v1.SubscriptionStatus
+	67, // 21: wheelwright.fleet.v1.InviteClusterRequest.labels:type_name -> wheelwright.fleet.v1.InviteClusterRequest.LabelsEntry
+	69, // 22: wheelwright.fleet.v1.InviteClusterResponse.expires:type_name -> google.protobuf.Timestamp
+	17, // 23: wheelwright.fleet.v1.ListClustersResponse.clusters:type_name -> wheelwright.fleet.v1.Cluster
+	69, // 24: wheelwright.fleet.v1.FleetEvent.at:type_name -> google.protobuf.Timestamp
+	24, // 25: wheelwright.fleet.v1.ListEventsResponse.events:type_name -> wheelwright.fleet.v1.FleetEvent
+	69, // 26: wheelwright.fleet.v1.GetStatusResponse.at:type_name -> google.protobuf.Timestamp
+	29, // 27: wheelwright.fleet.v1.GetStatusResponse.rows:type_name -> wheelwright.fleet.v1.StatusRow
+	30, // 28: wheelwright.fleet.v1.GetStatusResponse.summaries:type_name -> wheelwright.fleet.v1.DistributionSummary
+	36, // 29: wheelwright.fleet.v1.GetStatusResponse.rollouts:type_name -> wheelwright.fleet.v1.Rollout
+	68, // 30: wheelwright.fleet.v1.StatusRow.labels:type_name -> wheelwright.fleet.v1.StatusRow.LabelsEntry
+	69, // 31: wheelwright.fleet.v1.StatusRow.last_seen:type_name -> google.protobuf.Timestamp
+	72, // 32: wheelwright.fleet.v1.StatusRow.policy:type_name -> wheelwright.sync.v1.Policy
+	33, // 33: wheelwright.fleet.v1.PlanRolloutResponse.plan:type_name -> wheelwright.fleet.v1.RolloutPlan
+	34, // 34: wheelwright.fleet.v1.RolloutPlan.waves:type_name -> wheelwright.fleet.v1.PlannedWave
+	35, // 35: wheelwright.fleet.v1.RolloutPlan.left_out:type_name -> wheelwright.fleet.v1.PlannedCluster
+	35, // 36: wheelwright.fleet.v1.PlannedWave.clusters:type_name -> wheelwright.fleet.v1.PlannedCluster
+	69, // 37: wheelwright.fleet.v1.Rollout.started:type_name -> google.protobuf.Timestamp
+	69, // 38: wheelwright.fleet.v1.Rollout.since:type_name -> google.protobuf.Timestamp
+	37, // 39: wheelwright.fleet.v1.Rollout.waves:type_name -> wheelwright.fleet.v1.RolloutWave
+	33, // 40: wheelwright.fleet.v1.Rollout.plan:type_name -> wheelwright.fleet.v1.RolloutPlan
+	38, // 41: wheelwright.fleet.v1.Rollout.clusters:type_name -> wheelwright.fleet.v1.RolloutCluster
+	69, // 42: wheelwright.fleet.v1.RolloutWave.started:type_name -> google.protobuf.Timestamp
+	69, // 43: wheelwright.fleet.v1.RolloutWave.soak_until:type_name -> google.protobuf.Timestamp
+	69, // 44: wheelwright.fleet.v1.RolloutCluster.since:type_name -> google.protobuf.Timestamp
+	36, // 45: wheelwright.fleet.v1.StartRolloutResponse.rollout:type_name -> wheelwright.fleet.v1.Rollout
+	36, // 46: wheelwright.fleet.v1.ListRolloutsResponse.rollouts:type_name -> wheelwright.fleet.v1.Rollout
+	36, // 47: wheelwright.fleet.v1.GetRolloutResponse.rollout:type_name -> wheelwright.fleet.v1.Rollout
+	69, // 48: wheelwright.fleet.v1.GetRolloutResponse.at:type_name -> google.protobuf.Timestamp
+	0,  // 49: wheelwright.fleet.v1.DecideRolloutRequest.decision:type_name -> wheelwright.fleet.v1.RolloutDecision
+	36, // 50: wheelwright.fleet.v1.DecideRolloutResponse.rollout:type_name -> wheelwright.fleet.v1.Rollout
+	49, // 51: wheelwright.fleet.v1.RecallReleaseResponse.clusters:type_name -> wheelwright.fleet.v1.RecalledCluster
+	36, // 52: wheelwright.fleet.v1.RecallReleaseResponse.rollouts:type_name -> wheelwright.fleet.v1.Rollout
+	69, // 53: wheelwright.fleet.v1.Pin.until:type_name -> google.protobuf.Timestamp
+	69, // 54: wheelwright.fleet.v1.Pin.created:type_name -> google.protobuf.Timestamp
+	50, // 55: wheelwright.fleet.v1.PinClusterRequest.pin:type_name -> wheelwright.fleet.v1.Pin
+	50, // 56: wheelwright.fleet.v1.PinClusterResponse.pin:type_name -> wheelwright.fleet.v1.Pin
+	50, // 57: wheelwright.fleet.v1.ListPinsResponse.pins:type_name -> wheelwright.fleet.v1.Pin
+	29, // 58: wheelwright.fleet.v1.ExplainResponse.row:type_name -> wheelwright.fleet.v1.StatusRow
+	24, // 59: wheelwright.fleet.v1.ExplainResponse.events:type_name -> wheelwright.fleet.v1.FleetEvent
+	63, // 60: wheelwright.fleet.v1.ExportAuditResponse.entry:type_name -> wheelwright.fleet.v1.AuditEntry
+	69, // 61: wheelwright.fleet.v1.AuditEntry.at:type_name -> google.protobuf.Timestamp
+	1,  // 62: wheelwright.fleet.v1.FleetService.GetVersion:input_type -> wheelwright.fleet.v1.GetVersionRequest
+	4,  // 63: wheelwright.fleet.v1.FleetService.AddDistribution:input_type -> wheelwright.fleet.v1.AddDistributionRequest
+	6,  // 64: wheelwright.fleet.v1.FleetService.RemoveDistribution:input_type -> wheelwright.fleet.v1.RemoveDistributionRequest
+	8,  // 65: wheelwright.fleet.v1.FleetService.ListDistributions:input_type -> wheelwright.fleet.v1.ListDistributionsRequest
+	12, // 66: wheelwright.fleet.v1.FleetService.ListReleases:input_type -> wheelwright.fleet.v1.ListReleasesRequest
+	14, // 67: wheelwright.fleet.v1.FleetService.GetRelease:input_type -> wheelwright.fleet.v1.GetReleaseRequest
+	18, // 68: wheelwright.fleet.v1.FleetService.InviteCluster:input_type -> wheelwright.fleet.v1.InviteClusterRequest
+	20, // 69: wheelwright.fleet.v1.FleetService.RemoveCluster:input_type -> wheelwright.fleet.v1.RemoveClusterRequest
+	22, // 70: wheelwright.fleet.v1.FleetService.ListClusters:input_type -> wheelwright.fleet.v1.ListClustersRequest
+	25, // 71: wheelwright.fleet.v1.FleetService.ListEvents:input_type -> wheelwright.fleet.v1.ListEventsRequest
+	31, // 72: wheelwright.fleet.v1.FleetService.PlanRollout:input_type -> wheelwright.fleet.v1.PlanRolloutRequest
+	39, // 73: wheelwright.fleet.v1.FleetService.StartRollout:input_type -> wheelwright.fleet.v1.StartRolloutRequest
+	41, // 74: wheelwright.fleet.v1.FleetService.ListRollouts:input_type -> wheelwright.fleet.v1.ListRolloutsRequest
+	43, // 75: wheelwright.fleet.v1.FleetService.GetRollout:input_type -> wheelwright.fleet.v1.GetRolloutRequest
+	45, // 76: wheelwright.fleet.v1.FleetService.DecideRollout:input_type -> wheelwright.fleet.v1.DecideRolloutRequest
+	47, // 77: wheelwright.fleet.v1.FleetService.RecallRelease:input_type -> wheelwright.fleet.v1.RecallReleaseRequest
+	51, // 78: wheelwright.fleet.v1.FleetService.PinCluster:input_type -> wheelwright.fleet.v1.PinClusterRequest
+	53, // 79: wheelwright.fleet.v1.FleetService.UnpinCluster:input_type -> wheelwright.fleet.v1.UnpinClusterRequest
+	55, // 80: wheelwright.fleet.v1.FleetService.ListPins:input_type -> wheelwright.fleet.v1.ListPinsRequest
+	57, // 81: wheelwright.fleet.v1.FleetService.DecideDelivery:input_type -> wheelwright.fleet.v1.DecideDeliveryRequest
+	59, // 82: wheelwright.fleet.v1.FleetService.Explain:input_type -> wheelwright.fleet.v1.ExplainRequest
+	61, // 83: wheelwright.fleet.v1.FleetService.ExportAudit:input_type -> wheelwright.fleet.v1.ExportAuditRequest
+	27, // 84: wheelwright.fleet.v1.FleetService.GetStatus:input_type -> wheelwright.fleet.v1.GetStatusRequest
+	64, // 85: wheelwright.fleet.v1.FleetService.Watch:input_type -> wheelwright.fleet.v1.WatchRequest
+	2,  // 86: wheelwright.fleet.v1.FleetService.GetVersion:output_type -> wheelwright.fleet.v1.GetVersionResponse
+	5,  // 87: wheelwright.fleet.v1.FleetService.AddDistribution:output_type -> wheelwright.fleet.v1.AddDistributionResponse
+	7,  // 88: wheelwright.fleet.v1.FleetService.RemoveDistribution:output_type -> wheelwright.fleet.v1.RemoveDistributionResponse
+	9,  // 89: wheelwright.fleet.v1.FleetService.ListDistributions:output_type -> wheelwright.fleet.v1.ListDistributionsResponse
+	13, // 90: wheelwright.fleet.v1.FleetService.ListReleases:output_type -> wheelwright.fleet.v1.ListReleasesResponse
+	15, // 91: wheelwright.fleet.v1.FleetService.GetRelease:output_type -> wheelwright.fleet.v1.GetReleaseResponse
+	19, // 92: wheelwright.fleet.v1.FleetService.InviteCluster:output_type -> wheelwright.fleet.v1.InviteClusterResponse
+	21, // 93: wheelwright.fleet.v1.FleetService.RemoveCluster:output_type -> wheelwright.fleet.v1.RemoveClusterResponse
+	23, // 94: wheelwright.fleet.v1.FleetService.ListClusters:output_type -> wheelwright.fleet.v1.ListClustersResponse
+	26, // 95: wheelwright.fleet.v1.FleetService.ListEvents:output_type -> wheelwright.fleet.v1.ListEventsResponse
+	32, // 96: wheelwright.fleet.v1.FleetService.PlanRollout:output_type -> wheelwright.fleet.v1.PlanRolloutResponse
+	40, // 97: wheelwright.fleet.v1.FleetService.StartRollout:output_type -> wheelwright.fleet.v1.StartRolloutResponse
+	42, // 98: wheelwright.fleet.v1.FleetService.ListRollouts:output_type -> wheelwright.fleet.v1.ListRolloutsResponse
+	44, // 99: wheelwright.fleet.v1.FleetService.GetRollout:output_type -> wheelwright.fleet.v1.GetRolloutResponse
+	46, // 100: wheelwright.fleet.v1.FleetService.DecideRollout:output_type -> wheelwright.fleet.v1.DecideRolloutResponse
+	48, // 101: wheelwright.fleet.v1.FleetService.RecallRelease:output_type -> wheelwright.fleet.v1.RecallReleaseResponse
+	52, // 102: wheelwright.fleet.v1.FleetService.PinCluster:output_type -> wheelwright.fleet.v1.PinClusterResponse
+	54, // 103: wheelwright.fleet.v1.FleetService.UnpinCluster:output_type -> wheelwright.fleet.v1.UnpinClusterResponse
+	56, // 104: wheelwright.fleet.v1.FleetService.ListPins:output_type -> wheelwright.fleet.v1.ListPinsResponse
+	58, // 105: wheelwright.fleet.v1.FleetService.DecideDelivery:output_type -> wheelwright.fleet.v1.DecideDeliveryResponse
+	60, // 106: wheelwright.fleet.v1.FleetService.Explain:output_type -> wheelwright.fleet.v1.ExplainResponse
+	62, // 107: wheelwright.fleet.v1.FleetService.ExportAudit:output_type -> wheelwright.fleet.v1.ExportAuditResponse
+	28, // 108: wheelwright.fleet.v1.FleetService.GetStatus:output_type -> wheelwright.fleet.v1.GetStatusResponse
+	65, // 109: wheelwright.fleet.v1.FleetService.Watch:output_type -> wheelwright.fleet.v1.WatchResponse
+	86, // [86:110] is the sub-list for method output_type
+	62, // [62:86] is the sub-list for method input_type
+	62, // [62:62] is the sub-list for extension type_name
+	62, // [62:62] is the sub-list for extension extendee
+	0,  // [0:62] is the sub-list for field type_name
 }
 
 func init() { file_wheelwright_fleet_v1_fleet_proto_init() }
@@ -2536,13 +5235,14 @@ func file_wheelwright_fleet_v1_fleet_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wheelwright_fleet_v1_fleet_proto_rawDesc), len(file_wheelwright_fleet_v1_fleet_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   35,
+			NumEnums:      1,
+			NumMessages:   68,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_wheelwright_fleet_v1_fleet_proto_goTypes,
 		DependencyIndexes: file_wheelwright_fleet_v1_fleet_proto_depIdxs,
+		EnumInfos:         file_wheelwright_fleet_v1_fleet_proto_enumTypes,
 		MessageInfos:      file_wheelwright_fleet_v1_fleet_proto_msgTypes,
 	}.Build()
 	File_wheelwright_fleet_v1_fleet_proto = out.File

@@ -31,6 +31,18 @@ const (
 	FleetService_RemoveCluster_FullMethodName      = "/wheelwright.fleet.v1.FleetService/RemoveCluster"
 	FleetService_ListClusters_FullMethodName       = "/wheelwright.fleet.v1.FleetService/ListClusters"
 	FleetService_ListEvents_FullMethodName         = "/wheelwright.fleet.v1.FleetService/ListEvents"
+	FleetService_PlanRollout_FullMethodName        = "/wheelwright.fleet.v1.FleetService/PlanRollout"
+	FleetService_StartRollout_FullMethodName       = "/wheelwright.fleet.v1.FleetService/StartRollout"
+	FleetService_ListRollouts_FullMethodName       = "/wheelwright.fleet.v1.FleetService/ListRollouts"
+	FleetService_GetRollout_FullMethodName         = "/wheelwright.fleet.v1.FleetService/GetRollout"
+	FleetService_DecideRollout_FullMethodName      = "/wheelwright.fleet.v1.FleetService/DecideRollout"
+	FleetService_RecallRelease_FullMethodName      = "/wheelwright.fleet.v1.FleetService/RecallRelease"
+	FleetService_PinCluster_FullMethodName         = "/wheelwright.fleet.v1.FleetService/PinCluster"
+	FleetService_UnpinCluster_FullMethodName       = "/wheelwright.fleet.v1.FleetService/UnpinCluster"
+	FleetService_ListPins_FullMethodName           = "/wheelwright.fleet.v1.FleetService/ListPins"
+	FleetService_DecideDelivery_FullMethodName     = "/wheelwright.fleet.v1.FleetService/DecideDelivery"
+	FleetService_Explain_FullMethodName            = "/wheelwright.fleet.v1.FleetService/Explain"
+	FleetService_ExportAudit_FullMethodName        = "/wheelwright.fleet.v1.FleetService/ExportAudit"
 	FleetService_GetStatus_FullMethodName          = "/wheelwright.fleet.v1.FleetService/GetStatus"
 	FleetService_Watch_FullMethodName              = "/wheelwright.fleet.v1.FleetService/Watch"
 )
@@ -54,6 +66,32 @@ type FleetServiceClient interface {
 	RemoveCluster(ctx context.Context, in *RemoveClusterRequest, opts ...grpc.CallOption) (*RemoveClusterResponse, error)
 	ListClusters(ctx context.Context, in *ListClustersRequest, opts ...grpc.CallOption) (*ListClustersResponse, error)
 	ListEvents(ctx context.Context, in *ListEventsRequest, opts ...grpc.CallOption) (*ListEventsResponse, error)
+	// PlanRollout says what a rollout would do: waves, order, and what stands in the way. Nothing is recorded.
+	PlanRollout(ctx context.Context, in *PlanRolloutRequest, opts ...grpc.CallOption) (*PlanRolloutResponse, error)
+	// StartRollout begins one. ALREADY_EXISTS while one of that release is under way; FAILED_PRECONDITION
+	// for a release that is rejected, recalled or in pre-flight.
+	StartRollout(ctx context.Context, in *StartRolloutRequest, opts ...grpc.CallOption) (*StartRolloutResponse, error)
+	// ListRollouts lists them newest first, without their clusters.
+	ListRollouts(ctx context.Context, in *ListRolloutsRequest, opts ...grpc.CallOption) (*ListRolloutsResponse, error)
+	// GetRollout is one with its clusters and its stored plan.
+	GetRollout(ctx context.Context, in *GetRolloutRequest, opts ...grpc.CallOption) (*GetRolloutResponse, error)
+	// DecideRollout is a person's word. FAILED_PRECONDITION where the rollout does not wait for it, or has
+	// heard it already.
+	DecideRollout(ctx context.Context, in *DecideRolloutRequest, opts ...grpc.CallOption) (*DecideRolloutResponse, error)
+	// RecallRelease stops every rollout of a release; no automation selects it again.
+	RecallRelease(ctx context.Context, in *RecallReleaseRequest, opts ...grpc.CallOption) (*RecallReleaseResponse, error)
+	// PinCluster holds a subscription at a version, where its provider's spoke.yaml lets the hub do that.
+	PinCluster(ctx context.Context, in *PinClusterRequest, opts ...grpc.CallOption) (*PinClusterResponse, error)
+	UnpinCluster(ctx context.Context, in *UnpinClusterRequest, opts ...grpc.CallOption) (*UnpinClusterResponse, error)
+	// ListPins lists all pins, those that were made at the spokes too.
+	ListPins(ctx context.Context, in *ListPinsRequest, opts ...grpc.CallOption) (*ListPinsResponse, error)
+	// DecideDelivery answers for a release that waits for its provider on one cluster, where spoke.yaml
+	// lets the hub do that.
+	DecideDelivery(ctx context.Context, in *DecideDeliveryRequest, opts ...grpc.CallOption) (*DecideDeliveryResponse, error)
+	// Explain says why a cluster runs what it runs.
+	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error)
+	// ExportAudit streams the record of what people changed, oldest first.
+	ExportAudit(ctx context.Context, in *ExportAuditRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportAuditResponse], error)
 	// GetStatus is the fleet on one screen.
 	GetStatus(ctx context.Context, in *GetStatusRequest, opts ...grpc.CallOption) (*GetStatusResponse, error)
 	// Watch sends a message after every change of what the other calls would answer, at most a few
@@ -169,6 +207,135 @@ func (c *fleetServiceClient) ListEvents(ctx context.Context, in *ListEventsReque
 	return out, nil
 }
 
+func (c *fleetServiceClient) PlanRollout(ctx context.Context, in *PlanRolloutRequest, opts ...grpc.CallOption) (*PlanRolloutResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PlanRolloutResponse)
+	err := c.cc.Invoke(ctx, FleetService_PlanRollout_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fleetServiceClient) StartRollout(ctx context.Context, in *StartRolloutRequest, opts ...grpc.CallOption) (*StartRolloutResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(StartRolloutResponse)
+	err := c.cc.Invoke(ctx, FleetService_StartRollout_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fleetServiceClient) ListRollouts(ctx context.Context, in *ListRolloutsRequest, opts ...grpc.CallOption) (*ListRolloutsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListRolloutsResponse)
+	err := c.cc.Invoke(ctx, FleetService_ListRollouts_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fleetServiceClient) GetRollout(ctx context.Context, in *GetRolloutRequest, opts ...grpc.CallOption) (*GetRolloutResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetRolloutResponse)
+	err := c.cc.Invoke(ctx, FleetService_GetRollout_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fleetServiceClient) DecideRollout(ctx context.Context, in *DecideRolloutRequest, opts ...grpc.CallOption) (*DecideRolloutResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DecideRolloutResponse)
+	err := c.cc.Invoke(ctx, FleetService_DecideRollout_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fleetServiceClient) RecallRelease(ctx context.Context, in *RecallReleaseRequest, opts ...grpc.CallOption) (*RecallReleaseResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RecallReleaseResponse)
+	err := c.cc.Invoke(ctx, FleetService_RecallRelease_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fleetServiceClient) PinCluster(ctx context.Context, in *PinClusterRequest, opts ...grpc.CallOption) (*PinClusterResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PinClusterResponse)
+	err := c.cc.Invoke(ctx, FleetService_PinCluster_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fleetServiceClient) UnpinCluster(ctx context.Context, in *UnpinClusterRequest, opts ...grpc.CallOption) (*UnpinClusterResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UnpinClusterResponse)
+	err := c.cc.Invoke(ctx, FleetService_UnpinCluster_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fleetServiceClient) ListPins(ctx context.Context, in *ListPinsRequest, opts ...grpc.CallOption) (*ListPinsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListPinsResponse)
+	err := c.cc.Invoke(ctx, FleetService_ListPins_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fleetServiceClient) DecideDelivery(ctx context.Context, in *DecideDeliveryRequest, opts ...grpc.CallOption) (*DecideDeliveryResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DecideDeliveryResponse)
+	err := c.cc.Invoke(ctx, FleetService_DecideDelivery_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fleetServiceClient) Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ExplainResponse)
+	err := c.cc.Invoke(ctx, FleetService_Explain_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fleetServiceClient) ExportAudit(ctx context.Context, in *ExportAuditRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportAuditResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &FleetService_ServiceDesc.Streams[0], FleetService_ExportAudit_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ExportAuditRequest, ExportAuditResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type FleetService_ExportAuditClient = grpc.ServerStreamingClient[ExportAuditResponse]
+
 func (c *fleetServiceClient) GetStatus(ctx context.Context, in *GetStatusRequest, opts ...grpc.CallOption) (*GetStatusResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetStatusResponse)
@@ -181,7 +348,7 @@ func (c *fleetServiceClient) GetStatus(ctx context.Context, in *GetStatusRequest
 
 func (c *fleetServiceClient) Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &FleetService_ServiceDesc.Streams[0], FleetService_Watch_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &FleetService_ServiceDesc.Streams[1], FleetService_Watch_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -217,6 +384,32 @@ type FleetServiceServer interface {
 	RemoveCluster(context.Context, *RemoveClusterRequest) (*RemoveClusterResponse, error)
 	ListClusters(context.Context, *ListClustersRequest) (*ListClustersResponse, error)
 	ListEvents(context.Context, *ListEventsRequest) (*ListEventsResponse, error)
+	// PlanRollout says what a rollout would do: waves, order, and what stands in the way. Nothing is recorded.
+	PlanRollout(context.Context, *PlanRolloutRequest) (*PlanRolloutResponse, error)
+	// StartRollout begins one. ALREADY_EXISTS while one of that release is under way; FAILED_PRECONDITION
+	// for a release that is rejected, recalled or in pre-flight.
+	StartRollout(context.Context, *StartRolloutRequest) (*StartRolloutResponse, error)
+	// ListRollouts lists them newest first, without their clusters.
+	ListRollouts(context.Context, *ListRolloutsRequest) (*ListRolloutsResponse, error)
+	// GetRollout is one with its clusters and its stored plan.
+	GetRollout(context.Context, *GetRolloutRequest) (*GetRolloutResponse, error)
+	// DecideRollout is a person's word. FAILED_PRECONDITION where the rollout does not wait for it, or has
+	// heard it already.
+	DecideRollout(context.Context, *DecideRolloutRequest) (*DecideRolloutResponse, error)
+	// RecallRelease stops every rollout of a release; no automation selects it again.
+	RecallRelease(context.Context, *RecallReleaseRequest) (*RecallReleaseResponse, error)
+	// PinCluster holds a subscription at a version, where its provider's spoke.yaml lets the hub do that.
+	PinCluster(context.Context, *PinClusterRequest) (*PinClusterResponse, error)
+	UnpinCluster(context.Context, *UnpinClusterRequest) (*UnpinClusterResponse, error)
+	// ListPins lists all pins, those that were made at the spokes too.
+	ListPins(context.Context, *ListPinsRequest) (*ListPinsResponse, error)
+	// DecideDelivery answers for a release that waits for its provider on one cluster, where spoke.yaml
+	// lets the hub do that.
+	DecideDelivery(context.Context, *DecideDeliveryRequest) (*DecideDeliveryResponse, error)
+	// Explain says why a cluster runs what it runs.
+	Explain(context.Context, *ExplainRequest) (*ExplainResponse, error)
+	// ExportAudit streams the record of what people changed, oldest first.
+	ExportAudit(*ExportAuditRequest, grpc.ServerStreamingServer[ExportAuditResponse]) error
 	// GetStatus is the fleet on one screen.
 	GetStatus(context.Context, *GetStatusRequest) (*GetStatusResponse, error)
 	// Watch sends a message after every change of what the other calls would answer, at most a few
@@ -261,6 +454,42 @@ func (UnimplementedFleetServiceServer) ListClusters(context.Context, *ListCluste
 }
 func (UnimplementedFleetServiceServer) ListEvents(context.Context, *ListEventsRequest) (*ListEventsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListEvents not implemented")
+}
+func (UnimplementedFleetServiceServer) PlanRollout(context.Context, *PlanRolloutRequest) (*PlanRolloutResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method PlanRollout not implemented")
+}
+func (UnimplementedFleetServiceServer) StartRollout(context.Context, *StartRolloutRequest) (*StartRolloutResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method StartRollout not implemented")
+}
+func (UnimplementedFleetServiceServer) ListRollouts(context.Context, *ListRolloutsRequest) (*ListRolloutsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListRollouts not implemented")
+}
+func (UnimplementedFleetServiceServer) GetRollout(context.Context, *GetRolloutRequest) (*GetRolloutResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetRollout not implemented")
+}
+func (UnimplementedFleetServiceServer) DecideRollout(context.Context, *DecideRolloutRequest) (*DecideRolloutResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DecideRollout not implemented")
+}
+func (UnimplementedFleetServiceServer) RecallRelease(context.Context, *RecallReleaseRequest) (*RecallReleaseResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RecallRelease not implemented")
+}
+func (UnimplementedFleetServiceServer) PinCluster(context.Context, *PinClusterRequest) (*PinClusterResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method PinCluster not implemented")
+}
+func (UnimplementedFleetServiceServer) UnpinCluster(context.Context, *UnpinClusterRequest) (*UnpinClusterResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method UnpinCluster not implemented")
+}
+func (UnimplementedFleetServiceServer) ListPins(context.Context, *ListPinsRequest) (*ListPinsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListPins not implemented")
+}
+func (UnimplementedFleetServiceServer) DecideDelivery(context.Context, *DecideDeliveryRequest) (*DecideDeliveryResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DecideDelivery not implemented")
+}
+func (UnimplementedFleetServiceServer) Explain(context.Context, *ExplainRequest) (*ExplainResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Explain not implemented")
+}
+func (UnimplementedFleetServiceServer) ExportAudit(*ExportAuditRequest, grpc.ServerStreamingServer[ExportAuditResponse]) error {
+	return status.Error(codes.Unimplemented, "method ExportAudit not implemented")
 }
 func (UnimplementedFleetServiceServer) GetStatus(context.Context, *GetStatusRequest) (*GetStatusResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetStatus not implemented")
@@ -469,6 +698,215 @@ func _FleetService_ListEvents_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _FleetService_PlanRollout_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PlanRolloutRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).PlanRollout(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_PlanRollout_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).PlanRollout(ctx, req.(*PlanRolloutRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FleetService_StartRollout_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(StartRolloutRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).StartRollout(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_StartRollout_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).StartRollout(ctx, req.(*StartRolloutRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FleetService_ListRollouts_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListRolloutsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).ListRollouts(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_ListRollouts_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).ListRollouts(ctx, req.(*ListRolloutsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FleetService_GetRollout_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetRolloutRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).GetRollout(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_GetRollout_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).GetRollout(ctx, req.(*GetRolloutRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FleetService_DecideRollout_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DecideRolloutRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).DecideRollout(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_DecideRollout_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).DecideRollout(ctx, req.(*DecideRolloutRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FleetService_RecallRelease_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RecallReleaseRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).RecallRelease(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_RecallRelease_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).RecallRelease(ctx, req.(*RecallReleaseRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FleetService_PinCluster_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PinClusterRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).PinCluster(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_PinCluster_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).PinCluster(ctx, req.(*PinClusterRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FleetService_UnpinCluster_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UnpinClusterRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).UnpinCluster(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_UnpinCluster_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).UnpinCluster(ctx, req.(*UnpinClusterRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FleetService_ListPins_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListPinsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).ListPins(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_ListPins_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).ListPins(ctx, req.(*ListPinsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FleetService_DecideDelivery_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DecideDeliveryRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).DecideDelivery(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_DecideDelivery_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).DecideDelivery(ctx, req.(*DecideDeliveryRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FleetService_Explain_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ExplainRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).Explain(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_Explain_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).Explain(ctx, req.(*ExplainRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FleetService_ExportAudit_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ExportAuditRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(FleetServiceServer).ExportAudit(m, &grpc.GenericServerStream[ExportAuditRequest, ExportAuditResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type FleetService_ExportAuditServer = grpc.ServerStreamingServer[ExportAuditResponse]
+
 func _FleetService_GetStatus_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetStatusRequest)
 	if err := dec(in); err != nil {
@@ -546,11 +984,60 @@ var FleetService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _FleetService_ListEvents_Handler,
 		},
 		{
+			MethodName: "PlanRollout",
+			Handler:    _FleetService_PlanRollout_Handler,
+		},
+		{
+			MethodName: "StartRollout",
+			Handler:    _FleetService_StartRollout_Handler,
+		},
+		{
+			MethodName: "ListRollouts",
+			Handler:    _FleetService_ListRollouts_Handler,
+		},
+		{
+			MethodName: "GetRollout",
+			Handler:    _FleetService_GetRollout_Handler,
+		},
+		{
+			MethodName: "DecideRollout",
+			Handler:    _FleetService_DecideRollout_Handler,
+		},
+		{
+			MethodName: "RecallRelease",
+			Handler:    _FleetService_RecallRelease_Handler,
+		},
+		{
+			MethodName: "PinCluster",
+			Handler:    _FleetService_PinCluster_Handler,
+		},
+		{
+			MethodName: "UnpinCluster",
+			Handler:    _FleetService_UnpinCluster_Handler,
+		},
+		{
+			MethodName: "ListPins",
+			Handler:    _FleetService_ListPins_Handler,
+		},
+		{
+			MethodName: "DecideDelivery",
+			Handler:    _FleetService_DecideDelivery_Handler,
+		},
+		{
+			MethodName: "Explain",
+			Handler:    _FleetService_Explain_Handler,
+		},
+		{
 			MethodName: "GetStatus",
 			Handler:    _FleetService_GetStatus_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "ExportAudit",
+			Handler:       _FleetService_ExportAudit_Handler,
+			ServerStreams: true,
+		},
 		{
 			StreamName:    "Watch",
 			Handler:       _FleetService_Watch_Handler,

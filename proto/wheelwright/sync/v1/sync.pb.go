@@ -24,6 +24,57 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type WithdrawalKind int32
+
+const (
+	WithdrawalKind_WITHDRAWAL_KIND_UNSPECIFIED WithdrawalKind = 0
+	// The vendor called the release back from everybody.
+	WithdrawalKind_WITHDRAWAL_KIND_RECALLED WithdrawalKind = 1
+	// Its rollout was undone for this cluster.
+	WithdrawalKind_WITHDRAWAL_KIND_ROLLED_BACK WithdrawalKind = 2
+)
+
+// Enum value maps for WithdrawalKind.
+var (
+	WithdrawalKind_name = map[int32]string{
+		0: "WITHDRAWAL_KIND_UNSPECIFIED",
+		1: "WITHDRAWAL_KIND_RECALLED",
+		2: "WITHDRAWAL_KIND_ROLLED_BACK",
+	}
+	WithdrawalKind_value = map[string]int32{
+		"WITHDRAWAL_KIND_UNSPECIFIED": 0,
+		"WITHDRAWAL_KIND_RECALLED":    1,
+		"WITHDRAWAL_KIND_ROLLED_BACK": 2,
+	}
+)
+
+func (x WithdrawalKind) Enum() *WithdrawalKind {
+	p := new(WithdrawalKind)
+	*p = x
+	return p
+}
+
+func (x WithdrawalKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (WithdrawalKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_wheelwright_sync_v1_sync_proto_enumTypes[0].Descriptor()
+}
+
+func (WithdrawalKind) Type() protoreflect.EnumType {
+	return &file_wheelwright_sync_v1_sync_proto_enumTypes[0]
+}
+
+func (x WithdrawalKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use WithdrawalKind.Descriptor instead.
+func (WithdrawalKind) EnumDescriptor() ([]byte, []int) {
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{0}
+}
+
 type EventKind int32
 
 const (
@@ -74,11 +125,11 @@ func (x EventKind) String() string {
 }
 
 func (EventKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_wheelwright_sync_v1_sync_proto_enumTypes[0].Descriptor()
+	return file_wheelwright_sync_v1_sync_proto_enumTypes[1].Descriptor()
 }
 
 func (EventKind) Type() protoreflect.EnumType {
-	return &file_wheelwright_sync_v1_sync_proto_enumTypes[0]
+	return &file_wheelwright_sync_v1_sync_proto_enumTypes[1]
 }
 
 func (x EventKind) Number() protoreflect.EnumNumber {
@@ -87,7 +138,7 @@ func (x EventKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use EventKind.Descriptor instead.
 func (EventKind) EnumDescriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{0}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{1}
 }
 
 type ConnectRequest struct {
@@ -554,7 +605,7 @@ func (x *Ack) GetSeq() uint64 {
 // DesiredState is everything that the hub offers to this cluster.
 type DesiredState struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Grows with each change of what is offered to this cluster.
+	// Another one for other content, the same one for the same; its order says nothing.
 	Revision      uint64                `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
 	Distributions []*DistributionOffers `protobuf:"bytes,2,rep,name=distributions,proto3" json:"distributions,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -612,8 +663,13 @@ type DistributionOffers struct {
 	// overlay's base.
 	Url  string `protobuf:"bytes,2,opt,name=url,proto3" json:"url,omitempty"`
 	Path string `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"`
-	// In ascending order of version.
-	Offers        []*Offer `protobuf:"bytes,4,rep,name=offers,proto3" json:"offers,omitempty"`
+	// In ascending order of version. What was withdrawn is not among them.
+	Offers []*Offer `protobuf:"bytes,4,rep,name=offers,proto3" json:"offers,omitempty"`
+	// Releases that are no longer offered to this cluster, in ascending order of version.
+	Withdrawals []*Withdrawal `protobuf:"bytes,5,rep,name=withdrawals,proto3" json:"withdrawals,omitempty"`
+	// What somebody with this provider's role decided at the hub. Whether it counts is for spoke.yaml to say.
+	Pin           *HubPin        `protobuf:"bytes,6,opt,name=pin,proto3" json:"pin,omitempty"`
+	Decisions     []*HubDecision `protobuf:"bytes,7,rep,name=decisions,proto3" json:"decisions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -676,6 +732,244 @@ func (x *DistributionOffers) GetOffers() []*Offer {
 	return nil
 }
 
+func (x *DistributionOffers) GetWithdrawals() []*Withdrawal {
+	if x != nil {
+		return x.Withdrawals
+	}
+	return nil
+}
+
+func (x *DistributionOffers) GetPin() *HubPin {
+	if x != nil {
+		return x.Pin
+	}
+	return nil
+}
+
+func (x *DistributionOffers) GetDecisions() []*HubDecision {
+	if x != nil {
+		return x.Decisions
+	}
+	return nil
+}
+
+// Withdrawal: never take this release by yourself any more.
+type Withdrawal struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Version string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	Kind    WithdrawalKind         `protobuf:"varint,2,opt,name=kind,proto3,enum=wheelwright.sync.v1.WithdrawalKind" json:"kind,omitempty"`
+	// One line for a person.
+	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Where a cluster that runs it should go; empty: stay, and say that it runs.
+	To            string `protobuf:"bytes,4,opt,name=to,proto3" json:"to,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Withdrawal) Reset() {
+	*x = Withdrawal{}
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Withdrawal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Withdrawal) ProtoMessage() {}
+
+func (x *Withdrawal) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Withdrawal.ProtoReflect.Descriptor instead.
+func (*Withdrawal) Descriptor() ([]byte, []int) {
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Withdrawal) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Withdrawal) GetKind() WithdrawalKind {
+	if x != nil {
+		return x.Kind
+	}
+	return WithdrawalKind_WITHDRAWAL_KIND_UNSPECIFIED
+}
+
+func (x *Withdrawal) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Withdrawal) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+type HubPin struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Version string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	Reason  string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	Author  string                 `protobuf:"bytes,3,opt,name=author,proto3" json:"author,omitempty"`
+	// Unset: until it is taken away.
+	Until         *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=until,proto3" json:"until,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HubPin) Reset() {
+	*x = HubPin{}
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HubPin) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HubPin) ProtoMessage() {}
+
+func (x *HubPin) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HubPin.ProtoReflect.Descriptor instead.
+func (*HubPin) Descriptor() ([]byte, []int) {
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *HubPin) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *HubPin) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *HubPin) GetAuthor() string {
+	if x != nil {
+		return x.Author
+	}
+	return ""
+}
+
+func (x *HubPin) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+// HubDecision answers for a release that waits for its provider.
+type HubDecision struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	Approved      bool                   `protobuf:"varint,2,opt,name=approved,proto3" json:"approved,omitempty"`
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	Author        string                 `protobuf:"bytes,4,opt,name=author,proto3" json:"author,omitempty"`
+	At            *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=at,proto3" json:"at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HubDecision) Reset() {
+	*x = HubDecision{}
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HubDecision) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HubDecision) ProtoMessage() {}
+
+func (x *HubDecision) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HubDecision.ProtoReflect.Descriptor instead.
+func (*HubDecision) Descriptor() ([]byte, []int) {
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *HubDecision) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *HubDecision) GetApproved() bool {
+	if x != nil {
+		return x.Approved
+	}
+	return false
+}
+
+func (x *HubDecision) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *HubDecision) GetAuthor() string {
+	if x != nil {
+		return x.Author
+	}
+	return ""
+}
+
+func (x *HubDecision) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
 // Offer: this release is yours to take. The spoke's policy decides.
 type Offer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -687,14 +981,16 @@ type Offer struct {
 	Size     uint64   `protobuf:"varint,3,opt,name=size,proto3" json:"size,omitempty"`
 	Variants []string `protobuf:"bytes,4,rep,name=variants,proto3" json:"variants,omitempty"`
 	// Try it out and say what it would do (EVENT_KIND_PREFLIGHT). It is not yours to take yet.
-	Preflight     bool `protobuf:"varint,5,opt,name=preflight,proto3" json:"preflight,omitempty"`
+	Preflight bool `protobuf:"varint,5,opt,name=preflight,proto3" json:"preflight,omitempty"`
+	// Releases that have to run, one after the other, before this one is taken; ascending.
+	Stops         []string `protobuf:"bytes,6,rep,name=stops,proto3" json:"stops,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Offer) Reset() {
 	*x = Offer{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[8]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -706,7 +1002,7 @@ func (x *Offer) String() string {
 func (*Offer) ProtoMessage() {}
 
 func (x *Offer) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[8]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -719,7 +1015,7 @@ func (x *Offer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Offer.ProtoReflect.Descriptor instead.
 func (*Offer) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{8}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Offer) GetVersion() string {
@@ -757,6 +1053,13 @@ func (x *Offer) GetPreflight() bool {
 	return false
 }
 
+func (x *Offer) GetStops() []string {
+	if x != nil {
+		return x.Stops
+	}
+	return nil
+}
+
 type Event struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// From 1, without gaps, within a journal.
@@ -777,7 +1080,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[9]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -789,7 +1092,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[9]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -802,7 +1105,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{9}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Event) GetSeq() uint64 {
@@ -882,7 +1185,7 @@ type Preflight struct {
 
 func (x *Preflight) Reset() {
 	*x = Preflight{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[10]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -894,7 +1197,7 @@ func (x *Preflight) String() string {
 func (*Preflight) ProtoMessage() {}
 
 func (x *Preflight) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[10]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -907,7 +1210,7 @@ func (x *Preflight) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Preflight.ProtoReflect.Descriptor instead.
 func (*Preflight) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{10}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Preflight) GetVersion() string {
@@ -978,7 +1281,7 @@ type KindChange struct {
 
 func (x *KindChange) Reset() {
 	*x = KindChange{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[11]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -990,7 +1293,7 @@ func (x *KindChange) String() string {
 func (*KindChange) ProtoMessage() {}
 
 func (x *KindChange) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[11]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1003,7 +1306,7 @@ func (x *KindChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KindChange.ProtoReflect.Descriptor instead.
 func (*KindChange) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{11}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *KindChange) GetKind() string {
@@ -1053,15 +1356,19 @@ type SubscriptionStatus struct {
 	DriftCorrected uint32                 `protobuf:"varint,17,opt,name=drift_corrected,json=driftCorrected,proto3" json:"drift_corrected,omitempty"`
 	ObservedAt     *timestamppb.Timestamp `protobuf:"bytes,18,opt,name=observed_at,json=observedAt,proto3" json:"observed_at,omitempty"`
 	// Objects that others changed or deleted and that are left so; and the first of them.
-	Drifted       uint32 `protobuf:"varint,19,opt,name=drifted,proto3" json:"drifted,omitempty"`
-	DriftMessage  string `protobuf:"bytes,20,opt,name=drift_message,json=driftMessage,proto3" json:"drift_message,omitempty"`
+	Drifted      uint32 `protobuf:"varint,19,opt,name=drifted,proto3" json:"drifted,omitempty"`
+	DriftMessage string `protobuf:"bytes,20,opt,name=drift_message,json=driftMessage,proto3" json:"drift_message,omitempty"`
+	// The release that the provider's policy takes of what is offered, and the one that it would take
+	// without its pin; empty where that is none or the same.
+	Wants         string `protobuf:"bytes,21,opt,name=wants,proto3" json:"wants,omitempty"`
+	Would         string `protobuf:"bytes,22,opt,name=would,proto3" json:"would,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SubscriptionStatus) Reset() {
 	*x = SubscriptionStatus{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[12]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1073,7 +1380,7 @@ func (x *SubscriptionStatus) String() string {
 func (*SubscriptionStatus) ProtoMessage() {}
 
 func (x *SubscriptionStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[12]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1086,7 +1393,7 @@ func (x *SubscriptionStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscriptionStatus.ProtoReflect.Descriptor instead.
 func (*SubscriptionStatus) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{12}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SubscriptionStatus) GetDistribution() string {
@@ -1229,6 +1536,20 @@ func (x *SubscriptionStatus) GetDriftMessage() string {
 	return ""
 }
 
+func (x *SubscriptionStatus) GetWants() string {
+	if x != nil {
+		return x.Wants
+	}
+	return ""
+}
+
+func (x *SubscriptionStatus) GetWould() string {
+	if x != nil {
+		return x.Would
+	}
+	return ""
+}
+
 // Policy is the provider's: what this cluster takes by itself.
 type Policy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1238,15 +1559,24 @@ type Policy struct {
 	// Set: this version and no other.
 	Pin       string `protobuf:"bytes,3,opt,name=pin,proto3" json:"pin,omitempty"`
 	PinReason string `protobuf:"bytes,4,opt,name=pin_reason,json=pinReason,proto3" json:"pin_reason,omitempty"`
-	// Where the pin was written: "overlay" or "spoke.yaml".
-	PinSource     string `protobuf:"bytes,5,opt,name=pin_source,json=pinSource,proto3" json:"pin_source,omitempty"`
+	// Where the pin was made: "overlay", "spoke.yaml", "spoke" (its command line) or "hub".
+	PinSource string `protobuf:"bytes,5,opt,name=pin_source,json=pinSource,proto3" json:"pin_source,omitempty"`
+	PinAuthor string `protobuf:"bytes,6,opt,name=pin_author,json=pinAuthor,proto3" json:"pin_author,omitempty"`
+	// Unset: until it is taken away.
+	PinUntil *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=pin_until,json=pinUntil,proto3" json:"pin_until,omitempty"`
+	// fleet.Upgrade for each step: "auto", "approve" or "never"; empty: "auto".
+	Patch string `protobuf:"bytes,8,opt,name=patch,proto3" json:"patch,omitempty"`
+	Minor string `protobuf:"bytes,9,opt,name=minor,proto3" json:"minor,omitempty"`
+	Major string `protobuf:"bytes,10,opt,name=major,proto3" json:"major,omitempty"`
+	// When releases are taken, such as "Mon-Fri 22:00-04:00 Europe/Berlin"; none: at any time.
+	Windows       []string `protobuf:"bytes,11,rep,name=windows,proto3" json:"windows,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[13]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1258,7 +1588,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[13]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1271,7 +1601,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{13}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Policy) GetRange() string {
@@ -1309,6 +1639,48 @@ func (x *Policy) GetPinSource() string {
 	return ""
 }
 
+func (x *Policy) GetPinAuthor() string {
+	if x != nil {
+		return x.PinAuthor
+	}
+	return ""
+}
+
+func (x *Policy) GetPinUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.PinUntil
+	}
+	return nil
+}
+
+func (x *Policy) GetPatch() string {
+	if x != nil {
+		return x.Patch
+	}
+	return ""
+}
+
+func (x *Policy) GetMinor() string {
+	if x != nil {
+		return x.Minor
+	}
+	return ""
+}
+
+func (x *Policy) GetMajor() string {
+	if x != nil {
+		return x.Major
+	}
+	return ""
+}
+
+func (x *Policy) GetWindows() []string {
+	if x != nil {
+		return x.Windows
+	}
+	return nil
+}
+
 type FetchBundleRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Digest        string                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
@@ -1318,7 +1690,7 @@ type FetchBundleRequest struct {
 
 func (x *FetchBundleRequest) Reset() {
 	*x = FetchBundleRequest{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[14]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1330,7 +1702,7 @@ func (x *FetchBundleRequest) String() string {
 func (*FetchBundleRequest) ProtoMessage() {}
 
 func (x *FetchBundleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[14]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1343,7 +1715,7 @@ func (x *FetchBundleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchBundleRequest.ProtoReflect.Descriptor instead.
 func (*FetchBundleRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{14}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *FetchBundleRequest) GetDigest() string {
@@ -1362,7 +1734,7 @@ type FetchBundleResponse struct {
 
 func (x *FetchBundleResponse) Reset() {
 	*x = FetchBundleResponse{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[15]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1374,7 +1746,7 @@ func (x *FetchBundleResponse) String() string {
 func (*FetchBundleResponse) ProtoMessage() {}
 
 func (x *FetchBundleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[15]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1387,7 +1759,7 @@ func (x *FetchBundleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchBundleResponse.ProtoReflect.Descriptor instead.
 func (*FetchBundleResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{15}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *FetchBundleResponse) GetData() []byte {
@@ -1407,7 +1779,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[16]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1419,7 +1791,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[16]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1432,7 +1804,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{16}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RenewRequest) GetCsr() []byte {
@@ -1453,7 +1825,7 @@ type RenewResponse struct {
 
 func (x *RenewResponse) Reset() {
 	*x = RenewResponse{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[17]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1465,7 +1837,7 @@ func (x *RenewResponse) String() string {
 func (*RenewResponse) ProtoMessage() {}
 
 func (x *RenewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[17]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1478,7 +1850,7 @@ func (x *RenewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewResponse.ProtoReflect.Descriptor instead.
 func (*RenewResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{17}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RenewResponse) GetCertificate() []byte {
@@ -1538,18 +1910,39 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\"y\n" +
 	"\fDesiredState\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12M\n" +
-	"\rdistributions\x18\x02 \x03(\v2'.wheelwright.sync.v1.DistributionOffersR\rdistributions\"\x92\x01\n" +
+	"\rdistributions\x18\x02 \x03(\v2'.wheelwright.sync.v1.DistributionOffersR\rdistributions\"\xc4\x02\n" +
 	"\x12DistributionOffers\x12\"\n" +
 	"\fdistribution\x18\x01 \x01(\tR\fdistribution\x12\x10\n" +
 	"\x03url\x18\x02 \x01(\tR\x03url\x12\x12\n" +
 	"\x04path\x18\x03 \x01(\tR\x04path\x122\n" +
-	"\x06offers\x18\x04 \x03(\v2\x1a.wheelwright.sync.v1.OfferR\x06offers\"\x87\x01\n" +
+	"\x06offers\x18\x04 \x03(\v2\x1a.wheelwright.sync.v1.OfferR\x06offers\x12A\n" +
+	"\vwithdrawals\x18\x05 \x03(\v2\x1f.wheelwright.sync.v1.WithdrawalR\vwithdrawals\x12-\n" +
+	"\x03pin\x18\x06 \x01(\v2\x1b.wheelwright.sync.v1.HubPinR\x03pin\x12>\n" +
+	"\tdecisions\x18\a \x03(\v2 .wheelwright.sync.v1.HubDecisionR\tdecisions\"\x87\x01\n" +
+	"\n" +
+	"Withdrawal\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion\x127\n" +
+	"\x04kind\x18\x02 \x01(\x0e2#.wheelwright.sync.v1.WithdrawalKindR\x04kind\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x0e\n" +
+	"\x02to\x18\x04 \x01(\tR\x02to\"\x84\x01\n" +
+	"\x06HubPin\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x16\n" +
+	"\x06author\x18\x03 \x01(\tR\x06author\x120\n" +
+	"\x05until\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"\x9f\x01\n" +
+	"\vHubDecision\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion\x12\x1a\n" +
+	"\bapproved\x18\x02 \x01(\bR\bapproved\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x16\n" +
+	"\x06author\x18\x04 \x01(\tR\x06author\x12*\n" +
+	"\x02at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"\x9d\x01\n" +
 	"\x05Offer\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\tR\x06digest\x12\x12\n" +
 	"\x04size\x18\x03 \x01(\x04R\x04size\x12\x1a\n" +
 	"\bvariants\x18\x04 \x03(\tR\bvariants\x12\x1c\n" +
-	"\tpreflight\x18\x05 \x01(\bR\tpreflight\"\xd0\x02\n" +
+	"\tpreflight\x18\x05 \x01(\bR\tpreflight\x12\x14\n" +
+	"\x05stops\x18\x06 \x03(\tR\x05stops\"\xd0\x02\n" +
 	"\x05Event\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12*\n" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x122\n" +
@@ -1572,7 +1965,7 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"KindChange\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04verb\x18\x02 \x01(\tR\x04verb\x12\x14\n" +
-	"\x05count\x18\x03 \x01(\rR\x05count\"\xe9\x05\n" +
+	"\x05count\x18\x03 \x01(\rR\x05count\"\x95\x06\n" +
 	"\x12SubscriptionStatus\x12\"\n" +
 	"\fdistribution\x18\x01 \x01(\tR\fdistribution\x12\x18\n" +
 	"\avariant\x18\x02 \x01(\tR\avariant\x12\x1c\n" +
@@ -1596,7 +1989,9 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\vobserved_at\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"observedAt\x12\x18\n" +
 	"\adrifted\x18\x13 \x01(\rR\adrifted\x12#\n" +
-	"\rdrift_message\x18\x14 \x01(\tR\fdriftMessage\"\x90\x01\n" +
+	"\rdrift_message\x18\x14 \x01(\tR\fdriftMessage\x12\x14\n" +
+	"\x05wants\x18\x15 \x01(\tR\x05wants\x12\x14\n" +
+	"\x05would\x18\x16 \x01(\tR\x05would\"\xc4\x02\n" +
 	"\x06Policy\x12\x14\n" +
 	"\x05range\x18\x01 \x01(\tR\x05range\x12 \n" +
 	"\vprereleases\x18\x02 \x01(\bR\vprereleases\x12\x10\n" +
@@ -1604,7 +1999,15 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\n" +
 	"pin_reason\x18\x04 \x01(\tR\tpinReason\x12\x1d\n" +
 	"\n" +
-	"pin_source\x18\x05 \x01(\tR\tpinSource\",\n" +
+	"pin_source\x18\x05 \x01(\tR\tpinSource\x12\x1d\n" +
+	"\n" +
+	"pin_author\x18\x06 \x01(\tR\tpinAuthor\x127\n" +
+	"\tpin_until\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\bpinUntil\x12\x14\n" +
+	"\x05patch\x18\b \x01(\tR\x05patch\x12\x14\n" +
+	"\x05minor\x18\t \x01(\tR\x05minor\x12\x14\n" +
+	"\x05major\x18\n" +
+	" \x01(\tR\x05major\x12\x18\n" +
+	"\awindows\x18\v \x03(\tR\awindows\",\n" +
 	"\x12FetchBundleRequest\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\")\n" +
 	"\x13FetchBundleResponse\x12\x12\n" +
@@ -1614,7 +2017,11 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\rRenewResponse\x12 \n" +
 	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12 \n" +
 	"\vauthorities\x18\x02 \x03(\fR\vauthorities\x127\n" +
-	"\tnot_after\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter*\xb3\x01\n" +
+	"\tnot_after\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter*p\n" +
+	"\x0eWithdrawalKind\x12\x1f\n" +
+	"\x1bWITHDRAWAL_KIND_UNSPECIFIED\x10\x00\x12\x1c\n" +
+	"\x18WITHDRAWAL_KIND_RECALLED\x10\x01\x12\x1f\n" +
+	"\x1bWITHDRAWAL_KIND_ROLLED_BACK\x10\x02*\xb3\x01\n" +
 	"\tEventKind\x12\x1a\n" +
 	"\x16EVENT_KIND_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10EVENT_KIND_PHASE\x10\x01\x12\x15\n" +
@@ -1640,63 +2047,74 @@ func file_wheelwright_sync_v1_sync_proto_rawDescGZIP() []byte {
 	return file_wheelwright_sync_v1_sync_proto_rawDescData
 }
 
-var file_wheelwright_sync_v1_sync_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_wheelwright_sync_v1_sync_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_wheelwright_sync_v1_sync_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_wheelwright_sync_v1_sync_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_wheelwright_sync_v1_sync_proto_goTypes = []any{
-	(EventKind)(0),                // 0: wheelwright.sync.v1.EventKind
-	(*ConnectRequest)(nil),        // 1: wheelwright.sync.v1.ConnectRequest
-	(*ConnectResponse)(nil),       // 2: wheelwright.sync.v1.ConnectResponse
-	(*Hello)(nil),                 // 3: wheelwright.sync.v1.Hello
-	(*Welcome)(nil),               // 4: wheelwright.sync.v1.Welcome
-	(*Heartbeat)(nil),             // 5: wheelwright.sync.v1.Heartbeat
-	(*Ack)(nil),                   // 6: wheelwright.sync.v1.Ack
-	(*DesiredState)(nil),          // 7: wheelwright.sync.v1.DesiredState
-	(*DistributionOffers)(nil),    // 8: wheelwright.sync.v1.DistributionOffers
-	(*Offer)(nil),                 // 9: wheelwright.sync.v1.Offer
-	(*Event)(nil),                 // 10: wheelwright.sync.v1.Event
-	(*Preflight)(nil),             // 11: wheelwright.sync.v1.Preflight
-	(*KindChange)(nil),            // 12: wheelwright.sync.v1.KindChange
-	(*SubscriptionStatus)(nil),    // 13: wheelwright.sync.v1.SubscriptionStatus
-	(*Policy)(nil),                // 14: wheelwright.sync.v1.Policy
-	(*FetchBundleRequest)(nil),    // 15: wheelwright.sync.v1.FetchBundleRequest
-	(*FetchBundleResponse)(nil),   // 16: wheelwright.sync.v1.FetchBundleResponse
-	(*RenewRequest)(nil),          // 17: wheelwright.sync.v1.RenewRequest
-	(*RenewResponse)(nil),         // 18: wheelwright.sync.v1.RenewResponse
-	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
+	(WithdrawalKind)(0),           // 0: wheelwright.sync.v1.WithdrawalKind
+	(EventKind)(0),                // 1: wheelwright.sync.v1.EventKind
+	(*ConnectRequest)(nil),        // 2: wheelwright.sync.v1.ConnectRequest
+	(*ConnectResponse)(nil),       // 3: wheelwright.sync.v1.ConnectResponse
+	(*Hello)(nil),                 // 4: wheelwright.sync.v1.Hello
+	(*Welcome)(nil),               // 5: wheelwright.sync.v1.Welcome
+	(*Heartbeat)(nil),             // 6: wheelwright.sync.v1.Heartbeat
+	(*Ack)(nil),                   // 7: wheelwright.sync.v1.Ack
+	(*DesiredState)(nil),          // 8: wheelwright.sync.v1.DesiredState
+	(*DistributionOffers)(nil),    // 9: wheelwright.sync.v1.DistributionOffers
+	(*Withdrawal)(nil),            // 10: wheelwright.sync.v1.Withdrawal
+	(*HubPin)(nil),                // 11: wheelwright.sync.v1.HubPin
+	(*HubDecision)(nil),           // 12: wheelwright.sync.v1.HubDecision
+	(*Offer)(nil),                 // 13: wheelwright.sync.v1.Offer
+	(*Event)(nil),                 // 14: wheelwright.sync.v1.Event
+	(*Preflight)(nil),             // 15: wheelwright.sync.v1.Preflight
+	(*KindChange)(nil),            // 16: wheelwright.sync.v1.KindChange
+	(*SubscriptionStatus)(nil),    // 17: wheelwright.sync.v1.SubscriptionStatus
+	(*Policy)(nil),                // 18: wheelwright.sync.v1.Policy
+	(*FetchBundleRequest)(nil),    // 19: wheelwright.sync.v1.FetchBundleRequest
+	(*FetchBundleResponse)(nil),   // 20: wheelwright.sync.v1.FetchBundleResponse
+	(*RenewRequest)(nil),          // 21: wheelwright.sync.v1.RenewRequest
+	(*RenewResponse)(nil),         // 22: wheelwright.sync.v1.RenewResponse
+	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
 }
 var file_wheelwright_sync_v1_sync_proto_depIdxs = []int32{
-	3,  // 0: wheelwright.sync.v1.ConnectRequest.hello:type_name -> wheelwright.sync.v1.Hello
-	10, // 1: wheelwright.sync.v1.ConnectRequest.event:type_name -> wheelwright.sync.v1.Event
-	5,  // 2: wheelwright.sync.v1.ConnectRequest.heartbeat:type_name -> wheelwright.sync.v1.Heartbeat
-	4,  // 3: wheelwright.sync.v1.ConnectResponse.welcome:type_name -> wheelwright.sync.v1.Welcome
-	7,  // 4: wheelwright.sync.v1.ConnectResponse.desired:type_name -> wheelwright.sync.v1.DesiredState
-	6,  // 5: wheelwright.sync.v1.ConnectResponse.ack:type_name -> wheelwright.sync.v1.Ack
-	5,  // 6: wheelwright.sync.v1.ConnectResponse.heartbeat:type_name -> wheelwright.sync.v1.Heartbeat
-	13, // 7: wheelwright.sync.v1.Hello.subscriptions:type_name -> wheelwright.sync.v1.SubscriptionStatus
-	19, // 8: wheelwright.sync.v1.Heartbeat.at:type_name -> google.protobuf.Timestamp
-	8,  // 9: wheelwright.sync.v1.DesiredState.distributions:type_name -> wheelwright.sync.v1.DistributionOffers
-	9,  // 10: wheelwright.sync.v1.DistributionOffers.offers:type_name -> wheelwright.sync.v1.Offer
-	19, // 11: wheelwright.sync.v1.Event.at:type_name -> google.protobuf.Timestamp
-	0,  // 12: wheelwright.sync.v1.Event.kind:type_name -> wheelwright.sync.v1.EventKind
-	13, // 13: wheelwright.sync.v1.Event.status:type_name -> wheelwright.sync.v1.SubscriptionStatus
-	11, // 14: wheelwright.sync.v1.Event.preflight:type_name -> wheelwright.sync.v1.Preflight
-	12, // 15: wheelwright.sync.v1.Preflight.changes:type_name -> wheelwright.sync.v1.KindChange
-	19, // 16: wheelwright.sync.v1.Preflight.at:type_name -> google.protobuf.Timestamp
-	14, // 17: wheelwright.sync.v1.SubscriptionStatus.policy:type_name -> wheelwright.sync.v1.Policy
-	19, // 18: wheelwright.sync.v1.SubscriptionStatus.phase_since:type_name -> google.protobuf.Timestamp
-	19, // 19: wheelwright.sync.v1.SubscriptionStatus.observed_at:type_name -> google.protobuf.Timestamp
-	19, // 20: wheelwright.sync.v1.RenewResponse.not_after:type_name -> google.protobuf.Timestamp
-	1,  // 21: wheelwright.sync.v1.SyncService.Connect:input_type -> wheelwright.sync.v1.ConnectRequest
-	15, // 22: wheelwright.sync.v1.SyncService.FetchBundle:input_type -> wheelwright.sync.v1.FetchBundleRequest
-	17, // 23: wheelwright.sync.v1.SyncService.Renew:input_type -> wheelwright.sync.v1.RenewRequest
-	2,  // 24: wheelwright.sync.v1.SyncService.Connect:output_type -> wheelwright.sync.v1.ConnectResponse
-	16, // 25: wheelwright.sync.v1.SyncService.FetchBundle:output_type -> wheelwright.sync.v1.FetchBundleResponse
-	18, // 26: wheelwright.sync.v1.SyncService.Renew:output_type -> wheelwright.sync.v1.RenewResponse
-	24, // [24:27] is the sub-list for method output_type
-	21, // [21:24] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	4,  // 0: wheelwright.sync.v1.ConnectRequest.hello:type_name -> wheelwright.sync.v1.Hello
+	14, // 1: wheelwright.sync.v1.ConnectRequest.event:type_name -> wheelwright.sync.v1.Event
+	6,  // 2: wheelwright.sync.v1.ConnectRequest.heartbeat:type_name -> wheelwright.sync.v1.Heartbeat
+	5,  // 3: wheelwright.sync.v1.ConnectResponse.welcome:type_name -> wheelwright.sync.v1.Welcome
+	8,  // 4: wheelwright.sync.v1.ConnectResponse.desired:type_name -> wheelwright.sync.v1.DesiredState
+	7,  // 5: wheelwright.sync.v1.ConnectResponse.ack:type_name -> wheelwright.sync.v1.Ack
+	6,  // 6: wheelwright.sync.v1.ConnectResponse.heartbeat:type_name -> wheelwright.sync.v1.Heartbeat
+	17, // 7: wheelwright.sync.v1.Hello.subscriptions:type_name -> wheelwright.sync.v1.SubscriptionStatus
+	23, // 8: wheelwright.sync.v1.Heartbeat.at:type_name -> google.protobuf.Timestamp
+	9,  // 9: wheelwright.sync.v1.DesiredState.distributions:type_name -> wheelwright.sync.v1.DistributionOffers
+	13, // 10: wheelwright.sync.v1.DistributionOffers.offers:type_name -> wheelwright.sync.v1.Offer
+	10, // 11: wheelwright.sync.v1.DistributionOffers.withdrawals:type_name -> wheelwright.sync.v1.Withdrawal
+	11, // 12: wheelwright.sync.v1.DistributionOffers.pin:type_name -> wheelwright.sync.v1.HubPin
+	12, // 13: wheelwright.sync.v1.DistributionOffers.decisions:type_name -> wheelwright.sync.v1.HubDecision
+	0,  // 14: wheelwright.sync.v1.Withdrawal.kind:type_name -> wheelwright.sync.v1.WithdrawalKind
+	23, // 15: wheelwright.sync.v1.HubPin.until:type_name -> google.protobuf.Timestamp
+	23, // 16: wheelwright.sync.v1.HubDecision.at:type_name -> google.protobuf.Timestamp
+	23, // 17: wheelwright.sync.v1.Event.at:type_name -> google.protobuf.Timestamp
+	1,  // 18: wheelwright.sync.v1.Event.kind:type_name -> wheelwright.sync.v1.EventKind
+	17, // 19: wheelwright.sync.v1.Event.status:type_name -> wheelwright.sync.v1.SubscriptionStatus
+	15, // 20: wheelwright.sync.v1.Event.preflight:type_name -> wheelwright.sync.v1.Preflight
+	16, // 21: wheelwright.sync.v1.Preflight.changes:type_name -> wheelwright.sync.v1.KindChange
+	23, // 22: wheelwright.sync.v1.Preflight.at:type_name -> google.protobuf.Timestamp
+	18, // 23: wheelwright.sync.v1.SubscriptionStatus.policy:type_name -> wheelwright.sync.v1.Policy
+	23, // 24: wheelwright.sync.v1.SubscriptionStatus.phase_since:type_name -> google.protobuf.Timestamp
+	23, // 25: wheelwright.sync.v1.SubscriptionStatus.observed_at:type_name -> google.protobuf.Timestamp
+	23, // 26: wheelwright.sync.v1.Policy.pin_until:type_name -> google.protobuf.Timestamp
+	23, // 27: wheelwright.sync.v1.RenewResponse.not_after:type_name -> google.protobuf.Timestamp
+	2,  // 28: wheelwright.sync.v1.SyncService.Connect:input_type -> wheelwright.sync.v1.ConnectRequest
+	19, // 29: wheelwright.sync.v1.SyncService.FetchBundle:input_type -> wheelwright.sync.v1.FetchBundleRequest
+	21, // 30: wheelwright.sync.v1.SyncService.Renew:input_type -> wheelwright.sync.v1.RenewRequest
+	3,  // 31: wheelwright.sync.v1.SyncService.Connect:output_type -> wheelwright.sync.v1.ConnectResponse
+	20, // 32: wheelwright.sync.v1.SyncService.FetchBundle:output_type -> wheelwright.sync.v1.FetchBundleResponse
+	22, // 33: wheelwright.sync.v1.SyncService.Renew:output_type -> wheelwright.sync.v1.RenewResponse
+	31, // [31:34] is the sub-list for method output_type
+	28, // [28:31] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_wheelwright_sync_v1_sync_proto_init() }
@@ -1720,8 +2138,8 @@ func file_wheelwright_sync_v1_sync_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wheelwright_sync_v1_sync_proto_rawDesc), len(file_wheelwright_sync_v1_sync_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   18,
+			NumEnums:      2,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
