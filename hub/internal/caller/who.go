@@ -1,0 +1,34 @@
+package caller
+
+import (
+	"encoding/hex"
+	"errors"
+)
+
+// Who is a caller as the record of what people changed names them.
+type Who struct {
+	Actor      string // "operator NAME", or a cluster's name
+	Credential string // SHA-256 of the certificate, hexadecimal; empty for the hub itself
+	Role       string // what they may approve; empty: nothing
+}
+
+// roleAdmin is the role of every operator: the one certificate that a hub makes is its admin's.
+const roleAdmin = "admin"
+
+// Who is the caller for the record.
+func (c Caller) Who() Who {
+	w := Who{Actor: c.String(), Credential: hex.EncodeToString(c.Fingerprint[:])}
+	if !c.Spoke() {
+		w.Role = roleAdmin
+	}
+	return w
+}
+
+// What a request that was understood can come to but being done. Behaviour wraps one of them with the
+// cause, the object and the next command to type; an API gives it a code.
+var (
+	ErrNotFound = errors.New("not found")
+	ErrExists   = errors.New("exists already")
+	ErrInvalid  = errors.New("not valid")
+	ErrConflict = errors.New("not now")
+)
