@@ -61,6 +61,12 @@ func (h *Hub) Start(ctx context.Context) error {
 func (h *Hub) Stop() (int, error) { return h.daemon.end(syscall.SIGTERM) }
 func (h *Hub) Kill() error        { _, err := h.daemon.end(syscall.SIGKILL); return err }
 
+// Quiet has the hub log what an operator wants to know, and no more.
+func (h *Hub) Quiet() { h.daemon.args[len(h.daemon.args)-1] = "info" }
+
+// Context is the operator's context file.
+func (h *Hub) Context() string { return h.context() }
+
 // PID of the hub process.
 func (h *Hub) PID() int { return h.daemon.pid() }
 
