@@ -1,8 +1,10 @@
 package apply
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"reflect"
 	"testing"
@@ -126,6 +128,10 @@ func TestInventoryOf5000ObjectsFits(t *testing.T) {
 		t.Fatal(err)
 	}
 	fmt.Printf("FIGURE apply.inventory-of-5000 %d KiB of the 1024 that a ConfigMap holds\n", len(raw)*3/4>>10)
+	plain, err := json.Marshal(inv)
+	if quick, e := inv.encode(); err != nil || e != nil || !bytes.Equal(plain, quick) {
+		t.Errorf("encoded in two ways: %v, %v", err, e)
+	}
 	if back := inv.Settled(); back.Items[0].Made || !inv.Items[0].Made {
 		t.Error("settled is a copy")
 	}
