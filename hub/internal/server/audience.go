@@ -18,18 +18,29 @@ const (
 	operators
 )
 
-// audienceOf is the whole of the hub's authorisation: one trust level a service, and nobody may call
-// what is not named here.
-func audienceOf(service string) audience {
+// audienceOf is the whole of the hub's authorisation, by service and method: nobody may call what is not
+// named here, a method that was added later included.
+func audienceOf(service, method string) audience {
 	switch service {
 	case "wheelwright.enroll.v1.EnrollService", "grpc.health.v1.Health":
 		return anyone
 	case "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection":
 		return identified
 	case "wheelwright.sync.v1.SyncService":
-		return spokes
+		switch method {
+		case "Connect", "FetchBundle", "Renew":
+			return spokes
+		}
 	case "wheelwright.fleet.v1.FleetService":
-		return operators
+		switch method {
+		case "GetVersion", "GetStatus", "Watch", "Explain", "ListEvents", "ExportAudit",
+			"AddDistribution", "RemoveDistribution", "ListDistributions",
+			"ListReleases", "GetRelease", "RecallRelease",
+			"InviteCluster", "RemoveCluster", "ListClusters",
+			"PlanRollout", "StartRollout", "ListRollouts", "GetRollout", "DecideRollout",
+			"PinCluster", "UnpinCluster", "ListPins", "DecideDelivery":
+			return operators
+		}
 	}
 	return nobody
 }
@@ -45,13 +56,13 @@ func endless(method string) bool {
 
 // allowed says whether the caller may call the method, and if not, why and what to do.
 func (c *call) allowed() error {
-	service, _, _ := strings.Cut(strings.TrimPrefix(c.method, "/"), "/")
-	who := audienceOf(service)
+	service, method, _ := strings.Cut(strings.TrimPrefix(c.method, "/"), "/")
+	who := audienceOf(service, method)
 	switch who {
 	case anyone:
 		return nil
 	case nobody:
-		return status.Errorf(codes.PermissionDenied, "nobody may call %s", service)
+		return status.Errorf(codes.PermissionDenied, "nobody may call %s of %s", method, service)
 	}
 	if c.stranger != "" {
 		return status.Errorf(codes.Unauthenticated, "%s; %s", c.stranger, remedy(who))

@@ -57,7 +57,7 @@ type Server struct {
 }
 
 // New listens at once, so that a port that is taken is told before anything else starts; calls are
-// answered from Run on. A service that has no rule of who may call it is refused.
+// answered from Run on. A method that has no rule of who may call it is refused.
 func New(cfg Config) (*Server, error) {
 	s := &Server{
 		identities: cfg.Identities, grace: cfg.GracePeriod, log: cfg.Log,
@@ -75,9 +75,13 @@ func New(cfg Config) (*Server, error) {
 	cfg.Register(s.grpc)
 	grpc_health_v1.RegisterHealthServer(s.grpc, s.health)
 	reflection.Register(s.grpc)
-	for name := range s.grpc.GetServiceInfo() {
-		if audienceOf(name) == nobody {
-			return nil, fmt.Errorf("serve: service %s has no rule of who may call it", name)
+	for name, service := range s.grpc.GetServiceInfo() {
+		ruled := len(service.Methods) > 0
+		for _, method := range service.Methods {
+			ruled = ruled && audienceOf(name, method.Name) != nobody
+		}
+		if !ruled {
+			return nil, fmt.Errorf("serve: service %s, or a method of it, has no rule of who may call it", name)
 		}
 	}
 	s.listener = cfg.Listener

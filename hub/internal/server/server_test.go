@@ -407,12 +407,18 @@ func TestAPortThatIsTakenIsNamedWithHowToFindWho(t *testing.T) {
 	}
 }
 
-func TestAServiceWithoutARuleIsRefused(t *testing.T) {
-	_, err := server.New(server.Config{Listen: "127.0.0.1:0", TLS: &tls.Config{}, Log: slog.New(slog.DiscardHandler), Register: func(r grpc.ServiceRegistrar) {
-		r.RegisterService(&grpc.ServiceDesc{ServiceName: "wheelwright.new.v1.NewService", HandlerType: (*any)(nil)}, fmt.Stringer(nil))
-	}})
-	if err == nil || !strings.Contains(err.Error(), "wheelwright.new.v1.NewService") {
-		t.Errorf("got %v", err)
+func TestAMethodWithoutARuleIsRefused(t *testing.T) {
+	for _, desc := range []*grpc.ServiceDesc{
+		{ServiceName: "wheelwright.new.v1.NewService"},
+		{ServiceName: "wheelwright.fleet.v1.FleetService", Methods: []grpc.MethodDesc{{MethodName: "GetStatus"}, {MethodName: "GetSecrets"}}},
+	} {
+		desc.HandlerType = (*any)(nil)
+		_, err := server.New(server.Config{Listen: "127.0.0.1:0", TLS: &tls.Config{}, Log: slog.New(slog.DiscardHandler), Register: func(r grpc.ServiceRegistrar) {
+			r.RegisterService(desc, fmt.Stringer(nil))
+		}})
+		if err == nil || !strings.Contains(err.Error(), desc.ServiceName) {
+			t.Errorf("got %v", err)
+		}
 	}
 }
 

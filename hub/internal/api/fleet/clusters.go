@@ -53,7 +53,8 @@ func (s *Service) InviteCluster(ctx context.Context, req *fleetv1.InviteClusterR
 	if err != nil {
 		return nil, s.failure(fmt.Sprintf("invite %s", name), err)
 	}
-	if err := s.audit(ctx, fleet.Event{Cluster: name, Kind: fleet.EventInvited, Message: fmt.Sprintf("made a token that works for %v", ttl)}); err != nil {
+	invited := fleet.Event{Cluster: name, Kind: fleet.EventInvited, Message: fmt.Sprintf("made a token that works for %v", ttl)}
+	if err := s.audit(ctx, "cluster invite", string(name), invited); err != nil {
 		return nil, s.failure(fmt.Sprintf("record the invitation of %s", name), err)
 	}
 	return &fleetv1.InviteClusterResponse{Token: t.String(), Expires: wire.Time(expires), Address: s.cfg.Address, Rejoin: rejoin}, nil
@@ -84,7 +85,8 @@ func (s *Service) RemoveCluster(ctx context.Context, req *fleetv1.RemoveClusterR
 		return nil, s.failure(fmt.Sprintf("remove cluster %s", name), err)
 	}
 	s.cfg.Spokes.End(name)
-	if err := s.audit(ctx, fleet.Event{Cluster: name, Kind: fleet.EventRemoved, Message: "removed the cluster; its workloads stay"}); err != nil {
+	removed := fleet.Event{Cluster: name, Kind: fleet.EventRemoved, Message: "removed the cluster; its workloads stay"}
+	if err := s.audit(ctx, "cluster remove", string(name), removed); err != nil {
 		return nil, s.failure(fmt.Sprintf("record the removal of %s", name), err)
 	}
 	return &fleetv1.RemoveClusterResponse{}, nil

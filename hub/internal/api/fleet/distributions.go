@@ -71,6 +71,9 @@ func (s *Service) AddDistribution(ctx context.Context, req *fleetv1.AddDistribut
 	s.cfg.Watchers.Start(d)
 	s.cfg.Spokes.WakeAll() // it may have releases from an earlier time, and spokes that ask for it
 	s.cfg.Spokes.Changed()
+	if err := s.record(ctx, "distribution add", d.Name+" "+d.URL, ""); err != nil {
+		return nil, s.failure("record that distribution "+d.Name+" was added", err)
+	}
 	return &fleetv1.AddDistributionResponse{Distribution: m}, nil
 }
 
@@ -189,7 +192,8 @@ func (s *Service) RemoveDistribution(ctx context.Context, req *fleetv1.RemoveDis
 	}
 	s.cfg.Watchers.Stop(name)
 	s.cfg.Spokes.WakeAll() // they are offered nothing of it from here on
-	if err := s.audit(ctx, fleet.Event{Distribution: name, Kind: fleet.EventRemoved, Message: "stopped watching the distribution; its releases stay"}); err != nil {
+	removed := fleet.Event{Distribution: name, Kind: fleet.EventRemoved, Message: "stopped watching the distribution; its releases stay"}
+	if err := s.audit(ctx, "distribution remove", name, removed); err != nil {
 		return nil, s.failure("record the removal of distribution "+name, err)
 	}
 	return &fleetv1.RemoveDistributionResponse{}, nil

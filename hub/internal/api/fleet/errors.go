@@ -4,10 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/wheelwright-dev/wheelwright/hub/internal/caller"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/gitrepo"
@@ -34,6 +36,26 @@ func noCluster(name fleet.Cluster) error {
 
 func distributionExists(name string) error {
 	return status.Errorf(codes.AlreadyExists, "distribution %s exists; choose another name, or `hub distribution remove %s` first (its releases stay)", name, name)
+}
+
+// refused gives the conductor's answer a code, and its own trouble the code of a failure. What the
+// conductor says is whole: cause, object and next command.
+func (s *Service) refused(doing string, err error) error {
+	for _, r := range []struct {
+		why  error
+		code codes.Code
+	}{
+		{caller.ErrNotFound, codes.NotFound},
+		{caller.ErrExists, codes.AlreadyExists},
+		{caller.ErrInvalid, codes.InvalidArgument},
+		{caller.ErrConflict, codes.FailedPrecondition},
+	} {
+		if errors.Is(err, r.why) {
+			// The kind of refusal is the code; as text it would only repeat the sentence.
+			return status.Error(r.code, strings.TrimSuffix(err.Error(), ": "+r.why.Error()))
+		}
+	}
+	return s.failure(doing, err)
 }
 
 // failure is for the hub's own trouble.

@@ -1,20 +1,20 @@
 // Package fleetapi answers operators: it implements FleetService. It checks what is asked, reads and
-// writes the store, and translates to messages; what is offered to whom is the conductor's to decide.
+// writes the store, and translates to messages; what is offered to whom, and what comes of a person's
+// word about that, is the conductor's to decide. Every change is recorded with who made it.
 package fleetapi
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
 
 	"google.golang.org/grpc/status"
 
-	"github.com/wheelwright-dev/wheelwright/hub/internal/caller"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
 	"github.com/wheelwright-dev/wheelwright/pkg/buildinfo"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
-	"github.com/wheelwright-dev/wheelwright/pkg/logging"
 	"github.com/wheelwright-dev/wheelwright/pkg/wire"
 	fleetv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/fleet/v1"
 )
@@ -33,6 +33,11 @@ type releases interface {
 	Preflights(distribution, version string) (map[fleet.Cluster]fleet.Preflight, error)
 }
 
+// recalls are by version.
+type recalls interface {
+	Recalls(distribution string) (map[string]fleet.Recall, error)
+}
+
 type clusters interface {
 	Clusters() ([]store.Cluster, error)
 	Invite(name fleet.Cluster, labels map[string]string, tokenID string, secretHash [32]byte, expires time.Time) (rejoin bool, err error)
@@ -43,19 +48,31 @@ type clusters interface {
 type events interface {
 	AppendEvent(fleet.Event) error
 	Events(store.EventFilter) ([]fleet.Event, error)
+	// Record adds to what people changed, and Audit lists at most limit entries after one, ascending.
+	Record(fleet.Entry) error
+	Audit(after uint64, limit int) ([]fleet.Entry, error)
 }
 
 // Store is what the service reads and writes.
 type Store interface {
 	distributions
 	releases
+	recalls
 	clusters
 	events
 }
 
-// conductor computes what is more than a record.
+// conductor computes what is more than a record, and decides. Its errors wrap those of package caller.
 type conductor interface {
-	Status(now time.Time, distribution string) ([]*fleetv1.StatusRow, []*fleetv1.DistributionSummary, error)
+	views
+	rollouts
+	decisions
+	pins
+}
+
+type views interface {
+	Status(now time.Time, distribution string, limit int) (*fleetv1.GetStatusResponse, error)
+	Explain(now time.Time, cluster fleet.Cluster, distribution string) (*fleetv1.ExplainResponse, error)
 	Poll(distribution string) (last time.Time, failure string, notes []string)
 	// Preflight lists the releases that are offered to be tried out only, each with the latest end.
 	Preflight(distribution string) (map[string]time.Time, error)
@@ -139,15 +156,27 @@ func (s *Service) ListEvents(_ context.Context, req *fleetv1.ListEventsRequest) 
 
 // GetStatus is the fleet on one screen.
 func (s *Service) GetStatus(_ context.Context, req *fleetv1.GetStatusRequest) (*fleetv1.GetStatusResponse, error) {
-	now := time.Now()
-	rows, summaries, err := s.cfg.Conductor.Status(now, req.GetDistribution())
+	r, err := s.cfg.Conductor.Status(time.Now(), req.GetDistribution(), int(req.GetLimit()))
 	if err != nil {
-		return nil, s.failure("work out the fleet's status", err)
+		return nil, s.refused("work out the fleet's status", err)
 	}
-	if req.GetDistribution() != "" && len(rows) == 0 && len(summaries) == 0 {
+	if req.GetDistribution() != "" && len(r.GetRows()) == 0 && len(r.GetSummaries()) == 0 {
 		return nil, noDistribution(req.GetDistribution())
 	}
-	return &fleetv1.GetStatusResponse{At: wire.Time(now), Rows: rows, Summaries: summaries}, nil
+	return r, nil
+}
+
+// Explain says why a cluster runs what it runs.
+func (s *Service) Explain(_ context.Context, req *fleetv1.ExplainRequest) (*fleetv1.ExplainResponse, error) {
+	cluster, err := subscription(req.GetCluster(), req.GetDistribution())
+	if err != nil {
+		return nil, err
+	}
+	r, err := s.cfg.Conductor.Explain(time.Now(), cluster, req.GetDistribution())
+	if err != nil {
+		return nil, s.refused(fmt.Sprintf("explain %s of %s", req.GetDistribution(), cluster), err)
+	}
+	return r, nil
 }
 
 // coalesce is the least time between two messages of a watch.
@@ -186,15 +215,4 @@ func (s *Service) wait(ctx context.Context, tick <-chan time.Time, changes <-cha
 	case <-ctx.Done():
 		return status.FromContextError(ctx.Err()).Err()
 	}
-}
-
-// audit logs and records what an operator did.
-func (s *Service) audit(ctx context.Context, e fleet.Event) error {
-	who, _ := caller.From(ctx)
-	e.At = time.Now()
-	e.Message = who.String() + " " + e.Message
-	s.cfg.Log.Info("fleet changed", slog.String("event", string(e.Kind)), slog.String(logging.Cluster, string(e.Cluster)),
-		slog.String(logging.Distribution, e.Distribution), slog.String(logging.Reason, e.Message))
-	s.cfg.Spokes.Changed()
-	return s.cfg.Store.AppendEvent(e)
 }

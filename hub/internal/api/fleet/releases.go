@@ -41,8 +41,12 @@ func (s *Service) ListReleases(_ context.Context, req *fleetv1.ListReleasesReque
 		if err != nil {
 			return nil, s.failure("list pre-flights of "+name, err)
 		}
+		recalled, err := s.cfg.Store.Recalls(name)
+		if err != nil {
+			return nil, s.failure("list recalls of "+name, err)
+		}
 		for _, r := range judged {
-			resp.Releases = append(resp.Releases, release(r, runs, trying))
+			resp.Releases = append(resp.Releases, release(r, runs, trying, recalled))
 		}
 	}
 	if !known && len(resp.Releases) == 0 { // one that was removed keeps its releases
@@ -75,12 +79,16 @@ func (s *Service) GetRelease(_ context.Context, req *fleetv1.GetReleaseRequest) 
 	if err != nil {
 		return nil, s.failure("list pre-flights of "+r.Distribution, err)
 	}
+	recalled, err := s.cfg.Store.Recalls(r.Distribution)
+	if err != nil {
+		return nil, s.failure("list recalls of "+r.Distribution, err)
+	}
 	now := time.Now()
 	clusters, err := s.releaseClusters(now, r.Distribution, r.Version)
 	if err != nil {
 		return nil, s.failure("list what clusters answered", err)
 	}
-	return &fleetv1.GetReleaseResponse{Release: release(r, runs, trying), Clusters: clusters, At: wire.Time(now)}, nil
+	return &fleetv1.GetReleaseResponse{Release: release(r, runs, trying, recalled), Clusters: clusters, At: wire.Time(now)}, nil
 }
 
 // running is one version of one distribution.
@@ -107,12 +115,18 @@ func (s *Service) runningOn() (map[running][]string, error) {
 	return on, nil
 }
 
-func release(r fleet.Release, on map[running][]string, trying map[string]time.Time) *fleetv1.Release {
+// phaseRecalled is what a release that was called back shows as its phase; it stays judged as it was.
+const phaseRecalled = "Recalled"
+
+func release(r fleet.Release, on map[running][]string, trying map[string]time.Time, recalled map[string]fleet.Recall) *fleetv1.Release {
 	m := &fleetv1.Release{Distribution: r.Distribution, Version: r.Version, Phase: string(r.Phase), Digest: string(r.Digest),
 		Size: uint64(r.Size), CompressedSize: uint64(r.Compressed), Commit: r.Commit, TagObject: r.TagObject, Reasons: r.Reasons,
-		Published: wire.Time(r.Published), RunningOn: on[running{r.Distribution, r.Version}], PreflightUntil: wire.Time(trying[r.Version])}
+		Published: wire.Time(r.Published), RunningOn: on[running{r.Distribution, r.Version}], PreflightUntil: wire.Time(trying[r.Version]), Stops: r.Stops}
 	for _, v := range r.Variants {
 		m.Variants = append(m.Variants, &fleetv1.VariantResult{Name: v.Name, Objects: uint32(v.Objects), Reasons: v.Reasons})
+	}
+	if c, ok := recalled[r.Version]; ok {
+		m.Phase, m.Recalled, m.RecallReason, m.RecalledBy, m.PreflightUntil = phaseRecalled, wire.Time(c.At), c.Reason, c.By, nil
 	}
 	return m
 }
