@@ -238,7 +238,7 @@ func (w *worker) leave(rec journal.Record, from, to string, in input, reason str
 	was, ledger, state := w.rec, w.ledger, w.state
 	w.rec, w.ledger.Mixed = rec, true
 	w.log.Warn("a person rolls back", logging.Version, from, "to", to, logging.Reason, reason)
-	if err := w.feed(delivery.Event{Kind: delivery.Return, Target: from, Reason: text}); err != nil {
+	if err := w.feed(delivery.Event{Kind: delivery.Return, Target: from, Reason: text, ByHand: true}); err != nil {
 		w.rec, w.ledger, w.state = was, ledger, state
 		return err
 	}

@@ -19,12 +19,15 @@ type State struct {
 
 	// Previous: a release runs that the cluster can be brought back to.
 	Previous bool
-	// Deadline of a waiting phase; zero where there is none.
+	// Deadline of a waiting phase; zero where there is none. Of AwaitingWindow it is when the window opens.
 	Deadline time.Time
 	// Timeout is how long a waiting phase may take; Grace how long a failing object may take to recover.
 	Timeout, Grace time.Duration
 	// Patience is how long the provider may take to answer.
 	Patience time.Duration
+
+	// Errand is said where a phase has nothing else to say. The caller sets it, and keeps it.
+	Errand string
 
 	// Failing is since when objects have been seen failing without a break; zero when they are not.
 	Failing time.Time
@@ -50,12 +53,14 @@ const (
 	Approve       Kind = "Approve"       // the provider says yes
 	Reject        Kind = "Reject"        // the provider says no; Reason
 	Expired       Kind = "Expired"       // nobody answered in time
+	Closed        Kind = "Closed"        // it would be done, and the provider's windows are closed; Until, Reason; Target where nothing was begun
+	Opened        Kind = "Opened"        // a window is open
 	Applied       Kind = "Applied"       // every object is sent
 	Observed      Kind = "Observed"      // health was read; Health, Reason, Lost
 	Pruned        Kind = "Pruned"        // what the release no longer has is gone
 	Restored      Kind = "Restored"      // the previous set is applied and what only the failed one had is gone
 	Undone        Kind = "Undone"        // what a first install had made is gone
-	Return        Kind = "Return"        // a person wants the previous release back; Target is the one that is left, Reason
+	Return        Kind = "Return"        // the previous release is wanted back; Target is the one that is left, Reason, ByHand
 	Delayed       Kind = "Delayed"       // the step could not be done now and will be tried again; Reason, Lost
 	Refuse        Kind = "Refuse"        // the step can never be done; Reason
 	Unrenderable  Kind = "Unrenderable"  // the provider's new overlay does not render; Reason
@@ -67,7 +72,7 @@ const (
 // Kinds lists all events.
 func Kinds() []Kind {
 	return []Kind{Start, Fetched, Verified, Rendered, Unchanged, Checked, Applied, Observed, Pruned, Restored,
-		Asking, Approve, Reject, Expired, Undone, Return, Delayed, Refuse, Unrenderable, Misconfigured, Content, Restart}
+		Asking, Approve, Reject, Expired, Closed, Opened, Undone, Return, Delayed, Refuse, Unrenderable, Misconfigured, Content, Restart}
 }
 
 // Event is what happened. Fields beside Kind are set where the kind's comment names them.
@@ -77,6 +82,8 @@ type Event struct {
 	Previous bool
 	Health   fleet.Health
 	Reason   string
+	ByHand   bool          // a person wants it
+	Until    time.Time     // when a window opens
 	Lost     time.Duration // time in which nothing could be seen: it does not count against a deadline
 }
 

@@ -30,7 +30,7 @@ func variants() []variant {
 	soon, after := t0.Add(time.Second), t0.Add(time.Hour)
 	var vs []variant
 	for _, k := range Kinds() {
-		e := Event{Kind: k, Target: "2", Previous: true, Reason: "why"}
+		e := Event{Kind: k, Target: "2", Previous: true, Reason: "why", Until: t0.Add(8 * time.Hour)}
 		switch k {
 		case Observed:
 			for _, h := range []fleet.Health{fleet.Healthy, fleet.InProgress, fleet.Degraded, fleet.HealthUnknown} {
@@ -66,7 +66,7 @@ func stateIn(p fleet.Phase, previous, restored bool) State {
 
 // waits: before anything is applied.
 func waits(p fleet.Phase) bool {
-	return slices.Contains([]fleet.Phase{fleet.Fetching, fleet.Verifying, fleet.Rendering, fleet.Checking, fleet.AwaitingApproval}, p)
+	return slices.Contains([]fleet.Phase{fleet.Fetching, fleet.Verifying, fleet.Rendering, fleet.Checking, fleet.AwaitingApproval, fleet.AwaitingWindow}, p)
 }
 
 func TestTheMachineIsPrinted(t *testing.T) {
@@ -173,7 +173,7 @@ func walk(t *testing.T, look func(s State, e Event, n State, effects []Effect)) 
 		s, now := State{Timeout: 5 * time.Minute, Grace: 10 * time.Second, Patience: time.Hour}, t0
 		for range 200 {
 			e := vs[rnd.IntN(len(vs))].e
-			e.Previous = rnd.IntN(2) == 0
+			e.Previous, e.ByHand = rnd.IntN(2) == 0, rnd.IntN(2) == 0
 			e.Lost = time.Duration(rnd.IntN(2)) * time.Second
 			now = now.Add(time.Duration(rnd.IntN(120)) * time.Second)
 			n, effects := Next(now, s, e)
@@ -210,8 +210,14 @@ func TestLaws(t *testing.T) {
 		if slices.Contains(effects, Undo) && n.Previous {
 			t.Fatalf("law 7: %s in %s undoes where something ran before", e.Kind, s.Phase)
 		}
-		if slices.Contains(effects, Apply) && s.Phase == fleet.AwaitingApproval {
-			t.Fatalf("law 2: %s applies what was asked for without another look", e.Kind)
+		if slices.Contains(effects, Apply) && (s.Phase == fleet.AwaitingApproval || s.Phase == fleet.AwaitingWindow) {
+			t.Fatalf("law 2: %s in %s applies what waited without another look", e.Kind, s.Phase)
+		}
+		if s.Phase == fleet.AwaitingWindow && n.Phase.Failed() {
+			t.Fatalf("law 2: %s fails a release because its provider's window is closed", e.Kind)
+		}
+		if e.Kind == Closed && n.Phase.Touching() && !s.Phase.Touching() || e.Kind == Closed && s.Phase.Touching() && n != s {
+			t.Fatalf("law 7: a closed window in %s leads to %s", s.Phase, n.Phase)
 		}
 		if (n.Phase.Touching() || waits(n.Phase)) && n.Deadline.IsZero() {
 			t.Fatalf("%s waits without a deadline", n.Phase)
@@ -268,4 +274,34 @@ func TestRestartsDoNotPutTheEndOffForEver(t *testing.T) {
 	if s.Phase != fleet.RollingBack {
 		t.Errorf("after %s and 10 restarts it is still %s", now.Sub(t0), s.Phase)
 	}
+}
+
+// A window may be closed for longer than anything else may take, over any number of restarts, and may be
+// another one by the time it opens.
+func TestAWindowIsWaitedFor(t *testing.T) {
+	s := stateIn(fleet.Checking, true, false)
+	s.Errand = "1 on the way to 3"
+	step := func(at time.Time, e Event, want fleet.Phase, effects ...Effect) {
+		t.Helper()
+		var got []Effect
+		if s, got = Next(at, s, e); s.Phase != want || !slices.Equal(got, effects) {
+			t.Fatalf("%s: got %s %v, want %s %v", e.Kind, s.Phase, got, want, effects)
+		}
+	}
+	opens := t0.Add(72 * time.Hour)
+	step(t0, Event{Kind: Closed, Until: opens, Reason: "opens on Saturday"}, fleet.AwaitingWindow)
+	step(t0.Add(time.Hour), Event{Kind: Restart}, fleet.AwaitingWindow)
+	if !s.Deadline.Equal(opens) || s.Reason != "opens on Saturday" || s.Target != "1" {
+		t.Errorf("after a restart: %+v", s)
+	}
+	opens = t0.Add(24 * time.Hour)
+	step(t0.Add(2*time.Hour), Event{Kind: Closed, Until: opens, Reason: "opens tomorrow"}, fleet.AwaitingWindow)
+	if !s.Deadline.Equal(opens) || !s.Since.Equal(t0) {
+		t.Errorf("another window: %+v", s)
+	}
+	step(opens, Event{Kind: Opened}, fleet.Checking, Check)
+	if s.Reason != s.Errand || !s.Deadline.Equal(opens.Add(s.Timeout)) {
+		t.Errorf("open: %+v", s)
+	}
+	step(opens, Event{Kind: Checked}, fleet.Progressing, Apply)
 }

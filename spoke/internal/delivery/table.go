@@ -27,7 +27,7 @@ type guard func(now time.Time, s State, e Event) bool
 type reason int
 
 const (
-	silent     reason = iota // the new phase has nothing to say yet
+	silent     reason = iota // the new phase has nothing to say yet but what it is for
 	keep                     // what was said before goes on being true
 	give                     // the event's
 	expire                   // the event's, and that time is up
@@ -43,6 +43,7 @@ const (
 	run           // starts anew
 	hold          // goes on
 	patient       // starts anew, for a person
+	until         // the event's
 )
 
 func healthy(_ time.Time, _ State, e Event) bool  { return e.Health == fleet.Healthy }
@@ -82,7 +83,7 @@ func table() []row {
 	idle := []fleet.Phase{fleet.PhaseNone, fleet.AwaitingConfig, fleet.Succeeded, fleet.Refused, fleet.RolledBack, fleet.RollbackFailed}
 	before := []fleet.Phase{fleet.Fetching, fleet.Verifying, fleet.Rendering, fleet.Checking}
 	calm := []fleet.Phase{fleet.PhaseNone, fleet.AwaitingConfig, fleet.Succeeded, fleet.Refused, fleet.RolledBack}
-	asked := slices.Concat(before, []fleet.Phase{fleet.AwaitingApproval})
+	asked := slices.Concat(before, []fleet.Phase{fleet.AwaitingApproval, fleet.AwaitingWindow})
 	in := func(p ...fleet.Phase) []fleet.Phase { return p }
 	and := func(e ...Effect) []Effect { return e }
 	return []row{
@@ -104,6 +105,12 @@ func table() []row {
 		{from: in(fleet.AwaitingApproval), on: Reject, to: fleet.Refused, do: and(Hold), say: give},
 		{from: in(fleet.AwaitingApproval), on: Expired, to: fleet.Refused, do: and(Hold), say: unanswered},
 
+		// What waits for a window is known to be taken and has its bytes in place. Waiting is no failure, however
+		// long it takes; and the cluster may have changed by the time that the window opens.
+		{from: in(fleet.Checking, fleet.AwaitingWindow), on: Closed, to: fleet.AwaitingWindow, say: give, clock: until},
+		{from: calm, on: Closed, to: fleet.AwaitingWindow, say: give, clock: until}, // a return that needs nothing checked
+		{from: in(fleet.AwaitingWindow), on: Opened, to: fleet.Checking, do: and(Check), clock: run},
+
 		{from: in(fleet.Progressing), on: Applied, when: seldom, to: fleet.Settling, do: and(Watch), clock: run},
 		{from: in(fleet.Progressing), on: Applied, to: fleet.Settling, do: and(Watch), clock: hold},
 		{from: in(fleet.Settling), on: Observed, when: healthy, to: stay, do: and(Prune), clock: hold},
@@ -122,7 +129,7 @@ func table() []row {
 		{from: in(fleet.Settling), on: Refuse, to: fleet.RollbackFailed, do: and(Hold), say: give},
 		{from: in(fleet.RollingBack), on: Undone, to: fleet.RolledBack, do: and(Hold), say: keep},
 
-		// A person's word goes before everything: whatever is under way ends in the return.
+		// A person's word goes before everything, and so does a release's withdrawal: whatever is under way ends in the return.
 		{from: in(fleet.Progressing, fleet.Settling), on: Return, when: previous, to: fleet.RollingBack, do: and(Restore), say: give, clock: run},
 		{from: slices.Concat(idle, asked), on: Return, to: fleet.RollingBack, do: and(Restore), say: give, clock: run},
 
@@ -151,7 +158,7 @@ func table() []row {
 		{from: in(fleet.RollbackFailed), on: Content, to: stay, say: keep},
 
 		{from: before, on: Restart, to: fleet.Fetching, do: and(Fetch), clock: run},
-		{from: in(fleet.AwaitingApproval), on: Restart, to: stay, say: keep, clock: hold},
+		{from: in(fleet.AwaitingApproval, fleet.AwaitingWindow), on: Restart, to: stay, say: keep, clock: hold},
 		{from: in(fleet.Progressing, fleet.Settling), on: Restart, when: seldom, to: fleet.Progressing, do: and(Apply), clock: run},
 		{from: in(fleet.Progressing, fleet.Settling), on: Restart, to: fleet.Progressing, do: and(Apply), clock: hold},
 		{from: in(fleet.RollingBack), on: Restart, when: all(previous, seldom), to: stay, do: and(Restore), say: keep, clock: run},
@@ -175,7 +182,7 @@ func (r row) apply(now time.Time, s State, e Event) State {
 	}
 	switch r.say {
 	case silent:
-		n.Reason = ""
+		n.Reason = s.Errand
 	case give:
 		n.Reason = e.Reason
 	case expire:
@@ -192,6 +199,8 @@ func (r row) apply(now time.Time, s State, e Event) State {
 		n.Deadline = now.Add(s.Patience)
 	case run:
 		n.Deadline = now.Add(s.Timeout)
+	case until:
+		n.Deadline = e.Until
 	}
 	switch e.Kind {
 	case Start:
@@ -199,9 +208,13 @@ func (r row) apply(now time.Time, s State, e Event) State {
 		n.ByHand = false
 	case Return:
 		n.Target, n.Previous, n.Restored, n.Restarts = e.Target, true, false, 0
-		n.ByHand = true
+		n.ByHand = e.ByHand
 	case Content:
 		n.Target = e.Target
+	case Closed:
+		if e.Target != "" {
+			n.Target = e.Target
+		}
 	case Restored:
 		n.Restored = true
 	case Restart:
