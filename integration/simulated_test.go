@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -81,23 +80,6 @@ func (s *simulation) all(what string, count func() int, n int) {
 	}
 }
 
-// rollout waits until the rollout of a version is in one of the phases.
-func (s *simulation) rollout(version string, phases ...string) *fleetv1.Rollout {
-	s.t.Helper()
-	var got *fleetv1.Rollout
-	s.must(world.Await(s.patiently(), fmt.Sprintf("the rollout of %s to be %v", version, phases), func(ctx context.Context) error {
-		r, err := s.fleet.Hub.GetRollout(ctx, &fleetv1.GetRolloutRequest{Distribution: "shop", Version: version})
-		if err != nil {
-			return err
-		}
-		if got = r.GetRollout(); !slices.Contains(phases, got.GetPhase()) {
-			return fmt.Errorf("it is %s: %s", got.GetPhase(), got.GetReason())
-		}
-		return nil
-	}))
-	return got
-}
-
 // toAll has n spokes take a first release, and then one in three waves; it returns how long that took
 // from the start of the rollout, and until the last spoke's word was on the hub's disk.
 func (s *simulation) toAll(n int) (whole time.Duration, r *fleetv1.Rollout) {
@@ -111,15 +93,6 @@ func (s *simulation) toAll(n int) (whole time.Duration, r *fleetv1.Rollout) {
 	end := time.Now()
 	r = s.rollout("1.1.0", "Completed")
 	return end.Sub(r.GetStarted().AsTime()), r
-}
-
-// declare adds to the vendor's wheelwright.yaml.
-func (s *simulation) declare(text string) {
-	s.t.Helper()
-	name := filepath.Join(s.vendor.Dir, "dist", "wheelwright.yaml")
-	data, err := os.ReadFile(name)
-	s.must(err)
-	s.must(os.WriteFile(name, append(data, text...), 0o644))
 }
 
 // 200 simulated spokes take a release in three waves; of the next one a tenth of the first wave's fail, and

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -61,6 +62,16 @@ func (h *Hub) Start(ctx context.Context) error {
 func (h *Hub) Stop() (int, error) { return h.daemon.end(syscall.SIGTERM) }
 func (h *Hub) Kill() error        { _, err := h.daemon.end(syscall.SIGKILL); return err }
 
+// Configure gives the hub a hub.yaml, from its next start on.
+func (h *Hub) Configure(text string) error {
+	name := filepath.Join(filepath.Dir(h.Dir), "hub.yaml")
+	if err := os.WriteFile(name, []byte("version: 1\n"+text), 0o644); err != nil {
+		return err
+	}
+	h.daemon.args = slices.Concat([]string{"serve", "--config", name}, h.daemon.args[1:])
+	return nil
+}
+
 // Quiet has the hub log what an operator wants to know, and no more.
 func (h *Hub) Quiet() { h.daemon.args[len(h.daemon.args)-1] = "info" }
 
@@ -113,6 +124,19 @@ func (h *Hub) Release(ctx context.Context, distribution, version string) (*fleet
 		return nil, fmt.Errorf("hub release describe -o json: %w", err)
 	}
 	return r.GetRelease(), nil
+}
+
+// Rollout is `hub rollout status -o json`, read back.
+func (h *Hub) Rollout(ctx context.Context, distribution, version string) (*fleetv1.Rollout, error) {
+	r, err := h.Run(ctx, "rollout", "status", distribution, version, "-o", "json")
+	if err != nil {
+		return nil, err
+	}
+	got := &fleetv1.GetRolloutResponse{}
+	if err := protojson.Unmarshal([]byte(r.Out), got); err != nil {
+		return nil, fmt.Errorf("hub rollout status -o json: exit code %d: %s%w", r.Code, r.Err, err)
+	}
+	return got.GetRollout(), nil
 }
 
 // AwaitRows waits until check accepts the row of every named cluster; of all of them without names.
