@@ -6,52 +6,6 @@ import (
 	"time"
 )
 
-func TestPolicySelect(t *testing.T) {
-	all := []string{"1.0.0", "1.1.0", "1.2.0", "2.0.0-rc.1", "2.0.0"}
-	held := func(v ...string) map[string]bool {
-		m := map[string]bool{}
-		for _, s := range v {
-			m[s] = true
-		}
-		return m
-	}
-	for _, c := range []struct {
-		name    string
-		policy  Policy
-		avail   []string
-		held    map[string]bool
-		running string
-		want    string
-		why     string
-	}{
-		{"highest without a range", Policy{}, all, nil, "", "2.0.0", ""},
-		{"highest in range", Policy{Range: "1.x"}, all, nil, "", "1.2.0", ""},
-		{"prereleases are left out", Policy{}, all[:4], nil, "", "1.2.0", ""},
-		{"prereleases for who asks", Policy{Prereleases: true}, all[:4], nil, "", "2.0.0-rc.1", ""},
-		{"a pin wins over newer ones", Policy{Pin: &Pin{Version: "1.0.0", Source: "overlay"}}, all, nil, "1.2.0", "1.0.0", ""},
-		{"a pin to what is not there", Policy{Pin: &Pin{Version: "3.0.0", Source: "overlay"}}, all, nil, "1.2.0", "", "3.0.0, the pin of overlay, is not on offer"},
-		{"held releases are passed over", Policy{}, all, held("2.0.0"), "1.2.0", "1.2.0", "2.0.0 is held after it failed here"},
-		{"never down by itself", Policy{}, []string{"1.0.0"}, nil, "1.2.0", "1.2.0", ""},
-		{"an empty offer changes nothing", Policy{}, nil, nil, "1.2.0", "1.2.0", ""},
-		{"nothing on offer", Policy{}, nil, nil, "", "", "nothing is on offer"},
-		{"nothing in range", Policy{Range: ">=3.0.0"}, all, nil, "", "", `none of 5 releases is in range ">=3.0.0"`},
-		{"first install with all held", Policy{}, []string{"1.0.0"}, held("1.0.0"), "", "", "1.0.0 is held after it failed here"},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			got, err := c.policy.Select(c.avail, c.held, c.running)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got.Version != c.want || got.Why != c.why {
-				t.Errorf("got %q (%s), want %q (%s)", got.Version, got.Why, c.want, c.why)
-			}
-		})
-	}
-	if _, err := (Policy{Range: "one"}).Select(all, nil, ""); err == nil {
-		t.Error("a range that is none: want an error")
-	}
-}
-
 func TestVersions(t *testing.T) {
 	for _, bad := range []string{"", "1", "1.0", "release-1", "vv1.0.0", "1.0.0.0", "latest", "01.0.0"} {
 		if _, err := ParseVersion(bad); err == nil {

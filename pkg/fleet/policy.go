@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -10,66 +11,88 @@ type Policy struct {
 	Range       string // semver constraint; empty: any
 	Prereleases bool
 	Pin         *Pin
+
+	Patch, Minor, Major Upgrade // by the number that a release raises; empty: Automatic
+	Windows             Windows // when what was selected is applied; Select does not ask
 }
 
 // Pin holds a subscription at one version.
 type Pin struct {
 	Version string
 	Reason  string
-	Source  string // where it is written: "overlay" or "spoke.yaml"
+	Source  string // where it is made: a Pin… constant
+	Author  string
+	Until   time.Time // zero: until it is taken away
 }
 
-// Selection is what a policy makes of what is available.
-type Selection struct {
-	Version string // empty: nothing to take
-	Why     string // why nothing, or why not the highest; empty when there is nothing to say
+// Where pins are made.
+const (
+	PinOverlay = "overlay"    // `?ref=` in the overlay's base
+	PinConfig  = "spoke.yaml" // `versions.pin`
+	PinSpoke   = "spoke"      // `spoke pin`
+	PinHub     = "hub"        // `hub pin`, by somebody with the provider's role
+)
+
+// Expired: the pin holds nothing any more.
+func (p *Pin) Expired(now time.Time) bool { return !p.Until.IsZero() && !now.Before(p.Until) }
+
+func (p *Pin) equal(o *Pin) bool {
+	if p == nil || o == nil {
+		return p == o
+	}
+	return p.Version == o.Version && p.Reason == o.Reason && p.Source == o.Source && p.Author == o.Author && p.Until.Equal(o.Until)
 }
 
-// Select picks what a cluster should run: the pinned version where there is a pin, else the highest
-// version in range that held does not name. running is the version that runs now, "" for none; it is
-// never left for a lower one but by a pin.
-func (p Policy) Select(available []string, held map[string]bool, running string) (Selection, error) {
-	if p.Pin != nil {
-		for _, v := range available {
-			if v == p.Pin.Version {
-				return Selection{Version: v}, nil
-			}
-		}
-		return Selection{Why: fmt.Sprintf("%s, the pin of %s, is not on offer", p.Pin.Version, p.Pin.Source)}, nil
+// PinAt is the pin that holds now; nil for none.
+func (p Policy) PinAt(now time.Time) *Pin {
+	if p.Pin == nil || p.Pin.Expired(now) {
+		return nil
 	}
-	r, err := ParseRange(p.Range)
-	if err != nil {
-		return Selection{}, err
+	return p.Pin
+}
+
+// Equal: the two say the same.
+func (p Policy) Equal(o Policy) bool {
+	return p.Range == o.Range && p.Prereleases == o.Prereleases && p.Pin.equal(o.Pin) &&
+		p.Patch.or() == o.Patch.or() && p.Minor.or() == o.Minor.or() && p.Major.or() == o.Major.or() && slices.Equal(p.Windows.Texts(), o.Windows.Texts())
+}
+
+// Upgrade is what becomes of releases that go so far.
+type Upgrade string
+
+const (
+	Automatic  Upgrade = "auto"
+	AskFirst   Upgrade = "approve" // the provider is asked
+	NeverTaken Upgrade = "never"
+)
+
+// ParseUpgrade checks the word; the empty one is Automatic's.
+func ParseUpgrade(s string) (Upgrade, error) {
+	switch u := Upgrade(s); u {
+	case "", Automatic, AskFirst, NeverTaken:
+		return u, nil
 	}
-	best, heldBack := "", ""
-	for _, tag := range available {
-		v, err := ParseVersion(tag)
-		if err != nil || !r.Contains(v) || (v.Prerelease() && !p.Prereleases) {
-			continue
-		}
-		if held[tag] {
-			if heldBack == "" || CompareTags(tag, heldBack) > 0 {
-				heldBack = tag
-			}
-			continue
-		}
-		if best == "" || CompareTags(tag, best) > 0 {
-			best = tag
-		}
+	return "", fmt.Errorf("%q: want auto, approve or never", s)
+}
+
+func (u Upgrade) or() Upgrade {
+	if u == "" {
+		return Automatic
 	}
-	if running != "" && (best == "" || CompareTags(best, running) < 0) {
-		best = running // what runs stays, whatever the offer
-	}
-	s := Selection{Version: best}
+	return u
+}
+
+// step is how far it is from one version to another, and what the policy says about going so far.
+func (p Policy) step(from, to string) (name string, u Upgrade) {
+	a, errA := ParseVersion(from)
+	b, errB := ParseVersion(to)
 	switch {
-	case heldBack != "" && (best == "" || CompareTags(heldBack, best) > 0):
-		s.Why = heldBack + " is held after it failed here"
-	case best == "" && len(available) == 0:
-		s.Why = "nothing is on offer"
-	case best == "":
-		s.Why = fmt.Sprintf("none of %d releases is in range %q", len(available), p.Range)
+	case errA != nil || errB != nil || a.sem.Major() != b.sem.Major():
+		return "major", p.Major.or()
+	case a.sem.Minor() != b.sem.Minor():
+		return "minor", p.Minor.or()
 	}
-	return s, nil
+	return "patch", p.Patch.or()
 }
 
 // Age says how long ago t was, in the largest fitting unit: "12s", "3m", "2h", "5d"; "never" for the

@@ -36,6 +36,7 @@ func Installation(i fleet.Installation) *syncv1.SubscriptionStatus {
 		Phase: string(i.Phase), TargetVersion: i.Target, Reason: i.Reason, PhaseSince: Time(i.PhaseSince),
 		Health: string(i.Health), HealthMessage: i.HealthMessage, Objects: uint32(i.Objects), Ready: uint32(i.Ready),
 		DriftCorrected: uint32(i.DriftCorrected), Drifted: uint32(i.Drifted), DriftMessage: i.DriftMessage, ObservedAt: Time(i.ObservedAt),
+		Wants: i.Wants, Would: i.Would,
 	}
 }
 
@@ -55,32 +56,19 @@ func FromInstallation(m *syncv1.SubscriptionStatus) (fleet.Installation, error) 
 			return fleet.Installation{}, fmt.Errorf("subscription status of %s: %w", m.GetDistribution(), err)
 		}
 	}
+	policy, err := FromPolicy(m.GetPolicy())
+	if err != nil {
+		return fleet.Installation{}, fmt.Errorf("subscription status of %s: %w", m.GetDistribution(), err)
+	}
 	return fleet.Installation{
-		Distribution: m.GetDistribution(), Variant: m.GetVariant(), Namespace: m.GetNamespace(), Policy: FromPolicy(m.GetPolicy()),
+		Distribution: m.GetDistribution(), Variant: m.GetVariant(), Namespace: m.GetNamespace(), Policy: policy,
 		Running: m.GetRunningVersion(), Bundle: fleet.Digest(m.GetBundleDigest()), Overlay: fleet.Digest(m.GetOverlayDigest()),
 		Rendered: fleet.Digest(m.GetRenderedDigest()),
 		Phase:    fleet.Phase(m.GetPhase()), Target: m.GetTargetVersion(), Reason: m.GetReason(), PhaseSince: FromTime(m.GetPhaseSince()),
 		Health: fleet.Health(m.GetHealth()), HealthMessage: m.GetHealthMessage(), Objects: int(m.GetObjects()), Ready: int(m.GetReady()),
 		DriftCorrected: int(m.GetDriftCorrected()), Drifted: int(m.GetDrifted()), DriftMessage: m.GetDriftMessage(), ObservedAt: FromTime(m.GetObservedAt()),
+		Wants: m.GetWants(), Would: m.GetWould(),
 	}, nil
-}
-
-// Policy makes the message of a policy.
-func Policy(p fleet.Policy) *syncv1.Policy {
-	m := &syncv1.Policy{Range: p.Range, Prereleases: p.Prereleases}
-	if p.Pin != nil {
-		m.Pin, m.PinReason, m.PinSource = p.Pin.Version, p.Pin.Reason, p.Pin.Source
-	}
-	return m
-}
-
-// FromPolicy reads the message of a policy.
-func FromPolicy(m *syncv1.Policy) fleet.Policy {
-	p := fleet.Policy{Range: m.GetRange(), Prereleases: m.GetPrereleases()}
-	if m.GetPin() != "" {
-		p.Pin = &fleet.Pin{Version: m.GetPin(), Reason: m.GetPinReason(), Source: m.GetPinSource()}
-	}
-	return p
 }
 
 var eventKinds = map[fleet.EventKind]syncv1.EventKind{

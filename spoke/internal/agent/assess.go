@@ -249,7 +249,7 @@ func (a *Agent) Plan(ctx context.Context, distribution, version string) (fleet.P
 		return fleet.Plan{}, err
 	}
 	if version == "" {
-		selected, err := policy.Select(in.versions(), heldFor(b.rec.Held, want.recipe(), time.Now()), b.rec.Installation.Running)
+		selected, err := policy.Select(in.choice(time.Now(), heldFor(b.rec.Held, want.recipe(), time.Now()), b.rec.Installation.Running))
 		if err != nil {
 			return fleet.Plan{}, err
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
 	"github.com/wheelwright-dev/wheelwright/pkg/render"
+	"github.com/wheelwright-dev/wheelwright/pkg/wire"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/config"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/delivery"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/journal"
@@ -159,7 +160,7 @@ func (w *worker) choose(_ context.Context, in input) result {
 		return w.journalTrouble(err)
 	}
 	held := heldFor(w.rec.Held, want.recipe(), time.Now())
-	selected, err := policy.Select(in.versions(), held, w.rec.Installation.Running)
+	selected, err := policy.Select(in.choice(time.Now(), held, w.rec.Installation.Running))
 	if err != nil {
 		return w.misconfigured(err)
 	}
@@ -174,6 +175,12 @@ func (w *worker) choose(_ context.Context, in input) result {
 		return w.journalTrouble(err)
 	}
 	return result{}
+}
+
+// choice is what the policy chooses from.
+func (in input) choice(now time.Time, held map[string]bool, running string) fleet.Choice {
+	return fleet.Choice{Now: now, Offered: wire.FromOffers(in.offers.GetOffers()), Withdrawn: wire.FromWithdrawals(in.offers.GetWithdrawals()),
+		Held: held, Running: running}
 }
 
 // heldFor are the versions that are not to be taken now with this recipe.
@@ -281,7 +288,7 @@ func (w *worker) begin(in input, want plan, target string) {
 // notePolicy keeps the policy in force for those who look.
 func (w *worker) notePolicy(p fleet.Policy) error {
 	was := w.rec.Installation.Policy
-	if same(was, p) {
+	if was.Equal(p) {
 		return nil
 	}
 	w.rec.Installation.Policy = p
@@ -297,11 +304,4 @@ func (w *worker) notePolicy(p fleet.Policy) error {
 		text = "follows every release"
 	}
 	return w.record(w.rec, event(time.Now(), w.rec.Installation, fleet.EventAgent, text))
-}
-
-func same(a, b fleet.Policy) bool {
-	if (a.Pin == nil) != (b.Pin == nil) || a.Pin != nil && *a.Pin != *b.Pin {
-		return false
-	}
-	return a.Range == b.Range && a.Prereleases == b.Prereleases
 }

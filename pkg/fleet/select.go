@@ -1,0 +1,277 @@
+package fleet
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Offered is a release that a cluster may take.
+type Offered struct {
+	Version string
+	Stops   []string // releases that have to run before it is taken, ascending
+}
+
+// Choice is what a policy chooses from.
+type Choice struct {
+	Now       time.Time
+	Offered   []Offered
+	Withdrawn []Withdrawal
+	Held      map[string]bool // not taken again by itself
+	Running   string          // empty: nothing
+}
+
+// Selection is what a policy makes of a choice.
+type Selection struct {
+	Version string // empty: nothing to take; what runs stays
+	Why     string // why nothing, why not the highest, or why it goes back; empty when there is nothing to say
+	Asks    string // why the provider is asked before Version is taken; empty: they are not
+	Return  bool   // what runs was withdrawn, and Version is where to go instead; it need not be on offer
+	Would   string // what would be selected without the pin; empty: the same, or there is no pin
+	Goal    string // Version is a required stop on the way to this release; empty: it is the goal itself
+}
+
+// Select picks what a cluster should run.
+//
+// A pin that has not expired is the goal. Else it is the highest release in range that is neither held,
+// withdrawn nor of a step that is never taken; one that is taken by itself comes before a higher one that
+// the provider is asked about, which is selected afterwards. On the way to a goal its required stops are
+// selected one after the other, but for a first install. What runs is never left for a lower version but
+// by a pin, or where it was withdrawn and nothing higher is taken by itself.
+func (p Policy) Select(c Choice) (Selection, error) {
+	r, err := ParseRange(p.Range)
+	if err != nil {
+		return Selection{}, err
+	}
+	s := newSelecting(p, r, c)
+	pin := p.PinAt(c.Now)
+	if pin == nil {
+		return s.free(), nil
+	}
+	held, free := s.pinned(*pin), s.free()
+	if free.Version != held.Version {
+		held.Would = free.Version
+	}
+	return held, nil
+}
+
+// selecting is one selection at work.
+type selecting struct {
+	policy    Policy
+	within    Range
+	choice    Choice
+	offered   map[string]Offered
+	withdrawn map[string]Withdrawal
+}
+
+func newSelecting(p Policy, r Range, c Choice) selecting {
+	s := selecting{p, r, c, make(map[string]Offered, len(c.Offered)), make(map[string]Withdrawal, len(c.Withdrawn))}
+	for _, o := range c.Offered {
+		s.offered[o.Version] = o
+	}
+	for _, w := range c.Withdrawn {
+		s.withdrawn[w.Version] = w
+	}
+	return s
+}
+
+// said is a withdrawal in words.
+func (w Withdrawal) said() string {
+	text := w.Version + " was recalled"
+	if w.Kind == TakenBack {
+		text = "the rollout of " + w.Version + " was undone"
+	}
+	if w.Reason != "" {
+		text += ": " + w.Reason
+	}
+	return text
+}
+
+// pinned selects what a pin names.
+func (s selecting) pinned(pin Pin) Selection {
+	running, goal := s.choice.Running, pin.Version
+	w, withdrawn := s.withdrawn[goal]
+	switch {
+	case goal == running && withdrawn:
+		return Selection{Version: running, Why: fmt.Sprintf("%s; the pin of %s keeps it", w.said(), pin.Source)}
+	case goal == running:
+		return Selection{Version: running}
+	case withdrawn:
+		return Selection{Why: fmt.Sprintf("%s, the pin of %s, is not taken: %s", goal, pin.Source, w.said())}
+	}
+	if _, ok := s.offered[goal]; !ok {
+		return Selection{Why: fmt.Sprintf("%s, the pin of %s, is not on offer", goal, pin.Source)}
+	}
+	next, missing := s.next(goal, func(string) string { return "" }) // the pin takes the place of range and steps
+	switch {
+	case missing != "":
+		return Selection{Version: running, Why: missing, Goal: goal}
+	case next != goal:
+		return Selection{Version: next, Goal: goal}
+	}
+	return Selection{Version: goal}
+}
+
+// next is the release to take now on the way to goal, or what is missing. unfit says why the policy does
+// not take a stop, after "which"; empty where it does.
+func (s selecting) next(goal string, unfit func(string) string) (next, missing string) {
+	running := s.choice.Running
+	if running == "" || CompareTags(goal, running) <= 0 {
+		return goal, ""
+	}
+	stop := ""
+	for _, v := range s.offered[goal].Stops {
+		if CompareTags(v, running) > 0 && CompareTags(v, goal) < 0 && (stop == "" || CompareTags(v, stop) < 0) {
+			stop = v
+		}
+	}
+	if stop == "" {
+		return goal, ""
+	}
+	which := unfit(stop)
+	if _, ok := s.offered[stop]; !ok {
+		which = "is not on offer"
+	}
+	if w, ok := s.withdrawn[stop]; ok {
+		which = "is not taken any more: " + w.said()
+	} else if s.choice.Held[stop] {
+		which = "is held after it failed here"
+	}
+	if which != "" {
+		return "", fmt.Sprintf("%s needs %s first, which %s", goal, stop, which)
+	}
+	return s.next(stop, unfit) // a stop may have stops of its own
+}
+
+// unfit is why the policy does not take a version, as the end of a sentence about it; empty: it does.
+func (s selecting) unfit(tag string) string {
+	v, err := ParseVersion(tag)
+	switch {
+	case err != nil:
+		return "is no version"
+	case !s.within.Contains(v):
+		return fmt.Sprintf("is not in range %q", s.policy.Range)
+	case v.Prerelease() && !s.policy.Prereleases:
+		return "is a prerelease"
+	case s.choice.Running == "":
+		return ""
+	}
+	if name, u := s.policy.step(s.choice.Running, tag); u == NeverTaken {
+		return fmt.Sprintf("is not taken (versions.%s: never)", name)
+	}
+	return ""
+}
+
+// asks is why the provider is asked about going from what runs to a version; empty: they are not.
+func (s selecting) asks(to string) string {
+	running := s.choice.Running
+	if running == "" {
+		return ""
+	}
+	name, u := s.policy.step(running, to)
+	if u != AskFirst {
+		return ""
+	}
+	what := "upgrade"
+	if CompareTags(to, running) < 0 {
+		what = "step back"
+	}
+	return fmt.Sprintf("%s %s from %s needs approval (versions.%s: approve)", name, what, running, name)
+}
+
+// free selects without a pin.
+func (s selecting) free() Selection {
+	running := s.choice.Running
+	up, why := s.upwards()
+	w, withdrawn := s.withdrawn[running]
+	switch {
+	case up.Version != "" && (up.Asks == "" || !withdrawn):
+		up.Why = why
+		return up
+	case withdrawn && running != "":
+		return s.backwards(w, up)
+	case running != "":
+		return Selection{Version: running, Why: why}
+	case why == "" && len(s.offered) == 0:
+		why = "nothing is on offer"
+	case why == "":
+		why = fmt.Sprintf("none of %d releases is in range %q", len(s.offered), s.policy.Range)
+	}
+	return Selection{Why: why}
+}
+
+// upwards selects of what is above that which runs; an empty version for none. why says what keeps a still
+// higher one back.
+func (s selecting) upwards() (up Selection, why string) {
+	passed := "" // over by policy: said only where nothing else is
+	for _, tag := range s.above() {
+		if reason := s.unfit(tag); reason != "" {
+			if _, u := s.policy.step(s.choice.Running, tag); u == NeverTaken && s.choice.Running != "" {
+				passed = cmp.Or(passed, tag+" "+reason)
+			}
+			continue
+		}
+		if _, ok := s.withdrawn[tag]; ok {
+			continue
+		}
+		if s.choice.Held[tag] {
+			why = cmp.Or(why, tag+" is held after it failed here")
+			continue
+		}
+		next, missing := s.next(tag, s.unfit)
+		if missing != "" {
+			why = cmp.Or(why, missing)
+			continue
+		}
+		found := Selection{Version: next, Asks: s.asks(next)}
+		if next != tag {
+			found.Goal = tag
+		}
+		if found.Asks == "" {
+			return found, cmp.Or(why, passed)
+		}
+		if up.Version == "" {
+			up = found
+		}
+	}
+	return up, cmp.Or(why, passed)
+}
+
+// above are the offered releases that are higher than what runs, the highest first.
+func (s selecting) above() []string {
+	var all []string
+	for _, o := range s.choice.Offered {
+		if s.choice.Running == "" || CompareTags(o.Version, s.choice.Running) > 0 {
+			all = append(all, o.Version)
+		}
+	}
+	slices.SortFunc(all, func(a, b string) int { return CompareTags(b, a) })
+	return all
+}
+
+// backwards selects where what runs was withdrawn: where its withdrawal says to go, unless the provider
+// would be asked about that and about something higher.
+func (s selecting) backwards(w Withdrawal, up Selection) Selection {
+	stays := ""
+	switch {
+	case w.To == "" || w.To == w.Version:
+		stays = w.said()
+	case s.unfit(w.To) != "":
+		stays = fmt.Sprintf("%s; %s, the release to go to, %s", w.said(), w.To, s.unfit(w.To))
+	case s.choice.Held[w.To]:
+		stays = fmt.Sprintf("%s; %s, the release to go to, is held after it failed here", w.said(), w.To)
+	}
+	if again, ok := s.withdrawn[w.To]; ok && stays == "" {
+		stays = fmt.Sprintf("%s; %s, the release to go to, was withdrawn too: %s", w.said(), w.To, again.said())
+	}
+	asks := s.asks(w.To)
+	switch {
+	case up.Version != "" && (stays != "" || asks != ""):
+		up.Why = w.said()
+		return up
+	case stays != "":
+		return Selection{Version: s.choice.Running, Why: stays}
+	}
+	return Selection{Version: w.To, Why: w.said(), Asks: asks, Return: true}
+}
