@@ -13,12 +13,13 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
-	fleetv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/fleet/v1"
+	"github.com/wheelwright-dev/wheelwright/pkg/plan"
 )
 
 // releases are stored judgements. A tag that was judged stays judged: PutRelease says store.ErrExists.
@@ -47,6 +48,8 @@ type Store interface {
 	clusters
 	events
 	preflights
+	rollouts
+	provisions
 }
 
 // blobs keeps compressed bundles by the digest of the canonical tar; nil means on disk.
@@ -64,8 +67,24 @@ type spokes interface {
 // feed is how changes get around.
 type feed interface {
 	WakeAll() // what is offered changed
+	Wake(...fleet.Cluster)
 	Changed()
 	Subscribe() (changes <-chan struct{}, cancel func())
+}
+
+// What a person asked for cannot be done; the message says why, and what to type instead.
+var (
+	ErrNotFound = errors.New("not found")
+	ErrExists   = errors.New("there already")
+	ErrInvalid  = errors.New("not valid")
+	ErrConflict = errors.New("not as things stand")
+)
+
+// Who changes something.
+type Who struct {
+	Actor      string // "operator admin", "acme/eu-1", "hub"
+	Credential string // SHA-256 of the certificate, hexadecimal; empty for the hub itself
+	Role       string
 }
 
 // Config is what a Conductor works with.
@@ -75,13 +94,18 @@ type Config struct {
 	Compress  func(tar []byte) []byte
 	Spokes    spokes
 	Heartbeat time.Duration // of the spokes; silence is measured in it
-	Log       *slog.Logger
+	// Plans are those of hub.yaml, by distribution; nil: it has none.
+	Plans func(distribution string) (plan.Plan, bool)
+	Log   *slog.Logger
 }
 
 // Conductor is safe for concurrent use.
 type Conductor struct {
 	cfg   Config
 	since time.Time
+
+	turn sync.Mutex              // of who changes rollouts; nobody who only reads waits for it
+	now  atomic.Pointer[picture] // nil until it is first asked for
 
 	mu     sync.Mutex
 	judges map[string]*sync.Mutex // by distribution
@@ -201,53 +225,4 @@ func (c *Conductor) record(e fleet.Event) error {
 		return fmt.Errorf("record event %s of %s: %w", e.Kind, e.Distribution, err)
 	}
 	return nil
-}
-
-// Status is the fleet's table as of now, narrowed to one distribution unless that is empty.
-func (c *Conductor) Status(now time.Time, distribution string) ([]*fleetv1.StatusRow, []*fleetv1.DistributionSummary, error) {
-	f, err := c.fleet(now)
-	if err != nil {
-		return nil, nil, fmt.Errorf("read the fleet: %w", err)
-	}
-	rows, summaries := StatusRows(now, c.cfg.Heartbeat, distribution, f)
-	for _, s := range summaries {
-		s.Trouble = c.trouble(s.Distribution)
-		if s.Preflight, err = c.tryingOut(now, s.Distribution, f.Preflights[s.Distribution]); err != nil {
-			return nil, nil, err
-		}
-	}
-	return rows, summaries, nil
-}
-
-func (c *Conductor) fleet(now time.Time) (Fleet, error) {
-	f := Fleet{Since: c.since, Releases: map[string][]fleet.Release{}, Preflights: map[string]map[string]time.Time{}}
-	stored, err := c.cfg.Store.Clusters()
-	if err != nil {
-		return f, err
-	}
-	for _, s := range stored {
-		n := ClusterNews{Name: s.Name, Labels: s.Labels, Joined: s.Joined, Connected: c.cfg.Spokes.Connected(s.Name), LastSeen: c.cfg.Spokes.LastSeen(s.Name)}
-		if s.LastSeen.After(n.LastSeen) { // this hub was restarted since
-			n.LastSeen = s.LastSeen
-		}
-		f.Clusters = append(f.Clusters, n)
-	}
-	if f.Installations, err = c.cfg.Store.Installations(); err != nil {
-		return f, err
-	}
-	distributions, err := c.cfg.Store.Distributions()
-	if err != nil {
-		return f, err
-	}
-	for _, d := range distributions {
-		rs, err := c.cfg.Store.Releases(d.Name)
-		if err != nil {
-			return f, err
-		}
-		f.Releases[d.Name] = inRange(d, rs)
-		if f.Preflights[d.Name], _, err = c.underWay(now, d.Name); err != nil {
-			return f, err
-		}
-	}
-	return f, nil
 }

@@ -94,6 +94,14 @@ func availableVersions(releases []fleet.Release) []string {
 	return versions
 }
 
+func offered(versions []string) []fleet.Offered {
+	all := make([]fleet.Offered, len(versions))
+	for n, v := range versions {
+		all[n].Version = v
+	}
+	return all
+}
+
 // emptyRow is for a cluster without subscriptions.
 func emptyRow(now time.Time, heartbeat time.Duration, since time.Time, c ClusterNews) *fleetv1.StatusRow {
 	r := &fleetv1.StatusRow{Cluster: string(c.Name), Labels: c.Labels, Phase: "NoSubscription",
@@ -171,7 +179,7 @@ func (c class) count(s *fleetv1.DistributionSummary) {
 }
 
 func installationRow(now time.Time, heartbeat time.Duration, since time.Time, c ClusterNews, i fleet.Installation, available []string, known bool) (*fleetv1.StatusRow, class) {
-	want, err := i.Policy.Select(available, nil, i.Running)
+	want, err := i.Policy.Select(fleet.Choice{Now: now, Offered: offered(available), Running: i.Running})
 	if err != nil {
 		want.Why = err.Error()
 	}
@@ -240,7 +248,7 @@ func word(i fleet.Installation, want fleet.Selection, available []string, known 
 func newerInReach(i fleet.Installation, available []string) bool {
 	free := i.Policy
 	free.Pin = nil
-	s, err := free.Select(available, nil, i.Running)
+	s, err := free.Select(fleet.Choice{Offered: offered(available), Running: i.Running})
 	return err == nil && fleet.CompareTags(s.Version, i.Running) > 0
 }
 
@@ -255,7 +263,7 @@ func awaited(i fleet.Installation, r *fleetv1.StatusRow, trying map[string]time.
 	if r.Phase != nothing && (i.Policy.Pin == nil || r.Phase != fmt.Sprintf(pinAway, i.Policy.Pin.Version)) {
 		return ""
 	}
-	s, err := i.Policy.Select(slices.Collect(maps.Keys(trying)), nil, "")
+	s, err := i.Policy.Select(fleet.Choice{Offered: offered(slices.Collect(maps.Keys(trying)))})
 	if err != nil {
 		return ""
 	}
@@ -309,4 +317,53 @@ func allReasons(r fleet.Release) []string {
 		}
 	}
 	return append(all, r.Reasons...)
+}
+
+// Status is the fleet's table as of now, narrowed to one distribution unless that is empty.
+func (c *Conductor) Status(now time.Time, distribution string) ([]*fleetv1.StatusRow, []*fleetv1.DistributionSummary, error) {
+	f, err := c.fleet(now)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read the fleet: %w", err)
+	}
+	rows, summaries := StatusRows(now, c.cfg.Heartbeat, distribution, f)
+	for _, s := range summaries {
+		s.Trouble = c.trouble(s.Distribution)
+		if s.Preflight, err = c.tryingOut(now, s.Distribution, f.Preflights[s.Distribution]); err != nil {
+			return nil, nil, err
+		}
+	}
+	return rows, summaries, nil
+}
+
+func (c *Conductor) fleet(now time.Time) (Fleet, error) {
+	f := Fleet{Since: c.since, Releases: map[string][]fleet.Release{}, Preflights: map[string]map[string]time.Time{}}
+	stored, err := c.cfg.Store.Clusters()
+	if err != nil {
+		return f, err
+	}
+	for _, s := range stored {
+		n := ClusterNews{Name: s.Name, Labels: s.Labels, Joined: s.Joined, Connected: c.cfg.Spokes.Connected(s.Name), LastSeen: c.cfg.Spokes.LastSeen(s.Name)}
+		if s.LastSeen.After(n.LastSeen) { // this hub was restarted since
+			n.LastSeen = s.LastSeen
+		}
+		f.Clusters = append(f.Clusters, n)
+	}
+	if f.Installations, err = c.cfg.Store.Installations(); err != nil {
+		return f, err
+	}
+	distributions, err := c.cfg.Store.Distributions()
+	if err != nil {
+		return f, err
+	}
+	for _, d := range distributions {
+		rs, err := c.cfg.Store.Releases(d.Name)
+		if err != nil {
+			return f, err
+		}
+		f.Releases[d.Name] = inRange(d, rs)
+		if f.Preflights[d.Name], _, err = c.underWay(now, d.Name); err != nil {
+			return f, err
+		}
+	}
+	return f, nil
 }

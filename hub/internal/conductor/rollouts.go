@@ -1,0 +1,190 @@
+package conductor
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/wheelwright-dev/wheelwright/hub/internal/rollout"
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+)
+
+// rollouts are stored with what happened to them.
+type rollouts interface {
+	NewRollout(rollout.State, []fleet.Event, fleet.Entry) (rollout.State, error) // assigns the ID
+	SaveRollout(s rollout.State, members []fleet.Cluster, events []fleet.Event, entries ...fleet.Entry) error
+	Rollouts() ([]rollout.State, error) // ascending by ID
+	PutRecall(fleet.Recall, []fleet.Event, fleet.Entry) error
+}
+
+// provisions are what else decides over an offer.
+type provisions interface {
+	Recalls(distribution string) (map[string]fleet.Recall, error)
+	Pins() ([]fleet.HubPin, error)
+	Decisions() ([]fleet.HubDecision, error)
+}
+
+// picture is everything about rollouts, recalls, and pins and decisions at the hub, in memory. It is
+// replaced, never changed, so that who has one reads it without a lock.
+type picture struct {
+	shelves map[string]*shelf
+}
+
+// shelf is one distribution in a picture.
+type shelf struct {
+	rollouts  []rollout.State // ascending by ID
+	recalls   map[string]fleet.Recall
+	pins      map[fleet.Cluster]fleet.HubPin
+	decisions map[fleet.Cluster]fleet.HubDecision
+}
+
+// of is a distribution's shelf; an empty one where there is nothing.
+func (p *picture) of(distribution string) *shelf {
+	if s, ok := p.shelves[distribution]; ok {
+		return s
+	}
+	return &shelf{}
+}
+
+// newest is the last rollout of a version: what it says of the version counts.
+func (s *shelf) newest(version string) (rollout.State, bool) {
+	for _, r := range slices.Backward(s.rollouts) {
+		if r.Version == version {
+			return r, true
+		}
+	}
+	return rollout.State{}, false
+}
+
+// underWay lists the rollouts that are not over, oldest first.
+func (s *shelf) underWay() (all []rollout.State) {
+	for _, r := range s.rollouts {
+		if !r.Phase.Terminal() {
+			all = append(all, r)
+		}
+	}
+	return all
+}
+
+// picture is the present one. What is stored is read once, when it is first asked for.
+func (c *Conductor) picture() (*picture, error) {
+	if p := c.now.Load(); p != nil {
+		return p, nil
+	}
+	c.turn.Lock()
+	defer c.turn.Unlock()
+	return c.pictureLocked()
+}
+
+func (c *Conductor) pictureLocked() (*picture, error) {
+	if p := c.now.Load(); p != nil {
+		return p, nil
+	}
+	p, err := c.load()
+	if err != nil {
+		return nil, fmt.Errorf("read rollouts: %w", err)
+	}
+	c.now.Store(p)
+	return p, nil
+}
+
+// load reads what is stored. Recalls are those of every distribution that is watched or has a rollout.
+func (c *Conductor) load() (*picture, error) {
+	p := &picture{shelves: map[string]*shelf{}}
+	states, err := c.cfg.Store.Rollouts()
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range states {
+		at := p.make(s.Distribution)
+		at.rollouts = append(at.rollouts, s)
+	}
+	distributions, err := c.cfg.Store.Distributions()
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range distributions {
+		p.make(d.Name)
+	}
+	for name, at := range p.shelves {
+		if at.recalls, err = c.cfg.Store.Recalls(name); err != nil {
+			return nil, err
+		}
+	}
+	return p, c.provisionsInto(p)
+}
+
+func (p *picture) make(distribution string) *shelf {
+	s, ok := p.shelves[distribution]
+	if !ok {
+		s = &shelf{}
+		p.shelves[distribution] = s
+	}
+	return s
+}
+
+// provisionsInto reads pins and decisions into a picture that nobody else has yet.
+func (c *Conductor) provisionsInto(p *picture) error {
+	pins, err1 := c.cfg.Store.Pins()
+	decisions, err2 := c.cfg.Store.Decisions()
+	if err := errors.Join(err1, err2); err != nil {
+		return fmt.Errorf("read pins and decisions: %w", err)
+	}
+	for _, s := range p.shelves {
+		s.pins, s.decisions = map[fleet.Cluster]fleet.HubPin{}, map[fleet.Cluster]fleet.HubDecision{}
+	}
+	for _, pin := range pins {
+		s := p.make(pin.Distribution)
+		if s.pins == nil {
+			s.pins = map[fleet.Cluster]fleet.HubPin{}
+		}
+		s.pins[pin.Cluster] = pin
+	}
+	for _, d := range decisions {
+		s := p.make(d.Distribution)
+		if s.decisions == nil {
+			s.decisions = map[fleet.Cluster]fleet.HubDecision{}
+		}
+		s.decisions[d.Cluster] = d
+	}
+	return nil
+}
+
+// provide stores, with write, what a person said at the hub for a cluster's provider, and has it reach
+// that cluster.
+func (c *Conductor) provide(cluster fleet.Cluster, write func() error) error {
+	if err := c.provideLocked(write); err != nil {
+		return err
+	}
+	c.cfg.Spokes.Wake(cluster)
+	c.cfg.Spokes.Changed()
+	return nil
+}
+
+func (c *Conductor) provideLocked(write func() error) error {
+	c.turn.Lock()
+	defer c.turn.Unlock()
+	before, err := c.pictureLocked()
+	if err != nil {
+		return err
+	}
+	if err := write(); err != nil {
+		return err
+	}
+	after := before.copy()
+	if err := c.provisionsInto(after); err != nil {
+		return err
+	}
+	c.now.Store(after)
+	return nil
+}
+
+// copy is one whose shelves may be replaced and whose shelves' fields may be set.
+func (p *picture) copy() *picture {
+	next := &picture{shelves: make(map[string]*shelf, len(p.shelves))}
+	for name, s := range p.shelves {
+		same := *s
+		next.shelves[name] = &same
+	}
+	return next
+}
