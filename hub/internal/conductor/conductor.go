@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/wheelwright-dev/wheelwright/hub/internal/caller"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
@@ -72,20 +73,17 @@ type feed interface {
 	Subscribe() (changes <-chan struct{}, cancel func())
 }
 
-// What a person asked for cannot be done; the message says why, and what to type instead.
+// What a person asked for cannot be done; the message says why, and what to type instead. They are
+// package caller's, so that the API, which knows no conductor, can give them codes.
 var (
-	ErrNotFound = errors.New("not found")
-	ErrExists   = errors.New("there already")
-	ErrInvalid  = errors.New("not valid")
-	ErrConflict = errors.New("not as things stand")
+	ErrNotFound = caller.ErrNotFound
+	ErrExists   = caller.ErrExists
+	ErrInvalid  = caller.ErrInvalid
+	ErrConflict = caller.ErrConflict
 )
 
 // Who changes something.
-type Who struct {
-	Actor      string // "operator admin", "acme/eu-1", "hub"
-	Credential string // SHA-256 of the certificate, hexadecimal; empty for the hub itself
-	Role       string
-}
+type Who = caller.Who
 
 // Config is what a Conductor works with.
 type Config struct {
