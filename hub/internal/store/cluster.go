@@ -30,29 +30,16 @@ func clusterOf(name string, r clusterRecord) Cluster {
 	}
 }
 
-// Clusters lists all, by name.
-func (s *Store) Clusters() (all []Cluster, err error) {
-	err = s.db.View(func(tx *bolt.Tx) error {
-		return tx.Bucket(bucketClusters).ForEach(func(k, v []byte) error {
-			rec, err := decode[clusterRecord](v, k)
-			if err != nil {
-				return err
-			}
-			all = append(all, clusterOf(string(k), rec))
-			return nil
-		})
-	})
-	return all, err
-}
+// Clusters lists all, by name, from memory.
+func (s *Store) Clusters() ([]Cluster, error) { return s.memory.clusters.all(), nil }
 
-// Cluster finds one; ErrNotFound when there is none.
-func (s *Store) Cluster(name fleet.Cluster) (c Cluster, err error) {
-	err = s.db.View(func(tx *bolt.Tx) error {
-		rec, err := mustCluster(tx, name)
-		c = clusterOf(string(name), rec)
-		return err
-	})
-	return c, err
+// Cluster finds one, in memory; ErrNotFound when there is none.
+func (s *Store) Cluster(name fleet.Cluster) (Cluster, error) {
+	c, found := s.memory.clusters.one(string(name))
+	if !found {
+		return c, fmt.Errorf("cluster %s: %w", name, ErrNotFound)
+	}
+	return c, nil
 }
 
 func mustCluster(tx *bolt.Tx, name fleet.Cluster) (clusterRecord, error) {
@@ -63,12 +50,18 @@ func mustCluster(tx *bolt.Tx, name fleet.Cluster) (clusterRecord, error) {
 	return rec, err
 }
 
-func putCluster(tx *bolt.Tx, name fleet.Cluster, rec clusterRecord) error {
+func (s *Store) putCluster(tx *bolt.Tx, name fleet.Cluster, rec clusterRecord) error {
+	s.memory.clusters.put(tx, clusterOf(string(name), rec))
 	return put(tx.Bucket(bucketClusters), []byte(name), rec)
 }
 
-// RemoveCluster forgets a cluster with its identities, tokens, installations, pre-flights and journals; its
-// events stay. ErrNotFound when there is none.
+func (s *Store) putInstallations(tx *bolt.Tx, cluster fleet.Cluster, list []installationRecord) error {
+	s.memory.installations.put(tx, cluster, installationsOf(list))
+	return put(tx.Bucket(bucketInstallations), []byte(cluster), list)
+}
+
+// RemoveCluster forgets a cluster with its identities, tokens, installations, pre-flights, journals, pins and
+// decisions; its events and its part in rollouts stay. ErrNotFound when there is none.
 func (s *Store) RemoveCluster(name fleet.Cluster) error {
 	return s.db.Update(func(tx *bolt.Tx) error {
 		if _, err := mustCluster(tx, name); err != nil {
@@ -87,9 +80,14 @@ func (s *Store) RemoveCluster(name fleet.Cluster) error {
 		if err := deletePrefix(tx.Bucket(bucketPreflights), join(string(name), "")); err != nil {
 			return err
 		}
+		if err := s.forgetWords(tx, name); err != nil {
+			return err
+		}
+		s.memory.installations.drop(tx, name)
 		if err := tx.Bucket(bucketInstallations).Delete([]byte(name)); err != nil {
 			return err
 		}
+		s.memory.clusters.drop(tx, string(name))
 		return tx.Bucket(bucketClusters).Delete([]byte(name))
 	})
 }
@@ -121,10 +119,10 @@ func (s *Store) Hello(cluster fleet.Cluster, spokeVersion, kubernetesVersion str
 			return err
 		}
 		rec.SpokeVersion, rec.KubernetesVersion, rec.LastSeen = spokeVersion, kubernetesVersion, utc(time.Now())
-		if err := putCluster(tx, cluster, rec); err != nil {
+		if err := s.putCluster(tx, cluster, rec); err != nil {
 			return err
 		}
-		return put(tx.Bucket(bucketInstallations), []byte(cluster), list)
+		return s.putInstallations(tx, cluster, list)
 	})
 }
 
@@ -156,7 +154,7 @@ func (s *Store) Heard(at map[fleet.Cluster]time.Time) error {
 				continue
 			}
 			rec.LastSeen = utc(when)
-			if err := putCluster(tx, name, rec); err != nil {
+			if err := s.putCluster(tx, name, rec); err != nil {
 				return err
 			}
 		}
@@ -164,28 +162,25 @@ func (s *Store) Heard(at map[fleet.Cluster]time.Time) error {
 	})
 }
 
-// Installations lists what each cluster last said it runs. A cluster that said nothing yet is absent.
+// Installations lists what each cluster last said it runs, from memory. A cluster that said nothing yet is
+// absent.
 func (s *Store) Installations() (map[fleet.Cluster][]fleet.Installation, error) {
-	all := map[fleet.Cluster][]fleet.Installation{}
-	err := s.db.View(func(tx *bolt.Tx) error {
-		return tx.Bucket(bucketInstallations).ForEach(func(k, v []byte) error {
-			list, err := decode[[]installationRecord](v, k)
-			if err != nil {
-				return err
-			}
-			subs := make([]fleet.Installation, 0, len(list))
-			for _, r := range list {
-				subs = append(subs, installationOf(r))
-			}
-			all[fleet.Cluster(k)] = subs
-			return nil
-		})
-	})
-	return all, err
+	return s.memory.installations.all(), nil
+}
+
+// Installation finds what a cluster last said of one subscription, in memory.
+func (s *Store) Installation(cluster fleet.Cluster, distribution string) (i fleet.Installation, found bool) {
+	list, _ := s.memory.installations.one(cluster)
+	for _, i := range list {
+		if i.Distribution == distribution {
+			return i, true
+		}
+	}
+	return i, false
 }
 
 // invited makes the cluster's record if it is new; labels that are given replace the earlier ones.
-func invited(tx *bolt.Tx, name fleet.Cluster, labels map[string]string, now time.Time) (clusterRecord, error) {
+func (s *Store) invited(tx *bolt.Tx, name fleet.Cluster, labels map[string]string, now time.Time) (clusterRecord, error) {
 	rec, found, err := get[clusterRecord](tx.Bucket(bucketClusters), []byte(name))
 	if err != nil {
 		return rec, err
@@ -196,7 +191,7 @@ func invited(tx *bolt.Tx, name fleet.Cluster, labels map[string]string, now time
 	if len(labels) > 0 {
 		rec.Labels = maps.Clone(labels)
 	}
-	return rec, putCluster(tx, name, rec)
+	return rec, s.putCluster(tx, name, rec)
 }
 
 // deletePrefix collects first: deleting under a moving cursor skips keys.

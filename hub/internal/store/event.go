@@ -66,14 +66,14 @@ func (s *Store) RecordEvents(cluster fleet.Cluster, journalID string, events []f
 		if len(fresh) == 0 {
 			return nil
 		}
-		if err := applyEvents(tx, cluster, fresh, now); err != nil {
+		if err := s.applyEvents(tx, cluster, fresh, now); err != nil {
 			return err
 		}
 		if err := putPreflights(tx, cluster, fresh, now); err != nil {
 			return err
 		}
 		rec.LastSeen = now
-		if err := putCluster(tx, cluster, rec); err != nil {
+		if err := s.putCluster(tx, cluster, rec); err != nil {
 			return err
 		}
 		return putJournal(tx, cluster, key, journalRecord{Acked: ackedSeq, At: now})
@@ -160,9 +160,8 @@ func appendEvent(tx *bolt.Tx, e fleet.Event) (id uint64, err error) {
 }
 
 // applyEvents brings the cluster's installations up to what the events say.
-func applyEvents(tx *bolt.Tx, cluster fleet.Cluster, events []fleet.Event, now time.Time) error {
-	b := tx.Bucket(bucketInstallations)
-	list, listed, err := get[[]installationRecord](b, []byte(cluster))
+func (s *Store) applyEvents(tx *bolt.Tx, cluster fleet.Cluster, events []fleet.Event, now time.Time) error {
+	list, listed, err := get[[]installationRecord](tx.Bucket(bucketInstallations), []byte(cluster))
 	if err != nil {
 		return err
 	}
@@ -188,7 +187,7 @@ func applyEvents(tx *bolt.Tx, cluster fleet.Cluster, events []fleet.Event, now t
 	if !changed {
 		return nil
 	}
-	return put(b, []byte(cluster), list)
+	return s.putInstallations(tx, cluster, list)
 }
 
 // staler: events kept while the hub was away come after a Hello that is newer than they are. A time that

@@ -40,7 +40,7 @@ func (s *Store) Invite(name fleet.Cluster, labels map[string]string, tokenID str
 		if b.Get([]byte(tokenID)) != nil {
 			return fmt.Errorf("invite %s: token %s: %w", name, tokenID, ErrExists)
 		}
-		rec, err := invited(tx, name, labels, now)
+		rec, err := s.invited(tx, name, labels, now)
 		if err != nil {
 			return err
 		}
@@ -81,7 +81,7 @@ func (s *Store) Redeem(tokenID string, secretHash [32]byte, now time.Time,
 		if err := put(b, []byte(tokenID), t); err != nil {
 			return err
 		}
-		return joined(tx, cluster, fingerprint, utc(notAfter), utc(now))
+		return s.joined(tx, cluster, fingerprint, utc(notAfter), utc(now))
 	})
 	if err != nil {
 		return cluster, fmt.Errorf("redeem token: %w", err)
@@ -89,7 +89,7 @@ func (s *Store) Redeem(tokenID string, secretHash [32]byte, now time.Time,
 	return cluster, nil
 }
 
-func joined(tx *bolt.Tx, cluster fleet.Cluster, fingerprint [32]byte, notAfter, now time.Time) error {
+func (s *Store) joined(tx *bolt.Tx, cluster fleet.Cluster, fingerprint [32]byte, notAfter, now time.Time) error {
 	if err := endIdentities(tx, cluster); err != nil {
 		return err
 	}
@@ -98,10 +98,10 @@ func joined(tx *bolt.Tx, cluster fleet.Cluster, fingerprint [32]byte, notAfter, 
 		return err
 	}
 	rec.Joined, rec.LastSeen = now, now
-	if err := putCluster(tx, cluster, rec); err != nil {
+	if err := s.putCluster(tx, cluster, rec); err != nil {
 		return err
 	}
-	return putIdentity(tx, fingerprint, Identity{Cluster: cluster, NotAfter: notAfter})
+	return s.putIdentity(tx, fingerprint, Identity{Cluster: cluster, NotAfter: notAfter})
 }
 
 // PutIdentity records whom a certificate speaks for. The cluster's earlier identities are kept until
@@ -110,7 +110,7 @@ func (s *Store) PutIdentity(fingerprint [32]byte, id Identity) error {
 	if (id.Cluster == "") == (id.Operator == "") {
 		return errors.New("put identity: want a cluster or an operator")
 	}
-	return s.db.Update(func(tx *bolt.Tx) error { return putIdentity(tx, fingerprint, id) })
+	return s.db.Update(func(tx *bolt.Tx) error { return s.putIdentity(tx, fingerprint, id) })
 }
 
 // RenewIdentity is PutIdentity for the holder of the certificate current: it fails with ErrNotFound when
@@ -121,7 +121,7 @@ func (s *Store) RenewIdentity(current, next [32]byte, notAfter time.Time) error 
 		if err != nil {
 			return fmt.Errorf("renew: %w", err)
 		}
-		return putIdentity(tx, next, Identity{Cluster: rec.Cluster, Operator: rec.Operator, NotAfter: notAfter})
+		return s.putIdentity(tx, next, Identity{Cluster: rec.Cluster, Operator: rec.Operator, NotAfter: notAfter})
 	})
 }
 
@@ -144,7 +144,7 @@ func mustIdentity(tx *bolt.Tx, fingerprint [32]byte) (identityRecord, error) {
 	return rec, err
 }
 
-func putIdentity(tx *bolt.Tx, fingerprint [32]byte, id Identity) error {
+func (s *Store) putIdentity(tx *bolt.Tx, fingerprint [32]byte, id Identity) error {
 	id.NotAfter = utc(id.NotAfter)
 	if err := put(tx.Bucket(bucketIdentities), fingerprint[:], identityRecord(id)); err != nil {
 		return err
@@ -157,7 +157,7 @@ func putIdentity(tx *bolt.Tx, fingerprint [32]byte, id Identity) error {
 		return fmt.Errorf("put identity: %w", err)
 	}
 	rec.CertNotAfter = id.NotAfter
-	if err := putCluster(tx, id.Cluster, rec); err != nil {
+	if err := s.putCluster(tx, id.Cluster, rec); err != nil {
 		return err
 	}
 	if err := dropExpired(tx, id.Cluster, time.Now()); err != nil {

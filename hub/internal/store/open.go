@@ -31,7 +31,7 @@ type step func(*bolt.Tx) error
 
 // steps lists the migrations: the first from schema 1 to 2, and so on. The schema that this hub writes
 // is one more than there are steps.
-func steps() []step { return []step{addPreflights} }
+func steps() []step { return []step{addPreflights, addRollouts} }
 
 // Open opens the file at path, or makes it. It waits a second for another process to let go of it.
 // Its errors are ErrLocked, ErrNewerSchema and ErrCorrupt, each with the file's name and what to do.
@@ -43,8 +43,11 @@ func open(path string, log *slog.Logger, migrations []step) (*Store, error) {
 	db, err := openChecked(path)
 	if err == nil {
 		if err = prepare(db, migrations, log); err == nil {
-			db.MaxBatchDelay = groupDelay
-			return &Store{db: db, log: log}, nil
+			s := &Store{db: db, log: log, memory: newMemory()}
+			if err = s.memory.load(db); err == nil {
+				db.MaxBatchDelay = groupDelay
+				return s, nil
+			}
 		}
 		_ = db.Close() // the first error says more
 	}
@@ -215,7 +218,8 @@ func schema(db *bolt.DB) (number uint64, err error) {
 
 func create(tx *bolt.Tx, current uint64) error {
 	for _, name := range [][]byte{bucketMeta, bucketDistributions, bucketRevisions, bucketReleases, bucketDigests, bucketClusters,
-		bucketTokens, bucketIdentities, bucketFingerprints, bucketInstallations, bucketJournals, bucketEvents, bucketPreflights, bucketOffered} {
+		bucketTokens, bucketIdentities, bucketFingerprints, bucketInstallations, bucketJournals, bucketEvents, bucketPreflights, bucketOffered,
+		bucketRollouts, bucketMembers, bucketRecalls, bucketPins, bucketDecisions, bucketAudit} {
 		if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 			return fmt.Errorf("create bucket %s: %w", name, err)
 		}

@@ -102,13 +102,13 @@ func TestASecondProcessIsToldWhoHasTheFile(t *testing.T) {
 
 func TestAFileOfANewerHubIsLeftAlone(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "hub.db")
-	s, err := open(path, discard, []step{func(*bolt.Tx) error { return nil }, func(*bolt.Tx) error { return nil }})
+	s, err := open(path, discard, append(steps(), func(*bolt.Tx) error { return nil }))
 	must(t, err)
 	must(t, s.Close())
 	before, err := os.ReadFile(path)
 	must(t, err)
 	_, err = Open(path, discard)
-	wantErr(t, err, ErrNewerSchema, path, "schema is 3", "backup")
+	wantErr(t, err, ErrNewerSchema, path, fmt.Sprintf("schema is %d", len(steps())+2), "backup")
 	after, err := os.ReadFile(path)
 	must(t, err)
 	if string(before) != string(after) {

@@ -33,6 +33,8 @@ type releaseRecord struct {
 	Commit       string          `json:"commit,omitempty"`
 	TagObject    string          `json:"tagObject,omitempty"`
 	Published    time.Time       `json:"published,omitzero"`
+	Stops        []string        `json:"stops,omitempty"`
+	Plan         string          `json:"plan,omitempty"` // canonical YAML
 }
 
 type variantRecord struct {
@@ -45,6 +47,7 @@ func releaseRecordOf(r fleet.Release, tagHash string) releaseRecord {
 	rec := releaseRecord{
 		Distribution: r.Distribution, Version: r.Version, TagHash: tagHash, Phase: string(r.Phase), Reasons: r.Reasons,
 		Digest: string(r.Digest), Size: r.Size, Compressed: r.Compressed, Commit: r.Commit, TagObject: r.TagObject, Published: utc(r.Published),
+		Stops: r.Stops, Plan: string(r.Plan),
 	}
 	for _, v := range r.Variants {
 		rec.Variants = append(rec.Variants, variantRecord(v))
@@ -56,6 +59,10 @@ func releaseOf(rec releaseRecord) fleet.Release {
 	r := fleet.Release{
 		Distribution: rec.Distribution, Version: rec.Version, Phase: fleet.ReleasePhase(rec.Phase), Reasons: rec.Reasons,
 		Digest: fleet.Digest(rec.Digest), Size: rec.Size, Compressed: rec.Compressed, Commit: rec.Commit, TagObject: rec.TagObject, Published: rec.Published,
+		Stops: rec.Stops,
+	}
+	if rec.Plan != "" {
+		r.Plan = []byte(rec.Plan)
 	}
 	for _, v := range rec.Variants {
 		r.Variants = append(r.Variants, fleet.VariantResult(v))
@@ -172,6 +179,8 @@ type installationRecord struct {
 	Drifted        int          `json:"drifted,omitempty"`
 	DriftMessage   string       `json:"driftMessage,omitempty"`
 	ObservedAt     time.Time    `json:"observedAt,omitzero"`
+	Wants          string       `json:"wants,omitempty"`
+	Would          string       `json:"would,omitempty"`
 }
 
 func installationRecordOf(i fleet.Installation) installationRecord {
@@ -182,6 +191,7 @@ func installationRecordOf(i fleet.Installation) installationRecord {
 		Phase: string(i.Phase), Target: i.Target, Reason: i.Reason, PhaseSince: utc(i.PhaseSince),
 		Health: string(i.Health), HealthMessage: i.HealthMessage, Objects: i.Objects, Ready: i.Ready,
 		DriftCorrected: i.DriftCorrected, Drifted: i.Drifted, DriftMessage: i.DriftMessage, ObservedAt: utc(i.ObservedAt),
+		Wants: i.Wants, Would: i.Would,
 	}
 	if p := i.Policy.Pin; p != nil {
 		r.Policy.Pin = &pinRecord{Version: p.Version, Reason: p.Reason, Source: p.Source}
@@ -197,9 +207,18 @@ func installationOf(r installationRecord) fleet.Installation {
 		Phase: fleet.Phase(r.Phase), Target: r.Target, Reason: r.Reason, PhaseSince: r.PhaseSince,
 		Health: fleet.Health(r.Health), HealthMessage: r.HealthMessage, Objects: r.Objects, Ready: r.Ready,
 		DriftCorrected: r.DriftCorrected, Drifted: r.Drifted, DriftMessage: r.DriftMessage, ObservedAt: r.ObservedAt,
+		Wants: r.Wants, Would: r.Would,
 	}
 	if p := r.Policy.Pin; p != nil {
 		i.Policy.Pin = &fleet.Pin{Version: p.Version, Reason: p.Reason, Source: p.Source}
 	}
 	return i
+}
+
+func installationsOf(list []installationRecord) []fleet.Installation {
+	all := make([]fleet.Installation, 0, len(list))
+	for _, r := range list {
+		all = append(all, installationOf(r))
+	}
+	return all
 }

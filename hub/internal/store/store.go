@@ -1,17 +1,22 @@
 // Package store keeps everything that the hub must not forget in one bbolt file: distributions,
-// releases and their judgement, clusters, tokens, identities, installations and events. What a method
-// has returned without an error survives kill -9 and power loss. It holds no bundles (those are blobs
-// beside it), decides nothing about rollouts, and never stores a heartbeat.
+// releases and their judgement, clusters, tokens, identities, installations, events, rollouts, recalls, pins
+// and the audit. What a method has returned without an error survives kill -9 and power loss. It holds no
+// bundles (those are blobs beside it), decides nothing about rollouts, and never stores a heartbeat.
+//
+// What is asked for all the time is answered from memory, which is read at Open and follows the file after
+// each commit. Such answers are shared: nobody may change them.
 //
 // Exported methods open a transaction, unexported functions take one. Records are private structs in
 // JSON under a schema number; neither wire messages nor pkg/fleet's structs are a storage format.
 package store
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -56,12 +61,20 @@ var (
 	bucketEvents        = []byte("events")        // big-endian id -> eventRecord
 	bucketPreflights    = []byte("preflights")    // cluster NUL distribution NUL version -> preflightRecord
 	bucketOffered       = []byte("offered")       // distribution NUL version -> offeredRecord; outlives the distribution
+	bucketRollouts      = []byte("rollouts")      // big-endian id -> rolloutRecord; outlives the distribution
+	bucketMembers       = []byte("members")       // big-endian rollout id NUL cluster -> memberRecord; outlives the cluster
+	bucketRecalls       = []byte("recalls")       // distribution NUL version -> recallRecord; outlives the distribution
+	bucketPins          = []byte("pins")          // cluster NUL distribution -> hubPinRecord
+	bucketDecisions     = []byte("decisions")     // cluster NUL distribution -> decisionRecord
+	bucketAudit         = []byte("audit")         // big-endian number -> hash and auditRecord
 )
 
 // Store is safe for concurrent use.
 type Store struct {
-	db  *bolt.DB
-	log *slog.Logger
+	db     *bolt.DB
+	log    *slog.Logger
+	memory *memory
+	plans  sync.Mutex // held around what changes a rollout, so that its picture follows in order
 }
 
 // Close waits for transactions under way.
@@ -99,6 +112,9 @@ func put(b *bolt.Bucket, key []byte, record any) error {
 
 // join makes the key of something that belongs to owner. No name holds a NUL.
 func join(owner, rest string) []byte { return []byte(owner + "\x00" + rest) }
+
+// number makes a key that sorts as the number does.
+func number(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
 
 // utc drops the monotonic clock and the zone, neither of which is stored.
 func utc(t time.Time) time.Time {
