@@ -29,9 +29,6 @@ const (
 	DefaultRevision        = "main"
 )
 
-// PinSource is the fleet.Pin.Source of a pin that is written in this file.
-const PinSource = "spoke.yaml"
-
 // Config is a file that has no problems.
 type Config struct {
 	Path          string       // of the file
@@ -46,7 +43,18 @@ type Config struct {
 	HealthTimeout   time.Duration
 	ApprovalTimeout time.Duration
 	Health          []rules.Rule
+	Windows         fleet.Windows
+	FromHub         FromHub
 }
+
+// FromHub says what counts that somebody with this provider's role says at the hub.
+type FromHub struct {
+	Pins      bool // `hub pin`: it only ever holds back; true where the file does not say
+	Decisions bool // approvals and rejections
+}
+
+// DefaultFromHub is where the file says nothing.
+func DefaultFromHub() FromHub { return FromHub{Pins: true} }
 
 // Subscription is what this cluster wants of one distribution.
 type Subscription struct {
@@ -55,7 +63,8 @@ type Subscription struct {
 	Namespace    string   // of the inventory, and of objects that name none
 	Source       []string // further URLs under which the overlay may name the distribution's repository
 	Overlay      Overlay
-	Policy       fleet.Policy
+	Policy       fleet.Policy // with the windows
+	FromHub      FromHub
 
 	Terms           terms.Terms
 	HealthTimeout   time.Duration // until a release has to be healthy

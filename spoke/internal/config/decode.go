@@ -41,7 +41,7 @@ func (d *decoder) sorted() []Problem {
 }
 
 func (d *decoder) file(data []byte) Config {
-	c := Config{Terms: terms.Default(), HealthTimeout: DefaultHealthTimeout, ApprovalTimeout: DefaultApprovalTimeout}
+	c := Config{Terms: terms.Default(), HealthTimeout: DefaultHealthTimeout, ApprovalTimeout: DefaultApprovalTimeout, FromHub: DefaultFromHub()}
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	var doc, more yaml.Node
 	if err := dec.Decode(&doc); err == io.EOF || err == nil && len(doc.Content) == 0 {
@@ -67,7 +67,7 @@ func (d *decoder) file(data []byte) Config {
 		"git":           func(n *yaml.Node, key string) { c.Git = d.credentials(n, key) },
 		"subscriptions": func(n *yaml.Node, key string) { subscriptions = d.list(n, key) },
 	}
-	maps.Copy(known, d.shared(shared{&c.Terms, &c.HealthTimeout, &c.ApprovalTimeout, &c.Health}))
+	maps.Copy(known, d.shared(shared{&c.Terms, &c.HealthTimeout, &c.ApprovalTimeout, &c.Health, &c.Windows, &c.FromHub}))
 	seen := d.mapping(root, "", known)
 	if root.Kind == yaml.MappingNode && seen["version"] == nil {
 		d.problem(root, "version", "missing: want `version: %s`", Version)
@@ -90,7 +90,8 @@ func (d *decoder) file(data []byte) Config {
 var namespaceName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
 
 func (d *decoder) subscription(n *yaml.Node, at string, c Config) Subscription {
-	s := Subscription{Terms: c.Terms, HealthTimeout: c.HealthTimeout, ApprovalTimeout: c.ApprovalTimeout, Health: c.Health}
+	s := Subscription{Terms: c.Terms, HealthTimeout: c.HealthTimeout, ApprovalTimeout: c.ApprovalTimeout, Health: c.Health, FromHub: c.FromHub}
+	windows := c.Windows
 	known := fields{
 		"distribution": func(n *yaml.Node, key string) {
 			s.Distribution = d.text(n, key)
@@ -123,8 +124,9 @@ func (d *decoder) subscription(n *yaml.Node, at string, c Config) Subscription {
 		"overlay":  func(n *yaml.Node, key string) { s.Overlay = d.overlay(n, key) },
 		"versions": func(n *yaml.Node, key string) { s.Policy = d.policy(n, key) },
 	}
-	maps.Copy(known, d.shared(shared{&s.Terms, &s.HealthTimeout, &s.ApprovalTimeout, &s.Health}))
+	maps.Copy(known, d.shared(shared{&s.Terms, &s.HealthTimeout, &s.ApprovalTimeout, &s.Health, &windows, &s.FromHub}))
 	seen := d.mapping(n, at, known)
+	s.Policy.Windows = windows
 	if seen == nil {
 		return s
 	}
@@ -178,41 +180,6 @@ func (d *decoder) overlay(n *yaml.Node, at string) Overlay {
 		}
 	}
 	return o
-}
-
-func (d *decoder) policy(n *yaml.Node, at string) fleet.Policy {
-	var p fleet.Policy
-	var pin fleet.Pin
-	var reason *yaml.Node
-	d.mapping(n, at, fields{
-		"range": func(n *yaml.Node, key string) {
-			p.Range = d.text(n, key)
-			if _, err := fleet.ParseRange(p.Range); err != nil {
-				d.problem(n, key, "%v", err)
-			}
-		},
-		"prereleases": func(n *yaml.Node, key string) {
-			if n.Kind != yaml.ScalarNode || n.Tag != "!!bool" || n.Decode(&p.Prereleases) != nil {
-				d.problem(n, key, "want true or false")
-			}
-		},
-		"pin": func(n *yaml.Node, key string) {
-			if pin.Version = d.text(n, key); pin.Version == "" {
-				return
-			}
-			if _, err := fleet.ParseVersion(pin.Version); err != nil {
-				d.problem(n, key, "%v", err)
-			}
-		},
-		"pinReason": func(n *yaml.Node, key string) { pin.Reason, reason = d.text(n, key), n },
-	})
-	if pin.Version != "" {
-		pin.Source = PinSource
-		p.Pin = &pin
-	} else if pin.Reason != "" {
-		d.problem(reason, at+".pinReason", "there is no pin to give a reason for")
-	}
-	return p
 }
 
 // mapping calls the function of each key and returns the keys' values; nil where n is no mapping.

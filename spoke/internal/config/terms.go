@@ -9,6 +9,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/render"
 	"github.com/wheelwright-dev/wheelwright/pkg/rules"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/terms"
@@ -19,10 +20,12 @@ type shared struct {
 	terms                          *terms.Terms
 	healthTimeout, approvalTimeout *time.Duration
 	health                         *[]rules.Rule
+	windows                        *fleet.Windows
+	fromHub                        *FromHub
 }
 
-// shared reads into s. What is there already is the default: a scalar takes its place, a list is added
-// to it.
+// shared reads into s. What is there already is the default: a scalar and the windows take its place,
+// another list is added to it.
 func (d *decoder) shared(s shared) fields {
 	t := s.terms
 	return fields{
@@ -45,6 +48,8 @@ func (d *decoder) shared(s shared) fields {
 		"delete":         func(n *yaml.Node, key string) { t.Delete = added(t.Delete, d.patterns(n, key, named)) },
 		"deletionBudget": func(n *yaml.Node, key string) { d.budget(n, key, &t.Budget) },
 		"health":         func(n *yaml.Node, key string) { *s.health = overridden(*s.health, d.health(n, key)) },
+		"windows":        func(n *yaml.Node, key string) { *s.windows = d.windows(n, key) },
+		"fromHub":        func(n *yaml.Node, key string) { d.fromHub(n, key, s.fromHub) },
 	}
 }
 

@@ -197,7 +197,10 @@ func pending(tx *bolt.Tx, after uint64, max int) ([]fleet.Event, error) {
 		ev := fleet.Event{Seq: binary.BigEndian.Uint64(k), At: s.At, Distribution: s.Distribution, Version: s.Version,
 			Kind: fleet.EventKind(s.Kind), Message: s.Message}
 		if s.Installation != nil {
-			i := s.Installation.noun()
+			i, err := s.Installation.noun()
+			if err != nil {
+				return nil, fmt.Errorf("%w: event %x: %w", ErrDamaged, k, err)
+			}
 			ev.Installation = &i
 		}
 		if s.Preflight != nil {

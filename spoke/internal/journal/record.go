@@ -25,6 +25,8 @@ type Record struct {
 	Previous     []Release // newest first; PutRecord keeps KeepPrevious
 	Held         map[string]Hold
 	Tried        map[string]Trial // pre-flights by version
+	Pin          *fleet.Pin       // made at the spoke's command line; nil: none
+	Decided      time.Time        // of the newest decision of the hub that was acted on
 }
 
 // Attempt is one delivery, as far as it has come.
@@ -73,6 +75,8 @@ type storedRecord struct {
 	Previous     []storedRelease        `json:"previous,omitempty"`
 	Held         map[string]storedHold  `json:"held,omitempty"`
 	Tried        map[string]storedTrial `json:"tried,omitempty"`
+	Pin          *storedPin             `json:"pin,omitempty"`
+	Decided      time.Time              `json:"decided,omitzero"`
 }
 
 type storedAttempt struct {
@@ -120,37 +124,6 @@ type storedChange struct {
 	Kind  string `json:"kind"`
 	Verb  string `json:"verb"`
 	Count int    `json:"count"`
-}
-
-type storedPin struct {
-	Version string `json:"version"`
-	Reason  string `json:"reason,omitempty"`
-	Source  string `json:"source,omitempty"`
-}
-
-type storedInstallation struct {
-	Distribution   string     `json:"distribution"`
-	Variant        string     `json:"variant,omitempty"`
-	Namespace      string     `json:"namespace,omitempty"`
-	Range          string     `json:"range,omitempty"`
-	Prereleases    bool       `json:"prereleases,omitempty"`
-	Pin            *storedPin `json:"pin,omitempty"`
-	Running        string     `json:"running,omitempty"`
-	Bundle         string     `json:"bundle,omitempty"`
-	Overlay        string     `json:"overlay,omitempty"`
-	Rendered       string     `json:"rendered,omitempty"`
-	Phase          string     `json:"phase,omitempty"`
-	Target         string     `json:"target,omitempty"`
-	Reason         string     `json:"reason,omitempty"`
-	PhaseSince     time.Time  `json:"phaseSince,omitzero"`
-	Health         string     `json:"health,omitempty"`
-	HealthMessage  string     `json:"healthMessage,omitempty"`
-	Objects        int        `json:"objects,omitempty"`
-	Ready          int        `json:"ready,omitempty"`
-	DriftCorrected int        `json:"driftCorrected,omitempty"`
-	Drifted        int        `json:"drifted,omitempty"`
-	DriftMessage   string     `json:"driftMessage,omitempty"`
-	ObservedAt     time.Time  `json:"observedAt,omitzero"`
 }
 
 // PutRecord replaces the record of r.Distribution and appends evs in one transaction: the hub never
@@ -239,7 +212,8 @@ func storeRecord(tx *bolt.Tx, r Record) (storedRecord, error) {
 		}
 		return hex.EncodeToString(sum[:])
 	}
-	s := storedRecord{Schema: Schema, Installation: storeInstallation(r.Installation), Manifest: blob(r.Manifest), Inventory: blob(r.Inventory)}
+	s := storedRecord{Schema: Schema, Installation: storeInstallation(r.Installation), Manifest: blob(r.Manifest), Inventory: blob(r.Inventory),
+		Pin: storePin(r.Pin), Decided: r.Decided}
 	if a := r.Delivery; a != nil {
 		s.Delivery = &storedAttempt{Phase: string(a.Phase), Started: a.Started, Deadline: a.Deadline,
 			Restarts: a.Restarts, ByHand: a.ByHand, Asks: a.Asks, Approved: a.Approved, Keep: a.Keep,
@@ -281,7 +255,12 @@ func readRecord(tx *bolt.Tx, distribution string, data []byte) (Record, error) {
 		}
 		return append([]byte{}, data...) // bbolt's memory ends with the transaction
 	}
-	r := Record{Distribution: distribution, Installation: s.Installation.noun(), Manifest: blob(s.Manifest), Inventory: blob(s.Inventory)}
+	installation, err := s.Installation.noun()
+	if err != nil {
+		return Record{}, fmt.Errorf("%w: record of %s: %w", ErrDamaged, distribution, err)
+	}
+	r := Record{Distribution: distribution, Installation: installation, Manifest: blob(s.Manifest), Inventory: blob(s.Inventory),
+		Pin: s.Pin.noun(), Decided: s.Decided}
 	if a := s.Delivery; a != nil {
 		r.Delivery = &Attempt{a.Version, fleet.Digest(a.Bundle), fleet.Digest(a.Overlay), fleet.Digest(a.Rendered), blob(a.Manifest), fleet.Phase(a.Phase), a.Started, a.Deadline,
 			a.Restarts, a.ByHand, a.Asks, a.Approved, a.Keep}
@@ -338,34 +317,6 @@ func sweep(tx *bolt.Tx) error {
 		}
 	}
 	return nil
-}
-
-func storeInstallation(i fleet.Installation) storedInstallation {
-	s := storedInstallation{
-		Distribution: i.Distribution, Variant: i.Variant, Namespace: i.Namespace, Range: i.Policy.Range, Prereleases: i.Policy.Prereleases,
-		Running: i.Running, Bundle: string(i.Bundle), Overlay: string(i.Overlay), Rendered: string(i.Rendered),
-		Phase: string(i.Phase), Target: i.Target, Reason: i.Reason, PhaseSince: i.PhaseSince,
-		Health: string(i.Health), HealthMessage: i.HealthMessage, Objects: i.Objects, Ready: i.Ready,
-		DriftCorrected: i.DriftCorrected, Drifted: i.Drifted, DriftMessage: i.DriftMessage, ObservedAt: i.ObservedAt,
-	}
-	if p := i.Policy.Pin; p != nil {
-		s.Pin = &storedPin{p.Version, p.Reason, p.Source}
-	}
-	return s
-}
-
-func (s storedInstallation) noun() fleet.Installation {
-	i := fleet.Installation{
-		Distribution: s.Distribution, Variant: s.Variant, Namespace: s.Namespace, Policy: fleet.Policy{Range: s.Range, Prereleases: s.Prereleases},
-		Running: s.Running, Bundle: fleet.Digest(s.Bundle), Overlay: fleet.Digest(s.Overlay), Rendered: fleet.Digest(s.Rendered),
-		Phase: fleet.Phase(s.Phase), Target: s.Target, Reason: s.Reason, PhaseSince: s.PhaseSince,
-		Health: fleet.Health(s.Health), HealthMessage: s.HealthMessage, Objects: s.Objects, Ready: s.Ready,
-		DriftCorrected: s.DriftCorrected, Drifted: s.Drifted, DriftMessage: s.DriftMessage, ObservedAt: s.ObservedAt,
-	}
-	if p := s.Pin; p != nil {
-		i.Policy.Pin = &fleet.Pin{Version: p.Version, Reason: p.Reason, Source: p.Source}
-	}
-	return i
 }
 
 func storeTrial(t Trial) storedTrial {

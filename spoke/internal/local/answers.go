@@ -101,6 +101,30 @@ func (s *Server) RollBack(ctx context.Context, r *localv1.RollBackRequest) (*loc
 	return &localv1.RollBackResponse{From: from, To: to}, nil
 }
 
+// Pin implements LocalService.
+func (s *Server) Pin(ctx context.Context, r *localv1.PinRequest) (*localv1.PinResponse, error) {
+	p := fleet.Pin{Version: r.GetVersion(), Reason: r.GetReason(), Source: fleet.PinSpoke, Author: r.GetAuthor(), Until: wire.FromTime(r.GetUntil())}
+	if _, err := fleet.ParseVersion(p.Version); err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	if p.Expired(time.Now()) {
+		return nil, status.Errorf(codes.InvalidArgument, "the pin would be over already: it ends %s", fleet.Moment(p.Until))
+	}
+	i, err := s.cfg.Agent.Pin(ctx, r.GetDistribution(), p, r.GetDryRun())
+	if err != nil {
+		return nil, answered(err)
+	}
+	return &localv1.PinResponse{Subscription: wire.Installation(i)}, nil
+}
+
+// Unpin implements LocalService.
+func (s *Server) Unpin(ctx context.Context, r *localv1.UnpinRequest) (*localv1.UnpinResponse, error) {
+	if err := s.cfg.Agent.Unpin(ctx, r.GetDistribution(), r.GetReason(), r.GetDryRun()); err != nil {
+		return nil, answered(err)
+	}
+	return &localv1.UnpinResponse{}, nil
+}
+
 // answered gives the one error that callers tell apart its code; the text is the agent's.
 func answered(err error) error {
 	if errors.Is(err, fleet.ErrNothingWaits) {

@@ -14,7 +14,9 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/pkg/wire"
 	localv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/local/v1"
+	syncv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1"
 )
 
 // ErrNotRunning: no spoke answers in the data folder.
@@ -94,6 +96,21 @@ func (c *Client) Reject(ctx context.Context, distribution, version, reason strin
 func (c *Client) RollBack(ctx context.Context, distribution, version, reason string, dry bool) (from, to string, err error) {
 	r, err := c.rpc.RollBack(ctx, &localv1.RollBackRequest{Distribution: distribution, Version: version, Reason: reason, DryRun: dry})
 	return r.GetFrom(), r.GetTo(), plain(ctx, err)
+}
+
+// Pin holds a subscription at one version, or only says what that would do; the answer is the subscription
+// as it is then. The pin's source is the command line, whatever p says.
+func (c *Client) Pin(ctx context.Context, distribution string, p fleet.Pin, dry bool) (*syncv1.SubscriptionStatus, error) {
+	r, err := c.rpc.Pin(ctx, &localv1.PinRequest{Distribution: distribution, Version: p.Version, Reason: p.Reason, Author: p.Author,
+		Until: wire.Time(p.Until), DryRun: dry})
+	return r.GetSubscription(), plain(ctx, err)
+}
+
+// Unpin takes away the pin that Pin made, or only says whether there is one; fleet.ErrNothingWaits where
+// there is none.
+func (c *Client) Unpin(ctx context.Context, distribution, reason string, dry bool) error {
+	_, err := c.rpc.Unpin(ctx, &localv1.UnpinRequest{Distribution: distribution, Reason: reason, DryRun: dry})
+	return plain(ctx, err)
 }
 
 // answer is what the spoke said, for people already.

@@ -1,6 +1,6 @@
 // Package local answers a provider's own questions to the running spoke, over a unix socket in the data
 // folder: what runs, what would be applied and what that would do; and it passes the provider's word on:
-// go on, do not, go back. It works with the hub away. It decides nothing, and whoever may open the
+// go on, do not, go back, stay. It works with the hub away. It decides nothing, and whoever may open the
 // socket, the data folder's owner, may ask and say.
 package local
 
@@ -49,10 +49,19 @@ type orders interface {
 	RollBack(ctx context.Context, distribution, version, reason string, dry bool) (from, to string, err error)
 }
 
-// agent is both.
+// pins are orders too. Pin answers the subscription as it is with the pin, or would be: what it then takes
+// of the offer, and as its reason why that is not the pinned version. Unpin takes away what Pin made, and
+// nothing else: where that is none, the error is fleet.ErrNothingWaits.
+type pins interface {
+	Pin(ctx context.Context, distribution string, p fleet.Pin, dry bool) (fleet.Installation, error)
+	Unpin(ctx context.Context, distribution, reason string, dry bool) error
+}
+
+// agent is all of them.
 type agent interface {
 	questions
 	orders
+	pins
 }
 
 // hub is the connection.

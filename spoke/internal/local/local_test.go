@@ -64,6 +64,20 @@ func (stand) RollBack(_ context.Context, distribution, version, reason string, d
 	return fmt.Sprint(reason, dry), version, nil
 }
 
+func (stand) Pin(_ context.Context, distribution string, p fleet.Pin, dry bool) (fleet.Installation, error) {
+	if p.Version == "9.9.9" {
+		return fleet.Installation{}, errors.New(distribution + " 9.9.9: not on offer")
+	}
+	return fleet.Installation{Distribution: distribution, Policy: fleet.Policy{Pin: &p}, Reason: fmt.Sprint(dry), Wants: p.Version, Would: "1.2.0"}, nil
+}
+
+func (stand) Unpin(_ context.Context, distribution, reason string, dry bool) error {
+	if !dry && reason == "over" {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", distribution, fleet.ErrNothingWaits)
+}
+
 type away struct{}
 
 func (away) Connected() bool        { return false }
@@ -177,6 +191,23 @@ func speak(t *testing.T, c *Client) {
 	}
 	if from, to, err := c.RollBack(ctx, "shop", "0.9.0", "bad", true); from != "badtrue" || to != "0.9.0" || err != nil {
 		t.Errorf("got %s, %s, %v", from, to, err)
+	}
+	pin := fleet.Pin{Version: "1.0.0", Reason: "audit", Author: "ada", Until: time.Now().Add(time.Hour).UTC(), Source: "somewhere"}
+	if s, err := c.Pin(ctx, "shop", pin, true); err != nil || s.GetReason() != "true" || s.GetWants() != "1.0.0" || s.GetWould() != "1.2.0" {
+		t.Errorf("got %v, %v", s, err)
+	} else if got, err := wire.FromPolicy(s.GetPolicy()); err != nil || got.Pin.Source != fleet.PinSpoke || got.Pin.Author != "ada" || !got.Pin.Until.Equal(pin.Until) || got.Pin.Reason != "audit" {
+		t.Errorf("got %+v, %v", got.Pin, err)
+	}
+	for _, p := range []fleet.Pin{{Version: "9.9.9"}, {Version: "latest"}, {Version: "1.0.0", Until: time.Unix(1, 0)}} {
+		if _, err := c.Pin(ctx, "shop", p, false); err == nil || errors.Is(err, fleet.ErrNothingWaits) {
+			t.Errorf("%v: got %v", p, err)
+		}
+	}
+	if err := c.Unpin(ctx, "shop", "over", false); err != nil {
+		t.Error(err)
+	}
+	if err := c.Unpin(ctx, "shop", "", true); !errors.Is(err, fleet.ErrNothingWaits) {
+		t.Errorf("got %v", err)
 	}
 	_, approve := c.Approve(ctx, "shop", "")
 	_, reject := c.Reject(ctx, "shop", "", "")

@@ -973,6 +973,234 @@ func (x *RollBackResponse) GetTo() string {
 	return ""
 }
 
+type PinRequest struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Distribution string                 `protobuf:"bytes,1,opt,name=distribution,proto3" json:"distribution,omitempty"`
+	Version      string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	Reason       string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	Author       string                 `protobuf:"bytes,4,opt,name=author,proto3" json:"author,omitempty"`
+	// Unset: until it is taken away.
+	Until *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=until,proto3" json:"until,omitempty"`
+	// Only say what would be done.
+	DryRun        bool `protobuf:"varint,6,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PinRequest) Reset() {
+	*x = PinRequest{}
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PinRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PinRequest) ProtoMessage() {}
+
+func (x *PinRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PinRequest.ProtoReflect.Descriptor instead.
+func (*PinRequest) Descriptor() ([]byte, []int) {
+	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *PinRequest) GetDistribution() string {
+	if x != nil {
+		return x.Distribution
+	}
+	return ""
+}
+
+func (x *PinRequest) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *PinRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *PinRequest) GetAuthor() string {
+	if x != nil {
+		return x.Author
+	}
+	return ""
+}
+
+func (x *PinRequest) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *PinRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type PinResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The subscription as it is with the pin, or would be: what it wants of the offer, and what it would
+	// take without the pin.
+	Subscription  *v1.SubscriptionStatus `protobuf:"bytes,1,opt,name=subscription,proto3" json:"subscription,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PinResponse) Reset() {
+	*x = PinResponse{}
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PinResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PinResponse) ProtoMessage() {}
+
+func (x *PinResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PinResponse.ProtoReflect.Descriptor instead.
+func (*PinResponse) Descriptor() ([]byte, []int) {
+	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *PinResponse) GetSubscription() *v1.SubscriptionStatus {
+	if x != nil {
+		return x.Subscription
+	}
+	return nil
+}
+
+type UnpinRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Distribution  string                 `protobuf:"bytes,1,opt,name=distribution,proto3" json:"distribution,omitempty"`
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	DryRun        bool                   `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnpinRequest) Reset() {
+	*x = UnpinRequest{}
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnpinRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnpinRequest) ProtoMessage() {}
+
+func (x *UnpinRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnpinRequest.ProtoReflect.Descriptor instead.
+func (*UnpinRequest) Descriptor() ([]byte, []int) {
+	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *UnpinRequest) GetDistribution() string {
+	if x != nil {
+		return x.Distribution
+	}
+	return ""
+}
+
+func (x *UnpinRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *UnpinRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type UnpinResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnpinResponse) Reset() {
+	*x = UnpinResponse{}
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnpinResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnpinResponse) ProtoMessage() {}
+
+func (x *UnpinResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnpinResponse.ProtoReflect.Descriptor instead.
+func (*UnpinResponse) Descriptor() ([]byte, []int) {
+	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{18}
+}
+
 var File_wheelwright_local_v1_local_proto protoreflect.FileDescriptor
 
 const file_wheelwright_local_v1_local_proto_rawDesc = "" +
@@ -1042,14 +1270,31 @@ const file_wheelwright_local_v1_local_proto_rawDesc = "" +
 	"\adry_run\x18\x04 \x01(\bR\x06dryRun\"6\n" +
 	"\x10RollBackResponse\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\tR\x04from\x12\x0e\n" +
-	"\x02to\x18\x02 \x01(\tR\x02to2\x98\x04\n" +
+	"\x02to\x18\x02 \x01(\tR\x02to\"\xc5\x01\n" +
+	"\n" +
+	"PinRequest\x12\"\n" +
+	"\fdistribution\x18\x01 \x01(\tR\fdistribution\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x16\n" +
+	"\x06author\x18\x04 \x01(\tR\x06author\x120\n" +
+	"\x05until\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12\x17\n" +
+	"\adry_run\x18\x06 \x01(\bR\x06dryRun\"Z\n" +
+	"\vPinResponse\x12K\n" +
+	"\fsubscription\x18\x01 \x01(\v2'.wheelwright.sync.v1.SubscriptionStatusR\fsubscription\"c\n" +
+	"\fUnpinRequest\x12\"\n" +
+	"\fdistribution\x18\x01 \x01(\tR\fdistribution\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x17\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"\x0f\n" +
+	"\rUnpinResponse2\xb6\x05\n" +
 	"\fLocalService\x12\\\n" +
 	"\tGetStatus\x12&.wheelwright.local.v1.GetStatusRequest\x1a'.wheelwright.local.v1.GetStatusResponse\x12S\n" +
 	"\x06Render\x12#.wheelwright.local.v1.RenderRequest\x1a$.wheelwright.local.v1.RenderResponse\x12M\n" +
 	"\x04Plan\x12!.wheelwright.local.v1.PlanRequest\x1a\".wheelwright.local.v1.PlanResponse\x12V\n" +
 	"\aApprove\x12$.wheelwright.local.v1.ApproveRequest\x1a%.wheelwright.local.v1.ApproveResponse\x12S\n" +
 	"\x06Reject\x12#.wheelwright.local.v1.RejectRequest\x1a$.wheelwright.local.v1.RejectResponse\x12Y\n" +
-	"\bRollBack\x12%.wheelwright.local.v1.RollBackRequest\x1a&.wheelwright.local.v1.RollBackResponseBKZIgithub.com/wheelwright-dev/wheelwright/proto/wheelwright/local/v1;localv1b\x06proto3"
+	"\bRollBack\x12%.wheelwright.local.v1.RollBackRequest\x1a&.wheelwright.local.v1.RollBackResponse\x12J\n" +
+	"\x03Pin\x12 .wheelwright.local.v1.PinRequest\x1a!.wheelwright.local.v1.PinResponse\x12P\n" +
+	"\x05Unpin\x12\".wheelwright.local.v1.UnpinRequest\x1a#.wheelwright.local.v1.UnpinResponseBKZIgithub.com/wheelwright-dev/wheelwright/proto/wheelwright/local/v1;localv1b\x06proto3"
 
 var (
 	file_wheelwright_local_v1_local_proto_rawDescOnce sync.Once
@@ -1063,7 +1308,7 @@ func file_wheelwright_local_v1_local_proto_rawDescGZIP() []byte {
 	return file_wheelwright_local_v1_local_proto_rawDescData
 }
 
-var file_wheelwright_local_v1_local_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_wheelwright_local_v1_local_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_wheelwright_local_v1_local_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),      // 0: wheelwright.local.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),     // 1: wheelwright.local.v1.GetStatusResponse
@@ -1080,37 +1325,47 @@ var file_wheelwright_local_v1_local_proto_goTypes = []any{
 	(*RejectResponse)(nil),        // 12: wheelwright.local.v1.RejectResponse
 	(*RollBackRequest)(nil),       // 13: wheelwright.local.v1.RollBackRequest
 	(*RollBackResponse)(nil),      // 14: wheelwright.local.v1.RollBackResponse
-	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
-	(*v1.SubscriptionStatus)(nil), // 16: wheelwright.sync.v1.SubscriptionStatus
-	(*v1.Preflight)(nil),          // 17: wheelwright.sync.v1.Preflight
+	(*PinRequest)(nil),            // 15: wheelwright.local.v1.PinRequest
+	(*PinResponse)(nil),           // 16: wheelwright.local.v1.PinResponse
+	(*UnpinRequest)(nil),          // 17: wheelwright.local.v1.UnpinRequest
+	(*UnpinResponse)(nil),         // 18: wheelwright.local.v1.UnpinResponse
+	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
+	(*v1.SubscriptionStatus)(nil), // 20: wheelwright.sync.v1.SubscriptionStatus
+	(*v1.Preflight)(nil),          // 21: wheelwright.sync.v1.Preflight
 }
 var file_wheelwright_local_v1_local_proto_depIdxs = []int32{
-	15, // 0: wheelwright.local.v1.GetStatusResponse.at:type_name -> google.protobuf.Timestamp
-	15, // 1: wheelwright.local.v1.GetStatusResponse.last_contact:type_name -> google.protobuf.Timestamp
-	15, // 2: wheelwright.local.v1.GetStatusResponse.certificate_not_after:type_name -> google.protobuf.Timestamp
-	16, // 3: wheelwright.local.v1.GetStatusResponse.subscriptions:type_name -> wheelwright.sync.v1.SubscriptionStatus
+	19, // 0: wheelwright.local.v1.GetStatusResponse.at:type_name -> google.protobuf.Timestamp
+	19, // 1: wheelwright.local.v1.GetStatusResponse.last_contact:type_name -> google.protobuf.Timestamp
+	19, // 2: wheelwright.local.v1.GetStatusResponse.certificate_not_after:type_name -> google.protobuf.Timestamp
+	20, // 3: wheelwright.local.v1.GetStatusResponse.subscriptions:type_name -> wheelwright.sync.v1.SubscriptionStatus
 	4,  // 4: wheelwright.local.v1.GetStatusResponse.memories:type_name -> wheelwright.local.v1.Memory
 	5,  // 5: wheelwright.local.v1.Memory.held:type_name -> wheelwright.local.v1.Held
-	15, // 6: wheelwright.local.v1.Held.at:type_name -> google.protobuf.Timestamp
-	17, // 7: wheelwright.local.v1.PlanResponse.preflight:type_name -> wheelwright.sync.v1.Preflight
+	19, // 6: wheelwright.local.v1.Held.at:type_name -> google.protobuf.Timestamp
+	21, // 7: wheelwright.local.v1.PlanResponse.preflight:type_name -> wheelwright.sync.v1.Preflight
 	8,  // 8: wheelwright.local.v1.PlanResponse.steps:type_name -> wheelwright.local.v1.Step
-	0,  // 9: wheelwright.local.v1.LocalService.GetStatus:input_type -> wheelwright.local.v1.GetStatusRequest
-	2,  // 10: wheelwright.local.v1.LocalService.Render:input_type -> wheelwright.local.v1.RenderRequest
-	6,  // 11: wheelwright.local.v1.LocalService.Plan:input_type -> wheelwright.local.v1.PlanRequest
-	9,  // 12: wheelwright.local.v1.LocalService.Approve:input_type -> wheelwright.local.v1.ApproveRequest
-	11, // 13: wheelwright.local.v1.LocalService.Reject:input_type -> wheelwright.local.v1.RejectRequest
-	13, // 14: wheelwright.local.v1.LocalService.RollBack:input_type -> wheelwright.local.v1.RollBackRequest
-	1,  // 15: wheelwright.local.v1.LocalService.GetStatus:output_type -> wheelwright.local.v1.GetStatusResponse
-	3,  // 16: wheelwright.local.v1.LocalService.Render:output_type -> wheelwright.local.v1.RenderResponse
-	7,  // 17: wheelwright.local.v1.LocalService.Plan:output_type -> wheelwright.local.v1.PlanResponse
-	10, // 18: wheelwright.local.v1.LocalService.Approve:output_type -> wheelwright.local.v1.ApproveResponse
-	12, // 19: wheelwright.local.v1.LocalService.Reject:output_type -> wheelwright.local.v1.RejectResponse
-	14, // 20: wheelwright.local.v1.LocalService.RollBack:output_type -> wheelwright.local.v1.RollBackResponse
-	15, // [15:21] is the sub-list for method output_type
-	9,  // [9:15] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	19, // 9: wheelwright.local.v1.PinRequest.until:type_name -> google.protobuf.Timestamp
+	20, // 10: wheelwright.local.v1.PinResponse.subscription:type_name -> wheelwright.sync.v1.SubscriptionStatus
+	0,  // 11: wheelwright.local.v1.LocalService.GetStatus:input_type -> wheelwright.local.v1.GetStatusRequest
+	2,  // 12: wheelwright.local.v1.LocalService.Render:input_type -> wheelwright.local.v1.RenderRequest
+	6,  // 13: wheelwright.local.v1.LocalService.Plan:input_type -> wheelwright.local.v1.PlanRequest
+	9,  // 14: wheelwright.local.v1.LocalService.Approve:input_type -> wheelwright.local.v1.ApproveRequest
+	11, // 15: wheelwright.local.v1.LocalService.Reject:input_type -> wheelwright.local.v1.RejectRequest
+	13, // 16: wheelwright.local.v1.LocalService.RollBack:input_type -> wheelwright.local.v1.RollBackRequest
+	15, // 17: wheelwright.local.v1.LocalService.Pin:input_type -> wheelwright.local.v1.PinRequest
+	17, // 18: wheelwright.local.v1.LocalService.Unpin:input_type -> wheelwright.local.v1.UnpinRequest
+	1,  // 19: wheelwright.local.v1.LocalService.GetStatus:output_type -> wheelwright.local.v1.GetStatusResponse
+	3,  // 20: wheelwright.local.v1.LocalService.Render:output_type -> wheelwright.local.v1.RenderResponse
+	7,  // 21: wheelwright.local.v1.LocalService.Plan:output_type -> wheelwright.local.v1.PlanResponse
+	10, // 22: wheelwright.local.v1.LocalService.Approve:output_type -> wheelwright.local.v1.ApproveResponse
+	12, // 23: wheelwright.local.v1.LocalService.Reject:output_type -> wheelwright.local.v1.RejectResponse
+	14, // 24: wheelwright.local.v1.LocalService.RollBack:output_type -> wheelwright.local.v1.RollBackResponse
+	16, // 25: wheelwright.local.v1.LocalService.Pin:output_type -> wheelwright.local.v1.PinResponse
+	18, // 26: wheelwright.local.v1.LocalService.Unpin:output_type -> wheelwright.local.v1.UnpinResponse
+	19, // [19:27] is the sub-list for method output_type
+	11, // [11:19] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_wheelwright_local_v1_local_proto_init() }
@@ -1124,7 +1379,7 @@ func file_wheelwright_local_v1_local_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wheelwright_local_v1_local_proto_rawDesc), len(file_wheelwright_local_v1_local_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -28,6 +28,8 @@ const (
 	LocalService_Approve_FullMethodName   = "/wheelwright.local.v1.LocalService/Approve"
 	LocalService_Reject_FullMethodName    = "/wheelwright.local.v1.LocalService/Reject"
 	LocalService_RollBack_FullMethodName  = "/wheelwright.local.v1.LocalService/RollBack"
+	LocalService_Pin_FullMethodName       = "/wheelwright.local.v1.LocalService/Pin"
+	LocalService_Unpin_FullMethodName     = "/wheelwright.local.v1.LocalService/Unpin"
 )
 
 // LocalServiceClient is the client API for LocalService service.
@@ -49,6 +51,12 @@ type LocalServiceClient interface {
 	// RollBack begins the return to an earlier release, out of the spoke's own memory, and answers when
 	// that is recorded. FAILED_PRECONDITION where there is none.
 	RollBack(ctx context.Context, in *RollBackRequest, opts ...grpc.CallOption) (*RollBackResponse, error)
+	// Pin holds a subscription at one version until it is taken away or ends, and answers when that is
+	// recorded. It takes the place of the pin that was made so before.
+	Pin(ctx context.Context, in *PinRequest, opts ...grpc.CallOption) (*PinResponse, error)
+	// Unpin takes that pin away. FAILED_PRECONDITION where none was made so: one of the overlay, of
+	// spoke.yaml or of the hub is taken away where it was made.
+	Unpin(ctx context.Context, in *UnpinRequest, opts ...grpc.CallOption) (*UnpinResponse, error)
 }
 
 type localServiceClient struct {
@@ -119,6 +127,26 @@ func (c *localServiceClient) RollBack(ctx context.Context, in *RollBackRequest, 
 	return out, nil
 }
 
+func (c *localServiceClient) Pin(ctx context.Context, in *PinRequest, opts ...grpc.CallOption) (*PinResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PinResponse)
+	err := c.cc.Invoke(ctx, LocalService_Pin_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *localServiceClient) Unpin(ctx context.Context, in *UnpinRequest, opts ...grpc.CallOption) (*UnpinResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UnpinResponse)
+	err := c.cc.Invoke(ctx, LocalService_Unpin_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // LocalServiceServer is the server API for LocalService service.
 // All implementations must embed UnimplementedLocalServiceServer
 // for forward compatibility.
@@ -138,6 +166,12 @@ type LocalServiceServer interface {
 	// RollBack begins the return to an earlier release, out of the spoke's own memory, and answers when
 	// that is recorded. FAILED_PRECONDITION where there is none.
 	RollBack(context.Context, *RollBackRequest) (*RollBackResponse, error)
+	// Pin holds a subscription at one version until it is taken away or ends, and answers when that is
+	// recorded. It takes the place of the pin that was made so before.
+	Pin(context.Context, *PinRequest) (*PinResponse, error)
+	// Unpin takes that pin away. FAILED_PRECONDITION where none was made so: one of the overlay, of
+	// spoke.yaml or of the hub is taken away where it was made.
+	Unpin(context.Context, *UnpinRequest) (*UnpinResponse, error)
 	mustEmbedUnimplementedLocalServiceServer()
 }
 
@@ -165,6 +199,12 @@ func (UnimplementedLocalServiceServer) Reject(context.Context, *RejectRequest) (
 }
 func (UnimplementedLocalServiceServer) RollBack(context.Context, *RollBackRequest) (*RollBackResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RollBack not implemented")
+}
+func (UnimplementedLocalServiceServer) Pin(context.Context, *PinRequest) (*PinResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Pin not implemented")
+}
+func (UnimplementedLocalServiceServer) Unpin(context.Context, *UnpinRequest) (*UnpinResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Unpin not implemented")
 }
 func (UnimplementedLocalServiceServer) mustEmbedUnimplementedLocalServiceServer() {}
 func (UnimplementedLocalServiceServer) testEmbeddedByValue()                      {}
@@ -295,6 +335,42 @@ func _LocalService_RollBack_Handler(srv interface{}, ctx context.Context, dec fu
 	return interceptor(ctx, in, info, handler)
 }
 
+func _LocalService_Pin_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PinRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LocalServiceServer).Pin(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LocalService_Pin_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LocalServiceServer).Pin(ctx, req.(*PinRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _LocalService_Unpin_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UnpinRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LocalServiceServer).Unpin(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LocalService_Unpin_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LocalServiceServer).Unpin(ctx, req.(*UnpinRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // LocalService_ServiceDesc is the grpc.ServiceDesc for LocalService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -325,6 +401,14 @@ var LocalService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RollBack",
 			Handler:    _LocalService_RollBack_Handler,
+		},
+		{
+			MethodName: "Pin",
+			Handler:    _LocalService_Pin_Handler,
+		},
+		{
+			MethodName: "Unpin",
+			Handler:    _LocalService_Unpin_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
