@@ -25,14 +25,20 @@ type Registry struct {
 	epoch    uint64 // of the newest session
 	sessions map[fleet.Cluster]*Session
 	seen     map[fleet.Cluster]time.Time
+	off      map[fleet.Cluster]time.Duration // clocks that are off by more than clockSlack
 	watchers map[chan struct{}]struct{}
 }
+
+// clockSlack is how far a spoke's clock may be from the hub's and still count as right: what is measured
+// includes the time that a message was on its way.
+const clockSlack = time.Minute
 
 // New makes an empty registry.
 func New() *Registry {
 	return &Registry{
 		sessions: map[fleet.Cluster]*Session{},
 		seen:     map[fleet.Cluster]time.Time{},
+		off:      map[fleet.Cluster]time.Duration{},
 		watchers: map[chan struct{}]struct{}{},
 	}
 }
@@ -99,6 +105,7 @@ func (r *Registry) End(cluster fleet.Cluster) {
 	defer r.mu.Unlock()
 	r.endLocked(cluster, ErrEnded)
 	delete(r.seen, cluster)
+	delete(r.off, cluster)
 	r.changedLocked()
 }
 
@@ -158,6 +165,25 @@ func (r *Registry) LastSeen(cluster fleet.Cluster) time.Time {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.seen[cluster]
+}
+
+// Clock records what time it was for the cluster's spoke when it was now for the hub.
+func (r *Registry) Clock(cluster fleet.Cluster, theirs, now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if off := theirs.Sub(now); off.Abs() > clockSlack {
+		r.off[cluster] = off
+	} else {
+		delete(r.off, cluster)
+	}
+}
+
+// ClocksOff lists the clusters whose clocks are off by more than a minute, and by how much: more than zero
+// where they are ahead.
+func (r *Registry) ClocksOff() map[fleet.Cluster]time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return maps.Clone(r.off)
 }
 
 // Heard is when each cluster last said anything to this process.

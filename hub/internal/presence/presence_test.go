@@ -2,6 +2,7 @@ package presence_test
 
 import (
 	"errors"
+	"maps"
 	"sync"
 	"testing"
 	"time"
@@ -120,5 +121,21 @@ func TestManyAtOnce(t *testing.T) {
 	all.Wait()
 	if r.Connected(eu) {
 		t.Error("a session stayed")
+	}
+}
+
+func TestClocksThatAreOff(t *testing.T) {
+	r := presence.New()
+	now := time.Now()
+	r.Clock("acme/right", now.Add(-59*time.Second), now)
+	r.Clock("acme/ahead", now.Add(time.Hour), now)
+	r.Clock("acme/behind", now.Add(-2*time.Minute), now)
+	r.Clock("acme/mended", now.Add(time.Hour), now)
+	r.Clock("acme/mended", now, now)
+	r.Clock("acme/gone", now.Add(time.Hour), now)
+	r.End("acme/gone")
+	want := map[fleet.Cluster]time.Duration{"acme/ahead": time.Hour, "acme/behind": -2 * time.Minute}
+	if got := r.ClocksOff(); !maps.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
 	}
 }

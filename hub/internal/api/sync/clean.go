@@ -52,14 +52,14 @@ func installation(m *syncv1.SubscriptionStatus) (fleet.Installation, error) {
 	default: // a word that this hub does not know is no good news
 		i.Health = fleet.HealthUnknown
 	}
-	for _, s := range []*string{&i.Variant, &i.Namespace, &i.Running, &i.Target, &i.Policy.Range} {
+	for _, s := range []*string{&i.Variant, &i.Namespace, &i.Running, &i.Target, &i.Policy.Range, &i.Wants, &i.Would} {
 		*s = line(*s, maxName)
 	}
 	for _, s := range []*string{&i.Reason, &i.HealthMessage, &i.DriftMessage} {
 		*s = line(*s, maxMessage)
 	}
 	if p := i.Policy.Pin; p != nil {
-		p.Version, p.Reason, p.Source = line(p.Version, maxName), line(p.Reason, maxMessage), line(p.Source, maxName)
+		p.Version, p.Reason, p.Source, p.Author = line(p.Version, maxName), line(p.Reason, maxMessage), line(p.Source, maxName), line(p.Author, maxName)
 	}
 	return i, nil
 }

@@ -247,6 +247,10 @@ func (c *conversation) take(first *syncv1.ConnectRequest) error {
 				return status.Error(codes.InvalidArgument, "an event without a number; events count from 1")
 			}
 			events = append(events, event(c.who.Cluster, body.Event, now))
+		case *syncv1.ConnectRequest_Heartbeat:
+			if at := body.Heartbeat.GetAt(); at.IsValid() && at.GetSeconds() > 0 {
+				c.cfg.Presence.Clock(c.who.Cluster, at.AsTime(), now)
+			}
 		case *syncv1.ConnectRequest_Hello:
 			if err := c.record(events); err != nil { // they belong to the journal before
 				return err
