@@ -58,7 +58,7 @@ func TestTheExampleLoads(t *testing.T) {
 	theirs.Budget.Percent = 10
 	want := []Subscription{{
 		Distribution: "shop", Variant: "app-kubernetes", Namespace: "shop", Source: []string{"https://github.com/example-vendor/shop"},
-		Overlay: Overlay{Path: filepath.Join(dir, "provider")}, Policy: fleet.Policy{Range: "1.x"},
+		Overlay: Overlay{Path: filepath.Join(dir, "provider")}, Policy: fleet.Policy{Range: "1.x", Patch: fleet.Automatic, Minor: fleet.Automatic, Major: fleet.AskFirst}, FromHub: FromHub{Pins: true},
 		Terms: theirs, HealthTimeout: 10 * time.Minute, ApprovalTimeout: 168 * time.Hour, Health: queue,
 	}}
 	if !reflect.DeepEqual(c.Subscriptions, want) {
@@ -77,7 +77,7 @@ func TestTheExampleLoads(t *testing.T) {
 	}
 	for _, key := range []string{"version", "kubeconfig", "context", "healthTimeout", "approvalTimeout", "drift", "ignore", "object", "fields", "manager",
 		"recreate", "delete", "deletionBudget", "percent", "atLeast", "health", "apiVersion", "kind", "current", "inProgress", "failed", "message", "subscriptions", "distribution", "variant",
-		"namespace", "source", "overlay", "path", "git", "revision", "interval", "versions", "range", "prereleases", "pin", "pinReason",
+		"namespace", "source", "overlay", "path", "git", "revision", "interval", "versions", "range", "prereleases", "pin", "pinReason", "pinUntil", "patch", "minor", "major", "windows", "fromHub", "pins", "decisions",
 		"url", "sshKey", "knownHosts", "username", "passwordFile", "authorities"} {
 		if !strings.Contains(string(text), key+":") {
 			t.Errorf("the example does not show %s", key)
@@ -108,12 +108,12 @@ kubeconfig: kube/config
 	}
 	reported := terms.Default()
 	reported.Drift = terms.Report
-	want := Config{Path: path, Digest: first, Kubeconfig: filepath.Join(dir, "kube/config"), Terms: reported, HealthTimeout: DefaultHealthTimeout, ApprovalTimeout: DefaultApprovalTimeout,
+	want := Config{Path: path, Digest: first, Kubeconfig: filepath.Join(dir, "kube/config"), Terms: reported, HealthTimeout: DefaultHealthTimeout, ApprovalTimeout: DefaultApprovalTimeout, FromHub: FromHub{Pins: true},
 		Subscriptions: []Subscription{
 			{Distribution: "shop", Namespace: "shop", Overlay: Overlay{Git: filepath.Join(filepath.Dir(dir), "platform"), Path: "app", Revision: "main", Interval: 5 * time.Second},
-				Policy: fleet.Policy{Prereleases: true, Pin: &fleet.Pin{Version: "1.2.0", Reason: "audit", Source: "spoke.yaml"}},
-				Terms:  reported, HealthTimeout: DefaultHealthTimeout, ApprovalTimeout: DefaultApprovalTimeout},
-			{Distribution: "mail", Variant: "default", Namespace: "mail", Terms: reported, HealthTimeout: 30 * time.Second, ApprovalTimeout: DefaultApprovalTimeout},
+				Policy: fleet.Policy{Prereleases: true, Pin: &fleet.Pin{Version: "1.2.0", Reason: "audit", Source: "spoke.yaml"}}, FromHub: FromHub{Pins: true},
+				Terms: reported, HealthTimeout: DefaultHealthTimeout, ApprovalTimeout: DefaultApprovalTimeout},
+			{Distribution: "mail", Variant: "default", Namespace: "mail", FromHub: FromHub{Pins: true}, Terms: reported, HealthTimeout: 30 * time.Second, ApprovalTimeout: DefaultApprovalTimeout},
 		}}
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %+v\nwant %+v", c, want)
@@ -161,7 +161,7 @@ subscriptions:
 	}
 	want := []string{
 		`line 1: version: "2" is not known to this spoke: want 1`,
-		`line 2: kubeConfig: unknown key; known here: approvalTimeout, context, delete, deletionBudget, drift, git, health, healthTimeout, ignore, kubeconfig, recreate, subscriptions, version`,
+		`line 2: kubeConfig: unknown key; known here: approvalTimeout, context, delete, deletionBudget, drift, fromHub, git, health, healthTimeout, ignore, kubeconfig, recreate, subscriptions, version, windows`,
 		`line 4: context: is there twice: first on line 3`,
 		`line 5: healthTimeout: "5": want a duration with its unit, such as 90s or 5m`,
 		`line 6: drift: "never": want correct, report or ignore`,
@@ -174,7 +174,7 @@ subscriptions:
 		`line 13: subscriptions[0].versions.range: version range "one": improper constraint: "one" (such as ">=1.0.0 <2.0.0", "1.x", "~1.2")`,
 		`line 13: subscriptions[0].versions.prereleases: want true or false`,
 		`line 13: subscriptions[0].versions.pin: tag "1.0" is not a semantic version (want MAJOR.MINOR.PATCH)`,
-		`line 13: subscriptions[0].versions.pinned: unknown key; known here: pin, pinReason, prereleases, range`,
+		`line 13: subscriptions[0].versions.pinned: unknown key; known here: major, minor, patch, pin, pinReason, pinUntil, prereleases, range`,
 		`line 14: subscriptions[1].distribution: missing: the name that the hub has for it`,
 		`line 15: subscriptions[1].overlay.path: "../outside": want a path inside the repository, with slashes`,
 		`line 16: subscriptions[1].versions.pinReason: there is no pin to give a reason for`,

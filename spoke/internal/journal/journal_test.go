@@ -183,20 +183,35 @@ func fullInstallation() fleet.Installation {
 	d := fleet.Digest("sha256:" + strings.Repeat("a", 64))
 	at := time.Unix(1700000001, 5).UTC()
 	return fleet.Installation{
-		Distribution: "shop", Variant: "app-istio", Namespace: "shop", Policy: fleet.Policy{Range: "1.x", Prereleases: true, Pin: &fleet.Pin{Version: "1.0.0", Reason: "audit", Source: "overlay"}},
+		Distribution: "shop", Variant: "app-istio", Namespace: "shop", Policy: fullPolicy(),
 		Running: "1.0.0", Bundle: d, Overlay: d, Rendered: d, Phase: fleet.RolledBack, Target: "1.1.0", Reason: "r", PhaseSince: at,
-		Health: fleet.Healthy, HealthMessage: "m", Objects: 24, Ready: 23, DriftCorrected: 2, Drifted: 3, DriftMessage: "d", ObservedAt: at,
+		Health: fleet.Healthy, HealthMessage: "m", Objects: 24, Ready: 23, DriftCorrected: 2, Drifted: 3, DriftMessage: "d", ObservedAt: at, Wants: "1.0.0", Would: "1.2.0",
 	}
+}
+
+func fullPolicy() fleet.Policy {
+	windows, err := fleet.ParseWindows([]string{"Mon-Fri 22:00-04:00 Europe/Berlin", "daily 01:00-03:00 UTC"})
+	if err != nil {
+		panic(err)
+	}
+	return fleet.Policy{Range: "1.x", Prereleases: true, Patch: fleet.Automatic, Minor: fleet.AskFirst, Major: fleet.NeverTaken, Windows: windows,
+		Pin: &fleet.Pin{Version: "1.0.0", Reason: "audit", Source: fleet.PinOverlay, Author: "ada", Until: time.Unix(1800000000, 0).UTC()}}
 }
 
 func TestARecordComesBackWhole(t *testing.T) {
 	j := opened(t, filepath.Join(t.TempDir(), "journal.db"))
 	inst := fullInstallation()
-	for f := range reflect.TypeOf(inst).NumField() {
-		if reflect.ValueOf(inst).Field(f).IsZero() {
-			t.Fatalf("test leaves %s unset", reflect.TypeOf(inst).Field(f).Name)
+	whole := func(v any) {
+		t.Helper()
+		for f := range reflect.TypeOf(v).NumField() {
+			if reflect.ValueOf(v).Field(f).IsZero() {
+				t.Fatalf("test leaves %T.%s unset", v, reflect.TypeOf(v).Field(f).Name)
+			}
 		}
 	}
+	whole(inst)
+	whole(inst.Policy)
+	whole(*inst.Policy.Pin)
 	at := time.Unix(1700000002, 0).UTC()
 	rel := func(v, set string) Release {
 		return Release{v, "app-istio", "shop", "sha256:b" + "", "o", "r", []byte(set)}
@@ -208,7 +223,10 @@ func TestARecordComesBackWhole(t *testing.T) {
 			2, true, []string{"deletes 9 of 20"}, []string{"deletes 9 of 20"}, []string{"foos.example.com"}},
 		Previous: []Release{rel("1.0.0", "set 1"), rel("0.9.0", "set 0")},
 		Held:     map[string]Hold{"1.1.1": {"o", "database: CrashLoopBackOff", at, at.Add(time.Hour)}},
-		Tried:    map[string]Trial{"1.2.0": {"recipe", trial}}}
+		Tried:    map[string]Trial{"1.2.0": {"recipe", trial}},
+		Pin:      &fleet.Pin{Version: "1.0.0", Reason: "freeze", Source: fleet.PinSpoke, Author: "ada", Until: at.Add(time.Hour)},
+		Decided:  at.Add(time.Second)}
+	whole(want)
 	if err := j.PutRecord(want, fleet.Event{Kind: fleet.EventPreflight, Distribution: "shop", Preflight: &trial}); err != nil {
 		t.Fatal(err)
 	}
@@ -245,6 +263,23 @@ func TestARecordComesBackWhole(t *testing.T) {
 	}
 	if err := j.PutRecord(Record{}); err == nil {
 		t.Error("a record without a name: want an error")
+	}
+}
+
+// The journal of an earlier spoke knows no pins, steps and windows.
+func TestAnEarlierRecordIsRead(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "journal.db")
+	j := opened(t, path)
+	earlier := `{"schema":1,"installation":{"distribution":"shop","range":"1.x","pin":{"version":"1.0.0","source":"overlay"},"running":"1.0.0","phase":"Succeeded"}}`
+	err := j.update(func(tx *bolt.Tx) error { return tx.Bucket(recordBucket).Put([]byte("shop"), []byte(earlier)) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, found, err := reopen(t, j).Record("shop")
+	want := Record{Distribution: "shop", Installation: fleet.Installation{Distribution: "shop", Running: "1.0.0", Phase: fleet.Succeeded,
+		Policy: fleet.Policy{Range: "1.x", Pin: &fleet.Pin{Version: "1.0.0", Source: "overlay"}}}}
+	if err != nil || !found || !reflect.DeepEqual(got, want) {
+		t.Errorf("%v %v\ngot  %+v\nwant %+v", found, err, got, want)
 	}
 }
 
