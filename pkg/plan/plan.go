@@ -4,6 +4,9 @@
 package plan
 
 import (
+	"maps"
+	"slices"
+	"strconv"
 	"time"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
@@ -72,7 +75,7 @@ type Amount struct {
 }
 
 // Selector picks clusters by their labels, as Kubernetes' label selectors do. Beside the labels that the
-// invitation gave, every cluster has wheelwright.dev/provider and wheelwright.dev/cluster.
+// invitation gave, every cluster has LabelProvider and LabelCluster.
 type Selector struct {
 	MatchLabels      map[string]string
 	MatchExpressions []Expression
@@ -94,3 +97,61 @@ const (
 	Exists       Operator = "Exists"
 	DoesNotExist Operator = "DoesNotExist"
 )
+
+// Of is the amount of total clusters. A share is rounded down, but more than nothing of somebody is at
+// least one: 10 % of four clusters is one.
+func (a Amount) Of(total int) int {
+	switch {
+	case !a.Percent:
+		return a.N
+	case a.N == 0 || total == 0:
+		return 0
+	}
+	return max(1, total*a.N/100)
+}
+
+// String is the form that ParseAmount reads.
+func (a Amount) String() string {
+	if a.Percent {
+		return strconv.Itoa(a.N) + "%"
+	}
+	return strconv.Itoa(a.N)
+}
+
+// Labels that every cluster has, beside those that its invitation gave.
+const (
+	LabelProvider = "wheelwright.dev/provider"
+	LabelCluster  = "wheelwright.dev/cluster" // the whole name, PROVIDER/NAME
+)
+
+// Matches reports whether labels meet every requirement; the zero Selector matches all.
+func (s Selector) Matches(labels map[string]string) bool {
+	for k, v := range s.MatchLabels {
+		if got, ok := labels[k]; !ok || got != v {
+			return false
+		}
+	}
+	for _, e := range s.MatchExpressions {
+		if !e.matches(labels) {
+			return false
+		}
+	}
+	return true
+}
+
+func (e Expression) matches(labels map[string]string) bool {
+	got, ok := labels[e.Key]
+	switch e.Operator {
+	case In:
+		return ok && slices.Contains(e.Values, got)
+	case NotIn:
+		return !ok || !slices.Contains(e.Values, got)
+	case Exists:
+		return ok
+	case DoesNotExist:
+		return !ok
+	}
+	return false
+}
+
+func sortedKeys(m map[string]string) []string { return slices.Sorted(maps.Keys(m)) }
