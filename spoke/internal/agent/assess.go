@@ -248,6 +248,7 @@ func (a *Agent) Plan(ctx context.Context, distribution, version string) (fleet.P
 	if err != nil {
 		return fleet.Plan{}, err
 	}
+	policy = inForce(policy, b.rec.Pin, in, time.Now())
 	if version == "" {
 		selected, err := policy.Select(in.choice(time.Now(), heldFor(b.rec.Held, want.recipe(), time.Now()), b.rec.Installation.Running))
 		if err != nil {
@@ -273,7 +274,23 @@ func (a *Agent) Plan(ctx context.Context, distribution, version string) (fleet.P
 	if err != nil {
 		return fleet.Plan{}, err
 	}
+	if q := asksOf(policy, version, b.rec.Installation.Running); q != "" {
+		s.asks = append(s.asks, q)
+	}
 	return s.plan(set, b.rec.Installation.Running), nil
+}
+
+// asksOf is why a policy asks its provider about going to a version; empty: it does not.
+func asksOf(p fleet.Policy, version, running string) string {
+	if p.Pin != nil && p.Pin.Version == version {
+		return ""
+	}
+	p.Pin = nil
+	s, err := p.Select(fleet.Choice{Offered: []fleet.Offered{{Version: version}}, Running: running})
+	if err != nil {
+		return ""
+	}
+	return s.Asks
 }
 
 func (s assessment) plan(set apply.Set, from string) fleet.Plan {

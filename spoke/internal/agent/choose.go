@@ -5,10 +5,10 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
-	"github.com/wheelwright-dev/wheelwright/pkg/logging"
 	"github.com/wheelwright-dev/wheelwright/pkg/render"
 	"github.com/wheelwright-dev/wheelwright/pkg/wire"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/config"
@@ -17,107 +17,9 @@ import (
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/overlay"
 )
 
-// overlayed is the provider's overlay as last seen.
-type overlayed struct {
-	src  Source
-	from config.Overlay
-	now  overlay.Overlay
-	good bool // now was loaded
-	bad  bool // the last look failed, and a provider has to act
-	next time.Time
-	seen fleet.Digest // of the last look
-	said string       // of the trouble of the last look
-}
-
 // recipe is all that a rendered set depends on, beside the release.
 func (p plan) recipe() fleet.Digest {
 	return fleet.Digest(fmt.Sprintf("sha256:%x", sha256.Sum256(fmt.Appendf(nil, "%q %q %q", p.Overlay, p.Variant, p.Namespace))))
-}
-
-// loadOverlay looks at the provider's overlay when it is time.
-func (w *worker) loadOverlay(ctx context.Context, in input) result {
-	now, o := time.Now(), &w.saw
-	if o.src != nil && o.from != in.sub.Overlay {
-		w.closeOverlay()
-	}
-	if in.sub.Overlay.None() {
-		*o = overlayed{good: true}
-		return result{}
-	}
-	if o.src == nil {
-		src, err := w.a.cfg.Overlay(in.sub)
-		if err != nil {
-			*o = overlayed{}
-			return w.misconfigured(fmt.Errorf("overlay: %w", err))
-		}
-		*o = overlayed{src: src, from: in.sub.Overlay}
-	}
-	if left := o.next.Sub(now); left > 0 {
-		return result{after: left, stop: !o.good || o.bad}
-	}
-	every := w.intervals().Overlay
-	if in.sub.Overlay.Git != "" {
-		every = in.sub.Overlay.Interval
-	}
-	o.next = now.Add(every)
-	seen, err := w.look(ctx)
-	if ctx.Err() != nil {
-		return result{stop: true}
-	}
-	if err == nil {
-		return w.takeOverlay(seen, in, every)
-	}
-	if text := err.Error(); text != o.said {
-		w.log.Warn("the overlay cannot be read", logging.Error, err)
-		o.said = text
-	}
-	if errors.Is(err, overlay.ErrUnreachable) || errors.Is(err, context.DeadlineExceeded) {
-		return result{after: every, stop: !o.good}
-	}
-	o.bad = true
-	r := w.misconfigured(err)
-	r.after = every
-	return r
-}
-
-// closeOverlay forgets the overlay.
-func (w *worker) closeOverlay() {
-	if w.saw.src != nil {
-		if err := w.saw.src.Close(); err != nil {
-			w.log.Warn("the overlay was not closed", logging.Error, err)
-		}
-	}
-	w.saw = overlayed{}
-	w.laid.Store(nil)
-}
-
-// look bounds how long a git host that does not answer keeps the worker from everything else.
-func (w *worker) look(ctx context.Context) (overlay.Overlay, error) {
-	patience := 20 * time.Second
-	if !w.saw.good {
-		patience = 2 * time.Minute // the first look may have to bring a whole repository
-	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	return w.saw.src.Load(ctx)
-}
-
-const stillness = 300 * time.Millisecond
-
-// takeOverlay takes what was seen; of a folder only what two looks agree on, since people save one
-// file after the other.
-func (w *worker) takeOverlay(seen overlay.Overlay, in input, every time.Duration) result {
-	o := &w.saw
-	again := in.sub.Overlay.Git == "" && o.good && seen.Digest != o.now.Digest && seen.Digest != o.seen
-	o.seen = seen.Digest
-	if again {
-		every = min(every, stillness)
-		o.next = time.Now().Add(every)
-		return result{after: every}
-	}
-	o.now, o.good, o.bad, o.said = seen, true, false, ""
-	w.laid.Store(&seen)
-	return result{after: every}
 }
 
 // builds reports that err is about the release and the overlay, and would be the same again.
@@ -139,7 +41,7 @@ func (w *worker) misconfigured(err error) result {
 }
 
 // choose decides what should run and starts a delivery where something else does.
-func (w *worker) choose(_ context.Context, in input) result {
+func (w *worker) choose(ctx context.Context, in input) result {
 	if in.trouble != "" {
 		return w.misconfigured(errors.New(in.trouble))
 	}
@@ -152,29 +54,98 @@ func (w *worker) choose(_ context.Context, in input) result {
 		}
 		return result{}
 	}
+	now := time.Now()
 	want, policy, err := wanted(in, w.saw.now)
 	if err != nil {
 		return w.misconfigured(err)
 	}
-	if err := w.notePolicy(policy); err != nil {
+	policy = inForce(policy, w.rec.Pin, in, now)
+	changed, err := w.notePolicy(policy, now)
+	if err != nil {
 		return w.journalTrouble(err)
 	}
-	held := heldFor(w.rec.Held, want.recipe(), time.Now())
-	selected, err := policy.Select(in.choice(time.Now(), held, w.rec.Installation.Running))
+	held := heldFor(w.rec.Held, want.recipe(), now)
+	selected, err := policy.Select(in.choice(now, held, w.rec.Installation.Running))
 	if err != nil {
 		return w.misconfigured(err)
 	}
-	e, begin := w.verdict(want, policy, selected, held)
-	if !begin {
-		return result{}
-	}
-	if e.Kind == delivery.Start {
-		w.begin(in, want, selected.Version)
-	}
-	if err := w.feed(e); err != nil {
+	w.chosen = chosen{Selection: selected, windows: policy.Windows}
+	w.state.Errand = w.chosen.errand()
+	if err := w.pursue(ctx, in, want, policy, held, changed); err != nil {
 		return w.journalTrouble(err)
 	}
-	return result{}
+	return result{after: w.waits(policy, now)}
+}
+
+// chosen is what choose came to in this round.
+type chosen struct {
+	fleet.Selection
+	windows fleet.Windows
+}
+
+// errand says what a required stop is taken for.
+func (c chosen) errand() string {
+	if c.Goal == "" || c.Goal == c.Version {
+		return ""
+	}
+	return fmt.Sprintf("%s on the way to %s", c.Version, c.Goal)
+}
+
+// pursue does what was chosen, or goes on with it.
+func (w *worker) pursue(ctx context.Context, in input, want plan, policy fleet.Policy, held map[string]bool, changed bool) error {
+	if done, err := w.goBack(ctx, in); done || err != nil {
+		return err
+	}
+	e, begin := w.verdict(in, want, policy, w.chosen.Selection, held)
+	switch {
+	case !begin:
+		if err := w.tellWants(w.chosen.Selection); err != nil {
+			return err
+		}
+		return w.goOn(in, want, changed)
+	case e.Kind == delivery.Start:
+		w.holdWithdrawn(in)
+		w.begin(in, want, w.chosen.Version)
+	default:
+		w.holdWithdrawn(in)
+	}
+	w.rec.Installation.Wants, w.rec.Installation.Would = w.chosen.Version, w.chosen.Would // the event carries them
+	return w.feed(e)
+}
+
+// tellWants keeps what the policy makes of what is offered, for those who look, and says when it is
+// another thing than before.
+func (w *worker) tellWants(s fleet.Selection) error {
+	rec := w.rec
+	i := &rec.Installation
+	if i.Wants == s.Version && i.Would == s.Would {
+		return nil
+	}
+	i.Wants, i.Would = s.Version, s.Would
+	if !w.known {
+		w.rec = rec
+		w.publish()
+		return nil
+	}
+	text := "takes nothing of what is on offer"
+	if s.Version != "" {
+		text = "of what is on offer " + s.Version + " is right"
+	}
+	if s.Would != "" {
+		text += "; without its pin it would be " + s.Would
+	}
+	return w.record(rec, event(time.Now(), *i, fleet.EventAgent, text))
+}
+
+// waits is how long until time alone may change what is chosen.
+func (w *worker) waits(policy fleet.Policy, now time.Time) time.Duration {
+	var next time.Duration
+	for _, t := range []time.Time{pinEnds(policy), w.opens()} {
+		if left := t.Sub(now); !t.IsZero() && left > 0 && (next == 0 || left < next) {
+			next = left
+		}
+	}
+	return next
 }
 
 // choice is what the policy chooses from.
@@ -224,10 +195,13 @@ func where(o config.Overlay) string {
 }
 
 // verdict compares what should run with what does. The machine gets the event when begin is true.
-func (w *worker) verdict(want plan, policy fleet.Policy, selected fleet.Selection, held map[string]bool) (e delivery.Event, begin bool) {
+func (w *worker) verdict(in input, want plan, policy fleet.Policy, selected fleet.Selection, held map[string]bool) (e delivery.Event, begin bool) {
 	i, phase := w.rec.Installation, w.state.Phase
 	target := selected.Version
 	content := delivery.Event{Kind: delivery.Content, Target: i.Running, Reason: selected.Why}
+	if said := w.dropped(in, target); said != "" {
+		content.Reason = strings.TrimSuffix(said+"; "+selected.Why, "; ")
+	}
 	start := delivery.Event{Kind: delivery.Start, Target: target, Previous: w.canReturn()}
 	runs := target == "" || target == i.Running && w.asPlanned(want)
 	switch {
@@ -237,6 +211,9 @@ func (w *worker) verdict(want plan, policy fleet.Policy, selected fleet.Selectio
 		return content, w.unsaid(content)
 	case held[target]:
 		return e, false
+	case target != i.Running && in.digest(target) == "": // to go back to
+		content.Reason = fmt.Sprintf("%s; %s, the release to go to, is neither on offer nor kept here", selected.Why, target)
+		return content, w.unsaid(content)
 	case underWay(phase) && w.state.Target == target && w.ledger.Plan == want:
 		return e, false // it is being delivered
 	case phase == fleet.AwaitingConfig && policy.Pin == nil && held[i.Target] && fleet.CompareTags(target, i.Target) < 0:
@@ -259,7 +236,7 @@ func (w *worker) unsaid(e delivery.Event) bool {
 // underWay: a delivery that has not touched the cluster yet.
 func underWay(p fleet.Phase) bool {
 	switch p {
-	case fleet.Fetching, fleet.Verifying, fleet.Rendering, fleet.Checking, fleet.AwaitingApproval:
+	case fleet.Fetching, fleet.Verifying, fleet.Rendering, fleet.Checking, fleet.AwaitingApproval, fleet.AwaitingWindow:
 		return true
 	}
 	return false
@@ -272,9 +249,14 @@ func (w *worker) asPlanned(want plan) bool {
 	return i.Overlay == want.Overlay && i.Namespace == want.Namespace && (i.Variant == want.Variant || i.Variant == "")
 }
 
-// begin prepares the record of a new attempt; the Start event writes it.
+// begin prepares the record of a new attempt; the Start event writes it. What the provider said yes to of
+// the same release is not asked again.
 func (w *worker) begin(in input, want plan, target string) {
-	w.rec.Delivery = &journal.Attempt{Target: target, Bundle: in.digest(target), Overlay: want.Overlay, Started: time.Now()}
+	var approved []string
+	if d := w.rec.Delivery; d != nil && d.Target == target {
+		approved = d.Approved
+	}
+	w.rec.Delivery = &journal.Attempt{Target: target, Bundle: in.digest(target), Overlay: want.Overlay, Started: time.Now(), Approved: approved}
 	if target == w.rec.Installation.Running {
 		w.rec.Delivery.Bundle = w.rec.Installation.Bundle // a release never changes, and it may be off the offer
 	}
@@ -283,25 +265,4 @@ func (w *worker) begin(in input, want plan, target string) {
 	if i := &w.rec.Installation; i.Running == "" {
 		i.Variant, i.Namespace = want.Variant, want.Namespace
 	}
-}
-
-// notePolicy keeps the policy in force for those who look.
-func (w *worker) notePolicy(p fleet.Policy) error {
-	was := w.rec.Installation.Policy
-	if was.Equal(p) {
-		return nil
-	}
-	w.rec.Installation.Policy = p
-	if !w.known {
-		w.publish()
-		return nil
-	}
-	text := "follows " + p.Range
-	switch {
-	case p.Pin != nil:
-		text = fmt.Sprintf("pinned at %s by %s", p.Pin.Version, p.Pin.Source)
-	case p.Range == "":
-		text = "follows every release"
-	}
-	return w.record(w.rec, event(time.Now(), w.rec.Installation, fleet.EventAgent, text))
 }

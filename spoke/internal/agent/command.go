@@ -65,7 +65,7 @@ func (w *worker) obey(_ context.Context, in input) result {
 	w.box.orders = nil
 	w.box.mu.Unlock()
 	for _, o := range orders {
-		if !w.resumed {
+		if !w.resumed || !w.known && !w.asked {
 			o.done <- fmt.Errorf("%s: the spoke has just started and cannot see its cluster yet; try again, spoke status says why", w.name)
 			continue
 		}
@@ -83,7 +83,8 @@ func (a *Agent) Approve(ctx context.Context, distribution, version string) (appr
 	return approved, err
 }
 
-func (w *worker) approve(version string) (string, error) {
+// approve records what was said, if anything, beside what comes of it.
+func (w *worker) approve(version string, said ...fleet.Event) (string, error) {
 	waits := w.state.Phase == fleet.AwaitingApproval
 	if waits && (version == "" || version == w.state.Target) {
 		before := w.rec
@@ -91,7 +92,7 @@ func (w *worker) approve(version string) (string, error) {
 		d.Approved = d.Asks
 		w.rec.Delivery = &d
 		w.log.Info("the provider approves", logging.Version, d.Target, "asks", d.Asks)
-		if err := w.feed(delivery.Event{Kind: delivery.Approve}); err != nil {
+		if err := w.feed(delivery.Event{Kind: delivery.Approve}, said...); err != nil {
 			w.rec = before
 			return "", err
 		}
@@ -112,8 +113,12 @@ func (w *worker) approve(version string) (string, error) {
 		return "", fmt.Errorf("%s %s: %w: it is neither waiting nor held; spoke status %s says what is", w.name, version, fleet.ErrNothingWaits, w.name)
 	}
 	rec := w.rec
-	rec.Held = maps.Clone(rec.Held)
-	delete(rec.Held, version)
+	rec.Held = without(rec.Held, version)
+	if d := rec.Delivery; d != nil && d.Target == version { // what was asked is answered with it
+		n := *d
+		n.Approved = n.Asks
+		rec.Delivery = &n
+	}
 	w.log.Info("the provider takes a held release up again", logging.Version, version, logging.Reason, h.Reason)
 	if err := w.record(rec, event(time.Now(), rec.Installation, fleet.EventAgent, "a person takes up again what was held: "+version)); err != nil {
 		return "", err
@@ -169,7 +174,7 @@ func (w *worker) rollBack(ctx context.Context, in input, version, reason string,
 		if dry {
 			return from, to, nil
 		}
-		return from, to, w.leave(w.rec, from, to, in, reason)
+		return from, to, w.leaveByHand(w.rec, from, to, in, reason)
 	}
 	if w.state.Phase.Touching() {
 		return "", "", fmt.Errorf("%s is %s on the way to %s; wait until that is over: spoke status %s", w.name, w.state.Phase, w.state.Target, w.name)
@@ -184,7 +189,7 @@ func (w *worker) rollBack(ctx context.Context, in input, version, reason string,
 	if rec.Delivery.Keep, err = w.kept(ctx, rec.Manifest); err != nil {
 		return "", "", err
 	}
-	return i.Running, to, w.leave(rec, i.Running, to, in, reason)
+	return i.Running, to, w.leaveByHand(rec, i.Running, to, in, reason)
 }
 
 // earlier is the record as it is once an earlier release is what runs.
@@ -204,7 +209,7 @@ func (w *worker) earlier(version string) (string, journal.Record, error) {
 		return "", rec, fmt.Errorf("%s %s: %w: kept are %v", w.name, version, fleet.ErrNothingWaits, have)
 	}
 	p := rec.Previous[n]
-	rec.Delivery = &journal.Attempt{Target: i.Running, Bundle: i.Bundle, Overlay: i.Overlay, Rendered: i.Rendered, Started: time.Now(), ByHand: true}
+	rec.Delivery = &journal.Attempt{Target: i.Running, Bundle: i.Bundle, Overlay: i.Overlay, Rendered: i.Rendered, Started: time.Now()}
 	rec.Previous = slices.Clone(rec.Previous[n+1:])
 	rec.Manifest = p.Manifest
 	j := &rec.Installation
@@ -213,9 +218,9 @@ func (w *worker) earlier(version string) (string, journal.Record, error) {
 	return p.Version, rec, nil
 }
 
-// leave records that a person wants to be back on another release, and holds everything between the two:
-// nothing takes the cluster there again by itself.
-func (w *worker) leave(rec journal.Record, from, to string, in input, reason string) error {
+// leaveByHand records that a person wants to be back on another release, and holds everything between the
+// two: nothing takes the cluster there again by itself.
+func (w *worker) leaveByHand(rec journal.Record, from, to string, in input, reason string) error {
 	now := time.Now()
 	text := because("rolled back by hand", oneLine(reason))
 	rec.Held = maps.Clone(rec.Held)
@@ -232,13 +237,15 @@ func (w *worker) leave(rec journal.Record, from, to string, in input, reason str
 			rec.Held[v] = journal.Hold{Reason: text, At: now}
 		}
 	}
-	d := *rec.Delivery
-	d.ByHand = true
-	rec.Delivery = &d
+	w.log.Warn("a person rolls back", logging.Version, from, "to", to, logging.Reason, reason)
+	return w.leave(rec, from, text, true)
+}
+
+// leave begins the return to what runs in rec.
+func (w *worker) leave(rec journal.Record, from, text string, byHand bool) error {
 	was, ledger, state := w.rec, w.ledger, w.state
 	w.rec, w.ledger.Mixed = rec, true
-	w.log.Warn("a person rolls back", logging.Version, from, "to", to, logging.Reason, reason)
-	if err := w.feed(delivery.Event{Kind: delivery.Return, Target: from, Reason: text, ByHand: true}); err != nil {
+	if err := w.feed(delivery.Event{Kind: delivery.Return, Target: from, Reason: text, ByHand: byHand}); err != nil {
 		w.rec, w.ledger, w.state = was, ledger, state
 		return err
 	}

@@ -65,8 +65,8 @@ func (w *worker) publish() {
 }
 
 // feed takes an event through the machine and records what comes of it, in one transaction with the
-// event that the hub will get. On an error nothing has happened.
-func (w *worker) feed(e delivery.Event) error {
+// events that the hub will get: those given, and its own. On an error nothing has happened.
+func (w *worker) feed(e delivery.Event, said ...fleet.Event) error {
 	now := time.Now()
 	e.Reason = oneLine(e.Reason)
 	n, effects := delivery.Next(now, w.state, e)
@@ -93,7 +93,7 @@ func (w *worker) feed(e delivery.Event) error {
 	i := &rec.Installation
 	i.Phase, i.Target, i.Reason, i.PhaseSince = n.Phase, n.Target, n.Reason, n.Since
 	rec.Delivery = attempt(rec.Delivery, e, n)
-	news := w.news(now, e, old, n, rec.Installation)
+	news := append(said, w.news(now, e, old, n, rec)...)
 	if n.Phase == old.Phase && n.Target == old.Target && n.Deadline.Equal(old.Deadline) && e.Kind == delivery.Observed && len(news) == 0 {
 		w.rec = rec // it goes on as recorded
 		w.publish()
@@ -168,7 +168,7 @@ func attempt(was *journal.Attempt, e delivery.Event, n delivery.State) *journal.
 const patter = 5 * time.Second // least time between events that only say how a phase goes on
 
 // news is the event for the hub, if this is any.
-func (w *worker) news(now time.Time, e delivery.Event, old, n delivery.State, i fleet.Installation) []fleet.Event {
+func (w *worker) news(now time.Time, e delivery.Event, old, n delivery.State, rec journal.Record) []fleet.Event {
 	if n.Phase == old.Phase && n.Target == old.Target && e.Kind != delivery.Start {
 		if n.Reason == old.Reason || (underWay(n.Phase) || n.Phase.Touching()) && (n.Reason == "" || now.Sub(w.watch.told) < patter) {
 			return nil
@@ -179,7 +179,7 @@ func (w *worker) news(now time.Time, e delivery.Event, old, n delivery.State, i 
 	if e.Kind == delivery.Misconfigured || e.Kind == delivery.Content && n.Reason != "" {
 		kind = fleet.EventDeclined
 	}
-	return []fleet.Event{event(now, i, kind, story(n, i))}
+	return []fleet.Event{event(now, rec.Installation, kind, story(n, rec))}
 }
 
 // record writes the journal and makes it the worker's state.
@@ -225,7 +225,7 @@ func (w *worker) hold(rec *journal.Record, e delivery.Event, old, n delivery.Sta
 	}
 	h := journal.Hold{Overlay: w.ledger.Plan.recipe(), Reason: n.Reason, At: n.Since}
 	switch {
-	case n.ByHand:
+	case n.ByHand, wasLeft(n, *rec):
 		h.Overlay = ""
 	case e.Kind == delivery.Reject, e.Kind == delivery.Expired:
 	case e.Kind == delivery.Delayed && underWay(old.Phase):
@@ -245,8 +245,15 @@ func event(now time.Time, i fleet.Installation, kind fleet.EventKind, message st
 	return fleet.Event{At: now, Distribution: i.Distribution, Version: version, Kind: kind, Message: oneLine(message), Installation: &i}
 }
 
+// wasLeft: the delivery's release did not fail; it was left, by hand or since it was withdrawn.
+func wasLeft(n delivery.State, rec journal.Record) bool {
+	h, held := rec.Held[n.Target]
+	return n.ByHand || held && h.Overlay == "" && h.Until.IsZero()
+}
+
 // story tells a phase in one line.
-func story(n delivery.State, i fleet.Installation) string {
+func story(n delivery.State, rec journal.Record) string {
+	i, left := rec.Installation, wasLeft(n, rec)
 	because := ""
 	if n.Reason != "" {
 		because = ": " + n.Reason
@@ -256,13 +263,15 @@ func story(n delivery.State, i fleet.Installation) string {
 		return fmt.Sprintf("%s runs, %d objects%s", i.Running, i.Objects, because)
 	case fleet.Refused:
 		return fmt.Sprintf("%s is refused, nothing was applied%s", n.Target, because)
+	case fleet.AwaitingWindow:
+		return fmt.Sprintf("%s waits for its window%s", n.Target, because)
 	case fleet.AwaitingApproval:
 		return fmt.Sprintf("%s waits for its provider%s", n.Target, because)
 	case fleet.RollingBack:
 		if i.Running == "" {
 			return fmt.Sprintf("%s was cut off half-way, what it made is taken away%s", n.Target, because)
 		}
-		if n.ByHand {
+		if left {
 			return fmt.Sprintf("going back from %s to %s%s", n.Target, i.Running, because)
 		}
 		return fmt.Sprintf("%s failed, going back to %s%s", n.Target, i.Running, because)
@@ -270,7 +279,7 @@ func story(n delivery.State, i fleet.Installation) string {
 		if i.Running == "" {
 			return fmt.Sprintf("%s was cut off half-way, nothing of it is left%s", n.Target, because)
 		}
-		if n.ByHand {
+		if left {
 			return fmt.Sprintf("%s runs again, whole, and %s is held%s", i.Running, n.Target, because)
 		}
 		return fmt.Sprintf("%s failed, %s runs again, whole%s", n.Target, i.Running, because)

@@ -65,6 +65,9 @@ func (w *worker) check(ctx context.Context) (delivery.Event, error) {
 	if err := w.sayTrial(w.ledger.Plan.recipe(), s.result(set)); err != nil {
 		return delivery.Event{}, err
 	}
+	if w.chosen.Version == set.Version && w.chosen.Asks != "" {
+		s.asks = append(s.asks, w.chosen.Asks)
+	}
 	report := s.report
 	d := *w.rec.Delivery
 	d.Keep, d.Asks = s.verdict.Keep, s.asks
@@ -82,8 +85,14 @@ func (w *worker) check(ctx context.Context) (delivery.Event, error) {
 	}
 	if unanswered := slices.DeleteFunc(slices.Clone(s.asks), func(q string) bool { return slices.Contains(d.Approved, q) }); len(unanswered) > 0 {
 		w.log.Warn("the provider is asked before anything is applied", logging.Version, set.Version, "asks", unanswered)
+		if said := w.chosen.errand(); said != "" {
+			unanswered = append(unanswered, said)
+		}
 		return delivery.Event{Kind: delivery.Asking, Reason: fmt.Sprintf("%s; see it with: spoke diff %s %s, then: spoke approve %[2]s, or: spoke reject %[2]s",
 			strings.Join(unanswered, "; "), w.name, set.Version)}, nil
+	}
+	if e, wait := w.closed(time.Now(), set.Version); wait {
+		return e, nil
 	}
 	if len(report.Conflicts) > 0 {
 		if err := w.sayConflicts(set.Version, report.Conflicts); err != nil {

@@ -52,6 +52,16 @@ func (in input) digest(version string) fleet.Digest {
 	return ""
 }
 
+// offer is what may be taken of a version.
+func (in input) offer(version string) (*syncv1.Offer, bool) {
+	for _, o := range in.offers.GetOffers() {
+		if o.GetVersion() == version && !o.GetPreflight() {
+			return o, true
+		}
+	}
+	return nil, false
+}
+
 // worker runs one subscription. All but box, seen and laid belong to its goroutine.
 type worker struct {
 	a     *Agent
@@ -76,6 +86,7 @@ type worker struct {
 	trial   backoff             // of pre-flights
 	sub     config.Subscription // of this round
 	rules   ruleBook
+	chosen  chosen    // by the policy, in this round or the last that got so far
 	work    scratch   // of the delivery under way
 	saw     overlayed // the provider's overlay
 	watch   watching  // of what runs
@@ -161,9 +172,11 @@ func (w *worker) steps() []step {
 		{name: "adopt", do: w.adopt},
 		{name: "resume", do: w.resume},
 		{name: "orders", do: w.obey, always: true},
+		{name: "withdrawn", do: w.withdrawn},
 		{name: "finish", do: w.finish},
 		{name: "overlay", do: w.loadOverlay},
 		{name: "rebuild", do: w.rebuild},
+		{name: "decide", do: w.decide},
 		{name: "choose", do: w.choose},
 		{name: "deliver", do: w.deliver},
 		{name: "expire", do: w.expire},

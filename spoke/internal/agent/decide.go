@@ -1,0 +1,75 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/pkg/logging"
+	"github.com/wheelwright-dev/wheelwright/pkg/wire"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/delivery"
+)
+
+// decide takes what was decided at the hub for this provider: each decision once, whatever comes of it.
+func (w *worker) decide(_ context.Context, in input) result {
+	var news []fleet.HubDecision
+	for _, m := range in.offers.GetDecisions() {
+		if d, err := wire.FromHubDecision("", w.name, m); err == nil && d.At.After(w.rec.Decided) {
+			news = append(news, d)
+		}
+	}
+	slices.SortFunc(news, func(a, b fleet.HubDecision) int { return a.At.Compare(b.At) })
+	for _, d := range news {
+		if err := w.heed(in, d); err != nil {
+			return w.journalTrouble(err)
+		}
+	}
+	return result{}
+}
+
+// heed does what was decided, or says why it does not count.
+func (w *worker) heed(in input, d fleet.HubDecision) error {
+	now, before := time.Now(), w.rec
+	said := fmt.Sprintf("approved by %s at the hub", cmp.Or(d.Author, "somebody"))
+	if !d.Approved {
+		said = fmt.Sprintf("rejected by %s at the hub", cmp.Or(d.Author, "somebody"))
+	}
+	d.Reason = oneLine(d.Reason)
+	kind, text := fleet.EventDeclined, ""
+	switch {
+	case !in.sub.FromHub.Decisions:
+		text = fmt.Sprintf("%s was %s, which does not count here: spoke.yaml does not say fromHub: {decisions: true}", d.Version, said)
+	case w.state.Phase != fleet.AwaitingApproval || w.state.Target != d.Version:
+		text = fmt.Sprintf("%s was %s, and does not wait for an answer here", d.Version, said)
+	case !d.At.After(w.state.Since):
+		text = fmt.Sprintf("%s was %s at %s, before it was asked for here at %s: it is not taken; compare the clocks, or answer with: spoke approve %s",
+			d.Version, said, d.At.UTC().Format(time.RFC3339), w.state.Since.UTC().Format(time.RFC3339), w.name)
+	case !d.Approved:
+		w.rec.Decided = d.At
+		w.log.Info("rejected at the hub", logging.Version, d.Version, "author", d.Author, logging.Reason, d.Reason)
+		if err := w.feed(delivery.Event{Kind: delivery.Reject, Reason: because(said, d.Reason)}); err != nil {
+			w.rec = before
+			return err
+		}
+		return nil
+	default:
+		kind, text = fleet.EventAgent, because(d.Version+" was "+said, d.Reason)
+	}
+	w.log.Info("decided at the hub", logging.Version, d.Version, "author", d.Author, "says", text)
+	rec := w.rec
+	rec.Decided = d.At
+	told := event(now, rec.Installation, kind, text)
+	told.Version = d.Version
+	if kind == fleet.EventDeclined {
+		return w.record(rec, told)
+	}
+	w.rec = rec
+	if _, err := w.approve(d.Version, told); err != nil {
+		w.rec = before
+		return err
+	}
+	return nil
+}
