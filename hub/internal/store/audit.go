@@ -3,7 +3,6 @@ package store
 import (
 	"bytes"
 	"crypto/sha256"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -89,7 +88,7 @@ func (s *Store) Audit(after uint64, limit int) (all []fleet.Entry, err error) {
 			if json.Unmarshal(e.Record, &r) == nil {
 				e.At, e.Actor, e.Credential, e.Action, e.Object, e.Reason = r.At, r.Actor, r.Credential, r.Action, r.Object, r.Reason
 			}
-			e.Number = binary.BigEndian.Uint64(k)
+			e.Number = numberOf(string(k))
 			previous = e.Hash
 			all = append(all, e)
 		}

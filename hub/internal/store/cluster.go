@@ -56,7 +56,7 @@ func (s *Store) putCluster(tx *bolt.Tx, name fleet.Cluster, rec clusterRecord) e
 }
 
 func (s *Store) putInstallations(tx *bolt.Tx, cluster fleet.Cluster, list []installationRecord) error {
-	s.memory.installations.put(tx, cluster, installationsOf(list))
+	s.memory.installations.put(tx, cluster, installationsOf(list, &s.memory.windows))
 	return put(tx.Bucket(bucketInstallations), []byte(cluster), list)
 }
 
@@ -80,7 +80,7 @@ func (s *Store) RemoveCluster(name fleet.Cluster) error {
 		if err := deletePrefix(tx.Bucket(bucketPreflights), join(string(name), "")); err != nil {
 			return err
 		}
-		if err := s.forgetWords(tx, name); err != nil {
+		if err := s.forgetPins(tx, name); err != nil {
 			return err
 		}
 		s.memory.installations.drop(tx, name)

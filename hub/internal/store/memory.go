@@ -9,7 +9,6 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 
-	"github.com/wheelwright-dev/wheelwright/hub/internal/rollout"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 )
 
@@ -25,7 +24,7 @@ type memory struct {
 	recalls       sorted[fleet.Recall]
 	pins          sorted[fleet.HubPin]
 	decisions     sorted[fleet.HubDecision]
-	rollouts      sorted[rollout.State]
+	windows       windows
 }
 
 func newMemory() *memory {
@@ -34,7 +33,6 @@ func newMemory() *memory {
 	m.recalls.key = func(r fleet.Recall) string { return string(join(r.Distribution, r.Version)) }
 	m.pins.key = func(p fleet.HubPin) string { return string(join(string(p.Cluster), p.Distribution)) }
 	m.decisions.key = func(d fleet.HubDecision) string { return string(join(string(d.Cluster), d.Distribution)) }
-	m.rollouts.key = func(s rollout.State) string { return string(number(s.ID)) }
 	m.installations.rows = map[fleet.Cluster][]fleet.Installation{}
 	return m
 }
@@ -50,7 +48,7 @@ func (m *memory) load(db *bolt.DB) error {
 			return err
 		}
 		err = each(tx.Bucket(bucketInstallations), func(k string, list []installationRecord) error {
-			m.installations.rows[fleet.Cluster(k)] = installationsOf(list)
+			m.installations.rows[fleet.Cluster(k)] = installationsOf(list, &m.windows)
 			return nil
 		})
 		if err != nil {
@@ -70,15 +68,10 @@ func (m *memory) load(db *bolt.DB) error {
 		if err != nil {
 			return err
 		}
-		err = each(tx.Bucket(bucketDecisions), func(k string, r decisionRecord) error {
+		return each(tx.Bucket(bucketDecisions), func(k string, r decisionRecord) error {
 			m.decisions.rows = append(m.decisions.rows, decisionOf(k, r))
 			return nil
 		})
-		if err != nil {
-			return err
-		}
-		m.rollouts.rows, err = readRollouts(tx)
-		return err
 	})
 }
 

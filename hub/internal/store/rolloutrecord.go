@@ -1,7 +1,6 @@
 package store
 
 import (
-	"encoding/binary"
 	"fmt"
 	"strings"
 	"time"
@@ -52,6 +51,8 @@ type memberRecord struct {
 	Block        string    `json:"block,omitempty"`
 	BlockedSince time.Time `json:"blockedSince,omitzero"`
 }
+
+func (r rolloutRecord) over() bool { return fleet.RolloutPhase(r.Phase).Terminal() }
 
 func rolloutRecordOf(s rollout.State) rolloutRecord {
 	r := rolloutRecord{
@@ -104,7 +105,7 @@ func readRollouts(tx *bolt.Tx) (all []rollout.State, err error) {
 			}
 			plans[r.Plan] = p
 		}
-		all = append(all, headOf(binary.BigEndian.Uint64([]byte(k)), r, p))
+		all = append(all, headOf(numberOf(k), r, p))
 		return nil
 	})
 	if err != nil {
@@ -113,7 +114,10 @@ func readRollouts(tx *bolt.Tx) (all []rollout.State, err error) {
 	byID := map[uint64]map[fleet.Cluster]rollout.Member{}
 	once := words{}
 	err = each(tx.Bucket(bucketMembers), func(k string, r memberRecord) error {
-		id, cluster := binary.BigEndian.Uint64([]byte(k[:8])), once.word(k[9:])
+		if len(k) < 10 {
+			return fmt.Errorf("member %q: %w", k, ErrCorrupt)
+		}
+		id, cluster := numberOf(k), once.word(k[9:])
 		if byID[id] == nil {
 			byID[id] = map[fleet.Cluster]rollout.Member{}
 		}

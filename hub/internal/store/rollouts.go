@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 
@@ -21,20 +20,40 @@ const maxEnded = 20
 // NewRollout begins to keep a rollout, gives it its id, and returns it as it is kept. ErrExists where one of
 // the same release is not over.
 func (s *Store) NewRollout(r rollout.State, events []fleet.Event, entry fleet.Entry) (rollout.State, error) {
-	s.plans.Lock()
-	defer s.plans.Unlock()
-	if err := s.underWay(r); err != nil {
-		return r, fmt.Errorf("new rollout: %w", err)
-	}
 	var kept rollout.State
 	err := s.db.Update(func(tx *bolt.Tx) error {
-		id, err := tx.Bucket(bucketRollouts).NextSequence()
+		b := tx.Bucket(bucketRollouts)
+		err := each(b, func(k string, other rolloutRecord) error {
+			if other.Distribution == r.Distribution && other.Version == r.Version && !other.over() {
+				return fmt.Errorf("rollout %d is %s: %w", numberOf(k), other.Phase, ErrExists)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		id, err := b.NextSequence()
 		if err != nil {
 			return fmt.Errorf("next id: %w", err)
 		}
-		r.ID = id
-		if kept, err = s.putRollout(tx, r, rollout.State{}, slices.Collect(maps.Keys(r.Members))); err != nil {
+		rec := rolloutRecordOf(r)
+		p, err := plan.Parse([]byte(rec.Plan)) // what cannot be read again must not be written
+		if err != nil {
+			return fmt.Errorf("plan: %w", err)
+		}
+		kept = headOf(id, rec, p)
+		if err := putRollout(tx, id, rec); err != nil {
 			return err
+		}
+		for c, m := range r.Members {
+			rec := memberRecordOf(m)
+			if err := put(tx.Bucket(bucketMembers), memberKey(id, c), rec); err != nil {
+				return err
+			}
+			if kept.Members == nil {
+				kept.Members = make(map[fleet.Cluster]rollout.Member, len(r.Members))
+			}
+			kept.Members[c] = memberOf(rec)
 		}
 		return appendAll(tx, events, entry)
 	})
@@ -44,28 +63,31 @@ func (s *Store) NewRollout(r rollout.State, events []fleet.Event, entry fleet.En
 	return kept, nil
 }
 
-func (s *Store) underWay(r rollout.State) error {
-	for _, other := range s.memory.rollouts.all() {
-		if other.Distribution == r.Distribution && other.Version == r.Version && !other.Phase.Terminal() {
-			return fmt.Errorf("rollout %d of %s %s is %s: %w", other.ID, r.Distribution, r.Version, other.Phase, ErrExists)
-		}
-	}
-	return nil
-}
-
 // SaveRollout keeps the rollout's head and these of its members, with what is told and accounted for about
 // the change, all or nothing. A member that is named and no more in r is forgotten. ErrNotFound for a
 // rollout that NewRollout did not give out.
 func (s *Store) SaveRollout(r rollout.State, members []fleet.Cluster, events []fleet.Event, entries ...fleet.Entry) error {
-	s.plans.Lock()
-	defer s.plans.Unlock()
-	old, found := s.memory.rollouts.one(string(number(r.ID)))
-	if !found {
-		return fmt.Errorf("save rollout %d of %s %s: %w", r.ID, r.Distribution, r.Version, ErrNotFound)
-	}
 	err := s.db.Update(func(tx *bolt.Tx) error {
-		if _, err := s.putRollout(tx, r, old, members); err != nil {
+		old, found, err := get[rolloutRecord](tx.Bucket(bucketRollouts), number(r.ID))
+		if err == nil && !found {
+			err = ErrNotFound
+		}
+		if err != nil {
 			return err
+		}
+		for _, c := range members {
+			if err := saveMember(tx.Bucket(bucketMembers), r, c); err != nil {
+				return fmt.Errorf("member %s: %w", c, err)
+			}
+		}
+		rec := rolloutRecordOf(r)
+		if err := put(tx.Bucket(bucketRollouts), number(r.ID), rec); err != nil {
+			return err
+		}
+		if rec.over() && !old.over() {
+			if err := boundRollouts(tx, r.Distribution); err != nil {
+				return err
+			}
 		}
 		return appendAll(tx, events, entries...)
 	})
@@ -75,94 +97,72 @@ func (s *Store) SaveRollout(r rollout.State, members []fleet.Cluster, events []f
 	return nil
 }
 
-// putRollout writes the head and these members. What is kept in memory is what was written, not what r says
-// of other members.
-func (s *Store) putRollout(tx *bolt.Tx, r, old rollout.State, members []fleet.Cluster) (kept rollout.State, err error) {
-	rec := rolloutRecordOf(r)
-	if old.ID == 0 {
-		// What cannot be read again must not be written.
-		if r.Plan, err = plan.Parse([]byte(rec.Plan)); err != nil {
-			return kept, fmt.Errorf("plan: %w", err)
-		}
+func saveMember(b *bolt.Bucket, r rollout.State, c fleet.Cluster) error {
+	if m, there := r.Members[c]; there {
+		return put(b, memberKey(r.ID, c), memberRecordOf(m))
 	}
-	if err := put(tx.Bucket(bucketRollouts), number(r.ID), rec); err != nil {
-		return kept, err
+	return b.Delete(memberKey(r.ID, c))
+}
+
+// putRollout keeps a new rollout's head.
+func putRollout(tx *bolt.Tx, id uint64, rec rolloutRecord) error {
+	if err := put(tx.Bucket(bucketRollouts), number(id), rec); err != nil {
+		return err
 	}
-	kept = headOf(r.ID, rec, r.Plan)
-	if kept.Members = old.Members; len(members) > 0 {
-		if kept.Members = maps.Clone(old.Members); kept.Members == nil {
-			kept.Members = make(map[fleet.Cluster]rollout.Member, len(members))
-		}
+	if !rec.over() {
+		return nil
 	}
-	b := tx.Bucket(bucketMembers)
-	for _, c := range members {
-		m, there := r.Members[c]
-		if !there {
-			delete(kept.Members, c)
-			if err := b.Delete(memberKey(r.ID, c)); err != nil {
-				return kept, fmt.Errorf("forget member %s: %w", c, err)
-			}
-			continue
-		}
-		rec := memberRecordOf(m)
-		kept.Members[c] = memberOf(rec)
-		if err := put(b, memberKey(r.ID, c), rec); err != nil {
-			return kept, err
-		}
-	}
-	if len(kept.Members) == 0 {
-		kept.Members = nil
-	}
-	s.memory.rollouts.put(tx, kept)
-	return kept, s.boundRollouts(tx, kept)
+	return boundRollouts(tx, rec.Distribution)
 }
 
 // boundRollouts forgets the members of all but the last ended rollouts of a distribution, and those rollouts
-// too, but for the newest of each release: as long as it is kept, the release needs no other.
-func (s *Store) boundRollouts(tx *bolt.Tx, changed rollout.State) error {
-	if !changed.Phase.Terminal() {
-		return nil
+// too, but for the newest of each release: it says whether the release is offered to everybody, and that
+// it needs no other rollout.
+func boundRollouts(tx *bolt.Tx, distribution string) error {
+	type head struct {
+		id      uint64
+		version string
+		since   time.Time
 	}
-	var ended []rollout.State
+	var ended []head
 	newest := map[string]uint64{}
-	all := append(slices.Clone(s.memory.rollouts.all()), changed)
-	for i, r := range all {
-		if r.Distribution != changed.Distribution || (r.ID == changed.ID && i < len(all)-1) {
-			continue
+	err := each(tx.Bucket(bucketRollouts), func(k string, r rolloutRecord) error {
+		if r.Distribution != distribution {
+			return nil
 		}
-		newest[r.Version] = max(newest[r.Version], r.ID)
-		if r.Phase.Terminal() {
-			ended = append(ended, r)
+		newest[r.Version] = numberOf(k) // keys ascend
+		if r.over() {
+			ended = append(ended, head{numberOf(k), r.Version, r.Since})
 		}
-	}
-	if len(ended) <= maxEnded {
 		return nil
-	}
-	slices.SortFunc(ended, func(a, b rollout.State) int {
-		return cmp.Or(b.Since.Compare(a.Since), cmp.Compare(b.ID, a.ID))
 	})
+	if err != nil || len(ended) <= maxEnded {
+		return err
+	}
+	slices.SortFunc(ended, func(a, b head) int { return cmp.Or(b.since.Compare(a.since), cmp.Compare(b.id, a.id)) })
 	for _, r := range ended[maxEnded:] {
-		if len(r.Members) > 0 {
-			if err := deletePrefix(tx.Bucket(bucketMembers), memberKey(r.ID, "")); err != nil {
-				return fmt.Errorf("forget the members of rollout %d: %w", r.ID, err)
-			}
-			r.Members = nil
-			s.memory.rollouts.put(tx, r)
+		if err := deletePrefix(tx.Bucket(bucketMembers), memberKey(r.id, "")); err != nil {
+			return fmt.Errorf("forget the members of rollout %d: %w", r.id, err)
 		}
-		if newest[r.Version] == r.ID {
+		if newest[r.version] == r.id {
 			continue
 		}
-		if err := tx.Bucket(bucketRollouts).Delete(number(r.ID)); err != nil {
-			return fmt.Errorf("forget rollout %d: %w", r.ID, err)
+		if err := tx.Bucket(bucketRollouts).Delete(number(r.id)); err != nil {
+			return fmt.Errorf("forget rollout %d: %w", r.id, err)
 		}
-		s.memory.rollouts.drop(tx, string(number(r.ID)))
 	}
 	return nil
 }
 
-// Rollouts lists all in ascending order of id, from memory. Those under way and the last ended ones of each
-// distribution have their members.
-func (s *Store) Rollouts() ([]rollout.State, error) { return s.memory.rollouts.all(), nil }
+// Rollouts lists all in ascending order of id. Those under way and the last ended ones of each distribution
+// have their members. It reads the file: once for a hub that then keeps them.
+func (s *Store) Rollouts() (all []rollout.State, err error) {
+	err = s.db.View(func(tx *bolt.Tx) error {
+		all, err = readRollouts(tx)
+		return err
+	})
+	return all, err
+}
 
 // addRollouts is the step from schema 2: hubs of that schema offered a release to everybody as soon as its
 // pre-flight was over. What they offered stays offered.

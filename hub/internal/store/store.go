@@ -16,7 +16,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -74,7 +73,6 @@ type Store struct {
 	db     *bolt.DB
 	log    *slog.Logger
 	memory *memory
-	plans  sync.Mutex // held around what changes a rollout, so that its picture follows in order
 }
 
 // Close waits for transactions under way.
@@ -115,6 +113,13 @@ func join(owner, rest string) []byte { return []byte(owner + "\x00" + rest) }
 
 // number makes a key that sorts as the number does.
 func number(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
+
+// numberOf reads the number that a key begins with.
+func numberOf(key string) uint64 {
+	var b [8]byte
+	copy(b[:], key) // a damaged key may be shorter
+	return binary.BigEndian.Uint64(b[:])
+}
 
 // utc drops the monotonic clock and the zone, neither of which is stored.
 func utc(t time.Time) time.Time {

@@ -161,8 +161,8 @@ func (s *Store) Decision(cluster fleet.Cluster, distribution string) (d fleet.Hu
 	return s.memory.decisions.one(string(join(string(cluster), distribution)))
 }
 
-// forgetWords drops what was said at the hub for a cluster.
-func (s *Store) forgetWords(tx *bolt.Tx, cluster fleet.Cluster) error {
+// forgetPins drops what was said at the hub for a cluster.
+func (s *Store) forgetPins(tx *bolt.Tx, cluster fleet.Cluster) error {
 	prefix := join(string(cluster), "")
 	for _, p := range []struct {
 		bucket []byte

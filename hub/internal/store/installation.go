@@ -1,0 +1,134 @@
+package store
+
+import (
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+)
+
+type policyRecord struct {
+	Range       string     `json:"range,omitempty"`
+	Prereleases bool       `json:"prereleases,omitempty"`
+	Pin         *pinRecord `json:"pin,omitempty"`
+	Patch       string     `json:"patch,omitempty"`
+	Minor       string     `json:"minor,omitempty"`
+	Major       string     `json:"major,omitempty"`
+	Windows     []string   `json:"windows,omitempty"` // as fleet.ParseWindow reads them
+}
+
+type pinRecord struct {
+	Version string    `json:"version"`
+	Reason  string    `json:"reason,omitempty"`
+	Source  string    `json:"source,omitempty"`
+	Author  string    `json:"author,omitempty"`
+	Until   time.Time `json:"until,omitzero"`
+}
+
+func policyRecordOf(p fleet.Policy) policyRecord {
+	r := policyRecord{Range: p.Range, Prereleases: p.Prereleases, Patch: string(p.Patch), Minor: string(p.Minor), Major: string(p.Major), Windows: p.Windows.Texts()}
+	if pin := p.Pin; pin != nil {
+		r.Pin = &pinRecord{Version: pin.Version, Reason: pin.Reason, Source: pin.Source, Author: pin.Author, Until: utc(pin.Until)}
+	}
+	return r
+}
+
+func policyOf(r policyRecord, w *windows) fleet.Policy {
+	p := fleet.Policy{Range: r.Range, Prereleases: r.Prereleases, Patch: fleet.Upgrade(r.Patch), Minor: fleet.Upgrade(r.Minor), Major: fleet.Upgrade(r.Major),
+		Windows: w.read(r.Windows)}
+	if pin := r.Pin; pin != nil {
+		p.Pin = &fleet.Pin{Version: pin.Version, Reason: pin.Reason, Source: pin.Source, Author: pin.Author, Until: pin.Until}
+	}
+	return p
+}
+
+type installationRecord struct {
+	Distribution   string       `json:"distribution"`
+	Variant        string       `json:"variant,omitempty"`
+	Namespace      string       `json:"namespace,omitempty"`
+	Policy         policyRecord `json:"policy,omitzero"`
+	Running        string       `json:"running,omitempty"`
+	Bundle         string       `json:"bundle,omitempty"`
+	Overlay        string       `json:"overlay,omitempty"`
+	Rendered       string       `json:"rendered,omitempty"`
+	Phase          string       `json:"phase,omitempty"`
+	Target         string       `json:"target,omitempty"`
+	Reason         string       `json:"reason,omitempty"`
+	PhaseSince     time.Time    `json:"phaseSince,omitzero"`
+	Health         string       `json:"health,omitempty"`
+	HealthMessage  string       `json:"healthMessage,omitempty"`
+	Objects        int          `json:"objects,omitempty"`
+	Ready          int          `json:"ready,omitempty"`
+	DriftCorrected int          `json:"driftCorrected,omitempty"`
+	Drifted        int          `json:"drifted,omitempty"`
+	DriftMessage   string       `json:"driftMessage,omitempty"`
+	ObservedAt     time.Time    `json:"observedAt,omitzero"`
+	Wants          string       `json:"wants,omitempty"`
+	Would          string       `json:"would,omitempty"`
+}
+
+func installationRecordOf(i fleet.Installation) installationRecord {
+	return installationRecord{
+		Distribution: i.Distribution, Variant: i.Variant, Namespace: i.Namespace,
+		Policy:  policyRecordOf(i.Policy),
+		Running: i.Running, Bundle: string(i.Bundle), Overlay: string(i.Overlay), Rendered: string(i.Rendered),
+		Phase: string(i.Phase), Target: i.Target, Reason: i.Reason, PhaseSince: utc(i.PhaseSince),
+		Health: string(i.Health), HealthMessage: i.HealthMessage, Objects: i.Objects, Ready: i.Ready,
+		DriftCorrected: i.DriftCorrected, Drifted: i.Drifted, DriftMessage: i.DriftMessage, ObservedAt: utc(i.ObservedAt),
+		Wants: i.Wants, Would: i.Would,
+	}
+}
+
+func installationOf(r installationRecord, w *windows) fleet.Installation {
+	return fleet.Installation{
+		Distribution: r.Distribution, Variant: r.Variant, Namespace: r.Namespace,
+		Policy:  policyOf(r.Policy, w),
+		Running: r.Running, Bundle: fleet.Digest(r.Bundle), Overlay: fleet.Digest(r.Overlay), Rendered: fleet.Digest(r.Rendered),
+		Phase: fleet.Phase(r.Phase), Target: r.Target, Reason: r.Reason, PhaseSince: r.PhaseSince,
+		Health: fleet.Health(r.Health), HealthMessage: r.HealthMessage, Objects: r.Objects, Ready: r.Ready,
+		DriftCorrected: r.DriftCorrected, Drifted: r.Drifted, DriftMessage: r.DriftMessage, ObservedAt: r.ObservedAt,
+		Wants: r.Wants, Would: r.Would,
+	}
+}
+
+func installationsOf(list []installationRecord, w *windows) []fleet.Installation {
+	all := make([]fleet.Installation, 0, len(list))
+	for _, r := range list {
+		all = append(all, installationOf(r, w))
+	}
+	return all
+}
+
+// maxWindows bounds what windows remembers: the texts are the spokes' to choose.
+const maxWindows = 1000
+
+// windows reads maintenance windows, each text once: a time zone is read from its file and takes kilobytes.
+type windows struct {
+	mu    sync.Mutex
+	known map[string]fleet.Window
+}
+
+// read leaves out a window that cannot be read; the spoke says it again when it next connects.
+func (w *windows) read(texts []string) (all fleet.Windows) {
+	if len(texts) == 0 {
+		return nil
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, text := range texts {
+		one, known := w.known[text]
+		if !known {
+			var err error
+			if one, err = fleet.ParseWindow(text); err != nil {
+				continue
+			}
+			if w.known == nil || len(w.known) >= maxWindows {
+				w.known = map[string]fleet.Window{}
+			}
+			w.known[strings.Clone(text)] = one
+		}
+		all = append(all, one)
+	}
+	return all
+}
