@@ -77,6 +77,7 @@ func Health(files []provenance.File) ([]HealthRule, error) {
 type declaration struct {
 	variants []string // sorted; nil: it names none
 	health   []HealthRule
+	course   Course
 }
 
 // settingsReader collects what is wrong with the file.
@@ -101,7 +102,7 @@ func settings(t *tree) (declaration, error) {
 		r.add("%v", err)
 		return declaration{}, &BuildError{r.problems}
 	}
-	r.unknown(top, "", "version", "variants", "health")
+	r.unknown(top, "", "version", "variants", "health", "rollout", "upgrade")
 	switch v := top["version"].(type) {
 	case nil:
 		r.add("version: is missing; want version: %s", settingsVersion)
@@ -116,6 +117,12 @@ func settings(t *tree) (declaration, error) {
 	}
 	if v := top["health"]; v != nil {
 		d.health = r.health(v)
+	}
+	if v := top["rollout"]; v != nil {
+		d.course.Plan = r.rollout(v)
+	}
+	if v := top["upgrade"]; v != nil {
+		d.course.Stops = r.upgrade(v)
 	}
 	if len(r.problems) > 0 {
 		return declaration{}, &BuildError{r.problems}

@@ -1,10 +1,15 @@
 package render_test
 
 import (
+	"bytes"
 	"errors"
+	"os"
 	"reflect"
+	"slices"
+	"strings"
 	"testing"
 
+	"github.com/wheelwright-dev/wheelwright/pkg/plan"
 	"github.com/wheelwright-dev/wheelwright/pkg/render"
 )
 
@@ -49,7 +54,7 @@ health:
 - {apiVersion: example.com/v1, kind: Queue, failed: "true"}
 `})
 	want := []string{
-		"wheelwright.yaml: extra: unknown key (known: version, variants, health)",
+		"wheelwright.yaml: extra: unknown key (known: version, variants, health, rollout, upgrade)",
 		"wheelwright.yaml: version: is 2; this program reads version 1",
 		`wheelwright.yaml: variants[0]: folder "gone" holds no kustomization.yaml`,
 		"wheelwright.yaml: health[0]: want keys and values, not text",
@@ -76,5 +81,79 @@ func TestVariantsWhereTheFileNamesNone(t *testing.T) {
 	got, err := render.Variants(files(map[string]string{"wheelwright.yaml": "version: 1\nhealth: []", "a/kustomization.yaml": "resources: []", "b/kustomization.yaml": "resources: []"}))
 	if err != nil || !reflect.DeepEqual(got, []string{"a", "b"}) {
 		t.Errorf("got %v, %v", got, err)
+	}
+}
+
+func TestCourseOfWheelwrightYAML(t *testing.T) {
+	course := func(text string) (render.Course, error) {
+		return render.CourseOf(files(map[string]string{"kustomization.yaml": "resources: []", "wheelwright.yaml": text}))
+	}
+	got, err := course(`version: 1
+rollout:
+  waves:
+  - {name: canary, clusters: {matchLabels: {env: dev}}, soak: 30m}
+  - name: everyone
+upgrade: {stops: [1.2.0, v1.4.0]}
+`)
+	if err != nil || !slices.Equal(got.Stops, []string{"1.2.0", "v1.4.0"}) {
+		t.Fatalf("got %+v, %v", got, err)
+	}
+	p, err := plan.Parse(got.Plan)
+	if err != nil || len(p.Waves) != 2 || p.Waves[0].Name != "canary" || p.Waves[0].Soak.Minutes() != 30 || p.Waves[0].Clusters.MatchLabels["env"] != "dev" {
+		t.Errorf("got %+v, %v", p, err)
+	}
+	if !bytes.Equal(got.Plan, p.YAML()) {
+		t.Errorf("not canonical: %s", got.Plan)
+	}
+	if got, err := course("version: 1\n"); err != nil || got.Plan != nil || got.Stops != nil {
+		t.Errorf("a file that says nothing: %+v, %v", got, err)
+	}
+	_, err = course(`version: 1
+rollout:
+  onFailure: cry
+  waves:
+  - {name: one, budget: 101%}
+  - {name: one}
+upgrade:
+  stops: [1.4.0, 1.2.0, 1.4.0, next, 1]
+  skips: []
+`)
+	var all *render.BuildError
+	if !errors.As(err, &all) {
+		t.Fatalf("got %v, want all that is wrong", err)
+	}
+	for _, want := range []string{"wheelwright.yaml: rollout.onFailure: ", "wheelwright.yaml: rollout.waves[0].budget: ", "wheelwright.yaml: rollout.waves[1].name: ",
+		"wheelwright.yaml: upgrade.skips: unknown key (known: stops)", "wheelwright.yaml: upgrade.stops[1]: 1.2.0 comes after 1.4.0", "wheelwright.yaml: upgrade.stops[3]: ",
+		"wheelwright.yaml: upgrade.stops[4]: "} {
+		if !slices.ContainsFunc(all.Problems, func(p string) bool { return strings.HasPrefix(p, want) }) {
+			t.Errorf("%q is not among\n  %s", want, strings.Join(all.Problems, "\n  "))
+		}
+	}
+	for text, want := range map[string]string{"rollout: fast": "rollout: ", "upgrade: [1.0.0]": "upgrade: want a mapping", "upgrade: {stops: 1.0.0}": "upgrade.stops: want a list"} {
+		if _, err := course("version: 1\n" + text); err == nil || !strings.Contains(err.Error(), "wheelwright.yaml: "+want) {
+			t.Errorf("%s: got %v", text, err)
+		}
+	}
+}
+
+func TestTheExampleOfWheelwrightYAMLLoads(t *testing.T) {
+	text, err := os.ReadFile("../../deploy/examples/wheelwright.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	given := files(map[string]string{"wheelwright.yaml": string(text), "app-kubernetes/kustomization.yaml": "", "app-istio/kustomization.yaml": ""})
+	variants, err := render.Variants(given)
+	if err != nil || !reflect.DeepEqual(variants, []string{"app-istio", "app-kubernetes"}) {
+		t.Errorf("got %v, %v", variants, err)
+	}
+	if h, err := render.Health(given); err != nil || len(h) == 0 {
+		t.Errorf("got %v, %v", h, err)
+	}
+	c, err := render.CourseOf(given)
+	if err != nil || len(c.Stops) == 0 {
+		t.Errorf("got %v, %v", c, err)
+	}
+	if p, err := plan.Parse(c.Plan); err != nil || len(p.Waves) != 3 {
+		t.Errorf("got %v, %v", p, err)
 	}
 }

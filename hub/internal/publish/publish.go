@@ -76,7 +76,7 @@ func (p *Publisher) Build(ctx context.Context, d fleet.Distribution, seen Seen) 
 		if err != nil {
 			return fleet.Release{}, nil, err
 		}
-		r.Phase, r.Reasons, r.Variants = judged.Phase, judged.Reasons, judged.Variants
+		r.Phase, r.Reasons, r.Variants, r.Stops, r.Plan = judged.Phase, judged.Reasons, judged.Variants, judged.Stops, judged.Plan
 	}
 	if len(r.Reasons) > 0 {
 		r.Phase, r.Digest, r.Size, tar = fleet.Rejected, "", 0, nil
@@ -126,8 +126,24 @@ func healthReasons(files []provenance.File) (reasons []string) {
 	return reasons
 }
 
+// Untagged is what files are judged as that bear no tag yet.
+const Untagged = "0.0.0"
+
+// stopReasons: a release that is to run before this one is an older one.
+func stopReasons(tag string, stops []string) (reasons []string) {
+	if _, err := fleet.ParseVersion(tag); err != nil || tag == Untagged {
+		return nil
+	}
+	for i, s := range stops {
+		if fleet.CompareTags(s, tag) >= 0 {
+			reasons = append(reasons, fmt.Sprintf("%s: upgrade.stops[%d]: %s is not lower than the release itself, %s; name releases that have to run before it", render.SettingsFile, i, s, tag))
+		}
+	}
+	return reasons
+}
+
 // Check judges files as release tag of d would be, whether or not there is a tag or a repository: it
-// fills Phase, Reasons and Variants. An error says nothing about the files.
+// fills Phase, Reasons, Variants, Stops and Plan. An error says nothing about the files.
 func (p *Publisher) Check(ctx context.Context, d fleet.Distribution, tag string, files []provenance.File) (fleet.Release, error) {
 	r := p.release(d, tag)
 	r.Reasons = tagReasons(d, tag)
@@ -145,6 +161,10 @@ func (p *Publisher) Check(ctx context.Context, d fleet.Distribution, tag string,
 			shown(d.Path), path.Join(d.Path, "kustomization.yaml"), path.Join(d.Path, "VARIANT", "kustomization.yaml"), path.Join(d.Path, render.SettingsFile)))
 	}
 	r.Reasons = append(r.Reasons, healthReasons(files)...)
+	if course, err := render.CourseOf(files); err == nil { // else said with the variants
+		r.Stops, r.Plan = course.Stops, course.Plan
+		r.Reasons = append(r.Reasons, stopReasons(tag, r.Stops)...)
+	}
 	var refused []string
 	for _, name := range variants {
 		v, err := p.variant(ctx, d, tag, name, files)

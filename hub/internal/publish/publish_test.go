@@ -15,6 +15,7 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/bundle"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/gitrepo"
+	"github.com/wheelwright-dev/wheelwright/pkg/plan"
 	"github.com/wheelwright-dev/wheelwright/pkg/render"
 )
 
@@ -164,7 +165,7 @@ func TestRejected(t *testing.T) {
 		{"no kustomization", "1.0.1", map[string]string{"dist/web.yaml": deployment},
 			[]string{"dist holds nothing to build: want dist/kustomization.yaml, or dist/VARIANT/kustomization.yaml in a folder of its own for every variant, or a list of folders under variants: in dist/wheelwright.yaml"}, nil},
 		{"settings in error", "1.0.2", change(map[string]string{"dist/wheelwright.yaml": "version: 1\nvariants: [gone]\nextra: 1\n"}),
-			[]string{"wheelwright.yaml: extra: unknown key (known: version, variants, health)", `wheelwright.yaml: variants[0]: folder "gone" holds no kustomization.yaml`}, nil},
+			[]string{"wheelwright.yaml: extra: unknown key (known: version, variants, health, rollout, upgrade)", `wheelwright.yaml: variants[0]: folder "gone" holds no kustomization.yaml`}, nil},
 		{"a health rule that is no expression", "1.0.7", change(map[string]string{"dist/wheelwright.yaml": "version: 1\nhealth:\n- {apiVersion: example.com/v1, kind: Widget, current: 'nothing.here'}\n"}),
 			[]string{"wheelwright.yaml: health rule of Widget of example.com/v1: current: column 1: undeclared reference to 'nothing' (in container '')"}, nil},
 		{"health rules in error", "1.0.6", change(map[string]string{"dist/wheelwright.yaml": "version: 1\nhealth:\n- {apiVersion: example.com/v1, kind: Widget}\n- {apiVersion: example.com/v1, kind: Gadget, current: 'true', when: later}\n"}),
@@ -276,5 +277,50 @@ func TestReferenceDistribution(t *testing.T) {
 				t.Errorf("%s %s: %q, want %q", tag, v.Name, v.Reasons, want)
 			}
 		}
+	}
+}
+
+// A release says which releases have to run before it and in which order it goes out; what is wrong with
+// that rejects it.
+func TestTheCourseOfARelease(t *testing.T) {
+	settings := func(text string) map[string]string {
+		files := good()
+		files["dist/wheelwright.yaml"] = "version: 1\nvariants: [plain]\n" + text
+		return files
+	}
+	v, p := newVendor(t), newPublisher(t, publish.Config{})
+	build := func(tag, text string) fleet.Release {
+		t.Helper()
+		v.tag(tag, settings(text))
+		r, _, err := p.Build(t.Context(), fleet.Distribution{Name: "shop", Path: "dist"}, see(t, v.dir, tag, "dist"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	r := build("1.4.0", "upgrade: {stops: [1.1.0, 1.2.0]}\nrollout: {waves: [{name: canary, max: 1, soak: 10m}, {name: everyone}]}\n")
+	if r.Phase != fleet.Available || !slices.Equal(r.Stops, []string{"1.1.0", "1.2.0"}) {
+		t.Errorf("got %s %q, stops %q", r.Phase, r.Reasons, r.Stops)
+	}
+	if parsed, err := plan.Parse(r.Plan); err != nil || len(parsed.Waves) != 2 || parsed.Waves[0].Max.N != 1 {
+		t.Errorf("got %s: %v", r.Plan, err)
+	}
+	if r := build("1.5.0", ""); r.Phase != fleet.Available || r.Stops != nil || r.Plan != nil {
+		t.Errorf("without a course: %+v", r)
+	}
+	r = build("1.6.0", "upgrade: {stops: [1.2.0, 1.6.0, 2.0.0]}\nrollout: {waves: [{name: one, max: 101%}, {name: one}]}\n")
+	if r.Phase != fleet.Rejected || !slices.ContainsFunc(r.Reasons, func(s string) bool { return strings.HasPrefix(s, "wheelwright.yaml: rollout.waves[0].max: ") }) ||
+		!slices.ContainsFunc(r.Reasons, func(s string) bool { return strings.HasPrefix(s, "wheelwright.yaml: rollout.waves[1].name: ") }) {
+		t.Errorf("a bad plan: got %s %q", r.Phase, r.Reasons)
+	}
+	r = build("1.7.0", "upgrade: {stops: [1.2.0, 1.7.0, 2.0.0]}\n")
+	want := []string{"wheelwright.yaml: upgrade.stops[1]: 1.7.0 is not lower than the release itself, 1.7.0; name releases that have to run before it",
+		"wheelwright.yaml: upgrade.stops[2]: 2.0.0 is not lower than the release itself, 1.7.0; name releases that have to run before it"}
+	if r.Phase != fleet.Rejected || !slices.Equal(r.Reasons, want) {
+		t.Errorf("stops above the release: got %s %q", r.Phase, r.Reasons)
+	}
+	// A work tree has no tag that its stops could be compared with.
+	if r, err := p.Check(t.Context(), fleet.Distribution{Name: "shop", Path: "dist"}, publish.Untagged, see(t, v.dir, "1.7.0", "dist").Snapshot.Files); err != nil || r.Phase != fleet.Available {
+		t.Errorf("a work tree: got %s %q, %v", r.Phase, r.Reasons, err)
 	}
 }
