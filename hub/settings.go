@@ -14,6 +14,7 @@ import (
 	"github.com/wheelwright-dev/wheelwright/hub/internal/config"
 	"github.com/wheelwright-dev/wheelwright/pkg/gitrepo"
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
+	"github.com/wheelwright-dev/wheelwright/pkg/plan"
 )
 
 const (
@@ -28,6 +29,7 @@ type settings struct {
 	advertise       []string
 	poll, heartbeat time.Duration
 	git             gitrepo.Credentials
+	rollouts        map[string]plan.Plan // by distribution
 	log             *slog.Logger
 }
 
@@ -46,6 +48,7 @@ func settle(cfg Config) (settings, error) {
 		poll:      cmp.Or(cfg.Poll, file.Poll, defaultPoll),
 		heartbeat: cmp.Or(cfg.Heartbeat, file.Heartbeat, defaultHeartbeat),
 		git:       file.Git,
+		rollouts:  file.Rollouts,
 		log:       cfg.Log,
 	}
 	if cfg.Advertise != "" {
@@ -61,6 +64,12 @@ func settle(cfg Config) (settings, error) {
 		}
 	}
 	return s, nil
+}
+
+// planOf is the plan that hub.yaml has for the releases of a distribution.
+func (s settings) planOf(distribution string) (p plan.Plan, found bool) {
+	p, found = s.rollouts[distribution]
+	return p, found
 }
 
 // listen opens a TCP port, or says what to do about it.

@@ -16,7 +16,9 @@ import (
 
 	"sigs.k8s.io/yaml"
 
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/gitrepo"
+	"github.com/wheelwright-dev/wheelwright/pkg/plan"
 )
 
 // Config is what hub.yaml says.
@@ -28,7 +30,8 @@ type Config struct {
 	Heartbeat time.Duration // of the spokes' streams
 	LogLevel  string
 	LogFormat string
-	Git       gitrepo.Credentials // to reach the distributions' repositories
+	Git       gitrepo.Credentials  // to reach the distributions' repositories
+	Rollouts  map[string]plan.Plan // of new releases, by distribution; wins over what a release brings
 }
 
 // Problems are all that is wrong with a file.
@@ -60,7 +63,7 @@ func Parse(name string, data []byte) (Config, error) {
 		return Config{}, &Problems{File: name, List: []string{strings.TrimPrefix(err.Error(), "error converting YAML to JSON: ")}}
 	}
 	d := &decoder{dir: filepath.Dir(name)}
-	top := d.section("", root, "version", "listen", "advertise", "metrics", "poll", "heartbeat", "log", "git")
+	top := d.section("", root, "version", "listen", "advertise", "metrics", "poll", "heartbeat", "log", "git", "rollouts")
 	if v, ok := top["version"]; !ok {
 		d.problem("version", "is missing; write `version: 1` first")
 	} else if n, ok := v.(float64); !ok || n != 1 {
@@ -73,6 +76,7 @@ func Parse(name string, data []byte) (Config, error) {
 		Poll:      d.duration("poll", top["poll"], time.Second, 24*time.Hour),
 		Heartbeat: d.duration("heartbeat", top["heartbeat"], time.Second, 5*time.Minute),
 		Git:       d.credentials("git", top["git"]),
+		Rollouts:  d.plans("rollouts", top["rollouts"]),
 	}
 	if v, ok := top["log"]; ok && v != nil {
 		m, ok := v.(map[string]any)
@@ -205,6 +209,39 @@ func (d *decoder) oneOf(key string, v any, words ...string) string {
 		d.problem(key, "%q: want %s", s, strings.Join(words, ", "))
 	}
 	return s
+}
+
+// plans reads the plan of each distribution; pkg/plan names what is wrong with one by keys below its own.
+func (d *decoder) plans(key string, v any) map[string]plan.Plan {
+	if v == nil {
+		return nil
+	}
+	m, ok := v.(map[string]any)
+	if !ok {
+		d.problem(key, "want a mapping from a distribution's name to its plan, got %v", v)
+		return nil
+	}
+	all := make(map[string]plan.Plan, len(m))
+	for _, name := range slices.Sorted(maps.Keys(m)) {
+		at := key + "." + name
+		if err := fleet.CheckDistributionName(name); err != nil {
+			d.problem(at, "%v", err)
+		}
+		text, err := yaml.Marshal(m[name])
+		if err == nil {
+			all[name], err = plan.Parse(text)
+		}
+		var wrong plan.Problems
+		switch {
+		case errors.As(err, &wrong):
+			for _, problem := range wrong {
+				d.problems = append(d.problems, plan.Below(at, problem))
+			}
+		case err != nil:
+			d.problem(at, "%v", err)
+		}
+	}
+	return all
 }
 
 // credentials reads how git repositories are reached; the files that it names are tried.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/gitrepo"
+	"github.com/wheelwright-dev/wheelwright/pkg/plan"
 )
 
 const full = `
@@ -118,6 +119,39 @@ func TestTheExamplesLoad(t *testing.T) {
 		if !strings.Contains(commented, key+":") {
 			t.Errorf("the example does not show %s", key)
 		}
+	}
+}
+
+func TestPlansOfRollouts(t *testing.T) {
+	c, err := Parse("hub.yaml", []byte(`version: 1
+rollouts:
+  shop:
+    start: manual
+    waves: [{name: canary, max: 1, soak: 30m}, {name: everyone}]
+  bank:
+    onFailure: rollBackAll
+    waves: [{name: everyone}]
+`))
+	if err != nil || len(c.Rollouts) != 2 {
+		t.Fatalf("got %+v, %v", c.Rollouts, err)
+	}
+	if p := c.Rollouts["shop"]; p.Start != plan.Manual || len(p.Waves) != 2 || p.Waves[0].Soak != 30*time.Minute || p.Waves[0].Max.N != 1 {
+		t.Errorf("got %+v", p)
+	}
+	_, err = Parse("hub.yaml", []byte(`version: 1
+pol: 1s
+rollouts:
+  Shop: {waves: [{name: everyone}]}
+  bank: {waves: [{name: one, concurrency: 101%, soak: long}], onfailure: hold}
+  till: fast
+`))
+	for _, want := range []string{"pol: unknown key", "rollouts.Shop: ", "rollouts.bank.waves[0].concurrency: ", "rollouts.bank.waves[0].soak: ", "rollouts.bank.onfailure: ", "rollouts.till: "} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is not in: %v", want, err)
+		}
+	}
+	if _, err := Parse("hub.yaml", []byte("version: 1\nrollouts: [shop]\n")); err == nil || !strings.Contains(err.Error(), "rollouts: want a mapping") {
+		t.Errorf("a list: got %v", err)
 	}
 }
 
