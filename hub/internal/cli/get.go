@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -23,17 +24,22 @@ type noun struct {
 	maxArgs    int
 	// list asks the hub. names holds the arguments; issues keeps what needs a person.
 	list func(ctx context.Context, hub fleetv1.FleetServiceClient, a *app, names []string, issues bool) (printer.Answer, error)
+	// names completes the arguments.
+	names []argument
+	// follow, where there is one, is what -w does: it shows what is new instead of all again.
+	follow func(ctx context.Context, a *app, p *printer.Printer, names []string, issues bool) error
 }
 
 func (a *app) getCommand() *cobra.Command {
 	nouns := []noun{
-		{"distributions [NAME]", "the repositories being watched", []string{"distribution", "dist"}, 1, listDistributions},
-		{"releases [DISTRIBUTION [VERSION]]", "release tags and how they were judged", []string{"release", "rel"}, 2, listReleases},
-		{"clusters [PROVIDER/NAME]", "the providers' clusters", []string{"cluster"}, 1, listClusters},
-		{"pins [PROVIDER/NAME]", "subscriptions held at one version by their providers", []string{"pin"}, 1, listPins},
-		{"events [PROVIDER/NAME]", "what happened, oldest first", []string{"event"}, 1, listEvents},
+		{use: "distributions [NAME]", short: "the repositories being watched", aliases: []string{"distribution", "dist"}, maxArgs: 1, list: listDistributions, names: []argument{distributionArg}},
+		{use: "releases [DISTRIBUTION [VERSION]]", short: "release tags and how they were judged", aliases: []string{"release", "rel"}, maxArgs: 2, list: listReleases, names: []argument{distributionArg, versionArg}},
+		{use: "rollouts [DISTRIBUTION]", short: "releases on their way through the fleet, newest first", aliases: []string{"rollout", "ro"}, maxArgs: 1, list: listRollouts, names: []argument{distributionArg}},
+		{use: "clusters [PROVIDER/NAME]", short: "the providers' clusters", aliases: []string{"cluster"}, maxArgs: 1, list: listClusters, names: []argument{clusterArg}},
+		{use: "pins [PROVIDER/NAME]", short: "subscriptions held at one version, and what they would take without", aliases: []string{"pin"}, maxArgs: 1, list: listPins, names: []argument{clusterArg}},
+		{use: "events [PROVIDER/NAME]", short: "what happened, oldest first", aliases: []string{"event"}, maxArgs: 1, list: listEvents, names: []argument{clusterArg}, follow: followEvents},
 	}
-	c := group("get", "List distributions, releases, clusters, pins or events")
+	c := group("get", "List distributions, releases, rollouts, clusters, pins or events")
 	for _, n := range nouns {
 		c.AddCommand(a.getNoun(n))
 	}
@@ -42,14 +48,17 @@ func (a *app) getCommand() *cobra.Command {
 
 func (a *app) getNoun(n noun) *cobra.Command {
 	var watch, issues bool
-	c := &cobra.Command{Use: n.use, Short: "List " + n.short, Aliases: n.aliases}
+	c := &cobra.Command{Use: n.use, Short: "List " + n.short, Aliases: n.aliases, ValidArgsFunction: a.complete(n.names...)}
 	c.Args = args(0, n.maxArgs, fmt.Sprintf("at most %d", n.maxArgs))
 	p := a.output(c)
-	c.Flags().BoolVarP(&watch, "watch", "w", false, "print again after every change, until interrupted")
+	c.Flags().BoolVarP(&watch, "watch", "w", false, map[bool]string{false: "print again after every change, until interrupted", true: "go on with what is new, a line each, until interrupted"}[n.follow != nil])
 	c.Flags().BoolVar(&issues, "issues", false, "only what needs a person")
 	c.RunE = func(c *cobra.Command, given []string) error {
 		if err := p.Check(); err != nil {
 			return err
+		}
+		if watch && n.follow != nil {
+			return n.follow(c.Context(), a, p, given, issues)
 		}
 		show := func(ctx context.Context, hub fleetv1.FleetServiceClient) error {
 			answer, err := n.list(ctx, hub, a, given, issues)
@@ -139,10 +148,13 @@ func listReleases(ctx context.Context, hub fleetv1.FleetServiceClient, a *app, n
 	}
 	for _, r := range items {
 		why := shorten(firstReason(r), 90)
+		if r.GetRecalled() != nil {
+			why = shorten("recalled: "+r.GetRecallReason(), 90)
+		}
 		if until := r.GetPreflightUntil(); until != nil {
 			why = fmt.Sprintf("in pre-flight, %s left; see `hub release describe %s %s`", fleet.Age(wire.FromTime(until), a.now()), r.GetDistribution(), r.GetVersion())
 		}
-		answer.Rows = append(answer.Rows, []string{r.GetDistribution(), r.GetVersion(), r.GetPhase(), fmt.Sprintf("%d clusters", len(r.GetRunningOn())), a.age(r.GetPublished()), why})
+		answer.Rows = append(answer.Rows, []string{r.GetDistribution(), r.GetVersion(), r.GetPhase(), plural(len(r.GetRunningOn()), "cluster", "clusters"), a.age(r.GetPublished()), why})
 		answer.WideRows = append(answer.WideRows, []string{r.GetDigest(), fmt.Sprint(r.GetSize()), fmt.Sprint(r.GetCompressedSize()), r.GetCommit()})
 		answer.Names = append(answer.Names, r.GetDistribution()+"/"+r.GetVersion())
 	}
@@ -175,8 +187,12 @@ func listClusters(ctx context.Context, hub fleetv1.FleetServiceClient, a *app, n
 	if err != nil {
 		return printer.Answer{}, err
 	}
+	var why map[string]string
 	if issues {
-		items = slices.DeleteFunc(items, (*fleetv1.Cluster).GetConnected)
+		if why, err = wanting(ctx, hub); err != nil {
+			return printer.Answer{}, err
+		}
+		items = slices.DeleteFunc(items, func(c *fleetv1.Cluster) bool { return c.GetConnected() && why[c.GetName()] == "" })
 	}
 	answer := printer.Answer{
 		Message: &fleetv1.ListClustersResponse{Clusters: items},
@@ -188,7 +204,7 @@ func listClusters(ctx context.Context, hub fleetv1.FleetServiceClient, a *app, n
 		for _, s := range c.GetSubscriptions() {
 			subs = append(subs, s.GetDistribution())
 		}
-		answer.Rows = append(answer.Rows, []string{c.GetName(), clusterState(c), a.age(c.GetLastSeen()), strings.Join(subs, ","), c.GetKubernetesVersion(), c.GetSpokeVersion()})
+		answer.Rows = append(answer.Rows, []string{c.GetName(), cmp.Or(why[c.GetName()], clusterState(c)), a.age(c.GetLastSeen()), strings.Join(subs, ","), c.GetKubernetesVersion(), c.GetSpokeVersion()})
 		answer.WideRows = append(answer.WideRows, []string{labelText(c.GetLabels()), stamp(c.GetCertificateNotAfter())})
 		answer.Names = append(answer.Names, c.GetName())
 	}
@@ -205,73 +221,17 @@ func clusterState(c *fleetv1.Cluster) string {
 	return "Away"
 }
 
-func listPins(ctx context.Context, hub fleetv1.FleetServiceClient, _ *app, names []string, _ bool) (printer.Answer, error) {
-	r, err := hub.ListClusters(ctx, &fleetv1.ListClustersRequest{})
+// wanting is what wants a person, by cluster: its first such row in the fleet's status.
+func wanting(ctx context.Context, hub fleetv1.FleetServiceClient) (map[string]string, error) {
+	r, err := hub.GetStatus(ctx, &fleetv1.GetStatusRequest{})
 	if err != nil {
-		return printer.Answer{}, err
+		return nil, err
 	}
-	items, err := wanted(r.GetClusters(), names, (*fleetv1.Cluster).GetName, "cluster", "hub get clusters")
-	if err != nil {
-		return printer.Answer{}, err
-	}
-	kept := &fleetv1.ListClustersResponse{}
-	answer := printer.Answer{Message: kept, Headers: []string{"CLUSTER", "DISTRIBUTION", "PIN", "RUNNING", "SOURCE", "REASON"}, Empty: "No pins"}
-	for _, c := range items {
-		pinned := false
-		for _, s := range c.GetSubscriptions() {
-			p := s.GetPolicy()
-			if p.GetPin() == "" {
-				continue
-			}
-			pinned = true
-			answer.Rows = append(answer.Rows, []string{c.GetName(), s.GetDistribution(), p.GetPin(), s.GetRunningVersion(), p.GetPinSource(), p.GetPinReason()})
-			answer.WideRows = append(answer.WideRows, nil)
-			answer.Names = append(answer.Names, c.GetName()+"/"+s.GetDistribution())
-		}
-		if pinned {
-			kept.Clusters = append(kept.Clusters, c)
+	why := map[string]string{}
+	for _, row := range r.GetRows() {
+		if row.GetAttention() && why[row.GetCluster()] == "" {
+			why[row.GetCluster()] = cmp.Or(row.GetPhase(), "Unknown")
 		}
 	}
-	return answer, nil
-}
-
-func listEvents(ctx context.Context, hub fleetv1.FleetServiceClient, a *app, names []string, issues bool) (printer.Answer, error) {
-	req := &fleetv1.ListEventsRequest{}
-	if len(names) > 0 {
-		req.Cluster = names[0]
-	}
-	if issues {
-		req.Limit = allEvents // the newest few may hold none
-	}
-	r, err := hub.ListEvents(ctx, req)
-	if err != nil {
-		return printer.Answer{}, err
-	}
-	items := r.GetEvents()
-	if issues {
-		items = slices.DeleteFunc(items, func(e *fleetv1.FleetEvent) bool { return !issue(e) })
-		items = items[max(0, len(items)-shownEvents):]
-	}
-	answer := printer.Answer{
-		Message: &fleetv1.ListEventsResponse{Events: items},
-		Headers: []string{"TIME", "CLUSTER", "DISTRIBUTION", "VERSION", "KIND", "MESSAGE"}, WideHeaders: []string{"ID"}, Empty: "No events",
-	}
-	for _, e := range items {
-		answer.Rows = append(answer.Rows, []string{stamp(e.GetAt()), e.GetCluster(), e.GetDistribution(), e.GetVersion(), e.GetKind(), shorten(e.GetMessage(), 160)})
-		answer.WideRows = append(answer.WideRows, []string{fmt.Sprint(e.GetId())})
-		answer.Names = append(answer.Names, fmt.Sprint(e.GetId()))
-	}
-	return answer, nil
-}
-
-const (
-	shownEvents = 200    // as many as the hub sends unasked
-	allEvents   = 10_000 // as many as it keeps
-)
-
-var issueKinds = map[string]bool{"Rejected": true, "TagMoved": true, "TagDeleted": true, "Declined": true, "Drift": true, "Removed": true}
-
-// issue: the event wants a person's look. A pre-flight does where it breaks.
-func issue(e *fleetv1.FleetEvent) bool {
-	return issueKinds[e.GetKind()] || e.GetKind() == string(fleet.EventPreflight) && strings.HasPrefix(e.GetMessage(), e.GetVersion()+": breaks")
+	return why, nil
 }

@@ -14,7 +14,7 @@ import (
 )
 
 func (a *app) releaseCommand() *cobra.Command {
-	return group("release", "Look into one release", a.releaseDescribe())
+	return group("release", "Look into one release, or call it back", a.releaseDescribe(), a.releaseRecall())
 }
 
 func (a *app) releaseDescribe() *cobra.Command {
@@ -22,6 +22,8 @@ func (a *app) releaseDescribe() *cobra.Command {
 		Use:   "describe DISTRIBUTION VERSION",
 		Short: "Say how a release was judged, what is in it, who runs it, and what it would do where it does not run yet",
 		Args:  args(2, 2, "DISTRIBUTION and VERSION"),
+
+		ValidArgsFunction: a.complete(distributionArg, versionArg),
 	}
 	p := a.output(c)
 	c.RunE = func(c *cobra.Command, given []string) error {
@@ -61,6 +63,12 @@ func (a *app) describe(r *fleetv1.Release) string {
 		phase += fmt.Sprintf(", in pre-flight: may be taken in %s at the latest", fleet.Age(wire.FromTime(until), a.now()))
 	}
 	line("Phase", phase)
+	if r.GetRecalled() != nil {
+		line("Recalled", fmt.Sprintf("%s (%s ago) by %s: %s", stamp(r.GetRecalled()), a.age(r.GetRecalled()), plain(r.GetRecalledBy()), plain(r.GetRecallReason())))
+	}
+	if stops := r.GetStops(); len(stops) > 0 {
+		line("Needs first", strings.Join(stops, ", then ")+", on a cluster that runs an earlier release")
+	}
 	line("Published", fmt.Sprintf("%s (%s ago)", stamp(r.GetPublished()), a.age(r.GetPublished())))
 	line("Commit", r.GetCommit())
 	tag := r.GetTagObject()

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/term"
@@ -28,26 +29,55 @@ const retry = time.Second
 type show func(context.Context, fleetv1.FleetServiceClient) error
 
 // watch prints through show at once and after every change, until interrupted. On a terminal the
-// screen is drawn anew; elsewhere an answer that is the same as the one before is not repeated. A hub that
-// goes away, as it does when it is restarted, is waited for once it has answered.
+// screen is drawn anew; elsewhere an answer that is the same as the one before is not repeated.
 func (a *app) watch(ctx context.Context, p *printer.Printer, print show) error {
-	w := &watcher{app: a, printer: p, show: print, screen: a.terminal() && p.Human()}
+	screen := a.terminal() && p.Human()
+	var last []byte
+	if screen {
+		fmt.Fprint(a.out, "\x1b[H\x1b[2J")
+	}
+	return a.follow(ctx, screen, func(ctx context.Context, hub fleetv1.FleetServiceClient) error {
+		var b bytes.Buffer
+		p.Out = &b
+		if err := print(ctx, hub); err != nil && exitcode.Message(err) != "" {
+			return err
+		}
+		width, height := a.size()
+		err := draw(a.out, b.Bytes(), last, screen, width, height)
+		last = b.Bytes()
+		return err
+	})
+}
+
+// follow looks at once, after every change and, with tick, every now and then, until look returns an error
+// or the context ends, which is none. A hub that goes away, as it does when it is restarted, is waited
+// for once it has answered.
+func (a *app) follow(ctx context.Context, tick bool, look show) error {
+	answered, away := false, false
 	for {
 		var cause error // before it is explained
 		err := a.stream(ctx, func(ctx context.Context, hub fleetv1.FleetServiceClient) error {
-			cause = w.follow(ctx, hub)
+			cause = eachChange(ctx, hub, tick, func() error {
+				ctx, cancel := context.WithTimeout(ctx, a.timeout)
+				defer cancel()
+				err := look(ctx, hub)
+				if err == nil {
+					answered, away = true, false
+				}
+				return err
+			})
 			return cause
 		})
 		if ctx.Err() != nil || errors.Is(err, context.Canceled) {
 			return nil // the person has seen enough
 		}
-		if !w.drawn || status.Code(cause) != codes.Unavailable {
+		if !answered || status.Code(cause) != codes.Unavailable {
 			return err
 		}
-		if !w.away {
+		if !away {
 			fmt.Fprintln(a.err, "hub: waiting until it can be reached again:", wordless(status.Convert(cause).Message()))
 		}
-		w.away = true
+		away = true
 		select {
 		case <-time.After(retry):
 		case <-ctx.Done():
@@ -56,19 +86,8 @@ func (a *app) watch(ctx context.Context, p *printer.Printer, print show) error {
 	}
 }
 
-// watcher is one watch, over all its connections.
-type watcher struct {
-	*app
-	printer *printer.Printer
-	show    show
-	screen  bool
-	last    []byte // drawn
-	drawn   bool
-	away    bool // the hub, as the person was told
-}
-
-// follow draws until the stream of changes ends.
-func (w *watcher) follow(ctx context.Context, hub fleetv1.FleetServiceClient) error {
+// eachChange looks until the stream of changes ends.
+func eachChange(ctx context.Context, hub fleetv1.FleetServiceClient, ticks bool, look func() error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // ends the reader too
 	changes, err := hub.Watch(ctx, &fleetv1.WatchRequest{})
@@ -98,42 +117,40 @@ func (w *watcher) follow(ctx context.Context, hub fleetv1.FleetServiceClient) er
 				return err
 			}
 		case <-tick.C:
-			if !w.screen {
+			if !ticks {
 				continue
 			}
 		case <-ctx.Done(): // the reader may have seen it first, and said nothing
 			return ctx.Err()
 		}
-		if err := w.draw(ctx, hub); err != nil {
+		if err := look(); err != nil {
 			return err
 		}
 	}
 }
 
-func (w *watcher) draw(ctx context.Context, hub fleetv1.FleetServiceClient) error {
-	ctx, cancel := context.WithTimeout(ctx, w.timeout)
-	defer cancel()
-	var b bytes.Buffer
-	w.printer.Out = &b
-	if err := w.show(ctx, hub); err != nil && exitcode.Message(err) != "" {
+// draw writes what is shown now. A screen is written over line by line, so that it does not flicker, and
+// never past its last line, so that it does not scroll.
+func draw(out io.Writer, now, last []byte, screen bool, width, height int) error {
+	if !screen {
+		if bytes.Equal(now, last) {
+			return nil
+		}
+		_, err := out.Write(now)
 		return err
 	}
-	if err := draw(w.out, b.Bytes(), w.last, w.screen); err != nil {
-		return err
+	lines := strings.Split(strings.TrimRight(string(now), "\n"), "\n")
+	if height > 1 && len(lines) > height-1 {
+		more := len(lines) - (height - 2)
+		lines = append(lines[:height-2:height-2], fmt.Sprintf("… and %s; a taller window shows more", plural(more, "line", "lines")))
 	}
-	w.last, w.drawn, w.away = b.Bytes(), true, false
-	return nil
-}
-
-func draw(out io.Writer, now, last []byte, screen bool) error {
-	if screen {
-		_, err := fmt.Fprintf(out, "\x1b[H\x1b[2J%s", now)
-		return err
+	var b strings.Builder
+	b.WriteString("\x1b[H")
+	for _, l := range lines {
+		b.WriteString(clip(l, width) + "\x1b[K\n")
 	}
-	if bytes.Equal(now, last) {
-		return nil
-	}
-	_, err := out.Write(now)
+	b.WriteString("\x1b[J")
+	_, err := io.WriteString(out, b.String())
 	return err
 }
 
@@ -141,6 +158,18 @@ func draw(out io.Writer, now, last []byte, screen bool) error {
 func (a *app) terminal() bool {
 	f, ok := a.out.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// size of the screen in columns and lines; 0 and 0: no bounds.
+func (a *app) size() (width, height int) {
+	if !a.terminal() {
+		return 0, 0
+	}
+	width, height, err := term.GetSize(int(a.out.(*os.File).Fd()))
+	if err != nil {
+		return 0, 0
+	}
+	return width, height
 }
 
 // colour: the screen takes colours and nobody asked for none (https://no-color.org).

@@ -1,0 +1,201 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/wheelwright-dev/wheelwright/pkg/exitcode"
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/pkg/wire"
+	fleetv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/fleet/v1"
+)
+
+func (a *app) rolloutWait() *cobra.Command {
+	var forWhat string
+	var timeout time.Duration
+	c := &cobra.Command{
+		Use:   "wait DISTRIBUTION VERSION",
+		Short: "Wait until a rollout is healthy, or has come so far; made for pipelines",
+		Long: `wait says on standard error what changes, and ends as soon as its end is certain. A release that is not there yet,
+or whose rollout has not started, is waited for too.
+
+  --for healthy     the rollout is completed
+  --for wave=N      wave N, counted from 1 or by its name, is over and well
+  --for approval    a wave waits for an approval
+
+Exit code 0: so it is; 1: the rollout holds, goes back or ended otherwise; 2: the hub could not be asked;
+3: the time is over; 4: it waits for an approval first.`,
+		Example:           "  hub rollout wait shop 1.4.0 --for wave=1 --timeout 30m",
+		Args:              args(2, 2, "DISTRIBUTION and VERSION"),
+		ValidArgsFunction: a.complete(distributionArg, versionArg),
+		RunE: func(c *cobra.Command, given []string) error {
+			goal, err := parseGoal(forWhat)
+			if err != nil {
+				return exitcode.With(exitcode.Usage, err)
+			}
+			if timeout <= 0 {
+				return exitcode.With(exitcode.Usage, fmt.Errorf("--timeout %v: want a time to wait, such as 10m", timeout))
+			}
+			return a.wait(c.Context(), given[0], given[1], goal, timeout)
+		},
+	}
+	c.Flags().StringVar(&forWhat, "for", "healthy", "`WHAT` to wait for: healthy, wave=N or approval")
+	c.Flags().DurationVar(&timeout, "timeout", 10*time.Minute, "how long to wait")
+	_ = c.RegisterFlagCompletionFunc("for", cobra.FixedCompletions([]string{"healthy", "wave=1", "approval"}, cobra.ShellCompDirectiveNoFileComp))
+	return c
+}
+
+// goal is what is waited for.
+type goal struct {
+	approval bool
+	wave     string // number or name; empty: the end
+}
+
+func parseGoal(s string) (goal, error) {
+	switch name, isWave := strings.CutPrefix(s, "wave="); {
+	case s == "healthy":
+		return goal{}, nil
+	case s == "approval":
+		return goal{approval: true}, nil
+	case isWave && name != "":
+		if n, err := strconv.Atoi(name); err == nil && n < 1 {
+			return goal{}, fmt.Errorf("--for %s: waves count from 1", s)
+		}
+		return goal{wave: name}, nil
+	}
+	return goal{}, fmt.Errorf("--for %q: want healthy, wave=N or approval", s)
+}
+
+func (g goal) String() string {
+	switch {
+	case g.approval:
+		return "an approval to be asked for"
+	case g.wave != "":
+		return "wave " + g.wave + " to be over"
+	}
+	return "the rollout to be completed"
+}
+
+// index of the wave, from 0.
+func (g goal) index(r *fleetv1.Rollout) (int, error) {
+	var names []string
+	for i, w := range r.GetWaves() {
+		if w.GetName() == g.wave {
+			return i, nil
+		}
+		names = append(names, w.GetName())
+	}
+	if n, err := strconv.Atoi(g.wave); err == nil && n <= len(names) {
+		return n - 1, nil
+	}
+	return 0, exitcode.With(exitcode.Usage, fmt.Errorf("the rollout of %s %s has no wave %s; it has %s: %s", r.GetDistribution(), r.GetVersion(), g.wave, plural(len(names), "wave", "waves"), strings.Join(names, ", ")))
+}
+
+// judge says whether the wait is over, and with what.
+func (g goal) judge(r *fleetv1.Rollout) (over bool, err error) {
+	phase := fleet.RolloutPhase(r.GetPhase())
+	if g.wave != "" {
+		i, err := g.index(r)
+		if err != nil {
+			return true, err
+		}
+		if through(r, i) {
+			return true, nil
+		}
+	}
+	what, why := r.GetDistribution()+" "+r.GetVersion(), ""
+	if r.GetReason() != "" {
+		why = ": " + shorten(r.GetReason(), 300)
+	}
+	switch {
+	case phase == fleet.RolloutApproval && g.approval:
+		return true, nil
+	case phase == fleet.RolloutApproval:
+		return true, exitcode.With(exitcode.Waiting, fmt.Errorf("the rollout of %s waits for an approval%s; next: %s", what, why, nextSteps(r)[0]))
+	case phase == fleet.RolloutCompleted && g.approval:
+		return true, exitcode.With(exitcode.Failed, fmt.Errorf("the rollout of %s is completed: no approval is asked for any more", what))
+	case phase == fleet.RolloutCompleted:
+		return true, nil
+	case phase == fleet.RolloutHolding, phase == fleet.RolloutReturning, phase.Terminal():
+		return true, exitcode.With(exitcode.Failed, fmt.Errorf("the rollout of %s: %s%s; see `hub rollout status %s`", what, phase, why, what))
+	}
+	return false, nil
+}
+
+// errOver ends a wait that came to what it waited for.
+var errOver = errors.New("over")
+
+func (a *app) wait(ctx context.Context, distribution, version string, g goal, timeout time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	var last *fleetv1.Rollout
+	state := "nothing was heard of it"
+	err := a.follow(ctx, true, func(ctx context.Context, hub fleetv1.FleetServiceClient) error {
+		r, err := hub.GetRollout(ctx, &fleetv1.GetRolloutRequest{Distribution: distribution, Version: version})
+		if status.Code(err) == codes.NotFound {
+			absent, err := notStarted(ctx, hub, distribution, version)
+			if err == nil && absent != state {
+				state = absent
+				fmt.Fprintln(a.err, state)
+			}
+			return err
+		}
+		if err != nil {
+			return err
+		}
+		for _, line := range differences(last, r.GetRollout(), wire.FromTime(r.GetAt())) {
+			fmt.Fprintln(a.err, line)
+		}
+		last = r.GetRollout()
+		state = phaseWord(wire.FromTime(r.GetAt()), last)
+		if last.GetReason() != "" {
+			state += ": " + shorten(last.GetReason(), 300)
+		}
+		if over, err := g.judge(last); over {
+			if err == nil {
+				err = errOver
+			}
+			return err
+		}
+		return nil
+	})
+	switch {
+	case errors.Is(err, errOver):
+		return nil
+	case err != nil:
+		return err
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return exitcode.With(exitcode.TimedOut, fmt.Errorf("waited %s for %s of %s %s: %s; see `hub rollout status %s %s`, or wait longer with --timeout", span(timeout), g, distribution, version, state, distribution, version))
+	}
+	return exitcode.With(exitcode.Usage, errors.New("interrupted"))
+}
+
+// notStarted says why there is no rollout yet, or that there will be none.
+func notStarted(ctx context.Context, hub fleetv1.FleetServiceClient, distribution, version string) (string, error) {
+	what := distribution + " " + version
+	r, err := hub.GetRelease(ctx, &fleetv1.GetReleaseRequest{Distribution: distribution, Version: version})
+	if status.Code(err) == codes.NotFound {
+		if err := knownDistribution(ctx, hub, distribution); err != nil {
+			return "", err
+		}
+		return fmt.Sprintf("%s is not published yet", what), nil
+	}
+	if err != nil {
+		return "", err
+	}
+	switch rel := r.GetRelease(); {
+	case rel.GetPhase() != string(fleet.Available):
+		return "", exitcode.With(exitcode.Failed, fmt.Errorf("%s is %s and will not be rolled out; see `hub release describe %s`", what, rel.GetPhase(), what))
+	case rel.GetPreflightUntil() != nil:
+		return fmt.Sprintf("%s is in pre-flight; its rollout comes after that", what), nil
+	}
+	return fmt.Sprintf("%s is published and its rollout has not started; where its plan waits for a person: hub rollout start %s", what, what), nil
+}
