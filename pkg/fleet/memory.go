@@ -14,6 +14,7 @@ type Memory struct {
 	Distribution string
 	Previous     []string // versions of which the rendered set is kept, newest first
 	Held         []Held   // by version
+	Withdrawn    []Withdrawal
 }
 
 // Held is a release that is not taken by itself, until a person or a newer release clears it.

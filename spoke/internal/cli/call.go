@@ -118,6 +118,8 @@ func known(r *localv1.GetStatusResponse, distribution string) []string {
 	}
 	add(r.GetSubscriptions()[n].GetTargetVersion())
 	add(r.GetSubscriptions()[n].GetRunningVersion())
+	add(r.GetSubscriptions()[n].GetWants())
+	add(r.GetSubscriptions()[n].GetWould())
 	for _, h := range m.GetHeld() {
 		add(h.GetVersion())
 	}

@@ -63,6 +63,7 @@ $` + dataVariable + `.
   spoke run --data DIR --config spoke.yaml            and then this
   spoke status --data DIR                             what runs, with the hub away too
   spoke diff DISTRIBUTION --data DIR                  what the next release would do
+  spoke pin DISTRIBUTION VERSION --data DIR           stay where it is
   spoke rollback DISTRIBUTION --data DIR              back to the one before
 
 Exit codes: 0 done and healthy; 1 failed, unhealthy or different; 2 usage or transport; 3 timed out;
@@ -83,7 +84,7 @@ Exit codes: 0 done and healthy; 1 failed, unhealthy or different; 2 usage or tra
 	root.PersistentFlags().StringVar(&a.dir, "data", "", "data `DIR` (default $"+dataVariable+")")
 	_ = root.MarkPersistentFlagDirname("data")
 	root.AddCommand(a.joinCommand(), a.runCommand(), a.statusCommand(), a.renderCommand(), a.diffCommand(), a.approveCommand(), a.rejectCommand(),
-		a.rollbackCommand(), a.versionCommand())
+		a.pinCommand(), a.unpinCommand(), a.rollbackCommand(), a.versionCommand())
 	return root
 }
 

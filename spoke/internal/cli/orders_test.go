@@ -28,6 +28,8 @@ type stand struct {
 	heard []string
 	ends  fleet.Phase // of a return; empty: it does not end
 	looks int         // at the status before a return ends
+
+	withdrawn []fleet.Withdrawal
 }
 
 func newStand() *stand {
@@ -51,7 +53,7 @@ func (s *stand) Installations() ([]fleet.Installation, error) {
 func (s *stand) Memories() ([]fleet.Memory, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return []fleet.Memory{{Distribution: "shop", Previous: []string{"1.0.1", "1.0.0"}, Held: s.held}}, nil
+	return []fleet.Memory{{Distribution: "shop", Previous: []string{"1.0.1", "1.0.0"}, Held: s.held, Withdrawn: s.withdrawn}}, nil
 }
 
 func (s *stand) Render(_ context.Context, distribution, version string) ([]byte, error) {
@@ -101,6 +103,39 @@ func (s *stand) RollBack(_ context.Context, distribution, version, reason string
 		s.now.Phase, s.now.Running, s.now.Target, s.now.Reason = fleet.RollingBack, version, from, "rolled back by hand"
 	}
 	return from, version, nil
+}
+
+func (s *stand) Pin(_ context.Context, distribution string, p fleet.Pin, dry bool) (fleet.Installation, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := s.now
+	i.Policy.Pin, i.Wants, i.Would, i.Reason = &p, p.Version, "1.5.0", ""
+	switch p.Version {
+	case "9.9.9":
+		return i, errors.New("pin shop: 9.9.9 is not on offer and does not run; on offer are [1.1.0 1.2.0]")
+	case "1.6.0":
+		i.Wants, i.Reason = "1.4.0", "1.4.0 on the way to 1.6.0"
+	case "1.3.0":
+		i.Wants, i.Reason = "", "1.3.0, the pin of spoke, is not taken: 1.3.0 was recalled: it loses orders"
+	}
+	if !dry {
+		s.heard = append(s.heard, strings.TrimSpace(fmt.Sprintf("pin %s %s by %s: %s %s", distribution, p.Version, p.Author, p.Reason, ends(p))))
+		s.now.Policy.Pin, s.now.Wants, s.now.Would = i.Policy.Pin, i.Wants, i.Would
+	}
+	return i, nil
+}
+
+func (s *stand) Unpin(_ context.Context, distribution, reason string, dry bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.now.Policy.Pin == nil || s.now.Policy.Pin.Source != fleet.PinSpoke {
+		return fmt.Errorf("unpin %s: %w: it is not pinned", distribution, fleet.ErrNothingWaits)
+	}
+	if !dry {
+		s.heard = append(s.heard, "unpin "+distribution+" "+reason)
+		s.now.Policy.Pin = nil
+	}
+	return nil
 }
 
 func (s *stand) said() string {

@@ -115,13 +115,18 @@ func (a *app) remembered(dir string) (*localv1.GetStatusResponse, error) {
 		s := wire.Installation(rec.Installation)
 		s.Distribution, s.Health, s.HealthMessage = rec.Distribution, string(fleet.HealthUnknown), ""
 		r.Subscriptions = append(r.Subscriptions, s)
-		r.Memories = append(r.Memories, memoryOf(rec))
+		r.Memories = append(r.Memories, memoryOf(rec, c.Desired))
 	}
 	return r, nil
 }
 
-func memoryOf(rec journal.Record) *localv1.Memory {
+func memoryOf(rec journal.Record, desired *syncv1.DesiredState) *localv1.Memory {
 	m := fleet.Memory{Distribution: rec.Distribution}
+	for _, d := range desired.GetDistributions() {
+		if d.GetDistribution() == rec.Distribution {
+			m.Withdrawn = wire.FromWithdrawals(d.GetWithdrawals())
+		}
+	}
 	for _, p := range rec.Previous {
 		m.Previous = append(m.Previous, p.Version)
 	}
@@ -139,60 +144,83 @@ func memoryOf(rec journal.Record) *localv1.Memory {
 func (a *app) printStatus(p *printer.Printer, r *localv1.GetStatusResponse) error {
 	answer := printer.Answer{Message: r,
 		Headers:     []string{"DISTRIBUTION", "RUNNING", "PHASE", "HEALTH", "READY", "SEEN"},
-		WideHeaders: []string{"VARIANT", "NAMESPACE", "POLICY", "BUNDLE", "OVERLAY", "DRIFT CORRECTED", "DRIFT LEFT", "BACK TO", "HELD", "REASON"},
+		WideHeaders: []string{"VARIANT", "NAMESPACE", "POLICY", "WINDOW", "BUNDLE", "OVERLAY", "DRIFT CORRECTED", "DRIFT LEFT", "BACK TO", "HELD", "REASON"},
 		Empty:       "No subscriptions. Write them into spoke.yaml: see deploy/examples/spoke.yaml",
 	}
 	if !r.GetRunning() {
 		answer.Empty = "Nothing was delivered here yet."
 	}
-	var needs, waits []string
-	approvals := 0
+	var say screen
 	for _, s := range r.GetSubscriptions() {
-		word, why := judge(s)
-		if why != "" {
-			needs = append(needs, fmt.Sprintf("%s  %s", s.GetDistribution(), oneLine(why, needLength)+next(s, memory(r, s.GetDistribution()))))
-			if asks(s) {
-				approvals++
-			}
-		} else if underWay(s) && s.GetReason() != "" {
-			waits = append(waits, fmt.Sprintf("%s  %s", s.GetDistribution(), oneLine(s.GetReason(), needLength)))
-		}
+		m := memory(r, s.GetDistribution())
+		word := say.add(a.now(), s, m)
 		ready := ""
 		if s.GetObjects() > 0 {
 			ready = fmt.Sprintf("%d/%d", s.GetReady(), s.GetObjects())
 		}
 		answer.Rows = append(answer.Rows, []string{s.GetDistribution(), s.GetRunningVersion(), word, s.GetHealth(), ready, fleet.Age(a.now(), wire.FromTime(s.GetObservedAt()))})
-		answer.WideRows = append(answer.WideRows, wide(s, memory(r, s.GetDistribution())))
+		answer.WideRows = append(answer.WideRows, wide(a.now(), s, m))
 		answer.Names = append(answer.Names, s.GetDistribution())
 	}
 	if end := wire.FromTime(r.GetCertificateNotAfter()); !end.IsZero() && a.now().After(end) {
-		needs = append(needs, fmt.Sprintf("the certificate expired %s ago: ask the vendor for a new `hub cluster invite` line and run it with --force", fleet.Age(a.now(), end)))
+		say.needs = append(say.needs, fmt.Sprintf("the certificate expired %s ago: ask the vendor for a new `hub cluster invite` line and run it with --force", fleet.Age(a.now(), end)))
 	}
 	if err := p.Print(answer); err != nil {
 		return err
 	}
 	if p.Human() {
-		a.printSummary(r, needs, waits)
+		a.printSummary(r, say)
 	}
 	if p.Format == "wide" {
 		section(a.out, "Held, until you approve it or a newer release comes:", holds(r))
 	}
 	switch {
-	case len(needs) > approvals || !r.GetRunning():
+	case len(say.needs) > say.approvals || !r.GetRunning():
 		return exitcode.Silent(exitcode.Failed)
-	case approvals > 0:
+	case say.approvals > 0:
 		return exitcode.Silent(exitcode.Waiting)
 	}
 	return nil
 }
 
+// screen is what stands below the table, one line each.
+type screen struct {
+	waits, pins, declined, needs []string
+	approvals                    int // of needs
+}
+
+// add takes up a subscription and returns its status word.
+func (say *screen) add(now time.Time, s *syncv1.SubscriptionStatus, m *localv1.Memory) string {
+	d, reason := s.GetDistribution(), oneLine(s.GetReason(), needLength)
+	word, why := judge(now, s, m)
+	switch {
+	case why != "":
+		say.needs = append(say.needs, fmt.Sprintf("%s  %s", d, oneLine(why, needLength)+next(now, s, m)))
+		if asks(s) {
+			say.approvals++
+		}
+	case underWay(s) && reason != "":
+		say.waits = append(say.waits, fmt.Sprintf("%s  %s", d, reason))
+	case reason != "":
+		say.declined = append(say.declined, fmt.Sprintf("%s  %s", d, reason))
+	}
+	if pin := pinOf(now, s); pin != nil {
+		line := fmt.Sprintf("%s  %s", d, pinned(*pin))
+		if s.GetWould() != "" {
+			line += "; without it " + s.GetWould() + " would be taken"
+		}
+		say.pins = append(say.pins, line)
+	}
+	return word
+}
+
 // wide are the further cells of a subscription's row.
-func wide(s *syncv1.SubscriptionStatus, m *localv1.Memory) []string {
+func wide(now time.Time, s *syncv1.SubscriptionStatus, m *localv1.Memory) []string {
 	var held []string
 	for _, h := range m.GetHeld() {
 		held = append(held, h.GetVersion())
 	}
-	return []string{s.GetVariant(), s.GetNamespace(), policy(s.GetPolicy()), fleet.Digest(s.GetBundleDigest()).Short(), fleet.Digest(s.GetOverlayDigest()).Short(),
+	return []string{s.GetVariant(), s.GetNamespace(), policy(now, s), window(now, s), fleet.Digest(s.GetBundleDigest()).Short(), fleet.Digest(s.GetOverlayDigest()).Short(),
 		fmt.Sprint(s.GetDriftCorrected()), fmt.Sprint(s.GetDrifted()), strings.Join(m.GetPrevious(), ","), strings.Join(held, ","), oneLine(s.GetReason(), 400)}
 }
 
@@ -207,24 +235,7 @@ func holds(r *localv1.GetStatusResponse) []string {
 	return all
 }
 
-// asks: the delivery waits for its provider.
-func asks(s *syncv1.SubscriptionStatus) bool {
-	return fleet.Phase(s.GetPhase()) == fleet.AwaitingApproval
-}
-
-// next is the command to type about what a subscription needs; empty where none helps.
-func next(s *syncv1.SubscriptionStatus, m *localv1.Memory) string {
-	d, target := s.GetDistribution(), s.GetTargetVersion()
-	switch {
-	case asks(s):
-		return fmt.Sprintf("; look: spoke diff %s %s, then: spoke approve %[1]s %s, or: spoke reject %[1]s %[2]s", d, target)
-	case fleet.Phase(s.GetPhase()).Failed() && slices.ContainsFunc(m.GetHeld(), func(h *localv1.Held) bool { return h.GetVersion() == target }):
-		return fmt.Sprintf("; held: spoke approve %s %s tries it again", d, target)
-	}
-	return ""
-}
-
-func (a *app) printSummary(r *localv1.GetStatusResponse, needs, waits []string) {
+func (a *app) printSummary(r *localv1.GetStatusResponse, say screen) {
 	who := cmp.Or(r.GetCluster(), "not joined")
 	switch {
 	case !r.GetRunning():
@@ -237,85 +248,25 @@ func (a *app) printSummary(r *localv1.GetStatusResponse, needs, waits []string) 
 		who += fmt.Sprintf("; %s is away, last heard %s ago: what runs is kept as it is", r.GetHub(), fleet.Age(a.now(), wire.FromTime(r.GetLastContact())))
 	}
 	fmt.Fprintf(a.out, "\n%s\n", who)
-	if len(waits) > 0 {
-		fmt.Fprintln(a.out, "Under way, and waiting for:")
-		for _, w := range waits {
-			fmt.Fprintln(a.out, "  "+w)
+	for _, part := range []struct {
+		title string
+		lines []string
+	}{
+		{"Under way, and waiting for:", say.waits},
+		{"Pinned:", say.pins},
+		{"Not taken:", say.declined},
+		{a.paint("31", "Needs you:"), say.needs},
+	} {
+		if len(part.lines) > 0 {
+			fmt.Fprintln(a.out, part.title)
+		}
+		for _, line := range part.lines {
+			fmt.Fprintln(a.out, "  "+line)
 		}
 	}
-	switch {
-	case len(needs) > 0:
-		fmt.Fprintln(a.out, a.paint("31", "Needs you:"))
-		for _, n := range needs {
-			fmt.Fprintln(a.out, "  "+n)
-		}
-	case r.GetRunning():
+	if len(say.needs) == 0 && r.GetRunning() {
 		fmt.Fprintln(a.out, a.paint("32", "Nothing needs you."))
 	}
-}
-
-// judge is the status word of a subscription, and why it needs a person; empty when it does not.
-func judge(s *syncv1.SubscriptionStatus) (word, why string) {
-	phase, reason := fleet.Phase(s.GetPhase()), s.GetReason()
-	switch {
-	case asks(s):
-		return "AwaitingApproval(provider)", s.GetTargetVersion() + " waits for you: " + cmp.Or(reason, "no reason given")
-	case phase == fleet.AwaitingConfig:
-		return "AwaitingConfig(provider)", cmp.Or(reason, "its configuration is in error")
-	case phase.Failed():
-		if s.GetTargetVersion() != "" && s.GetTargetVersion() != s.GetRunningVersion() {
-			why = s.GetTargetVersion() + ": "
-		}
-		return fmt.Sprintf("%s(%s)", phase, oneLine(cmp.Or(reason, s.GetTargetVersion(), "no reason given"), reasonLength)), why + cmp.Or(reason, string(phase))
-	case s.GetHealth() == string(fleet.HealthUnknown) && s.GetHealthMessage() != "": // nobody can see what runs
-		return cmp.Or(progress(s), string(phase), "Waiting(cluster)"), s.GetHealthMessage()
-	case underWay(s):
-		return progress(s), ""
-	case s.GetHealth() == string(fleet.Degraded):
-		return string(phase), cmp.Or(s.GetHealthMessage(), "it is not healthy")
-	case s.GetDrifted() > 0:
-		return fmt.Sprintf("Drifted(%d)", s.GetDrifted()), left(s)
-	case s.GetRunningVersion() == "" && reason != "":
-		return fmt.Sprintf("Waiting(%s)", oneLine(reason, reasonLength)), ""
-	case s.GetRunningVersion() == "":
-		return "AwaitingRelease(vendor)", ""
-	case s.GetPolicy().GetPin() == s.GetRunningVersion():
-		return fmt.Sprintf("Pinned(%s)", s.GetRunningVersion()), ""
-	}
-	return string(fleet.Succeeded), ""
-}
-
-// left is what others changed and the spoke leaves so.
-func left(s *syncv1.SubscriptionStatus) string {
-	what, count := cmp.Or(s.GetDriftMessage(), "see the spoke's log"), s.GetDrifted()
-	if count == 1 {
-		return "1 object differs from the release and is left so: " + what
-	}
-	return fmt.Sprintf("%d objects differ from the release and are left so, the first: %s", count, what)
-}
-
-// underWay: the spoke is at work on it.
-func underWay(s *syncv1.SubscriptionStatus) bool {
-	p := fleet.Phase(s.GetPhase())
-	return p != fleet.PhaseNone && p != fleet.AwaitingConfig && !p.Terminal()
-}
-
-// progress is the word for a delivery under way; empty for none.
-func progress(s *syncv1.SubscriptionStatus) string {
-	if !underWay(s) {
-		return ""
-	}
-	return fmt.Sprintf("%s(%s)", s.GetPhase(), cmp.Or(s.GetTargetVersion(), s.GetRunningVersion()))
-}
-
-func policy(p *syncv1.Policy) string {
-	switch {
-	case p.GetPin() != "":
-		return fmt.Sprintf("pin %s by %s", p.GetPin(), cmp.Or(p.GetPinSource(), "provider"))
-	case p.GetRange() == "":
-		return "any"
-	}
-	return p.GetRange()
 }
 
 func oneLine(s string, n int) string {

@@ -48,6 +48,9 @@ func Memory(m fleet.Memory) *localv1.Memory {
 	for _, h := range m.Held {
 		w.Held = append(w.Held, &localv1.Held{Version: h.Version, Reason: h.Reason, At: wire.Time(h.At)})
 	}
+	for _, t := range m.Withdrawn {
+		w.Withdrawn = append(w.Withdrawn, wire.Withdrawal(t))
+	}
 	return w
 }
 

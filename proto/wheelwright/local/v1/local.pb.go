@@ -304,8 +304,10 @@ type Memory struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	Distribution string                 `protobuf:"bytes,1,opt,name=distribution,proto3" json:"distribution,omitempty"`
 	// Versions of which the rendered set is kept, newest first.
-	Previous      []string `protobuf:"bytes,2,rep,name=previous,proto3" json:"previous,omitempty"`
-	Held          []*Held  `protobuf:"bytes,3,rep,name=held,proto3" json:"held,omitempty"`
+	Previous []string `protobuf:"bytes,2,rep,name=previous,proto3" json:"previous,omitempty"`
+	Held     []*Held  `protobuf:"bytes,3,rep,name=held,proto3" json:"held,omitempty"`
+	// What the hub took back, as far as it says so now, in ascending order of version.
+	Withdrawn     []*v1.Withdrawal `protobuf:"bytes,4,rep,name=withdrawn,proto3" json:"withdrawn,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -357,6 +359,13 @@ func (x *Memory) GetPrevious() []string {
 func (x *Memory) GetHeld() []*Held {
 	if x != nil {
 		return x.Held
+	}
+	return nil
+}
+
+func (x *Memory) GetWithdrawn() []*v1.Withdrawal {
+	if x != nil {
+		return x.Withdrawn
 	}
 	return nil
 }
@@ -1225,11 +1234,12 @@ const file_wheelwright_local_v1_local_proto_rawDesc = "" +
 	"\aversion\x18\x02 \x01(\tR\aversion\"D\n" +
 	"\x0eRenderResponse\x12\x1a\n" +
 	"\bmanifest\x18\x01 \x01(\fR\bmanifest\x12\x16\n" +
-	"\x06digest\x18\x02 \x01(\tR\x06digest\"x\n" +
+	"\x06digest\x18\x02 \x01(\tR\x06digest\"\xb7\x01\n" +
 	"\x06Memory\x12\"\n" +
 	"\fdistribution\x18\x01 \x01(\tR\fdistribution\x12\x1a\n" +
 	"\bprevious\x18\x02 \x03(\tR\bprevious\x12.\n" +
-	"\x04held\x18\x03 \x03(\v2\x1a.wheelwright.local.v1.HeldR\x04held\"d\n" +
+	"\x04held\x18\x03 \x03(\v2\x1a.wheelwright.local.v1.HeldR\x04held\x12=\n" +
+	"\twithdrawn\x18\x04 \x03(\v2\x1f.wheelwright.sync.v1.WithdrawalR\twithdrawn\"d\n" +
 	"\x04Held\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12*\n" +
@@ -1331,7 +1341,8 @@ var file_wheelwright_local_v1_local_proto_goTypes = []any{
 	(*UnpinResponse)(nil),         // 18: wheelwright.local.v1.UnpinResponse
 	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
 	(*v1.SubscriptionStatus)(nil), // 20: wheelwright.sync.v1.SubscriptionStatus
-	(*v1.Preflight)(nil),          // 21: wheelwright.sync.v1.Preflight
+	(*v1.Withdrawal)(nil),         // 21: wheelwright.sync.v1.Withdrawal
+	(*v1.Preflight)(nil),          // 22: wheelwright.sync.v1.Preflight
 }
 var file_wheelwright_local_v1_local_proto_depIdxs = []int32{
 	19, // 0: wheelwright.local.v1.GetStatusResponse.at:type_name -> google.protobuf.Timestamp
@@ -1340,32 +1351,33 @@ var file_wheelwright_local_v1_local_proto_depIdxs = []int32{
 	20, // 3: wheelwright.local.v1.GetStatusResponse.subscriptions:type_name -> wheelwright.sync.v1.SubscriptionStatus
 	4,  // 4: wheelwright.local.v1.GetStatusResponse.memories:type_name -> wheelwright.local.v1.Memory
 	5,  // 5: wheelwright.local.v1.Memory.held:type_name -> wheelwright.local.v1.Held
-	19, // 6: wheelwright.local.v1.Held.at:type_name -> google.protobuf.Timestamp
-	21, // 7: wheelwright.local.v1.PlanResponse.preflight:type_name -> wheelwright.sync.v1.Preflight
-	8,  // 8: wheelwright.local.v1.PlanResponse.steps:type_name -> wheelwright.local.v1.Step
-	19, // 9: wheelwright.local.v1.PinRequest.until:type_name -> google.protobuf.Timestamp
-	20, // 10: wheelwright.local.v1.PinResponse.subscription:type_name -> wheelwright.sync.v1.SubscriptionStatus
-	0,  // 11: wheelwright.local.v1.LocalService.GetStatus:input_type -> wheelwright.local.v1.GetStatusRequest
-	2,  // 12: wheelwright.local.v1.LocalService.Render:input_type -> wheelwright.local.v1.RenderRequest
-	6,  // 13: wheelwright.local.v1.LocalService.Plan:input_type -> wheelwright.local.v1.PlanRequest
-	9,  // 14: wheelwright.local.v1.LocalService.Approve:input_type -> wheelwright.local.v1.ApproveRequest
-	11, // 15: wheelwright.local.v1.LocalService.Reject:input_type -> wheelwright.local.v1.RejectRequest
-	13, // 16: wheelwright.local.v1.LocalService.RollBack:input_type -> wheelwright.local.v1.RollBackRequest
-	15, // 17: wheelwright.local.v1.LocalService.Pin:input_type -> wheelwright.local.v1.PinRequest
-	17, // 18: wheelwright.local.v1.LocalService.Unpin:input_type -> wheelwright.local.v1.UnpinRequest
-	1,  // 19: wheelwright.local.v1.LocalService.GetStatus:output_type -> wheelwright.local.v1.GetStatusResponse
-	3,  // 20: wheelwright.local.v1.LocalService.Render:output_type -> wheelwright.local.v1.RenderResponse
-	7,  // 21: wheelwright.local.v1.LocalService.Plan:output_type -> wheelwright.local.v1.PlanResponse
-	10, // 22: wheelwright.local.v1.LocalService.Approve:output_type -> wheelwright.local.v1.ApproveResponse
-	12, // 23: wheelwright.local.v1.LocalService.Reject:output_type -> wheelwright.local.v1.RejectResponse
-	14, // 24: wheelwright.local.v1.LocalService.RollBack:output_type -> wheelwright.local.v1.RollBackResponse
-	16, // 25: wheelwright.local.v1.LocalService.Pin:output_type -> wheelwright.local.v1.PinResponse
-	18, // 26: wheelwright.local.v1.LocalService.Unpin:output_type -> wheelwright.local.v1.UnpinResponse
-	19, // [19:27] is the sub-list for method output_type
-	11, // [11:19] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	21, // 6: wheelwright.local.v1.Memory.withdrawn:type_name -> wheelwright.sync.v1.Withdrawal
+	19, // 7: wheelwright.local.v1.Held.at:type_name -> google.protobuf.Timestamp
+	22, // 8: wheelwright.local.v1.PlanResponse.preflight:type_name -> wheelwright.sync.v1.Preflight
+	8,  // 9: wheelwright.local.v1.PlanResponse.steps:type_name -> wheelwright.local.v1.Step
+	19, // 10: wheelwright.local.v1.PinRequest.until:type_name -> google.protobuf.Timestamp
+	20, // 11: wheelwright.local.v1.PinResponse.subscription:type_name -> wheelwright.sync.v1.SubscriptionStatus
+	0,  // 12: wheelwright.local.v1.LocalService.GetStatus:input_type -> wheelwright.local.v1.GetStatusRequest
+	2,  // 13: wheelwright.local.v1.LocalService.Render:input_type -> wheelwright.local.v1.RenderRequest
+	6,  // 14: wheelwright.local.v1.LocalService.Plan:input_type -> wheelwright.local.v1.PlanRequest
+	9,  // 15: wheelwright.local.v1.LocalService.Approve:input_type -> wheelwright.local.v1.ApproveRequest
+	11, // 16: wheelwright.local.v1.LocalService.Reject:input_type -> wheelwright.local.v1.RejectRequest
+	13, // 17: wheelwright.local.v1.LocalService.RollBack:input_type -> wheelwright.local.v1.RollBackRequest
+	15, // 18: wheelwright.local.v1.LocalService.Pin:input_type -> wheelwright.local.v1.PinRequest
+	17, // 19: wheelwright.local.v1.LocalService.Unpin:input_type -> wheelwright.local.v1.UnpinRequest
+	1,  // 20: wheelwright.local.v1.LocalService.GetStatus:output_type -> wheelwright.local.v1.GetStatusResponse
+	3,  // 21: wheelwright.local.v1.LocalService.Render:output_type -> wheelwright.local.v1.RenderResponse
+	7,  // 22: wheelwright.local.v1.LocalService.Plan:output_type -> wheelwright.local.v1.PlanResponse
+	10, // 23: wheelwright.local.v1.LocalService.Approve:output_type -> wheelwright.local.v1.ApproveResponse
+	12, // 24: wheelwright.local.v1.LocalService.Reject:output_type -> wheelwright.local.v1.RejectResponse
+	14, // 25: wheelwright.local.v1.LocalService.RollBack:output_type -> wheelwright.local.v1.RollBackResponse
+	16, // 26: wheelwright.local.v1.LocalService.Pin:output_type -> wheelwright.local.v1.PinResponse
+	18, // 27: wheelwright.local.v1.LocalService.Unpin:output_type -> wheelwright.local.v1.UnpinResponse
+	20, // [20:28] is the sub-list for method output_type
+	12, // [12:20] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_wheelwright_local_v1_local_proto_init() }
