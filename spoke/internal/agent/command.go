@@ -11,6 +11,7 @@ import (
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
+	"github.com/wheelwright-dev/wheelwright/pkg/wire"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/delivery"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/journal"
 )
@@ -265,6 +266,9 @@ func (a *Agent) Memories() ([]fleet.Memory, error) {
 			return nil, fmt.Errorf("read the journal: %w", err)
 		}
 		m := fleet.Memory{Distribution: i.Distribution}
+		if in, _, err := a.subscribed(i.Distribution); err == nil {
+			m.Withdrawn = wire.FromWithdrawals(in.offers.GetWithdrawals())
+		}
 		for _, p := range rec.Previous {
 			m.Previous = append(m.Previous, p.Version)
 		}
