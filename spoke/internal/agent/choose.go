@@ -211,7 +211,7 @@ func (w *worker) verdict(in input, want plan, policy fleet.Policy, selected flee
 		return content, w.unsaid(content)
 	case held[target]:
 		return e, false
-	case target != i.Running && in.digest(target) == "": // to go back to
+	case target != i.Running && w.bundleOf(in, target) == "": // to go back to
 		content.Reason = fmt.Sprintf("%s; %s, the release to go to, is neither on offer nor kept here", selected.Why, target)
 		return content, w.unsaid(content)
 	case underWay(phase) && w.state.Target == target && w.ledger.Plan == want:
@@ -256,13 +256,26 @@ func (w *worker) begin(in input, want plan, target string) {
 	if d := w.rec.Delivery; d != nil && d.Target == target {
 		approved = d.Approved
 	}
-	w.rec.Delivery = &journal.Attempt{Target: target, Bundle: in.digest(target), Overlay: want.Overlay, Started: time.Now(), Approved: approved}
-	if target == w.rec.Installation.Running {
-		w.rec.Delivery.Bundle = w.rec.Installation.Bundle // a release never changes, and it may be off the offer
-	}
+	w.rec.Delivery = &journal.Attempt{Target: target, Bundle: w.bundleOf(in, target), Overlay: want.Overlay, Started: time.Now(), Approved: approved}
 	w.ledger.Plan = want
 	w.work.bundle = nil
 	if i := &w.rec.Installation; i.Running == "" {
 		i.Variant, i.Namespace = want.Variant, want.Namespace
 	}
+}
+
+// bundleOf is a release's bundle: of what is on offer, or ran here. A release never changes.
+func (w *worker) bundleOf(in input, version string) fleet.Digest {
+	if i := w.rec.Installation; version == i.Running {
+		return i.Bundle
+	}
+	if d := in.digest(version); d != "" {
+		return d
+	}
+	for _, p := range w.rec.Previous {
+		if p.Version == version {
+			return p.Bundle
+		}
+	}
+	return ""
 }

@@ -180,6 +180,12 @@ func (w *worker) rollBack(ctx context.Context, in input, version, reason string,
 	if w.state.Phase.Touching() {
 		return "", "", fmt.Errorf("%s is %s on the way to %s; wait until that is over: spoke status %s", w.name, w.state.Phase, w.state.Target, w.name)
 	}
+	if version == "" { // what was withdrawn would be left again
+		n := slices.IndexFunc(w.rec.Previous, func(p journal.Release) bool { return in.withdrawal(p.Version) == "" })
+		if n >= 0 {
+			version = w.rec.Previous[n].Version
+		}
+	}
 	to, rec, err := w.earlier(version)
 	if err != nil {
 		return "", "", err

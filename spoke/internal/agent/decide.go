@@ -21,6 +21,9 @@ func (w *worker) decide(_ context.Context, in input) result {
 			news = append(news, d)
 		}
 	}
+	if err := w.unheeded(in); err != nil {
+		return w.journalTrouble(err)
+	}
 	slices.SortFunc(news, func(a, b fleet.HubDecision) int { return a.At.Compare(b.At) })
 	for _, d := range news {
 		if err := w.heed(in, d); err != nil {
@@ -28,6 +31,24 @@ func (w *worker) decide(_ context.Context, in input) result {
 		}
 	}
 	return result{}
+}
+
+// unheeded says once of a pin of the hub that it does not count here.
+func (w *worker) unheeded(in input) error {
+	m := in.offers.GetPin()
+	if m == nil || in.sub.FromHub.Pins {
+		w.unheard = ""
+		return nil
+	}
+	text := fmt.Sprintf("the hub's pin at %s by %s does not count here: spoke.yaml says fromHub: {pins: false}", m.GetVersion(), cmp.Or(m.GetAuthor(), "somebody"))
+	if text == w.unheard || !w.known {
+		return nil
+	}
+	if err := w.record(w.rec, event(time.Now(), w.rec.Installation, fleet.EventDeclined, text)); err != nil {
+		return err
+	}
+	w.unheard = text
+	return nil
 }
 
 // heed does what was decided, or says why it does not count.

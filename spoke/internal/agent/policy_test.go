@@ -316,6 +316,7 @@ func TestAPinOfTheHub(t *testing.T) {
 	s.reaches(fleet.Succeeded, "1.0.0", "1.0.0")
 	stop = s.restart(t, stop, func() { s.sub.FromHub.Pins = false })
 	s.reaches(fleet.Succeeded, "1.1.0", "1.1.0")
+	s.told(fleet.EventDeclined, "the hub's pin at 1.0.0 by ada does not count here")
 }
 
 func TestADecisionAtTheHub(t *testing.T) {

@@ -78,6 +78,27 @@ func TestARecalledReleaseIsLeftForOneThatIsNotRemembered(t *testing.T) {
 	s.mustBeWhole("1.0.0", "old")
 }
 
+// Where the policy asks about a step back, the provider is asked.
+func TestARecalledReleaseIsLeftByApproval(t *testing.T) {
+	s := newStage(t)
+	stop := s.installed("1.0.0", "old")
+	defer func() { stop() }()
+	s.upgraded(t, "1.1.0", "new")
+	stop = s.restart(t, stop, func() { s.sub.Policy.Minor = fleet.AskFirst })
+	s.hear(func(d *syncv1.DistributionOffers) {
+		recalled("1.1.0", "1.0.0")(d)
+		d.Offers = nil // the spoke has the bundle
+	})
+	i := s.reaches(fleet.AwaitingApproval, "1.0.0", "1.1.0")
+	if !strings.Contains(i.Reason, "minor step back from 1.1.0 needs approval") {
+		t.Errorf("reason: %s", i.Reason)
+	}
+	s.vendor.away.Store(true)
+	s.approves(t, "1.0.0")
+	s.reaches(fleet.Succeeded, "1.0.0", "1.0.0")
+	s.mustBeWhole("1.0.0", "old")
+}
+
 // Without a release to go to, and where the provider has pinned it, what runs stays and says so.
 func TestARecalledReleaseStays(t *testing.T) {
 	s := newStage(t)

@@ -87,6 +87,7 @@ type worker struct {
 	sub     config.Subscription // of this round
 	rules   ruleBook
 	chosen  chosen    // by the policy, in this round or the last that got so far
+	unheard string    // the hub's pin of which was said that it does not count
 	work    scratch   // of the delivery under way
 	saw     overlayed // the provider's overlay
 	watch   watching  // of what runs
