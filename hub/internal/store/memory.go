@@ -1,6 +1,7 @@
 package store
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -40,6 +41,11 @@ func newMemory() *memory {
 // load reads the picture from the file.
 func (m *memory) load(db *bolt.DB) error {
 	return db.View(func(tx *bolt.Tx) error {
+		for _, name := range buckets() {
+			if tx.Bucket(name) == nil {
+				return fmt.Errorf("%w: bucket %s is missing", ErrCorrupt, name)
+			}
+		}
 		err := each(tx.Bucket(bucketClusters), func(k string, r clusterRecord) error {
 			m.clusters.rows = append(m.clusters.rows, clusterOf(k, r))
 			return nil

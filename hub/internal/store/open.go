@@ -216,10 +216,15 @@ func schema(db *bolt.DB) (number uint64, err error) {
 	return number, err
 }
 
-func create(tx *bolt.Tx, current uint64) error {
-	for _, name := range [][]byte{bucketMeta, bucketDistributions, bucketRevisions, bucketReleases, bucketDigests, bucketClusters,
+// buckets are all that a file of this schema has.
+func buckets() [][]byte {
+	return [][]byte{bucketMeta, bucketDistributions, bucketRevisions, bucketReleases, bucketDigests, bucketClusters,
 		bucketTokens, bucketIdentities, bucketFingerprints, bucketInstallations, bucketJournals, bucketEvents, bucketPreflights, bucketOffered,
-		bucketRollouts, bucketMembers, bucketRecalls, bucketPins, bucketDecisions, bucketAudit} {
+		bucketRollouts, bucketMembers, bucketRecalls, bucketPins, bucketDecisions, bucketAudit}
+}
+
+func create(tx *bolt.Tx, current uint64) error {
+	for _, name := range buckets() {
 		if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 			return fmt.Errorf("create bucket %s: %w", name, err)
 		}

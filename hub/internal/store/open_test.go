@@ -243,6 +243,16 @@ func TestADamagedFileNeverPanics(t *testing.T) {
 	}
 }
 
+func TestAFileWithoutABucketIsNamed(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "hub.db")
+	s, err := Open(path, discard)
+	must(t, err)
+	must(t, s.db.Update(func(tx *bolt.Tx) error { return tx.DeleteBucket(bucketPins) }))
+	must(t, s.Close())
+	_, err = Open(path, discard)
+	wantErr(t, err, ErrCorrupt, path, "bucket pins is missing")
+}
+
 func TestAHubKilledWhileMakingItsFileStartsAgain(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "hub.db")
 	db, err := bolt.Open(path, 0o600, nil) // the file as it is before the first transaction

@@ -114,18 +114,24 @@ func TestWhatIsOfferedStaysOfferedAndRaisesTheRevisionOnce(t *testing.T) {
 	same(t, "settings", settings, map[string]Settings{"shop": {Preflight: time.Minute}, "bank": {}})
 }
 
-// The file is one that a hub of schema 1 wrote.
-func TestAFileOfSchema1IsOpened(t *testing.T) {
-	packed, err := os.Open("testdata/schema-1.db.gz")
+// unpack gives a fixture a place of its own.
+func unpack(t *testing.T, fixture string) (path string) {
+	t.Helper()
+	packed, err := os.Open(fixture)
 	must(t, err)
 	defer packed.Close()
 	reader, err := gzip.NewReader(packed)
 	must(t, err)
 	data, err := io.ReadAll(reader)
 	must(t, err)
-	path := filepath.Join(t.TempDir(), "hub.db")
+	path = filepath.Join(t.TempDir(), "hub.db")
 	must(t, os.WriteFile(path, data, 0o600))
+	return path
+}
 
+// The file is one that a hub of schema 1 wrote.
+func TestAFileOfSchema1IsOpened(t *testing.T) {
+	path := unpack(t, "testdata/schema-1.db.gz")
 	s, err := Open(path, discard)
 	must(t, err)
 	defer func() { must(t, s.Close()) }()

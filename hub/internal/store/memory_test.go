@@ -1,0 +1,225 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/wheelwright-dev/wheelwright/hub/internal/rollout"
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/pkg/plan"
+)
+
+// bbolt lets the next writer in before it runs the commit handlers of the last: here the handlers of the
+// first transaction wait until those of the second are through.
+func TestOfTwoTransactionsTheLaterOneCounts(t *testing.T) {
+	s, _ := fresh(t)
+	rows := &table[fleet.Cluster, string]{rows: map[fleet.Cluster]string{"acme/gone": "there"}}
+	ordered := &sorted[string]{key: func(row string) string { return row[:1] }, rows: []string{"c0"}}
+	second := make(chan struct{})
+	var first sync.WaitGroup
+	first.Go(func() {
+		err := s.db.Update(func(tx *bolt.Tx) error {
+			tx.OnCommit(func() { <-second })
+			rows.put(tx, eu, "first")
+			rows.put(tx, us, "first")
+			rows.put(tx, "acme/gone", "first")
+			ordered.put(tx, "a1")
+			ordered.put(tx, "b1")
+			ordered.put(tx, "c1")
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	for before := transactions(s); transactions(s) == before; { // the first has committed
+		time.Sleep(time.Millisecond)
+	}
+	must(t, s.db.Update(func(tx *bolt.Tx) error {
+		rows.put(tx, eu, "earlier in the second")
+		rows.put(tx, eu, "second")
+		rows.drop(tx, "acme/gone")
+		ordered.put(tx, "a2")
+		ordered.drop(tx, "c")
+		return nil
+	}))
+	same(t, "rows after the second", rows.all(), map[fleet.Cluster]string{eu: "second"})
+	close(second)
+	first.Wait()
+	same(t, "rows after both", rows.all(), map[fleet.Cluster]string{eu: "second", us: "first"})
+	same(t, "ordered rows after both", ordered.all(), []string{"a2", "b1"})
+}
+
+// Law 9: nothing is told that is not on disk.
+func TestLaw9WhatWasNotCommittedIsNotSeen(t *testing.T) {
+	s, _ := fresh(t)
+	invite(t, s, eu, "t", start)
+	must(t, s.Hello(eu, "v1", "v1.33", []fleet.Installation{installation("1.0.0", start)}))
+	clusters, installations := s.memory.clusters.all(), s.memory.installations.all()
+	broken := errors.New("disk full")
+	err := s.db.Update(func(tx *bolt.Tx) error {
+		must(t, s.putCluster(tx, us, clusterRecord{}))
+		must(t, s.putInstallations(tx, eu, nil))
+		same(t, "clusters before the commit", s.memory.clusters.all(), clusters)
+		same(t, "installations before the commit", s.memory.installations.all(), installations)
+		return broken
+	})
+	wantErr(t, err, broken)
+	same(t, "clusters after no commit", s.memory.clusters.all(), clusters)
+	same(t, "installations after no commit", s.memory.installations.all(), installations)
+	if s.PutPin(fleet.HubPin{Cluster: eu, Distribution: "shop"}, fleet.Event{}, fleet.Entry{}) == nil {
+		t.Error("a change by nobody was taken")
+	}
+	if _, found := s.Pin(eu, "shop"); found {
+		t.Error("a pin that was not stored is seen")
+	}
+}
+
+func TestAnAnswerOnceGivenNeverChanges(t *testing.T) {
+	s, _ := fresh(t)
+	for i, c := range []fleet.Cluster{us, eu} {
+		invite(t, s, c, fmt.Sprint(i), start)
+		must(t, s.Hello(c, "v1", "v1.33", []fleet.Installation{installation("1.0.0", start)}))
+	}
+	clusters, err := s.Clusters()
+	must(t, err)
+	installations, err := s.Installations()
+	must(t, err)
+	wereClusters, wereInstallations := slices.Clone(clusters), maps.Clone(installations)
+
+	invite(t, s, "acme/ab-1", "t3", start)
+	must(t, s.RemoveCluster(us))
+	newer := installation("2.0.0", time.Now())
+	_, err = s.RecordEvents(eu, "j", []fleet.Event{{Seq: 1, Kind: fleet.EventPhase, Distribution: "shop", Installation: &newer}})
+	must(t, err)
+	same(t, "clusters", clusters, wereClusters)
+	same(t, "installations", installations, wereInstallations)
+	i, _ := s.Installation(eu, "shop")
+	same(t, "running now", i.Running, "2.0.0")
+	now, err := s.Clusters()
+	must(t, err)
+	if len(now) != 2 || now[0].Name != "acme/ab-1" || now[1].Name != eu {
+		t.Errorf("clusters now: %+v", now)
+	}
+}
+
+// Writers of every kind and readers at once; in the end memory is what a new process finds in the file.
+func TestMemoryIsWhatTheFileSays(t *testing.T) {
+	s, _ := fresh(t)
+	const writers, rounds = 8, 60
+	names := make([]fleet.Cluster, 12)
+	for i := range names {
+		names[i] = fleet.Cluster(fmt.Sprintf("acme/c-%d", i))
+		invite(t, s, names[i], fmt.Sprint("first-", i), start)
+	}
+	must(t, s.PutRelease(release("1.0.0", fleet.Available, digest("a")), "h"))
+	r, err := s.NewRollout(rollout.State{Distribution: "shop", Version: "1.0.0", Plan: plan.Default(), Phase: fleet.RolloutProgressing}, nil, byAdmin)
+	must(t, err)
+	stop := make(chan struct{})
+	var reading, writing sync.WaitGroup
+	for range 2 {
+		reading.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					readAll(t, s, names)
+				}
+			}
+		})
+	}
+	for w := range writers {
+		writing.Go(func() {
+			random := rand.New(rand.NewPCG(uint64(w), 1))
+			for round := range rounds {
+				if err := write(s, random, names[random.IntN(len(names))], fmt.Sprintf("%d-%d", w, round), r); err != nil && !errors.Is(err, ErrNotFound) {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	writing.Wait()
+	close(stop)
+	reading.Wait()
+
+	path := filepath.Join(t.TempDir(), "copy.db")
+	must(t, s.db.View(func(tx *bolt.Tx) error { return tx.CopyFile(path, 0o600) }))
+	found, err := Open(path, discard)
+	must(t, err)
+	defer func() { must(t, found.Close()) }()
+	same(t, "clusters", s.memory.clusters.rows, found.memory.clusters.rows)
+	same(t, "installations", s.memory.installations.rows, found.memory.installations.rows)
+	same(t, "pins", len(s.memory.pins.rows), len(found.memory.pins.rows))
+	for i, p := range found.memory.pins.rows {
+		same(t, "pin", s.memory.pins.rows[i], p)
+	}
+	same(t, "decisions", len(s.memory.decisions.rows), len(found.memory.decisions.rows))
+	for i, d := range found.memory.decisions.rows {
+		same(t, "decision", s.memory.decisions.rows[i], d)
+	}
+	same(t, "recalls", s.memory.recalls.rows, found.memory.recalls.rows)
+	entries, err := found.Audit(0, 0)
+	must(t, err)
+	must(t, VerifyAudit(entries, nil))
+}
+
+func readAll(t *testing.T, s *Store, names []fleet.Cluster) {
+	clusters, _ := s.Clusters()
+	if !slices.IsSortedFunc(clusters, func(a, b Cluster) int { return slices.Compare([]byte(a.Name), []byte(b.Name)) }) {
+		t.Error("clusters out of order")
+	}
+	installations, _ := s.Installations()
+	for _, list := range installations {
+		for _, i := range list {
+			_ = i.Running
+		}
+	}
+	for _, name := range names {
+		_, _ = s.Installation(name, "shop")
+		_, _ = s.Pin(name, "shop")
+		_, _ = s.Cluster(name)
+	}
+	decisions, _ := s.Decisions()
+	for _, d := range decisions {
+		_ = d.Version
+	}
+}
+
+// write makes one change of some kind.
+func write(s *Store, random *rand.Rand, name fleet.Cluster, unique string, r rollout.State) error {
+	now := time.Now()
+	running := installation(fmt.Sprintf("1.%d.0", random.IntN(100)), now)
+	e := fleet.Event{At: now, Kind: fleet.EventPinned, Cluster: name, Distribution: "shop"}
+	switch random.IntN(10) {
+	case 0:
+		return s.RemoveCluster(name)
+	case 1, 2:
+		_, err := s.Invite(name, map[string]string{"by": unique}, unique, [32]byte{}, now)
+		return err
+	case 3:
+		return s.Hello(name, "v"+unique, "v1.33", []fleet.Installation{running})
+	case 4:
+		return s.Heard(map[fleet.Cluster]time.Time{name: now})
+	case 5:
+		return s.PutPin(fleet.HubPin{Cluster: name, Distribution: "shop", Version: unique, Created: now}, e, byAdmin)
+	case 6:
+		return s.PutDecision(fleet.HubDecision{Cluster: name, Distribution: "shop", Version: unique, At: now}, e, byAdmin)
+	case 7:
+		r.Members = map[fleet.Cluster]rollout.Member{name: {Mark: fleet.MarkDone, Since: now}}
+		return s.SaveRollout(r, []fleet.Cluster{name}, []fleet.Event{e}, byAdmin)
+	case 8:
+		return s.DeletePin(name, "shop", e, byAdmin)
+	}
+	_, err := s.RecordEvents(name, unique, []fleet.Event{{Seq: 1, At: now, Kind: fleet.EventPhase, Distribution: "shop", Installation: &running}})
+	return err
+}
