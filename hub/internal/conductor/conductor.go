@@ -1,9 +1,9 @@
 // Package conductor decides what is offered to whom: it has each new tag judged, stores the judgement,
-// and works out every cluster's desired state and the fleet's table from what is stored. Its policy is
-// the simplest there is: all available releases of a distribution, to every cluster that subscribes to
-// it; the provider's own policy, at the spoke, picks among them. Where a distribution has pre-flights, a
-// new release is for a while offered to be tried out only. It watches no repository, builds no bundle and
-// speaks to no spoke.
+// carries each release through the fleet by its plan, and works out every cluster's desired state and the
+// fleet's table from what is stored. It is the only writer of rollouts; where one goes next,
+// hub/internal/rollout says. The provider's own policy, at the spoke, picks among what is offered. Where a
+// distribution has pre-flights, a new release is for a while offered to be tried out only. It watches no
+// repository, builds no bundle and speaks to no spoke.
 package conductor
 
 import (
@@ -27,7 +27,8 @@ import (
 type releases interface {
 	PutRelease(r fleet.Release, tagHash string) error
 	Releases(distribution string) ([]fleet.Release, error) // ascending by version
-	Revision(distribution string) (uint64, error)          // grows with each change of what there is to offer
+	Release(distribution, version string) (fleet.Release, error)
+	Revision(distribution string) (uint64, error) // grows with each change of what there is to offer
 	Distributions() ([]fleet.Distribution, error)
 }
 
@@ -35,6 +36,7 @@ type releases interface {
 type clusters interface {
 	Clusters() ([]store.Cluster, error)
 	Installations() (map[fleet.Cluster][]fleet.Installation, error)
+	Installation(cluster fleet.Cluster, distribution string) (fleet.Installation, bool)
 }
 
 // events are the fleet's history.
@@ -51,6 +53,7 @@ type Store interface {
 	preflights
 	rollouts
 	provisions
+	words
 }
 
 // blobs keeps compressed bundles by the digest of the canonical tar; nil means on disk.
@@ -62,6 +65,7 @@ type blobs interface {
 type spokes interface {
 	Connected(fleet.Cluster) bool
 	LastSeen(fleet.Cluster) time.Time
+	clocks
 	feed
 }
 
@@ -108,12 +112,15 @@ type Conductor struct {
 	mu     sync.Mutex
 	judges map[string]*sync.Mutex // by distribution
 	polls  map[string]*poll       // by distribution
-	cache  map[string]cached      // by distribution
+	cache  map[string]*offering   // by distribution
+	reads  map[string]bool        // distributions of which a repository is being read, and a tag was new
+	poked  chan struct{}          // somebody changed a rollout: look at once
 }
 
 // New makes a conductor.
 func New(cfg Config) *Conductor {
-	return &Conductor{cfg: cfg, since: time.Now(), judges: map[string]*sync.Mutex{}, polls: map[string]*poll{}, cache: map[string]cached{}}
+	return &Conductor{cfg: cfg, since: time.Now(), judges: map[string]*sync.Mutex{}, polls: map[string]*poll{}, cache: map[string]*offering{},
+		reads: map[string]bool{}, poked: make(chan struct{}, 1)}
 }
 
 // Tag is a tag that was not judged before.
@@ -131,6 +138,9 @@ func (c *Conductor) Seen(ctx context.Context, d fleet.Distribution, tag Tag) err
 	judge := c.judge(d.Name)
 	judge.Lock()
 	defer judge.Unlock()
+	c.mu.Lock()
+	c.reads[d.Name] = true
+	c.mu.Unlock()
 	before, err := c.cfg.Store.Releases(d.Name)
 	if err != nil {
 		return fmt.Errorf("publish %s of %s: %w", tag.Name, d.Name, err)
@@ -215,10 +225,15 @@ func published(r fleet.Release) string {
 // maxEvent bounds an event's message, in runes.
 const maxEvent = 2000
 
-func (c *Conductor) record(e fleet.Event) error {
-	if r := []rune(e.Message); len(r) > maxEvent {
-		e.Message = string(r[:maxEvent-1]) + "…"
+func bounded(text string) string {
+	if r := []rune(text); len(r) > maxEvent {
+		return string(r[:maxEvent-1]) + "…"
 	}
+	return text
+}
+
+func (c *Conductor) record(e fleet.Event) error {
+	e.Message = bounded(e.Message)
 	if err := c.cfg.Store.AppendEvent(e); err != nil {
 		return fmt.Errorf("record event %s of %s: %w", e.Kind, e.Distribution, err)
 	}

@@ -1,87 +1,166 @@
 package conductor
 
 import (
+	"encoding/binary"
 	"fmt"
-	"hash/crc32"
+	"hash/fnv"
+	"io"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
+	"github.com/wheelwright-dev/wheelwright/hub/internal/rollout"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/pkg/wire"
 	syncv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1"
 )
 
-// cached is what one distribution offers as of a revision; nothing for one that is not watched.
-type cached struct {
-	revision uint64
-	offers   *syncv1.DistributionOffers
+// stock is what a distribution has, as of a revision of the store.
+type stock struct {
+	revision     uint64
+	distribution fleet.Distribution
+	watched      bool                     // by this hub, now
+	releases     map[string]fleet.Release // available and in range
+	versions     []string                 // of releases, ascending
+	rejected     []fleet.Release          // in range, ascending
+	trying       map[string]time.Time     // in pre-flight: offered to be tried out only
 }
 
-// subscriptionBits of a revision tell sets of subscriptions apart.
-const subscriptionBits = 24
+// offering is a stock under the rollouts, recalls, pins and decisions of one picture: what everybody may
+// take, and what each cluster may beyond that.
+type offering struct {
+	*stock
+	shelf *shelf
+	// open versions are everybody's, ascending; waiting ones have no rollout yet. Both leave out what is
+	// in pre-flight or recalled.
+	open, waiting []string
+	// limited are the last rollouts of the versions that are not open: each says whose they are.
+	limited []rollout.State
+	recalls []fleet.Recall // ascending by version
+	plain   *parcel        // of a cluster for which nothing is special
+	made    *memo[*parcel]
+	returns *memo[string]
+}
 
-// Offers is what a cluster with these subscriptions may take: every available release of each
-// distribution. The answer is shared between callers and must not be changed.
+// parcel is what one cluster, or all alike, are offered of a distribution. It is shared and never
+// changed.
+type parcel struct {
+	message   *syncv1.DistributionOffers
+	sum       uint64 // fingerprint of the message
+	offered   []fleet.Offered
+	withdrawn []fleet.Withdrawal
+}
+
+// choice is the package as a policy chooses from it.
+func (p *parcel) choice(now time.Time, running string) fleet.Choice {
+	return fleet.Choice{Now: now, Offered: p.offered, Withdrawn: p.withdrawn, Running: running}
+}
+
+// Offers is what a cluster with these subscriptions may take of each distribution: the releases that are
+// everybody's, and those whose rollouts have reached it. The answer's parts are shared between callers and
+// must not be changed.
 //
-// The revision is that of the newest distribution among them, followed by a checksum of the
-// subscriptions' names. So it grows with each release, and it differs for a spoke that subscribed to
-// something else since, even when the hub was restarted in between and remembers no earlier answer.
+// The revision is a fingerprint of the answer: the same content has the same one, before and after a
+// restart of the hub, and whatever happened in between.
 func (c *Conductor) Offers(cluster fleet.Cluster, subscriptions []string) (*syncv1.DesiredState, error) {
 	names := slices.Compact(slices.Sorted(slices.Values(subscriptions)))
-	state := &syncv1.DesiredState{}
-	var newest uint64
+	state, sum, now := &syncv1.DesiredState{}, fnv.New64a(), time.Now()
 	for _, name := range names {
-		o, err := c.distributionOffers(name)
+		o, err := c.offering(name)
 		if err != nil {
 			return nil, fmt.Errorf("offers of %s for %s: %w", name, cluster, err)
 		}
-		newest = max(newest, o.revision)
-		if o.offers != nil {
-			state.Distributions = append(state.Distributions, o.offers)
+		io.WriteString(sum, name+"\x00") // no hash fails to be written to
+		if !o.watched {
+			continue
 		}
+		p := o.to(now, cluster, c.installation(cluster, name))
+		sum.Write(binary.BigEndian.AppendUint64(nil, p.sum))
+		state.Distributions = append(state.Distributions, p.message)
 	}
-	sum := crc32.ChecksumIEEE([]byte(strings.Join(names, " ")))
-	state.Revision = newest<<subscriptionBits | uint64(sum&(1<<subscriptionBits-1))
+	state.Revision = max(sum.Sum64(), 1) // 0 is a spoke's word for none
 	return state, nil
 }
 
-func (c *Conductor) distributionOffers(name string) (cached, error) {
+func (c *Conductor) installation(cluster fleet.Cluster, distribution string) fleet.Installation {
+	i, _ := c.cfg.Store.Installation(cluster, distribution)
+	return i
+}
+
+func installationOf(list []fleet.Installation, distribution string) fleet.Installation {
+	for _, i := range list {
+		if i.Distribution == distribution {
+			return i
+		}
+	}
+	return fleet.Installation{Distribution: distribution}
+}
+
+// offering of a distribution as things stand. It is made anew only when something changed.
+func (c *Conductor) offering(name string) (*offering, error) {
+	p, err := c.picture()
+	if err != nil {
+		return nil, err
+	}
+	return c.offeringIn(p, name)
+}
+
+func (c *Conductor) offeringIn(p *picture, name string) (*offering, error) {
 	// The revision is read first: what changes after it is sent with the next one.
 	revision, err := c.cfg.Store.Revision(name)
 	if err != nil {
-		return cached{}, err
+		return nil, err
 	}
+	at := p.of(name)
 	c.mu.Lock()
 	found, ok := c.cache[name]
 	c.mu.Unlock()
-	if ok && found.revision == revision {
+	if ok && found.revision == revision && found.shelf == at {
 		return found, nil
 	}
-	distributions, err := c.cfg.Store.Distributions()
-	if err != nil {
-		return cached{}, err
+	s := &stock{}
+	if ok && found.revision == revision {
+		s = found.stock
+	} else if s, err = c.stock(name, revision); err != nil {
+		return nil, err
 	}
-	made := cached{revision: revision}
-	for _, d := range distributions {
-		if d.Name != name {
-			continue
-		}
-		rs, err := c.cfg.Store.Releases(name)
-		if err != nil {
-			return cached{}, err
-		}
-		trying, _, err := c.underWay(time.Now(), name)
-		if err != nil {
-			return cached{}, err
-		}
-		made.offers = &syncv1.DistributionOffers{Distribution: d.Name, Url: d.URL, Path: d.Path, Offers: offersOf(inRange(d, rs), trying)}
-	}
+	made := lay(s, at)
 	if revision > 0 { // names that nobody knows come from outside: do not collect them
 		c.mu.Lock()
 		c.cache[name] = made
 		c.mu.Unlock()
 	}
 	return made, nil
+}
+
+func (c *Conductor) stock(name string, revision uint64) (*stock, error) {
+	s := &stock{revision: revision, releases: map[string]fleet.Release{}}
+	distributions, err := c.cfg.Store.Distributions()
+	if err != nil {
+		return nil, err
+	}
+	i := slices.IndexFunc(distributions, func(d fleet.Distribution) bool { return d.Name == name })
+	if i < 0 {
+		return s, nil
+	}
+	s.distribution, s.watched = distributions[i], true
+	rs, err := c.cfg.Store.Releases(name)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range inRange(s.distribution, rs) {
+		if r.Phase == fleet.Available {
+			s.releases[r.Version] = r
+			s.versions = append(s.versions, r.Version)
+		} else {
+			s.rejected = append(s.rejected, r)
+		}
+	}
+	s.trying, _, err = c.underWay(time.Now(), name)
+	return s, err
 }
 
 // inRange keeps the releases that the distribution's tag range holds now: one that was removed and added
@@ -97,19 +176,224 @@ func inRange(d fleet.Distribution, rs []fleet.Release) []fleet.Release {
 	})
 }
 
-// offersOf makes the offers of available releases; those in trying are to be tried out only.
-func offersOf(rs []fleet.Release, trying map[string]time.Time) []*syncv1.Offer {
-	var offers []*syncv1.Offer
-	for _, r := range rs {
-		if r.Phase != fleet.Available {
+// lay lays a shelf over a stock.
+func lay(s *stock, at *shelf) *offering {
+	o := &offering{stock: s, shelf: at, made: newMemo[*parcel](), returns: newMemo[string]()}
+	newest := map[string]rollout.State{}
+	for _, r := range at.rollouts {
+		newest[r.Version] = r
+	}
+	for _, v := range slices.Backward(s.versions) { // the highest first: a superseded one asks for what is above
+		r, began := newest[v]
+		if _, recalled := at.recalls[v]; recalled {
 			continue
 		}
-		o := &syncv1.Offer{Version: r.Version, Digest: string(r.Digest), Size: uint64(r.Size)}
-		_, o.Preflight = trying[r.Version]
-		for _, v := range r.Variants {
-			o.Variants = append(o.Variants, v.Name)
+		if _, trying := s.trying[v]; trying {
+			continue
 		}
-		offers = append(offers, o)
+		switch {
+		case !began:
+			o.waiting = append(o.waiting, v)
+		case r.Phase == fleet.RolloutCompleted, r.Phase == fleet.RolloutSuperseded && len(o.open) > 0 && harmless(r):
+			o.open = append(o.open, v)
+		}
 	}
-	return offers
+	slices.Reverse(o.open)
+	slices.Reverse(o.waiting)
+	for _, v := range s.versions {
+		if r, began := newest[v]; began && !slices.Contains(o.open, v) {
+			o.limited = append(o.limited, r)
+		}
+	}
+	for _, v := range s.versions {
+		if r, recalled := at.recalls[v]; recalled {
+			o.recalls = append(o.recalls, r)
+		}
+	}
+	o.plain = o.pack(o.open, o.alwaysWithdrawn(), nil, nil)
+	return o
+}
+
+// harmless: no cluster failed with it. A superseded release of which that is true becomes everybody's
+// once a higher one is: those whose policies stop short of the higher one take it.
+func harmless(s rollout.State) bool {
+	for _, m := range s.Members {
+		if m.Mark == fleet.MarkFailed || m.Mark == fleet.MarkStranded {
+			return false
+		}
+	}
+	return true
+}
+
+func (o *offering) alwaysWithdrawn() (all []fleet.Withdrawal) {
+	for _, r := range o.recalls {
+		all = append(all, fleet.Withdrawal{Version: r.Version, Kind: fleet.Recalled, Reason: r.Reason})
+	}
+	return all
+}
+
+// to is what one cluster is offered; i is its subscription as last heard.
+func (o *offering) to(now time.Time, cluster fleet.Cluster, i fleet.Installation) *parcel {
+	versions, withdrawn, special := o.special(now, cluster, i)
+	pin, pinned := o.shelf.pins[cluster]
+	decision, decided := o.shelf.decisions[cluster]
+	if pinned || decided {
+		var p *fleet.HubPin
+		var d *fleet.HubDecision
+		if pinned {
+			p = &pin
+		}
+		if decided {
+			d = &decision
+		}
+		return o.pack(versions, withdrawn, p, d)
+	}
+	if !special {
+		return o.plain
+	}
+	var key strings.Builder
+	for _, v := range versions {
+		key.WriteString(v + "\x00")
+	}
+	for _, w := range withdrawn {
+		key.WriteString("\x01" + w.Version + "\x00" + string(w.Kind) + "\x00" + w.To + "\x00" + w.Reason)
+	}
+	return o.made.get(key.String(), func() *parcel { return o.pack(versions, withdrawn, nil, nil) })
+}
+
+// special lists what a cluster may take and what is withdrawn from it, ascending, and whether that is
+// anything but what everybody has.
+func (o *offering) special(now time.Time, cluster fleet.Cluster, i fleet.Installation) (versions []string, withdrawn []fleet.Withdrawal, special bool) {
+	versions, withdrawn = o.open, o.plain.withdrawn
+	var extra []string
+	var taken []fleet.Withdrawal
+	for _, r := range o.limited {
+		if _, recalled := o.shelf.recalls[r.Version]; recalled {
+			continue
+		}
+		if w, ok := r.Withdraws(cluster); ok {
+			taken = append(taken, w)
+		} else if r.Offers(cluster) {
+			extra = append(extra, r.Version)
+			extra = append(extra, o.taken(r.Version)...)
+		}
+	}
+	if len(extra) > 0 {
+		versions = slices.Concat(o.open, extra)
+	}
+	if len(taken) > 0 {
+		withdrawn = slices.Concat(withdrawn, taken)
+	}
+	back := slices.ContainsFunc(o.recalls, func(r fleet.Recall) bool { return r.RollBack })
+	if !back && len(extra) == 0 && len(taken) == 0 {
+		return versions, withdrawn, false
+	}
+	withdrawn = slices.Clone(withdrawn)
+	for n, w := range withdrawn {
+		if r, recalled := o.shelf.recalls[w.Version]; w.To != "" || recalled && r.RollBack {
+			withdrawn[n].To = o.back(now, cluster, i, w.Version, w.To, versions, withdrawn)
+			if to := withdrawn[n].To; to != "" && !slices.Contains(versions, to) {
+				versions = append(slices.Clip(versions), to)
+			}
+		}
+	}
+	versions = slices.Clone(versions)
+	fleet.SortVersions(versions)
+	slices.SortFunc(withdrawn, func(a, b fleet.Withdrawal) int { return fleet.CompareTags(a.Version, b.Version) })
+	return slices.Compact(versions), withdrawn, true
+}
+
+// taken are the required stops of a version whose own rollouts were superseded: without them on offer
+// nobody would reach it.
+func (o *offering) taken(version string) (stops []string) {
+	for _, stop := range o.releases[version].Stops {
+		if _, known := o.releases[stop]; !known || slices.Contains(o.open, stop) {
+			continue
+		}
+		if _, recalled := o.shelf.recalls[stop]; recalled {
+			continue
+		}
+		if r, ok := o.shelf.newest(stop); ok && r.Phase == fleet.RolloutSuperseded && harmless(r) {
+			stops = append(stops, stop)
+			stops = append(stops, o.taken(stop)...)
+		}
+	}
+	return stops
+}
+
+// pack makes a package of versions, ascending.
+func (o *offering) pack(versions []string, withdrawn []fleet.Withdrawal, pin *fleet.HubPin, decision *fleet.HubDecision) *parcel {
+	p := &parcel{withdrawn: withdrawn, message: &syncv1.DistributionOffers{Distribution: o.distribution.Name, Url: o.distribution.URL, Path: o.distribution.Path}}
+	for _, v := range o.versions {
+		_, trying := o.trying[v]
+		if !trying && !slices.Contains(versions, v) {
+			continue
+		}
+		r := o.releases[v]
+		if _, recalled := o.shelf.recalls[v]; recalled {
+			continue
+		}
+		p.message.Offers = append(p.message.Offers, offerOf(r, trying))
+		if !trying {
+			p.offered = append(p.offered, fleet.Offered{Version: v, Stops: r.Stops})
+		}
+	}
+	for _, w := range withdrawn {
+		p.message.Withdrawals = append(p.message.Withdrawals, wire.Withdrawal(w))
+	}
+	if pin != nil {
+		p.message.Pin = wire.HubPin(*pin)
+	}
+	if decision != nil {
+		p.message.Decisions = append(p.message.Decisions, wire.HubDecision(*decision))
+	}
+	p.sum = fingerprint(p.message)
+	return p
+}
+
+func offerOf(r fleet.Release, trying bool) *syncv1.Offer {
+	o := &syncv1.Offer{Version: r.Version, Digest: string(r.Digest), Size: uint64(r.Size), Preflight: trying, Stops: r.Stops}
+	for _, v := range r.Variants {
+		o.Variants = append(o.Variants, v.Name)
+	}
+	return o
+}
+
+// fingerprint of a message's content.
+func fingerprint(m proto.Message) uint64 {
+	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+	if err != nil { // only text that is not UTF-8, which every way in refuses
+		data = []byte(err.Error())
+	}
+	h := fnv.New64a()
+	h.Write(data)
+	return h.Sum64()
+}
+
+// memo keeps what costs to be made, by key. What it keeps is bounded by how many different answers there
+// are, not by clusters.
+type memo[V any] struct {
+	mu   sync.Mutex
+	kept map[string]V
+}
+
+func newMemo[V any]() *memo[V] { return &memo[V]{kept: map[string]V{}} }
+
+// maxKept bounds a memo; past it, answers are made each time.
+const maxKept = 4096
+
+func (m *memo[V]) get(key string, make func() V) V {
+	m.mu.Lock()
+	found, ok := m.kept[key]
+	m.mu.Unlock()
+	if ok {
+		return found
+	}
+	made := make()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.kept) < maxKept {
+		m.kept[key] = made
+	}
+	return made
 }

@@ -49,13 +49,25 @@ type alarm struct {
 	text string
 }
 
-// Note takes what a watcher noticed. A moved or deleted tag raises one event, over restarts too, and
+// reading: new tags of the distribution are being judged, and more may follow.
+func (c *Conductor) reading(distribution string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.reads[distribution]
+}
+
+// Note takes what a watcher noticed; NotePolled and NotePollFailed say too that no more tags come for now,
+// so that the rollouts of those that came can begin. A moved or deleted tag raises one event, over restarts too, and
 // changes nothing that was published.
 func (c *Conductor) Note(distribution string, n Note) {
 	log := c.cfg.Log.With(slog.String(logging.Distribution, distribution))
 	c.mu.Lock()
 	p := c.pollLocked(distribution)
 	changed, before := false, p.failure
+	if (n.Kind == NotePolled || n.Kind == NotePollFailed) && c.reads[distribution] {
+		delete(c.reads, distribution)
+		c.poke()
+	}
 	switch n.Kind {
 	case NotePolled:
 		changed = before != "" || p.at.IsZero()
@@ -185,4 +197,5 @@ func (c *Conductor) Forget(distribution string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.polls, distribution)
+	delete(c.reads, distribution)
 }

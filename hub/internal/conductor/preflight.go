@@ -29,8 +29,9 @@ const (
 )
 
 // Run ends pre-flights, each when its time is over or, before that, when every connected cluster that it
-// concerns has answered and none would break. It returns nil when ctx ends. An end is stored, so that a
-// release which was offered to be taken stays so whatever restarts.
+// concerns has answered and none would break, and carries rollouts on: at every change of the fleet, and
+// when time changes something. It returns nil when ctx ends. An end is stored, so that a release which was
+// offered to be taken stays so whatever restarts.
 func (c *Conductor) Run(ctx context.Context) error {
 	changes, cancel := c.cfg.Spokes.Subscribe()
 	defer cancel()
@@ -41,21 +42,49 @@ func (c *Conductor) Run(ctx context.Context) error {
 			c.cfg.Log.Error("pre-flights not looked at", slog.Any(logging.Error, err))
 			next = now.Add(settleRetry)
 		}
-		var end <-chan time.Time
-		if !next.IsZero() {
-			end = time.After(time.Until(next))
+		due, err := c.look(now)
+		if err != nil {
+			c.cfg.Log.Error("rollouts not carried on", slog.Any(logging.Error, err))
+			due = now.Add(settleRetry)
 		}
-		select {
-		case <-end:
-		case <-changes:
-		case <-ctx.Done():
+		if next.IsZero() || !due.IsZero() && due.Before(next) {
+			next = due
+		}
+		if !c.pause(ctx, changes, now, next) {
 			return nil
 		}
-		select {
-		case <-time.After(settlePause):
-		case <-ctx.Done():
-			return nil
-		}
+	}
+}
+
+// pause until something changed since at or next has come; false: ctx ended. Changes that come fast wait
+// for each other; a poke waits for nothing.
+func (c *Conductor) pause(ctx context.Context, changes <-chan struct{}, at, next time.Time) bool {
+	var end <-chan time.Time
+	if !next.IsZero() {
+		end = time.After(time.Until(next))
+	}
+	select {
+	case <-end:
+	case <-changes:
+	case <-c.poked:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+	select {
+	case <-time.After(time.Until(at.Add(settlePause))):
+	case <-c.poked:
+	case <-ctx.Done():
+		return false
+	}
+	return true
+}
+
+// poke has Run look at once.
+func (c *Conductor) poke() {
+	select {
+	case c.poked <- struct{}{}:
+	default: // it is about to
 	}
 }
 

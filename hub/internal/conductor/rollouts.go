@@ -3,6 +3,7 @@ package conductor
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/wheelwright-dev/wheelwright/hub/internal/rollout"
@@ -96,7 +97,7 @@ func (c *Conductor) load() (*picture, error) {
 		return nil, err
 	}
 	for _, s := range states {
-		at := p.make(s.Distribution)
+		at := p.edit(s.Distribution)
 		at.rollouts = append(at.rollouts, s)
 	}
 	distributions, err := c.cfg.Store.Distributions()
@@ -104,9 +105,10 @@ func (c *Conductor) load() (*picture, error) {
 		return nil, err
 	}
 	for _, d := range distributions {
-		p.make(d.Name)
+		p.edit(d.Name)
 	}
-	for name, at := range p.shelves {
+	for name := range p.shelves {
+		at := p.edit(name)
 		if at.recalls, err = c.cfg.Store.Recalls(name); err != nil {
 			return nil, err
 		}
@@ -114,13 +116,11 @@ func (c *Conductor) load() (*picture, error) {
 	return p, c.provisionsInto(p)
 }
 
-func (p *picture) make(distribution string) *shelf {
-	s, ok := p.shelves[distribution]
-	if !ok {
-		s = &shelf{}
-		p.shelves[distribution] = s
-	}
-	return s
+// edit is a shelf of a picture that nobody else has yet, to be changed: a copy of the one that was there.
+func (p *picture) edit(distribution string) *shelf {
+	s := *p.of(distribution)
+	p.shelves[distribution] = &s
+	return &s
 }
 
 // provisionsInto reads pins and decisions into a picture that nobody else has yet.
@@ -130,24 +130,27 @@ func (c *Conductor) provisionsInto(p *picture) error {
 	if err := errors.Join(err1, err2); err != nil {
 		return fmt.Errorf("read pins and decisions: %w", err)
 	}
-	for _, s := range p.shelves {
+	for name := range p.shelves {
+		s := p.edit(name)
 		s.pins, s.decisions = map[fleet.Cluster]fleet.HubPin{}, map[fleet.Cluster]fleet.HubDecision{}
 	}
 	for _, pin := range pins {
-		s := p.make(pin.Distribution)
-		if s.pins == nil {
-			s.pins = map[fleet.Cluster]fleet.HubPin{}
-		}
-		s.pins[pin.Cluster] = pin
+		s := p.edit(pin.Distribution)
+		s.pins = with(s.pins, pin.Cluster, pin)
 	}
 	for _, d := range decisions {
-		s := p.make(d.Distribution)
-		if s.decisions == nil {
-			s.decisions = map[fleet.Cluster]fleet.HubDecision{}
-		}
-		s.decisions[d.Cluster] = d
+		s := p.edit(d.Distribution)
+		s.decisions = with(s.decisions, d.Cluster, d)
 	}
 	return nil
+}
+
+func with[K comparable, V any](m map[K]V, key K, value V) map[K]V {
+	if m == nil {
+		m = map[K]V{}
+	}
+	m[key] = value
+	return m
 }
 
 // provide stores, with write, what a person said at the hub for a cluster's provider, and has it reach
@@ -179,12 +182,5 @@ func (c *Conductor) provideLocked(write func() error) error {
 	return nil
 }
 
-// copy is one whose shelves may be replaced and whose shelves' fields may be set.
-func (p *picture) copy() *picture {
-	next := &picture{shelves: make(map[string]*shelf, len(p.shelves))}
-	for name, s := range p.shelves {
-		same := *s
-		next.shelves[name] = &same
-	}
-	return next
-}
+// copy is one whose shelves may be replaced.
+func (p *picture) copy() *picture { return &picture{shelves: maps.Clone(p.shelves)} }
