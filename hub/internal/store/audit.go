@@ -31,6 +31,51 @@ func (s *Store) Record(e fleet.Entry) error {
 	return s.db.Update(func(tx *bolt.Tx) error { return appendEntries(tx, e) })
 }
 
+// Audited makes changes together with what is told and accounted for about them: all on disk, or nothing.
+type Audited struct {
+	s     *Store
+	event fleet.Event
+	entry fleet.Entry
+}
+
+// Audited is for one change.
+func (s *Store) Audited(event fleet.Event, entry fleet.Entry) Audited {
+	return Audited{s, event, entry}
+}
+
+func (a Audited) update(change func(*bolt.Tx) error) error {
+	return a.s.db.Update(func(tx *bolt.Tx) error {
+		if err := change(tx); err != nil {
+			return err
+		}
+		return appendAll(tx, []fleet.Event{a.event}, a.entry)
+	})
+}
+
+// AddDistributionWith is the Store's.
+func (a Audited) AddDistributionWith(d fleet.Distribution, settings Settings) error {
+	return a.update(func(tx *bolt.Tx) error { return addDistribution(tx, d, settings) })
+}
+
+// RemoveDistribution is the Store's.
+func (a Audited) RemoveDistribution(name string) error {
+	return a.update(func(tx *bolt.Tx) error { return removeDistribution(tx, name) })
+}
+
+// Invite is the Store's.
+func (a Audited) Invite(name fleet.Cluster, labels map[string]string, tokenID string, secretHash [32]byte, expires time.Time) (rejoin bool, err error) {
+	err = a.update(func(tx *bolt.Tx) error {
+		rejoin, err = a.s.invite(tx, name, labels, tokenID, secretHash, expires)
+		return err
+	})
+	return rejoin, err
+}
+
+// RemoveCluster is the Store's.
+func (a Audited) RemoveCluster(name fleet.Cluster) error {
+	return a.update(func(tx *bolt.Tx) error { return a.s.removeCluster(tx, name) })
+}
+
 // appendEntries chains entries to the audit, in the transaction of the change that they are about. They are
 // never changed and never dropped.
 func appendEntries(tx *bolt.Tx, entries ...fleet.Entry) error {

@@ -140,3 +140,42 @@ func TestConcurrentEntriesMakeOneChain(t *testing.T) {
 	same(t, "entries", len(entries), 40)
 	must(t, VerifyAudit(entries, nil))
 }
+
+func TestAnAuditedChangeIsOneTransaction(t *testing.T) {
+	s, reopen := fresh(t)
+	event := fleet.Event{At: start, Kind: fleet.EventInvited, Cluster: eu}
+	good, bad := s.Audited(event, byAdmin), s.Audited(event, fleet.Entry{Action: "nobody's"})
+	shop := fleet.Distribution{Name: "shop", URL: "u"}
+	changes := []func(Audited) error{
+		func(a Audited) error { return a.AddDistributionWith(shop, Settings{Preflight: time.Minute}) },
+		func(a Audited) error {
+			_, err := a.Invite(eu, nil, "t", [32]byte{}, start)
+			return err
+		},
+		func(a Audited) error { return a.RemoveDistribution("shop") },
+		func(a Audited) error { return a.RemoveCluster(eu) },
+	}
+	count := func() (n [4]int) {
+		distributions, err := s.Distributions()
+		must(t, err)
+		clusters, err := s.Clusters()
+		must(t, err)
+		events, err := s.Events(EventFilter{})
+		must(t, err)
+		entries, err := s.Audit(0, 0)
+		must(t, err)
+		return [4]int{len(distributions), len(clusters), len(events), len(entries)}
+	}
+	want := [][4]int{{0, 0, 0, 0}, {1, 0, 1, 1}, {1, 1, 2, 2}, {0, 1, 3, 3}, {0, 0, 4, 4}}
+	for i, change := range changes {
+		if change(bad) == nil {
+			t.Errorf("change %d by nobody was made", i)
+		}
+		same(t, fmt.Sprint("before change ", i), count(), want[i])
+		must(t, change(good))
+		same(t, fmt.Sprint("after change ", i), count(), want[i+1])
+	}
+	wantErr(t, good.RemoveCluster(eu), ErrNotFound, string(eu))
+	s = reopen()
+	same(t, "after a restart", count(), want[4])
+}

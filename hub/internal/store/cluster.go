@@ -63,33 +63,35 @@ func (s *Store) putInstallations(tx *bolt.Tx, cluster fleet.Cluster, list []inst
 // RemoveCluster forgets a cluster with its identities, tokens, installations, pre-flights, journals, pins and
 // decisions; its events and its part in rollouts stay. ErrNotFound when there is none.
 func (s *Store) RemoveCluster(name fleet.Cluster) error {
-	return s.db.Update(func(tx *bolt.Tx) error {
-		if _, err := mustCluster(tx, name); err != nil {
-			return fmt.Errorf("remove: %w", err)
-		}
-		if err := endIdentities(tx, name); err != nil {
-			return err
-		}
-		err := deleteTokens(tx, func(t tokenRecord) bool { return t.Cluster == name })
-		if err != nil {
-			return err
-		}
-		if err := deletePrefix(tx.Bucket(bucketJournals), join(string(name), "")); err != nil {
-			return err
-		}
-		if err := deletePrefix(tx.Bucket(bucketPreflights), join(string(name), "")); err != nil {
-			return err
-		}
-		if err := s.forgetPins(tx, name); err != nil {
-			return err
-		}
-		s.memory.installations.drop(tx, name)
-		if err := tx.Bucket(bucketInstallations).Delete([]byte(name)); err != nil {
-			return err
-		}
-		s.memory.clusters.drop(tx, string(name))
-		return tx.Bucket(bucketClusters).Delete([]byte(name))
-	})
+	return s.db.Update(func(tx *bolt.Tx) error { return s.removeCluster(tx, name) })
+}
+
+func (s *Store) removeCluster(tx *bolt.Tx, name fleet.Cluster) error {
+	if _, err := mustCluster(tx, name); err != nil {
+		return fmt.Errorf("remove: %w", err)
+	}
+	if err := endIdentities(tx, name); err != nil {
+		return err
+	}
+	err := deleteTokens(tx, func(t tokenRecord) bool { return t.Cluster == name })
+	if err != nil {
+		return err
+	}
+	if err := deletePrefix(tx.Bucket(bucketJournals), join(string(name), "")); err != nil {
+		return err
+	}
+	if err := deletePrefix(tx.Bucket(bucketPreflights), join(string(name), "")); err != nil {
+		return err
+	}
+	if err := s.forgetPins(tx, name); err != nil {
+		return err
+	}
+	s.memory.installations.drop(tx, name)
+	if err := tx.Bucket(bucketInstallations).Delete([]byte(name)); err != nil {
+		return err
+	}
+	s.memory.clusters.drop(tx, string(name))
+	return tx.Bucket(bucketClusters).Delete([]byte(name))
 }
 
 // Hello records what a spoke says of itself when it connects: subs is its full list of subscriptions

@@ -27,27 +27,30 @@ type Identity struct {
 // Invite keeps the hash of a one-time token for the cluster, whose record it makes if it is new. labels
 // that are given replace the earlier ones. rejoin: the cluster had joined before.
 func (s *Store) Invite(name fleet.Cluster, labels map[string]string, tokenID string, secretHash [32]byte, expires time.Time) (rejoin bool, err error) {
+	err = s.db.Update(func(tx *bolt.Tx) error {
+		rejoin, err = s.invite(tx, name, labels, tokenID, secretHash, expires)
+		return err
+	})
+	return rejoin, err
+}
+
+func (s *Store) invite(tx *bolt.Tx, name fleet.Cluster, labels map[string]string, tokenID string, secretHash [32]byte, expires time.Time) (rejoin bool, err error) {
 	if _, err := fleet.ParseCluster(string(name)); err != nil {
 		return false, fmt.Errorf("invite: %w", err)
 	}
-	err = s.db.Update(func(tx *bolt.Tx) error {
-		now := utc(time.Now())
-		err := deleteTokens(tx, func(t tokenRecord) bool { return now.Sub(t.Expires) > tokenMemory })
-		if err != nil {
-			return err
-		}
-		b := tx.Bucket(bucketTokens)
-		if b.Get([]byte(tokenID)) != nil {
-			return fmt.Errorf("invite %s: token %s: %w", name, tokenID, ErrExists)
-		}
-		rec, err := s.invited(tx, name, labels, now)
-		if err != nil {
-			return err
-		}
-		rejoin = !rec.Joined.IsZero()
-		return put(b, []byte(tokenID), tokenRecord{Cluster: name, SecretHash: secretHash[:], Expires: utc(expires)})
-	})
-	return rejoin, err
+	now := utc(time.Now())
+	if err := deleteTokens(tx, func(t tokenRecord) bool { return now.Sub(t.Expires) > tokenMemory }); err != nil {
+		return false, err
+	}
+	b := tx.Bucket(bucketTokens)
+	if b.Get([]byte(tokenID)) != nil {
+		return false, fmt.Errorf("invite %s: token %s: %w", name, tokenID, ErrExists)
+	}
+	rec, err := s.invited(tx, name, labels, now)
+	if err != nil {
+		return false, err
+	}
+	return !rec.Joined.IsZero(), put(b, []byte(tokenID), tokenRecord{Cluster: name, SecretHash: secretHash[:], Expires: utc(expires)})
 }
 
 // Redeem spends a token: issue makes the certificate of the token's cluster, the identity takes the

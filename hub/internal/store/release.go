@@ -25,38 +25,42 @@ func (s *Store) AddDistribution(d fleet.Distribution) error {
 
 // AddDistributionWith is AddDistribution with settings that are not the defaults.
 func (s *Store) AddDistributionWith(d fleet.Distribution, settings Settings) error {
+	return s.db.Update(func(tx *bolt.Tx) error { return addDistribution(tx, d, settings) })
+}
+
+func addDistribution(tx *bolt.Tx, d fleet.Distribution, settings Settings) error {
 	if err := fleet.CheckDistributionName(d.Name); err != nil {
 		return fmt.Errorf("add distribution: %w", err)
 	}
-	return s.db.Update(func(tx *bolt.Tx) error {
-		b := tx.Bucket(bucketDistributions)
-		if b.Get([]byte(d.Name)) != nil {
-			return fmt.Errorf("add distribution %s: %w", d.Name, ErrExists)
-		}
-		rec := distributionRecord{URL: d.URL, Path: d.Path, Tags: d.Tags, Interval: d.Interval, Created: utc(d.Created), Preflight: settings.Preflight}
-		if err := put(b, []byte(d.Name), rec); err != nil {
-			return err
-		}
-		return bump(tx, d.Name)
-	})
+	b := tx.Bucket(bucketDistributions)
+	if b.Get([]byte(d.Name)) != nil {
+		return fmt.Errorf("add distribution %s: %w", d.Name, ErrExists)
+	}
+	rec := distributionRecord{URL: d.URL, Path: d.Path, Tags: d.Tags, Interval: d.Interval, Created: utc(d.Created), Preflight: settings.Preflight}
+	if err := put(b, []byte(d.Name), rec); err != nil {
+		return err
+	}
+	return bump(tx, d.Name)
 }
 
 // RemoveDistribution forgets the distribution and what pre-flights found; its releases stay. ErrNotFound
 // when there is none.
 func (s *Store) RemoveDistribution(name string) error {
-	return s.db.Update(func(tx *bolt.Tx) error {
-		b := tx.Bucket(bucketDistributions)
-		if b.Get([]byte(name)) == nil {
-			return fmt.Errorf("remove distribution %s: %w", name, ErrNotFound)
-		}
-		if err := b.Delete([]byte(name)); err != nil {
-			return err
-		}
-		if err := forgetPreflights(tx, name); err != nil {
-			return err
-		}
-		return bump(tx, name)
-	})
+	return s.db.Update(func(tx *bolt.Tx) error { return removeDistribution(tx, name) })
+}
+
+func removeDistribution(tx *bolt.Tx, name string) error {
+	b := tx.Bucket(bucketDistributions)
+	if b.Get([]byte(name)) == nil {
+		return fmt.Errorf("remove distribution %s: %w", name, ErrNotFound)
+	}
+	if err := b.Delete([]byte(name)); err != nil {
+		return err
+	}
+	if err := forgetPreflights(tx, name); err != nil {
+		return err
+	}
+	return bump(tx, name)
 }
 
 // Distributions lists all, by name.
