@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -45,5 +46,61 @@ func TestAge(t *testing.T) {
 	}
 	if Age(now, time.Time{}) != "never" {
 		t.Error("zero time: want never")
+	}
+}
+
+func TestMoments(t *testing.T) {
+	noon := time.Date(2026, 5, 4, 12, 0, 0, 1, time.UTC)
+	for text, want := range map[string]string{
+		"":                          "0001-01-01",
+		"2027-01-31":                "2027-01-31",
+		"2026-05-05T00:00:00+01:00": "2026-05-04T23:00:00Z",
+		"7d":                        "2026-05-11T12:00:00Z",
+		"36h":                       "2026-05-06",
+		"90m30s":                    "2026-05-04T13:30:30Z",
+	} {
+		if got, err := ParseUntil(noon, text); err != nil || Moment(got) != want {
+			t.Errorf("%q: got %s, %v, want %s", text, Moment(got), err, want)
+		}
+	}
+	for text, want := range map[string]string{
+		"2026-05-04": "over already", "2020-01-01T00:00:00Z": "over already", "-1h": "over already", "0d": "over already", "-7d": "over already",
+		"soon": "want a date such as", "31.01.2027": "want a date such as", "2027-02-30": "want a date such as", "7": "want a date such as", "99999999d": "want a date such as",
+	} {
+		if got, err := ParseUntil(noon, text); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: got %s, %v, want %s", text, Moment(got), err, want)
+		}
+	}
+}
+
+func TestPoliciesAreCompared(t *testing.T) {
+	ws, err := ParseWindows([]string{"daily 01:00-03:00 UTC"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	berlin, err := time.LoadLocation("Europe/Berlin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := time.Date(2027, 1, 31, 0, 0, 0, 0, time.UTC)
+	pin := Pin{Version: "1.0.0", Reason: "audit", Source: PinSpoke, Author: "ada", Until: at}
+	all := []Policy{{}, {Range: "1.x"}, {Prereleases: true}, {Patch: AskFirst}, {Minor: AskFirst}, {Major: AskFirst}, {Windows: ws}, {Pin: &pin}}
+	for _, change := range []func(*Pin){func(p *Pin) { p.Version = "2" }, func(p *Pin) { p.Reason = "" }, func(p *Pin) { p.Source = PinHub },
+		func(p *Pin) { p.Author = "" }, func(p *Pin) { p.Until = at.Add(1) }} {
+		other := pin
+		change(&other)
+		all = append(all, Policy{Pin: &other})
+	}
+	for i, a := range all {
+		for j, b := range all {
+			if a.Equal(b) != (i == j) {
+				t.Errorf("%+v and %+v: %v", a, b, a.Equal(b))
+			}
+		}
+	}
+	elsewhere := pin
+	elsewhere.Until = at.In(berlin)
+	if !(Policy{Pin: &pin, Patch: Automatic}).Equal(Policy{Pin: &elsewhere}) {
+		t.Error("the same moment, and the step's default: want the same policy")
 	}
 }

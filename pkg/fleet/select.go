@@ -196,9 +196,21 @@ func (s selecting) free() Selection {
 	case why == "" && len(s.offered) == 0:
 		why = "nothing is on offer"
 	case why == "":
-		why = fmt.Sprintf("none of %d releases is in range %q", len(s.offered), s.policy.Range)
+		why = s.none()
 	}
 	return Selection{Why: why}
+}
+
+// none is why nothing of what is on offer is installed first.
+func (s selecting) none() string {
+	if s.policy.Range != "" {
+		return fmt.Sprintf("none of %d releases is in range %q", len(s.offered), s.policy.Range)
+	}
+	highest := s.above()[0]
+	if w, ok := s.withdrawn[highest]; ok {
+		return w.said()
+	}
+	return highest + " " + s.unfit(highest)
 }
 
 // upwards selects of what is above that which runs; an empty version for none. why says what keeps a still

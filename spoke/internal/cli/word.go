@@ -45,6 +45,8 @@ func judge(now time.Time, s *syncv1.SubscriptionStatus, m *localv1.Memory) (word
 	}
 	if pin := pinOf(now, s); pin != nil && pin.Version == s.GetRunningVersion() {
 		return fmt.Sprintf("Pinned(%s%s)", pin.Version, ends(*pin)), ""
+	} else if pin != nil && reason != "" {
+		return fmt.Sprintf("Pinned(%s not taken)", pin.Version), ""
 	}
 	return string(fleet.Succeeded), ""
 }
