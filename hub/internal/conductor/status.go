@@ -3,11 +3,11 @@ package conductor
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/wheelwright-dev/wheelwright/hub/internal/rollout"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/wire"
 	fleetv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/fleet/v1"
@@ -18,6 +18,11 @@ const missedHeartbeats = 3
 
 // reasonLength is how much of a reason fits into a status word, in runes.
 const reasonLength = 60
+
+// clocks knows whose clock is off, and by how much.
+type clocks interface {
+	ClocksOff() map[fleet.Cluster]time.Duration
+}
 
 // ClusterNews is one cluster and how fresh its news is.
 type ClusterNews struct {
@@ -32,102 +37,201 @@ type ClusterNews struct {
 type Fleet struct {
 	// Since is when this hub began to listen: of what came before, it knows only what was stored.
 	Since         time.Time
-	Clusters      []ClusterNews
+	Clusters      []ClusterNews // by name
 	Installations map[fleet.Cluster][]fleet.Installation
-	// Releases by distribution, ascending by version. A distribution that is watched has a key even
-	// when it has no release.
-	Releases map[string][]fleet.Release
-	// Preflights by distribution and version: releases that nobody may take yet, and until when.
-	Preflights map[string]map[string]time.Time
+	// Offerings of the distributions that are watched.
+	Offerings map[string]*offering
+	// ClocksOff are the clusters whose clocks are off, and by how much.
+	ClocksOff map[fleet.Cluster]time.Duration
 }
 
-// StatusRows makes the fleet's table, sorted by cluster and distribution, and a summary of each
-// distribution, sorted by name. distribution narrows both to one; empty: all. It is pure.
-func StatusRows(now time.Time, heartbeat time.Duration, distribution string, f Fleet) ([]*fleetv1.StatusRow, []*fleetv1.DistributionSummary) {
+// row is a line of the table before it is made a message: with thousands of clusters and a limit, most
+// never are.
+type row struct {
+	news *ClusterNews
+	i    *fleet.Installation // nil for a cluster without a subscription
+
+	desired, would string
+	phase, reason  string
+	class          class
+	attention      bool
+	stale          bool
+	health         fleet.Health
+	warnings       []string
+}
+
+// Screen is the fleet's table, and a summary of each distribution. distribution narrows both to one; empty:
+// all. With a limit, the table has at most so many rows, those that want a person first; else it has all,
+// by cluster and distribution. It is pure.
+func Screen(now time.Time, heartbeat time.Duration, distribution string, limit int, f Fleet) *fleetv1.GetStatusResponse {
+	s := newScreen(now, heartbeat, f)
 	sums := map[string]*fleetv1.DistributionSummary{}
-	available := map[string][]string{}
-	for name, releases := range f.Releases {
-		available[name] = slices.DeleteFunc(availableVersions(releases), func(v string) bool { _, trying := f.Preflights[name][v]; return trying })
+	for name, o := range f.Offerings {
 		if distribution == "" || distribution == name {
-			sums[name] = summary(name, releases)
+			sums[name] = summary(name, o)
 		}
 	}
-	var rows []*fleetv1.StatusRow
-	for _, c := range f.Clusters {
-		installations := f.Installations[c.Name]
-		if len(installations) == 0 && distribution == "" {
-			rows = append(rows, emptyRow(now, heartbeat, f.Since, c))
+	all := make([]row, 0, len(f.Clusters))
+	resp := &fleetv1.GetStatusResponse{At: wire.Time(now)}
+	for n := range f.Clusters {
+		c := &f.Clusters[n]
+		list := bySubscription(f.Installations[c.Name])
+		if len(list) == 0 && distribution == "" {
+			all = append(all, s.empty(c))
 		}
-		for _, i := range installations {
+		for k := range list {
+			i := &list[k]
 			if distribution != "" && i.Distribution != distribution {
 				continue
 			}
-			_, known := f.Releases[i.Distribution]
-			r, class := installationRow(now, heartbeat, f.Since, c, i, available[i.Distribution], known)
-			if v := awaited(i, r, f.Preflights[i.Distribution]); v != "" {
-				r.Phase, r.Reason, r.Attention = fmt.Sprintf("Preflight(%s)", v), "", false
+			r := s.row(c, i)
+			if sum := sums[i.Distribution]; sum != nil {
+				r.class.count(sum)
 			}
-			rows = append(rows, r)
-			if s := sums[i.Distribution]; s != nil {
-				class.count(s)
+			all = append(all, r)
+		}
+	}
+	resp.Total = uint32(len(all))
+	for n := range all {
+		if all[n].attention {
+			resp.Attention++
+		}
+	}
+	for _, r := range first(all, limit) {
+		resp.Rows = append(resp.Rows, r.message())
+	}
+	for _, sum := range sums {
+		resp.Summaries = append(resp.Summaries, sum)
+	}
+	slices.SortFunc(resp.Summaries, func(a, b *fleetv1.DistributionSummary) int { return cmp.Compare(a.Distribution, b.Distribution) })
+	return resp
+}
+
+// bySubscription sorts what a spoke listed; nearly always it is one.
+func bySubscription(list []fleet.Installation) []fleet.Installation {
+	order := func(a, b fleet.Installation) int { return cmp.Compare(a.Distribution, b.Distribution) }
+	if slices.IsSortedFunc(list, order) {
+		return list
+	}
+	list = slices.Clone(list) // the store's
+	slices.SortFunc(list, order)
+	return list
+}
+
+// first are at most limit rows, those that want a person before the rest; 0: all as they are.
+func first(all []row, limit int) []row {
+	if limit <= 0 {
+		return all
+	}
+	chosen := make([]row, 0, min(limit, len(all)))
+	for _, attention := range []bool{true, false} {
+		for n := 0; n < len(all) && len(chosen) < limit; n++ {
+			if all[n].attention == attention {
+				chosen = append(chosen, all[n])
 			}
 		}
 	}
-	slices.SortFunc(rows, func(a, b *fleetv1.StatusRow) int {
-		return cmp.Or(cmp.Compare(a.Cluster, b.Cluster), cmp.Compare(a.Distribution, b.Distribution))
-	})
-	summaries := make([]*fleetv1.DistributionSummary, 0, len(sums))
-	for _, s := range sums {
-		summaries = append(summaries, s)
-	}
-	slices.SortFunc(summaries, func(a, b *fleetv1.DistributionSummary) int { return cmp.Compare(a.Distribution, b.Distribution) })
-	return rows, summaries
+	return chosen
 }
 
-func availableVersions(releases []fleet.Release) []string {
-	var versions []string
-	for _, r := range releases {
-		if r.Phase == fleet.Available {
-			versions = append(versions, r.Version)
+// screen computes rows. What many clusters have in common is computed once.
+type screen struct {
+	now       time.Time
+	heartbeat time.Duration
+	fleet     Fleet
+	chosen    map[chosenFor]fleet.Selection
+	under     map[string][]running
+}
+
+// chosenFor is all that a selection depends on.
+type chosenFor struct {
+	of              *parcel
+	policy, version string // range and levels; what runs
+	pin, source     string
+	extra           string // a release that is taken for offered
+	stopless        bool   // as if no release had required stops
+}
+
+// running is a rollout that is not over.
+type running struct {
+	rollout.State
+	waits   string
+	leftOut map[fleet.Cluster]bool
+}
+
+func newScreen(now time.Time, heartbeat time.Duration, f Fleet) *screen {
+	s := &screen{now: now, heartbeat: heartbeat, fleet: f, chosen: map[chosenFor]fleet.Selection{}, under: map[string][]running{}}
+	for name, o := range f.Offerings {
+		for _, r := range slices.Backward(o.shelf.underWay()) {
+			u := running{State: r, waits: r.Waits(), leftOut: make(map[fleet.Cluster]bool, len(r.LeftOut))}
+			for _, c := range r.LeftOut {
+				u.leftOut[c] = true
+			}
+			s.under[name] = append(s.under[name], u)
 		}
 	}
-	return versions
+	return s
 }
 
-func offered(versions []string) []fleet.Offered {
-	all := make([]fleet.Offered, len(versions))
-	for n, v := range versions {
-		all[n].Version = v
+// choose is what a subscription's policy selects of what it is offered.
+func (s *screen) choose(p *parcel, i *fleet.Installation) fleet.Selection {
+	return s.chooseFor(chosenFor{of: p}, i)
+}
+
+func (s *screen) chooseFor(key chosenFor, i *fleet.Installation) fleet.Selection {
+	key.policy, key.version = policyKey(i.Policy), i.Running
+	pin := i.Policy.PinAt(s.now)
+	if pin != nil {
+		key.pin, key.source = pin.Version, pin.Source
 	}
-	return all
+	found, ok := s.chosen[key]
+	if ok {
+		return found
+	}
+	c := key.of.choice(s.now, i.Running)
+	if key.extra != "" {
+		c.Offered = append(slices.Clone(c.Offered), fleet.Offered{Version: key.extra})
+	}
+	if key.stopless {
+		c.Offered = slices.Clone(c.Offered)
+		for n := range c.Offered {
+			c.Offered[n].Stops = nil
+		}
+	}
+	found, err := i.Policy.Select(c)
+	if err != nil {
+		found.Why = err.Error()
+	}
+	s.chosen[key] = found
+	return found
 }
 
-// emptyRow is for a cluster without subscriptions.
-func emptyRow(now time.Time, heartbeat time.Duration, since time.Time, c ClusterNews) *fleetv1.StatusRow {
-	r := &fleetv1.StatusRow{Cluster: string(c.Name), Labels: c.Labels, Phase: "NoSubscription",
-		Health: string(fleet.HealthUnknown), LastSeen: wire.Time(c.LastSeen)}
+// empty is the row of a cluster without subscriptions.
+func (s *screen) empty(c *ClusterNews) row {
+	r := row{news: c, phase: "NoSubscription", health: fleet.HealthUnknown}
 	switch {
 	case c.Joined.IsZero():
-		r.Phase = "NotJoined"
-		r.Reason = fmt.Sprintf("its spoke has not joined; `hub cluster invite %s` prints the line to run", c.Name)
-	case c.reconnecting(now, heartbeat, since):
-		r.Phase, r.Reason = reconnecting, waitsFor(now, since)
-	case c.stale(now, heartbeat):
-		r.Phase, r.Stale, r.Attention = c.staleWord(now), true, true
-		r.Reason = fmt.Sprintf("nothing heard from its spoke for %s", fleet.Age(now, c.lastWord()))
+		r.phase = "NotJoined"
+		r.reason = fmt.Sprintf("its spoke has not joined; `hub cluster invite %s` prints the line to run", c.Name)
+	case c.reconnecting(s.now, s.heartbeat, s.fleet.Since):
+		r.phase, r.reason = reconnecting, waitsFor(s.now, s.fleet.Since)
+	case c.stale(s.now, s.heartbeat):
+		r.phase, r.stale, r.attention = c.staleWord(s.now), true, true
+		r.reason = fmt.Sprintf("nothing heard from its spoke for %s", fleet.Age(s.now, c.lastWord()))
 	default:
-		r.Reason = "its spoke.yaml lists no subscription"
+		r.reason = "its spoke.yaml lists no subscription"
 	}
+	r.warnings = s.clockWarning(c)
 	return r
 }
 
-func (c ClusterNews) stale(now time.Time, heartbeat time.Duration) bool {
+func (c *ClusterNews) stale(now time.Time, heartbeat time.Duration) bool {
 	return now.Sub(c.lastWord()) > missedHeartbeats*heartbeat
 }
 
 // reconnecting: the news is old only because this hub has just started; spokes have as long as they
 // have for any silence to connect.
-func (c ClusterNews) reconnecting(now time.Time, heartbeat time.Duration, since time.Time) bool {
+func (c *ClusterNews) reconnecting(now time.Time, heartbeat time.Duration, since time.Time) bool {
 	return c.stale(now, heartbeat) && c.lastWord().Before(since) && now.Sub(since) <= missedHeartbeats*heartbeat
 }
 
@@ -139,14 +243,14 @@ func waitsFor(now, since time.Time) string {
 }
 
 // lastWord: joining was a word too.
-func (c ClusterNews) lastWord() time.Time {
+func (c *ClusterNews) lastWord() time.Time {
 	if c.LastSeen.After(c.Joined) {
 		return c.LastSeen
 	}
 	return c.Joined
 }
 
-func (c ClusterNews) staleWord(now time.Time) string {
+func (c *ClusterNews) staleWord(now time.Time) string {
 	return "Stale(" + fleet.Age(now, c.lastWord()) + ")"
 }
 
@@ -178,96 +282,47 @@ func (c class) count(s *fleetv1.DistributionSummary) {
 	}
 }
 
-func installationRow(now time.Time, heartbeat time.Duration, since time.Time, c ClusterNews, i fleet.Installation, available []string, known bool) (*fleetv1.StatusRow, class) {
-	want, err := i.Policy.Select(fleet.Choice{Now: now, Offered: offered(available), Running: i.Running})
-	if err != nil {
-		want.Why = err.Error()
+// row is that of one subscription.
+func (s *screen) row(c *ClusterNews, i *fleet.Installation) row {
+	v := s.view(c, i)
+	r := row{news: c, i: i, desired: cmp.Or(i.Wants, v.want.Version), would: cmp.Or(i.Would, v.want.Would), health: cmp.Or(i.Health, fleet.HealthUnknown)}
+	said := s.word(v)
+	r.reason = cmp.Or(said.reason, i.Reason, v.want.Why)
+	if !said.quiet && i.Reason != "" {
+		r.reason = i.Reason
 	}
-	r := &fleetv1.StatusRow{
-		Cluster: string(c.Name), Labels: c.Labels, Distribution: i.Distribution, Variant: i.Variant, Namespace: i.Namespace,
-		DesiredVersion: want.Version, RunningVersion: i.Running, RawPhase: string(i.Phase), Reason: cmp.Or(i.Reason, want.Why),
-		TargetVersion: i.Target, Health: string(cmp.Or(i.Health, fleet.HealthUnknown)), HealthMessage: i.HealthMessage,
-		LastSeen: wire.Time(c.LastSeen), Objects: uint32(i.Objects), Ready: uint32(i.Ready), DriftCorrected: uint32(i.DriftCorrected),
-		Policy: wire.Policy(i.Policy), Drifted: uint32(i.Drifted), DriftMessage: i.DriftMessage,
-	}
-	if c.reconnecting(now, heartbeat, since) {
-		// Old news of success is no news; old news of trouble still wants a person.
-		_, _, r.Attention = word(i, want, available, known)
-		if !r.Attention {
-			r.Reason = waitsFor(now, since)
-		}
-		r.Phase, r.Health = reconnecting, string(fleet.HealthUnknown)
-		return r, idle
-	}
-	if c.stale(now, heartbeat) {
-		r.Phase, r.Stale, r.Attention = c.staleWord(now), true, true
-		r.Health = string(fleet.HealthUnknown)
-		r.Reason = strings.TrimSuffix(fmt.Sprintf("nothing heard from its spoke for %s; before that: %s", fleet.Age(now, c.lastWord()), r.Reason), "; before that: ")
-		return r, stale
-	}
-	var k class
-	r.Phase, k, r.Attention = word(i, want, available, known)
-	if i.Health == fleet.Degraded {
-		r.Attention, r.Reason = true, cmp.Or(r.Reason, i.HealthMessage)
-	}
-	return r, k
-}
-
-// word is the status word of fresh news, what it counts as, and whether it wants a person.
-func word(i fleet.Installation, want fleet.Selection, available []string, known bool) (string, class, bool) {
-	atPin := i.Policy.Pin != nil && i.Running == i.Policy.Pin.Version && i.Running != ""
+	r.warnings = s.warnings(v)
 	switch {
-	case i.Phase == fleet.AwaitingConfig:
-		return "AwaitingConfig(provider)", failed, true
-	case i.Phase.Failed() && !(atPin && i.Phase != fleet.RollbackFailed && i.Target != i.Running):
-		return fmt.Sprintf("%s(%s)", i.Phase, shorten(cmp.Or(i.Reason, i.Target, "no reason given"))), failed, true
-	case i.Phase == fleet.AwaitingApproval:
-		return "AwaitingApproval(provider)", progressing, true
-	case i.Phase == fleet.RollingBack:
-		return fmt.Sprintf("%s(%s)", i.Phase, shorten(cmp.Or(i.Reason, i.Target, i.Running))), progressing, false
-	case i.Phase != fleet.PhaseNone && !i.Phase.Terminal():
-		return fmt.Sprintf("%s(%s)", i.Phase, cmp.Or(i.Target, want.Version)), progressing, false
-	case !known && i.Running == "":
-		return "UnknownDistribution", failed, true
-	case !known: // the vendor stopped watching it; what runs goes on running
-		return string(fleet.Succeeded), upToDate, false
-	case i.Policy.Pin != nil && want.Version == "":
-		return fmt.Sprintf(pinAway, i.Policy.Pin.Version), pinned, true
-	case want.Version == "" && i.Running == "":
-		return nothing, idle, false
-	case want.Version != i.Running:
-		// A reason beside an offer that is not taken is the spoke's own: it declined.
-		return fmt.Sprintf("Offered(%s)", want.Version), progressing, i.Reason != ""
-	case atPin && newerInReach(i, available):
-		return fmt.Sprintf("Pinned(%s)", i.Running), pinned, false
+	case c.reconnecting(s.now, s.heartbeat, s.fleet.Since):
+		// Old news of success is no news; old news of trouble still wants a person.
+		if r.attention = said.attention; !r.attention {
+			r.reason = waitsFor(s.now, s.fleet.Since)
+		}
+		r.phase, r.health = reconnecting, fleet.HealthUnknown
+	case c.stale(s.now, s.heartbeat):
+		r.phase, r.stale, r.attention, r.class = c.staleWord(s.now), true, true, stale
+		r.health = fleet.HealthUnknown
+		r.reason = strings.TrimSuffix(fmt.Sprintf("nothing heard from its spoke for %s; before that: %s", fleet.Age(s.now, c.lastWord()), r.reason), "; before that: ")
+	default:
+		r.phase, r.class, r.attention = said.word, said.class, said.attention
+		if i.Health == fleet.Degraded {
+			r.attention, r.reason = true, cmp.Or(r.reason, i.HealthMessage)
+		}
 	}
-	return string(fleet.Succeeded), upToDate, false
+	return r
 }
 
-// newerInReach: without its pin, the subscription would take a later release.
-func newerInReach(i fleet.Installation, available []string) bool {
-	free := i.Policy
-	free.Pin = nil
-	s, err := free.Select(fleet.Choice{Offered: offered(available), Running: i.Running})
-	return err == nil && fleet.CompareTags(s.Version, i.Running) > 0
-}
-
-// Status words of a subscription to which nothing is offered.
-const (
-	pinAway = "Pinned(%s not on offer)"
-	nothing = "AwaitingRelease(vendor)"
-)
-
-// awaited is the release that a row to which nothing is offered only has to wait for: it is in pre-flight.
-func awaited(i fleet.Installation, r *fleetv1.StatusRow, trying map[string]time.Time) string {
-	if r.Phase != nothing && (i.Policy.Pin == nil || r.Phase != fmt.Sprintf(pinAway, i.Policy.Pin.Version)) {
-		return ""
+// message is the row for the wire.
+func (r row) message() *fleetv1.StatusRow {
+	m := &fleetv1.StatusRow{Cluster: string(r.news.Name), Labels: r.news.Labels, DesiredVersion: r.desired, Would: r.would, Phase: r.phase,
+		Reason: r.reason, Health: string(r.health), LastSeen: wire.Time(r.news.LastSeen), Stale: r.stale, Attention: r.attention, Warnings: r.warnings}
+	if i := r.i; i != nil {
+		m.Distribution, m.Variant, m.Namespace, m.Policy = i.Distribution, i.Variant, i.Namespace, wire.Policy(i.Policy)
+		m.RunningVersion, m.TargetVersion, m.RawPhase, m.HealthMessage = i.Running, i.Target, string(i.Phase), i.HealthMessage
+		m.Objects, m.Ready, m.DriftCorrected = uint32(i.Objects), uint32(i.Ready), uint32(i.DriftCorrected)
+		m.Drifted, m.DriftMessage = uint32(i.Drifted), i.DriftMessage
 	}
-	s, err := i.Policy.Select(fleet.Choice{Offered: offered(slices.Collect(maps.Keys(trying)))})
-	if err != nil {
-		return ""
-	}
-	return s.Version
+	return m
 }
 
 // shorten keeps a reason to one line that fits into a table.
@@ -279,13 +334,16 @@ func shorten(s string) string {
 	return s
 }
 
-func summary(name string, releases []fleet.Release) *fleetv1.DistributionSummary {
+func summary(name string, o *offering) *fleetv1.DistributionSummary {
 	s := &fleetv1.DistributionSummary{Distribution: name}
-	if available := availableVersions(releases); len(available) > 0 {
-		s.Latest = slices.MaxFunc(available, fleet.CompareTags)
+	for _, v := range o.versions { // ascending
+		_, trying := o.trying[v]
+		if _, recalled := o.shelf.recalls[v]; !trying && !recalled {
+			s.Latest = v
+		}
 	}
-	for _, r := range releases {
-		if r.Phase == fleet.Rejected && (s.Latest == "" || fleet.CompareTags(r.Version, s.Latest) > 0) {
+	for _, r := range o.rejected {
+		if s.Latest == "" || fleet.CompareTags(r.Version, s.Latest) > 0 {
 			s.Rejected = append(s.Rejected, r.Version+": "+firstReason(r))
 		}
 	}
@@ -319,36 +377,46 @@ func allReasons(r fleet.Release) []string {
 	return append(all, r.Reasons...)
 }
 
-// Status is the fleet's table as of now, narrowed to one distribution unless that is empty.
-func (c *Conductor) Status(now time.Time, distribution string) ([]*fleetv1.StatusRow, []*fleetv1.DistributionSummary, error) {
-	f, err := c.fleet(now)
+// Status is the fleet's table as of now, narrowed to one distribution unless that is empty, with at most
+// limit rows unless that is 0.
+func (c *Conductor) Status(now time.Time, distribution string, limit int) (*fleetv1.GetStatusResponse, error) {
+	f, err := c.fleet()
 	if err != nil {
-		return nil, nil, fmt.Errorf("read the fleet: %w", err)
+		return nil, fmt.Errorf("read the fleet: %w", err)
 	}
-	rows, summaries := StatusRows(now, c.cfg.Heartbeat, distribution, f)
-	for _, s := range summaries {
-		s.Trouble = c.trouble(s.Distribution)
-		if s.Preflight, err = c.tryingOut(now, s.Distribution, f.Preflights[s.Distribution]); err != nil {
-			return nil, nil, err
+	resp := Screen(now, c.cfg.Heartbeat, distribution, limit, f)
+	var under []rollout.State
+	for _, sum := range resp.Summaries {
+		o := f.Offerings[sum.Distribution]
+		sum.Trouble = c.trouble(sum.Distribution)
+		if sum.Preflight, err = c.tryingOut(now, sum.Distribution, o.trying); err != nil {
+			return nil, err
 		}
+		under = append(under, o.shelf.underWay()...)
 	}
-	return rows, summaries, nil
+	slices.SortFunc(under, func(a, b rollout.State) int { return cmp.Compare(b.ID, a.ID) })
+	for _, r := range under {
+		resp.Rollouts = append(resp.Rollouts, rolloutMessage(r))
+	}
+	return resp, nil
 }
 
-func (c *Conductor) fleet(now time.Time) (Fleet, error) {
-	f := Fleet{Since: c.since, Releases: map[string][]fleet.Release{}, Preflights: map[string]map[string]time.Time{}}
+// fleet reads what there is, all of it from memory.
+func (c *Conductor) fleet() (Fleet, error) {
+	f := Fleet{Since: c.since, Offerings: map[string]*offering{}, ClocksOff: c.cfg.Spokes.ClocksOff()}
 	stored, err := c.cfg.Store.Clusters()
 	if err != nil {
 		return f, err
 	}
-	for _, s := range stored {
-		n := ClusterNews{Name: s.Name, Labels: s.Labels, Joined: s.Joined, Connected: c.cfg.Spokes.Connected(s.Name), LastSeen: c.cfg.Spokes.LastSeen(s.Name)}
-		if s.LastSeen.After(n.LastSeen) { // this hub was restarted since
-			n.LastSeen = s.LastSeen
-		}
-		f.Clusters = append(f.Clusters, n)
+	f.Clusters = make([]ClusterNews, len(stored))
+	for n, s := range stored {
+		f.Clusters[n] = c.news(s)
 	}
 	if f.Installations, err = c.cfg.Store.Installations(); err != nil {
+		return f, err
+	}
+	p, err := c.picture()
+	if err != nil {
 		return f, err
 	}
 	distributions, err := c.cfg.Store.Distributions()
@@ -356,12 +424,7 @@ func (c *Conductor) fleet(now time.Time) (Fleet, error) {
 		return f, err
 	}
 	for _, d := range distributions {
-		rs, err := c.cfg.Store.Releases(d.Name)
-		if err != nil {
-			return f, err
-		}
-		f.Releases[d.Name] = inRange(d, rs)
-		if f.Preflights[d.Name], _, err = c.underWay(now, d.Name); err != nil {
+		if f.Offerings[d.Name], err = c.offeringIn(p, d.Name); err != nil {
 			return f, err
 		}
 	}
