@@ -1,10 +1,12 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -96,7 +98,11 @@ func (w *worker) pursue(ctx context.Context, in input, want plan, policy fleet.P
 	if done, err := w.goBack(ctx, in); done || err != nil {
 		return err
 	}
-	e, begin := w.verdict(in, want, policy, w.chosen.Selection, held)
+	next := w.chosen.Selection
+	if w.ownFirst(want, policy, held) {
+		next = fleet.Selection{Version: w.rec.Installation.Running}
+	}
+	e, begin := w.verdict(in, want, policy, next, held)
 	switch {
 	case !begin:
 		if err := w.tellWants(w.chosen.Selection); err != nil {
@@ -105,12 +111,25 @@ func (w *worker) pursue(ctx context.Context, in input, want plan, policy fleet.P
 		return w.goOn(in, want, changed)
 	case e.Kind == delivery.Start:
 		w.holdWithdrawn(in)
-		w.begin(in, want, w.chosen.Version)
+		w.begin(in, want, next.Version)
 	default:
 		w.holdWithdrawn(in)
 	}
 	w.rec.Installation.Wants, w.rec.Installation.Would = w.chosen.Version, w.chosen.Would // the event carries them
 	return w.feed(e)
+}
+
+// ownFirst: the provider has changed its overlay while another release has to wait, for a window or for an
+// answer. What runs gets the new overlay meanwhile, unless that is written for the other release.
+func (w *worker) ownFirst(want plan, policy fleet.Policy, held map[string]bool) bool {
+	running, s := w.rec.Installation.Running, w.chosen
+	if running == "" || s.Version == "" || s.Version == running || w.asPlanned(want) || held[running] {
+		return false
+	}
+	if policy.Pin != nil && policy.Pin.Source == fleet.PinOverlay {
+		return false
+	}
+	return s.Asks != "" || !s.windows.Open(time.Now())
 }
 
 // tellWants keeps what the policy makes of what is offered, for those who look, and says when it is
@@ -127,12 +146,9 @@ func (w *worker) tellWants(s fleet.Selection) error {
 		w.publish()
 		return nil
 	}
-	text := "takes nothing of what is on offer"
-	if s.Version != "" {
-		text = "of what is on offer " + s.Version + " is right"
-	}
+	text := fmt.Sprintf("wants %s of what is on offer", cmp.Or(s.Version, "nothing"))
 	if s.Would != "" {
-		text += "; without its pin it would be " + s.Would
+		text += ", and would want " + s.Would + " without its pin"
 	}
 	return w.record(rec, event(time.Now(), *i, fleet.EventAgent, text))
 }
@@ -181,8 +197,8 @@ func wanted(in input, o overlay.Overlay) (plan, fleet.Policy, error) {
 	if p.Variant == "" {
 		p.Variant = b.Variant
 	}
-	if b.Ref != "" && policy.Pin == nil && policy.Range == "" {
-		policy.Pin = &fleet.Pin{Version: b.Ref, Source: "overlay"}
+	if b.Ref != "" && policy.PinAt(time.Now()) == nil && policy.Range == "" {
+		policy.Pin = &fleet.Pin{Version: b.Ref, Source: fleet.PinOverlay}
 	}
 	return p, policy, nil
 }
@@ -249,19 +265,35 @@ func (w *worker) asPlanned(want plan) bool {
 	return i.Overlay == want.Overlay && i.Namespace == want.Namespace && (i.Variant == want.Variant || i.Variant == "")
 }
 
-// begin prepares the record of a new attempt; the Start event writes it. What the provider said yes to of
-// the same release is not asked again.
+// begin prepares the record of a new attempt; the Start event writes it.
 func (w *worker) begin(in input, want plan, target string) {
-	var approved []string
-	if d := w.rec.Delivery; d != nil && d.Target == target {
-		approved = d.Approved
-	}
-	w.rec.Delivery = &journal.Attempt{Target: target, Bundle: w.bundleOf(in, target), Overlay: want.Overlay, Started: time.Now(), Approved: approved}
+	w.rec.Delivery = &journal.Attempt{Target: target, Bundle: w.bundleOf(in, target), Overlay: want.Overlay, Started: time.Now(), Approved: w.approved(target)}
 	w.ledger.Plan = want
 	w.work.bundle = nil
 	if i := &w.rec.Installation; i.Running == "" {
 		i.Variant, i.Namespace = want.Variant, want.Namespace
 	}
+}
+
+// approved is what the provider said yes to before, and is not asked again: of the same release, or of the
+// chosen one while another attempt comes between.
+func (w *worker) approved(target string) []string {
+	d, s := w.rec.Delivery, w.chosen
+	if d == nil {
+		return nil
+	}
+	if d.Target == target {
+		return d.Approved
+	}
+	between := s.Version + ": " + s.Asks
+	switch {
+	case s.Asks == "":
+	case target == s.Version && slices.Contains(d.Approved, between):
+		return []string{s.Asks}
+	case target != s.Version && (slices.Contains(d.Approved, between) || d.Target == s.Version && slices.Contains(d.Approved, s.Asks)):
+		return []string{between}
+	}
+	return nil
 }
 
 // bundleOf is a release's bundle: of what is on offer, or ran here. A release never changes.

@@ -65,7 +65,7 @@ func told(p fleet.Policy) string {
 	text := "follows " + p.Range
 	switch {
 	case p.Pin != nil:
-		text = held(*p.Pin)
+		text = pinned(*p.Pin)
 	case p.Range == "":
 		text = "follows every release"
 	}
@@ -83,8 +83,8 @@ func told(p fleet.Policy) string {
 	return text
 }
 
-// held is a pin in one line.
-func held(p fleet.Pin) string {
+// pinned is a pin in one line.
+func pinned(p fleet.Pin) string {
 	text := fmt.Sprintf("pinned at %s by %s", p.Version, who(p))
 	if !p.Until.IsZero() {
 		text += " until " + fleet.Moment(p.Until)
@@ -151,7 +151,7 @@ func (w *worker) pin(in input, p fleet.Pin, dry bool) (fleet.Installation, error
 		return answer, nil
 	}
 	w.log.Info("pinned", logging.Version, p.Version, "author", p.Author, logging.Reason, p.Reason, "until", p.Until)
-	return answer, w.record(rec, event(now, rec.Installation, fleet.EventAgent, held(p)))
+	return answer, w.record(rec, event(now, rec.Installation, fleet.EventAgent, pinned(p)))
 }
 
 // Unpin takes away what Pin made, and nothing else.

@@ -138,6 +138,12 @@ func TestTheMaintenanceWindow(t *testing.T) {
 	s.kubectl(t, "delete", "configmap", "settings")
 	s.cluster.Eventually(t, "drift is put back", func() error { return s.whole("1.0.0") })
 
+	// What the provider changes meanwhile is of what runs, too.
+	s.overlay.write(map[string]string{"kustomization.yaml": plain + "images:\n- name: registry.example.com/app\n  newTag: \"3\"\n"})
+	s.cluster.Eventually(t, "the provider's own change", func() error { return s.image("registry.example.com/app:3") })
+	s.reaches(fleet.AwaitingWindow, "1.1.0", "1.0.0")
+	s.mustBeWhole("1.0.0")
+
 	// It is remembered, without the hub; and when it opens, what was approved is not asked again.
 	s.vendor.away.Store(true)
 	stop = s.restart(t, stop, func() {})
@@ -154,7 +160,7 @@ func TestTheMaintenanceWindow(t *testing.T) {
 		}
 		return n
 	}
-	if asked, checked := count("1.1.0 waits for its provider"), count("Checking 1.1.0"); asked != 1 || checked != 3 {
+	if asked, checked := count("1.1.0 waits for its provider"), count("Checking 1.1.0"); asked != 1 || checked != 4 {
 		t.Errorf("asked %d times, checked %d times: %q", asked, checked, s.events(fleet.EventPhase))
 	}
 
