@@ -16,6 +16,22 @@ import (
 
 var byAdmin = fleet.Entry{At: start, Actor: "operator admin", Credential: "c0ffee", Action: "rollout start", Object: "shop 1.1.0", Reason: "because"}
 
+const fullPlan = `
+start: manual
+onFailure: rollBackAll
+supersede: false
+joiners: completed
+patience: 2h
+waves:
+- {name: canary, clusters: {matchLabels: {ring: "0"}}, max: 2, concurrency: 1, soak: 30m, verdicts: {minimum: 2, passes: 90}}
+- name: half
+  clusters: {matchExpressions: [{key: ring, operator: In, values: ["1"]}, {key: big, operator: Exists}]}
+  max: 50%
+  budget: 10%
+  success: 95
+- {name: rest, approval: admin, budget: 3, windows: ["Mon-Fri 22:00-04:00 Europe/Berlin"], patience: 90s}
+`
+
 func told(message string) []fleet.Event {
 	return []fleet.Event{{At: start, Kind: fleet.EventRollout, Distribution: "shop", Version: "1.1.0", Message: message}}
 }
@@ -28,7 +44,11 @@ func fill(v reflect.Value, n *int) {
 		v.Set(reflect.ValueOf(start.Add(time.Duration(*n) * time.Second)))
 		return
 	case plan.Plan:
-		v.Set(reflect.ValueOf(plan.Default()))
+		p, err := plan.Parse([]byte(fullPlan))
+		if err != nil {
+			panic(err)
+		}
+		v.Set(reflect.ValueOf(p))
 		return
 	case fleet.Windows:
 		w, err := fleet.ParseWindow(fmt.Sprintf("Mon-Fri 22:%02d-04:00 Europe/Berlin", *n%60))
