@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/Masterminds/semver/v3"
 )
 
 func TestVersions(t *testing.T) {
@@ -23,6 +25,38 @@ func TestVersions(t *testing.T) {
 	b, _ := ParseVersion("v1.2.3")
 	if !a.Same(b) || a.Compare(b) == 0 {
 		t.Error("1.2.3 and v1.2.3: want the same version, and still an order")
+	}
+}
+
+// What is read without the library is read as the library does.
+func TestVersionsAreReadAsTheLibraryDoes(t *testing.T) {
+	parts := []string{"", "0", "1", "9", "10", "01", "00", "123456789012345678", "1234567890123456789", "18446744073709551615", "18446744073709551616", "-1", "+1", "a", " 1"}
+	tails := []string{"", "-rc.1", "-rc.2", "-01", "+build", "-rc.1+build", ".1", "."}
+	var good []Version
+	for _, a := range parts {
+		for _, b := range parts {
+			for _, tail := range tails {
+				tag := a + "." + b + ".3" + tail
+				want, wrong := semver.StrictNewVersion(tag)
+				got, err := ParseVersion(tag)
+				if (err == nil) != (wrong == nil) {
+					t.Fatalf("%q: got %v, want %v", tag, err, wrong)
+				}
+				if err == nil && !got.semver().Equal(want) {
+					t.Fatalf("%q: got %s", tag, got.semver())
+				}
+				if err == nil && len(a) < 4 {
+					good = append(good, got)
+				}
+			}
+		}
+	}
+	for _, a := range good {
+		for _, b := range good {
+			if got, want := a.order(b), a.semver().Compare(b.semver()); got != want || a.Same(b) != (want == 0) {
+				t.Fatalf("%s and %s: got %d, want %d", a, b, got, want)
+			}
+		}
 	}
 }
 

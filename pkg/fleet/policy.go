@@ -87,9 +87,9 @@ func (p Policy) step(from, to string) (name string, u Upgrade) {
 	a, errA := ParseVersion(from)
 	b, errB := ParseVersion(to)
 	switch {
-	case errA != nil || errB != nil || a.sem.Major() != b.sem.Major():
+	case errA != nil || errB != nil || a.major != b.major:
 		return "major", p.Major.or()
-	case a.sem.Minor() != b.sem.Minor():
+	case a.minor != b.minor:
 		return "minor", p.Minor.or()
 	}
 	return "patch", p.Patch.or()

@@ -40,40 +40,55 @@ type Selection struct {
 // selected one after the other, but for a first install. What runs is never left for a lower version but
 // by a pin, or where it was withdrawn and nothing higher is taken by itself.
 func (p Policy) Select(c Choice) (Selection, error) {
-	r, err := ParseRange(p.Range)
-	if err != nil {
-		return Selection{}, err
-	}
-	s := newSelecting(p, r, c)
+	s := selecting{policy: p, choice: c}
 	pin := p.PinAt(c.Now)
-	if pin == nil {
-		return s.free(), nil
+	free := s.free()
+	switch {
+	case s.trouble != nil && pin == nil:
+		return Selection{}, s.trouble
+	case pin == nil:
+		return free, nil
 	}
-	held, free := s.pinned(*pin), s.free()
-	if free.Version != held.Version {
+	held := s.pinned(*pin)
+	if free.Version != held.Version && s.trouble == nil {
 		held.Would = free.Version
 	}
 	return held, nil
 }
 
-// selecting is one selection at work.
+// selecting is one selection at work. The hub makes one for every cluster of a large fleet at once: what is
+// not needed where nothing is new is not made.
 type selecting struct {
-	policy    Policy
-	within    Range
-	choice    Choice
-	offered   map[string]Offered
-	withdrawn map[string]Withdrawal
+	policy  Policy
+	choice  Choice
+	within  *Range // once it was needed
+	trouble error  // of reading it
 }
 
-func newSelecting(p Policy, r Range, c Choice) selecting {
-	s := selecting{p, r, c, make(map[string]Offered, len(c.Offered)), make(map[string]Withdrawal, len(c.Withdrawn))}
-	for _, o := range c.Offered {
-		s.offered[o.Version] = o
+func (s *selecting) inRange(v Version) bool {
+	if s.within == nil {
+		r, err := ParseRange(s.policy.Range)
+		s.within, s.trouble = &r, err
 	}
-	for _, w := range c.Withdrawn {
-		s.withdrawn[w.Version] = w
+	return s.within.Contains(v)
+}
+
+func (s *selecting) offered(version string) (Offered, bool) {
+	for _, o := range s.choice.Offered {
+		if o.Version == version {
+			return o, true
+		}
 	}
-	return s
+	return Offered{}, false
+}
+
+func (s *selecting) withdrawn(version string) (Withdrawal, bool) {
+	for _, w := range s.choice.Withdrawn {
+		if w.Version == version {
+			return w, true
+		}
+	}
+	return Withdrawal{}, false
 }
 
 // said is a withdrawal in words.
@@ -89,9 +104,9 @@ func (w Withdrawal) said() string {
 }
 
 // pinned selects what a pin names.
-func (s selecting) pinned(pin Pin) Selection {
+func (s *selecting) pinned(pin Pin) Selection {
 	running, goal := s.choice.Running, pin.Version
-	w, withdrawn := s.withdrawn[goal]
+	w, withdrawn := s.withdrawn(goal)
 	switch {
 	case goal == running && withdrawn:
 		return Selection{Version: running, Why: fmt.Sprintf("%s; the pin of %s keeps it", w.said(), pin.Source)}
@@ -100,7 +115,7 @@ func (s selecting) pinned(pin Pin) Selection {
 	case withdrawn:
 		return Selection{Why: fmt.Sprintf("%s, the pin of %s, is not taken: %s", goal, pin.Source, w.said())}
 	}
-	if _, ok := s.offered[goal]; !ok {
+	if _, ok := s.offered(goal); !ok {
 		return Selection{Why: fmt.Sprintf("%s, the pin of %s, is not on offer", goal, pin.Source)}
 	}
 	next, missing := s.next(goal, func(string) string { return "" }) // the pin takes the place of range and steps
@@ -115,13 +130,14 @@ func (s selecting) pinned(pin Pin) Selection {
 
 // next is the release to take now on the way to goal, or what is missing. unfit says why the policy does
 // not take a stop, after "which"; empty where it does.
-func (s selecting) next(goal string, unfit func(string) string) (next, missing string) {
+func (s *selecting) next(goal string, unfit func(string) string) (next, missing string) {
 	running := s.choice.Running
 	if running == "" || CompareTags(goal, running) <= 0 {
 		return goal, ""
 	}
 	stop := ""
-	for _, v := range s.offered[goal].Stops {
+	offered, _ := s.offered(goal)
+	for _, v := range offered.Stops {
 		if CompareTags(v, running) > 0 && CompareTags(v, goal) < 0 && (stop == "" || CompareTags(v, stop) < 0) {
 			stop = v
 		}
@@ -130,10 +146,10 @@ func (s selecting) next(goal string, unfit func(string) string) (next, missing s
 		return goal, ""
 	}
 	which := unfit(stop)
-	if _, ok := s.offered[stop]; !ok {
+	if _, ok := s.offered(stop); !ok {
 		which = "is not on offer"
 	}
-	if w, ok := s.withdrawn[stop]; ok {
+	if w, ok := s.withdrawn(stop); ok {
 		which = "is not taken any more: " + w.said()
 	} else if s.choice.Held[stop] {
 		which = "is held after it failed here"
@@ -145,12 +161,12 @@ func (s selecting) next(goal string, unfit func(string) string) (next, missing s
 }
 
 // unfit is why the policy does not take a version, as the end of a sentence about it; empty: it does.
-func (s selecting) unfit(tag string) string {
+func (s *selecting) unfit(tag string) string {
 	v, err := ParseVersion(tag)
 	switch {
 	case err != nil:
 		return "is no version"
-	case !s.within.Contains(v):
+	case !s.inRange(v):
 		return fmt.Sprintf("is not in range %q", s.policy.Range)
 	case v.Prerelease() && !s.policy.Prereleases:
 		return "is a prerelease"
@@ -164,7 +180,7 @@ func (s selecting) unfit(tag string) string {
 }
 
 // asks is why the provider is asked about going from what runs to a version; empty: they are not.
-func (s selecting) asks(to string) string {
+func (s *selecting) asks(to string) string {
 	running := s.choice.Running
 	if running == "" {
 		return ""
@@ -181,10 +197,10 @@ func (s selecting) asks(to string) string {
 }
 
 // free selects without a pin.
-func (s selecting) free() Selection {
+func (s *selecting) free() Selection {
 	running := s.choice.Running
 	up, why := s.upwards()
-	w, withdrawn := s.withdrawn[running]
+	w, withdrawn := s.withdrawn(running)
 	switch {
 	case up.Version != "" && (up.Asks == "" || !withdrawn):
 		up.Why = why
@@ -193,7 +209,7 @@ func (s selecting) free() Selection {
 		return s.backwards(w, up)
 	case running != "":
 		return Selection{Version: running, Why: why}
-	case why == "" && len(s.offered) == 0:
+	case why == "" && len(s.choice.Offered) == 0:
 		why = "nothing is on offer"
 	case why == "":
 		why = s.none()
@@ -202,20 +218,22 @@ func (s selecting) free() Selection {
 }
 
 // none is why nothing of what is on offer is installed first.
-func (s selecting) none() string {
+func (s *selecting) none() string {
 	if s.policy.Range != "" {
-		return fmt.Sprintf("none of %d releases is in range %q", len(s.offered), s.policy.Range)
+		return fmt.Sprintf("none of %d releases is in range %q", len(s.choice.Offered), s.policy.Range)
 	}
-	highest := s.above()[0]
-	if w, ok := s.withdrawn[highest]; ok {
-		return w.said()
+	for _, highest := range s.above() {
+		if w, ok := s.withdrawn(highest); ok {
+			return w.said()
+		}
+		return highest + " " + s.unfit(highest)
 	}
-	return highest + " " + s.unfit(highest)
+	return "what is on offer names no version"
 }
 
 // upwards selects of what is above that which runs; an empty version for none. why says what keeps a still
 // higher one back.
-func (s selecting) upwards() (up Selection, why string) {
+func (s *selecting) upwards() (up Selection, why string) {
 	passed := "" // over by policy: said only where nothing else is
 	for _, tag := range s.above() {
 		if reason := s.unfit(tag); reason != "" {
@@ -224,7 +242,7 @@ func (s selecting) upwards() (up Selection, why string) {
 			}
 			continue
 		}
-		if _, ok := s.withdrawn[tag]; ok {
+		if _, ok := s.withdrawn(tag); ok {
 			continue
 		}
 		if s.choice.Held[tag] {
@@ -251,10 +269,13 @@ func (s selecting) upwards() (up Selection, why string) {
 }
 
 // above are the offered releases that are higher than what runs, the highest first.
-func (s selecting) above() []string {
+func (s *selecting) above() []string {
 	var all []string
+	running, err := ParseVersion(s.choice.Running)
 	for _, o := range s.choice.Offered {
-		if s.choice.Running == "" || CompareTags(o.Version, s.choice.Running) > 0 {
+		if err != nil && CompareTags(o.Version, s.choice.Running) > 0 {
+			all = append(all, o.Version)
+		} else if v, bad := ParseVersion(o.Version); err == nil && bad == nil && v.Compare(running) > 0 {
 			all = append(all, o.Version)
 		}
 	}
@@ -264,7 +285,7 @@ func (s selecting) above() []string {
 
 // backwards selects where what runs was withdrawn: where its withdrawal says to go, unless the provider
 // would be asked about that and about something higher.
-func (s selecting) backwards(w Withdrawal, up Selection) Selection {
+func (s *selecting) backwards(w Withdrawal, up Selection) Selection {
 	stays := ""
 	switch {
 	case w.To == "" || w.To == w.Version:
@@ -274,7 +295,7 @@ func (s selecting) backwards(w Withdrawal, up Selection) Selection {
 	case s.choice.Held[w.To]:
 		stays = fmt.Sprintf("%s; %s, the release to go to, is held after it failed here", w.said(), w.To)
 	}
-	if again, ok := s.withdrawn[w.To]; ok && stays == "" {
+	if again, ok := s.withdrawn(w.To); ok && stays == "" {
 		stays = fmt.Sprintf("%s; %s, the release to go to, was withdrawn too: %s", w.said(), w.To, again.said())
 	}
 	asks := s.asks(w.To)

@@ -121,6 +121,7 @@ func selectCases() []selectCase {
 		// Withdrawn.
 		{"what was withdrawn is not taken", Policy{}, Choice{Offered: offer("1.3.0 1.4.0"), Withdrawn: gone, Running: "1.2.0"}, Selection{Version: "1.3.0"}},
 		{"nor at first", Policy{}, Choice{Offered: offer("1.4.0"), Withdrawn: gone}, Selection{Why: was}},
+		{"nothing but nothing", Policy{}, Choice{Offered: []Offered{{}}}, Selection{Why: "what is on offer names no version"}},
 		{"nothing but a prerelease", Policy{}, Choice{Offered: offer("2.0.0-rc.1")}, Selection{Why: "2.0.0-rc.1 is a prerelease"}},
 		{"it runs, and goes where it is told", Policy{}, Choice{Offered: offer("1.3.0"), Withdrawn: gone, Running: "1.4.0"}, Selection{Version: "1.3.0", Why: was, Return: true}},
 		{"where it goes need not be on offer", Policy{}, Choice{Withdrawn: undone, Running: "1.4.0"}, Selection{Version: "1.3.0", Why: "the rollout of 1.4.0 was undone", Return: true}},
@@ -248,10 +249,15 @@ func BenchmarkSelect(b *testing.B) {
 	for n := range 50 {
 		text = append(text, fmt.Sprintf("1.%d.0", n))
 	}
-	c := Choice{Now: now, Offered: offer(strings.Join(text, " ")), Running: "1.40.0"}
-	for b.Loop() {
-		if _, err := (Policy{Range: "1.x"}).Select(c); err != nil {
-			b.Fatal(err)
-		}
+	for name, running := range map[string]string{"behind": "1.40.0", "up to date": "1.49.0"} {
+		b.Run(name, func(b *testing.B) {
+			c := Choice{Now: now, Offered: offer(strings.Join(text, " ")), Running: running}
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := (Policy{Range: "1.x"}).Select(c); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }

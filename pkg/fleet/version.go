@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -11,30 +12,68 @@ import (
 // Version is a release tag read as a semantic version (https://semver.org). A leading "v" is
 // allowed; three numbers are required, so that "1" and "2024" are no releases by accident.
 type Version struct {
-	tag string
-	sem *semver.Version
+	tag                 string
+	major, minor, patch uint64
+	sem                 *semver.Version // of what is more than three numbers; else nil
 }
 
 // ParseVersion reads a tag's name.
 func ParseVersion(tag string) (Version, error) {
-	s, err := semver.StrictNewVersion(strings.TrimPrefix(tag, "v"))
+	text := strings.TrimPrefix(tag, "v")
+	if n, ok := threeNumbers(text); ok {
+		return Version{tag, n[0], n[1], n[2], nil}, nil
+	}
+	s, err := semver.StrictNewVersion(text)
 	if err != nil {
 		return Version{}, fmt.Errorf("tag %q is not a semantic version (want MAJOR.MINOR.PATCH)", tag)
 	}
-	return Version{tag: tag, sem: s}, nil
+	return Version{tag, s.Major(), s.Minor(), s.Patch(), s}, nil
+}
+
+// threeNumbers reads what nearly all tags are. Versions are compared by the million where a fleet is large,
+// and this costs no memory.
+func threeNumbers(s string) (n [3]uint64, ok bool) {
+	field, digits := 0, 0
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c == '.' && digits > 0 && field < 2:
+			field, digits = field+1, 0
+		case c < '0' || c > '9', digits == 18, digits == 1 && n[field] == 0:
+			return n, false
+		default:
+			n[field] = n[field]*10 + uint64(c-'0')
+			digits++
+		}
+	}
+	return n, field == 2 && digits > 0
+}
+
+func (v Version) semver() *semver.Version {
+	if v.sem != nil {
+		return v.sem
+	}
+	return semver.New(v.major, v.minor, v.patch, "", "")
 }
 
 func (v Version) String() string { return v.tag }
 
 // Prerelease: 1.0.0-rc.1 is one.
-func (v Version) Prerelease() bool { return v.sem.Prerelease() != "" }
+func (v Version) Prerelease() bool { return v.sem != nil && v.sem.Prerelease() != "" }
 
 // Same: equal but for a leading "v".
-func (v Version) Same(o Version) bool { return v.sem.Equal(o.sem) }
+func (v Version) Same(o Version) bool { return v.order(o) == 0 }
+
+// order is that of semantic versions.
+func (v Version) order(o Version) int {
+	if c := cmp.Or(cmp.Compare(v.major, o.major), cmp.Compare(v.minor, o.minor), cmp.Compare(v.patch, o.patch)); c != 0 || v.sem == nil && o.sem == nil {
+		return c
+	}
+	return v.semver().Compare(o.semver())
+}
 
 // Compare orders by semantic version, then by the tag's bytes, so that the order is total.
 func (v Version) Compare(o Version) int {
-	if c := v.sem.Compare(o.sem); c != 0 {
+	if c := v.order(o); c != 0 {
 		return c
 	}
 	return strings.Compare(v.tag, o.tag)
@@ -63,7 +102,7 @@ func ParseRange(s string) (Range, error) {
 func (r Range) String() string { return r.text }
 
 // Contains reports whether the range holds v. A prerelease is held where its version lies inside.
-func (r Range) Contains(v Version) bool { return r.sem == nil || r.sem.Check(v.sem) }
+func (r Range) Contains(v Version) bool { return r.sem == nil || r.sem.Check(v.semver()) }
 
 // SortVersions orders tag names ascending; names that are no versions come first, by bytes.
 func SortVersions(tags []string) {
