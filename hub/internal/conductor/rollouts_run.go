@@ -157,6 +157,7 @@ func (t *turn) move(distribution string, clusters []fleet.Cluster) {
 // sameHead: nothing changed but members.
 func sameHead(a, b rollout.State) bool {
 	a.Members, b.Members = nil, nil
+	a.Wake, b.Wake = time.Time{}, time.Time{} // not stored
 	return reflect.DeepEqual(a, b)
 }
 
@@ -265,24 +266,24 @@ type by struct {
 
 // start begins a rollout, and ends older ones that their plans give up for a newer release.
 func (c *Conductor) start(t *turn, o *offering, n rollout.New, b by) (rollout.State, error) {
-	s := rollout.Start(t.now, n, nil)
-	f, err := c.fleetOf(t, s)
+	f, err := c.fleetOf(t, rollout.State{Distribution: n.Distribution, Version: n.Version})
 	if err != nil {
-		return s, err
+		return rollout.State{}, err
 	}
-	s = rollout.Start(t.now, n, f)
+	s := rollout.Start(t.now, n, f)
 	if b.over == "" {
 		if err := c.supersede(t, o, n.Version, b); err != nil {
 			return s, err
 		}
+	} else if s.Phase.Terminal() {
+		// Nobody has to take it, so that nobody has to be spared it.
 	} else if s, err = rollout.Do(t.now, s, rollout.Command{Verb: rollout.Supersede, By: hubActor, Reason: fmt.Sprintf("%s was published with it", b.over)}); err != nil {
 		return s, fmt.Errorf("pass over %s for %s: %w", n.Version, b.over, err)
 	}
-	began := s
 	s = rollout.Next(t.now, s, f)
-	events := transitions(t.now, began, s)
+	events := transitions(t.now, rollout.State{}, s)
 	if len(s.Members) > 0 {
-		events = append([]fleet.Event{beginning(t.now, began)}, events...)
+		events = append([]fleet.Event{beginning(t.now, s)}, events...)
 	}
 	s, err = c.cfg.Store.NewRollout(s, events, entry(t.now, b.who, "rollout start", n.Distribution, n.Version, b.reason))
 	if err != nil {
