@@ -89,7 +89,7 @@ func (d *decoder) duration(n *yaml.Node, at string, least time.Duration) time.Du
 	case err != nil:
 		d.problem(at, "%q: want a duration with its unit, such as 30m or 24h", text)
 	case v < least || v > mostWait:
-		d.problem(at, "%q: want %s to %s", text, least, brief(mostWait))
+		d.problem(at, "%q: want %s to %s", text, least, Brief(mostWait))
 	}
 	return v
 }

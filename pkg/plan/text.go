@@ -17,7 +17,7 @@ func (p Plan) YAML() []byte {
 	top.text("onFailure", string(p.OnFailure), "")
 	top.add("supersede", scalar("!!bool", strconv.FormatBool(p.Supersede)))
 	top.text("joiners", string(p.Joiners), "")
-	top.text("patience", brief(p.Patience), "0s")
+	top.text("patience", Brief(p.Patience), "0s")
 	waves := &yaml.Node{Kind: yaml.SequenceNode}
 	for _, w := range p.Waves {
 		waves.Content = append(waves.Content, w.node())
@@ -53,7 +53,7 @@ func (w Wave) node() *yaml.Node {
 	m.text("max", w.Max.String(), "0")
 	m.text("concurrency", w.Concurrency.String(), "0")
 	m.text("budget", w.Budget.String(), "0")
-	m.text("soak", brief(w.Soak), "0s")
+	m.text("soak", Brief(w.Soak), "0s")
 	m.text("success", Amount{N: w.Success, Percent: true}.String(), "0%")
 	m.text("approval", w.Approval, "")
 	if w.Verdicts.Minimum > 0 {
@@ -65,7 +65,7 @@ func (w Wave) node() *yaml.Node {
 	if len(w.Windows) > 0 {
 		m.add("windows", list(w.Windows.Texts()))
 	}
-	m.text("patience", brief(w.Patience), "0s")
+	m.text("patience", Brief(w.Patience), "0s")
 	m.Kind = yaml.MappingNode
 	return &m.Node
 }
@@ -128,8 +128,8 @@ func list(values []string) *yaml.Node {
 	return n
 }
 
-// brief writes 1h, not 1h0m0s.
-func brief(d time.Duration) string {
+// Brief writes 1h, not 1h0m0s.
+func Brief(d time.Duration) string {
 	s := d.String()
 	if strings.HasSuffix(s, "m0s") {
 		s = strings.TrimSuffix(s, "0s")

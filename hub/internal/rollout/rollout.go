@@ -1,10 +1,15 @@
 // Package rollout decides how a release goes through the fleet: a pure state machine over a plan, what is
 // known of each cluster, and the words of people. It does no I/O, reads no clock and keeps nothing: the
-// conductor stores the state that Next returns and offers what it says. The machine is printed in
-// testdata/machine.golden.
+// conductor stores the state that Next returns and offers what it says. The machine is the table in
+// table.go, printed in testdata/machine.golden; what becomes of one cluster is in members.go.
 //
 // It is level-triggered: Next compares the state with the fleet as it is now, so that no event can be
 // missed, and a hub that was restarted goes on where the state says.
+//
+// A member takes a slot of its wave's concurrency from the offer to its verdict. One that is blocked before
+// it is offered the release is parked at once: it is offered the release all the same, uses no slot, and is
+// never un-parked but by its verdict. One that is blocked later keeps its slot until the wave's patience is
+// over. A failure counts against the budget of its wave wherever the rollout is by then.
 package rollout
 
 import (
@@ -33,7 +38,11 @@ type State struct {
 	Wave    int // under way, from 0
 	Waves   []Wave
 	Members map[fleet.Cluster]Member
-	LeftOut []fleet.Cluster // in no wave of the plan: they take the release when it is completed
+	LeftOut []fleet.Cluster // in no wave of the plan: they take the release when it is completed; sorted
+
+	// Wake is when time alone changes something, as of the last Next; the zero time: Next has not looked yet.
+	// It need not be stored.
+	Wake time.Time
 }
 
 // Wave is what became of a wave of the plan, its amounts laid over the fleet.
@@ -48,12 +57,12 @@ type Wave struct {
 
 // Member is one cluster in a rollout.
 type Member struct {
-	Wave         int // -1: a joiner that no wave matches
+	Wave         int // -1: in none; it takes the release when the rollout is completed
 	Mark         fleet.Mark
 	Since        time.Time
 	Reason       string
-	Before       string // what it ran when it was offered the release; where it goes back to
-	Offered      time.Time
+	Before       string      // what it ran when it was offered the release; where it goes back to
+	Offered      time.Time   // zero: it was not, yet
 	Block        fleet.Block // why it does not move, as of BlockedSince
 	BlockedSince time.Time
 }

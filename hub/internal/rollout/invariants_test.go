@@ -1,0 +1,165 @@
+package rollout
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+)
+
+// check returns what is wrong with a step from one state to the next, which Next has brought to its fixed
+// point; empty: nothing.
+func check(now time.Time, before, s State, f Fleet) string {
+	for _, problem := range []string{checkWaves(now, s), checkOffers(now, before, s, f), checkPins(before, s, f), checkEnds(before, s), checkWaits(now, s)} {
+		if problem != "" {
+			return fmt.Sprintf("%s\nat %s: %s wave %d, %s\nwaves %+v\nmembers %+v", problem, now.Format(time.RFC3339), s.Phase, s.Wave, s.Reason, s.Waves, s.Members)
+		}
+	}
+	again := Next(now, s, f)
+	if len(again.Changed(s)) > 0 || !sameHead(again, s) {
+		return fmt.Sprintf("no fixed point: %v changed, %s -> %s %q -> %q, wake %s -> %s", again.Changed(s), s.Phase, again.Phase, s.Reason, again.Reason, s.Wake, again.Wake)
+	}
+	return ""
+}
+
+func sameHead(a, b State) bool {
+	if a.Phase != b.Phase || a.Since != b.Since || a.Reason != b.Reason || a.Before != b.Before || a.End != b.End || a.Wave != b.Wave || a.Wake != b.Wake || len(a.Waves) != len(b.Waves) {
+		return false
+	}
+	for i := range a.Waves {
+		if a.Waves[i] != b.Waves[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// checkWaves: slots, gates and order.
+func checkWaves(now time.Time, s State) string {
+	tally := make([]Counts, len(s.Waves))
+	for _, m := range s.Members {
+		if m.Wave >= 0 {
+			tally[m.Wave].add(m.Mark)
+		}
+	}
+	for i, w := range s.Waves {
+		n := tally[i]
+		if n.Offered+n.Underway > w.Concurrency && !s.Phase.Terminal() {
+			return fmt.Sprintf("wave %s: %d on their way, %d allowed", w.Name, n.Offered+n.Underway, w.Concurrency)
+		}
+		if w.Started.IsZero() {
+			continue
+		}
+		if i > 0 && s.Waves[i-1].Ended.IsZero() {
+			return fmt.Sprintf("wave %s began before %s ended", w.Name, s.Waves[i-1].Name)
+		}
+		if s.Plan.Waves[i].Approval != "" && w.ApprovedBy == "" {
+			return fmt.Sprintf("wave %s began without its approval", w.Name)
+		}
+		if !s.Plan.Waves[i].Windows.Open(w.Started) {
+			return fmt.Sprintf("wave %s began outside its window", w.Name)
+		}
+		if !w.Ended.IsZero() && w.Ended.Before(w.Started) {
+			return fmt.Sprintf("wave %s ended before it began", w.Name)
+		}
+	}
+	return ""
+}
+
+// checkOffers: a new offer needs a wave that is under way, a budget that holds, and a rollout that goes on.
+func checkOffers(now time.Time, before, s State, f Fleet) string {
+	if s.Phase == fleet.RolloutCompleted {
+		return ""
+	}
+	broken := ""
+	failed := make([]int, len(s.Waves))
+	for _, m := range s.Members {
+		if m.Wave >= 0 && m.Mark == fleet.MarkFailed {
+			failed[m.Wave]++
+		}
+	}
+	for i, w := range s.Waves {
+		if i <= s.Wave && failed[i]-w.Forgiven > w.Budget {
+			broken = w.Name
+		}
+	}
+	for c, m := range s.Members {
+		old, there := before.Members[c]
+		if m.Offered.IsZero() || there && !old.Offered.IsZero() && old.Mark != fleet.MarkLeft {
+			continue // it was offered the release before
+		}
+		switch {
+		case broken != "":
+			return fmt.Sprintf("%s is offered the release though the budget of %s is broken", c, broken)
+		case m.Wave < 0 || m.Wave > s.Wave || s.Waves[m.Wave].Started.IsZero():
+			return fmt.Sprintf("%s is offered the release before its wave began", c)
+		case s.Phase != fleet.RolloutProgressing && s.Phase != fleet.RolloutSoaking && s.Phase != fleet.RolloutVerdicts && s.Phase != fleet.RolloutWindow &&
+			s.Phase != fleet.RolloutApproval:
+			return fmt.Sprintf("%s is offered the release by a rollout that is %s", c, s.Phase)
+		}
+	}
+	for c := range f {
+		stopped := s.Phase == fleet.RolloutHolding || s.Phase == fleet.RolloutPaused || s.Phase == fleet.RolloutReturning || s.Phase.Terminal()
+		if stopped && s.Offers(c) && !before.Offers(c) {
+			return fmt.Sprintf("a rollout that is %s offers to %s, which was not offered before", s.Phase, c)
+		}
+		if w, yes := s.Withdraws(c); yes && (s.Offers(c) || w.To == s.Version || w.Version != s.Version) {
+			return fmt.Sprintf("withdrawal from %s: %+v, offered %v", c, w, s.Offers(c))
+		}
+	}
+	return ""
+}
+
+// checkPins: who does not take the release by its provider's will has not failed.
+func checkPins(before, s State, f Fleet) string {
+	for c, m := range s.Members {
+		old := before.Members[c]
+		o, there := f[c]
+		if !there || m.Mark != fleet.MarkFailed || old.Mark == fleet.MarkFailed {
+			continue
+		}
+		if o.Block == fleet.BlockPin && o.Running != s.Version && o.Target != s.Version {
+			return fmt.Sprintf("%s is pinned and counts as failed", c)
+		}
+		if o.Block == fleet.BlockSilent {
+			return fmt.Sprintf("%s is silent and counts as failed", c)
+		}
+	}
+	for c, m := range s.Members {
+		if o := f[c]; m.Mark == fleet.MarkDone && before.Members[c].Mark != fleet.MarkDone && (o.Running != s.Version || o.Health != fleet.Healthy || o.Block == fleet.BlockSilent) {
+			return fmt.Sprintf("%s counts as done: %+v", c, o)
+		}
+	}
+	return ""
+}
+
+// checkEnds: what is over stays over, and nothing is forgotten of those that took the release.
+func checkEnds(before, s State) string {
+	if before.Phase.Terminal() && before.Phase != s.Phase {
+		return fmt.Sprintf("it was %s and is %s", before.Phase, s.Phase)
+	}
+	if s.Phase == fleet.RolloutReturned || s.Phase == fleet.RolloutRecalled && s.End == fleet.RolloutRecalled {
+		for c, m := range s.Members {
+			if m.Mark == fleet.MarkReturning {
+				return fmt.Sprintf("it is %s, and %s is on its way back", s.Phase, c)
+			}
+		}
+	}
+	return ""
+}
+
+// checkWaits: a rollout that is not over says what for, or wakes by itself, and later than now.
+func checkWaits(now time.Time, s State) string {
+	due := s.Due()
+	switch {
+	case s.Phase.Terminal() && (s.Waits() != "" || !due.IsZero()):
+		return fmt.Sprintf("over, and waits for %q until %s", s.Waits(), due)
+	case s.Phase.Terminal():
+		return ""
+	case s.Waits() == "":
+		return "says not what it waits for"
+	case !due.IsZero() && !due.After(now):
+		return fmt.Sprintf("due at %s, which is over", due)
+	}
+	return ""
+}

@@ -1,0 +1,438 @@
+package rollout
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/pkg/plan"
+)
+
+// observe brings every member up to what is seen of the fleet, and counts.
+func (l *sight) observe() {
+	l.tally, l.health = make([]Counts, len(l.s.Waves)), make([]health, len(l.s.Waves))
+	back := l.s.Phase == fleet.RolloutReturning
+	for c, m := range l.s.Members {
+		o, there := l.fleet[c]
+		n := m
+		switch {
+		case !there:
+			n = l.mark(m, fleet.MarkLeft, "")
+		case back:
+			n = l.judgedBack(m, o)
+		case m.Mark == fleet.MarkLeft: // and is here again
+			m.Offered, m.Before = time.Time{}, o.Running
+			n = l.judged(l.mark(m, fleet.MarkWaiting, ""), o)
+		default:
+			n = l.judged(m, o)
+		}
+		if n != m {
+			l.set(c, n)
+		}
+		if n.Wave >= 0 {
+			l.tally[n.Wave].add(n.Mark)
+			if n.Mark == fleet.MarkDone {
+				l.health[n.Wave].add(o)
+			}
+		}
+	}
+	for i := range l.s.Waves { // who got well needs no forgiving
+		l.s.Waves[i].Forgiven = min(l.s.Waves[i].Forgiven, l.tally[i].Failed)
+	}
+}
+
+func (h *health) add(o Observation) {
+	switch {
+	case o.Block == fleet.BlockSilent:
+		h.silent++
+	case o.Health == fleet.Healthy:
+		h.well++
+	default:
+		h.unsettled++
+	}
+}
+
+// seen is an observation beside the rollout's release.
+type seen struct {
+	silent  bool // nothing is known
+	runs    bool // the release, whole
+	newer   bool // runs a newer one
+	failed  bool // the last attempt at the release
+	moves   bool // an attempt is under way
+	never   bool // its policy does not take it
+	blocked fleet.Block
+}
+
+func (l *sight) see(o Observation) seen {
+	if o.Block == fleet.BlockSilent {
+		return seen{silent: true, blocked: fleet.BlockSilent}
+	}
+	tries := o.Target == l.s.Version
+	v := seen{runs: o.Running == l.s.Version, newer: l.above(o.Running), failed: tries && o.Phase.Failed(), never: o.Block == fleet.BlockPolicy, blocked: o.Block}
+	switch o.Phase {
+	case fleet.Fetching, fleet.Verifying, fleet.Rendering, fleet.Checking, fleet.Progressing, fleet.Settling, fleet.RollingBack:
+		v.moves = tries
+	case fleet.AwaitingApproval:
+		v.block(tries, fleet.BlockApproval)
+	case fleet.AwaitingWindow:
+		v.block(tries, fleet.BlockWindow)
+	case fleet.AwaitingConfig:
+		v.block(true, fleet.BlockConfig)
+	}
+	return v
+}
+
+func (v *seen) block(when bool, b fleet.Block) {
+	if when && v.blocked == fleet.BlockNone {
+		v.blocked = b
+	}
+}
+
+// above reports whether version is newer than the rollout's.
+func (l *sight) above(version string) bool {
+	if version == "" || version == l.s.Version {
+		return false
+	}
+	newer, asked := l.newer[version]
+	if !asked {
+		newer = fleet.CompareTags(version, l.s.Version) > 0
+		l.newer[version] = newer
+	}
+	return newer
+}
+
+// judged is what becomes of a member on its way to the release.
+func (l *sight) judged(m Member, o Observation) Member {
+	v := l.see(o)
+	switch m.Mark {
+	case fleet.MarkWaiting, fleet.MarkUnaffected:
+		return l.judgedApart(m, o, v)
+	case fleet.MarkDone:
+		return l.judgedDone(m, o, v)
+	case fleet.MarkFailed:
+		if v.runs && !v.failed && o.Health == fleet.Healthy {
+			return l.mark(m, fleet.MarkDone, "")
+		}
+		return m
+	case fleet.MarkOffered, fleet.MarkUnderway, fleet.MarkParked:
+		return l.judgedOffered(m, o, v)
+	}
+	return m
+}
+
+// judgedApart: it was not offered the release.
+func (l *sight) judgedApart(m Member, o Observation, v seen) Member {
+	switch {
+	case v.silent:
+		return m
+	case v.runs && o.Health == fleet.Healthy:
+		return l.mark(m, fleet.MarkDone, "")
+	case v.newer:
+		return l.mark(m, fleet.MarkUnaffected, "runs "+o.Running+", which is newer")
+	case v.never && !v.runs:
+		return l.mark(m, fleet.MarkUnaffected, string(fleet.BlockPolicy))
+	case m.Mark == fleet.MarkUnaffected:
+		return l.mark(m, fleet.MarkWaiting, "")
+	}
+	return m
+}
+
+// judgedDone: it may fall ill as long as its wave is under way, and its provider may take it back.
+func (l *sight) judgedDone(m Member, o Observation, v seen) Member {
+	switch {
+	case v.silent, v.newer:
+		return m
+	case v.runs && o.Health == fleet.Degraded && !v.moves && l.ongoing(m.Wave):
+		return l.mark(m, fleet.MarkFailed, degraded(o))
+	case v.runs:
+		return m
+	case v.failed:
+		return l.mark(m, fleet.MarkFailed, because(o))
+	}
+	m = l.mark(m, fleet.MarkParked, "went back to "+named(o.Running))
+	if m.Block, m.BlockedSince = v.blocked, l.now; v.blocked == fleet.BlockNone {
+		m.Block = idle
+	}
+	if v.moves {
+		return unblocked(m)
+	}
+	return m
+}
+
+// ongoing reports whether a wave is under way still.
+func (l *sight) ongoing(wave int) bool { return wave >= 0 && l.s.Waves[wave].Ended.IsZero() }
+
+func (l *sight) judgedOffered(m Member, o Observation, v seen) Member {
+	parked := m.Mark == fleet.MarkParked
+	stale := parked && m.Block == fleet.BlockHeld // failed before it was offered: not this rollout's doing
+	switch {
+	case v.silent:
+	case v.newer:
+		return l.mark(m, fleet.MarkUnaffected, "runs "+o.Running+", which is newer")
+	case v.failed && stale:
+		return m
+	case v.failed:
+		return l.mark(m, fleet.MarkFailed, because(o))
+	case v.runs && o.Health == fleet.Healthy:
+		return l.mark(m, fleet.MarkDone, "")
+	case v.runs && o.Health == fleet.Degraded && !v.moves:
+		return l.mark(m, fleet.MarkFailed, degraded(o))
+	case v.runs, v.moves:
+		v.blocked = fleet.BlockNone
+		if parked {
+			m.Reason = "takes it now"
+			return unblocked(m)
+		}
+		return unblocked(l.mark(m, fleet.MarkUnderway, o.Reason))
+	case v.never:
+		return l.mark(m, fleet.MarkUnaffected, string(fleet.BlockPolicy))
+	case m.Mark == fleet.MarkUnderway: // it was, and waits for somebody now
+		m = l.mark(m, fleet.MarkOffered, "")
+	}
+	if parked {
+		if v.blocked != fleet.BlockNone && !v.silent {
+			m = l.block(m, v)
+			m.Reason = string(v.blocked)
+		}
+		return m
+	}
+	return l.impatient(l.block(m, v))
+}
+
+// block notes why a member does not move, and since when something keeps it. One that is parked keeps what
+// was noted last until it moves.
+func (l *sight) block(m Member, v seen) Member {
+	if v.blocked == fleet.BlockNone {
+		if m.Mark == fleet.MarkParked {
+			return m
+		}
+		return unblocked(m)
+	}
+	if m.BlockedSince.IsZero() {
+		m.BlockedSince = l.now
+	}
+	m.Block = v.blocked
+	return m
+}
+
+func unblocked(m Member) Member {
+	m.Block, m.BlockedSince = fleet.BlockNone, time.Time{}
+	return m
+}
+
+// impatient parks a member that the wave has waited for long enough.
+func (l *sight) impatient(m Member) Member {
+	until := l.patienceEnds(m)
+	if until.IsZero() || l.now.Before(until) {
+		return m
+	}
+	if m.Block == fleet.BlockNone {
+		m.Block, m.BlockedSince = idle, l.now
+	}
+	return l.mark(m, fleet.MarkParked, string(m.Block))
+}
+
+// idle is why a member does not move of which nothing is known. One that is parked without any block takes
+// the release now.
+const idle fleet.Block = "does not take it"
+
+// patienceEnds is when a member is parked, or stranded, that does not move till then; the zero time: the
+// clock stands still.
+func (l *sight) patienceEnds(m Member) time.Time {
+	switch {
+	case m.Mark == fleet.MarkReturning:
+		return m.Since.Add(l.patience(m.Wave))
+	case m.Mark == fleet.MarkUnderway && !m.BlockedSince.IsZero():
+		return m.BlockedSince.Add(l.patience(m.Wave))
+	case m.Mark != fleet.MarkOffered, slices.Contains([]fleet.RolloutPhase{fleet.RolloutHolding, fleet.RolloutPaused}, l.s.Phase),
+		l.s.Phase == fleet.RolloutWindow && m.Wave == l.s.Wave:
+		return time.Time{}
+	}
+	return m.Offered.Add(l.patience(m.Wave))
+}
+
+// judgedBack is what becomes of a member that is to leave the release again. Where other waves keep it, those
+// of their members that are done stay so.
+func (l *sight) judgedBack(m Member, o Observation) Member {
+	v := l.see(o)
+	everybody := l.s.Before == fleet.RolloutCompleted
+	switch m.Mark {
+	case fleet.MarkDone, fleet.MarkWaiting:
+		return m
+	case fleet.MarkUnaffected, fleet.MarkLeft:
+		if !everybody && m.Offered.IsZero() || !v.runs && !v.moves || m.Before == l.s.Version {
+			return m
+		}
+	}
+	switch {
+	case v.silent:
+		if m.Mark == fleet.MarkReturning {
+			return l.stranded(l.block(m, v), string(fleet.BlockSilent))
+		}
+		return m
+	case v.runs && m.Before == l.s.Version:
+		return m
+	case v.runs || v.moves:
+		switch {
+		case m.Mark == fleet.MarkStranded:
+			return m
+		case m.Before == "" && l.s.End == fleet.RolloutReturned && v.runs:
+			return l.mark(m, fleet.MarkStranded, "nothing is known that it ran before")
+		}
+		m = l.block(l.mark(m, fleet.MarkReturning, o.Reason), v)
+		return l.stranded(m, fmt.Sprintf("runs %s still", named(o.Running)))
+	case o.Phase == fleet.RollbackFailed && o.Target != l.s.Version && m.Mark == fleet.MarkReturning:
+		return l.mark(m, fleet.MarkStranded, because(o))
+	case m.Mark == fleet.MarkFailed:
+		return m
+	case o.Phase.Touching():
+		return l.stranded(l.mark(m, fleet.MarkReturning, o.Reason), o.Reason)
+	}
+	return l.mark(m, fleet.MarkReturned, "runs "+named(o.Running))
+}
+
+// stranded gives up on a return after the wave's patience.
+func (l *sight) stranded(m Member, why string) Member {
+	if l.now.Before(l.patienceEnds(m)) {
+		return m
+	}
+	return l.mark(m, fleet.MarkStranded, why)
+}
+
+// admit offers the release to those whose turn it is, and reports whether there were any.
+func (l *sight) admit() (any bool) {
+	switch l.s.Phase {
+	case fleet.RolloutWindow, fleet.RolloutApproval, fleet.RolloutProgressing, fleet.RolloutSoaking, fleet.RolloutVerdicts:
+	default:
+		return false
+	}
+	for i := 0; i <= l.s.Wave; i++ {
+		w := l.s.Waves[i]
+		if l.tally[i].Waiting > 0 && !w.Started.IsZero() && l.s.Plan.Waves[i].Windows.Open(l.now) && l.admitTo(i) {
+			any = true
+		}
+	}
+	return any
+}
+
+func (l *sight) admitTo(wave int) (any bool) {
+	slots := l.s.Waves[wave].Concurrency - l.tally[wave].Offered - l.tally[wave].Underway
+	var free []fleet.Cluster
+	for c, m := range l.s.Members {
+		if m.Wave != wave || m.Mark != fleet.MarkWaiting {
+			continue
+		}
+		o := l.fleet[c]
+		switch v := l.see(o); {
+		case v.failed:
+			l.park(c, m, o, fleet.BlockHeld)
+		case v.blocked != fleet.BlockNone && !v.moves && !v.runs:
+			l.park(c, m, o, v.blocked)
+		default:
+			free = append(free, c)
+			continue
+		}
+		any = true
+	}
+	if slots <= 0 {
+		return any
+	}
+	if slots < len(free) {
+		slices.Sort(free)
+		free = free[:slots]
+	}
+	for _, c := range free {
+		m := l.mark(l.s.Members[c], fleet.MarkOffered, "")
+		m.Offered, m.Before = l.now, l.fleet[c].Running
+		l.set(c, m)
+		any = true
+	}
+	return any
+}
+
+// park offers the release to a member that is not going to take it for now, and uses no slot for it.
+func (l *sight) park(c fleet.Cluster, m Member, o Observation, b fleet.Block) {
+	m = l.mark(m, fleet.MarkParked, string(b))
+	m.Offered, m.Before, m.Block, m.BlockedSince = l.now, o.Running, b, l.now
+	l.set(c, m)
+}
+
+// join takes in the clusters that nobody has seen yet. Where the release is taken back, only those count that
+// took it when it was open to everybody.
+func (l *sight) join() {
+	back := l.s.Phase == fleet.RolloutReturning
+	if back && l.s.Before != fleet.RolloutCompleted || l.known() == len(l.fleet) {
+		return
+	}
+	var fresh []fleet.Cluster
+	for c := range l.fleet {
+		if _, member := l.s.Members[c]; member {
+			continue
+		}
+		if _, left := slices.BinarySearch(l.s.LeftOut, c); !left || back {
+			fresh = append(fresh, c)
+		}
+	}
+	slices.Sort(fresh)
+	grown := map[int]bool{}
+	for _, c := range fresh {
+		o := l.fleet[c]
+		m := Member{Wave: -1, Mark: fleet.MarkWaiting, Since: l.now, Before: o.Running}
+		switch v := l.see(o); {
+		case back && (v.runs || v.moves):
+			m.Mark, m.Before = fleet.MarkReturning, ""
+		case back:
+			continue
+		case l.s.Plan.Joiners == plan.JoinWave:
+			m.Wave = l.waveFor(c, o)
+		}
+		l.set(c, m)
+		grown[m.Wave] = true
+	}
+	for i := range l.s.Waves {
+		if grown[i] {
+			l.lay(i)
+		}
+	}
+}
+
+// known counts the clusters of the fleet that are in the rollout already.
+func (l *sight) known() (n int) {
+	for c := range l.s.Members {
+		if _, there := l.fleet[c]; there {
+			n++
+		}
+	}
+	for _, c := range l.s.LeftOut {
+		if _, there := l.fleet[c]; there {
+			if _, twice := l.s.Members[c]; !twice {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// waveFor is the first wave that a joiner matches and that is not full; -1: none.
+func (l *sight) waveFor(c fleet.Cluster, o Observation) int {
+	labels := labelsOf(c, o)
+	if l.room == nil {
+		l.room = make([]int, len(l.s.Waves))
+		for i, w := range l.s.Plan.Waves {
+			l.room[i] = limit(w, l.fleet)
+		}
+		for c, m := range l.s.Members {
+			if _, there := l.fleet[c]; there && m.Wave >= 0 {
+				l.room[m.Wave]--
+			}
+		}
+	}
+	for i, w := range l.s.Plan.Waves {
+		if l.room[i] > 0 && w.Clusters.Matches(labels) {
+			l.room[i]--
+			return i
+		}
+	}
+	return -1
+}

@@ -1,0 +1,240 @@
+package rollout
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"reflect"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/pkg/plan"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+var t0 = time.Date(2026, 1, 5, 12, 0, 0, 0, time.UTC) // a Monday
+
+// rowText is a row as the golden file has it, without where it comes from.
+func rowText(r row) string {
+	name := func(f any) string {
+		full := runtime.FuncForPC(reflect.ValueOf(f).Pointer()).Name()
+		return full[strings.LastIndex(full, ".")+1:]
+	}
+	var conditions, effects []string
+	for _, c := range r.when {
+		conditions = append(conditions, name(c))
+	}
+	for _, c := range r.unless {
+		conditions = append(conditions, "not "+name(c))
+	}
+	for _, e := range r.do {
+		effects = append(effects, name(e))
+	}
+	on := string(r.on)
+	if r.on == look {
+		on = "(look)"
+	}
+	say := ""
+	if r.say != nil {
+		say = " says " + name(r.say)
+	}
+	return strings.TrimRight(fmt.Sprintf("  %-9s %-38s -> %-16s [%s]%s", on, strings.Join(conditions, ", "), r.to, strings.Join(effects, ", "), say), " ")
+}
+
+func TestTheMachineIsPrinted(t *testing.T) {
+	var b bytes.Buffer
+	b.WriteString("# Phase: word or look, what has to hold; next phase, effects, what is said. The first line that matches\n" +
+		"# is taken; looks are taken until none does. Words that are not listed are refused.\n")
+	for _, p := range fleet.RolloutPhases {
+		fmt.Fprintf(&b, "\n%s\n", p)
+		for _, r := range table() {
+			if slices.Contains(r.from, p) {
+				b.WriteString(rowText(r) + "\n")
+			}
+		}
+	}
+	if *update {
+		if err := os.WriteFile("testdata/machine.golden", b.Bytes(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile("testdata/machine.golden")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(want, b.Bytes()) {
+		t.Errorf("the machine is another one; look at the difference and run go test ./hub/internal/rollout -run Machine -update\n%s", b.Bytes())
+	}
+}
+
+const from, version = "1.0.0", "1.1.0"
+
+// story is one rollout, told step by step.
+type story struct {
+	t   *testing.T
+	now time.Time
+	f   Fleet
+	s   State
+}
+
+// tell starts a rollout over clusters acme/c0, acme/c1, …; each has the label ring of its number.
+func tell(t *testing.T, n int, planText string) *story {
+	t.Helper()
+	st := &story{t: t, now: t0, f: Fleet{}}
+	for i := range n {
+		st.join(i)
+	}
+	p, err := plan.Parse([]byte(planText))
+	if err != nil {
+		t.Fatal(err)
+	}
+	st.s = Start(st.now, New{Distribution: "shop", Version: version, Plan: p, PlanSource: "--plan", StartedBy: "operator admin"}, st.f)
+	st.look()
+	return st
+}
+
+func c(i int) fleet.Cluster { return fleet.Cluster(fmt.Sprintf("acme/c%d", i)) }
+
+func (st *story) join(i int) {
+	st.f[c(i)] = Observation{Running: from, Target: from, Phase: fleet.Succeeded, Health: fleet.Healthy, Labels: map[string]string{"ring": fmt.Sprint(i)}}
+}
+
+func (st *story) see(i int, change func(o *Observation)) {
+	o := st.f[c(i)]
+	change(&o)
+	st.f[c(i)] = o
+	st.look()
+}
+
+func (st *story) begins(i int) {
+	st.see(i, func(o *Observation) { o.Target, o.Phase = version, fleet.Progressing })
+}
+func (st *story) takes(i ...int) {
+	for _, i := range i {
+		if !st.s.Offers(c(i)) {
+			st.t.Helper()
+			st.t.Fatalf("%s is not offered the release: %s %+v", c(i), st.s.Phase, st.s.Members[c(i)])
+		}
+		st.begins(i)
+		st.see(i, func(o *Observation) { o.Running, o.Phase, o.Health = version, fleet.Succeeded, fleet.Healthy })
+	}
+}
+func (st *story) fails(i int) {
+	st.begins(i)
+	st.see(i, func(o *Observation) {
+		o.Running, o.Target, o.Phase, o.Reason = from, version, fleet.RolledBack, "backend never got ready"
+	})
+}
+func (st *story) blocks(i int, b fleet.Block) { st.see(i, func(o *Observation) { o.Block = b }) }
+func (st *story) returns(i int) {
+	st.see(i, func(o *Observation) {
+		o.Running, o.Target, o.Phase, o.Health = from, from, fleet.RolledBack, fleet.Healthy
+	})
+}
+func (st *story) leaves(i int) { delete(st.f, c(i)); st.look() }
+
+func (st *story) after(d time.Duration) { st.now = st.now.Add(d); st.look() }
+
+func (st *story) look() {
+	st.t.Helper()
+	was := clone(st.s)
+	before := st.s
+	st.s = Next(st.now, st.s, st.f)
+	if !reflect.DeepEqual(before, was) {
+		st.t.Fatalf("Next changed its argument")
+	}
+	if problem := check(st.now, before, st.s, st.f); problem != "" {
+		st.t.Fatal(problem)
+	}
+	data, err := json.Marshal(st.s)
+	var back State
+	if err == nil {
+		err = json.Unmarshal(data, &back)
+	}
+	if err != nil {
+		st.t.Fatal(err)
+	}
+	if again := Next(st.now, back, st.f); !same(again, st.s) {
+		st.t.Fatalf("not the same after it was stored:\n%+v\n%+v", st.s, again)
+	}
+	st.s = back
+}
+
+func (st *story) do(c Command) {
+	st.t.Helper()
+	if err := st.try(c); err != nil {
+		st.t.Fatal(err)
+	}
+}
+
+func (st *story) try(c Command) error {
+	st.t.Helper()
+	if c.Role == "" {
+		c.By, c.Role = "operator admin", "admin"
+	}
+	was := clone(st.s)
+	s, err := Do(st.now, st.s, c)
+	if !reflect.DeepEqual(st.s, was) {
+		st.t.Fatal("Do changed its argument")
+	}
+	if err == nil {
+		st.s = s
+		st.look()
+	}
+	return err
+}
+
+// is checks the phase and the marks, in the order of the clusters' numbers: "WODF…" by first letters.
+func (st *story) is(phase fleet.RolloutPhase, marks string) {
+	st.t.Helper()
+	if got := st.marks(); st.s.Phase != phase || got != marks {
+		st.t.Fatalf("it is %s %s, want %s %s: %s / %s\n%+v", st.s.Phase, got, phase, marks, st.s.Reason, st.s.Waits(), st.s.Members)
+	}
+}
+
+// letters of the marks.
+func letter(m fleet.Mark) string {
+	return map[fleet.Mark]string{"": "-", fleet.MarkWaiting: "w", fleet.MarkOffered: "o", fleet.MarkUnderway: "u", fleet.MarkDone: "D", fleet.MarkFailed: "F",
+		fleet.MarkParked: "p", fleet.MarkUnaffected: "n", fleet.MarkLeft: "l", fleet.MarkReturning: "r", fleet.MarkReturned: "R", fleet.MarkStranded: "S"}[m]
+}
+
+func (st *story) marks() (all string) {
+	most := -1
+	for name := range st.s.Members {
+		var i int
+		if _, err := fmt.Sscanf(string(name), "acme/c%d", &i); err == nil {
+			most = max(most, i)
+		}
+	}
+	for i := range most + 1 {
+		all += letter(st.s.Members[c(i)].Mark)
+	}
+	return all
+}
+
+func clone(s State) State {
+	s.Waves = slices.Clone(s.Waves)
+	s.LeftOut = slices.Clone(s.LeftOut)
+	if s.Members != nil {
+		members := map[fleet.Cluster]Member{}
+		for c, m := range s.Members {
+			members[c] = m
+		}
+		s.Members = members
+	}
+	return s
+}
+
+// same: equal but for how a time is kept.
+func same(a, b State) bool {
+	x, errX := json.Marshal(a)
+	y, errY := json.Marshal(b)
+	return errX == nil && errY == nil && bytes.Equal(x, y)
+}
