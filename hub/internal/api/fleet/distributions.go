@@ -71,7 +71,7 @@ func (s *Service) AddDistribution(ctx context.Context, req *fleetv1.AddDistribut
 	s.cfg.Watchers.Start(d)
 	s.cfg.Spokes.WakeAll() // it may have releases from an earlier time, and spokes that ask for it
 	s.cfg.Spokes.Changed()
-	if err := s.record(ctx, "distribution add", d.Name+" "+d.URL, ""); err != nil {
+	if err := s.record(ctx, "distribution add", d.Name, "watches "+d.URL); err != nil {
 		return nil, s.failure("record that distribution "+d.Name+" was added", err)
 	}
 	return &fleetv1.AddDistributionResponse{Distribution: m}, nil

@@ -2,6 +2,7 @@ package fleetapi
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/wheelwright-dev/wheelwright/hub/internal/caller"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/presence"
+	"github.com/wheelwright-dev/wheelwright/hub/internal/rollout"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/gitrepo"
@@ -22,18 +24,78 @@ import (
 	fleetv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/fleet/v1"
 )
 
-// asks is a conductor that has nothing to say but what a test lets it.
-type asks struct{ rows []*fleetv1.StatusRow }
-
-func (a asks) Status(time.Time, string) ([]*fleetv1.StatusRow, []*fleetv1.DistributionSummary, error) {
-	return a.rows, nil, nil
+// asks is a conductor that has nothing to say but what a test lets it, and notes what it was asked.
+type asks struct {
+	err   error
+	asked []any
 }
 
-func (asks) Preflight(distribution string) (map[string]time.Time, error) {
+func (a *asks) note(what ...any) error {
+	a.asked = append(a.asked, what)
+	return a.err
+}
+
+func (a *asks) Status(_ time.Time, distribution string, limit int) (*fleetv1.GetStatusResponse, error) {
+	r := &fleetv1.GetStatusResponse{}
+	if distribution == "shop" {
+		r.Summaries = []*fleetv1.DistributionSummary{{Distribution: "shop"}}
+	}
+	return r, a.note("status", distribution, limit)
+}
+
+func (a *asks) Explain(_ time.Time, c fleet.Cluster, d string) (*fleetv1.ExplainResponse, error) {
+	return &fleetv1.ExplainResponse{}, a.note("explain", c, d)
+}
+
+func (a *asks) PlanRollout(_ time.Time, d, v string, yaml []byte) (*fleetv1.RolloutPlan, error) {
+	return &fleetv1.RolloutPlan{}, a.note("plan", d, v, string(yaml))
+}
+
+func (a *asks) StartRollout(_ time.Time, by caller.Who, d, v string, yaml []byte, reason string, dry bool) (*fleetv1.Rollout, error) {
+	return &fleetv1.Rollout{}, a.note("start", by, d, v, string(yaml), reason, dry)
+}
+
+func (a *asks) Rollouts(d string, limit int) ([]*fleetv1.Rollout, error) {
+	return nil, a.note("rollouts", d, limit)
+}
+
+func (a *asks) Rollout(_ time.Time, d, v string) (*fleetv1.Rollout, error) {
+	return &fleetv1.Rollout{}, a.note("rollout", d, v)
+}
+
+func (a *asks) Decide(_ time.Time, by caller.Who, d, v string, c rollout.Command, dry bool) (*fleetv1.Rollout, error) {
+	return &fleetv1.Rollout{}, a.note("decide", by, d, v, c, dry)
+}
+
+func (a *asks) Recall(now time.Time, by caller.Who, r fleet.Recall, dry bool) (*fleetv1.RecallReleaseResponse, error) {
+	if !r.At.Equal(now) {
+		return nil, errors.New("a recall of another time")
+	}
+	r.At = time.Time{}
+	return &fleetv1.RecallReleaseResponse{}, a.note("recall", by, r, dry)
+}
+
+func (a *asks) Pin(now time.Time, by caller.Who, p fleet.HubPin, dry bool) ([]string, error) {
+	p.Created = time.Time{}
+	return []string{"odd"}, a.note("pin", by, p, dry)
+}
+
+func (a *asks) Unpin(_ time.Time, by caller.Who, c fleet.Cluster, d, reason string, dry bool) error {
+	return a.note("unpin", by, c, d, reason, dry)
+}
+
+func (a *asks) Pins(_ time.Time, d string) ([]*fleetv1.Pin, error) { return nil, a.note("pins", d) }
+
+func (a *asks) DecideDelivery(_ time.Time, by caller.Who, d fleet.HubDecision, dry bool) (string, error) {
+	d.At = time.Time{}
+	return "1.4.0", a.note("delivery", by, d, dry)
+}
+
+func (*asks) Preflight(distribution string) (map[string]time.Time, error) {
 	return map[string]time.Time{"2.0.0": time.Unix(8, 0)}, nil
 }
 
-func (asks) Poll(string) (time.Time, string, []string) {
+func (*asks) Poll(string) (time.Time, string, []string) {
 	return time.Unix(7, 0), "no route to host", []string{"nightly: not a semantic version"}
 }
 
@@ -48,6 +110,7 @@ type world struct {
 	store    *store.Store
 	presence *presence.Registry
 	watching watching
+	asks     *asks
 	tags     func() ([]string, error)
 }
 
@@ -63,8 +126,8 @@ func newWorld(t *testing.T) (*world, context.Context) {
 			t.Error(err)
 		}
 	})
-	w := &world{store: s, presence: presence.New(), watching: watching{}, tags: func() ([]string, error) { return []string{"1.0.0"}, nil }}
-	w.Service = New(Config{Store: s, Conductor: asks{}, Spokes: w.presence, Watchers: w.watching, Pin: strings.Repeat("ab", 32),
+	w := &world{store: s, presence: presence.New(), watching: watching{}, asks: &asks{}, tags: func() ([]string, error) { return []string{"1.0.0"}, nil }}
+	w.Service = New(Config{Store: s, Conductor: w.asks, Spokes: w.presence, Watchers: w.watching, Pin: strings.Repeat("ab", 32),
 		Tags:    func(context.Context, fleet.Distribution) ([]string, error) { return w.tags() },
 		Address: "hub.example.com:7443", Interval: 30 * time.Second, Heartbeat: 10 * time.Second, Log: log})
 	return w, caller.With(t.Context(), caller.Caller{Operator: "admin"})

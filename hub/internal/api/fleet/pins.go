@@ -21,7 +21,7 @@ type pins interface {
 }
 
 // pinSource says that a pin was made here.
-const pinSource = "hub"
+const pinSource = fleet.PinHub
 
 // subscription of a request: a cluster and a distribution.
 func subscription(cluster, distribution string) (fleet.Cluster, error) {
