@@ -42,6 +42,7 @@ func (s *Store) NewRollout(r rollout.State, events []fleet.Event, entry fleet.En
 			return fmt.Errorf("plan: %w", err)
 		}
 		kept = headOf(id, rec, p)
+		kept.Wake = r.Wake
 		if err := putRollout(tx, id, rec); err != nil {
 			return err
 		}
