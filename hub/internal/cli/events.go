@@ -80,30 +80,47 @@ func followEvents(ctx context.Context, a *app, p *printer.Printer, names []strin
 		if err != nil {
 			return err
 		}
+		items := r.GetEvents()
+		if len(items) > 0 {
+			req.AfterId = items[len(items)-1].GetId()
+		}
+		req.Limit = allEvents // whatever came since
+		if issues {
+			items = slices.DeleteFunc(items, func(e *fleetv1.FleetEvent) bool { return !issue(e) })
+		}
 		if first && p.Human() && !p.NoHeaders {
-			for _, e := range r.GetEvents() {
-				table.fit(eventRow(e))
-			}
-			headers := eventHeaders()
-			if p.Format == "wide" {
-				headers = append([]string{"ID"}, headers...)
-			}
-			if err := table.write(headers); err != nil {
+			if err := writeHead(p, table, items); err != nil {
 				return err
 			}
 		}
-		first, req.Limit = false, allEvents
-		for _, e := range r.GetEvents() {
-			req.AfterId = max(req.AfterId, e.GetId())
-			if issues && !issue(e) {
-				continue
-			}
+		first = false
+		for _, e := range items {
 			if err := writeEvent(p, table, e); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
+}
+
+// writeHead makes the columns as wide as what there is already.
+func writeHead(p *printer.Printer, table *columns, items []*fleetv1.FleetEvent) error {
+	for _, e := range items {
+		table.fit(followedRow(p, e))
+	}
+	headers := eventHeaders()
+	if p.Format == "wide" {
+		headers = append([]string{"ID"}, headers...)
+	}
+	return table.write(headers)
+}
+
+// followedRow has its number in front, since the message has no end to put it behind.
+func followedRow(p *printer.Printer, e *fleetv1.FleetEvent) []string {
+	if p.Format == "wide" {
+		return append([]string{fmt.Sprint(e.GetId())}, eventRow(e)...)
+	}
+	return eventRow(e)
 }
 
 func writeEvent(p *printer.Printer, table *columns, e *fleetv1.FleetEvent) error {
@@ -119,10 +136,8 @@ func writeEvent(p *printer.Printer, table *columns, e *fleetv1.FleetEvent) error
 		}
 	case "name":
 		b = fmt.Appendln(nil, e.GetId())
-	case "wide":
-		return table.write(append([]string{fmt.Sprint(e.GetId())}, eventRow(e)...))
 	default:
-		return table.write(eventRow(e))
+		return table.write(followedRow(p, e))
 	}
 	if err != nil {
 		return fmt.Errorf("writing event %d: %w", e.GetId(), err)

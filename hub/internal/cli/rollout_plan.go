@@ -107,7 +107,7 @@ func (a *app) drawPlan(out io.Writer, plan *fleetv1.RolloutPlan, all, noHeaders 
 	}
 	summary := fmt.Sprintf("%s %s %s: %s in %s", plan.GetDistribution(), plan.GetVersion(), origin(plan.GetSource()), plural(clusters, "cluster", "clusters"), plural(len(plan.GetWaves()), "wave", "waves"))
 	if blocked > 0 {
-		summary += fmt.Sprintf(", something stands in the way of %s", thousands(blocked))
+		summary += fmt.Sprintf("; %s with something in the way", plural(blocked, "cluster", "clusters"))
 	}
 	var t bytes.Buffer
 	if err := table.Write(&t, []string{"  CLUSTER", "RUNNING", "IN ITS WAY"}, rows, noHeaders); err != nil {
@@ -124,7 +124,7 @@ func (a *app) drawPlan(out io.Writer, plan *fleetv1.RolloutPlan, all, noHeaders 
 		b.WriteString(notes[i])
 		b.WriteString(heads[i])
 		if i < len(rows) {
-			if heads[i] != "" {
+			if i == 0 {
 				b.WriteString(header)
 			}
 			b.WriteString(lines[i])

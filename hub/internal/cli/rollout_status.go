@@ -107,8 +107,11 @@ func rolloutClusters(r *fleetv1.GetRolloutResponse) printer.Answer {
 		if i := int(m.GetWave()); i >= 0 && i < len(r.GetRollout().GetWaves()) {
 			wave = r.GetRollout().GetWaves()[i].GetName()
 		}
-		was := planned[m.GetCluster()]
-		answer.Rows = append(answer.Rows, []string{m.GetCluster(), wave, m.GetMark(), fleet.Age(now, wire.FromTime(m.GetSince())), m.GetRunningVersion(), m.GetPhase()})
+		was, age := planned[m.GetCluster()], ""
+		if m.GetSince() != nil {
+			age = fleet.Age(now, wire.FromTime(m.GetSince()))
+		}
+		answer.Rows = append(answer.Rows, []string{m.GetCluster(), wave, m.GetMark(), age, m.GetRunningVersion(), m.GetPhase()})
 		answer.WideRows = append(answer.WideRows, []string{was.GetRunningVersion(), strings.Join(was.GetBlockers(), "; "), shorten(m.GetReason(), 400)})
 		answer.Names = append(answer.Names, m.GetCluster())
 	}

@@ -135,7 +135,7 @@ func (c canvas) tree(r *fleetv1.Rollout) []string {
 	}
 	var foot []string
 	if n := r.GetJoiners(); n > 0 {
-		foot = append(foot, "", c.paint(dim, fmt.Sprintf("%s in no wave: with the end of the last one", plural(int(n), "cluster is", "clusters are"))))
+		foot = append(foot, "", c.paint(dim, fmt.Sprintf("%s in no wave: %s the release when the last one is over", plural(int(n), "cluster is", "clusters are"), map[bool]string{true: "it takes", false: "they take"}[n == 1])))
 	}
 	if next := nextSteps(r); len(next) > 0 {
 		foot = append(foot, "", "Next:")
@@ -168,19 +168,25 @@ const (
 func (c canvas) waves(g grid, r *fleetv1.Rollout, room int) []string {
 	waves := r.GetWaves()
 	from, to := 0, len(waves)
-	if room > 0 && len(waves) > room { // two lines tell of those before and after
-		keep := max(room-2, 1)
-		from = min(max(int(r.GetWave())-keep/2, 0), max(len(waves)-keep, 0))
-		to = min(from+keep, len(waves))
+	if half := max(room/2, 2); room > 0 && len(waves) > half { // clusters want the other half; two lines tell of the waves that are not drawn
+		keep := max(half-2, 1)
+		from = min(max(int(r.GetWave())-keep/2, 0), len(waves)-keep)
+		to = from + keep
+		if from == 1 { // it takes a line either way
+			from = 0
+		}
+		if to == len(waves)-1 {
+			to++
+		}
 	}
 	left := mostClusters
 	if room > 0 {
 		left = max(room-(to-from)-boolInt(from > 0)-boolInt(to < len(waves)), 0)
 	}
-	shown, hidden := tell(r, left)
+	shown, hidden := tell(r, int32(from), int32(to), left)
 	var lines []string
 	if from > 0 {
-		lines = append(lines, c.paint(dim, fmt.Sprintf("%s✓ %s before", branchMid, plural(from, "wave", "waves"))))
+		lines = append(lines, c.paint(dim, fmt.Sprintf("%s✓ %s before: %s", branchMid, plural(from, "wave", "waves"), countOf(waves[:from]...))))
 	}
 	for i := from; i < to; i++ {
 		branch, trunk := branchMid, "│  "
@@ -191,7 +197,7 @@ func (c canvas) waves(g grid, r *fleetv1.Rollout, room int) []string {
 		lines = append(lines, c.clusters(trunk, r, shown[int32(i)], hidden[int32(i)])...)
 	}
 	if to < len(waves) {
-		lines = append(lines, c.paint(dim, fmt.Sprintf("%s○ %s to come", branchLast, plural(len(waves)-to, "wave", "waves"))))
+		lines = append(lines, c.paint(dim, fmt.Sprintf("%s○ %s after: %s", branchLast, plural(len(waves)-to, "wave", "waves"), countOf(waves[to:]...))))
 	}
 	return append(lines, c.clusters("   ", r, shown[-1], hidden[-1])...)
 }
@@ -227,11 +233,12 @@ func markOf(m string) marked {
 	return marked{}
 }
 
-// tell picks at most so many clusters, the worst first, then those that are so the longest, and counts the others, by wave.
-func tell(r *fleetv1.Rollout, most int) (shown map[int32][]*fleetv1.RolloutCluster, hidden map[int32]int) {
+// tell picks at most so many clusters of the waves that are drawn, the worst first, then those that are so
+// the longest, and counts the others, by wave.
+func tell(r *fleetv1.Rollout, from, to int32, most int) (shown map[int32][]*fleetv1.RolloutCluster, hidden map[int32]int) {
 	var all []*fleetv1.RolloutCluster
 	for _, m := range r.GetClusters() {
-		if markOf(m.GetMark()).rank > 0 {
+		if w := m.GetWave(); markOf(m.GetMark()).rank > 0 && (w == -1 || w >= from && w < to) {
 			all = append(all, m)
 		}
 	}
@@ -298,6 +305,8 @@ func waveName(r *fleetv1.Rollout, i int, w *fleetv1.RolloutWave) string {
 	switch {
 	case through(r, i):
 		sign = "✓"
+	case i == int(r.GetWave()) && fleet.RolloutPhase(r.GetPhase()).Terminal():
+		sign = "■"
 	case i == int(r.GetWave()):
 		sign = "▸"
 	}
@@ -328,15 +337,27 @@ func (c canvas) waveText(r *fleetv1.Rollout, i int) string {
 			parts = append(parts, c.paint(code, fmt.Sprintf("%s %s", thousands(int(n)), words)))
 		}
 	}
-	if i == int(r.GetWave()) && fleet.RolloutPhase(r.GetPhase()) == fleet.RolloutSoaking {
-		parts = append(parts, c.paint(cyan, phaseWord(c.now, r)))
+	current := i == int(r.GetWave()) && underWay(r)
+	if current && fleet.RolloutPhase(r.GetPhase()) == fleet.RolloutSoaking && w.GetSoakUntil() != nil {
+		parts = append(parts, c.paint(cyan, span(wire.FromTime(w.GetSoakUntil()).Sub(c.now))+" of soak left"))
 	}
 	add(w.GetUnderway(), cyan, "under way")
-	if over := w.GetFailed() > w.GetBudget(); w.GetFailed() > 0 && over {
-		add(w.GetFailed(), red, fmt.Sprintf("failed, %s allowed", thousands(int(w.GetBudget()))))
-	} else {
-		add(w.GetFailed(), red, fmt.Sprintf("failed of %s allowed", thousands(int(w.GetBudget()))))
+	budget := thousands(int(w.GetBudget()))
+	switch {
+	case w.GetFailed() > w.GetBudget():
+		add(w.GetFailed(), red, fmt.Sprintf("failed, %s allowed", budget))
+	case w.GetFailed() > 0:
+		add(w.GetFailed(), red, fmt.Sprintf("failed of %s allowed", budget))
+	case current && w.GetBudget() < w.GetClusters():
+		parts = append(parts, c.paint(dim, budget+" may fail"))
 	}
+	var back uint32
+	for _, m := range r.GetClusters() {
+		if m.GetWave() == int32(i) && fleet.Mark(m.GetMark()) == fleet.MarkReturned {
+			back++
+		}
+	}
+	add(back, yellow, "brought back")
 	add(w.GetParked(), yellow, "parked")
 	if i > int(r.GetWave()) && i < len(r.GetPlan().GetWaves()) {
 		for _, gate := range r.GetPlan().GetWaves()[i].GetGates() {
@@ -357,114 +378,4 @@ func (c canvas) headline(r *fleetv1.Rollout) string {
 		age += " ago"
 	}
 	return text + c.paint(dim, " · "+age)
-}
-
-// phaseWord says where a rollout stands; while it soaks, how long it has and how long it shall.
-func phaseWord(now time.Time, r *fleetv1.Rollout) string {
-	if i := int(r.GetWave()); fleet.RolloutPhase(r.GetPhase()) == fleet.RolloutSoaking && i < len(r.GetWaves()) {
-		if w := r.GetWaves()[i]; w.GetSoakUntil() != nil {
-			soak := time.Duration(w.GetSoakSeconds()) * time.Second
-			return fmt.Sprintf("%s %s/%s", r.GetPhase(), span(min(soak-wire.FromTime(w.GetSoakUntil()).Sub(now), soak)), span(soak))
-		}
-	}
-	return plain(r.GetPhase())
-}
-
-// standing is the colour of a rollout.
-func standing(r *fleetv1.Rollout) string {
-	switch fleet.RolloutPhase(r.GetPhase()) {
-	case fleet.RolloutCompleted:
-		return green
-	case fleet.RolloutHolding, fleet.RolloutReturning, fleet.RolloutReturned, fleet.RolloutRecalled:
-		return red
-	case fleet.RolloutApproval, fleet.RolloutPaused, fleet.RolloutAborted, fleet.RolloutWindow, fleet.RolloutVerdicts:
-		return yellow
-	case fleet.RolloutSuperseded:
-		return dim
-	}
-	return cyan
-}
-
-// wantsPerson: the rollout goes no further without one.
-func wantsPerson(r *fleetv1.Rollout) bool {
-	switch fleet.RolloutPhase(r.GetPhase()) {
-	case fleet.RolloutApproval, fleet.RolloutHolding, fleet.RolloutPaused:
-		return true
-	}
-	return false
-}
-
-// nextSteps is what a person can type where a rollout waits for one.
-func nextSteps(r *fleetv1.Rollout) []string {
-	what := r.GetDistribution() + " " + r.GetVersion()
-	switch fleet.RolloutPhase(r.GetPhase()) {
-	case fleet.RolloutApproval:
-		return []string{"hub rollout approve " + what + wave(r), "hub rollout reject " + what + wave(r)}
-	case fleet.RolloutHolding:
-		return []string{"hub rollout resume " + what + "   go on, the failures so far forgiven", "hub rollout undo " + what + "     bring back every cluster that took it", "hub rollout abort " + what + "    stop here"}
-	case fleet.RolloutPaused:
-		return []string{"hub rollout resume " + what}
-	}
-	return nil
-}
-
-func wave(r *fleetv1.Rollout) string {
-	if i := int(r.GetWave()); i < len(r.GetWaves()) {
-		return " --wave " + r.GetWaves()[i].GetName()
-	}
-	return ""
-}
-
-// differences says in plain lines what changed from one look at a rollout to the next; from nothing, how
-// it stands.
-func differences(before, after *fleetv1.Rollout, now time.Time) []string {
-	var lines []string
-	what := after.GetDistribution() + " " + after.GetVersion()
-	if before.GetId() != after.GetId() {
-		before = nil
-	}
-	known := map[string]*fleetv1.RolloutCluster{}
-	for _, m := range before.GetClusters() {
-		known[m.GetCluster()] = m
-	}
-	for _, m := range after.GetClusters() {
-		old := known[m.GetCluster()]
-		telling := markOf(m.GetMark()).rank > 0 && (fleet.Mark(m.GetMark()) != fleet.MarkUnderway)
-		switch {
-		case old == nil && (before != nil || markOf(m.GetMark()).rank > 0), old != nil && old.GetMark() != m.GetMark(), old != nil && telling && old.GetReason() != m.GetReason():
-			lines = append(lines, strings.TrimSuffix(fmt.Sprintf("%s: %s: %s", m.GetCluster(), m.GetMark(), shorten(m.GetReason(), 200)), ": "))
-		}
-	}
-	for i, w := range after.GetWaves() {
-		if n := countOf(w); before == nil || i >= len(before.GetWaves()) || n != countOf(before.GetWaves()[i]) {
-			lines = append(lines, fmt.Sprintf("%s: wave %s: %s", what, w.GetName(), n))
-		}
-	}
-	if before == nil || before.GetPhase() != after.GetPhase() || before.GetWave() != after.GetWave() || before.GetReason() != after.GetReason() {
-		line := fmt.Sprintf("%s: %s", what, phaseWord(now, after))
-		if i := int(after.GetWave()); i < len(after.GetWaves()) && !fleet.RolloutPhase(after.GetPhase()).Terminal() {
-			line += fmt.Sprintf(", wave %d of %d (%s)", i+1, len(after.GetWaves()), after.GetWaves()[i].GetName())
-		}
-		if after.GetReason() != "" {
-			line += ": " + shorten(after.GetReason(), 200)
-		}
-		lines = append(lines, line)
-	}
-	for i := range lines {
-		lines[i] = plain(lines[i])
-	}
-	return lines
-}
-
-func (n count) String() string {
-	parts := []string{fmt.Sprintf("%s of %s done", thousands(n.done), thousands(n.total))}
-	for _, p := range []struct {
-		n    int
-		word string
-	}{{n.underway, "under way"}, {n.failed, "failed"}, {n.parked, "parked"}} {
-		if p.n > 0 {
-			parts = append(parts, thousands(p.n)+" "+p.word)
-		}
-	}
-	return strings.Join(parts, ", ")
 }
