@@ -1,9 +1,9 @@
 // Package agent keeps a cluster on the releases that its provider wants: one worker for each
 // subscription takes what the hub offers and what the provider wrote, decides with fleet.Policy what
-// should run, and drives package delivery by carrying out its effects. What the hub withdraws is not taken,
-// or is left; what it only decides for the provider counts where spoke.yaml says so (law 2). Every step is in the journal
-// before it is carried out, so that a killed spoke goes on where it was (law 7), and all of it works
-// from the journal and the disk while the hub is away (laws 3 and 8).
+// should run, and drives package delivery by carrying out its effects. What the hub withdraws is not
+// taken, or is left; what it decides for the provider counts where spoke.yaml says so (law 2). Every
+// step is in the journal before it is carried out, so that a killed spoke goes on where it was (law 7),
+// and all of it works from the journal and the disk while the hub is away (laws 3 and 8).
 //
 // It opens no connection and no file but its bundle cache: cluster, journal, renderer, overlays and
 // hub are handed in.

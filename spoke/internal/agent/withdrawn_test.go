@@ -1,6 +1,7 @@
 package agent_test
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	syncv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/journal"
 )
 
 // recalled takes a version off the offer for good.
@@ -185,4 +187,46 @@ func TestAnOfferThatIsTakenBack(t *testing.T) {
 		return nil
 	})
 	s.mustBeWhole("1.1.0")
+}
+
+// Law 7: killed at each of its writes to the cluster while it leaves a recalled release, the spoke ends wholly
+// on the one before, and the recall stands.
+func TestKilledWhileARecallIsCarriedOut(t *testing.T) {
+	killedAt := func(n int64) (killed bool) {
+		s := newStage(t)
+		stop := s.installed("1.0.0", "old")
+		s.upgraded(t, "1.1.0", "new")
+		stop()
+		k := &killer{n: n, after: n%2 == 0}
+		s.killer.Store(k)
+		stop = s.start(func(_ journal.Record, write func() error) error {
+			if k.dead.Load() {
+				return errKilled
+			}
+			return write()
+		})
+		s.hear(recalled("1.1.0", "1.0.0"))
+		s.cluster.Eventually(t, "the spoke is killed or done", func() error {
+			if i := s.now(); k.dead.Load() || i.Phase == fleet.RolledBack {
+				return nil
+			}
+			return errors.New("neither")
+		})
+		stop()
+		s.killer.Store(nil)
+		defer s.start(nil)()
+		i := s.reaches(fleet.RolledBack, "1.1.0", "1.0.0")
+		s.mustBeWhole("1.0.0", "old")
+		if i.Reason != "recalled by the vendor: it loses carts" || s.record().Held["1.1.0"].Reason == "" {
+			t.Errorf("killed at write %d: reason %q, held %v", n, i.Reason, s.record().Held)
+		}
+		return k.dead.Load()
+	}
+	n := int64(1)
+	for killedAt(n) {
+		n++
+	}
+	if n < 4 {
+		t.Errorf("only %d writes", n-1)
+	}
 }
