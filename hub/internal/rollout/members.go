@@ -161,7 +161,9 @@ func (l *sight) judgedDone(m Member, o Observation, v seen) Member {
 }
 
 // ongoing reports whether a wave is under way still.
-func (l *sight) ongoing(wave int) bool { return wave >= 0 && l.s.Waves[wave].Ended.IsZero() }
+func (l *sight) ongoing(wave int) bool {
+	return wave >= 0 && !l.s.Waves[wave].Started.IsZero() && l.s.Waves[wave].Ended.IsZero()
+}
 
 func (l *sight) judgedOffered(m Member, o Observation, v seen) Member {
 	parked := m.Mark == fleet.MarkParked
@@ -191,22 +193,30 @@ func (l *sight) judgedOffered(m Member, o Observation, v seen) Member {
 		m = l.mark(m, fleet.MarkOffered, "")
 	}
 	if parked {
-		if v.blocked != fleet.BlockNone && !v.silent {
-			m = l.block(m, v)
-			m.Reason = string(v.blocked)
-		}
-		return m
+		return l.reparked(m, v)
 	}
 	return l.impatient(l.block(m, v))
 }
 
-// block notes why a member does not move, and since when something keeps it. One that is parked keeps what
-// was noted last until it moves.
+// reparked keeps why a member is parked true: it may be unpinned, and not have begun yet.
+func (l *sight) reparked(m Member, v seen) Member {
+	why := v.blocked
+	if why == fleet.BlockNone {
+		why = idle
+	}
+	if v.silent || why == m.Block {
+		return m
+	}
+	if m.Reason == string(m.Block) || m.Block == fleet.BlockNone {
+		m.Reason = string(why)
+	}
+	m.Block, m.BlockedSince = why, l.now
+	return m
+}
+
+// block notes why a member does not move, and since when something keeps it.
 func (l *sight) block(m Member, v seen) Member {
 	if v.blocked == fleet.BlockNone {
-		if m.Mark == fleet.MarkParked {
-			return m
-		}
 		return unblocked(m)
 	}
 	if m.BlockedSince.IsZero() {
