@@ -287,9 +287,8 @@ func (s *screen) row(c *ClusterNews, i *fleet.Installation) row {
 	v := s.view(c, i)
 	r := row{news: c, i: i, desired: cmp.Or(i.Wants, v.want.Version), would: cmp.Or(i.Would, v.want.Would), health: cmp.Or(i.Health, fleet.HealthUnknown)}
 	said := s.word(v)
-	r.reason = cmp.Or(said.reason, i.Reason, v.want.Why)
-	if !said.quiet && i.Reason != "" {
-		r.reason = i.Reason
+	if r.reason = cmp.Or(said.reason, v.want.Why); !said.quiet {
+		r.reason = cmp.Or(i.Reason, r.reason)
 	}
 	r.warnings = s.warnings(v)
 	switch {

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/wheelwright-dev/wheelwright/hub/internal/rollout"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	fleetv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/fleet/v1"
 )
@@ -23,6 +24,29 @@ func judged(versions ...string) []fleet.Release {
 		rs = append(rs, r)
 	}
 	return rs
+}
+
+// offeringOf lays judged releases, each but the named with a completed rollout, under what change makes of
+// the shelf.
+func offeringOf(releases []fleet.Release, change func(*stock, *shelf)) *offering {
+	s := &stock{watched: true, distribution: fleet.Distribution{Name: "shop"}, releases: map[string]fleet.Release{}, trying: map[string]time.Time{}}
+	at := &shelf{recalls: map[string]fleet.Recall{}, pins: map[fleet.Cluster]fleet.HubPin{}, decisions: map[fleet.Cluster]fleet.HubDecision{}}
+	for n, r := range releases {
+		if r.Phase != fleet.Available {
+			s.rejected = append(s.rejected, r)
+			continue
+		}
+		s.releases[r.Version], s.versions = r, append(s.versions, r.Version)
+		at.rollouts = append(at.rollouts, rollout.State{ID: uint64(n + 1), Distribution: "shop", Version: r.Version, Phase: fleet.RolloutCompleted})
+	}
+	if change != nil {
+		change(s, at)
+	}
+	return lay(s, at)
+}
+
+func shop(releases []fleet.Release) map[string]*offering {
+	return map[string]*offering{"shop": offeringOf(releases, nil)}
 }
 
 // Law 6: no success from the absence of news.
@@ -85,9 +109,10 @@ func TestStatusWords(t *testing.T) {
 			f := Fleet{
 				Clusters:      []ClusterNews{{Name: "acme/eu-1", Joined: now.Add(-24 * time.Hour), LastSeen: now.Add(-c.heard)}},
 				Installations: map[fleet.Cluster][]fleet.Installation{"acme/eu-1": {c.i}},
-				Releases:      map[string][]fleet.Release{"shop": judged("1.0.0", "1.1.0", "1.2.0", "2.0.0-rc.1")},
+				Offerings:     shop(judged("1.0.0", "1.1.0", "1.2.0", "2.0.0-rc.1")),
 			}
-			rows, sums := StatusRows(now, heartbeat, "", f)
+			screen := Screen(now, heartbeat, "", 0, f)
+			rows, sums := screen.Rows, screen.Summaries
 			if len(rows) != 1 || len(sums) != 1 {
 				t.Fatalf("got %d rows and %d summaries, want 1 and 1", len(rows), len(sums))
 			}
@@ -115,15 +140,15 @@ func TestStatusWords(t *testing.T) {
 func TestStatusOfClustersWithoutInstallations(t *testing.T) {
 	f := Fleet{
 		Clusters: []ClusterNews{
-			{Name: "zeta/one"},
-			{Name: "beta/one", Joined: now.Add(-time.Hour)},
-			{Name: "acme/eu-1", Joined: now.Add(-time.Hour), LastSeen: now, Labels: map[string]string{"env": "dev"}},
 			{Name: "acme/eu-0", Joined: now.Add(-time.Second)},
+			{Name: "acme/eu-1", Joined: now.Add(-time.Hour), LastSeen: now, Labels: map[string]string{"env": "dev"}},
+			{Name: "beta/one", Joined: now.Add(-time.Hour)},
+			{Name: "zeta/one"},
 		},
 		Installations: map[fleet.Cluster][]fleet.Installation{"acme/eu-0": {{Distribution: "web"}, {Distribution: "shop"}}},
-		Releases:      map[string][]fleet.Release{"shop": nil, "web": nil},
+		Offerings:     map[string]*offering{"shop": offeringOf(nil, nil), "web": offeringOf(nil, nil)},
 	}
-	rows, _ := StatusRows(now, heartbeat, "", f)
+	rows := Screen(now, heartbeat, "", 0, f).Rows
 	var got []string
 	for _, r := range rows {
 		got = append(got, r.Cluster+" "+r.Distribution+" "+r.Phase)
@@ -137,7 +162,8 @@ func TestStatusOfClustersWithoutInstallations(t *testing.T) {
 			t.Errorf("%s: health %s, want Unknown", r.Cluster, r.Health)
 		}
 	}
-	rows, sums := StatusRows(now, heartbeat, "web", f)
+	web := Screen(now, heartbeat, "web", 0, f)
+	rows, sums := web.Rows, web.Summaries
 	if len(rows) != 1 || rows[0].Distribution != "web" || len(sums) != 1 || sums[0].Distribution != "web" {
 		t.Errorf("narrowed to web: got %v, %v", rows, sums)
 	}
@@ -167,9 +193,10 @@ func TestSpokesHaveTimeToComeBackToARestartedHub(t *testing.T) {
 				Clusters: []ClusterNews{{Name: "acme/eu-1", Joined: now.Add(-24 * time.Hour), LastSeen: now.Add(-c.heard)},
 					{Name: "acme/eu-2", Joined: now.Add(-24 * time.Hour), LastSeen: now.Add(-c.heard)}},
 				Installations: map[fleet.Cluster][]fleet.Installation{"acme/eu-1": {c.i}},
-				Releases:      map[string][]fleet.Release{"shop": judged("1.0.0")},
+				Offerings:     shop(judged("1.0.0")),
 			}
-			rows, sums := StatusRows(now, heartbeat, "", f)
+			screen := Screen(now, heartbeat, "", 0, f)
+			rows, sums := screen.Rows, screen.Summaries
 			r := rows[0]
 			if r.Phase != c.phase || r.Stale != c.stale || r.Attention != c.attention || !strings.Contains(r.Reason, c.words) {
 				t.Errorf("got %s, stale %v, attention %v, %q", r.Phase, r.Stale, r.Attention, r.Reason)
@@ -185,8 +212,7 @@ func TestSpokesHaveTimeToComeBackToARestartedHub(t *testing.T) {
 }
 
 func TestSummaryNamesRejectedReleasesAboveTheLatest(t *testing.T) {
-	_, sums := StatusRows(now, heartbeat, "", Fleet{Releases: map[string][]fleet.Release{"shop": judged("0.9.0!", "1.0.0", "1.1.0!")}})
-	s := sums[0]
+	s := Screen(now, heartbeat, "", 0, Fleet{Offerings: shop(judged("0.9.0!", "1.0.0", "1.1.0!"))}).Summaries[0]
 	if s.Latest != "1.0.0" || len(s.Rejected) != 1 || s.Rejected[0] != "1.1.0: app: image backend:latest (and 1 more)" {
 		t.Errorf("got %v", s)
 	}
