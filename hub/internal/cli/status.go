@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/proto"
@@ -88,6 +89,9 @@ func (a *app) printStatus(p *printer.Printer, distribution string, r *fleetv1.Ge
 	if p.Human() {
 		a.printRollouts(p.Out, r)
 	}
+	if width, _ := a.size(); p.Format == "table" && width > 0 {
+		fitColumn(answer.Headers, answer.Rows, phaseColumn, width)
+	}
 	if err := p.Print(answer); err != nil {
 		return err
 	}
@@ -102,6 +106,27 @@ func (a *app) printStatus(p *printer.Printer, distribution string, r *fleetv1.Ge
 		return exitcode.Silent(exitcode.Failed)
 	}
 	return nil
+}
+
+// phaseColumn is where a row's words are that have no end; they are told again, whole, below the table.
+const phaseColumn = 4
+
+// fitColumn shortens one column so that the table is as wide as the screen, where that leaves something to read.
+func fitColumn(headers []string, rows [][]string, column, width int) {
+	const least = 16
+	for i := range headers {
+		if i == column {
+			continue
+		}
+		widest := utf8.RuneCountInString(headers[i])
+		for _, row := range rows {
+			widest = max(widest, utf8.RuneCountInString(row[i]))
+		}
+		width -= widest + 2
+	}
+	for _, row := range rows {
+		row[column] = shorten(row[column], max(width, least))
+	}
 }
 
 // needs is what wants a person.

@@ -349,6 +349,9 @@ func (c canvas) waveText(r *fleetv1.Rollout, i int) string {
 	case w.GetFailed() > 0:
 		add(w.GetFailed(), red, fmt.Sprintf("failed of %s allowed", budget))
 	case current && w.GetBudget() < w.GetClusters():
+		if w.GetBudget() == 0 {
+			budget = "none"
+		}
 		parts = append(parts, c.paint(dim, budget+" may fail"))
 	}
 	var back uint32
