@@ -52,6 +52,7 @@ type Store interface {
 	events
 	preflights
 	rollouts
+	layouts
 	provisions
 	words
 }

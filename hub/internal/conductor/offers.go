@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -37,7 +38,8 @@ type offering struct {
 	// open versions are everybody's, ascending; waiting ones have no rollout yet. Both leave out what is
 	// in pre-flight or recalled.
 	open, waiting []string
-	// limited are the last rollouts of the versions that are not open: each says whose they are.
+	// limited are the last rollouts of the versions that are neither open nor recalled, ascending: each
+	// says whose they are.
 	limited []rollout.State
 	recalls []fleet.Recall // ascending by version
 	plain   *parcel        // of a cluster for which nothing is special
@@ -200,15 +202,13 @@ func lay(s *stock, at *shelf) *offering {
 	}
 	slices.Reverse(o.open)
 	slices.Reverse(o.waiting)
-	for _, v := range s.versions {
-		if r, began := newest[v]; began && !slices.Contains(o.open, v) {
-			o.limited = append(o.limited, r)
+	for _, v := range slices.SortedFunc(maps.Keys(newest), fleet.CompareTags) {
+		if _, recalled := at.recalls[v]; !recalled && !slices.Contains(o.open, v) {
+			o.limited = append(o.limited, newest[v])
 		}
 	}
-	for _, v := range s.versions {
-		if r, recalled := at.recalls[v]; recalled {
-			o.recalls = append(o.recalls, r)
-		}
+	for _, v := range slices.SortedFunc(maps.Keys(at.recalls), fleet.CompareTags) {
+		o.recalls = append(o.recalls, at.recalls[v])
 	}
 	o.plain = o.pack(o.open, o.alwaysWithdrawn(), nil, nil)
 	return o
@@ -268,9 +268,6 @@ func (o *offering) special(now time.Time, cluster fleet.Cluster, i fleet.Install
 	var extra []string
 	var taken []fleet.Withdrawal
 	for _, r := range o.limited {
-		if _, recalled := o.shelf.recalls[r.Version]; recalled {
-			continue
-		}
 		if w, ok := r.Withdraws(cluster); ok {
 			taken = append(taken, w)
 		} else if r.Offers(cluster) {

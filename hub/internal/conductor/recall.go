@@ -106,15 +106,16 @@ func (c *Conductor) Recall(now time.Time, who caller.Who, recall fleet.Recall, d
 	}
 	c.cfg.Log.Warn("release recalled", slog.String(logging.Distribution, recall.Distribution), slog.String(logging.Version, recall.Version), slog.String(logging.Reason, recall.Reason))
 	for _, r := range at.rollouts {
-		if r.Version == recall.Version && recallable(r) {
+		if r.Version == recall.Version && recallable(r, recall) {
 			answer.Rollouts = append(answer.Rollouts, &fleetv1.Rollout{Id: r.ID})
 		}
 	}
 	// From here on it counts, whatever else fails: what is left over is made up for with the next look.
 	t := &turn{now: now, before: before, after: after}
 	t.move(recall.Distribution, nil)
-	err = c.driveOne(t, recall.Distribution)
-	err = errors.Join(err, c.finish(t))
+	if err := errors.Join(c.driveOne(t, recall.Distribution), c.finish(t)); err != nil {
+		c.cfg.Log.Error("rollouts of a recalled release not ended yet", slog.String(logging.Distribution, recall.Distribution), slog.String(logging.Version, recall.Version), slog.Any(logging.Error, err))
+	}
 	c.poke()
 	at = t.after.of(recall.Distribution)
 	for n, r := range answer.Rollouts {
@@ -124,7 +125,7 @@ func (c *Conductor) Recall(now time.Time, who caller.Who, recall fleet.Recall, d
 			}
 		}
 	}
-	return answer, err
+	return answer, nil
 }
 
 func concerns(n int, rollBack bool) string {
@@ -155,15 +156,22 @@ func (c *Conductor) mayRecall(p *picture, recall fleet.Recall) error {
 	return nil
 }
 
-// recallable: a recall ends it. One that is over may still have clusters to bring back.
-func recallable(s rollout.State) bool {
-	return s.Phase != fleet.RolloutRecalled && s.End != fleet.RolloutRecalled
+// recallable: the rollout has not heard of a recall of its release yet. One that is over may still have
+// clusters to bring back.
+func recallable(s rollout.State, recall fleet.Recall) bool {
+	switch s.Phase {
+	case fleet.RolloutRecalled:
+		return recall.RollBack && s.End != fleet.RolloutRecalled
+	case fleet.RolloutReturning:
+		return s.End != fleet.RolloutRecalled
+	}
+	return true
 }
 
 // stopped says what would become of a recalled release's rollouts.
 func stopped(now time.Time, at *shelf, recall fleet.Recall) (all []*fleetv1.Rollout) {
 	for _, r := range at.rollouts {
-		if r.Version != recall.Version || !recallable(r) {
+		if r.Version != recall.Version || !recallable(r, recall) {
 			continue
 		}
 		if s, err := rollout.Do(now, r, recallCommand(recall)); err == nil {

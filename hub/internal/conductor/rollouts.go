@@ -18,6 +18,12 @@ type rollouts interface {
 	PutRecall(fleet.Recall, []fleet.Event, fleet.Entry) error
 }
 
+// layouts are plans as they were laid over the fleet when their rollouts started.
+type layouts interface {
+	PutLayout(id uint64, l rollout.Layout) error
+	Layout(id uint64) (l rollout.Layout, found bool, err error)
+}
+
 // provisions are what else decides over an offer.
 type provisions interface {
 	Recalls(distribution string) (map[string]fleet.Recall, error)
@@ -29,6 +35,7 @@ type provisions interface {
 // replaced, never changed, so that who has one reads it without a lock.
 type picture struct {
 	shelves map[string]*shelf
+	empty   *shelf // of a distribution that has nothing
 }
 
 // shelf is one distribution in a picture.
@@ -39,12 +46,12 @@ type shelf struct {
 	decisions map[fleet.Cluster]fleet.HubDecision
 }
 
-// of is a distribution's shelf; an empty one where there is nothing.
+// of is a distribution's shelf; the empty one where there is nothing.
 func (p *picture) of(distribution string) *shelf {
 	if s, ok := p.shelves[distribution]; ok {
 		return s
 	}
-	return &shelf{}
+	return p.empty
 }
 
 // newest is the last rollout of a version: what it says of the version counts.
@@ -91,7 +98,7 @@ func (c *Conductor) pictureLocked() (*picture, error) {
 
 // load reads what is stored. Recalls are those of every distribution that is watched or has a rollout.
 func (c *Conductor) load() (*picture, error) {
-	p := &picture{shelves: map[string]*shelf{}}
+	p := &picture{shelves: map[string]*shelf{}, empty: &shelf{}}
 	states, err := c.cfg.Store.Rollouts()
 	if err != nil {
 		return nil, err
@@ -183,4 +190,4 @@ func (c *Conductor) provideLocked(write func() error) error {
 }
 
 // copy is one whose shelves may be replaced.
-func (p *picture) copy() *picture { return &picture{shelves: maps.Clone(p.shelves)} }
+func (p *picture) copy() *picture { return &picture{shelves: maps.Clone(p.shelves), empty: p.empty} }

@@ -12,6 +12,7 @@ import (
 	"github.com/wheelwright-dev/wheelwright/hub/internal/rollout"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/pkg/wire"
 	fleetv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/fleet/v1"
 )
 
@@ -105,7 +106,9 @@ func (c *Conductor) StartRollout(now time.Time, who caller.Who, distribution, ve
 		if err != nil {
 			return nil, err
 		}
-		return withPlan(rolloutMessage(rollout.Start(now, n, f)), planMessage(n, rollout.Preview(now, n, f))), nil
+		m := rolloutMessage(rollout.Start(now, n, f))
+		m.Plan = planMessage(n, rollout.Preview(now, n, f))
+		return m, nil
 	}
 	s, err := c.start(t, o, n, by{who: who, reason: reason})
 	if err = errors.Join(err, c.finish(t)); err != nil {
@@ -173,11 +176,18 @@ func (c *Conductor) Rollout(now time.Time, distribution, version string) (*fleet
 	if err != nil {
 		return nil, fmt.Errorf("read installations: %w", err)
 	}
-	m := withPlan(rolloutMessage(s), storedPlan(s))
+	m := rolloutMessage(s)
+	l, kept, err := c.cfg.Store.Layout(s.ID)
+	if err != nil {
+		return nil, fmt.Errorf("read the plan of rollout %d: %w", s.ID, err)
+	}
+	if kept {
+		m.Plan = planMessage(rollout.New{Distribution: distribution, Version: s.Version, Plan: s.Plan, PlanSource: s.PlanSource}, l)
+	}
 	for _, cluster := range byWave(s) {
 		i, member := installationOf(installations[cluster], distribution), s.Members[cluster]
 		m.Clusters = append(m.Clusters, &fleetv1.RolloutCluster{Cluster: string(cluster), Wave: int32(member.Wave), Mark: string(member.Mark),
-			Reason: member.Reason, Since: stamp(member.Since), RunningVersion: i.Running, Phase: string(i.Phase)})
+			Reason: member.Reason, Since: wire.Time(member.Since), RunningVersion: i.Running, Phase: string(i.Phase)})
 	}
 	return m, nil
 }
@@ -233,10 +243,11 @@ func (c *Conductor) Decide(now time.Time, who caller.Who, distribution, version 
 	if err != nil {
 		return nil, refusal(before, command, err)
 	}
-	if dry {
-		return rolloutMessage(s), nil
-	}
 	t := &turn{now: now, before: p, after: p.copy()}
+	if dry {
+		f, err := c.fleetOf(t, s)
+		return rolloutMessage(rollout.Next(now, s, f)), err
+	}
 	e := entry(now, who, "rollout "+string(command.Verb), distribution, version, command.Reason)
 	if err = errors.Join(c.step(t, before, s, e), c.finish(t)); err != nil {
 		return nil, err

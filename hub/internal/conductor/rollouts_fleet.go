@@ -3,7 +3,6 @@ package conductor
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 
@@ -17,21 +16,14 @@ type census struct {
 	clusters      map[fleet.Cluster]store.Cluster
 	installations map[fleet.Cluster][]fleet.Installation
 	silent        map[fleet.Cluster]bool
-	labels        map[fleet.Cluster]map[string]string
 }
-
-// Labels that every cluster has beside its own.
-const (
-	labelProvider = "wheelwright.dev/provider"
-	labelCluster  = "wheelwright.dev/cluster"
-)
 
 func (c *Conductor) census(now time.Time) (*census, error) {
 	all, err := c.cfg.Store.Clusters()
 	if err != nil {
 		return nil, fmt.Errorf("read clusters: %w", err)
 	}
-	k := &census{clusters: make(map[fleet.Cluster]store.Cluster, len(all)), silent: map[fleet.Cluster]bool{}, labels: make(map[fleet.Cluster]map[string]string, len(all))}
+	k := &census{clusters: make(map[fleet.Cluster]store.Cluster, len(all)), silent: map[fleet.Cluster]bool{}}
 	if k.installations, err = c.cfg.Store.Installations(); err != nil {
 		return nil, fmt.Errorf("read installations: %w", err)
 	}
@@ -40,12 +32,6 @@ func (c *Conductor) census(now time.Time) (*census, error) {
 		if c.silent(now, s) {
 			k.silent[s.Name] = true
 		}
-		labels := maps.Clone(s.Labels)
-		if labels == nil {
-			labels = map[string]string{}
-		}
-		labels[labelProvider], labels[labelCluster] = s.Name.Provider(), string(s.Name)[len(s.Name.Provider())+1:]
-		k.labels[s.Name] = labels
 	}
 	return k, nil
 }
@@ -82,15 +68,15 @@ func (c *Conductor) fleetOf(t *turn, s rollout.State) (rollout.Fleet, error) {
 		if k < 0 {
 			continue
 		}
-		if _, there := t.fleet.clusters[cluster]; !there {
+		of, there := t.fleet.clusters[cluster]
+		if !there {
 			continue
 		}
-		m := s.Members[cluster]
-		seen := q.observe(list[k], m)
+		seen := q.observe(list[k], s.Members[cluster])
 		if t.fleet.silent[cluster] {
 			seen.Block = fleet.BlockSilent
 		}
-		seen.Labels = t.fleet.labels[cluster]
+		seen.Labels = of.Labels
 		f[cluster] = seen
 	}
 	return f, nil
@@ -238,7 +224,7 @@ func (c *Conductor) wanted(t *turn, o *offering, more []string) (wanted map[stri
 			continue
 		}
 		subscribers++
-		if pin := i.Policy.PinAt(t.now); pin != nil {
+		if pin := i.Policy.PinAt(t.now); pin != nil && pin.Version != i.Running {
 			wanted[pin.Version] = true
 		}
 		policy := i.Policy

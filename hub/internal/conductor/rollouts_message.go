@@ -5,15 +5,11 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/protobuf/types/known/timestamppb"
-
 	"github.com/wheelwright-dev/wheelwright/hub/internal/rollout"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/wire"
 	fleetv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/fleet/v1"
 )
-
-func stamp(t time.Time) *timestamppb.Timestamp { return wire.Time(t) }
 
 // Words for a wave that is not the one under way.
 const (
@@ -25,7 +21,7 @@ const (
 // rolloutMessage is a rollout without its clusters.
 func rolloutMessage(s rollout.State) *fleetv1.Rollout {
 	m := &fleetv1.Rollout{Distribution: s.Distribution, Version: s.Version, Id: s.ID, Phase: string(s.Phase), Reason: s.Reason,
-		Started: stamp(s.Started), Since: stamp(s.Since), Wave: uint32(s.Wave), PlanSource: s.PlanSource, StartedBy: s.StartedBy,
+		Started: wire.Time(s.Started), Since: wire.Time(s.Since), Wave: uint32(s.Wave), PlanSource: s.PlanSource, StartedBy: s.StartedBy,
 		Joiners: uint32(len(s.LeftOut) + s.Count(-1).Total)}
 	if waits := s.Waits(); waits != "" {
 		m.Reason = waits
@@ -34,7 +30,7 @@ func rolloutMessage(s rollout.State) *fleetv1.Rollout {
 		count := s.Count(n)
 		wave := &fleetv1.RolloutWave{Name: w.Name, Phase: wavePhase(s, n), Clusters: uint32(count.Total), Done: uint32(count.Done),
 			Underway: uint32(count.Offered + count.Underway + count.Returning), Failed: uint32(count.Failed + count.Stranded), Parked: uint32(count.Parked),
-			Budget: uint32(max(w.Budget, 0)), Started: stamp(w.Started), SoakUntil: stamp(w.SoakUntil)}
+			Budget: uint32(max(w.Budget, 0)), Started: wire.Time(w.Started), SoakUntil: wire.Time(w.SoakUntil)}
 		if n < len(s.Plan.Waves) {
 			wave.SoakSeconds = uint32(s.Plan.Waves[n].Soak / time.Second)
 		}
@@ -55,11 +51,6 @@ func wavePhase(s rollout.State, n int) string {
 		return waveThrough
 	}
 	return waveWaiting
-}
-
-func withPlan(m *fleetv1.Rollout, p *fleetv1.RolloutPlan) *fleetv1.Rollout {
-	m.Plan = p
-	return m
 }
 
 // planMessage is a plan laid over the fleet.
@@ -97,21 +88,4 @@ func byWave(s rollout.State) []fleet.Cluster {
 		return strings.Compare(string(a), string(b))
 	})
 	return all
-}
-
-// storedPlan is the plan as it was laid over the fleet when the rollout started.
-func storedPlan(s rollout.State) *fleetv1.RolloutPlan {
-	m := &fleetv1.RolloutPlan{Distribution: s.Distribution, Version: s.Version, Source: s.PlanSource, Plan: s.Plan.YAML()}
-	for _, w := range s.Waves {
-		m.Waves = append(m.Waves, &fleetv1.PlannedWave{Name: w.Name, Concurrency: uint32(max(w.Concurrency, 0)), Budget: uint32(max(w.Budget, 0))})
-	}
-	for _, c := range byWave(s) {
-		if w := s.Members[c].Wave; w >= 0 && w < len(m.Waves) {
-			m.Waves[w].Clusters = append(m.Waves[w].Clusters, &fleetv1.PlannedCluster{Cluster: string(c), RunningVersion: s.Members[c].Before})
-		}
-	}
-	for _, c := range s.LeftOut {
-		m.LeftOut = append(m.LeftOut, &fleetv1.PlannedCluster{Cluster: string(c)})
-	}
-	return m
 }

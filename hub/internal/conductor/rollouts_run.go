@@ -77,15 +77,15 @@ func (c *Conductor) driveOne(t *turn, name string) error {
 	}
 	for _, r := range t.after.of(name).rollouts {
 		recall, recalled := t.after.of(name).recalls[r.Version]
-		recalled = recalled && recallable(r)
+		recalled = recalled && recallable(r, recall)
 		if r.Phase.Terminal() && !recalled {
 			continue
 		}
 		s := r
 		if recalled {
 			s, err = rollout.Do(t.now, r, recallCommand(recall))
-			if errors.Is(err, rollout.ErrOver) && r.Phase.Terminal() {
-				continue
+			if err != nil && r.Phase.Terminal() {
+				continue // nothing of it is left to end
 			}
 			if err != nil {
 				return fmt.Errorf("end rollout of %s: %w", r.Version, err)
@@ -288,6 +288,11 @@ func (c *Conductor) start(t *turn, o *offering, n rollout.New, b by) (rollout.St
 	s, err = c.cfg.Store.NewRollout(s, events, entry(t.now, b.who, "rollout start", n.Distribution, n.Version, b.reason))
 	if err != nil {
 		return s, fmt.Errorf("start the rollout of %s %s: %w", n.Distribution, n.Version, err)
+	}
+	if len(f) > 0 {
+		if err := c.cfg.Store.PutLayout(s.ID, rollout.Preview(t.now, n, f)); err != nil { // it is for comparing only
+			c.cfg.Log.Error("plan of a rollout not kept", slog.String(logging.Distribution, n.Distribution), slog.String(logging.Version, n.Version), slog.Any(logging.Error, err))
+		}
 	}
 	c.cfg.Log.Info("rollout started", slog.String(logging.Distribution, n.Distribution), slog.String(logging.Version, n.Version), slog.String("plan", n.PlanSource), slog.String("by", b.who.Actor))
 	t.replace(s)
