@@ -10,7 +10,7 @@ import (
 // check returns what is wrong with a step from one state to the next, which Next has brought to its fixed
 // point; empty: nothing.
 func check(now time.Time, before, s State, f Fleet) string {
-	for _, problem := range []string{checkWaves(now, s), checkOffers(now, before, s, f), checkPins(before, s, f), checkEnds(before, s), checkWaits(now, s)} {
+	for _, problem := range []string{checkWaves(now, s), checkOffers(now, before, s, f), checkPins(before, s, f), checkGates(now, before, s, f), checkEnds(before, s), checkWaits(now, s)} {
 		if problem != "" {
 			return fmt.Sprintf("%s\nat %s: %s wave %d, %s\nwaves %+v\nmembers %+v", problem, now.Format(time.RFC3339), s.Phase, s.Wave, s.Reason, s.Waves, s.Members)
 		}
@@ -129,6 +129,39 @@ func checkPins(before, s State, f Fleet) string {
 	for c, m := range s.Members {
 		if o := f[c]; m.Mark == fleet.MarkDone && before.Members[c].Mark != fleet.MarkDone && (o.Running != s.Version || o.Health != fleet.Healthy || o.Block == fleet.BlockSilent) {
 			return fmt.Sprintf("%s counts as done: %+v", c, o)
+		}
+	}
+	return ""
+}
+
+// checkGates: a wave that a look ended has soaked, is well enough and has the verdicts that its plan asks for.
+func checkGates(now time.Time, before, s State, f Fleet) string {
+	for i, w := range s.Waves {
+		if w.Ended.IsZero() || len(before.Waves) > 0 && !before.Waves[i].Ended.IsZero() || s.Count(i).Total == 0 {
+			continue
+		}
+		var well, failed, done int
+		for c, m := range s.Members {
+			switch o := f[c]; {
+			case m.Wave == i && m.Mark == fleet.MarkDone:
+				if done++; o.Health == fleet.Healthy && o.Block != fleet.BlockSilent {
+					well++
+				}
+			case m.Wave == i && m.Mark == fleet.MarkFailed:
+				failed++
+			}
+		}
+		failed -= w.Forgiven
+		p := s.Plan.Waves[i]
+		switch {
+		case done+failed > 0 && (w.SoakUntil.IsZero() || now.Before(w.SoakUntil)) && (len(before.Waves) == 0 || !before.Waves[i].SoakUntil.IsZero() || s.Phase == fleet.RolloutSoaking):
+			return fmt.Sprintf("wave %s ended before its soak was over", w.Name)
+		case well+failed < p.Verdicts.Minimum:
+			return fmt.Sprintf("wave %s ended with %d verdicts, wants %d", w.Name, well+failed, p.Verdicts.Minimum)
+		case p.Verdicts.Minimum > 0 && well*100 < p.Verdicts.Passes*(well+failed):
+			return fmt.Sprintf("wave %s ended with %d of %d passes, wants %d%%", w.Name, well, well+failed, p.Verdicts.Passes)
+		case failed > w.Budget:
+			return fmt.Sprintf("wave %s ended with %d failures, its budget is %d", w.Name, failed, w.Budget)
 		}
 	}
 	return ""

@@ -232,9 +232,7 @@ func clone(s State) State {
 	return s
 }
 
-// same: equal but for how a time is kept.
+// same: equal in all that is stored.
 func same(a, b State) bool {
-	x, errX := json.Marshal(a)
-	y, errY := json.Marshal(b)
-	return errX == nil && errY == nil && bytes.Equal(x, y)
+	return sameHead(a, b) && len(a.Changed(b)) == 0 && slices.Equal(a.LeftOut, b.LeftOut) && a.PlanSource == b.PlanSource && a.Started == b.Started
 }

@@ -266,8 +266,9 @@ func run(seed uint64, most int) (steps int, problem string, last fleet.RolloutPh
 		return 0, problem, w.s.Phase
 	}
 	marked := excess{parked: map[fleet.Cluster]bool{}}
+	good := 20 + w.IntN(most/3) // from then on
 	for steps < most {
-		w.well = steps > most/3
+		w.well = steps > good
 		steps++
 		before := w.s
 		if problem := w.step(); problem != "" {
