@@ -34,7 +34,7 @@ type Selection struct {
 
 // Select picks what a cluster should run.
 //
-// A pin that has not expired is the goal. Else it is the highest release in range that is neither held,
+// A pin that has not expired is the goal; one that was made at the hub only within range and steps. Else it is the highest release in range that is neither held,
 // withdrawn nor of a step that is never taken; one that is taken by itself comes before a higher one that
 // the provider is asked about, which is selected afterwards. On the way to a goal its required stops are
 // selected one after the other, but for a first install. What runs is never left for a lower version but
@@ -44,7 +44,7 @@ func (p Policy) Select(c Choice) (Selection, error) {
 	pin := p.PinAt(c.Now)
 	free := s.free()
 	switch {
-	case s.trouble != nil && pin == nil:
+	case s.trouble != nil && (pin == nil || pin.Source == PinHub):
 		return Selection{}, s.trouble
 	case pin == nil:
 		return free, nil
@@ -118,14 +118,25 @@ func (s *selecting) pinned(pin Pin) Selection {
 	if _, ok := s.offered(goal); !ok {
 		return Selection{Why: fmt.Sprintf("%s, the pin of %s, is not on offer", goal, pin.Source)}
 	}
-	next, missing := s.next(goal, func(string) string { return "" }) // the pin takes the place of range and steps
-	switch {
-	case missing != "":
-		return Selection{Version: running, Why: missing, Goal: goal}
-	case next != goal:
-		return Selection{Version: next, Goal: goal}
+	unfit := func(string) string { return "" } // the provider's own pin takes the place of range and steps
+	if pin.Source == PinHub {
+		unfit = s.unfit
 	}
-	return Selection{Version: goal}
+	if why := unfit(goal); why != "" {
+		return Selection{Why: fmt.Sprintf("%s, the pin of %s, %s", goal, pin.Source, why)}
+	}
+	next, missing := s.next(goal, unfit)
+	if missing != "" {
+		return Selection{Version: running, Why: missing}
+	}
+	held := Selection{Version: next}
+	if next != goal {
+		held.Goal = goal
+	}
+	if pin.Source == PinHub {
+		held.Asks = s.asks(next)
+	}
+	return held
 }
 
 // next is the release to take now on the way to goal, or what is missing. unfit says why the policy does

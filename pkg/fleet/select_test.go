@@ -48,6 +48,11 @@ var (
 
 func pinAt(version string) Policy { return Policy{Pin: &Pin{Version: version, Source: PinOverlay}} }
 
+func hubPin(p Policy, version string) Policy {
+	p.Pin = &Pin{Version: version, Source: PinHub}
+	return p
+}
+
 func until(p Policy, t time.Time) Policy {
 	pin := *p.Pin
 	pin.Until = t
@@ -165,8 +170,17 @@ func selectCases() []selectCase {
 		{"a pin out of what was withdrawn", pinAt("1.3.0"), Choice{Offered: offer("1.3.0"), Withdrawn: gone, Running: "1.4.0"}, Selection{Version: "1.3.0"}},
 		{"a pin beyond a stop", pinAt("1.6.0"), Choice{Offered: offer("1.4.0 1.6.0<1.4.0"), Running: "1.2.0"}, Selection{Version: "1.4.0", Goal: "1.6.0"}},
 		{"a pin beyond a stop that is missing", pinAt("1.6.0"), Choice{Offered: offer("1.6.0<1.4.0"), Running: "1.2.0"},
-			Selection{Version: "1.2.0", Goal: "1.6.0", Why: "1.6.0 needs 1.4.0 first, which is not on offer"}},
+			Selection{Version: "1.2.0", Why: "1.6.0 needs 1.4.0 first, which is not on offer"}},
 		{"a pin down again needs no stop", pinAt("1.2.0"), Choice{Offered: offer("1.2.0<1.1.0 1.6.0<1.4.0"), Running: "1.6.0"}, Selection{Version: "1.2.0", Would: "1.6.0"}},
+		{"the hub's pin holds back", hubPin(Policy{}, "1.0.0"), Choice{Offered: many, Running: "1.0.0"}, Selection{Version: "1.0.0", Would: "2.0.0"}},
+		{"the hub's pin stays in range", hubPin(Policy{Range: "1.x"}, "2.0.0"), Choice{Offered: many, Running: "1.2.0"},
+			Selection{Why: `2.0.0, the pin of hub, is not in range "1.x"`, Would: "1.2.0"}},
+		{"the hub's pin goes no step that is never taken", hubPin(levels, "2.0.0"), Choice{Offered: many, Running: "1.2.0"},
+			Selection{Why: "2.0.0, the pin of hub, is not taken (versions.major: never)", Would: "1.2.0"}},
+		{"the hub's pin is asked for where the step is", hubPin(levels, "1.1.0"), Choice{Offered: many, Running: "1.2.0"},
+			Selection{Version: "1.1.0", Would: "1.2.0", Asks: "minor step back from 1.2.0 needs approval (versions.minor: approve)"}},
+		{"the hub's pin beyond a stop that is out of range", hubPin(Policy{Range: ">=1.5"}, "1.6.0"), Choice{Offered: offer("1.4.0 1.6.0<1.4.0"), Running: "1.2.0"},
+			Selection{Version: "1.2.0", Why: `1.6.0 needs 1.4.0 first, which is not in range ">=1.5"`}},
 		{"a pin at first goes straight there", pinAt("1.6.0"), Choice{Offered: offer("1.6.0<1.4.0")}, Selection{Version: "1.6.0"}},
 		{"a pin holds what is held too", pinAt("2.0.0"), Choice{Offered: many, Held: heldAll("2.0.0"), Running: "1.2.0"}, Selection{Version: "2.0.0", Would: "1.2.0"}},
 	}
