@@ -235,13 +235,17 @@ func TestStatusOfASpokeThatDoesNotRun(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	desired := &syncv1.DesiredState{Revision: 1, Distributions: []*syncv1.DistributionOffers{{Distribution: "shop", Withdrawals: []*syncv1.Withdrawal{{Version: "1.1.0", Reason: "it loses orders"}}}}}
+	if err := j.PutDesired(desired); err != nil {
+		t.Fatal(err)
+	}
 	if code, out, text := invoke(t, "status", "--data", dir); code != 2 || out != "" || !strings.Contains(text, "locked") {
 		t.Errorf("the journal is taken and nobody answers: %d %s%s", code, out, text)
 	}
 	j.Close()
 	t.Setenv(dataVariable, dir)
 	code, out, text := invoke(t, "status")
-	if code != 1 || !strings.Contains(out, "1.1.0") || !strings.Contains(out, "Unknown") || strings.Contains(out, "Healthy") || !strings.Contains(text, "spoke run --data "+dir) {
+	if code != 1 || !strings.Contains(out, "Recalled(1.1.0)") || !strings.Contains(out, "it loses orders; spoke rollback shop goes back to 1.0.1") || !strings.Contains(out, "Unknown") || strings.Contains(out, "Healthy") || !strings.Contains(text, "spoke run --data "+dir) {
 		t.Errorf("%d\n%s%s", code, out, text)
 	}
 	if code, out, _ := invoke(t, "status", "shop", "-o", "wide"); code != 1 || !strings.Contains(out, "1.0.1") || !strings.Contains(out, "1.2.0") {
