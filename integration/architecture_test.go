@@ -32,9 +32,10 @@ var floors = []struct {
 		"hub/internal/api/fleet", "spoke/internal/agent", "spoke/internal/local"}},
 	{2, "adapters", []string{"hub/internal/store", "hub/internal/blob", "hub/internal/tagwatch", "hub/internal/publish",
 		"hub/internal/identity", "hub/internal/presence", "hub/internal/clientcontext", "hub/internal/config",
-		"spoke/internal/journal", "spoke/internal/hubclient", "spoke/internal/overlay", "spoke/internal/apply", "spoke/internal/config"}},
+		"spoke/internal/journal", "spoke/internal/hubclient", "spoke/internal/overlay", "spoke/internal/apply", "spoke/internal/config",
+		"spoke/internal/pluginhost", "pkg/plugintest"}},
 	{1, "tools", []string{"pkg/bundle", "pkg/provenance", "pkg/gitrepo", "pkg/render", "pkg/manifest", "pkg/wire", "pkg/transport",
-		"pkg/logging", "pkg/buildinfo", "pkg/table", "pkg/printer", "pkg/exitcode", "pkg/token", "pkg/rules", "pkg/plan", "hub/internal/caller", "hub/internal/rollout",
+		"pkg/logging", "pkg/buildinfo", "pkg/table", "pkg/printer", "pkg/exitcode", "pkg/token", "pkg/rules", "pkg/plan", "pkg/pluginwire", "pkg/pluginsdk", "hub/internal/caller", "hub/internal/rollout",
 		"spoke/internal/delivery", "spoke/internal/terms", "spoke/internal/fields", "spoke/internal/reversal"}},
 	{0, "nouns", []string{"pkg/fleet", "proto/..."}},
 }
@@ -46,6 +47,7 @@ var sideways = map[string][]string{
 	"pkg/render":           {"pkg/provenance", "pkg/bundle", "pkg/manifest", "pkg/plan"},
 	"hub/internal/rollout": {"pkg/plan"},
 	"pkg/printer":          {"pkg/table", "pkg/exitcode"},
+	"pkg/pluginsdk":        {"pkg/pluginwire"},
 	"proto/":               {"proto/"},
 	"integration/":         {"integration/"},
 }
@@ -73,11 +75,14 @@ var doors = []struct {
 	{"github.com/google/cel-go", []string{"pkg/rules"}, "what a rule may see and how long it may take is decided once"},
 	{"github.com/spf13/cobra", []string{"hub/internal/cli", "spoke/internal/cli"}, "flags are a matter of the command line; behaviour takes a Config"},
 	{"github.com/klauspost/compress", []string{"pkg/bundle"}, "compression is not part of a bundle's identity and must not leak into it"},
+	{"github.com/hashicorp/go-plugin", []string{"pkg/pluginsdk"},
+		"it serves plugins in Go; how one is started, bounded and ended is the host's, which speaks its protocol through pkg/pluginwire"},
 	{"github.com/landlock-lsm/go-landlock", []string{"pkg/render"}, "it restricts the whole process, and only the render child wants that"},
 	{"github.com/google/go-containerregistry", []string{"deploy/..."}, "images are packaging"},
-	{"google.golang.org/grpc/credentials", []string{"pkg/transport", "hub/internal/server", "spoke/internal/local"},
-		"one place decides who is trusted on the wire; beside it only the server, which reads who called, and the spoke's own socket"},
-	{"google.golang.org/grpc/codes", []string{"hub/internal/api/...", "hub/internal/server", "hub/internal/cli", "spoke/internal/hubclient", "spoke/internal/local", "proto/..."},
+	{"google.golang.org/grpc/credentials", []string{"pkg/transport", "hub/internal/server", "spoke/internal/local", "pkg/pluginwire"},
+		"one place decides who is trusted on the wire; beside it only the server, which reads who called, the spoke's own socket, and plugin processes"},
+	{"google.golang.org/grpc/codes", []string{"hub/internal/api/...", "hub/internal/server", "hub/internal/cli", "spoke/internal/hubclient", "spoke/internal/local",
+		"pkg/pluginsdk", "pkg/plugintest", "spoke/internal/pluginhost", "proto/..."},
 		"errors become codes at the API's edge, once; below it they are Go errors"},
 }
 
