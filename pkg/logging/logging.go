@@ -26,6 +26,7 @@ const (
 	Method       = "method"
 	Revision     = "revision"
 	Object       = "object"
+	Plugin       = "plugin"
 )
 
 // New makes a logger that writes to w. level: debug, info, warn, error. format: text, json.

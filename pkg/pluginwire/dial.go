@@ -18,6 +18,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/status"
 
 	pluginv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/plugin/v1"
 )
@@ -89,7 +90,7 @@ func Dial(id Identity, line Line) (*grpc.ClientConn, error) {
 func Greet(ctx context.Context, conn grpc.ClientConnInterface, plugin, hostVersion string) (*pluginv1.HandshakeResponse, error) {
 	answer, err := pluginv1.NewPluginServiceClient(conn).Handshake(ctx, &pluginv1.HandshakeRequest{Contracts: Contracts(), HostVersion: hostVersion, Plugin: plugin})
 	if err != nil {
-		return nil, fmt.Errorf("handshake: %w", err)
+		return nil, fmt.Errorf("handshake: %s", status.Convert(err).Message())
 	}
 	if !slices.Contains(Contracts(), answer.GetContract()) {
 		return nil, ErrIncompatible{Speaks: "contract " + clip(answer.GetContract(), 20), Wanted: strings.Join(Contracts(), ", ")}

@@ -1,0 +1,200 @@
+// Package pluginhost runs plugins: one process each, started at its first call, reused, started again
+// after a crash with a growing pause, and ended with everything that it started.
+//
+// What is executed are the bytes that were hashed: the file is read once, into memory that cannot change
+// any more where the kernel has that. A process gets the environment that spoke.yaml gives it and no
+// other, a folder of its own that goes with it, and a kubeconfig only where it is granted one. Every call
+// has a deadline; every message, stream and log a bound.
+//
+// Each plugin runs below a supervisor, which is this same program (see ChildMain). Where the kernel
+// lets it, the supervisor is the first process of a PID namespace: when it goes, however it goes, the
+// kernel kills all that is in there. Elsewhere it adopts every orphan below it and kills until nothing is
+// left. It goes when the spoke does, because the pipe between them ends. That is a wall against bad
+// plugins, not against hostile ones: a plugin runs as the spoke's own user.
+//
+// The package decides nothing: what to ask of which plugin, and what becomes of a verdict, is the
+// agent's. A verdict that says nothing, or rests on too little, comes out inconclusive.
+package pluginhost
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/wheelwright-dev/wheelwright/pkg/pluginwire"
+	pluginv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/plugin/v1"
+)
+
+// Defaults of Plugin and Config.
+const (
+	DefaultTimeout    = time.Minute      // of a call
+	DefaultRunTimeout = 15 * time.Minute // of Conformance.Run
+	DefaultProcesses  = 256
+)
+
+const (
+	startTimeout = 10 * time.Second       // from the start to the end of the handshake
+	grace        = time.Second            // between SIGTERM and SIGKILL
+	patience     = 600 * time.Millisecond // beyond grace, until the supervisor itself is killed
+)
+
+// Plugin is one plugin as spoke.yaml has it.
+type Plugin struct {
+	Name       string // unique, as in a file name
+	Path       string // absolute
+	SHA256     string // of the file, 64 hex digits
+	Args       []string
+	Env        []string        // NAME=value: all that it gets beside the handshake's
+	Kinds      []pluginv1.Kind // that it has to serve
+	Timeout    time.Duration   // of every call; 0: the defaults
+	Kubeconfig bool            // whether it gets credentials for the cluster
+	Processes  int             // that it may have at once; 0: DefaultProcesses
+}
+
+// credentials makes a kubeconfig for a plugin that ends by itself, and says when.
+type credentials interface {
+	Credentials(ctx context.Context, plugin string) (kubeconfig []byte, expires time.Time, err error)
+}
+
+// Config is what a Host needs.
+type Config struct {
+	Dir         string // private folder, for this host alone; what an earlier one left there is removed
+	Plugins     []Plugin
+	Credentials credentials // may be nil where no plugin has Kubeconfig
+	Version     string      // the spoke's, told to plugins
+	Log         *slog.Logger
+	// WithoutNamespaces runs plugins in the spoke's own PID namespace, for clusters whose nodes have
+	// them and should not use them.
+	WithoutNamespaces bool
+}
+
+// Host runs plugins. Its methods may be called concurrently.
+type Host struct {
+	cfg       Config
+	plugins   map[string]*plugin
+	isolation atomic.Int32 // index of the first way of starting that has not failed
+	tasks     sync.WaitGroup
+}
+
+var (
+	// ErrNoPlugin: spoke.yaml names none by that name, or not with that kind.
+	ErrNoPlugin = errors.New("no such plugin")
+	// ErrClosed: the host is closed.
+	ErrClosed = errors.New("the plugin host is closed")
+)
+
+var pluginName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$`)
+
+// New makes the host and clears up after one that was killed. It starts no plugin.
+func New(cfg Config) (*Host, error) {
+	h := &Host{cfg: cfg, plugins: map[string]*plugin{}}
+	if cfg.Log == nil {
+		h.cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	dir, err := filepath.Abs(cfg.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("folder of plugins: %w", err)
+	}
+	h.cfg.Dir = dir
+	for _, p := range cfg.Plugins {
+		switch {
+		case !pluginName.MatchString(p.Name):
+			return nil, fmt.Errorf("plugin name %q: want lower-case letters, digits and dashes, at most 40", p.Name)
+		case h.plugins[p.Name] != nil:
+			return nil, fmt.Errorf("plugin %s is there twice", p.Name)
+		case p.Kubeconfig && cfg.Credentials == nil:
+			return nil, fmt.Errorf("plugin %s is granted credentials, and there is nobody to make them", p.Name)
+		}
+		if p.Processes == 0 {
+			p.Processes = DefaultProcesses
+		}
+		h.plugins[p.Name] = newPlugin(h, p)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("folder of plugins: %w", err)
+	}
+	if err := sweep(dir + string(filepath.Separator)); err != nil {
+		h.cfg.Log.Warn("processes that an earlier spoke left could not be looked for", "error", err)
+	}
+	left, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("folder of plugins: %w", err)
+	}
+	for _, e := range left {
+		if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+			return nil, fmt.Errorf("folder of plugins: %w", err)
+		}
+	}
+	return h, nil
+}
+
+// Close ends every plugin and all that they started, within two seconds, and waits for that.
+func (h *Host) Close() {
+	var all sync.WaitGroup
+	for _, p := range h.plugins {
+		all.Go(p.close)
+	}
+	all.Wait()
+	h.tasks.Wait()
+}
+
+// Named lists the plugins that have a kind, in the file's order.
+func (h *Host) Named(kind pluginv1.Kind) []string {
+	var names []string
+	for _, p := range h.cfg.Plugins {
+		if slices.Contains(p.Kinds, kind) {
+			names = append(names, p.Name)
+		}
+	}
+	return names
+}
+
+// Describe starts the plugin where it does not run, and says who it is.
+func (h *Host) Describe(ctx context.Context, name string) (*pluginv1.HandshakeResponse, error) {
+	p := h.plugins[name]
+	if p == nil {
+		return nil, fmt.Errorf("%w: %s is not in spoke.yaml", ErrNoPlugin, name)
+	}
+	ctx, cancel := context.WithTimeout(ctx, p.timeout(DefaultTimeout))
+	defer cancel()
+	proc, err := p.get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return proc.hello, nil
+}
+
+// CheckHealth asks the plugin whether it can do its work; nil: it can.
+func (h *Host) CheckHealth(ctx context.Context, name string) error {
+	p := h.plugins[name]
+	if p == nil {
+		return fmt.Errorf("%w: %s is not in spoke.yaml", ErrNoPlugin, name)
+	}
+	answer, err := call(ctx, p, "CheckHealth", func(ctx context.Context, proc *process) (*pluginv1.CheckHealthResponse, error) {
+		return proc.front.CheckHealth(ctx, &pluginv1.CheckHealthRequest{})
+	})
+	if err == nil && !answer.GetHealthy() {
+		err = fmt.Errorf("plugin %s cannot work: %s", name, printable(answer.GetReason(), maxReason))
+	}
+	return err
+}
+
+// of is the plugin by name, where it has the kind.
+func (h *Host) of(name string, kind pluginv1.Kind) (*plugin, error) {
+	p := h.plugins[name]
+	switch {
+	case p == nil:
+		return nil, fmt.Errorf("%w: %s is not in spoke.yaml", ErrNoPlugin, name)
+	case !slices.Contains(p.cfg.Kinds, kind):
+		return nil, fmt.Errorf("%w: spoke.yaml gives %s no kind %s", ErrNoPlugin, name, pluginwire.KindName(kind))
+	}
+	return p, nil
+}
