@@ -36,7 +36,9 @@ var floors = []struct {
 		"spoke/internal/pluginhost", "pkg/plugintest"}},
 	{1, "tools", []string{"pkg/bundle", "pkg/provenance", "pkg/gitrepo", "pkg/render", "pkg/manifest", "pkg/wire", "pkg/transport",
 		"pkg/logging", "pkg/buildinfo", "pkg/table", "pkg/printer", "pkg/exitcode", "pkg/token", "pkg/rules", "pkg/plan", "pkg/pluginwire", "pkg/pluginsdk", "hub/internal/caller", "hub/internal/rollout",
-		"spoke/internal/delivery", "spoke/internal/terms", "spoke/internal/fields", "spoke/internal/reversal"}},
+		"spoke/internal/delivery", "spoke/internal/terms", "spoke/internal/fields", "spoke/internal/reversal",
+		"plugins/canary/internal/measure",
+		"plugins/notify/internal/message", "plugins/notify/internal/courier"}},
 	{0, "nouns", []string{"pkg/fleet", "proto/..."}},
 }
 
@@ -168,7 +170,13 @@ func (p pkg) doorProblems(at, imported string) []string {
 	return nil
 }
 
+// floorOf takes the floor that names dir, else the first that has it below one of its roots.
 func floorOf(dir string) (int, string) {
+	for _, f := range floors {
+		if slices.Contains(f.packages, dir) {
+			return f.number, f.name
+		}
+	}
 	for _, f := range floors {
 		if slices.ContainsFunc(f.packages, func(pattern string) bool { return matches(dir, pattern) }) {
 			return f.number, f.name

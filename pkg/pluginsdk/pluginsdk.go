@@ -65,6 +65,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -143,6 +144,7 @@ func Serve(p Plugin) {
 		p.Log = Logger()
 	}
 	var server atomic.Pointer[grpc.Server]
+	back := standardStreams()
 	ended := make(chan os.Signal, 1)
 	signal.Notify(ended, syscall.SIGTERM, os.Interrupt)
 	defer signal.Stop(ended)
@@ -156,12 +158,22 @@ func Serve(p Plugin) {
 		GRPCServer: func(options []grpc.ServerOption) *grpc.Server {
 			s := grpc.NewServer(append(options,
 				grpc.MaxRecvMsgSize(pluginwire.MaxMessage), grpc.MaxSendMsgSize(pluginwire.MaxMessage),
-				grpc.UnaryInterceptor(p.unary), grpc.StreamInterceptor(p.stream))...)
+				grpc.ChainUnaryInterceptor(func(ctx context.Context, r any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+					back()
+					return handle(ctx, r)
+				}, p.unary), grpc.StreamInterceptor(p.stream))...)
 			server.Store(s)
 			return s
 		},
 		Logger: hclog.New(&hclog.LoggerOptions{Level: hclog.Warn, Output: os.Stderr, JSONFormat: true}),
 	})
+}
+
+// standardStreams answers what puts the process's standard streams back. go-plugin puts pipes in their
+// place, and what is in those when a process crashes is lost: the very lines that say why.
+func standardStreams() func() {
+	out, errs := os.Stdout, os.Stderr
+	return sync.OnceFunc(func() { os.Stdout, os.Stderr = out, errs })
 }
 
 // end stops in good order for a while, and then anyhow.
