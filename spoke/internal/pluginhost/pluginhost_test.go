@@ -31,6 +31,10 @@ func TestMain(m *testing.M) {
 	if doomed() {
 		return
 	}
+	if text, ok := os.LookupEnv(nobodyVariable); ok {
+		built.path, built.sum, _ = strings.Cut(text, "|")
+		os.Exit(m.Run())
+	}
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "pluginhost-")
 		if err != nil {
