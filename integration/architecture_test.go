@@ -25,6 +25,7 @@ var floors = []struct {
 	name     string
 	packages []string // "/..." takes what is below too
 }{
+	{1, "tools", []string{"plugins/canary/internal/..."}}, // before the doors, which take the rest of plugins
 	{6, "doors", []string{"hub/cmd/hub", "spoke/cmd/spoke", "plugins/...", "deploy/..."}},
 	{5, "surface", []string{"hub/internal/cli", "spoke/internal/cli", "integration/..."}},
 	{4, "assembly", []string{"hub", "spoke"}},
@@ -49,6 +50,7 @@ var sideways = map[string][]string{
 	"pkg/render":           {"pkg/provenance", "pkg/bundle", "pkg/manifest", "pkg/plan"},
 	"hub/internal/rollout": {"pkg/plan"},
 	"pkg/printer":          {"pkg/table", "pkg/exitcode"},
+	"plugins/canary/":      {"plugins/canary/internal/strategy"},
 	"pkg/pluginsdk":        {"pkg/pluginwire"},
 	"proto/":               {"proto/"},
 	"integration/":         {"integration/"},
