@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// number writes a value with three digits that count, or all of them before the point.
-func number(f float64) string { return digits(f, 3) }
+// number writes a value with four digits that count, or all of them before the point.
+func number(f float64) string { return digits(f, 4) }
 
 func digits(f float64, n int) string {
 	if !finite(f) {
@@ -27,7 +27,7 @@ func digits(f float64, n int) string {
 // apart writes two values with as many digits as it takes to see that they differ: "99 % < 99 %" would
 // be no reason.
 func apart(a, b float64) (string, string) {
-	for n := 3; n < 17; n++ {
+	for n := 4; n < 17; n++ {
 		if x, y := digits(a, n), digits(b, n); x != y {
 			return x, y
 		}
