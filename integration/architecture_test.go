@@ -50,7 +50,7 @@ var sideways = map[string][]string{
 	"pkg/render":           {"pkg/provenance", "pkg/bundle", "pkg/manifest", "pkg/plan"},
 	"hub/internal/rollout": {"pkg/plan"},
 	"pkg/printer":          {"pkg/table", "pkg/exitcode"},
-	"plugins/canary/":      {"plugins/canary/internal/strategy"},
+	"plugins/canary/":      {"plugins/canary/internal/strategy", "plugins/canary/internal/document"},
 	"pkg/pluginsdk":        {"pkg/pluginwire"},
 	"proto/":               {"proto/"},
 	"integration/":         {"integration/"},

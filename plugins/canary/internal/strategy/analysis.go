@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/wheelwright-dev/wheelwright/plugins/canary/internal/document"
 )
 
 func (c *canaryReader) analysis(n node) {
@@ -37,7 +39,7 @@ func (c *canaryReader) analysis(n node) {
 }
 
 func (c *canaryReader) threshold(n node) int {
-	if v, ok := number(n.fields["threshold"]); n.has("threshold") && ok && v == 0 {
+	if v, ok := document.Number(n.fields["threshold"]); n.has("threshold") && ok && v == 0 {
 		n.wrong("threshold", "is 0; write how many failed checks end the canary, 1 for the first")
 		return 0
 	}

@@ -1,21 +1,25 @@
 package strategy
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/wheelwright-dev/wheelwright/plugins/canary/internal/document"
+)
 
 // bystanders names what in the release would take a candidate's pods for stable ones, or would not know
 // them: a candidate has another value in one label, and all the others are the same.
 func (c *canaryReader) bystanders(key, value string) {
 	workload := c.all.get("apps", "Deployment", c.out.Namespace, c.out.Target.Name)
-	labels := clone(mapping(workload, "spec", "template", "metadata", "labels"))
+	labels := document.Clone(document.Mapping(workload, "spec", "template", "metadata", "labels"))
 	labels[key] = value + Suffix
 	for _, o := range c.all.sorted() {
-		kind, name := text(o, "kind"), text(o, "metadata", "name")
+		kind, name := document.Text(o, "kind"), document.Text(o, "metadata", "name")
 		if c.all.namespaceOf(o) != c.out.Namespace {
 			continue
 		}
 		id := fmt.Sprintf("%s %s/%s", kind, c.out.Namespace, name)
 		switch {
-		case kind == "Service" && group(o) == "":
+		case kind == "Service" && document.Group(o) == "":
 			c.selects(o, id, labels)
 		case kind != "Deployment" && kind != "PodDisruptionBudget" && mentions(o["spec"], key, value):
 			c.warnings = append(c.warnings, Problem{id, "spec", fmt.Sprintf(
@@ -26,7 +30,7 @@ func (c *canaryReader) bystanders(key, value string) {
 
 // selects names a Service that would send live requests to the candidate whatever its share is.
 func (c *canaryReader) selects(service Object, id string, labels map[string]any) {
-	selector := mapping(service, "spec", "selector")
+	selector := document.Mapping(service, "spec", "selector")
 	if len(selector) == 0 {
 		return
 	}
@@ -36,7 +40,7 @@ func (c *canaryReader) selects(service Object, id string, labels map[string]any)
 		}
 	}
 	p := Problem{id, "spec.selector", "selects the candidate's pods too, before they are tested; add the label that tells the workload apart, such as app"}
-	if text(service, "metadata", "name") == c.out.Name {
+	if document.Text(service, "metadata", "name") == c.out.Name {
 		c.problems = append(c.problems, p)
 		return
 	}

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/wheelwright-dev/wheelwright/plugins/canary/internal/document"
 )
 
 // v1beta1Only are the fields that flagger.app/v1alpha3 does not have, by the end of their path. There
@@ -29,14 +31,14 @@ type canaryReader struct {
 }
 
 func readCanary(r *report, all set, object Object, o Options) Service {
-	namespace, name := all.namespaceOf(object), text(object, "metadata", "name")
+	namespace, name := all.namespaceOf(object), document.Text(object, "metadata", "name")
 	c := &canaryReader{report: r, all: all, object: object, id: canaryID(namespace, name), options: o}
 	c.out = Service{Namespace: namespace, Canary: name, Declared: object}
 	top := newNode(r, c.id, "", object)
 	for _, key := range []string{"apiVersion", "kind", "metadata", "status"} {
 		top.has(key)
 	}
-	switch version := strings.TrimPrefix(text(object, "apiVersion"), "flagger.app/"); version {
+	switch version := strings.TrimPrefix(document.Text(object, "apiVersion"), "flagger.app/"); version {
 	case "v1beta1":
 	case "v1alpha3":
 		c.alpha = true
@@ -190,6 +192,7 @@ func (c *canaryReader) labels() {
 		c.problems = append(c.problems, Problem{"Deployment " + c.out.Namespace + "/" + c.out.Target.Name, "spec.selector.matchLabels", err.Error()})
 		return
 	}
+	c.out.Label = key
 	c.bystanders(key, value)
 }
 
@@ -221,10 +224,10 @@ func (c *canaryReader) autoscaler(n node) {
 		m.wrong("name", "the release has no %s %s/%s; write the name of one that it has, or take autoscalerRef out", ref.Kind, c.out.Namespace, ref.Name)
 		return
 	}
-	if scaled := text(scaler, "spec", "scaleTargetRef", "name"); c.out.Target.Name != "" && scaled != c.out.Target.Name {
+	if scaled := document.Text(scaler, "spec", "scaleTargetRef", "name"); c.out.Target.Name != "" && scaled != c.out.Target.Name {
 		m.wrong("name", "%s scales %q, not %s; name the autoscaler of the target", ref, scaled, c.out.Target.Name)
 	}
-	ref.APIVersion = text(scaler, "apiVersion")
+	ref.APIVersion = document.Text(scaler, "apiVersion")
 	c.out.Autoscaler = ref
 }
 
@@ -233,8 +236,8 @@ func (c *canaryReader) autoscalerOfTarget() Ref {
 	var found []Ref
 	for id, o := range c.all.objects {
 		if id.namespace == c.out.Namespace && id.kind == "HorizontalPodAutoscaler" && c.out.Target.Name != "" &&
-			text(o, "spec", "scaleTargetRef", "name") == c.out.Target.Name && text(o, "spec", "scaleTargetRef", "kind") == c.out.Target.Kind {
-			found = append(found, Ref{text(o, "apiVersion"), id.kind, id.name})
+			document.Text(o, "spec", "scaleTargetRef", "name") == c.out.Target.Name && document.Text(o, "spec", "scaleTargetRef", "kind") == c.out.Target.Kind {
+			found = append(found, Ref{document.Text(o, "apiVersion"), id.kind, id.name})
 		}
 	}
 	if len(found) == 0 {
@@ -271,7 +274,7 @@ func (c *canaryReader) service(n node) {
 	c.out.Route = Object{}
 	for _, key := range routeKeys {
 		if m.has(key) {
-			c.out.Route[key] = cloneValue(m.fields[key])
+			c.out.Route[key] = document.Clone(m.fields[key])
 		}
 	}
 	m.unused("only the canary is mirrored to; see analysis.mirror", "mirror")
@@ -303,7 +306,7 @@ func (c *canaryReader) targetPort(m node, port int) any {
 	case string:
 		return v
 	default:
-		if f, ok := number(v); ok {
+		if f, ok := document.Number(v); ok {
 			return int(f)
 		}
 		m.wrong("targetPort", "%v: write the number or the name of a container's port", v)
@@ -315,9 +318,9 @@ func (c *canaryReader) targetPort(m node, port int) any {
 func (c *canaryReader) existingPorts(m node, existing Object, port int) {
 	c.out.Ports = nil
 	var numbers []string
-	for _, p := range mappings(at(existing, "spec", "ports")) {
-		n, _ := number(p["port"])
-		made := Port{Name: text(p, "name"), Port: int(n), Target: p["targetPort"], Protocol: cmp.Or(text(p, "protocol"), "TCP"), AppProtocol: text(p, "appProtocol")}
+	for _, p := range document.Mappings(document.At(existing, "spec", "ports")) {
+		n, _ := document.Number(p["port"])
+		made := Port{Name: document.Text(p, "name"), Port: int(n), Target: p["targetPort"], Protocol: cmp.Or(document.Text(p, "protocol"), "TCP"), AppProtocol: document.Text(p, "appProtocol")}
 		if made.Target == nil {
 			made.Target = made.Port
 		}
@@ -332,15 +335,15 @@ func (c *canaryReader) existingPorts(m node, existing Object, port int) {
 // discover adds the ports of the workload's containers that are not there yet.
 func (c *canaryReader) discover() {
 	workload := c.all.get("apps", "Deployment", c.out.Namespace, c.out.Target.Name)
-	for _, container := range mappings(at(workload, "spec", "template", "spec", "containers")) {
-		for _, p := range mappings(container["ports"]) {
-			f, _ := number(p["containerPort"])
-			name := cmp.Or(text(p, "name"), fmt.Sprintf("tcp-%s-%d", text(container, "name"), int(f)))
+	for _, container := range document.Mappings(document.At(workload, "spec", "template", "spec", "containers")) {
+		for _, p := range document.Mappings(container["ports"]) {
+			f, _ := document.Number(p["containerPort"])
+			name := cmp.Or(document.Text(p, "name"), fmt.Sprintf("tcp-%s-%d", document.Text(container, "name"), int(f)))
 			if slices.ContainsFunc(c.out.Ports, func(have Port) bool { return have.Port == int(f) || have.Target == int(f) || have.Name == name }) {
 				continue
 			}
-			c.out.Ports = append(c.out.Ports, Port{Name: name, Port: int(f), Target: name, Protocol: cmp.Or(text(p, "protocol"), "TCP")})
-			if text(p, "name") == "" {
+			c.out.Ports = append(c.out.Ports, Port{Name: name, Port: int(f), Target: name, Protocol: cmp.Or(document.Text(p, "protocol"), "TCP")})
+			if document.Text(p, "name") == "" {
 				c.out.Ports[len(c.out.Ports)-1].Target = int(f)
 			}
 		}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/wheelwright-dev/wheelwright/plugins/canary/internal/document"
 )
 
 // LabelCandidateOf is on everything that is made for a canary, and on the candidate's pods; its value is
@@ -63,7 +65,8 @@ func (s Service) MakeCandidate(stable, next []Object, m Making) (Candidate, erro
 		return Candidate{}, err
 	}
 	c.Service = s.copyService(all)
-	if s.Autoscaler.Name != "" {
+	// Where pods are the share, an autoscaler would change it.
+	if s.Autoscaler.Name != "" && s.Strategy != Replicas {
 		if c.Autoscaler, err = s.copyAutoscaler(all); err != nil {
 			return Candidate{}, err
 		}
@@ -86,7 +89,7 @@ func (s Service) newService(name string, selector map[string]any) Object {
 	var ports []any
 	for _, p := range s.Ports {
 		port := Object{"name": p.Name, "port": int64(p.Port), "protocol": p.Protocol, "targetPort": p.Target}
-		if n, ok := number(p.Target); ok {
+		if n, ok := document.Number(p.Target); ok {
 			port["targetPort"] = int64(n)
 		}
 		if p.Name == "" {
@@ -109,19 +112,19 @@ func selectorKey(workload Object, keys []string) (key, value string, err error) 
 	if len(keys) == 0 {
 		keys = SelectorKeys()
 	}
-	selector := mapping(workload, "spec", "selector", "matchLabels")
+	selector := document.Mapping(workload, "spec", "selector", "matchLabels")
 	for _, key := range keys {
-		if value, ok := selector[key].(string); ok && text(workload, "spec", "template", "metadata", "labels", key) == value {
+		if value, ok := selector[key].(string); ok && document.Text(workload, "spec", "template", "metadata", "labels", key) == value {
 			return key, value, nil
 		}
 	}
 	return "", "", fmt.Errorf("none of the labels %s selects the pods of %s; write one of them in spec.selector and in the template, or name another with selectorKeys",
-		strings.Join(keys, ", "), text(workload, "metadata", "name"))
+		strings.Join(keys, ", "), document.Text(workload, "metadata", "name"))
 }
 
 // mark takes away what a cluster wrote, renames, and marks as made here.
 func (s Service) mark(o Object, name string) {
-	meta := mapping(o, "metadata")
+	meta := document.Mapping(o, "metadata")
 	for _, key := range []string{"uid", "resourceVersion", "generation", "creationTimestamp", "managedFields", "ownerReferences", "selfLink", "finalizers"} {
 		delete(meta, key)
 	}
@@ -136,28 +139,28 @@ func (s Service) mark(o Object, name string) {
 }
 
 func (s Service) copyWorkload(workload Object, key string, replicas int) (Object, error) {
-	o := clone(workload)
+	o := document.Clone(workload)
 	s.mark(o, s.Target.Name+Suffix)
-	template := mapping(o, "spec", "template")
-	labels := mapping(template, "metadata", "labels")
+	template := document.Mapping(o, "spec", "template")
+	labels := document.Mapping(template, "metadata", "labels")
 	value, _ := labels[key].(string)
 	if value == "" {
 		return nil, fmt.Errorf("make candidate of Deployment %s/%s: its pods lose the label %s with this release, by which the running ones are selected; keep it",
 			s.Namespace, s.Target.Name, key)
 	}
-	if text(o, "metadata", "labels", key) == value {
-		mapping(o, "metadata", "labels")[key] = value + Suffix
+	if document.Text(o, "metadata", "labels", key) == value {
+		document.Mapping(o, "metadata", "labels")[key] = value + Suffix
 	}
 	labels[key] = value + Suffix
 	labels[LabelCandidateOf] = s.Name
 	// Where pods are shared with the stable Service, the label key goes back to its stable value while the
 	// pods stay the candidate's: so only the label that is never shared may select them.
-	mapping(o, "spec")["selector"] = Object{"matchLabels": Object{LabelCandidateOf: s.Name}}
-	spec := mapping(template, "spec")
+	document.Mapping(o, "spec")["selector"] = Object{"matchLabels": Object{LabelCandidateOf: s.Name}}
+	spec := document.Mapping(template, "spec")
 	respread(spec["affinity"], key, value)
 	respread(spec["topologySpreadConstraints"], key, value)
 	if replicas > 0 {
-		mapping(o, "spec")["replicas"] = int64(replicas)
+		document.Mapping(o, "spec")["replicas"] = int64(replicas)
 	}
 	return o, nil
 }
@@ -173,7 +176,7 @@ func respread(v any, key, value string) {
 		if labels, ok := v["matchLabels"].(map[string]any); ok && labels[key] == value {
 			labels[key] = value + Suffix
 		}
-		if text(v, "key") == key {
+		if document.Text(v, "key") == key {
 			if values, ok := v["values"].([]any); ok {
 				for i, item := range values {
 					if item == value {
@@ -192,8 +195,8 @@ func (s Service) copyService(all set) Object {
 	selector := map[string]any{LabelCandidateOf: s.Name}
 	o := s.newService(s.Candidate(), selector)
 	if existing := all.get("", "Service", s.Namespace, s.Name); existing != nil {
-		o = clone(existing)
-		spec := mapping(o, "spec")
+		o = document.Clone(existing)
+		spec := document.Mapping(o, "spec")
 		// What a cluster gives to one Service alone, and what would show the candidate to the outside.
 		for _, key := range []string{"clusterIP", "clusterIPs", "ipFamilies", "healthCheckNodePort", "loadBalancerIP", "loadBalancerClass", "externalIPs",
 			"externalTrafficPolicy", "loadBalancerSourceRanges", "allocateLoadBalancerNodePorts"} {
@@ -201,10 +204,10 @@ func (s Service) copyService(all set) Object {
 				delete(spec, key)
 			}
 		}
-		if t := text(spec, "type"); t == "NodePort" || t == "LoadBalancer" {
+		if t := document.Text(spec, "type"); t == "NodePort" || t == "LoadBalancer" {
 			spec["type"] = "ClusterIP"
 		}
-		for _, p := range mappings(spec["ports"]) {
+		for _, p := range document.Mappings(spec["ports"]) {
 			delete(p, "nodePort")
 		}
 		spec["selector"] = selector
@@ -218,9 +221,9 @@ func (s Service) copyAutoscaler(all set) (Object, error) {
 	if scaler == nil {
 		return nil, fmt.Errorf("make candidate of %s: the release has no %s %s/%s", s.id(), s.Autoscaler.Kind, s.Namespace, s.Autoscaler.Name)
 	}
-	o := clone(scaler)
+	o := document.Clone(scaler)
 	s.mark(o, s.Autoscaler.Name+Suffix)
-	target := mapping(o, "spec", "scaleTargetRef")
+	target := document.Mapping(o, "spec", "scaleTargetRef")
 	if target == nil {
 		return nil, fmt.Errorf("make candidate of %s: %s has no spec.scaleTargetRef", s.id(), s.Autoscaler)
 	}
@@ -230,16 +233,16 @@ func (s Service) copyAutoscaler(all set) (Object, error) {
 
 // needs finds the objects that the pods refer to by name.
 func (c *Candidate) needs(old, all set, workload Object, s Service) {
-	for _, ref := range references(mapping(workload, "spec", "template", "spec")) {
+	for _, ref := range references(document.Mapping(workload, "spec", "template", "spec")) {
 		now, before := all.get("", ref.Kind, s.Namespace, ref.Name), old.get("", ref.Kind, s.Namespace, ref.Name)
 		switch {
 		case now == nil:
 		case before == nil:
-			c.Needs = append(c.Needs, clone(now))
+			c.Needs = append(c.Needs, document.Clone(now))
 		case ref.Kind == "PersistentVolumeClaim":
 			c.Warnings = append(c.Warnings, Problem{fmt.Sprintf("%s %s/%s", ref.Kind, s.Namespace, ref.Name), "",
 				"is mounted by the stable side and the candidate at once; take the Canary out where the workload cannot share it"})
-		case ref.Kind != "ServiceAccount" && !equal(content(now), content(before)):
+		case ref.Kind != "ServiceAccount" && !document.Equal(content(now), content(before)):
 			c.Warnings = append(c.Warnings, Problem{fmt.Sprintf("%s %s/%s", ref.Kind, s.Namespace, ref.Name), "",
 				"changes with this release under the name that the stable side uses, so the candidate is tested with the old one; give it a name with a hash, as kustomize's generators do"})
 		}
@@ -254,33 +257,33 @@ func references(pod Object) []Ref {
 			out = append(out, ref)
 		}
 	}
-	add("ServiceAccount", cmp.Or(text(pod, "serviceAccountName"), text(pod, "serviceAccount")))
+	add("ServiceAccount", cmp.Or(document.Text(pod, "serviceAccountName"), document.Text(pod, "serviceAccount")))
 	sources := func(volume Object) {
-		add("ConfigMap", text(volume, "configMap", "name"))
-		add("Secret", text(volume, "secret", "secretName"))
-		add("Secret", text(volume, "secret", "name"))
-		add("PersistentVolumeClaim", text(volume, "persistentVolumeClaim", "claimName"))
+		add("ConfigMap", document.Text(volume, "configMap", "name"))
+		add("Secret", document.Text(volume, "secret", "secretName"))
+		add("Secret", document.Text(volume, "secret", "name"))
+		add("PersistentVolumeClaim", document.Text(volume, "persistentVolumeClaim", "claimName"))
 	}
-	for _, volume := range mappings(pod["volumes"]) {
+	for _, volume := range document.Mappings(pod["volumes"]) {
 		sources(volume)
-		for _, projected := range mappings(at(volume, "projected", "sources")) {
+		for _, projected := range document.Mappings(document.At(volume, "projected", "sources")) {
 			sources(projected)
 		}
 	}
 	for _, list := range []string{"initContainers", "containers"} {
-		for _, container := range mappings(pod[list]) {
-			for _, from := range mappings(container["envFrom"]) {
-				add("ConfigMap", text(from, "configMapRef", "name"))
-				add("Secret", text(from, "secretRef", "name"))
+		for _, container := range document.Mappings(pod[list]) {
+			for _, from := range document.Mappings(container["envFrom"]) {
+				add("ConfigMap", document.Text(from, "configMapRef", "name"))
+				add("Secret", document.Text(from, "secretRef", "name"))
 			}
-			for _, env := range mappings(container["env"]) {
-				add("ConfigMap", text(env, "valueFrom", "configMapKeyRef", "name"))
-				add("Secret", text(env, "valueFrom", "secretKeyRef", "name"))
+			for _, env := range document.Mappings(container["env"]) {
+				add("ConfigMap", document.Text(env, "valueFrom", "configMapKeyRef", "name"))
+				add("Secret", document.Text(env, "valueFrom", "secretKeyRef", "name"))
 			}
 		}
 	}
-	for _, pull := range mappings(pod["imagePullSecrets"]) {
-		add("Secret", text(pull, "name"))
+	for _, pull := range document.Mappings(pod["imagePullSecrets"]) {
+		add("Secret", document.Text(pull, "name"))
 	}
 	return out
 }

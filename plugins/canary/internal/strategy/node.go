@@ -1,13 +1,14 @@
 package strategy
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
 	"math"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/wheelwright-dev/wheelwright/plugins/canary/internal/document"
 )
 
 // Problem is one thing that is wrong with, or not understood of, one object.
@@ -115,7 +116,7 @@ func (n node) integer(key string, low, high int) (int, bool) {
 	if !n.has(key) {
 		return 0, false
 	}
-	v, ok := number(n.fields[key])
+	v, ok := document.Number(n.fields[key])
 	if !ok || v != math.Trunc(v) {
 		n.wrong(key, "%v is no whole number; write one from %d to %d", n.fields[key], low, high)
 		return 0, false
@@ -131,7 +132,7 @@ func (n node) float(key string) *float64 {
 	if !n.has(key) {
 		return nil
 	}
-	v, ok := number(n.fields[key])
+	v, ok := document.Number(n.fields[key])
 	if !ok || math.IsNaN(v) || math.IsInf(v, 0) {
 		n.wrong(key, "%v is no finite number; write one, such as 99 or 0.5", n.fields[key])
 		return nil
@@ -198,24 +199,4 @@ func (n node) texts(key string) map[string]string {
 		out[k] = m.text(k)
 	}
 	return out
-}
-
-// number takes what YAML and JSON decoders make of numbers.
-func number(v any) (float64, bool) {
-	switch v := v.(type) {
-	case int:
-		return float64(v), true
-	case int32:
-		return float64(v), true
-	case int64:
-		return float64(v), true
-	case uint64:
-		return float64(v), true
-	case float64:
-		return v, true
-	case json.Number:
-		f, err := v.Float64()
-		return f, err == nil
-	}
-	return 0, false
 }

@@ -4,47 +4,9 @@ import (
 	"cmp"
 	"maps"
 	"slices"
-	"strings"
+
+	"github.com/wheelwright-dev/wheelwright/plugins/canary/internal/document"
 )
-
-// at follows keys into an object; nil where one is missing.
-func at(o Object, keys ...string) any {
-	var v any = o
-	for _, key := range keys {
-		m, _ := v.(map[string]any)
-		v = m[key]
-	}
-	return v
-}
-
-func text(o Object, keys ...string) string {
-	s, _ := at(o, keys...).(string)
-	return s
-}
-
-func mapping(o Object, keys ...string) map[string]any {
-	m, _ := at(o, keys...).(map[string]any)
-	return m
-}
-
-func mappings(v any) []map[string]any {
-	list, _ := v.([]any)
-	var out []map[string]any
-	for _, item := range list {
-		if m, ok := item.(map[string]any); ok {
-			out = append(out, m)
-		}
-	}
-	return out
-}
-
-func group(o Object) string {
-	g, _, both := strings.Cut(text(o, "apiVersion"), "/")
-	if !both {
-		return ""
-	}
-	return g
-}
 
 // set is a release's objects by what names them; versions of a group are one.
 type set struct {
@@ -57,13 +19,13 @@ type identity struct{ group, kind, namespace, name string }
 func newSet(objects []Object, namespace string) set {
 	s := set{map[identity]Object{}, namespace}
 	for _, o := range objects {
-		s.objects[identity{group(o), text(o, "kind"), s.namespaceOf(o), text(o, "metadata", "name")}] = o
+		s.objects[identity{document.Group(o), document.Text(o, "kind"), s.namespaceOf(o), document.Text(o, "metadata", "name")}] = o
 	}
 	return s
 }
 
 func (s set) namespaceOf(o Object) string {
-	if ns := text(o, "metadata", "namespace"); ns != "" {
+	if ns := document.Text(o, "metadata", "namespace"); ns != "" {
 		return ns
 	}
 	return s.namespace
@@ -83,50 +45,4 @@ func (s set) sorted() []Object {
 		out[i] = s.objects[id]
 	}
 	return out
-}
-
-// clone copies an object as deep as it goes.
-func clone(o Object) Object { return cloneValue(o).(Object) }
-
-func cloneValue(v any) any {
-	switch v := v.(type) {
-	case map[string]any:
-		out := make(map[string]any, len(v))
-		for key, item := range v {
-			out[key] = cloneValue(item)
-		}
-		return out
-	case []any:
-		out := make([]any, len(v))
-		for i, item := range v {
-			out[i] = cloneValue(item)
-		}
-		return out
-	}
-	return v
-}
-
-// equal compares decoded values; numbers are equal by value, whatever decoded them.
-func equal(a, b any) bool {
-	if x, ok := number(a); ok {
-		y, ok := number(b)
-		return ok && x == y
-	}
-	switch a := a.(type) {
-	case map[string]any:
-		b, ok := b.(map[string]any)
-		if !ok || len(a) != len(b) {
-			return false
-		}
-		for key, v := range a {
-			if other, ok := b[key]; !ok || !equal(v, other) {
-				return false
-			}
-		}
-		return true
-	case []any:
-		b, ok := b.([]any)
-		return ok && slices.EqualFunc(a, b, equal)
-	}
-	return a == b
 }

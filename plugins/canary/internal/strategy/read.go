@@ -6,6 +6,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/wheelwright-dev/wheelwright/plugins/canary/internal/document"
 )
 
 // Options is what a release's objects do not say.
@@ -38,7 +40,7 @@ func Read(objects []Object, o Options) (Release, error) {
 	all := newSet(objects, o.Namespace)
 	var services []Service
 	for _, object := range objects {
-		if group(object) == "flagger.app" && text(object, "kind") == "Canary" {
+		if document.Group(object) == "flagger.app" && document.Text(object, "kind") == "Canary" {
 			services = append(services, readCanary(r, all, object, o))
 		}
 	}

@@ -19,10 +19,14 @@
 // Step is an amount of traffic that has to pass a number of checks; a Candidate is the copy.
 package strategy
 
-import "time"
+import (
+	"time"
+
+	"github.com/wheelwright-dev/wheelwright/plugins/canary/internal/document"
+)
 
 // Object is a Kubernetes object as it is decoded from YAML or JSON.
-type Object = map[string]any
+type Object = document.Object
 
 // Kind is how live traffic comes to a candidate.
 type Kind string
@@ -57,9 +61,10 @@ type Service struct {
 	Canary     string // name of the object that declares the strategy
 	Declared   Object // that object
 	Target     Ref
-	Autoscaler Ref  // zero: none
-	Ingress    Ref  // zero: none named
-	HasService bool // the release brings the Service object itself; else StableService makes it
+	Label      string // the label in which the candidate's pods differ from the stable ones
+	Autoscaler Ref    // zero: none
+	Ingress    Ref    // zero: none named
+	HasService bool   // the release brings the Service object itself; else StableService makes it
 	Ports      []Port
 	Route      Object // what spec.service says of routes that have to be made: hosts, gateways, gatewayRefs, ...
 
