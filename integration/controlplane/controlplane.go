@@ -1,5 +1,5 @@
-// Package controlplane builds etcd, Kubernetes' own programs and kwok at the versions that the nested
-// modules beside it pin, once, into a cache in the user's cache folder, and takes kwok's stages and
+// Package controlplane builds etcd, Kubernetes' own programs, kwok and Prometheus at the versions that the
+// nested modules beside it pin, once, into a cache in the user's cache folder, and takes kwok's stages and
 // Flagger's CRDs out of their modules. It starts nothing: package harness does.
 //
 // KUBEBUILDER_ASSETS names a folder of binaries to use instead, WHEELWRIGHT_CACHE another cache.
@@ -27,7 +27,7 @@ type Dir struct {
 	paths map[string]string
 }
 
-// Path of a binary (etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kubectl, kwok) or
+// Path of a binary (etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kubectl, kwok, prometheus) or
 // file (stages, flagger-crd); empty where it is not to be had.
 func (d Dir) Path(name string) string { return d.paths[name] }
 
@@ -36,6 +36,7 @@ type pin struct {
 	folder   string            // below integration/controlplane
 	module   string            // the module whose version names the cache folder
 	packages map[string]string // binary -> package
+	tags     string            // build tags
 	files    map[string]string // file in the cache -> glob inside the module, several files joined
 }
 
@@ -50,6 +51,10 @@ func pins() []pin {
 		{folder: "etcd", module: "go.etcd.io/etcd/server/v3", packages: map[string]string{"etcd": "go.etcd.io/etcd/server/v3"}},
 		{folder: "kwok", module: "sigs.k8s.io/kwok", packages: map[string]string{"kwok": "sigs.k8s.io/kwok/cmd/kwok"},
 			files: map[string]string{"stages": "kustomize/stage/{pod/fast,node/fast,node/heartbeat-with-lease}/*.yaml"}},
+		// Of its service discoveries only Kubernetes' (and files and static ones, which are always there): the
+		// clouds' libraries are most of the build.
+		{folder: "prometheus", module: "github.com/prometheus/prometheus", packages: map[string]string{"prometheus": "github.com/prometheus/prometheus/cmd/prometheus"},
+			tags: "remove_all_sd,enable_kubernetes_sd"},
 		{folder: "flagger", module: "github.com/fluxcd/flagger", files: map[string]string{"flagger-crd": "artifacts/flagger/crd.yaml"}},
 	}
 }
@@ -80,6 +85,30 @@ func Binaries(ctx context.Context, progress io.Writer, names ...string) (Dir, er
 		}
 	}
 	return d, nil
+}
+
+// Built is the path of a binary that is there already, given or in the cache; empty where it is not. It
+// makes nothing, so that a quick test can do without.
+func Built(name string) string {
+	if given := assets(); given != nil {
+		return given[name]
+	}
+	root, err := projectRoot()
+	if err != nil {
+		return ""
+	}
+	cache, err := cacheFolder()
+	if err != nil {
+		return ""
+	}
+	for _, p := range pins() {
+		version, err := pinnedVersion(filepath.Join(root, "integration", "controlplane", p.folder), p.module)
+		path := filepath.Join(cache, p.folder+"-"+version, name)
+		if err == nil && p.packages[name] != "" && executable(path) {
+			return path
+		}
+	}
+	return ""
 }
 
 // FlaggerCRD is the path of Flagger's own CustomResourceDefinitions; it needs no cluster.
@@ -184,7 +213,7 @@ func (b *builder) build(ctx context.Context, name string) error {
 	done := make(chan struct{})
 	defer close(done)
 	go b.report(name, begin, done)
-	if _, err := b.goCommand(ctx, "build", "-trimpath", "-ldflags", flags, "-o", aside, b.packages[name]); err != nil {
+	if _, err := b.goCommand(ctx, "build", "-trimpath", "-tags", b.tags, "-ldflags", flags, "-o", aside, b.packages[name]); err != nil {
 		return fmt.Errorf("build %s %s: %w", name, b.version, err)
 	}
 	if err := os.Rename(aside, filepath.Join(b.target, name)); err != nil {

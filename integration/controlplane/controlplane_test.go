@@ -64,8 +64,38 @@ func TestGivenAssetsAreUsed(t *testing.T) {
 	if got := d.Path("etcd"); got != filepath.Join(given, "etcd") {
 		t.Errorf("etcd is %s", got)
 	}
+	if got := Built("etcd"); got != d.Path("etcd") {
+		t.Errorf("etcd is there as %s", got)
+	}
+	if got := Built("prometheus"); got != "" {
+		t.Errorf("prometheus is there as %s, want none: the folder has none", got)
+	}
 	if got := d.Path("kwok"); got != "" {
 		t.Errorf("kwok is %s, want none: the folder has none", got)
+	}
+}
+
+func TestBuiltMakesNothing(t *testing.T) {
+	cache := t.TempDir()
+	t.Setenv("WHEELWRIGHT_CACHE", cache)
+	t.Setenv("KUBEBUILDER_ASSETS", "")
+	t.Setenv("PATH", "") // no go command
+	if got := Built("prometheus"); got != "" {
+		t.Errorf("%s in an empty cache", got)
+	}
+	version, err := pinnedVersion("prometheus", "github.com/prometheus/prometheus")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(cache, "controlplane", "prometheus-"+version, "prometheus")
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, nil, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if got := Built("prometheus"); got != path {
+		t.Errorf("%q, want %s", got, path)
 	}
 }
 
