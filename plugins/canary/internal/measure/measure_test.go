@@ -118,7 +118,9 @@ func TestNoDataNeverDecides(t *testing.T) {
 		func(o *Objective, s *Samples) {
 			s.Newest = noon.Add(-o.maxAge() - time.Duration(1+r.Int64N(int64(1000*time.Hour))))
 		},
-		func(o *Objective, s *Samples) { s.Newest = noon.Add(o.maxAge() + time.Duration(1+r.Int64N(int64(time.Hour)))) },
+		func(o *Objective, s *Samples) {
+			s.Newest = noon.Add(o.maxAge() + time.Duration(1+r.Int64N(int64(time.Hour))))
+		},
 		func(_ *Objective, s *Samples) { s.Problem = "away" },
 		func(o *Objective, _ *Samples) { o.Min, o.Max = nil, nil },
 		func(o *Objective, _ *Samples) { o.Min = f(odd[r.IntN(3)]) },
