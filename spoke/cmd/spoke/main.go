@@ -6,9 +6,11 @@ import (
 
 	"github.com/wheelwright-dev/wheelwright/pkg/render"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/cli"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/pluginhost"
 )
 
 func main() {
-	render.ChildMain() // this program is its own render child
+	render.ChildMain()     // this program is its own render child,
+	pluginhost.ChildMain() // and its own supervisor of plugins
 	os.Exit(cli.Main(os.Args[1:], os.Stdout, os.Stderr))
 }

@@ -64,6 +64,7 @@ type Cluster struct {
 	api      *api
 	kinds    *kinds
 	http     *http.Client
+	reach    *rest.Config // as it was read
 	patience time.Duration
 	claims   claims
 	flips    oscillations // what others take from us again and again
@@ -75,6 +76,7 @@ func New(c Config) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
+	reach := rest.CopyConfig(cfg)
 	if c.FieldManager == "" {
 		c.FieldManager = defaultManager
 	}
@@ -106,7 +108,7 @@ func New(c Config) (*Cluster, error) {
 		return nil, fmt.Errorf("make a client for %s: %w", cfg.Host, err)
 	}
 	a := &api{client: rc, host: cfg.Host, manager: c.FieldManager}
-	return &Cluster{log: c.Log, api: a, kinds: &kinds{api: a, disc: disc}, http: client, patience: c.Patience}, nil
+	return &Cluster{log: c.Log, api: a, kinds: &kinds{api: a, disc: disc}, http: client, reach: reach, patience: c.Patience}, nil
 }
 
 // Close lets go of idle connections.

@@ -37,6 +37,7 @@ type Config struct {
 	Context       string
 	Git           gitrepo.Credentials // for the overlays' repositories
 	Subscriptions []Subscription      // at most one of each distribution, in the file's order
+	Plugins       []Plugin            // in the file's order
 
 	// The defaults of subscriptions.
 	Terms           terms.Terms

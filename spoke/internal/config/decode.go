@@ -65,6 +65,7 @@ func (d *decoder) file(data []byte) Config {
 		"kubeconfig":    func(n *yaml.Node, key string) { c.Kubeconfig = d.local(d.text(n, key)) },
 		"context":       func(n *yaml.Node, key string) { c.Context = d.text(n, key) },
 		"git":           func(n *yaml.Node, key string) { c.Git = d.credentials(n, key) },
+		"plugins":       func(n *yaml.Node, key string) { c.Plugins = d.plugins(n, key) },
 		"subscriptions": func(n *yaml.Node, key string) { subscriptions = d.list(n, key) },
 	}
 	maps.Copy(known, d.shared(shared{&c.Terms, &c.HealthTimeout, &c.ApprovalTimeout, &c.Health, &c.Windows, &c.FromHub}))
