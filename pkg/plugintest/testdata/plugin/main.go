@@ -146,6 +146,8 @@ func (p *plugin) Notify(ctx context.Context, r *pluginv1.NotifyRequest) (*plugin
 		for range 1 << 20 {
 			os.Stderr.Write(line)
 		}
+	case "noise":
+		os.Stderr.Write(bytes.Repeat([]byte("noise\n"), 1<<18))
 	case "log":
 		fmt.Fprintln(os.Stdout, "on standard output")
 		pluginsdk.Logger().Error("on standard error", "why", "a \x1b[31mred\x1b[0m line")
