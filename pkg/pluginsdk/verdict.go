@@ -1,6 +1,7 @@
 package pluginsdk
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -58,10 +59,10 @@ func Worst(verdicts ...*pluginv1.Verdict) *pluginv1.Verdict {
 			return v
 		case pluginv1.Outcome_OUTCOME_PASS:
 			all.Sample += v.GetSample()
+		case pluginv1.Outcome_OUTCOME_INCONCLUSIVE:
+			unsure = cmp.Or(unsure, v)
 		default:
-			if unsure == nil {
-				unsure = v
-			}
+			unsure = cmp.Or(unsure, Inconclusive("a verdict says nothing"))
 		}
 	}
 	if unsure != nil {

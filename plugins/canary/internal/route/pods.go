@@ -1,0 +1,123 @@
+package route
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/wheelwright-dev/wheelwright/plugins/canary/internal/document"
+	"github.com/wheelwright-dev/wheelwright/plugins/canary/internal/strategy"
+)
+
+// Ratio is how many pods of the candidate beside so many stable ones come nearest to a share, and what
+// share that is. There is at least one.
+func Ratio(stable, weight int) (candidate int, percent float64) {
+	if weight <= 0 {
+		return 0, 0
+	}
+	stable = max(stable, 1)
+	best, gap := 1, math.Inf(1)
+	exact := float64(stable) * float64(weight) / float64(max(100-weight, 1))
+	for _, n := range []int{int(math.Floor(exact)), int(math.Ceil(exact))} {
+		n = max(n, 1)
+		if d := math.Abs(share100(stable, n) - float64(weight)); d < gap {
+			best, gap = n, d
+		}
+	}
+	return best, share100(stable, best)
+}
+
+func share100(stable, candidate int) float64 { return 100 * float64(candidate) / float64(stable+candidate) }
+
+// leadPods leads without a router: the Service selects the stable pods, the candidate's, or, for a share
+// between, both, in which case the candidate has as many pods as the share needs. The stable workload is
+// not touched: its number of pods is what it is.
+func leadPods(c call) (Result, error) {
+	service := c.named("", "Service", c.service.Name)
+	if service == nil {
+		if c.traffic.allStable() {
+			return Result{}, nil
+		}
+		return Result{}, c.wrong("does not exist; the release's objects are applied first")
+	}
+	switched, err := c.switchSelector(service)
+	if err != nil {
+		return Result{}, err
+	}
+	workload, warnings, err := c.shareLabel(switched)
+	if err != nil {
+		return Result{}, err
+	}
+	result := Result{Apply: []Object{switched}, Warnings: warnings}
+	if workload != nil {
+		result.Apply = append(result.Apply, workload)
+	}
+	return result, nil
+}
+
+// switchSelector makes the Service select the candidate's pods, or what it selected when it was found.
+func (c call) switchSelector(service Object) (Object, error) {
+	l, had, err := readLedger(service)
+	if err != nil {
+		return nil, err
+	}
+	candidates := Object{strategy.LabelCandidateOf: c.service.Name}
+	selector := document.At(service, "spec", "selector")
+	if !had || !document.Equal(selector, candidates) {
+		// Not as it was left here: somebody wrote another one meanwhile, and that holds.
+		l.Original = selector
+	}
+	out := document.Clone(service)
+	l.Led = map[string]entry{}
+	document.Mapping(out, "spec")["selector"] = l.Original
+	if c.traffic.Weight == 100 {
+		l.Led[c.entry().key()] = c.entry()
+		document.Mapping(out, "spec")["selector"] = candidates
+	}
+	return out, l.write(out)
+}
+
+// shareLabel gives the candidate's pods the label that the Service selects by, and their number, or takes
+// the label back. Its pods are replaced once when the first share begins: labels of pods follow from their
+// template.
+func (c call) shareLabel(service Object) (workload Object, warnings []string, err error) {
+	found := c.named("apps", "Deployment", c.service.Target+strategy.Suffix)
+	stable := c.named("apps", "Deployment", c.service.Target)
+	shared := c.traffic.Weight > 0 && c.traffic.Weight < 100
+	if found == nil || stable == nil {
+		if shared {
+			return nil, nil, c.wrong("a share of its pods needs the Deployments %s and %s; apply the candidate first", c.service.Target, c.service.Target+strategy.Suffix)
+		}
+		return nil, nil, nil
+	}
+	value := document.Text(stable, "spec", "template", "metadata", "labels", c.service.Label)
+	if c.service.Label == "" || value == "" {
+		return nil, nil, c.wrong("the pods of Deployment %s have no label %q to be told apart by", c.service.Target, c.service.Label)
+	}
+	out := document.Clone(found)
+	labels := document.Mapping(out, "spec", "template", "metadata", "labels")
+	if !shared {
+		labels[c.service.Label] = value + strategy.Suffix
+		return out, nil, nil
+	}
+	labels[c.service.Label] = value
+	pods := 1
+	if n, ok := document.Number(document.At(stable, "spec", "replicas")); ok {
+		pods = int(n)
+	}
+	n, percent := Ratio(pods, c.traffic.Weight)
+	document.Mapping(out, "spec")["replicas"] = int64(n)
+	if math.Abs(percent-float64(c.traffic.Weight)) >= 1 {
+		warnings = append(warnings, fmt.Sprintf("%s: %d pods beside %d stable ones are %.0f %% of the requests, not %d %%: run more stable pods for a finer share", id(found), n, pods, percent, c.traffic.Weight))
+	}
+	for _, scaler := range c.of("autoscaling", "HorizontalPodAutoscaler") {
+		if document.Text(scaler, "metadata", "namespace") == c.service.Namespace && document.Text(scaler, "spec", "scaleTargetRef", "name") == c.service.Target {
+			warnings = append(warnings, fmt.Sprintf("%s: counts the candidate's pods among the stable ones while both are selected by %s=%s", id(scaler), c.service.Label, value))
+		}
+	}
+	for key, want := range document.Mapping(service, "spec", "selector") {
+		if key != strategy.LabelCandidateOf && key != c.service.Label && labels[key] != want {
+			return nil, nil, c.wrong("selects by %s=%v, which the candidate's pods do not have, so that a share of the pods would get nothing", key, want)
+		}
+	}
+	return out, warnings, nil
+}
