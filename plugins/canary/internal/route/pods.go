@@ -26,7 +26,9 @@ func Ratio(stable, weight int) (candidate int, percent float64) {
 	return best, share100(stable, best)
 }
 
-func share100(stable, candidate int) float64 { return 100 * float64(candidate) / float64(stable+candidate) }
+func share100(stable, candidate int) float64 {
+	return 100 * float64(candidate) / float64(stable+candidate)
+}
 
 // leadPods leads without a router: the Service selects the stable pods, the candidate's, or, for a share
 // between, both, in which case the candidate has as many pods as the share needs. The stable workload is
@@ -62,6 +64,9 @@ func (c call) switchSelector(service Object) (Object, error) {
 	}
 	candidates := Object{strategy.LabelCandidateOf: c.service.Name}
 	selector := document.At(service, "spec", "selector")
+	if selector == nil {
+		return nil, c.wrong("has no selector, so that its endpoints are somebody else's; take the Canary out, or write a selector")
+	}
 	if !had || !document.Equal(selector, candidates) {
 		// Not as it was left here: somebody wrote another one meanwhile, and that holds.
 		l.Original = selector
@@ -78,11 +83,14 @@ func (c call) switchSelector(service Object) (Object, error) {
 
 // shareLabel gives the candidate's pods the label that the Service selects by, and their number, or takes
 // the label back. Its pods are replaced once when the first share begins: labels of pods follow from their
-// template.
+// template. With all the requests the Service selects them in another way, and they stay as they are.
 func (c call) shareLabel(service Object) (workload Object, warnings []string, err error) {
 	found := c.named("apps", "Deployment", c.service.Target+strategy.Suffix)
 	stable := c.named("apps", "Deployment", c.service.Target)
 	shared := c.traffic.Weight > 0 && c.traffic.Weight < 100
+	if c.traffic.Weight == 100 {
+		return nil, nil, nil
+	}
 	if found == nil || stable == nil {
 		if shared {
 			return nil, nil, c.wrong("a share of its pods needs the Deployments %s and %s; apply the candidate first", c.service.Target, c.service.Target+strategy.Suffix)
