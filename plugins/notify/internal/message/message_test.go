@@ -25,7 +25,7 @@ func events() map[string]*pluginv1.Event {
 		"rolled-back": {
 			Id: "acme/eu-1:4711", At: at, Distribution: "app", VersionFrom: "1.2.0", VersionTo: "1.4.0", Cluster: "acme/eu-1", Phase: "RolledBack",
 			Severity: pluginv1.Severity_SEVERITY_ERROR, Terminal: true, Message: "backend: success rate 92.1 % < 99 %; 1.2.0 runs again",
-			Verdict: &pluginv1.Verdict{Outcome: pluginv1.Outcome_OUTCOME_FAIL, Reason: "backend: success rate 92.1 % < 99 % over 1m, 4,120 requests", Sample: 4120, MinimumSample: 50},
+			Verdict:    &pluginv1.Verdict{Outcome: pluginv1.Outcome_OUTCOME_FAIL, Reason: "backend: success rate 92.1 % < 99 % over 1m, 4,120 requests", Sample: 4120, MinimumSample: 50},
 			Repository: "https://ann:hunter2@github.com/vendor/app.git", Tag: "1.4.0", Commit: commit,
 			Summary: map[string]uint32{"Succeeded": 12, "RolledBack": 1, "Progressing": 27, "Refused": 0},
 		},

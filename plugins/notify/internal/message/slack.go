@@ -13,7 +13,7 @@ func Slack(e *pluginv1.Event) ([]byte, error) {
 	type text struct {
 		Type     string `json:"type"`
 		Text     string `json:"text"`
-		Emoji    *bool  `json:"emoji,omitempty"`    // of plain_text
+		Emoji    *bool  `json:"emoji,omitempty"`    // of plain_text: :smile: stays what it is
 		Verbatim *bool  `json:"verbatim,omitempty"` // of mrkdwn: names of channels and people are left alone
 	}
 	type block struct {
@@ -22,10 +22,10 @@ func Slack(e *pluginv1.Event) ([]byte, error) {
 		Fields   []text `json:"fields,omitempty"`
 		Elements []text `json:"elements,omitempty"`
 	}
-	yes := true
+	yes, no := true, false
 	markdown := func(s string) text { return text{Type: "mrkdwn", Text: s, Verbatim: &yes} }
 	title := icon(e) + " " + plain(headline(e), 140)
-	blocks := []block{{Type: "header", Text: &text{Type: "plain_text", Text: title, Emoji: &yes}}}
+	blocks := []block{{Type: "header", Text: &text{Type: "plain_text", Text: title, Emoji: &no}}}
 	if m := plain(e.GetMessage(), 1000); m != "" {
 		body := markdown(unmarked(m))
 		blocks = append(blocks, block{Type: "section", Text: &body})
