@@ -1,6 +1,6 @@
 // Package controlplane builds etcd, Kubernetes' own programs, kwok and Prometheus at the versions that the
 // nested modules beside it pin, once, into a cache in the user's cache folder, and takes kwok's stages and
-// Flagger's CRDs out of their modules. It starts nothing: package harness does.
+// the CRDs of Flagger, the Gateway API and Istio out of their modules. It starts nothing: package harness does.
 //
 // KUBEBUILDER_ASSETS names a folder of binaries to use instead, WHEELWRIGHT_CACHE another cache.
 package controlplane
@@ -28,7 +28,7 @@ type Dir struct {
 }
 
 // Path of a binary (etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kubectl, kwok, prometheus) or
-// file (stages, flagger-crd); empty where it is not to be had.
+// file (stages, flagger-crd, gatewayapi-crd, istio-crd); empty where it is not to be had.
 func (d Dir) Path(name string) string { return d.paths[name] }
 
 // pin is one nested module below integration/controlplane: what is built or copied out of it.
@@ -56,6 +56,8 @@ func pins() []pin {
 		{folder: "prometheus", module: "github.com/prometheus/prometheus", packages: map[string]string{"prometheus": "github.com/prometheus/prometheus/cmd/prometheus"},
 			tags: "remove_all_sd,enable_kubernetes_sd"},
 		{folder: "flagger", module: "github.com/fluxcd/flagger", files: map[string]string{"flagger-crd": "artifacts/flagger/crd.yaml"}},
+		{folder: "gatewayapi", module: "sigs.k8s.io/gateway-api", files: map[string]string{"gatewayapi-crd": "config/crd/standard/gateway.networking.k8s.io_httproutes.yaml"}},
+		{folder: "istio", module: "istio.io/api", files: map[string]string{"istio-crd": "kubernetes/customresourcedefinitions.gen.yaml"}},
 	}
 }
 
@@ -115,6 +117,12 @@ func Built(name string) string {
 func FlaggerCRD(ctx context.Context) (string, error) {
 	d, err := Binaries(ctx, os.Stderr, "flagger-crd")
 	return d.Path("flagger-crd"), err
+}
+
+// RouteCRDs are the paths of the Gateway API's and Istio's own CustomResourceDefinitions; they need no cluster.
+func RouteCRDs(ctx context.Context) (gatewayAPI, istio string, err error) {
+	d, err := Binaries(ctx, os.Stderr, "gatewayapi-crd", "istio-crd")
+	return d.Path("gatewayapi-crd"), d.Path("istio-crd"), err
 }
 
 // assets lists the binaries in KUBEBUILDER_ASSETS; nil where that is not set.

@@ -289,14 +289,38 @@ func (c call) leadHTTP(groups []string, fits func(Object, httpRules) bool, fresh
 			if !concerned {
 				continue
 			}
-			if n := len(document.Mappings(document.At(patched, "spec", "rules"))); n > maxRules {
-				return Result{}, strategy.Problems{{Object: id(o), Field: "spec.rules", Message: fmt.Sprintf("would be %d rules, more than the %d that an HTTPRoute may have; split the route", n, maxRules)}}
+			if err := c.tooMuch(patched, book); err != nil {
+				return Result{}, err
 			}
 			found = true
 			result.Apply = append(result.Apply, patched)
 		}
 	}
 	return c.freshly(result, mine, found, fresh, func(o Object) rulebook { return c.httpRules(o) })
+}
+
+// tooMuch names what the Gateway API would refuse, or understand in another way than it is meant.
+func (c call) tooMuch(patched Object, book httpRules) error {
+	rules := document.Mappings(document.At(patched, "spec", "rules"))
+	if len(rules) > maxRules {
+		return strategy.Problems{{Object: id(patched), Field: "spec.rules", Message: fmt.Sprintf("would be %d rules, more than the %d that an HTTPRoute may have; split the route", len(rules), maxRules)}}
+	}
+	added := 0
+	for _, m := range c.traffic.Matches {
+		added = max(added, len(m.Headers))
+	}
+	if c.traffic.held() {
+		added++
+	}
+	if added == 0 {
+		return nil
+	}
+	l, _, err := readLedger(patched)
+	if err != nil {
+		return err
+	}
+	original, _ := l.Original.([]any)
+	return book.overtaken(patched, original, c.entry(), added)
 }
 
 func (c call) httpRules(o Object) httpRules {

@@ -257,6 +257,37 @@ func TestLinkerdServiceProfile(t *testing.T) {
 	}
 }
 
+// In a Gateway's order, more headers win: a test must not take in what another rule has.
+func TestAnotherRuleIsNotOvertaken(t *testing.T) {
+	text := `
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: shop, namespace: shop}
+spec:
+  rules:
+  - matches: [{path: {type: PathPrefix, value: /}, headers: [{name: x-tenant, value: red}]}]
+    backendRefs: [{name: red, port: 80}]
+  - matches: [{path: {type: PathPrefix, value: /api}}]
+    backendRefs: [{name: api, port: 80}]
+  - backendRefs: [{name: web, port: 80}]
+`
+	r := router(t, strategy.RouterGatewayAPI)
+	for _, traffic := range []route.Traffic{{Weight: 100, Matches: ab}, {Weight: 10, Affinity: sticky}} {
+		_, err := r.Lead(web, traffic, objects(t, text))
+		want := "HTTPRoute shop/shop: spec.rules[0]: leads elsewhere by headers or query on the path of rules[2], and a test by headers of web would win over it; move it to a route of its own"
+		if traffic.Weight == 10 {
+			// One header each, and the first rule stands first.
+			want = ""
+		}
+		if got := fmt.Sprint(err); got != want && (want != "" || err != nil) {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+	if _, err := r.Lead(web, route.Traffic{Weight: 10}, objects(t, text)); err != nil {
+		t.Error(err)
+	}
+}
+
 // Two services in one rule come and go without knowing of each other, and in any order.
 func TestTwoServicesInOneRoute(t *testing.T) {
 	legacy := route.Service{Name: "legacy", Namespace: "shop", Candidate: "legacy-canary", Port: 80}

@@ -114,7 +114,9 @@ type Step struct {
 }
 
 // Match fits a request that has all of its headers.
-type Match struct{ Headers []Header }
+type Match struct {
+	Headers []Header `json:"headers"`
+}
 
 // Op is how a header's value is compared.
 type Op string
@@ -128,9 +130,9 @@ const (
 
 // Header is one condition; Name is lower case, "cookie" for cookies.
 type Header struct {
-	Name  string
-	Op    Op
-	Value string
+	Name  string `json:"name"`
+	Op    Op     `json:"op"`
+	Value string `json:"value"`
 }
 
 // Affinity holds users who were led to the candidate there. Zero: they are not held.
