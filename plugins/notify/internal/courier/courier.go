@@ -89,7 +89,7 @@ func sameHost(r *http.Request, via []*http.Request) error {
 	first := via[0]
 	switch {
 	case r.URL.Host != first.URL.Host || r.URL.Scheme != first.URL.Scheme:
-		return &Refusal{Text: fmt.Sprintf("%s redirects to another host, %s: give the address that it moved to", first.URL.Host, r.URL.Host)}
+		return &Refusal{Text: fmt.Sprintf("%s redirects elsewhere, to %s://%s: give the address that it moved to", first.URL.Host, r.URL.Scheme, r.URL.Host)}
 	case r.Method != first.Method:
 		return &Refusal{Text: fmt.Sprintf("%s redirects in a way that loses the message: give the address that it moved to", first.URL.Host)}
 	case len(via) > 3:

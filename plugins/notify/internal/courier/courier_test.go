@@ -190,7 +190,7 @@ func TestRedirects(t *testing.T) {
 		to   func(r *http.Request) string
 		want string
 	}{
-		{"to another host", 307, func(*http.Request) string { return other.URL + "/take/hunter2" }, "redirects to another host, " + strings.TrimPrefix(other.URL, "http://")},
+		{"to another host", 307, func(*http.Request) string { return other.URL + "/take/hunter2" }, "redirects elsewhere, to " + other.URL + ": give"},
 		{"to a page", 302, func(*http.Request) string { return "/login" }, "redirects in a way that loses the message"},
 		{"in a circle", 308, func(r *http.Request) string { return r.URL.Path }, "redirects without end"},
 		{"within", 308, func(*http.Request) string { return "/taken" }, ""},
