@@ -233,56 +233,6 @@ func (proc *process) launchIn(o order, executable *executable, way isolation) (_
 	return stdout, nil
 }
 
-// watch waits for the end of the supervisor and clears up after it.
-func (proc *process) watch(stderr, report *os.File) {
-	var readers sync.WaitGroup
-	readers.Go(func() {
-		lines := proc.logs.stream("stderr")
-		io.Copy(lines, stderr) // until it is closed
-		lines.Flush()
-	})
-	readers.Go(func() {
-		var e ending
-		if json.NewDecoder(io.LimitReader(report, 64<<10)).Decode(&e) == nil {
-			proc.mu.Lock()
-			proc.ending = e
-			proc.mu.Unlock()
-		}
-	})
-	go func() {
-		proc.cmd.Wait() // how it ended is in its report, where it could make one
-		if err := sweep(proc.folder); err != nil {
-			proc.log.Warn("processes that a plugin left could not be looked for", logging.Error, err)
-		}
-		// What has the pipes open still is gone or about to; what is in them is read.
-		late := time.Now().Add(100 * time.Millisecond)
-		stderr.SetReadDeadline(late)
-		report.SetReadDeadline(late)
-		readers.Wait()
-		stderr.Close()
-		report.Close()
-		close(proc.exited)
-		proc.quit()
-		proc.mu.Lock()
-		conn, stopping := proc.conn, proc.stopping
-		proc.mu.Unlock()
-		if !stopping {
-			proc.log.Warn("plugin ended", logging.Reason, proc.how(), "last", proc.logs.last(), logging.Duration, time.Since(proc.began).Round(time.Millisecond))
-		}
-		if conn != nil {
-			conn.Close()
-		}
-		proc.tasks.Wait()
-		if conn == nil && proc.conn != nil { // made meanwhile by the start, which is over
-			proc.conn.Close()
-		}
-		proc.life.Close()
-		proc.logs.close()
-		proc.clear()
-		close(proc.ended)
-	}()
-}
-
 // greet reads the handshake line, connects and agrees on a contract.
 func (p *plugin) greet(ctx, tasks context.Context, proc *process, id pluginwire.Identity, stdout *os.File) error {
 	type said struct {
@@ -341,50 +291,6 @@ func (p *plugin) greet(ctx, tasks context.Context, proc *process, id pluginwire.
 		errs.Flush()
 	})
 	return nil
-}
-
-// stop ends the plugin and all that it started, and waits until that is gone.
-func (proc *process) stop() {
-	proc.mu.Lock()
-	proc.stopping = true
-	proc.mu.Unlock()
-	_, _ = proc.life.Write([]byte("stop\n")) // an error: it has ended
-	late := time.AfterFunc(grace+patience, func() {
-		proc.log.Warn("a plugin's supervisor does not end: it is killed")
-		proc.cmd.Process.Kill()
-	})
-	defer late.Stop()
-	<-proc.ended
-}
-
-func (proc *process) over() bool {
-	select {
-	case <-proc.exited:
-		return true
-	default:
-		return false
-	}
-}
-
-// how says how the process ended.
-func (proc *process) how() string {
-	proc.mu.Lock()
-	defer proc.mu.Unlock()
-	switch e := proc.ending; {
-	case e.Reason != "":
-		return printable(e.Reason, maxReason)
-	case e.Exit != "":
-		return printable(e.Exit, maxReason)
-	}
-	return "killed with its supervisor"
-}
-
-func (proc *process) clear() {
-	for _, dir := range proc.remove {
-		if err := os.RemoveAll(dir); err != nil {
-			proc.log.Warn("a plugin's folder is still there", logging.Path, dir, logging.Error, err)
-		}
-	}
 }
 
 // self is the running program, also where its file was replaced meanwhile.

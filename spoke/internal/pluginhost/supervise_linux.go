@@ -74,6 +74,7 @@ func ChildMain() bool {
 	runtime.LockOSThread()
 	s := &supervisor{exit: make(chan string, 1), empty: make(chan struct{})}
 	e := s.run(bufio.NewReader(os.Stdin))
+	syscall.Close(2) // whoever reads the plugin's log has all of it
 	for _, dir := range s.order.Remove {
 		os.RemoveAll(dir) // the credentials go even where the spoke was killed
 	}
