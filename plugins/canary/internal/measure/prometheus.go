@@ -236,7 +236,11 @@ func (p *Prometheus) request(ctx context.Context, query string, at time.Time) (*
 
 // unreachable leaves the URL out: it has the query in it, and perhaps a key.
 func (p *Prometheus) unreachable(ctx context.Context, err error) error {
-	if cause := context.Cause(ctx); cause != nil {
+	switch cause := context.Cause(ctx); cause {
+	case nil:
+	case context.DeadlineExceeded: // the caller's, before the query's own
+		err = errors.New("no answer before the deadline")
+	default:
 		err = cause
 	}
 	if outer, ok := errors.AsType[*url.Error](err); ok {

@@ -244,6 +244,11 @@ func TestHang(t *testing.T) {
 			t.Errorf("%s: %+v", query, s)
 		}
 	}
+	short, done := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer done()
+	if s := p.Samples(short, Query{Value: "head"}, noon); s.Problem != "Prometheus unreachable: no answer before the deadline" {
+		t.Errorf("%+v", s)
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if s := p.Samples(ctx, Query{Value: "head"}, noon); s.Problem != "Prometheus unreachable: context canceled" {

@@ -197,7 +197,11 @@ func (c *Courier) unsent(ctx context.Context, host string, err error) error {
 	if distrust, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		return &Refusal{Text: c.redact(host + ": " + distrust.Error())}
 	}
-	if cause := context.Cause(ctx); cause != nil {
+	switch cause := context.Cause(ctx); cause {
+	case nil:
+	case context.DeadlineExceeded: // the caller's, before an attempt's own
+		err = errors.New("no answer before the deadline")
+	default:
 		err = cause
 	}
 	if outer, ok := errors.AsType[*url.Error](err); ok {

