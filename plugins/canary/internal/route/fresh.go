@@ -27,8 +27,14 @@ func (c call) newHTTPRoute(parents []any) Object {
 	if matches := httpMatches(c.service.Route["match"]); len(matches) > 0 {
 		rule["matches"] = matches
 	}
-	if timeout := document.Text(c.service.Route, "timeout"); timeout != "" {
-		rule["timeouts"] = Object{"request": timeout}
+	timeouts := Object{}
+	for key, as := range map[string]string{"timeout": "request", "backendTimeout": "backendRequest"} {
+		if timeout := document.Text(c.service.Route, key); timeout != "" {
+			timeouts[as] = timeout
+		}
+	}
+	if len(timeouts) > 0 {
+		rule["timeouts"] = timeouts
 	}
 	spec := Object{"parentRefs": parents, "rules": []any{rule}}
 	if hosts, _ := c.service.Route["hosts"].([]any); len(hosts) > 0 && document.Text(parents[0].(Object), "kind") != "Service" {

@@ -324,7 +324,7 @@ func (c call) tooMuch(patched Object, book httpRules) error {
 }
 
 func (c call) httpRules(o Object) httpRules {
-	return httpRules{namespace: document.Text(o, "metadata", "namespace"), percents: c.percents, parents: true, attached: document.Mappings(document.At(o, "spec", "parentRefs"))}
+	return httpRules{namespace: document.Text(o, "metadata", "namespace"), percents: c.percents, parents: c.name == strategy.RouterLinkerd, attached: document.Mappings(document.At(o, "spec", "parentRefs"))}
 }
 
 // freshly adds the route that is made where there is none, or takes it away where it is not needed.

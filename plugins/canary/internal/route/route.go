@@ -57,9 +57,10 @@ type Traffic struct {
 
 // Affinity holds users who were led to the candidate there, by a cookie.
 type Affinity struct {
-	Cookie string        `json:"cookie,omitempty"` // empty: they are not held
-	Value  string        `json:"value,omitempty"`  // one for each release, so that a cookie of an earlier one holds nobody
-	MaxAge time.Duration `json:"maxAge,omitempty"`
+	Cookie     string        `json:"cookie,omitempty"` // empty: they are not held
+	Value      string        `json:"value,omitempty"`  // one for each release, so that a cookie of an earlier one holds nobody
+	MaxAge     time.Duration `json:"maxAge,omitempty"`
+	Attributes []string      `json:"attributes,omitempty"` // of the cookie; nil: Path=/
 }
 
 // allStable tells whether the candidate gets nothing.

@@ -111,7 +111,11 @@ func cookieRegex(a Affinity) string {
 }
 
 func setCookie(a Affinity) string {
-	return fmt.Sprintf("%s=%s; Path=/; Max-Age=%d", a.Cookie, a.Value, int(a.MaxAge.Seconds()))
+	attributes := a.Attributes
+	if len(attributes) == 0 {
+		attributes = []string{"Path=/"}
+	}
+	return fmt.Sprintf("%s=%s; Max-Age=%d; %s", a.Cookie, a.Value, int(a.MaxAge.Seconds()), strings.Join(attributes, "; "))
 }
 
 // affinityMatch fits requests of those who are held.

@@ -139,6 +139,8 @@ func (c *canaryReader) bounds(n node, m *Metric) {
 var hooks = []Hook{ConfirmRollout, PreRollout, Rollout, ConfirmTrafficIncrease, ConfirmPromotion, PostRollout, Rollback, Event}
 
 func (c *canaryReader) webhook(n node) {
+	n = own(n)
+	c.since(n, "analysis.webhooks")
 	w := Webhook{Name: n.text("name"), Type: Hook(n.text("type")), URL: n.text("url"), Timeout: n.duration("timeout", 10*time.Second),
 		Mute: n.boolean("muteAlert"), Metadata: n.texts("metadata")}
 	w.Retries, _ = n.integer("retries", 0, 100)
@@ -241,6 +243,8 @@ func (c *canaryReader) affinity(n node) {
 	if seconds, ok := m.integer("maxAge", 1, 400*24*3600); ok {
 		c.out.Affinity.MaxAge = time.Duration(seconds) * time.Second
 	}
+	c.out.Affinity.Attributes = attributes(m)
+	m.unused("who is at the stable side is not held there, so that the candidate's share can grow", "primaryCookieName")
 	m.done()
 	if !cookieName.MatchString(c.out.Affinity.Cookie) {
 		m.wrong("cookieName", "%q is no name of a cookie; write letters, digits, - and _", c.out.Affinity.Cookie)
@@ -249,6 +253,35 @@ func (c *canaryReader) affinity(n node) {
 	case RouterNone, RouterLinkerd:
 		m.wrong("", "router %s cannot set a cookie for the candidate alone; take sessionAffinity out, or write provider: istio or gatewayapi:v1", c.out.Router)
 	}
+}
+
+// attributes spells what else the cookie is to have.
+func attributes(m node) []string {
+	out := []string{"Path=/"}
+	if path := m.text("path"); path != "" {
+		out[0] = "Path=" + path
+	}
+	if domain := m.text("domain"); domain != "" {
+		out = append(out, "Domain="+domain)
+	}
+	switch site := m.text("sameSite"); site {
+	case "":
+	case "Strict", "Lax", "None":
+		out = append(out, "SameSite="+site)
+	default:
+		m.wrong("sameSite", "%s: write Strict, Lax or None", site)
+	}
+	for _, flag := range []struct{ key, name string }{{"httpOnly", "HttpOnly"}, {"secure", "Secure"}, {"partitioned", "Partitioned"}} {
+		if m.boolean(flag.key) {
+			out = append(out, flag.name)
+		}
+	}
+	for _, attribute := range out {
+		if strings.ContainsAny(attribute, ";\r\n") {
+			m.wrong("", "%q is no attribute of a cookie; write path and domain without semicolons", attribute)
+		}
+	}
+	return out
 }
 
 var cookieName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,128}$`)

@@ -13,10 +13,11 @@ import (
 // v1beta1Only are the fields that flagger.app/v1alpha3 does not have, by the end of their path. There
 // they are reported as unknown, and not read, as Flagger of that time did not.
 var v1beta1Only = map[string][]string{
-	"spec":             {"analysis", "metricsServer", "routeRef", "upstreamRef", "revertOnDeletion", "suspend"},
-	"spec.service":     {"name", "targetPort", "appProtocol", "gatewayRefs", "delegation", "mirror", "apex", "primary", "canary"},
-	"analysis":         {"stepWeights", "stepWeightPromotion", "mirrorWeight", "primaryReadyThreshold", "canaryReadyThreshold", "alerts", "sessionAffinity"},
-	"analysis.metrics": {"thresholdRange", "templateRef", "templateVariables"},
+	"spec":              {"analysis", "routeRef", "upstreamRef", "revertOnDeletion", "suspend"},
+	"spec.service":      {"backendTimeout", "headless", "trafficDistribution", "unmanagedMetadata", "appProtocol", "gatewayRefs", "delegation", "mirror", "apex", "primary", "canary"},
+	"analysis":          {"stepWeights", "stepWeightPromotion", "mirrorWeight", "primaryReadyThreshold", "canaryReadyThreshold", "alerts", "sessionAffinity"},
+	"analysis.metrics":  {"thresholdRange", "templateVariables"},
+	"analysis.webhooks": {"muteAlert", "retries"},
 }
 
 // canaryReader reads one Canary.
@@ -278,7 +279,8 @@ func (c *canaryReader) service(n node) {
 		}
 	}
 	m.unused("only the canary is mirrored to; see analysis.mirror", "mirror")
-	m.unused("objects keep the labels and annotations that the release gives them", "apex", "primary", "canary")
+	m.unused("objects keep the labels and annotations that the release gives them", "apex", "primary", "canary", "unmanagedMetadata")
+	m.unused("write the Service in the release, and its candidate's is like it", "headless", "trafficDistribution")
 	m.unused("App Mesh is none of our routers", "meshName", "backends")
 	m.unused("VirtualServices that are delegated to are patched as they are", "delegation")
 	m.done()
@@ -296,7 +298,7 @@ func (c *canaryReader) service(n node) {
 }
 
 // routeKeys describe routes that have to be made where the release has none.
-var routeKeys = []string{"hosts", "gateways", "gatewayRefs", "match", "rewrite", "timeout", "retries", "headers", "corsPolicy", "trafficPolicy"}
+var routeKeys = []string{"hosts", "gateways", "gatewayRefs", "match", "rewrite", "timeout", "retries", "headers", "corsPolicy", "trafficPolicy", "backendTimeout"}
 
 func (c *canaryReader) targetPort(m node, port int) any {
 	if !m.has("targetPort") {

@@ -137,8 +137,9 @@ type Header struct {
 
 // Affinity holds users who were led to the candidate there. Zero: they are not held.
 type Affinity struct {
-	Cookie string
-	MaxAge time.Duration
+	Cookie     string
+	MaxAge     time.Duration
+	Attributes []string // of the cookie, such as Path=/ and Secure, as a response spells them
 }
 
 // Metric is what is measured at every check.

@@ -108,7 +108,7 @@ func TestEverything(t *testing.T) {
     match:
     - headers: {X-Group: {prefix: beta-}, cookie: {regex: '^(.*?;)?(insider=true)(;.*)?$'}}
     - headers: {x-region: {suffix: .test}}
-    sessionAffinity: {cookieName: shop, maxAge: 60}
+    sessionAffinity: {cookieName: shop, maxAge: 60, domain: example.com, sameSite: Lax, secure: true}
     metrics:
     - {name: request-success-rate, thresholdRange: {min: 99}, interval: 1m}
     - {name: request-duration, threshold: 500}
@@ -243,8 +243,8 @@ func TestWarnings(t *testing.T) {
 		got = append(got, w.String())
 	}
 	want := []string{
-		"Canary shop/web: spec.metricsServer: unknown to flagger.app/v1alpha3, not acted on; write apiVersion: flagger.app/v1beta1 to have it",
 		"Canary shop/web: spec.revertOnDeletion: unknown to flagger.app/v1alpha3, not acted on; write apiVersion: flagger.app/v1beta1 to have it",
+		"Canary shop/web: spec.metricsServer: not acted on: metrics come from the source that the spoke is configured with",
 		"Canary shop/web: spec.canaryAnalysis.stepWeights: unknown to flagger.app/v1alpha3, not acted on; write apiVersion: flagger.app/v1beta1 to have it",
 		"Canary shop/web: spec.canaryAnalysis.metrics[0].thresholdRange: unknown to flagger.app/v1alpha3, not acted on; write apiVersion: flagger.app/v1beta1 to have it",
 		"Canary shop/web: spec.canaryAnalysis.metrics[0].intervall: unknown field, not acted on; correct its name or take it out",
