@@ -1,3 +1,5 @@
+//go:build linux
+
 package pluginhost
 
 import (
@@ -99,12 +101,18 @@ func TestBadPlugins(t *testing.T) {
 func (b bad) try(t *testing.T, without bool) (orphans int) {
 	mark := "mark-" + unique()
 	p := example(b.mode, mark)
-	p.Timeout, p.Processes = 4*time.Second, b.limit
-	if b.mode == "hang" || b.mode == "slow" || b.mode == "mute" {
-		p.Timeout = 700 * time.Millisecond
+	p.Timeout, p.Processes = 10*time.Second, b.limit
+	if b.mode == "hang" || b.mode == "slow" {
+		p.Timeout = 500 * time.Millisecond
+	}
+	ctx := t.Context()
+	if b.mode == "mute" {
+		late, cancel := context.WithTimeout(ctx, 700*time.Millisecond)
+		defer cancel()
+		ctx = late
 	}
 	h, log := host(t, Config{Plugins: []Plugin{p}, WithoutNamespaces: without})
-	_, err := notify(t.Context(), h)
+	_, err := notify(ctx, h)
 	if b.limit > 0 { // ended by the count, during the call or after it
 		log.await(t, b.want)
 	} else if b.want != "" && (err == nil || !strings.Contains(err.Error(), b.want)) || b.want == "" && err != nil {

@@ -32,6 +32,9 @@ type plugin struct {
 // steady is how long a process has to live before the pause after a crash is the first one again.
 const steady = time.Minute
 
+// mostPause is the longest one.
+const mostPause = 30 * time.Second
+
 func newPlugin(h *Host, cfg Plugin) *plugin {
 	life, quit := context.WithCancel(context.Background())
 	return &plugin{host: h, cfg: cfg, log: h.cfg.Log.With(logging.Plugin, cfg.Name), turn: make(chan struct{}, 1), life: life, quit: quit}
@@ -51,7 +54,7 @@ func (p *plugin) get(ctx context.Context) (*process, error) {
 	case p.turn <- struct{}{}:
 		defer func() { <-p.turn }()
 	case <-ctx.Done():
-		return nil, p.late(ctx, "start")
+		return nil, p.late(ctx)
 	}
 	if p.closed {
 		return nil, ErrClosed
@@ -89,7 +92,7 @@ func (p *plugin) failed(lived time.Duration) {
 	if lived >= steady {
 		p.failures = 0
 	}
-	pause := min(30*time.Second, 250*time.Millisecond<<min(p.failures, 7))
+	pause := min(mostPause, 250*time.Millisecond<<min(p.failures, 7))
 	p.failures++
 	p.notBefore = time.Now().Add(pause)
 }
@@ -139,11 +142,19 @@ func (e *ErrRefused) Error() string {
 	return fmt.Sprintf("plugin %s: %s: %s", e.Plugin, e.Method, e.Reason)
 }
 
-func (p *plugin) late(ctx context.Context, method string) error {
+// late is an end of ctx before it was this call's turn.
+func (p *plugin) late(ctx context.Context) error {
 	if err := ctx.Err(); !errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("plugin %s: %s: %w", p.cfg.Name, method, err)
+		return fmt.Errorf("plugin %s: %w", p.cfg.Name, err)
 	}
-	return &ErrDeadline{Plugin: p.cfg.Name, Method: method, After: p.timeout(DefaultTimeout)}
+	return fmt.Errorf("plugin %s: it is being started for another call: %w", p.cfg.Name, context.DeadlineExceeded)
+}
+
+// ready is get within bounds of its own, so that a call's time is not spent on a cold start.
+func (p *plugin) ready(ctx context.Context) (*process, error) {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout+mostPause)
+	defer cancel()
+	return p.get(ctx)
 }
 
 // call asks the plugin once, within its deadline.
@@ -153,13 +164,13 @@ func call[A any](ctx context.Context, p *plugin, method string, ask func(context
 
 func callFor[A any](ctx context.Context, p *plugin, method string, timeout time.Duration, ask func(context.Context, *process) (A, error)) (A, error) {
 	var none A
-	begin := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	proc, err := p.get(ctx)
+	proc, err := p.ready(ctx)
 	if err != nil {
 		return none, err
 	}
+	begin := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
 	answer, err := ask(ctx, proc)
 	if err == nil {
 		return answer, nil

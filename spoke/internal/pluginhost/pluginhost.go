@@ -41,7 +41,7 @@ const (
 )
 
 const (
-	startTimeout = 10 * time.Second       // from the start to the end of the handshake
+	startTimeout = 15 * time.Second       // from the start to the end of the handshake
 	grace        = time.Second            // between SIGTERM and SIGKILL
 	patience     = 600 * time.Millisecond // beyond grace, until the supervisor itself is killed
 )
@@ -163,9 +163,7 @@ func (h *Host) Describe(ctx context.Context, name string) (*pluginv1.HandshakeRe
 	if p == nil {
 		return nil, fmt.Errorf("%w: %s is not in spoke.yaml", ErrNoPlugin, name)
 	}
-	ctx, cancel := context.WithTimeout(ctx, p.timeout(DefaultTimeout))
-	defer cancel()
-	proc, err := p.get(ctx)
+	proc, err := p.ready(ctx)
 	if err != nil {
 		return nil, err
 	}
