@@ -10,7 +10,9 @@
 // lets it, the supervisor is the first process of a PID namespace: when it goes, however it goes, the
 // kernel kills all that is in there. Elsewhere it adopts every orphan below it and kills until nothing is
 // left. It goes when the spoke does, because the pipe between them ends. That is a wall against bad
-// plugins, not against hostile ones: a plugin runs as the spoke's own user.
+// plugins, not against hostile ones: a plugin runs as the spoke's own user. Without namespaces, one that
+// kills its supervisor and has wiped its environment can leave a process; on other systems than Linux
+// only the plugin's own process is ended.
 //
 // The package decides nothing: what to ask of which plugin, and what becomes of a verdict, is the
 // agent's. A verdict that says nothing, or rests on too little, comes out inconclusive.
