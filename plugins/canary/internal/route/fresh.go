@@ -16,7 +16,7 @@ func (c call) newServiceRoute() (Object, error) {
 // newGatewayRoute is attached to the gateways that the Canary names.
 func (c call) newGatewayRoute() (Object, error) {
 	parents, _ := c.service.Route["gatewayRefs"].([]any)
-	if len(parents) == 0 {
+	if len(parents) == 0 || len(document.Mappings(parents)) != len(parents) {
 		return nil, c.wrong("no HTTPRoute leads to it, and its Canary names no gateway; write an HTTPRoute in the release, or spec.service.gatewayRefs in the Canary")
 	}
 	return c.newHTTPRoute(document.Clone(parents)), nil
@@ -37,7 +37,7 @@ func (c call) newHTTPRoute(parents []any) Object {
 		rule["timeouts"] = timeouts
 	}
 	spec := Object{"parentRefs": parents, "rules": []any{rule}}
-	if hosts, _ := c.service.Route["hosts"].([]any); len(hosts) > 0 && document.Text(parents[0].(Object), "kind") != "Service" {
+	if hosts, _ := c.service.Route["hosts"].([]any); len(hosts) > 0 && document.Text(document.Mappings(parents)[0], "kind") != "Service" {
 		spec["hostnames"] = document.Clone(hosts)
 	}
 	return Object{"apiVersion": gatewayGroup + "/v1", "kind": "HTTPRoute", "metadata": Object{"name": c.service.Candidate, "namespace": c.service.Namespace}, "spec": spec}

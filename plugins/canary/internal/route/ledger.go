@@ -63,6 +63,9 @@ func readLedger(o Object) (ledger, bool, error) {
 			Message: fmt.Sprintf("cannot be read (%v), so that what the route was is not known; restore it from the release and take the annotation out", err)}}
 	}
 	l.Original = whole(l.Original)
+	if l.Led == nil {
+		l.Led = map[string]entry{}
+	}
 	return l, true, nil
 }
 

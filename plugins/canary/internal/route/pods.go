@@ -103,6 +103,9 @@ func (c call) shareLabel(service Object) (workload Object, warnings []string, er
 	}
 	out := document.Clone(found)
 	labels := document.Mapping(out, "spec", "template", "metadata", "labels")
+	if labels == nil {
+		return nil, nil, c.wrong("the pods of Deployment %s have no labels; make the candidate anew", c.service.Target+strategy.Suffix)
+	}
 	if !shared {
 		labels[c.service.Label] = value + strategy.Suffix
 		return out, nil, nil

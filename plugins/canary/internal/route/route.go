@@ -15,6 +15,8 @@
 package route
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"slices"
 	"time"
@@ -61,6 +63,19 @@ type Affinity struct {
 	Value      string        `json:"value,omitempty"`  // one for each release, so that a cookie of an earlier one holds nobody
 	MaxAge     time.Duration `json:"maxAge,omitempty"`
 	Attributes []string      `json:"attributes,omitempty"` // of the cookie; nil: Path=/
+}
+
+// At is the traffic of one step. release, such as the version, tells its cookies from those of others.
+func At(s strategy.Service, step strategy.Step, release string) Traffic {
+	t := Traffic{Weight: step.Weight, Mirror: step.Mirror}
+	if step.Matched {
+		t.Matches = s.Matches
+	}
+	if s.Affinity.Cookie != "" {
+		sum := sha256.Sum256([]byte(release))
+		t.Affinity = Affinity{Cookie: s.Affinity.Cookie, Value: hex.EncodeToString(sum[:8]), MaxAge: s.Affinity.MaxAge, Attributes: s.Affinity.Attributes}
+	}
+	return t
 }
 
 // allStable tells whether the candidate gets nothing.

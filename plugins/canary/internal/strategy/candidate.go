@@ -194,7 +194,7 @@ func respread(v any, key, value string) {
 func (s Service) copyService(all set) Object {
 	selector := map[string]any{LabelCandidateOf: s.Name}
 	o := s.newService(s.Candidate(), selector)
-	if existing := all.get("", "Service", s.Namespace, s.Name); existing != nil {
+	if existing := all.get("", "Service", s.Namespace, s.Name); document.Mapping(existing, "spec") != nil {
 		o = document.Clone(existing)
 		spec := document.Mapping(o, "spec")
 		// What a cluster gives to one Service alone, and what would show the candidate to the outside.
