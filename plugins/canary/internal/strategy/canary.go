@@ -112,6 +112,9 @@ func (c *canaryReader) spec(n node) {
 	case !c.out.SkipAnalysis:
 		n.wrong(c.analysisKey(), "missing; write it, or skipAnalysis: true for a promotion that nothing measures")
 	}
+	if c.out.SkipAnalysis {
+		c.out.Strategy, c.out.Steps = cmp.Or(c.out.Strategy, BlueGreen), nil
+	}
 	n.done()
 }
 
@@ -287,7 +290,7 @@ func (c *canaryReader) service(n node) {
 	if existing := c.all.get("", "Service", c.out.Namespace, c.out.Name); existing != nil && c.out.Name != "" {
 		c.out.HasService = true
 		c.existingPorts(m, existing, port)
-	} else if !hasPort && m.fields["port"] == nil {
+	} else if !hasPort && m.fields["port"] == nil && c.out.Name != "" {
 		m.wrong("port", "missing, and the release has no Service %s/%s; write the port of the workload", c.out.Namespace, c.out.Name)
 	} else if discovery {
 		c.discover()

@@ -75,6 +75,7 @@ func (r *report) overlaps(services []Service) {
 		if s.Target.Name != "" {
 			claim(s, s.Target.String(), "spec.targetRef", "keep one Canary for a workload")
 			claim(s, "Service "+s.Name, "spec.service.name", "write another name here or there")
+			claim(s, "Service "+s.Candidate(), "spec.service.name", "write another name here or there")
 		}
 		if s.Autoscaler.Name != "" {
 			claim(s, s.Autoscaler.String(), "spec.autoscalerRef", "name the autoscaler of this workload")
@@ -86,6 +87,9 @@ func (r *report) overlaps(services []Service) {
 func (r *report) order(services []Service, after map[string][]string) []Service {
 	byName := map[string]Service{}
 	for _, s := range services {
+		if other, twice := byName[s.Name]; twice && other.Namespace != s.Namespace {
+			r.problems = append(r.problems, Problem{s.id(), "spec.service.name", fmt.Sprintf("%s is the name of a service in namespace %s too, and a release knows each name once; write another", s.Name, other.Namespace)})
+		}
 		byName[s.Name] = s
 	}
 	wrong := func(key, format string, args ...any) {

@@ -1,6 +1,7 @@
 package strategy_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -12,6 +13,7 @@ import (
 	"sigs.k8s.io/kustomize/api/krusty"
 	"sigs.k8s.io/kustomize/kyaml/filesys"
 
+	"github.com/wheelwright-dev/wheelwright/pkg/manifest"
 	"github.com/wheelwright-dev/wheelwright/plugins/canary/internal/strategy"
 )
 
@@ -110,6 +112,14 @@ func TestReferenceCandidates(t *testing.T) {
 			t.Errorf("%s: needs %d objects, warnings %v", s.Name, len(c.Needs), c.Warnings)
 		}
 		for _, o := range c.Objects() {
+			js, err := json.Marshal(o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			objs, err := manifest.FromJSON(js)
+			if problems := manifest.Validate(objs); err != nil || len(problems) > 0 {
+				t.Errorf("%s: %v, %v", name(o), err, problems)
+			}
 			if running[name(o)] {
 				t.Errorf("%s: %s is of the stable side", s.Name, name(o))
 			}

@@ -70,8 +70,8 @@ type Service struct {
 
 	Strategy Kind
 	Router   string
-	Steps    []Step
-	Return   []int // the candidate's shares on the way back to stable after promotion, the last 0; nil: at once
+	Steps    []Step // none: straight to promotion
+	Return   []int  // the candidate's shares on the way back to stable after promotion, the last 0; nil: at once
 	Matches  []Match
 	Affinity Affinity
 

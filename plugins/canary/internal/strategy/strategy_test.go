@@ -154,6 +154,7 @@ func TestProblems(t *testing.T) {
 		{"two canaries for one workload", "", []string{workload("web"), canary("v1beta1", "web", fine), strings.Replace(canary("v1beta1", "web", fine), "{name: web, namespace", "{name: other, namespace", 1)}, nil,
 			[]string{"Canary shop/other: spec.targetRef: Deployment web is that of Canary shop/web too; keep one Canary for a workload",
 				"Canary shop/other: spec.service.name: Service web is that of Canary shop/web too; write another name here or there",
+				"Canary shop/other: spec.service.name: Service web-canary is that of Canary shop/web too; write another name here or there",
 				"Canary shop/other: spec.autoscalerRef: HorizontalPodAutoscaler web is that of Canary shop/web too; name the autoscaler of this workload"}},
 		{"no interval, threshold 0, more than everything", "istio", []string{workload("web"), canary("v1beta1", "web", "  analysis: {threshold: 0, stepWeight: 120}")}, nil,
 			[]string{"Canary shop/web: spec.analysis.interval: missing; write how long to wait between two checks, such as 30s",
@@ -191,6 +192,8 @@ func TestProblems(t *testing.T) {
 			[]string{"Canary shop/web: spec.autoscalerRef.name: the release has no HorizontalPodAutoscaler shop/wbe; write the name of one that it has, or take autoscalerRef out"}},
 		{"pods that nothing tells apart", "", []string{strings.ReplaceAll(workload("web"), "app: web", "component: web"), canary("v1beta1", "web", fine)}, nil,
 			[]string{"Deployment shop/web: spec.selector.matchLabels: none of the labels app, name, app.kubernetes.io/name selects the pods of web; write one of them in spec.selector and in the template, or name another with selectorKeys"}},
+		{"one name in two namespaces", "", []string{workload("web"), canary("v1beta1", "web", fine), strings.ReplaceAll(workload("web"), "namespace: shop", "namespace: old"), strings.Replace(canary("v1beta1", "web", fine), "namespace: shop", "namespace: old", 1)}, nil,
+			[]string{"Canary old/web: spec.service.name: web is the name of a service in namespace shop too, and a release knows each name once; write another"}},
 		{"services that wait for each other", "", []string{workload("a"), workload("b"), canary("v1beta1", "a", fine), canary("v1beta1", "b", fine)}, map[string][]string{"a": {"b"}, "b": {"a", "c"}},
 			[]string{"wheelwright.yaml: after.b: c: no Canary leads a service of that name; known: a, b", "wheelwright.yaml: after.a: a after b after a wait for each other; take one of them out"}},
 	} {
@@ -259,6 +262,16 @@ func TestWarnings(t *testing.T) {
 	}
 	if m := release.Services[1].Metrics[0]; *m.Min != 99 || m.Max != nil {
 		t.Errorf("the old threshold of a success rate is its least, not %+v", m)
+	}
+}
+
+// Who asks for no analysis goes straight to promotion, whatever else is written.
+func TestSkipAnalysis(t *testing.T) {
+	for _, spec := range []string{"  skipAnalysis: true", "  skipAnalysis: true\n  analysis: {interval: 10s, threshold: 2, iterations: 3}"} {
+		release, err := read(t, strategy.Options{}, workload("web"), canary("v1beta1", "web", spec))
+		if err != nil || courses(release.Services) != "web BlueGreen" || !release.Services[0].SkipAnalysis {
+			t.Errorf("got %v, %v", release, err)
+		}
 	}
 }
 
