@@ -177,6 +177,14 @@ func (s stage) walk(r route.Router, kinds string, traffic []route.Traffic) {
 				s.t.Fatal(err)
 			}
 			s.carryOut(result, existing)
+			if result.Waits != "" {
+				s.kubectl("-n", "shop", "patch", "deployment", "web-canary", "--subresource=status", "--type=merge", "-p", `{"status":{"replicas":4,"readyReplicas":4}}`)
+				existing = s.live(kinds)
+				if result, err = r.Lead(service, t, existing); err != nil || result.Waits != "" {
+					s.t.Fatal(err, result.Waits)
+				}
+				s.carryOut(result, existing)
+			}
 			again, err := r.Lead(service, t, s.live(kinds))
 			if err != nil || len(again.Apply)+len(again.Delete) > 0 {
 				s.t.Fatalf("told %+v twice: %v\n%s", t, err, stream(s.t, append(again.Apply, again.Delete...)))
@@ -187,6 +195,7 @@ func (s stage) walk(r route.Router, kinds string, traffic []route.Traffic) {
 	for _, o := range back {
 		if document.Text(o, "metadata", "name") == "web-canary" && o["kind"] == "Deployment" {
 			document.Mapping(o, "spec")["replicas"] = 1 // the candidate's own
+			o["status"] = route.Object{}
 		}
 	}
 	if !document.Equal(bare(back), found) {

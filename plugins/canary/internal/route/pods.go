@@ -9,7 +9,8 @@ import (
 )
 
 // Ratio is how many pods of the candidate beside so many stable ones come nearest to a share, and what
-// share that is. There is at least one.
+// share that is. There is at least one, and never more than stable ones: as these stay, 90 % would take
+// nine times of what runs.
 func Ratio(stable, weight int) (candidate int, percent float64) {
 	if weight <= 0 {
 		return 0, 0
@@ -18,7 +19,7 @@ func Ratio(stable, weight int) (candidate int, percent float64) {
 	best, gap := 1, math.Inf(1)
 	exact := float64(stable) * float64(weight) / float64(max(100-weight, 1))
 	for _, n := range []int{int(math.Floor(exact)), int(math.Ceil(exact))} {
-		n = max(n, 1)
+		n = min(max(n, 1), stable)
 		if d := math.Abs(share100(stable, n) - float64(weight)); d < gap {
 			best, gap = n, d
 		}
@@ -45,6 +46,9 @@ func leadPods(c call) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
+	if c.traffic.Weight == 100 {
+		return c.takeOver(switched), nil
+	}
 	workload, warnings, err := c.shareLabel(switched)
 	if err != nil {
 		return Result{}, err
@@ -54,6 +58,48 @@ func leadPods(c call) (Result, error) {
 		result.Apply = append(result.Apply, workload)
 	}
 	return result, nil
+}
+
+// takeOver gives the candidate all the requests once it has as many pods ready as the stable side.
+func (c call) takeOver(switched Object) Result {
+	found := c.named("apps", "Deployment", c.service.Target+strategy.Suffix)
+	stable := c.named("apps", "Deployment", c.service.Target)
+	if document.Mapping(found, "spec") == nil || stable == nil {
+		return Result{Apply: []Object{switched}}
+	}
+	result := Result{Apply: []Object{switched}}
+	want := pods(found)
+	if !c.scaled(found) && want < pods(stable) {
+		want = pods(stable)
+		found = document.Clone(found)
+		document.Mapping(found, "spec")["replicas"] = int64(want)
+		result.Apply = append(result.Apply, found)
+	}
+	ready, _ := document.Number(document.At(found, "status", "readyReplicas"))
+	if _, known := found["status"].(map[string]any); known && int(ready) < want {
+		result.Apply = result.Apply[1:]
+		result.Waits = fmt.Sprintf("%d of %d pods of %s are ready", int(ready), want, id(found))
+	}
+	return result
+}
+
+// pods is how many a Deployment is to have.
+func pods(o Object) int {
+	n, ok := document.Number(document.At(o, "spec", "replicas"))
+	if !ok {
+		return 1
+	}
+	return int(n)
+}
+
+// scaled tells whether an autoscaler says how many.
+func (c call) scaled(workload Object) bool {
+	for _, scaler := range c.of("autoscaling", "HorizontalPodAutoscaler") {
+		if document.Text(scaler, "metadata", "namespace") == c.service.Namespace && document.Text(scaler, "spec", "scaleTargetRef", "name") == document.Text(workload, "metadata", "name") {
+			return true
+		}
+	}
+	return false
 }
 
 // switchSelector makes the Service select the candidate's pods, or what it selected when it was found.
@@ -88,9 +134,6 @@ func (c call) shareLabel(service Object) (workload Object, warnings []string, er
 	found := c.named("apps", "Deployment", c.service.Target+strategy.Suffix)
 	stable := c.named("apps", "Deployment", c.service.Target)
 	shared := c.traffic.Weight > 0 && c.traffic.Weight < 100
-	if c.traffic.Weight == 100 {
-		return nil, nil, nil
-	}
 	if found == nil || stable == nil {
 		if shared {
 			return nil, nil, c.wrong("a share of its pods needs the Deployments %s and %s; apply the candidate first", c.service.Target, c.service.Target+strategy.Suffix)
@@ -111,19 +154,14 @@ func (c call) shareLabel(service Object) (workload Object, warnings []string, er
 		return out, nil, nil
 	}
 	labels[c.service.Label] = value
-	pods := 1
-	if n, ok := document.Number(document.At(stable, "spec", "replicas")); ok {
-		pods = int(n)
-	}
-	n, percent := Ratio(pods, c.traffic.Weight)
+	n, percent := Ratio(pods(stable), c.traffic.Weight)
 	document.Mapping(out, "spec")["replicas"] = int64(n)
 	if math.Abs(percent-float64(c.traffic.Weight)) >= 1 {
-		warnings = append(warnings, fmt.Sprintf("%s: %d pods beside %d stable ones are %.0f %% of the requests, not %d %%: run more stable pods for a finer share", id(found), n, pods, percent, c.traffic.Weight))
+		warnings = append(warnings, fmt.Sprintf("%s: %d pods beside %d stable ones are %.0f %% of the requests, not %d %%; a router gives finer shares, and more stable pods small ones",
+			id(found), n, pods(stable), percent, c.traffic.Weight))
 	}
-	for _, scaler := range c.of("autoscaling", "HorizontalPodAutoscaler") {
-		if document.Text(scaler, "metadata", "namespace") == c.service.Namespace && document.Text(scaler, "spec", "scaleTargetRef", "name") == c.service.Target {
-			warnings = append(warnings, fmt.Sprintf("%s: counts the candidate's pods among the stable ones while both are selected by %s=%s", id(scaler), c.service.Label, value))
-		}
+	if c.scaled(stable) {
+		warnings = append(warnings, fmt.Sprintf("%s: its autoscaler counts the candidate's pods too while both are selected by %s=%s", id(stable), c.service.Label, value))
 	}
 	for key, want := range document.Mapping(service, "spec", "selector") {
 		if key != strategy.LabelCandidateOf && key != c.service.Label && labels[key] != want {

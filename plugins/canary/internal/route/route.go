@@ -89,6 +89,9 @@ type Result struct {
 	Apply    []Object // whole objects; only those that are not so already
 	Delete   []Object // made here and no longer needed: kind and name
 	Warnings []string
+	// Waits is what has to be ready before the rest of the traffic can follow; empty: nothing. Then Lead is
+	// called again, with what the cluster has by then.
+	Waits string
 }
 
 // Router leads the traffic of one kind of routing objects.

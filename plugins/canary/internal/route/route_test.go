@@ -370,9 +370,34 @@ func TestUnreadableLedger(t *testing.T) {
 	}
 }
 
+// All requests go to the candidate when it can carry them, not before.
+func TestTakeOver(t *testing.T) {
+	r, existing := router(t, strategy.RouterNone), file(t, "none.yaml")
+	existing[2]["status"] = route.Object{"readyReplicas": 1}
+	for _, step := range []struct {
+		ready int
+		want  string
+	}{{1, "1 of 4 pods of Deployment shop/web-canary are ready"}, {3, "3 of 4 pods of Deployment shop/web-canary are ready"}, {4, ""}} {
+		existing[2]["status"] = route.Object{"readyReplicas": step.ready}
+		result, err := r.Lead(web, route.Traffic{Weight: 100}, existing)
+		if err != nil || result.Waits != step.want {
+			t.Fatalf("with %d ready: got %q, %v, want %q", step.ready, result.Waits, err, step.want)
+		}
+		existing = apply(existing, result)
+		if to := document.Text(existing[0], "spec", "selector", strategy.LabelCandidateOf); (to == "web") != (step.want == "") {
+			t.Errorf("with %d ready the Service selects %v", step.ready, document.At(existing[0], "spec", "selector"))
+		}
+	}
+	scaler := objects(t, "{apiVersion: autoscaling/v2, kind: HorizontalPodAutoscaler, metadata: {name: web, namespace: shop}, spec: {scaleTargetRef: {name: web-canary}}}")
+	result, err := r.Lead(web, route.Traffic{Weight: 100}, append(file(t, "none.yaml"), scaler...))
+	if err != nil || len(result.Apply) != 1 {
+		t.Errorf("the number of pods is the autoscaler's: %v, %s", err, stream(t, result.Apply))
+	}
+}
+
 func TestRatio(t *testing.T) {
 	for _, test := range []struct{ stable, weight, pods, percent int }{
-		{4, 0, 0, 0}, {4, 20, 1, 20}, {4, 50, 4, 50}, {2, 10, 1, 33}, {9, 10, 1, 10}, {3, 80, 12, 80}, {1, 99, 99, 99}, {0, 50, 1, 50},
+		{4, 0, 0, 0}, {4, 20, 1, 20}, {4, 50, 4, 50}, {2, 10, 1, 33}, {9, 10, 1, 10}, {3, 80, 3, 50}, {1, 99, 1, 50}, {0, 50, 1, 50},
 	} {
 		if pods, percent := route.Ratio(test.stable, test.weight); pods != test.pods || int(percent+0.5) != test.percent {
 			t.Errorf("%d stable, %d %%: got %d pods, %.1f %%; want %d, %d", test.stable, test.weight, pods, percent, test.pods, test.percent)

@@ -272,6 +272,9 @@ func (c *canaryReader) service(n node) {
 	m = own(m)
 	c.since(m, "spec.service")
 	c.out.Name = cmp.Or(m.text("name"), c.out.Target.Name)
+	if n := len(c.out.Candidate()); n > 63 {
+		m.wrong("name", "the candidate's, %s, would have %d characters, and a Service has at most 63; write a shorter one", c.out.Candidate(), n)
+	}
 	port, hasPort := m.integer("port", 1, 65535)
 	c.out.Ports = []Port{{Name: cmp.Or(m.text("portName"), "http"), Port: port, Target: c.targetPort(m, port), Protocol: "TCP", AppProtocol: m.text("appProtocol")}}
 	discovery := m.boolean("portDiscovery")

@@ -17,7 +17,9 @@ const LabelCandidateOf = "wheelwright.dev/candidate-of"
 type Making struct {
 	Namespace    string   // of objects that name none
 	SelectorKeys []string // as in Options
-	Replicas     int      // of the candidate; 0: as many as the release says
+	// Replicas is how many pods the candidate has, and its autoscaler keeps at least: as many as the stable
+	// side runs, where it is to take all the requests at once. 0: as the release says.
+	Replicas int
 }
 
 // Candidate is the copy of a service's new side, to be applied beside its stable one.
@@ -67,7 +69,7 @@ func (s Service) MakeCandidate(stable, next []Object, m Making) (Candidate, erro
 	c.Service = s.copyService(all)
 	// Where pods are the share, an autoscaler would change it.
 	if s.Autoscaler.Name != "" && s.Strategy != Replicas {
-		if c.Autoscaler, err = s.copyAutoscaler(all); err != nil {
+		if c.Autoscaler, err = s.copyAutoscaler(all, m.Replicas); err != nil {
 			return Candidate{}, err
 		}
 	}
@@ -159,6 +161,10 @@ func (s Service) copyWorkload(workload Object, key string, replicas int) (Object
 	spec := document.Mapping(template, "spec")
 	respread(spec["affinity"], key, value)
 	respread(spec["topologySpreadConstraints"], key, value)
+	if s.Strategy == Replicas {
+		// Whoever leaves the share leaves at once: no pod with the old label outlives the change of it.
+		document.Mapping(o, "spec")["strategy"] = Object{"type": "Recreate"}
+	}
 	if replicas > 0 {
 		document.Mapping(o, "spec")["replicas"] = int64(replicas)
 	}
@@ -216,7 +222,7 @@ func (s Service) copyService(all set) Object {
 	return o
 }
 
-func (s Service) copyAutoscaler(all set) (Object, error) {
+func (s Service) copyAutoscaler(all set, replicas int) (Object, error) {
 	scaler := all.get(s.Autoscaler.group(), s.Autoscaler.Kind, s.Namespace, s.Autoscaler.Name)
 	if scaler == nil {
 		return nil, fmt.Errorf("make candidate of %s: the release has no %s %s/%s", s.id(), s.Autoscaler.Kind, s.Namespace, s.Autoscaler.Name)
@@ -228,6 +234,12 @@ func (s Service) copyAutoscaler(all set) (Object, error) {
 		return nil, fmt.Errorf("make candidate of %s: %s has no spec.scaleTargetRef", s.id(), s.Autoscaler)
 	}
 	target["name"] = s.Target.Name + Suffix
+	spec := document.Mapping(o, "spec")
+	least, _ := document.Number(spec["minReplicas"])
+	most, bounded := document.Number(spec["maxReplicas"])
+	if s.Autoscaler.Kind == "HorizontalPodAutoscaler" && bounded && replicas > int(least) {
+		spec["minReplicas"] = int64(min(replicas, int(most)))
+	}
 	return o, nil
 }
 
