@@ -25,7 +25,8 @@ var floors = []struct {
 	name     string
 	packages []string // "/..." takes what is below too
 }{
-	{1, "tools", []string{"plugins/canary/internal/..."}}, // before the doors, which take the rest of plugins
+	{1, "tools", []string{"plugins/canary/internal/...", "plugins/internal/..."}}, // before the doors, which take the rest of plugins
+	{2, "adapters", []string{"plugins/conformance/internal/..."}},
 	{6, "doors", []string{"hub/cmd/hub", "spoke/cmd/spoke", "plugins/...", "deploy/..."}},
 	{5, "surface", []string{"hub/internal/cli", "spoke/internal/cli", "integration/..."}},
 	{4, "assembly", []string{"hub", "spoke"}},
@@ -51,6 +52,7 @@ var sideways = map[string][]string{
 	"hub/internal/rollout": {"pkg/plan"},
 	"pkg/printer":          {"pkg/table", "pkg/exitcode"},
 	"plugins/canary/":      {"plugins/canary/internal/strategy", "plugins/canary/internal/document"},
+	"plugins/internal/":    {"plugins/internal/excerpt"},
 	"pkg/pluginsdk":        {"pkg/pluginwire"},
 	"proto/":               {"proto/"},
 	"integration/":         {"integration/"},
