@@ -179,7 +179,11 @@ type PlanResponse struct {
 	// What is declared and not understood, by object and field.
 	Warnings []string `protobuf:"bytes,2,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	// Why no course can be made of what is declared; with any, there is none.
-	Problems      []string `protobuf:"bytes,3,rep,name=problems,proto3" json:"problems,omitempty"`
+	Problems []string `protobuf:"bytes,3,rep,name=problems,proto3" json:"problems,omitempty"`
+	// Objects that belong to the release though its bundle leaves them to whoever reads its declarations,
+	// such as the Service of a Canary's target, as one YAML stream. The spoke may apply them with the
+	// release and keep them as its own; what is missing of them, Step and Promote make.
+	Objects       []byte `protobuf:"bytes,4,opt,name=objects,proto3" json:"objects,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -231,6 +235,13 @@ func (x *PlanResponse) GetWarnings() []string {
 func (x *PlanResponse) GetProblems() []string {
 	if x != nil {
 		return x.Problems
+	}
+	return nil
+}
+
+func (x *PlanResponse) GetObjects() []byte {
+	if x != nil {
+		return x.Objects
 	}
 	return nil
 }
@@ -296,7 +307,9 @@ type Lead struct {
 	Strategy Strategy               `protobuf:"varint,2,opt,name=strategy,proto3,enum=wheelwright.plugin.v1.Strategy" json:"strategy,omitempty"`
 	Router   string                 `protobuf:"bytes,3,opt,name=router,proto3" json:"router,omitempty"`
 	// What is measured of it in every step.
-	Objectives    []*Objective `protobuf:"bytes,4,rep,name=objectives,proto3" json:"objectives,omitempty"`
+	Objectives []*Objective `protobuf:"bytes,4,rep,name=objectives,proto3" json:"objectives,omitempty"`
+	// What Step makes for it, such as "Deployment shop/backend-canary".
+	Objects       []string `protobuf:"bytes,5,rep,name=objects,proto3" json:"objects,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -355,6 +368,13 @@ func (x *Lead) GetRouter() string {
 func (x *Lead) GetObjectives() []*Objective {
 	if x != nil {
 		return x.Objectives
+	}
+	return nil
+}
+
+func (x *Lead) GetObjects() []string {
+	if x != nil {
+		return x.Objects
 	}
 	return nil
 }
@@ -843,7 +863,12 @@ type StepResponse struct {
 	// Whether traffic is as told. False: call again until it is.
 	Settled bool `protobuf:"varint,2,opt,name=settled,proto3" json:"settled,omitempty"`
 	// What it waits for; empty where it is settled.
-	WaitingFor    string `protobuf:"bytes,3,opt,name=waiting_for,json=waitingFor,proto3" json:"waiting_for,omitempty"`
+	WaitingFor string `protobuf:"bytes,3,opt,name=waiting_for,json=waitingFor,proto3" json:"waiting_for,omitempty"`
+	// A fail: it will never be settled, such as a candidate that is not ready within its deadline. Unset:
+	// nothing is known against the candidate.
+	Verdict *Verdict `protobuf:"bytes,4,opt,name=verdict,proto3" json:"verdict,omitempty"`
+	// What is other than told and cannot be helped, such as a share that so few pods cannot have.
+	Warnings      []string `protobuf:"bytes,5,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -899,6 +924,90 @@ func (x *StepResponse) GetWaitingFor() string {
 	return ""
 }
 
+func (x *StepResponse) GetVerdict() *Verdict {
+	if x != nil {
+		return x.Verdict
+	}
+	return nil
+}
+
+func (x *StepResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
+// Tally is what the checks of one service have come to. Who asks keeps it and hands it back, so that
+// nobody counts anew after a crash.
+type Tally struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Service       string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	Passed        uint32                 `protobuf:"varint,2,opt,name=passed,proto3" json:"passed,omitempty"`
+	Failed        uint32                 `protobuf:"varint,3,opt,name=failed,proto3" json:"failed,omitempty"`
+	Inconclusive  uint32                 `protobuf:"varint,4,opt,name=inconclusive,proto3" json:"inconclusive,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Tally) Reset() {
+	*x = Tally{}
+	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Tally) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Tally) ProtoMessage() {}
+
+func (x *Tally) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Tally.ProtoReflect.Descriptor instead.
+func (*Tally) Descriptor() ([]byte, []int) {
+	return file_wheelwright_plugin_v1_canary_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Tally) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *Tally) GetPassed() uint32 {
+	if x != nil {
+		return x.Passed
+	}
+	return 0
+}
+
+func (x *Tally) GetFailed() uint32 {
+	if x != nil {
+		return x.Failed
+	}
+	return 0
+}
+
+func (x *Tally) GetInconclusive() uint32 {
+	if x != nil {
+		return x.Inconclusive
+	}
+	return 0
+}
+
 type MeasureRequest struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Call    *Call                  `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
@@ -906,15 +1015,18 @@ type MeasureRequest struct {
 	Course  *Course                `protobuf:"bytes,3,opt,name=course,proto3" json:"course,omitempty"`
 	Step    *CanaryStep            `protobuf:"bytes,4,opt,name=step,proto3" json:"step,omitempty"`
 	// The span to look at; from is when the step's traffic had settled, or the last measurement.
-	From          *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=from,proto3" json:"from,omitempty"`
-	To            *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=to,proto3" json:"to,omitempty"`
+	From *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=from,proto3" json:"from,omitempty"`
+	To   *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=to,proto3" json:"to,omitempty"`
+	// What the measurements of the course before this one came to: MeasureResponse.counted of the last
+	// one. Empty: this is the first.
+	Counted       []*Tally `protobuf:"bytes,7,rep,name=counted,proto3" json:"counted,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *MeasureRequest) Reset() {
 	*x = MeasureRequest{}
-	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[13]
+	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -926,7 +1038,7 @@ func (x *MeasureRequest) String() string {
 func (*MeasureRequest) ProtoMessage() {}
 
 func (x *MeasureRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[13]
+	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -939,7 +1051,7 @@ func (x *MeasureRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MeasureRequest.ProtoReflect.Descriptor instead.
 func (*MeasureRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_plugin_v1_canary_proto_rawDescGZIP(), []int{13}
+	return file_wheelwright_plugin_v1_canary_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *MeasureRequest) GetCall() *Call {
@@ -984,18 +1096,30 @@ func (x *MeasureRequest) GetTo() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *MeasureRequest) GetCounted() []*Tally {
+	if x != nil {
+		return x.Counted
+	}
+	return nil
+}
+
 type MeasureResponse struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Metrics []*Metric              `protobuf:"bytes,1,rep,name=metrics,proto3" json:"metrics,omitempty"`
 	// Of all services together: a fail where one metric failed, inconclusive where one was.
-	Verdict       *Verdict `protobuf:"bytes,2,opt,name=verdict,proto3" json:"verdict,omitempty"`
+	Verdict *Verdict `protobuf:"bytes,2,opt,name=verdict,proto3" json:"verdict,omitempty"`
+	// MeasureRequest.counted with this measurement.
+	Counted []*Tally `protobuf:"bytes,3,rep,name=counted,proto3" json:"counted,omitempty"`
+	// A service has failed as many checks as its declaration allows: the way back. Until then a fail is
+	// one of those, and the step goes on.
+	Over          bool `protobuf:"varint,4,opt,name=over,proto3" json:"over,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *MeasureResponse) Reset() {
 	*x = MeasureResponse{}
-	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[14]
+	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1007,7 +1131,7 @@ func (x *MeasureResponse) String() string {
 func (*MeasureResponse) ProtoMessage() {}
 
 func (x *MeasureResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[14]
+	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1020,7 +1144,7 @@ func (x *MeasureResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MeasureResponse.ProtoReflect.Descriptor instead.
 func (*MeasureResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_plugin_v1_canary_proto_rawDescGZIP(), []int{14}
+	return file_wheelwright_plugin_v1_canary_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *MeasureResponse) GetMetrics() []*Metric {
@@ -1035,6 +1159,20 @@ func (x *MeasureResponse) GetVerdict() *Verdict {
 		return x.Verdict
 	}
 	return nil
+}
+
+func (x *MeasureResponse) GetCounted() []*Tally {
+	if x != nil {
+		return x.Counted
+	}
+	return nil
+}
+
+func (x *MeasureResponse) GetOver() bool {
+	if x != nil {
+		return x.Over
+	}
+	return false
 }
 
 type Metric struct {
@@ -1053,7 +1191,7 @@ type Metric struct {
 
 func (x *Metric) Reset() {
 	*x = Metric{}
-	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[15]
+	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1065,7 +1203,7 @@ func (x *Metric) String() string {
 func (*Metric) ProtoMessage() {}
 
 func (x *Metric) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[15]
+	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1078,7 +1216,7 @@ func (x *Metric) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Metric.ProtoReflect.Descriptor instead.
 func (*Metric) Descriptor() ([]byte, []int) {
-	return file_wheelwright_plugin_v1_canary_proto_rawDescGZIP(), []int{15}
+	return file_wheelwright_plugin_v1_canary_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Metric) GetService() string {
@@ -1134,7 +1272,7 @@ type PromoteRequest struct {
 
 func (x *PromoteRequest) Reset() {
 	*x = PromoteRequest{}
-	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[16]
+	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1146,7 +1284,7 @@ func (x *PromoteRequest) String() string {
 func (*PromoteRequest) ProtoMessage() {}
 
 func (x *PromoteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[16]
+	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1159,7 +1297,7 @@ func (x *PromoteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PromoteRequest.ProtoReflect.Descriptor instead.
 func (*PromoteRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_plugin_v1_canary_proto_rawDescGZIP(), []int{16}
+	return file_wheelwright_plugin_v1_canary_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *PromoteRequest) GetCall() *Call {
@@ -1194,7 +1332,7 @@ type PromoteResponse struct {
 
 func (x *PromoteResponse) Reset() {
 	*x = PromoteResponse{}
-	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[17]
+	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1206,7 +1344,7 @@ func (x *PromoteResponse) String() string {
 func (*PromoteResponse) ProtoMessage() {}
 
 func (x *PromoteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[17]
+	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1219,7 +1357,7 @@ func (x *PromoteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PromoteResponse.ProtoReflect.Descriptor instead.
 func (*PromoteResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_plugin_v1_canary_proto_rawDescGZIP(), []int{17}
+	return file_wheelwright_plugin_v1_canary_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *PromoteResponse) GetChanges() []*Change {
@@ -1256,7 +1394,7 @@ type AbortRequest struct {
 
 func (x *AbortRequest) Reset() {
 	*x = AbortRequest{}
-	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[18]
+	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1268,7 +1406,7 @@ func (x *AbortRequest) String() string {
 func (*AbortRequest) ProtoMessage() {}
 
 func (x *AbortRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[18]
+	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1281,7 +1419,7 @@ func (x *AbortRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AbortRequest.ProtoReflect.Descriptor instead.
 func (*AbortRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_plugin_v1_canary_proto_rawDescGZIP(), []int{18}
+	return file_wheelwright_plugin_v1_canary_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *AbortRequest) GetCall() *Call {
@@ -1323,7 +1461,7 @@ type AbortResponse struct {
 
 func (x *AbortResponse) Reset() {
 	*x = AbortResponse{}
-	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[19]
+	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1335,7 +1473,7 @@ func (x *AbortResponse) String() string {
 func (*AbortResponse) ProtoMessage() {}
 
 func (x *AbortResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[19]
+	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1348,7 +1486,7 @@ func (x *AbortResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AbortResponse.ProtoReflect.Descriptor instead.
 func (*AbortResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_plugin_v1_canary_proto_rawDescGZIP(), []int{19}
+	return file_wheelwright_plugin_v1_canary_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *AbortResponse) GetChanges() []*Change {
@@ -1386,21 +1524,23 @@ const file_wheelwright_plugin_v1_canary_proto_rawDesc = "" +
 	"\asources\x18\x03 \x03(\tR\asources\"x\n" +
 	"\vPlanRequest\x12/\n" +
 	"\x04call\x18\x01 \x01(\v2\x1b.wheelwright.plugin.v1.CallR\x04call\x128\n" +
-	"\asubject\x18\x02 \x01(\v2\x1e.wheelwright.plugin.v1.SubjectR\asubject\"}\n" +
+	"\asubject\x18\x02 \x01(\v2\x1e.wheelwright.plugin.v1.SubjectR\asubject\"\x97\x01\n" +
 	"\fPlanResponse\x125\n" +
 	"\x06course\x18\x01 \x01(\v2\x1d.wheelwright.plugin.v1.CourseR\x06course\x12\x1a\n" +
 	"\bwarnings\x18\x02 \x03(\tR\bwarnings\x12\x1a\n" +
-	"\bproblems\x18\x03 \x03(\tR\bproblems\"t\n" +
+	"\bproblems\x18\x03 \x03(\tR\bproblems\x12\x18\n" +
+	"\aobjects\x18\x04 \x01(\fR\aobjects\"t\n" +
 	"\x06Course\x127\n" +
 	"\x05steps\x18\x01 \x03(\v2!.wheelwright.plugin.v1.CanaryStepR\x05steps\x121\n" +
-	"\x05leads\x18\x02 \x03(\v2\x1b.wheelwright.plugin.v1.LeadR\x05leads\"\xb7\x01\n" +
+	"\x05leads\x18\x02 \x03(\v2\x1b.wheelwright.plugin.v1.LeadR\x05leads\"\xd1\x01\n" +
 	"\x04Lead\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12;\n" +
 	"\bstrategy\x18\x02 \x01(\x0e2\x1f.wheelwright.plugin.v1.StrategyR\bstrategy\x12\x16\n" +
 	"\x06router\x18\x03 \x01(\tR\x06router\x12@\n" +
 	"\n" +
 	"objectives\x18\x04 \x03(\v2 .wheelwright.plugin.v1.ObjectiveR\n" +
-	"objectives\"\xc6\x01\n" +
+	"objectives\x12\x18\n" +
+	"\aobjects\x18\x05 \x03(\tR\aobjects\"\xc6\x01\n" +
 	"\tObjective\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12\x14\n" +
@@ -1436,22 +1576,32 @@ const file_wheelwright_plugin_v1_canary_proto_rawDesc = "" +
 	"\x04call\x18\x01 \x01(\v2\x1b.wheelwright.plugin.v1.CallR\x04call\x128\n" +
 	"\asubject\x18\x02 \x01(\v2\x1e.wheelwright.plugin.v1.SubjectR\asubject\x125\n" +
 	"\x06course\x18\x03 \x01(\v2\x1d.wheelwright.plugin.v1.CourseR\x06course\x125\n" +
-	"\x04step\x18\x04 \x01(\v2!.wheelwright.plugin.v1.CanaryStepR\x04step\"\x82\x01\n" +
+	"\x04step\x18\x04 \x01(\v2!.wheelwright.plugin.v1.CanaryStepR\x04step\"\xd8\x01\n" +
 	"\fStepResponse\x127\n" +
 	"\achanges\x18\x01 \x03(\v2\x1d.wheelwright.plugin.v1.ChangeR\achanges\x12\x18\n" +
 	"\asettled\x18\x02 \x01(\bR\asettled\x12\x1f\n" +
 	"\vwaiting_for\x18\x03 \x01(\tR\n" +
-	"waitingFor\"\xc5\x02\n" +
+	"waitingFor\x128\n" +
+	"\averdict\x18\x04 \x01(\v2\x1e.wheelwright.plugin.v1.VerdictR\averdict\x12\x1a\n" +
+	"\bwarnings\x18\x05 \x03(\tR\bwarnings\"u\n" +
+	"\x05Tally\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x16\n" +
+	"\x06passed\x18\x02 \x01(\rR\x06passed\x12\x16\n" +
+	"\x06failed\x18\x03 \x01(\rR\x06failed\x12\"\n" +
+	"\finconclusive\x18\x04 \x01(\rR\finconclusive\"\xfd\x02\n" +
 	"\x0eMeasureRequest\x12/\n" +
 	"\x04call\x18\x01 \x01(\v2\x1b.wheelwright.plugin.v1.CallR\x04call\x128\n" +
 	"\asubject\x18\x02 \x01(\v2\x1e.wheelwright.plugin.v1.SubjectR\asubject\x125\n" +
 	"\x06course\x18\x03 \x01(\v2\x1d.wheelwright.plugin.v1.CourseR\x06course\x125\n" +
 	"\x04step\x18\x04 \x01(\v2!.wheelwright.plugin.v1.CanaryStepR\x04step\x12.\n" +
 	"\x04from\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04from\x12*\n" +
-	"\x02to\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x02to\"\x84\x01\n" +
+	"\x02to\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x02to\x126\n" +
+	"\acounted\x18\a \x03(\v2\x1c.wheelwright.plugin.v1.TallyR\acounted\"\xd0\x01\n" +
 	"\x0fMeasureResponse\x127\n" +
 	"\ametrics\x18\x01 \x03(\v2\x1d.wheelwright.plugin.v1.MetricR\ametrics\x128\n" +
-	"\averdict\x18\x02 \x01(\v2\x1e.wheelwright.plugin.v1.VerdictR\averdict\"\xdd\x01\n" +
+	"\averdict\x18\x02 \x01(\v2\x1e.wheelwright.plugin.v1.VerdictR\averdict\x126\n" +
+	"\acounted\x18\x03 \x03(\v2\x1c.wheelwright.plugin.v1.TallyR\acounted\x12\x12\n" +
+	"\x04over\x18\x04 \x01(\bR\x04over\"\xdd\x01\n" +
 	"\x06Metric\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x19\n" +
@@ -1499,7 +1649,7 @@ func file_wheelwright_plugin_v1_canary_proto_rawDescGZIP() []byte {
 	return file_wheelwright_plugin_v1_canary_proto_rawDescData
 }
 
-var file_wheelwright_plugin_v1_canary_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_wheelwright_plugin_v1_canary_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_wheelwright_plugin_v1_canary_proto_goTypes = []any{
 	(*DescribeCanaryRequest)(nil),  // 0: wheelwright.plugin.v1.DescribeCanaryRequest
 	(*DescribeCanaryResponse)(nil), // 1: wheelwright.plugin.v1.DescribeCanaryResponse
@@ -1514,75 +1664,79 @@ var file_wheelwright_plugin_v1_canary_proto_goTypes = []any{
 	(*Header)(nil),                 // 10: wheelwright.plugin.v1.Header
 	(*StepRequest)(nil),            // 11: wheelwright.plugin.v1.StepRequest
 	(*StepResponse)(nil),           // 12: wheelwright.plugin.v1.StepResponse
-	(*MeasureRequest)(nil),         // 13: wheelwright.plugin.v1.MeasureRequest
-	(*MeasureResponse)(nil),        // 14: wheelwright.plugin.v1.MeasureResponse
-	(*Metric)(nil),                 // 15: wheelwright.plugin.v1.Metric
-	(*PromoteRequest)(nil),         // 16: wheelwright.plugin.v1.PromoteRequest
-	(*PromoteResponse)(nil),        // 17: wheelwright.plugin.v1.PromoteResponse
-	(*AbortRequest)(nil),           // 18: wheelwright.plugin.v1.AbortRequest
-	(*AbortResponse)(nil),          // 19: wheelwright.plugin.v1.AbortResponse
-	(Strategy)(0),                  // 20: wheelwright.plugin.v1.Strategy
-	(*Call)(nil),                   // 21: wheelwright.plugin.v1.Call
-	(*Subject)(nil),                // 22: wheelwright.plugin.v1.Subject
-	(*durationpb.Duration)(nil),    // 23: google.protobuf.Duration
-	(*Change)(nil),                 // 24: wheelwright.plugin.v1.Change
-	(*timestamppb.Timestamp)(nil),  // 25: google.protobuf.Timestamp
+	(*Tally)(nil),                  // 13: wheelwright.plugin.v1.Tally
+	(*MeasureRequest)(nil),         // 14: wheelwright.plugin.v1.MeasureRequest
+	(*MeasureResponse)(nil),        // 15: wheelwright.plugin.v1.MeasureResponse
+	(*Metric)(nil),                 // 16: wheelwright.plugin.v1.Metric
+	(*PromoteRequest)(nil),         // 17: wheelwright.plugin.v1.PromoteRequest
+	(*PromoteResponse)(nil),        // 18: wheelwright.plugin.v1.PromoteResponse
+	(*AbortRequest)(nil),           // 19: wheelwright.plugin.v1.AbortRequest
+	(*AbortResponse)(nil),          // 20: wheelwright.plugin.v1.AbortResponse
+	(Strategy)(0),                  // 21: wheelwright.plugin.v1.Strategy
+	(*Call)(nil),                   // 22: wheelwright.plugin.v1.Call
+	(*Subject)(nil),                // 23: wheelwright.plugin.v1.Subject
+	(*durationpb.Duration)(nil),    // 24: google.protobuf.Duration
+	(*Change)(nil),                 // 25: wheelwright.plugin.v1.Change
 	(*Verdict)(nil),                // 26: wheelwright.plugin.v1.Verdict
+	(*timestamppb.Timestamp)(nil),  // 27: google.protobuf.Timestamp
 }
 var file_wheelwright_plugin_v1_canary_proto_depIdxs = []int32{
-	20, // 0: wheelwright.plugin.v1.DescribeCanaryResponse.strategies:type_name -> wheelwright.plugin.v1.Strategy
-	21, // 1: wheelwright.plugin.v1.PlanRequest.call:type_name -> wheelwright.plugin.v1.Call
-	22, // 2: wheelwright.plugin.v1.PlanRequest.subject:type_name -> wheelwright.plugin.v1.Subject
+	21, // 0: wheelwright.plugin.v1.DescribeCanaryResponse.strategies:type_name -> wheelwright.plugin.v1.Strategy
+	22, // 1: wheelwright.plugin.v1.PlanRequest.call:type_name -> wheelwright.plugin.v1.Call
+	23, // 2: wheelwright.plugin.v1.PlanRequest.subject:type_name -> wheelwright.plugin.v1.Subject
 	4,  // 3: wheelwright.plugin.v1.PlanResponse.course:type_name -> wheelwright.plugin.v1.Course
 	7,  // 4: wheelwright.plugin.v1.Course.steps:type_name -> wheelwright.plugin.v1.CanaryStep
 	5,  // 5: wheelwright.plugin.v1.Course.leads:type_name -> wheelwright.plugin.v1.Lead
-	20, // 6: wheelwright.plugin.v1.Lead.strategy:type_name -> wheelwright.plugin.v1.Strategy
+	21, // 6: wheelwright.plugin.v1.Lead.strategy:type_name -> wheelwright.plugin.v1.Strategy
 	6,  // 7: wheelwright.plugin.v1.Lead.objectives:type_name -> wheelwright.plugin.v1.Objective
 	8,  // 8: wheelwright.plugin.v1.CanaryStep.traffic:type_name -> wheelwright.plugin.v1.Traffic
-	23, // 9: wheelwright.plugin.v1.CanaryStep.interval:type_name -> google.protobuf.Duration
+	24, // 9: wheelwright.plugin.v1.CanaryStep.interval:type_name -> google.protobuf.Duration
 	9,  // 10: wheelwright.plugin.v1.Traffic.matches:type_name -> wheelwright.plugin.v1.Match
-	23, // 11: wheelwright.plugin.v1.Traffic.affinity:type_name -> google.protobuf.Duration
+	24, // 11: wheelwright.plugin.v1.Traffic.affinity:type_name -> google.protobuf.Duration
 	10, // 12: wheelwright.plugin.v1.Match.headers:type_name -> wheelwright.plugin.v1.Header
-	21, // 13: wheelwright.plugin.v1.StepRequest.call:type_name -> wheelwright.plugin.v1.Call
-	22, // 14: wheelwright.plugin.v1.StepRequest.subject:type_name -> wheelwright.plugin.v1.Subject
+	22, // 13: wheelwright.plugin.v1.StepRequest.call:type_name -> wheelwright.plugin.v1.Call
+	23, // 14: wheelwright.plugin.v1.StepRequest.subject:type_name -> wheelwright.plugin.v1.Subject
 	4,  // 15: wheelwright.plugin.v1.StepRequest.course:type_name -> wheelwright.plugin.v1.Course
 	7,  // 16: wheelwright.plugin.v1.StepRequest.step:type_name -> wheelwright.plugin.v1.CanaryStep
-	24, // 17: wheelwright.plugin.v1.StepResponse.changes:type_name -> wheelwright.plugin.v1.Change
-	21, // 18: wheelwright.plugin.v1.MeasureRequest.call:type_name -> wheelwright.plugin.v1.Call
-	22, // 19: wheelwright.plugin.v1.MeasureRequest.subject:type_name -> wheelwright.plugin.v1.Subject
-	4,  // 20: wheelwright.plugin.v1.MeasureRequest.course:type_name -> wheelwright.plugin.v1.Course
-	7,  // 21: wheelwright.plugin.v1.MeasureRequest.step:type_name -> wheelwright.plugin.v1.CanaryStep
-	25, // 22: wheelwright.plugin.v1.MeasureRequest.from:type_name -> google.protobuf.Timestamp
-	25, // 23: wheelwright.plugin.v1.MeasureRequest.to:type_name -> google.protobuf.Timestamp
-	15, // 24: wheelwright.plugin.v1.MeasureResponse.metrics:type_name -> wheelwright.plugin.v1.Metric
-	26, // 25: wheelwright.plugin.v1.MeasureResponse.verdict:type_name -> wheelwright.plugin.v1.Verdict
-	26, // 26: wheelwright.plugin.v1.Metric.verdict:type_name -> wheelwright.plugin.v1.Verdict
-	25, // 27: wheelwright.plugin.v1.Metric.newest:type_name -> google.protobuf.Timestamp
-	21, // 28: wheelwright.plugin.v1.PromoteRequest.call:type_name -> wheelwright.plugin.v1.Call
-	22, // 29: wheelwright.plugin.v1.PromoteRequest.subject:type_name -> wheelwright.plugin.v1.Subject
-	4,  // 30: wheelwright.plugin.v1.PromoteRequest.course:type_name -> wheelwright.plugin.v1.Course
-	24, // 31: wheelwright.plugin.v1.PromoteResponse.changes:type_name -> wheelwright.plugin.v1.Change
-	21, // 32: wheelwright.plugin.v1.AbortRequest.call:type_name -> wheelwright.plugin.v1.Call
-	22, // 33: wheelwright.plugin.v1.AbortRequest.subject:type_name -> wheelwright.plugin.v1.Subject
-	4,  // 34: wheelwright.plugin.v1.AbortRequest.course:type_name -> wheelwright.plugin.v1.Course
-	24, // 35: wheelwright.plugin.v1.AbortResponse.changes:type_name -> wheelwright.plugin.v1.Change
-	0,  // 36: wheelwright.plugin.v1.CanaryService.DescribeCanary:input_type -> wheelwright.plugin.v1.DescribeCanaryRequest
-	2,  // 37: wheelwright.plugin.v1.CanaryService.Plan:input_type -> wheelwright.plugin.v1.PlanRequest
-	11, // 38: wheelwright.plugin.v1.CanaryService.Step:input_type -> wheelwright.plugin.v1.StepRequest
-	13, // 39: wheelwright.plugin.v1.CanaryService.Measure:input_type -> wheelwright.plugin.v1.MeasureRequest
-	16, // 40: wheelwright.plugin.v1.CanaryService.Promote:input_type -> wheelwright.plugin.v1.PromoteRequest
-	18, // 41: wheelwright.plugin.v1.CanaryService.Abort:input_type -> wheelwright.plugin.v1.AbortRequest
-	1,  // 42: wheelwright.plugin.v1.CanaryService.DescribeCanary:output_type -> wheelwright.plugin.v1.DescribeCanaryResponse
-	3,  // 43: wheelwright.plugin.v1.CanaryService.Plan:output_type -> wheelwright.plugin.v1.PlanResponse
-	12, // 44: wheelwright.plugin.v1.CanaryService.Step:output_type -> wheelwright.plugin.v1.StepResponse
-	14, // 45: wheelwright.plugin.v1.CanaryService.Measure:output_type -> wheelwright.plugin.v1.MeasureResponse
-	17, // 46: wheelwright.plugin.v1.CanaryService.Promote:output_type -> wheelwright.plugin.v1.PromoteResponse
-	19, // 47: wheelwright.plugin.v1.CanaryService.Abort:output_type -> wheelwright.plugin.v1.AbortResponse
-	42, // [42:48] is the sub-list for method output_type
-	36, // [36:42] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	25, // 17: wheelwright.plugin.v1.StepResponse.changes:type_name -> wheelwright.plugin.v1.Change
+	26, // 18: wheelwright.plugin.v1.StepResponse.verdict:type_name -> wheelwright.plugin.v1.Verdict
+	22, // 19: wheelwright.plugin.v1.MeasureRequest.call:type_name -> wheelwright.plugin.v1.Call
+	23, // 20: wheelwright.plugin.v1.MeasureRequest.subject:type_name -> wheelwright.plugin.v1.Subject
+	4,  // 21: wheelwright.plugin.v1.MeasureRequest.course:type_name -> wheelwright.plugin.v1.Course
+	7,  // 22: wheelwright.plugin.v1.MeasureRequest.step:type_name -> wheelwright.plugin.v1.CanaryStep
+	27, // 23: wheelwright.plugin.v1.MeasureRequest.from:type_name -> google.protobuf.Timestamp
+	27, // 24: wheelwright.plugin.v1.MeasureRequest.to:type_name -> google.protobuf.Timestamp
+	13, // 25: wheelwright.plugin.v1.MeasureRequest.counted:type_name -> wheelwright.plugin.v1.Tally
+	16, // 26: wheelwright.plugin.v1.MeasureResponse.metrics:type_name -> wheelwright.plugin.v1.Metric
+	26, // 27: wheelwright.plugin.v1.MeasureResponse.verdict:type_name -> wheelwright.plugin.v1.Verdict
+	13, // 28: wheelwright.plugin.v1.MeasureResponse.counted:type_name -> wheelwright.plugin.v1.Tally
+	26, // 29: wheelwright.plugin.v1.Metric.verdict:type_name -> wheelwright.plugin.v1.Verdict
+	27, // 30: wheelwright.plugin.v1.Metric.newest:type_name -> google.protobuf.Timestamp
+	22, // 31: wheelwright.plugin.v1.PromoteRequest.call:type_name -> wheelwright.plugin.v1.Call
+	23, // 32: wheelwright.plugin.v1.PromoteRequest.subject:type_name -> wheelwright.plugin.v1.Subject
+	4,  // 33: wheelwright.plugin.v1.PromoteRequest.course:type_name -> wheelwright.plugin.v1.Course
+	25, // 34: wheelwright.plugin.v1.PromoteResponse.changes:type_name -> wheelwright.plugin.v1.Change
+	22, // 35: wheelwright.plugin.v1.AbortRequest.call:type_name -> wheelwright.plugin.v1.Call
+	23, // 36: wheelwright.plugin.v1.AbortRequest.subject:type_name -> wheelwright.plugin.v1.Subject
+	4,  // 37: wheelwright.plugin.v1.AbortRequest.course:type_name -> wheelwright.plugin.v1.Course
+	25, // 38: wheelwright.plugin.v1.AbortResponse.changes:type_name -> wheelwright.plugin.v1.Change
+	0,  // 39: wheelwright.plugin.v1.CanaryService.DescribeCanary:input_type -> wheelwright.plugin.v1.DescribeCanaryRequest
+	2,  // 40: wheelwright.plugin.v1.CanaryService.Plan:input_type -> wheelwright.plugin.v1.PlanRequest
+	11, // 41: wheelwright.plugin.v1.CanaryService.Step:input_type -> wheelwright.plugin.v1.StepRequest
+	14, // 42: wheelwright.plugin.v1.CanaryService.Measure:input_type -> wheelwright.plugin.v1.MeasureRequest
+	17, // 43: wheelwright.plugin.v1.CanaryService.Promote:input_type -> wheelwright.plugin.v1.PromoteRequest
+	19, // 44: wheelwright.plugin.v1.CanaryService.Abort:input_type -> wheelwright.plugin.v1.AbortRequest
+	1,  // 45: wheelwright.plugin.v1.CanaryService.DescribeCanary:output_type -> wheelwright.plugin.v1.DescribeCanaryResponse
+	3,  // 46: wheelwright.plugin.v1.CanaryService.Plan:output_type -> wheelwright.plugin.v1.PlanResponse
+	12, // 47: wheelwright.plugin.v1.CanaryService.Step:output_type -> wheelwright.plugin.v1.StepResponse
+	15, // 48: wheelwright.plugin.v1.CanaryService.Measure:output_type -> wheelwright.plugin.v1.MeasureResponse
+	18, // 49: wheelwright.plugin.v1.CanaryService.Promote:output_type -> wheelwright.plugin.v1.PromoteResponse
+	20, // 50: wheelwright.plugin.v1.CanaryService.Abort:output_type -> wheelwright.plugin.v1.AbortResponse
+	45, // [45:51] is the sub-list for method output_type
+	39, // [39:45] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_wheelwright_plugin_v1_canary_proto_init() }
@@ -1597,14 +1751,14 @@ func file_wheelwright_plugin_v1_canary_proto_init() {
 		(*Header_Prefix)(nil),
 		(*Header_Regex)(nil),
 	}
-	file_wheelwright_plugin_v1_canary_proto_msgTypes[15].OneofWrappers = []any{}
+	file_wheelwright_plugin_v1_canary_proto_msgTypes[16].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wheelwright_plugin_v1_canary_proto_rawDesc), len(file_wheelwright_plugin_v1_canary_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
