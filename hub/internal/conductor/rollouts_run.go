@@ -1,6 +1,7 @@
 package conductor
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/wheelwright-dev/wheelwright/hub/internal/caller"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/rollout"
+	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
 	"github.com/wheelwright-dev/wheelwright/pkg/plan"
@@ -140,6 +142,37 @@ func (t *turn) replace(s rollout.State) {
 	} else {
 		at.rollouts = append(at.rollouts, s)
 	}
+	if s.Phase.Terminal() {
+		at.rollouts = remembered(at.rollouts)
+	}
+}
+
+// remembered is what the store keeps of a distribution's rollouts: of those that ended long ago no members,
+// and no rollout but the newest of each release.
+func remembered(all []rollout.State) []rollout.State {
+	ended := slices.DeleteFunc(slices.Clone(all), func(r rollout.State) bool { return !r.Phase.Terminal() })
+	if len(ended) <= store.MaxEnded {
+		return all
+	}
+	slices.SortFunc(ended, func(a, b rollout.State) int { return cmp.Or(b.Since.Compare(a.Since), cmp.Compare(b.ID, a.ID)) })
+	old, newest := map[uint64]bool{}, map[string]uint64{}
+	for _, r := range ended[store.MaxEnded:] {
+		old[r.ID] = true
+	}
+	for _, r := range all {
+		newest[r.Version] = r.ID
+	}
+	var kept []rollout.State
+	for _, r := range all {
+		if old[r.ID] {
+			if newest[r.Version] != r.ID {
+				continue
+			}
+			r.Members = nil
+		}
+		kept = append(kept, r)
+	}
+	return kept
 }
 
 // move notes whose offers may have changed; nil: anybody's.

@@ -450,6 +450,30 @@ func TestAnUndoneRolloutIsNotOfferedAgain(t *testing.T) {
 	})
 }
 
+// A hub that never stops remembers of its rollouts what one remembers that was started anew.
+func TestMemoryAndFileKeepTheSameRollouts(t *testing.T) {
+	p := gather(t, 2, "waves:\n- name: all\n")
+	for n := range store.MaxEnded + 5 {
+		p.see(t, tag(fmt.Sprintf("1.1.%d", n), fmt.Sprint(n)))
+		p.settled(t)
+	}
+	members := func() (all []string) {
+		at, err := p.picture()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range at.of("shop").rollouts {
+			all = append(all, fmt.Sprintf("%s %s %d", r.Version, r.Phase, len(r.Members)))
+		}
+		return all
+	}
+	before := members()
+	p.restart(t)
+	if after := members(); !slices.Equal(before, after) || !slices.ContainsFunc(after, func(r string) bool { return strings.HasSuffix(r, " 0") }) {
+		t.Errorf("in memory %q, on disk %q", before, after)
+	}
+}
+
 func TestWhatCannotBeDoneIsSaid(t *testing.T) {
 	p := gather(t, 2, "waves: [{name: first, max: 1, soak: 1h}, {name: rest}]")
 	p.see(t, tag("1.1.0", "b"))

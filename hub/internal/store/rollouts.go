@@ -14,8 +14,8 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/plan"
 )
 
-// maxEnded is how many ended rollouts of one distribution keep their members.
-const maxEnded = 20
+// MaxEnded is how many ended rollouts of one distribution keep their members.
+const MaxEnded = 20
 
 // NewRollout begins to keep a rollout, gives it its id, and returns it as it is kept. ErrExists where one of
 // the same release is not over.
@@ -137,11 +137,11 @@ func boundRollouts(tx *bolt.Tx, distribution string) error {
 		}
 		return nil
 	})
-	if err != nil || len(ended) <= maxEnded {
+	if err != nil || len(ended) <= MaxEnded {
 		return err
 	}
 	slices.SortFunc(ended, func(a, b head) int { return cmp.Or(b.since.Compare(a.since), cmp.Compare(b.id, a.id)) })
-	for _, r := range ended[maxEnded:] {
+	for _, r := range ended[MaxEnded:] {
 		if err := deletePrefix(tx.Bucket(bucketMembers), memberKey(r.id, "")); err != nil {
 			return fmt.Errorf("forget the members of rollout %d: %w", r.id, err)
 		}
