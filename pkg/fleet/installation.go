@@ -49,11 +49,13 @@ const (
 	EventTagDeleted EventKind = "TagDeleted"
 	EventInvited    EventKind = "Invited"
 	EventJoined     EventKind = "Joined"
+	EventAdded      EventKind = "Added" // a distribution is watched from here on
 	EventRemoved    EventKind = "Removed"
 	EventRollout    EventKind = "Rollout"  // a rollout entered another phase, or a wave did
 	EventRecalled   EventKind = "Recalled" // a release was called back
 	EventPinned     EventKind = "Pinned"   // a pin was made or taken away at the hub
 	EventDecided    EventKind = "Decided"  // somebody answered at the hub for a provider
+	EventOperator   EventKind = "Operator" // somebody got a role at the hub, or lost it
 )
 
 // Event is something that happened: on a cluster, or at the hub where Cluster is empty.
