@@ -239,6 +239,9 @@ func (c *Conductor) Decide(now time.Time, who caller.Who, distribution, version 
 		return nil, isRecalled(recall)
 	}
 	command.By, command.Role = cmp.Or(command.By, who.Actor), cmp.Or(command.Role, who.Role)
+	if err := mayAnswer(before, command); err != nil {
+		return nil, err
+	}
 	s, err := rollout.Do(now, before, command)
 	if err != nil {
 		return nil, refusal(before, command, err)
@@ -255,6 +258,22 @@ func (c *Conductor) Decide(now time.Time, who caller.Who, distribution, version 
 	c.poke()
 	s, _ = t.after.of(distribution).newest(version)
 	return rolloutMessage(s), nil
+}
+
+// mayAnswer: a gate that names no role, such as one of verdicts, is the admin's to answer for.
+func mayAnswer(s rollout.State, command rollout.Command) error {
+	if command.Verb != rollout.Approve && command.Verb != rollout.Reject || command.Role == string(caller.Admin) {
+		return nil
+	}
+	if s.Phase != fleet.RolloutVerdicts && s.Phase != fleet.RolloutApproval || s.Wave >= len(s.Plan.Waves) {
+		return nil // it waits for nobody, which rollout.Do says better
+	}
+	wave := s.Plan.Waves[s.Wave]
+	if command.Wave != "" && command.Wave != wave.Name || wave.Approval != "" {
+		return nil
+	}
+	return refuse(caller.ErrDenied, "%s the rollout of %s %s: wave %s names no role for this, so that it is an admin's to say, and %s is none; `hub get operators` lists them",
+		command.Verb, s.Distribution, s.Version, wave.Name, command.By)
 }
 
 func onlyOne(underWay []rollout.State, distribution string) (version string, err error) {
@@ -274,10 +293,14 @@ func onlyOne(underWay []rollout.State, distribution string) (version string, err
 // refusal names the rollout that does not take a command, and where to look.
 func refusal(s rollout.State, command rollout.Command, err error) error {
 	kind := caller.ErrConflict
-	if errors.Is(err, rollout.ErrNoSuchWave) {
+	switch {
+	case errors.Is(err, rollout.ErrNoSuchWave):
 		kind = caller.ErrNotFound
+	case errors.Is(err, rollout.ErrRole):
+		return refuse(caller.ErrDenied, "%s the rollout of %s %s as %s: %v; `hub get operators` lists who has which role, and an admin gives one with `hub operator add NAME --role approver:ROLE`",
+			command.Verb, s.Distribution, s.Version, command.By, err)
 	}
-	for _, known := range []error{rollout.ErrNoSuchWave, rollout.ErrNotWaiting, rollout.ErrOver, rollout.ErrTwice, rollout.ErrRole} {
+	for _, known := range []error{rollout.ErrNoSuchWave, rollout.ErrNotWaiting, rollout.ErrOver, rollout.ErrTwice} {
 		if errors.Is(err, known) {
 			return refuse(kind, "%s the rollout of %s %s: %v; `hub rollout status %s %s` shows it", command.Verb, s.Distribution, s.Version, err, s.Distribution, s.Version)
 		}
