@@ -88,15 +88,15 @@ func (s State) Waits() string {
 	case fleet.RolloutWindow:
 		return reason
 	case fleet.RolloutApproval:
-		return fmt.Sprintf("%s: hub rollout approve %s", reason, release)
+		return fmt.Sprintf("%s; hub rollout approve %s", reason, release)
 	case fleet.RolloutSoaking:
 		return fmt.Sprintf("wave %s soaks until %s", w.Name, w.SoakUntil.UTC().Format(time.RFC3339))
 	case fleet.RolloutVerdicts:
-		return fmt.Sprintf("%s, and %d are there: hub rollout approve %s goes on without them", reason, s.Count(s.Wave).verdicts(w), release)
+		return fmt.Sprintf("%s, and %d are there; hub rollout approve %s goes on without them", reason, s.Count(s.Wave).verdicts(w), release)
 	case fleet.RolloutHolding:
-		return fmt.Sprintf("%s: hub rollout resume %s goes on, hub rollout undo %s brings it back", reason, release, release)
+		return fmt.Sprintf("%s; hub rollout resume %s goes on, hub rollout undo %s brings it back", reason, release, release)
 	case fleet.RolloutPaused:
-		return fmt.Sprintf("%s: hub rollout resume %s", reason, release)
+		return fmt.Sprintf("%s; hub rollout resume %s", reason, release)
 	case fleet.RolloutReturning:
 		n := 0
 		for _, m := range s.Members {

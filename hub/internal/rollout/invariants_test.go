@@ -8,9 +8,9 @@ import (
 )
 
 // check returns what is wrong with a step from one state to the next, which Next has brought to its fixed
-// point; empty: nothing.
-func check(now time.Time, before, s State, f Fleet) string {
-	for _, problem := range []string{checkWaves(now, s), checkOffers(now, before, s, f), checkPins(before, s, f), checkGates(now, before, s, f), checkEnds(before, s), checkWaits(now, s)} {
+// point; empty: nothing. latest is what the clock has shown already.
+func check(now, latest time.Time, before, s State, f Fleet) string {
+	for _, problem := range []string{checkWaves(now, s), checkOffers(now, before, s, f), checkPins(before, s, f), checkGates(latest, before, s, f), checkEnds(before, s), checkWaits(now, s)} {
 		if problem != "" {
 			return fmt.Sprintf("%s\nat %s: %s wave %d, %s\nwaves %+v\nmembers %+v", problem, now.Format(time.RFC3339), s.Phase, s.Wave, s.Reason, s.Waves, s.Members)
 		}
@@ -71,7 +71,7 @@ func checkOffers(now time.Time, before, s State, f Fleet) string {
 	if s.Phase == fleet.RolloutCompleted {
 		return ""
 	}
-	broken := ""
+	broken := -1
 	failed := make([]int, len(s.Waves))
 	for _, m := range s.Members {
 		if m.Wave >= 0 && m.Mark == fleet.MarkFailed {
@@ -79,8 +79,8 @@ func checkOffers(now time.Time, before, s State, f Fleet) string {
 		}
 	}
 	for i, w := range s.Waves {
-		if i <= s.Wave && failed[i]-w.Forgiven > w.Budget {
-			broken = w.Name
+		if i <= s.Wave && failed[i]-w.Forgiven > w.Budget && broken < 0 {
+			broken = i
 		}
 	}
 	for c, m := range s.Members {
@@ -88,9 +88,15 @@ func checkOffers(now time.Time, before, s State, f Fleet) string {
 		if m.Offered.IsZero() || there && !old.Offered.IsZero() && (old.Mark != fleet.MarkLeft || m.Mark == fleet.MarkLeft) {
 			continue // it was offered the release before
 		}
+		// All of its wave are parked at once, so that the wave ended in the same look: what comes after it, its gate or
+		// the next wave, may stop the rollout yet.
+		gate := s.Phase == fleet.RolloutHolding && s.Before == fleet.RolloutVerdicts && s.Since.Equal(now) && m.Mark == fleet.MarkParked
+		passed := m.Wave >= 0 && m.Wave < broken && len(before.Waves) > 0 && before.Waves[m.Wave].Ended.IsZero() && !s.Waves[m.Wave].Ended.IsZero() &&
+			before.Waves[broken].Started.IsZero()
 		switch {
-		case broken != "":
-			return fmt.Sprintf("%s is offered the release though the budget of %s is broken", c, broken)
+		case (gate || passed) && !s.Offers(c):
+		case broken >= 0:
+			return fmt.Sprintf("%s is offered the release though the budget of %s is broken", c, s.Waves[broken].Name)
 		case m.Wave < 0 || m.Wave > s.Wave || s.Waves[m.Wave].Started.IsZero():
 			return fmt.Sprintf("%s is offered the release before its wave began", c)
 		case s.Phase != fleet.RolloutProgressing && s.Phase != fleet.RolloutSoaking && s.Phase != fleet.RolloutVerdicts && s.Phase != fleet.RolloutWindow &&
@@ -194,6 +200,18 @@ func checkWaits(now time.Time, s State) string {
 		return "says not what it waits for"
 	case !due.IsZero() && !due.After(now):
 		return fmt.Sprintf("due at %s, which is over", due)
+	}
+	return ""
+}
+
+// checkDue: nothing changes by time alone before it is said to.
+func checkDue(now time.Time, s State, f Fleet) string {
+	before := now.AddDate(1, 0, 0)
+	if due := s.Due(); !due.IsZero() {
+		before = due.Add(-1)
+	}
+	if early := Next(before, s, f); before.After(now) && !same(early, s) {
+		return fmt.Sprintf("due at %s, and another at %s: %s %q -> %s %q, %v", s.Due(), before, s.Phase, s.Reason, early.Phase, early.Reason, early.Changed(s))
 	}
 	return ""
 }

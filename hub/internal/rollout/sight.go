@@ -215,6 +215,10 @@ func (l *sight) open() {
 		case !there:
 			m = Member{Wave: -1, Mark: fleet.MarkWaiting, Since: l.now}
 		}
+		if l.see(o).failed { // not this rollout's doing
+			l.park(c, m, o, fleet.BlockHeld)
+			continue
+		}
 		m.Before, m.Offered = o.Running, l.now
 		l.set(c, l.judged(l.mark(m, fleet.MarkOffered, ""), o))
 	}
