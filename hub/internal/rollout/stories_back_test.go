@@ -222,6 +222,22 @@ func TestRecallMidFlight(t *testing.T) {
 	st.is(fleet.RolloutRecalled, "RRR")
 }
 
+func TestUndoOfWhatAWavesReturnLeft(t *testing.T) {
+	st := tell(t, 2, `{onFailure: rollBackWave, waves: [{name: canary, max: 1}, {name: rest}]}`)
+	st.takes(0)
+	st.fails(1)
+	st.is(fleet.RolloutReturned, "DF") // nobody of the wave has it: that is all
+	st.goes(0, "-")
+	st.do(Command{Verb: Undo, Reason: "from the canary too"})
+	st.is(fleet.RolloutReturning, "rF")
+	st.goes(0, "RolledBack "+from)
+	st.returns(0)
+	st.is(fleet.RolloutReturned, "RF")
+	if err := st.try(Command{Verb: Undo}); !errors.Is(err, ErrTwice) {
+		t.Errorf("undone twice: %v", err)
+	}
+}
+
 func TestUndoThatBecomesARecall(t *testing.T) {
 	st := tell(t, 2, `waves: [{name: all}]`)
 	st.takes(0)

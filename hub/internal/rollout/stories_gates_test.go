@@ -140,6 +140,31 @@ func TestVerdictsPassedOverByAPerson(t *testing.T) {
 	st.is(fleet.RolloutProgressing, "Do")
 }
 
+func TestVerdictsRejectedByAPerson(t *testing.T) {
+	st := tell(t, 2, `waves: [{name: canary, max: 1, verdicts: {minimum: 5}}, {name: rest}]`)
+	st.takes(0)
+	st.do(Command{Verb: Reject, Reason: "too slow"})
+	st.is(fleet.RolloutHolding, "Dw")
+	st.offers("yn")
+	st.do(Command{Verb: Undo})
+	st.is(fleet.RolloutReturning, "rw")
+}
+
+func TestAPauseBeforeAGateLeadsBackToIt(t *testing.T) {
+	for _, p := range []fleet.RolloutPhase{fleet.RolloutWindow, fleet.RolloutApproval, fleet.RolloutSoaking, fleet.RolloutVerdicts} {
+		st := inPhase(t, p)
+		before := st.s.Waits()
+		st.do(Command{Verb: Pause})
+		if st.s.Phase != fleet.RolloutPaused {
+			t.Errorf("%s: it is %s", p, st.s.Phase)
+		}
+		st.do(Command{Verb: Resume})
+		if st.s.Phase != p || st.s.Waits() != before {
+			t.Errorf("%s: it is %s: %q", p, st.s.Phase, st.s.Waits())
+		}
+	}
+}
+
 func TestAWindowOpensAndCloses(t *testing.T) {
 	st := tell(t, 3, `waves: [{name: all, concurrency: 1, patience: 12h, windows: ["Mon-Fri 22:00-04:00 Europe/Berlin"]}]`)
 	st.is(fleet.RolloutWindow, "www")

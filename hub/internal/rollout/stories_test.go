@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -251,5 +252,22 @@ func TestSupersede(t *testing.T) {
 	}
 	if err := st.try(Command{Verb: Supersede}); !errors.Is(err, ErrTwice) {
 		t.Errorf("superseded twice: %v", err)
+	}
+}
+
+func TestChangedNamesWhoDiffers(t *testing.T) {
+	st := tell(t, 3, `{joiners: wave, waves: [{name: all, concurrency: 1}]}`)
+	before := st.s
+	if got := st.s.Changed(before); len(got) > 0 {
+		t.Errorf("%v differ from themselves", got)
+	}
+	st.takes(0)
+	st.join(3)
+	st.look()
+	if got, want := st.s.Changed(before), []fleet.Cluster{c(0), c(1), c(3)}; !slices.Equal(got, want) {
+		t.Errorf("%v differ, want %v", got, want)
+	}
+	if got, want := st.s.Count(0), (Counts{Total: 4, Done: 1, Offered: 1, Waiting: 2}); got != want {
+		t.Errorf("%+v, want %+v", got, want)
 	}
 }
