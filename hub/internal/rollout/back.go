@@ -21,8 +21,11 @@ func (l *sight) judgedBack(m Member, o Observation) Member {
 	}
 	switch {
 	case v.silent:
-		if m.Mark == fleet.MarkReturning {
+		switch m.Mark {
+		case fleet.MarkReturning:
 			return l.stranded(l.block(m, v), string(fleet.BlockSilent))
+		case fleet.MarkOffered: // nobody knows whether it has begun
+			return l.mark(l.block(m, v), fleet.MarkParked, string(fleet.BlockSilent))
 		}
 		return m
 	case v.runs && m.Before == l.s.Version:

@@ -111,6 +111,25 @@ func TestAnAttemptThatCannotBeRolledBackIsNoReturn(t *testing.T) {
 	st.is(fleet.RolloutReturned, "SR")
 }
 
+func TestASilentClusterOnTheWayBack(t *testing.T) {
+	st := tell(t, 4, `waves: [{name: all, concurrency: 3, patience: 20m}]`)
+	st.begins(0)
+	for i := range 2 {
+		st.blocks(i, fleet.BlockSilent)
+	}
+	st.is(fleet.RolloutProgressing, "uoow")
+	st.do(Command{Verb: Undo})
+	st.is(fleet.RolloutReturning, "rpRw") // nobody knows of the second: it is offered nothing any more, and told so
+	st.offers("nnnn")
+	st.goes(0, "RolledBack "+from)
+	st.goes(1, "RolledBack "+from)
+	st.set(1, func(o *Observation) { o.Running, o.Target, o.Phase = version, version, fleet.Succeeded })
+	st.free(1)
+	st.is(fleet.RolloutReturning, "rrRw") // it had taken it meanwhile
+	st.after(20 * time.Minute)
+	st.is(fleet.RolloutReturned, "SSRw")
+}
+
 func TestAReturnThatIsRefusedSaysWhy(t *testing.T) {
 	st := tell(t, 1, `waves: [{name: all, patience: 20m, soak: 1h}]`)
 	st.takes(0)

@@ -105,6 +105,18 @@ func TestSilentAfterTheSoakIsNoSuccessAndHoldsNobodyUp(t *testing.T) {
 	st.is(fleet.RolloutProgressing, "DDo")
 }
 
+func TestSilenceIsNoPartOfTheShare(t *testing.T) {
+	st := tell(t, 5, `waves: [{name: canary, max: 4, budget: 1, success: 60%, soak: 1h, patience: 20m}, {name: rest}]`)
+	st.fails(0)
+	st.takes(1, 2, 3)
+	st.blocks(1, fleet.BlockSilent)
+	st.blocks(2, fleet.BlockSilent)
+	st.after(time.Hour)
+	st.is(fleet.RolloutSoaking, "FDDDw")
+	st.after(20 * time.Minute)
+	st.is(fleet.RolloutHolding, "FDDDw") // of the two that can be judged one is well
+}
+
 func TestVerdictsWantAMinimum(t *testing.T) {
 	st := tell(t, 4, `waves: [{name: canary, max: 3, patience: 10m, verdicts: {minimum: 2, passes: 50%}, budget: 1}, {name: rest}]`)
 	st.blocks(0, fleet.BlockPin)
