@@ -84,7 +84,7 @@ func (a *app) drawPlan(out io.Writer, plan *fleetv1.RolloutPlan, all, noHeaders 
 		free, folded := 0, 0
 		for _, m := range w.GetClusters() {
 			clusters++
-			if len(m.GetBlockers()) > 0 {
+			if len(m.GetBlockers()) > 0 && m.GetRunningVersion() != plan.GetVersion() { // to run it already stands in nobody's way
 				blocked++
 			} else if free++; free > foldAfter && !all {
 				folded++

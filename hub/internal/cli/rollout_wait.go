@@ -173,7 +173,7 @@ func (a *app) wait(ctx context.Context, distribution, version string, g goal, ti
 	case err != nil:
 		return err
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		return exitcode.With(exitcode.TimedOut, fmt.Errorf("waited %s for %s of %s %s: %s; see `hub rollout status %s %s`, or wait longer with --timeout", span(timeout), g, distribution, version, state, distribution, version))
+		return exitcode.With(exitcode.TimedOut, fmt.Errorf("%s %s: waited %s for %s: %s; see `hub rollout status %s %s`, or wait longer with --timeout", distribution, version, span(timeout), g, state, distribution, version))
 	}
 	return exitcode.With(exitcode.Usage, errors.New("interrupted"))
 }
