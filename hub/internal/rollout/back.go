@@ -24,11 +24,14 @@ func (l *sight) judgedBack(m Member, o Observation) Member {
 		switch m.Mark {
 		case fleet.MarkReturning:
 			return l.stranded(l.block(m, v), string(fleet.BlockSilent))
-		case fleet.MarkOffered: // nobody knows whether it has begun
+		case fleet.MarkOffered, fleet.MarkUnderway: // nobody knows whether it has begun
 			return l.mark(l.block(m, v), fleet.MarkParked, string(fleet.BlockSilent))
 		}
 		return m
 	case v.runs && m.Before == l.s.Version:
+		if m.Mark != fleet.MarkFailed {
+			m = l.mark(m, fleet.MarkUnaffected, "ran it before")
+		}
 		return m
 	case o.Phase == fleet.RollbackFailed && (o.Target != l.s.Version || !v.runs) && (m.Mark == fleet.MarkReturning || m.Mark == fleet.MarkStranded):
 		return l.mark(m, fleet.MarkStranded, because(o))

@@ -1,7 +1,8 @@
 // Package rollout decides how a release goes through the fleet: a pure state machine over a plan, what is
 // known of each cluster, and the words of people. It does no I/O, reads no clock and keeps nothing: the
 // conductor stores the state that Next returns and offers what it says. The machine is the table in
-// table.go, printed in testdata/machine.golden; what becomes of one cluster is in members.go.
+// table.go, printed in testdata/machine.golden; what becomes of one cluster is in members.go, on its way back
+// in back.go, and who is offered the release in admit.go.
 //
 // It is level-triggered: Next compares the state with the fleet as it is now, so that no event can be
 // missed, and a hub that was restarted goes on where the state says.

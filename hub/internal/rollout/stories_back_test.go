@@ -130,6 +130,26 @@ func TestASilentClusterOnTheWayBack(t *testing.T) {
 	st.is(fleet.RolloutReturned, "SSRw")
 }
 
+func TestAReturnLeavesAloneWhoHadItBefore(t *testing.T) {
+	st := tell(t, 3, `waves: [{name: all, soak: 1h}]`, func(st *story) {
+		for i := range 2 {
+			st.set(i, func(o *Observation) { o.Running, o.Target, o.Health = version, version, fleet.InProgress })
+		}
+	})
+	st.takes(2)
+	st.is(fleet.RolloutProgressing, "uuD")
+	st.blocks(1, fleet.BlockSilent)
+	st.do(Command{Verb: Undo})
+	st.is(fleet.RolloutReturning, "npr")
+	st.goes(0, "-")
+	if got := st.s.Members[c(0)].Reason; got != "ran it before" {
+		t.Errorf("%q", got)
+	}
+	st.free(1)
+	st.returns(2)
+	st.is(fleet.RolloutReturned, "nnR")
+}
+
 func TestAReturnThatIsRefusedSaysWhy(t *testing.T) {
 	st := tell(t, 1, `waves: [{name: all, patience: 20m, soak: 1h}]`)
 	st.takes(0)
