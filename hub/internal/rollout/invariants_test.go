@@ -192,7 +192,7 @@ func checkGates(now, latest time.Time, before, s State, f Fleet) string {
 		failed -= w.Forgiven
 		p := s.Plan.Waves[i]
 		switch {
-		case done+failed > 0 && (w.SoakUntil.IsZero() || latest.Before(w.SoakUntil)) && (len(before.Waves) == 0 || !before.Waves[i].SoakUntil.IsZero() || s.Phase == fleet.RolloutSoaking):
+		case done+failed > 0 && (w.SoakUntil.IsZero() || latest.Before(w.SoakUntil)):
 			return fmt.Sprintf("wave %s ended before its soak was over", w.Name)
 		case well+failed < p.Verdicts.Minimum:
 			return fmt.Sprintf("wave %s ended with %d verdicts, wants %d", w.Name, well+failed, p.Verdicts.Minimum)

@@ -111,6 +111,9 @@ func (l *sight) untaken() bool {
 	return c.Done+c.Failed == 0
 }
 
+// unsoaked: somebody took it after all, when the wave was through without anybody.
+func (l *sight) unsoaked() bool { return l.wave().SoakUntil.IsZero() && !l.untaken() }
+
 func (l *sight) returning() bool {
 	for _, m := range l.s.Members {
 		if m.Mark == fleet.MarkReturning {

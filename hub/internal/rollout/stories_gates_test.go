@@ -131,6 +131,20 @@ func TestVerdictsWantAMinimum(t *testing.T) {
 	st.is(fleet.RolloutProgressing, "FDpo")
 }
 
+func TestWhoIsCaughtUpBeforeTheVerdictsSoaks(t *testing.T) {
+	st := tell(t, 3, `waves: [{name: canary, max: 2, soak: 1h, verdicts: {minimum: 1}}, {name: rest}]`, func(st *story) {
+		for i := range 2 {
+			st.set(i, func(o *Observation) { o.Block = fleet.BlockPin })
+		}
+	})
+	st.is(fleet.RolloutVerdicts, "ppw") // nobody took it: there is nothing to soak
+	st.free(0)
+	st.takes(0)
+	st.is(fleet.RolloutSoaking, "Dpw")
+	st.after(time.Hour)
+	st.is(fleet.RolloutProgressing, "Dpo")
+}
+
 func TestVerdictsThatDoNotPassHold(t *testing.T) {
 	st := tell(t, 3, `waves: [{name: canary, max: 2, verdicts: {minimum: 2, passes: 75%}, budget: 1}, {name: rest}]`)
 	st.fails(0)

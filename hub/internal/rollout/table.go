@@ -74,6 +74,7 @@ func table() []row {
 		{from: in(fleet.RolloutSoaking), when: when((*sight).soaked, (*sight).well), to: fleet.RolloutVerdicts, say: (*sight).wantsEvidence},
 
 		{from: in(fleet.RolloutVerdicts), when: when((*sight).ended), to: fleet.RolloutProgressing},
+		{from: in(fleet.RolloutVerdicts), when: when((*sight).unsoaked), to: fleet.RolloutProgressing},
 		{from: in(fleet.RolloutVerdicts), when: when((*sight).evident), unless: when((*sight).passed), to: fleet.RolloutHolding, do: do((*sight).rememberGate), say: (*sight).tooFewPass},
 		{from: in(fleet.RolloutVerdicts), when: when((*sight).evident), to: fleet.RolloutProgressing, do: do((*sight).endWave)},
 
