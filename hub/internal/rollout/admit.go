@@ -24,6 +24,9 @@ func (l *sight) admit() (any bool) {
 }
 
 func (l *sight) admitTo(wave int) (any bool) {
+	if l.failBefore(wave) {
+		return true // the budget is looked at first
+	}
 	slots := l.s.Waves[wave].Concurrency - l.tally[wave].Offered - l.tally[wave].Underway
 	var free []fleet.Cluster
 	for c, m := range l.s.Members {
@@ -31,16 +34,12 @@ func (l *sight) admitTo(wave int) (any bool) {
 			continue
 		}
 		o := l.fleet[c]
-		switch v := l.see(o); {
-		case v.failed:
-			l.park(c, m, o, fleet.BlockHeld)
-		case v.blocked != fleet.BlockNone && !v.moves && !v.runs:
+		if v := l.see(o); v.blocked != fleet.BlockNone && !v.moves && !v.runs {
 			l.park(c, m, o, v.blocked)
-		default:
-			free = append(free, c)
+			any = true
 			continue
 		}
-		any = true
+		free = append(free, c)
 	}
 	if slots <= 0 {
 		return any
@@ -54,6 +53,21 @@ func (l *sight) admitTo(wave int) (any bool) {
 		m.Offered, m.Before = l.now, l.fleet[c].Running
 		l.set(c, m)
 		any = true
+	}
+	return any
+}
+
+// failBefore has the members of a wave that failed with the release in an earlier rollout, and hold it since,
+// count as what they are: the release's failures. It reports whether there were any.
+func (l *sight) failBefore(wave int) (any bool) {
+	for c, m := range l.s.Members {
+		if m.Wave != wave || m.Mark != fleet.MarkWaiting {
+			continue
+		}
+		if o := l.fleet[c]; l.see(o).failed {
+			l.set(c, l.mark(m, fleet.MarkFailed, "before this rollout: "+because(o)))
+			any = true
+		}
 	}
 	return any
 }

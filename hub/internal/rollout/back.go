@@ -52,6 +52,9 @@ func (l *sight) judgedBack(m Member, o Observation) Member {
 	case o.Phase.Touching():
 		return l.stranded(l.mark(m, fleet.MarkReturning, o.Reason), o.Reason)
 	}
+	if m.Mark == fleet.MarkOffered || m.Mark == fleet.MarkParked {
+		return l.mark(m, fleet.MarkUnaffected, "did not take it")
+	}
 	return l.mark(m, fleet.MarkReturned, "runs "+named(o.Running))
 }
 

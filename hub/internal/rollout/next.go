@@ -88,6 +88,7 @@ func (l *sight) wake() time.Time {
 	case fleet.RolloutWindow:
 		at(windows.Next(l.now))
 	case fleet.RolloutProgressing:
+		at(l.lingersUntil())
 		if len(windows) > 0 && l.pending() {
 			at(windows.Closes(l.now))
 		}

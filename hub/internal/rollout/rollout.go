@@ -10,7 +10,8 @@
 // A member takes a slot of its wave's concurrency from the offer to its verdict. One that is blocked before
 // it is offered the release is parked at once: it is offered the release all the same, uses no slot, and is
 // never un-parked but by its verdict. One that is blocked later keeps its slot until the wave's patience is
-// over. A failure counts against the budget of its wave wherever the rollout is by then.
+// over. A wave that nobody took, but may, holds the next one up as long as its patience. A failure counts
+// against the budget of its wave wherever the rollout is by then, and so does one of an earlier rollout.
 package rollout
 
 import (

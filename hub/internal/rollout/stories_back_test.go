@@ -3,6 +3,7 @@ package rollout
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -16,7 +17,7 @@ func TestUndo(t *testing.T) {
 	st.fails(2)
 	st.is(fleet.RolloutProgressing, "DuFoo")
 	st.do(Command{Verb: Undo, Reason: "it loses orders"})
-	st.is(fleet.RolloutReturning, "rrFRR")
+	st.is(fleet.RolloutReturning, "rrFnn")
 	st.offers("nnnnn")
 	for i := range 4 {
 		st.goes(i, "RolledBack "+from)
@@ -26,9 +27,9 @@ func TestUndo(t *testing.T) {
 		t.Errorf("undone twice: %v", err)
 	}
 	st.returns(0)
-	st.is(fleet.RolloutReturning, "RrFRR")
+	st.is(fleet.RolloutReturning, "RrFnn")
 	st.returns(1)
-	st.is(fleet.RolloutReturned, "RRFRR")
+	st.is(fleet.RolloutReturned, "RRFnn")
 	if st.s.Reason != "undone by operator admin: it loses orders" {
 		t.Errorf("it says %q", st.s.Reason)
 	}
@@ -43,7 +44,7 @@ func TestWhatWasRolledBackIsNotOfferedAgain(t *testing.T) {
 	st.is(fleet.RolloutProgressing, "Doo")
 	st.do(Command{Verb: Undo})
 	st.returns(0)
-	st.is(fleet.RolloutReturned, "RRR")
+	st.is(fleet.RolloutReturned, "Rnn")
 	st.join(3)
 	for range 5 {
 		st.after(24 * time.Hour)
@@ -82,13 +83,13 @@ func TestAReturnThatFailsIsSaid(t *testing.T) {
 	st := tell(t, 3, `waves: [{name: all, patience: 20m}]`)
 	st.takes(0, 1)
 	st.do(Command{Verb: Undo})
-	st.is(fleet.RolloutReturning, "rrR")
+	st.is(fleet.RolloutReturning, "rrn")
 	st.see(0, func(o *Observation) { o.Target, o.Phase, o.Reason = from, fleet.RollbackFailed, "a job does not end" })
-	st.is(fleet.RolloutReturning, "SrR")
+	st.is(fleet.RolloutReturning, "Srn")
 	st.blocks(1, fleet.BlockSilent)
 	st.due(20 * time.Minute)
 	st.after(20 * time.Minute)
-	st.is(fleet.RolloutReturned, "SSR")
+	st.is(fleet.RolloutReturned, "SSn")
 	if got := st.s.Members[c(0)].Reason; got != "RollbackFailed: a job does not end" {
 		t.Errorf("%q", got)
 	}
@@ -119,15 +120,15 @@ func TestASilentClusterOnTheWayBack(t *testing.T) {
 	}
 	st.is(fleet.RolloutProgressing, "uoow")
 	st.do(Command{Verb: Undo})
-	st.is(fleet.RolloutReturning, "rpRw") // nobody knows of the second: it is offered nothing any more, and told so
+	st.is(fleet.RolloutReturning, "rpnw") // nobody knows of the second: it is offered nothing any more, and told so
 	st.offers("nnnn")
 	st.goes(0, "RolledBack "+from)
 	st.goes(1, "RolledBack "+from)
 	st.set(1, func(o *Observation) { o.Running, o.Target, o.Phase = version, version, fleet.Succeeded })
 	st.free(1)
-	st.is(fleet.RolloutReturning, "rrRw") // it had taken it meanwhile
+	st.is(fleet.RolloutReturning, "rrnw") // it had taken it meanwhile
 	st.after(20 * time.Minute)
-	st.is(fleet.RolloutReturned, "SSRw")
+	st.is(fleet.RolloutReturned, "SSnw")
 }
 
 func TestAReturnLeavesAloneWhoHadItBefore(t *testing.T) {
@@ -251,14 +252,14 @@ func TestRecallMidFlight(t *testing.T) {
 	st.begins(1)
 	st.is(fleet.RolloutProgressing, "Duo")
 	st.do(Command{Verb: Recall, Reason: "it loses orders", RollBack: true})
-	st.is(fleet.RolloutReturning, "rrR")
+	st.is(fleet.RolloutReturning, "rrn")
 	st.goes(0, "Recalled "+from)
 	st.goes(1, "Recalled "+from)
 	st.see(1, func(o *Observation) { o.Running, o.Phase, o.Health = version, fleet.Succeeded, fleet.Healthy }) // before it heard of it
-	st.is(fleet.RolloutReturning, "rrR")
+	st.is(fleet.RolloutReturning, "rrn")
 	st.returns(0)
 	st.returns(1)
-	st.is(fleet.RolloutRecalled, "RRR")
+	st.is(fleet.RolloutRecalled, "RRn")
 }
 
 func TestUndoOfWhatAWavesReturnLeft(t *testing.T) {
@@ -285,7 +286,7 @@ func TestUndoThatBecomesARecall(t *testing.T) {
 	st.do(Command{Verb: Recall})
 	st.goes(0, "Recalled "+from)
 	st.returns(0)
-	st.is(fleet.RolloutRecalled, "RR")
+	st.is(fleet.RolloutRecalled, "Rn")
 }
 
 func TestNobodyTookWhatIsUndone(t *testing.T) {
@@ -293,5 +294,18 @@ func TestNobodyTookWhatIsUndone(t *testing.T) {
 	st.is(fleet.RolloutCompleted, "")
 	if err := st.try(Command{Verb: Undo}); !errors.Is(err, ErrNotWaiting) {
 		t.Errorf("undone: %v", err)
+	}
+}
+
+// What a withdrawal says is read by every provider: it names no cluster of another one.
+func TestAWithdrawalNamesNobody(t *testing.T) {
+	st := tell(t, 2, `{onFailure: rollBackAll, waves: [{name: all}]}`)
+	st.takes(0)
+	st.fails(1)
+	if !strings.Contains(st.s.Reason, string(c(1))) {
+		t.Fatalf("the vendor is not told who failed: %q", st.s.Reason)
+	}
+	if w, yes := st.s.Withdraws(c(0)); !yes || w.Reason != "wave all: 1 failed, its budget is 0" {
+		t.Errorf("%v %+v", yes, w)
 	}
 }

@@ -172,13 +172,50 @@ func TestAWaveOfWhomNobodyIsConcernedEndsAtOnce(t *testing.T) {
 	st.is(fleet.RolloutProgressing, "no")
 }
 
-func TestAnAttemptFromBeforeIsNotThisRolloutsFailure(t *testing.T) {
-	st := tell(t, 2, `waves: [{name: all}]`, func(st *story) {
+// A release that failed in the canary and is rolled out again: its spoke holds it, and would not try again. That
+// is no reason to go past the canary.
+func TestAFailureFromBeforeCounts(t *testing.T) {
+	st := tell(t, 3, `waves: [{name: canary, max: 1}, {name: rest}]`, func(st *story) {
 		st.set(0, func(o *Observation) { o.Target, o.Phase, o.Reason = version, fleet.RolledBack, "last week" })
 	})
+	st.is(fleet.RolloutHolding, "Fww")
+	st.says("wave canary: 1 failed, its budget is 0; acme/c0: before this rollout: RolledBack: last week; hub rollout resume shop 1.1.0 goes on, hub rollout undo shop 1.1.0 brings it back")
+	st.offers("ynn") // so that its provider may have it tried again
+	st.see(0, func(o *Observation) { o.Running, o.Phase, o.Reason = version, fleet.Succeeded, "" })
+	st.is(fleet.RolloutHolding, "Dww")
+	st.do(Command{Verb: Resume})
+	st.is(fleet.RolloutProgressing, "Doo")
+}
+
+// Who failed before breaks the budget before anybody else is offered the release.
+func TestAFailureFromBeforeComesFirst(t *testing.T) {
+	st := tell(t, 3, `waves: [{name: all}]`, func(st *story) {
+		st.set(1, func(o *Observation) { o.Target, o.Phase = version, fleet.RolledBack })
+	})
+	st.is(fleet.RolloutHolding, "wFw")
+}
+
+// A canary that nobody took says nothing for the release: the next wave waits as long as patience lasts.
+func TestAWaveThatNobodyTookIsWaitedFor(t *testing.T) {
+	st := tell(t, 3, `waves: [{name: canary, max: 2, patience: 2h, soak: 10m}, {name: rest}]`, func(st *story) {
+		st.set(0, func(o *Observation) { o.Block = fleet.BlockPin })
+		st.set(1, func(o *Observation) { o.Block = fleet.BlockSilent })
+	})
+	st.is(fleet.RolloutProgressing, "ppw")
+	st.says("nobody in wave canary has taken it: 2 clusters parked; the next wave goes on without them at 2026-01-05T14:00:00Z")
+	st.due(2 * time.Hour)
+	st.after(time.Hour)
+	st.free(0)
+	st.takes(0)
+	st.is(fleet.RolloutSoaking, "Dpw")
+	st.after(10 * time.Minute)
+	st.is(fleet.RolloutProgressing, "Dpo")
+
+	st = tell(t, 2, `waves: [{name: canary, max: 1}, {name: rest}]`, func(st *story) {
+		st.set(0, func(o *Observation) { o.Block = fleet.BlockPin })
+	})
+	st.after(time.Hour)
 	st.is(fleet.RolloutProgressing, "po")
-	st.takes(1)
-	st.is(fleet.RolloutCompleted, "pD")
 }
 
 // A joiner whose turn comes with the end of the rollout brings what it tried before: that is no failure of a
@@ -305,6 +342,6 @@ func TestWhoHadItBeforeGoesBackToWhatItRanSince(t *testing.T) {
 	st.is(fleet.RolloutProgressing, "po")
 	st.takes(0)
 	st.do(Command{Verb: Undo})
-	st.is(fleet.RolloutReturning, "rR")
+	st.is(fleet.RolloutReturning, "rn")
 	st.goes(0, "RolledBack "+from)
 }

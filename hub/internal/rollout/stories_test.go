@@ -237,7 +237,7 @@ func TestAbort(t *testing.T) {
 		t.Errorf("resumed: %v", err)
 	}
 	st.do(Command{Verb: Undo})
-	st.is(fleet.RolloutReturning, "rrR")
+	st.is(fleet.RolloutReturning, "rrn")
 }
 
 func TestSupersede(t *testing.T) {

@@ -322,9 +322,9 @@ func (e *excess) look(before, s State) string {
 // The model: whatever the plan, the fleet, the people and the clock do, the invariants hold after each step,
 // and once all behave well, every rollout comes to its end.
 func TestRandomWalk(t *testing.T) {
-	seed, want := uint64(time.Now().UnixNano()), 15_000
+	seed, want := uint64(20261121), 15_000
 	if os.Getenv("WHEELWRIGHT_FIGURES") != "" {
-		seed, want = 20261121, 1_200_000
+		want = 1_200_000
 	}
 	if s := os.Getenv("WHEELWRIGHT_SEED"); s != "" {
 		n, err := strconv.ParseUint(s, 10, 64)
