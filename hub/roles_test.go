@@ -73,7 +73,8 @@ func furnish(t *testing.T, dir, repository string) {
 		p.Supersede = false
 		r := rollout.State{Distribution: "shop", Version: version, Plan: p, PlanSource: "default", StartedBy: "operator admin", Started: now, Phase: phase, Since: now,
 			Reason: reason, Before: fleet.RolloutProgressing, Waves: []rollout.Wave{{Name: p.Waves[0].Name, Concurrency: 9, Started: now}}, Members: members}
-		_, err := s.NewRollout(r, []fleet.Event{{At: now, Distribution: "shop", Version: version, Kind: fleet.EventRollout, Message: string(phase) + ": " + reason}}, hub)
+		_, err := s.NewRollouts(store.Beginning{Rollout: r, Entry: hub,
+			Events: []fleet.Event{{At: now, Distribution: "shop", Version: version, Kind: fleet.EventRollout, Message: string(phase) + ": " + reason}}})
 		must(err)
 	}
 	began("1.0.0", fleet.RolloutCompleted, "", nil)

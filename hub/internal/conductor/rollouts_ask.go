@@ -110,12 +110,16 @@ func (c *Conductor) StartRollout(now time.Time, who caller.Who, distribution, ve
 		m.Plan = planMessage(n, rollout.Preview(now, n, f))
 		return m, nil
 	}
-	s, err := c.start(t, o, n, by{who: who, reason: reason})
+	s, err := c.begins(t, o, n, by{who: who, reason: reason})
+	if err == nil {
+		err = c.start(t, s)
+	}
 	if err = errors.Join(err, c.finish(t)); err != nil {
 		return nil, err
 	}
 	c.poke() // time may have to change it
-	return rolloutMessage(s), nil
+	begun, _ := t.after.of(distribution).newest(version)
+	return rolloutMessage(begun), nil
 }
 
 func mayStart(now time.Time, o *offering, version string) error {

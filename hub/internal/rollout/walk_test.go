@@ -305,7 +305,7 @@ func (e *excess) look(before, s State) string {
 		if old := before.Members[c]; old.Mark == fleet.MarkParked || old.Mark == fleet.MarkDone || m.Mark == fleet.MarkParked || m.Mark == fleet.MarkDone {
 			e.parked[c] = true
 		}
-		if m.Wave >= 0 && m.Mark == fleet.MarkFailed {
+		if m.Wave >= 0 && m.Mark == fleet.MarkFailed && !m.Offered.IsZero() { // else it failed in an earlier rollout
 			if failed[m.Wave]++; e.parked[c] {
 				late[m.Wave]++
 			}
