@@ -24,7 +24,7 @@ func (l *sight) admit() (any bool) {
 }
 
 func (l *sight) admitTo(wave int) (any bool) {
-	if l.failBefore(wave) {
+	if l.s.Waves[wave].Ended.IsZero() && l.failBefore(wave) {
 		return true // the budget is looked at first
 	}
 	slots := l.s.Waves[wave].Concurrency - l.tally[wave].Offered - l.tally[wave].Underway
@@ -34,12 +34,16 @@ func (l *sight) admitTo(wave int) (any bool) {
 			continue
 		}
 		o := l.fleet[c]
-		if v := l.see(o); v.blocked != fleet.BlockNone && !v.moves && !v.runs {
+		switch v := l.see(o); {
+		case v.failed: // before it came to a wave that is over
+			l.park(c, m, o, fleet.BlockHeld)
+		case v.blocked != fleet.BlockNone && !v.moves && !v.runs:
 			l.park(c, m, o, v.blocked)
-			any = true
+		default:
+			free = append(free, c)
 			continue
 		}
-		free = append(free, c)
+		any = true
 	}
 	if slots <= 0 {
 		return any

@@ -345,3 +345,13 @@ func TestWhoHadItBeforeGoesBackToWhatItRanSince(t *testing.T) {
 	st.is(fleet.RolloutReturning, "rn")
 	st.goes(0, "RolledBack "+from)
 }
+
+// One that comes to a wave which is over, and failed with the release before, does not break that wave's budget.
+func TestAFailureFromBeforeOfALateJoinerDoesNotCount(t *testing.T) {
+	st := tell(t, 2, `{joiners: wave, waves: [{name: canary, clusters: {matchLabels: {ring: "0"}}}, {name: rest}]}`)
+	st.takes(0)
+	st.is(fleet.RolloutProgressing, "Do")
+	st.f["acme/c2"] = Observation{Running: from, Target: version, Phase: fleet.RolledBack, Reason: "last week", Health: fleet.Healthy, Labels: map[string]string{"ring": "0"}}
+	st.look()
+	st.is(fleet.RolloutProgressing, "Dop")
+}
