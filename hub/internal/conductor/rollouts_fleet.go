@@ -131,6 +131,8 @@ func (q *question) block(i fleet.Installation, m rollout.Member) fleet.Block {
 	switch {
 	case i.Phase == fleet.AwaitingConfig:
 		return fleet.BlockConfig
+	case ours && i.Declined:
+		return fleet.BlockDeclined
 	case ours && i.Phase == fleet.AwaitingApproval:
 		return fleet.BlockApproval
 	case ours && i.Phase == fleet.AwaitingWindow:
@@ -145,6 +147,8 @@ func (q *question) block(i fleet.Installation, m rollout.Member) fleet.Block {
 		return fleet.BlockNone
 	case pin != nil && pin.Version != q.version:
 		return fleet.BlockPin
+	case m.Block == fleet.BlockDeclined && i.Wants != q.version && (a.next == "" || i.Wants != a.next):
+		return fleet.BlockDeclined // its spoke holds what was declined, whatever it has done since
 	case i.Target == q.version && i.Phase.Failed() && (m.Offered.IsZero() || m.Block == fleet.BlockHeld):
 		return fleet.BlockHeld // it failed before this rollout
 	case pin != nil: // at the release itself: range and levels do not count

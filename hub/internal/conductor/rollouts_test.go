@@ -552,6 +552,9 @@ func TestWhatAPolicyMakesOfARelease(t *testing.T) {
 		"runs a newer one":       {"1.1.0", fleet.Installation{Running: "1.2.0"}, rollout.Member{}, fleet.BlockPolicy},
 		"runs it":                {"1.1.0", fleet.Installation{Running: "1.1.0", Policy: fleet.Policy{Range: "1.0.x"}}, rollout.Member{}, fleet.BlockNone},
 		"failed before":          {"1.1.0", fleet.Installation{Running: "1.0.0", Phase: fleet.RolledBack, Target: "1.1.0"}, rollout.Member{}, fleet.BlockHeld},
+		"declined":               {"1.1.0", fleet.Installation{Running: "1.0.0", Phase: fleet.Refused, Target: "1.1.0", Wants: "1.1.0", Declined: true}, rollout.Member{Offered: at}, fleet.BlockDeclined},
+		"declined a while ago":   {"1.1.0", fleet.Installation{Running: "1.0.0", Phase: fleet.Succeeded, Target: "1.0.0", Wants: "1.0.0"}, rollout.Member{Offered: at, Block: fleet.BlockDeclined}, fleet.BlockDeclined},
+		"taken after all":        {"1.1.0", fleet.Installation{Running: "1.0.0", Phase: fleet.Fetching, Target: "1.1.0", Wants: "1.1.0"}, rollout.Member{Offered: at, Block: fleet.BlockDeclined}, fleet.BlockNone},
 		"failed now":             {"1.1.0", fleet.Installation{Running: "1.0.0", Phase: fleet.RolledBack, Target: "1.1.0"}, rollout.Member{Offered: at}, fleet.BlockNone},
 	} {
 		if got := o.question(at, c.version).observe(c.i, c.m).Block; got != c.want {
