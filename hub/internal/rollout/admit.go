@@ -14,19 +14,23 @@ func (l *sight) admit() (any bool) {
 	default:
 		return false
 	}
+	if l.ongoing(l.s.Wave) && l.turn(l.s.Wave) && l.failBefore(l.s.Wave) {
+		return true // the budget is looked at before anybody is offered the release
+	}
 	for i := 0; i <= l.s.Wave; i++ {
-		w := l.s.Waves[i]
-		if l.tally[i].Waiting > 0 && !w.Started.IsZero() && l.s.Plan.Waves[i].Windows.Open(l.now) && l.admitTo(i) {
+		if l.turn(i) && l.admitTo(i) {
 			any = true
 		}
 	}
 	return any
 }
 
+// turn: members of the wave are to be offered the release.
+func (l *sight) turn(wave int) bool {
+	return l.tally[wave].Waiting > 0 && !l.s.Waves[wave].Started.IsZero() && l.s.Plan.Waves[wave].Windows.Open(l.now)
+}
+
 func (l *sight) admitTo(wave int) (any bool) {
-	if l.s.Waves[wave].Ended.IsZero() && l.failBefore(wave) {
-		return true // the budget is looked at first
-	}
 	slots := l.s.Waves[wave].Concurrency - l.tally[wave].Offered - l.tally[wave].Underway
 	var free []fleet.Cluster
 	for c, m := range l.s.Members {

@@ -355,3 +355,17 @@ func TestAFailureFromBeforeOfALateJoinerDoesNotCount(t *testing.T) {
 	st.look()
 	st.is(fleet.RolloutProgressing, "Dop")
 }
+
+// A provider that says no has not failed: it is counted apart, and may change its mind.
+func TestADeclinedReleaseIsNoFailure(t *testing.T) {
+	st := tell(t, 3, `waves: [{name: canary, max: 2, patience: 30m}, {name: rest}]`, func(st *story) {
+		st.set(0, func(o *Observation) { o.Target, o.Phase, o.Block = version, fleet.Refused, fleet.BlockDeclined })
+	})
+	st.see(1, func(o *Observation) { o.Target, o.Phase, o.Block = version, fleet.Refused, fleet.BlockDeclined })
+	st.is(fleet.RolloutProgressing, "pow")
+	st.after(30 * time.Minute)
+	st.is(fleet.RolloutProgressing, "ppo")
+	st.see(0, func(o *Observation) { o.Phase, o.Block = fleet.Progressing, fleet.BlockNone })
+	st.see(0, func(o *Observation) { o.Running, o.Phase = version, fleet.Succeeded })
+	st.is(fleet.RolloutProgressing, "Dpo")
+}

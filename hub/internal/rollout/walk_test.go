@@ -92,7 +92,7 @@ func (w *walker) join() {
 }
 
 func blocks() []fleet.Block {
-	return []fleet.Block{fleet.BlockPin, fleet.BlockWindow, fleet.BlockApproval, fleet.BlockSilent, fleet.BlockPolicy, fleet.BlockStop, fleet.BlockConfig, fleet.BlockHeld}
+	return []fleet.Block{fleet.BlockPin, fleet.BlockWindow, fleet.BlockApproval, fleet.BlockSilent, fleet.BlockPolicy, fleet.BlockStop, fleet.BlockConfig, fleet.BlockHeld, fleet.BlockDeclined}
 }
 
 // spoke does what the spoke of one cluster might do next. One that is blocked finishes what it began.
