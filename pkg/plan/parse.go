@@ -66,6 +66,9 @@ func Parse(text []byte) (Plan, error) {
 		if err := dec.Decode(&more); !errors.Is(err, io.EOF) {
 			d.problem(whole, "there is a second document after ---: one plan, one document")
 		}
+		if d.headed(doc.Content[0]) {
+			break
+		}
 		d.plan(doc.Content[0], &p)
 	case err == nil, errors.Is(err, io.EOF):
 		d.problem(whole, "is empty: want at least `waves: [{name: everyone}]`")
@@ -76,6 +79,15 @@ func Parse(text []byte) (Plan, error) {
 		return Plan{}, d.problems
 	}
 	return p, nil
+}
+
+// headed: the text begins with the key that a plan stands under elsewhere.
+func (d *decoder) headed(n *yaml.Node) bool {
+	if n = resolved(n); n.Kind != yaml.MappingNode || len(n.Content) != 2 || n.Content[0].Value != "rollout" {
+		return false
+	}
+	d.problem("rollout", "leave this key out: a plan is what stands under it")
+	return true
 }
 
 func (d *decoder) plan(n *yaml.Node, p *Plan) {

@@ -43,7 +43,13 @@ func (c *Conductor) PlanRollout(now time.Time, distribution, version string, pla
 	if err != nil {
 		return nil, err
 	}
-	return planMessage(n, rollout.Preview(now, n, f)), nil
+	m := planMessage(n, rollout.Preview(now, n, f))
+	if r, began := o.shelf.newest(version); began && (!r.Phase.Terminal() || r.Phase == fleet.RolloutCompleted) {
+		m.State = string(r.Phase)
+	} else if _, trying := o.trying[version]; trying {
+		m.State = "Preflight"
+	}
+	return m, nil
 }
 
 // asked reads what a person asked for: a release that is there, with a plan.
@@ -208,8 +214,13 @@ func (c *Conductor) find(p *picture, distribution, version string) (s rollout.St
 	if found {
 		return s, nil
 	}
+	if o, err := c.offeringIn(p, distribution); err != nil {
+		return s, err
+	} else if !o.watched {
+		return s, refuse(caller.ErrNotFound, "no distribution %s; `hub get distributions` lists them", distribution)
+	}
 	if version == "" {
-		return s, refuse(caller.ErrNotFound, "there is no rollout of %s; `hub get distributions` lists what is watched, `hub get releases %s` what it has", distribution, distribution)
+		return s, refuse(caller.ErrNotFound, "there is no rollout of %s yet; `hub get releases %s` lists what it has", distribution, distribution)
 	}
 	_, err = c.cfg.Store.Release(distribution, version)
 	switch {
@@ -301,15 +312,25 @@ func refusal(s rollout.State, command rollout.Command, err error) error {
 	case errors.Is(err, rollout.ErrNoSuchWave):
 		kind = caller.ErrNotFound
 	case errors.Is(err, rollout.ErrRole):
-		return refuse(caller.ErrDenied, "%s the rollout of %s %s as %s: %v; `hub get operators` lists who has which role, and an admin gives one with `hub operator add NAME --role approver:ROLE`",
-			command.Verb, s.Distribution, s.Version, command.By, err)
+		return refuse(caller.ErrDenied, "%s the rollout of %s %s as %s: %s; `hub get operators` lists who has which role, and an admin gives one with `hub operator add NAME --role approver:ROLE`",
+			command.Verb, s.Distribution, s.Version, command.By, plainly(s, command, err))
 	}
+	said := plainly(s, command, err)
 	for _, known := range []error{rollout.ErrNoSuchWave, rollout.ErrNotWaiting, rollout.ErrOver, rollout.ErrTwice} {
 		if errors.Is(err, known) {
-			return refuse(kind, "%s the rollout of %s %s: %v; `hub rollout status %s %s` shows it", command.Verb, s.Distribution, s.Version, err, s.Distribution, s.Version)
+			if !strings.Contains(said, "hub rollout ") && !strings.Contains(said, "hub release ") {
+				said += fmt.Sprintf("; `hub rollout status %s %s` shows it", s.Distribution, s.Version)
+			}
+			return refuse(kind, "%s the rollout of %s %s: %s", command.Verb, s.Distribution, s.Version, said)
 		}
 	}
-	return refuse(caller.ErrInvalid, "%s the rollout of %s %s: %v", command.Verb, s.Distribution, s.Version, err)
+	return refuse(caller.ErrInvalid, "%s the rollout of %s %s: %s", command.Verb, s.Distribution, s.Version, said)
+}
+
+// plainly is what the rollout says against a command, without what its reader is told already.
+func plainly(s rollout.State, command rollout.Command, err error) string {
+	said := strings.TrimPrefix(err.Error(), fmt.Sprintf("%s rollout of %s %s: ", command.Verb, s.Distribution, s.Version))
+	return strings.ReplaceAll(said, ": ; ", "; ") // an end without a reason
 }
 
 // entry is a line of the audit.

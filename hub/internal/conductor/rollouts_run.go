@@ -407,9 +407,13 @@ func (c *Conductor) planOf(o *offering, version string, given []byte) (p plan.Pl
 	return plan.Default(), "default", nil
 }
 
-// waits is a line for each release that has no rollout and does not get one by itself, ascending.
-func (c *Conductor) waits(o *offering) (lines []string) {
+// waits is a line for each release above a version that has no rollout and does not get one by itself,
+// ascending.
+func (c *Conductor) waits(o *offering, than string) (lines []string) {
 	for _, v := range o.waiting {
+		if !above(v, than) {
+			continue
+		}
 		next := fmt.Sprintf("`hub rollout start %s %s`", o.distribution.Name, v)
 		switch p, source, err := c.planOf(o, v, nil); {
 		case err != nil:

@@ -412,7 +412,7 @@ func TestAManualPlanWaits(t *testing.T) {
 			t.Errorf("clusters run %s", p.runs())
 		}
 		o, err := p.offering("shop")
-		if lines := p.waits(o); err != nil || len(lines) != 1 || !strings.Contains(lines[0], "`hub rollout start shop 1.1.0`") {
+		if lines := p.waits(o, o.latest()); err != nil || len(lines) != 1 || !strings.Contains(lines[0], "`hub rollout start shop 1.1.0`") {
 			t.Errorf("got %q, %v", lines, err)
 		}
 		if r, err := p.StartRollout(time.Now(), vendor, "shop", "1.1.0", nil, "now", true); err != nil || r.GetPlan() == nil {

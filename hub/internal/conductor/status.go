@@ -334,19 +334,52 @@ func shorten(s string) string {
 }
 
 func summary(name string, o *offering) *fleetv1.DistributionSummary {
-	s := &fleetv1.DistributionSummary{Distribution: name}
-	for _, v := range o.versions { // ascending
-		_, trying := o.trying[v]
-		if _, recalled := o.shelf.recalls[v]; !trying && !recalled {
-			s.Latest = v
-		}
-	}
+	s := &fleetv1.DistributionSummary{Distribution: name, Latest: o.latest()}
 	for _, r := range o.rejected {
 		if s.Latest == "" || fleet.CompareTags(r.Version, s.Latest) > 0 {
 			s.Rejected = append(s.Rejected, r.Version+": "+firstReason(r))
 		}
 	}
 	return s
+}
+
+// latest is the newest release that everybody may take, or whose rollout takes it on.
+func (o *offering) latest() (version string) {
+	if n := len(o.open); n > 0 {
+		version = o.open[n-1]
+	}
+	for _, r := range o.limited { // ascending
+		if _, known := o.releases[r.Version]; known && !r.Phase.Terminal() && !stuck(r.Phase) && above(r.Version, version) {
+			version = r.Version
+		}
+	}
+	return version
+}
+
+// stuck: the rollout is not over, and is not on its way to everybody.
+func stuck(p fleet.RolloutPhase) bool {
+	return p == fleet.RolloutHolding || p == fleet.RolloutReturning
+}
+
+func above(version, than string) bool { return than == "" || fleet.CompareTags(version, than) > 0 }
+
+// mostEnded are told one by one.
+const mostEnded = 5
+
+// ended says of the releases newer than the latest how their rollouts stand, ascending.
+func (o *offering) ended() (lines []string) {
+	latest := o.latest()
+	for _, v := range o.versions { // ascending
+		if !above(v, latest) {
+			continue
+		}
+		if r, recalled := o.shelf.recalls[v]; recalled {
+			lines = append(lines, bounded(fmt.Sprintf("%s: recalled by %s: %s", v, r.By, r.Reason)))
+		} else if r, began := o.shelf.newest(v); began {
+			lines = append(lines, bounded(strings.TrimSuffix(fmt.Sprintf("%s: %s: %s", v, r.Phase, cmp.Or(r.Waits(), r.Reason)), ": ")))
+		}
+	}
+	return lines[max(0, len(lines)-mostEnded):]
 }
 
 // firstReason is the first thing that is wrong with a rejected release, and how much more there is.
@@ -391,6 +424,7 @@ func (c *Conductor) Status(now time.Time, distribution string, limit int) (*flee
 		if sum.Preflight, err = c.tryingOut(now, sum.Distribution, o.trying); err != nil {
 			return nil, err
 		}
+		sum.Ended, sum.Waiting = o.ended(), c.waits(o, o.latest())
 		under = append(under, o.shelf.underWay()...)
 	}
 	slices.SortFunc(under, func(a, b rollout.State) int { return cmp.Compare(b.ID, a.ID) })

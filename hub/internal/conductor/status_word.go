@@ -145,7 +145,7 @@ func (s *screen) pinnedWord(v view) wording {
 	switch {
 	case at == i.Running:
 		if held := fleet.CompareTags(v.want.Would, i.Running) > 0 && v.want.Would != ""; held || s.laterOnItsWay(v) {
-			return wording{word: pinWord(*v.pin), class: pinned, quiet: i.Phase.Failed()}
+			return wording{word: pinWord(s.now, *v.pin), class: pinned, quiet: i.Phase.Failed()}
 		}
 		return wording{word: string(fleet.Succeeded), class: upToDate}
 	case gone:
@@ -159,10 +159,13 @@ func (s *screen) pinnedWord(v view) wording {
 	return s.next(v)
 }
 
-// pinWord is "Pinned(1.0.0 until 2027-01-31)".
-func pinWord(p fleet.Pin) string {
-	if p.Until.IsZero() {
+// pinWord is "Pinned(1.0.0 until 2027-01-31)"; of one that ends within a day, "Pinned(1.0.0 until Fri 14:00 UTC)".
+func pinWord(now time.Time, p fleet.Pin) string {
+	switch {
+	case p.Until.IsZero():
 		return fmt.Sprintf("Pinned(%s)", p.Version)
+	case p.Until.Sub(now) <= 24*time.Hour:
+		return fmt.Sprintf("Pinned(%s until %s)", p.Version, clock(now, p.Until.UTC()))
 	}
 	return fmt.Sprintf("Pinned(%s until %s)", p.Version, p.Until.UTC().Format(time.DateOnly))
 }

@@ -77,6 +77,7 @@ type Observation struct {
 	Health          fleet.Health
 	Reason          string
 	Block           fleet.Block // fleet.BlockSilent for old news, whatever it says
+	Behind          string      // what is behind Block, for a preview: "pinned at 1.1.0 by ada"; empty: nothing more
 	Labels          map[string]string
 }
 

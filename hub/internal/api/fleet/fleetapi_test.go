@@ -102,9 +102,9 @@ func (a *asks) Unpin(_ time.Time, by caller.Who, c fleet.Cluster, d, reason stri
 
 func (a *asks) Pins(_ time.Time, d string) ([]*fleetv1.Pin, error) { return nil, a.note("pins", d) }
 
-func (a *asks) DecideDelivery(_ time.Time, by caller.Who, d fleet.HubDecision, dry bool) (string, error) {
+func (a *asks) DecideDelivery(_ time.Time, by caller.Who, d fleet.HubDecision, dry bool) (string, []string, error) {
 	d.At = time.Time{}
-	return "1.4.0", a.note("delivery", by, d, dry)
+	return "1.4.0", nil, a.note("delivery", by, d, dry)
 }
 
 func (*asks) Preflight(distribution string) (map[string]time.Time, error) {

@@ -18,7 +18,7 @@ type pins interface {
 	Pin(now time.Time, by caller.Who, pin fleet.HubPin, dry bool) (warnings []string, err error)
 	Unpin(now time.Time, by caller.Who, cluster fleet.Cluster, distribution, reason string, dry bool) error
 	Pins(now time.Time, distribution string) ([]*fleetv1.Pin, error)
-	DecideDelivery(now time.Time, by caller.Who, decision fleet.HubDecision, dry bool) (version string, err error)
+	DecideDelivery(now time.Time, by caller.Who, decision fleet.HubDecision, dry bool) (version string, warnings []string, err error)
 }
 
 // pinSource says that a pin was made here.
@@ -122,9 +122,9 @@ func (s *Service) DecideDelivery(ctx context.Context, req *fleetv1.DecideDeliver
 	by, now := who(ctx), time.Now()
 	decision := fleet.HubDecision{Cluster: cluster, Distribution: req.GetDistribution(), Version: req.GetVersion(), Approved: req.GetApprove(),
 		Reason: why, Author: by.Actor, At: now}
-	version, err := s.cfg.Conductor.DecideDelivery(now, by, decision, req.GetDryRun())
+	version, warnings, err := s.cfg.Conductor.DecideDelivery(now, by, decision, req.GetDryRun())
 	if err != nil {
 		return nil, s.refused(fmt.Sprintf("decide about %s of %s", req.GetDistribution(), cluster), err)
 	}
-	return &fleetv1.DecideDeliveryResponse{Version: version}, nil
+	return &fleetv1.DecideDeliveryResponse{Version: version, Warnings: warnings}, nil
 }

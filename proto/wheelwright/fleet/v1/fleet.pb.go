@@ -2165,19 +2165,25 @@ func (x *StatusRow) GetWarnings() []string {
 type DistributionSummary struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	Distribution string                 `protobuf:"bytes,1,opt,name=distribution,proto3" json:"distribution,omitempty"`
-	Latest       string                 `protobuf:"bytes,2,opt,name=latest,proto3" json:"latest,omitempty"`
-	Clusters     uint32                 `protobuf:"varint,3,opt,name=clusters,proto3" json:"clusters,omitempty"`
-	UpToDate     uint32                 `protobuf:"varint,4,opt,name=up_to_date,json=upToDate,proto3" json:"up_to_date,omitempty"`
-	Progressing  uint32                 `protobuf:"varint,5,opt,name=progressing,proto3" json:"progressing,omitempty"`
-	Pinned       uint32                 `protobuf:"varint,6,opt,name=pinned,proto3" json:"pinned,omitempty"`
-	Failed       uint32                 `protobuf:"varint,7,opt,name=failed,proto3" json:"failed,omitempty"`
-	Stale        uint32                 `protobuf:"varint,8,opt,name=stale,proto3" json:"stale,omitempty"`
+	// The newest release that everybody may take, or that is on its way through its rollout.
+	Latest      string `protobuf:"bytes,2,opt,name=latest,proto3" json:"latest,omitempty"`
+	Clusters    uint32 `protobuf:"varint,3,opt,name=clusters,proto3" json:"clusters,omitempty"`
+	UpToDate    uint32 `protobuf:"varint,4,opt,name=up_to_date,json=upToDate,proto3" json:"up_to_date,omitempty"`
+	Progressing uint32 `protobuf:"varint,5,opt,name=progressing,proto3" json:"progressing,omitempty"`
+	Pinned      uint32 `protobuf:"varint,6,opt,name=pinned,proto3" json:"pinned,omitempty"`
+	Failed      uint32 `protobuf:"varint,7,opt,name=failed,proto3" json:"failed,omitempty"`
+	Stale       uint32 `protobuf:"varint,8,opt,name=stale,proto3" json:"stale,omitempty"`
 	// Rejected releases newer than the latest available one: "1.5.0: …".
 	Rejected []string `protobuf:"bytes,9,rep,name=rejected,proto3" json:"rejected,omitempty"`
 	// Why the repository cannot be read now, or which tags cannot be judged yet; empty when all is well.
 	Trouble string `protobuf:"bytes,10,opt,name=trouble,proto3" json:"trouble,omitempty"`
 	// Releases that are offered to be tried out only, ascending: "1.5.0: 2 of 3 clusters answered, 1 would break; …".
-	Preflight     []string `protobuf:"bytes,11,rep,name=preflight,proto3" json:"preflight,omitempty"`
+	Preflight []string `protobuf:"bytes,11,rep,name=preflight,proto3" json:"preflight,omitempty"`
+	// Releases newer than the latest that are not offered any more, or stand still, ascending, each with how its
+	// rollout stands: "1.5.1: RolledBack: …".
+	Ended []string `protobuf:"bytes,12,rep,name=ended,proto3" json:"ended,omitempty"`
+	// Releases newer than the latest that nobody is offered until a person starts their rollouts, ascending.
+	Waiting       []string `protobuf:"bytes,13,rep,name=waiting,proto3" json:"waiting,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2285,6 +2291,20 @@ func (x *DistributionSummary) GetTrouble() string {
 func (x *DistributionSummary) GetPreflight() []string {
 	if x != nil {
 		return x.Preflight
+	}
+	return nil
+}
+
+func (x *DistributionSummary) GetEnded() []string {
+	if x != nil {
+		return x.Ended
+	}
+	return nil
+}
+
+func (x *DistributionSummary) GetWaiting() []string {
+	if x != nil {
+		return x.Waiting
 	}
 	return nil
 }
@@ -2408,7 +2428,10 @@ type RolloutPlan struct {
 	// Clusters that are in no wave, with the reason.
 	LeftOut []*PlannedCluster `protobuf:"bytes,6,rep,name=left_out,json=leftOut,proto3" json:"left_out,omitempty"`
 	// What is odd about the plan and no error: a wave that matches nobody, …
-	Warnings      []string `protobuf:"bytes,7,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	Warnings []string `protobuf:"bytes,7,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	// Why no rollout can be started by it now: the fleet.RolloutPhase of the one that there is, or "Preflight".
+	// Empty: one can.
+	State         string `protobuf:"bytes,8,opt,name=state,proto3" json:"state,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2490,6 +2513,13 @@ func (x *RolloutPlan) GetWarnings() []string {
 		return x.Warnings
 	}
 	return nil
+}
+
+func (x *RolloutPlan) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
 }
 
 type PlannedWave struct {
@@ -3542,7 +3572,7 @@ type RecallReleaseResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Clusters that run it or are on their way to it, by name.
 	Clusters []*RecalledCluster `protobuf:"bytes,1,rep,name=clusters,proto3" json:"clusters,omitempty"`
-	// Rollouts that were stopped.
+	// The release's rollouts, as they stood when it was recalled: those that were under way were stopped.
 	Rollouts      []*Rollout `protobuf:"bytes,2,rep,name=rollouts,proto3" json:"rollouts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4165,8 +4195,10 @@ func (x *DecideDeliveryRequest) GetDryRun() bool {
 }
 
 type DecideDeliveryResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Version       string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Version string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	// What is odd about it: the spoke does not say whether it counts, …
+	Warnings      []string `protobuf:"bytes,2,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4206,6 +4238,13 @@ func (x *DecideDeliveryResponse) GetVersion() string {
 		return x.Version
 	}
 	return ""
+}
+
+func (x *DecideDeliveryResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
 }
 
 type ExplainRequest struct {
@@ -5216,7 +5255,7 @@ const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"\bwarnings\x18\x18 \x03(\tR\bwarnings\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc7\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf7\x02\n" +
 	"\x13DistributionSummary\x12\"\n" +
 	"\fdistribution\x18\x01 \x01(\tR\fdistribution\x12\x16\n" +
 	"\x06latest\x18\x02 \x01(\tR\x06latest\x12\x1a\n" +
@@ -5230,13 +5269,15 @@ const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"\brejected\x18\t \x03(\tR\brejected\x12\x18\n" +
 	"\atrouble\x18\n" +
 	" \x01(\tR\atrouble\x12\x1c\n" +
-	"\tpreflight\x18\v \x03(\tR\tpreflight\"f\n" +
+	"\tpreflight\x18\v \x03(\tR\tpreflight\x12\x14\n" +
+	"\x05ended\x18\f \x03(\tR\x05ended\x12\x18\n" +
+	"\awaiting\x18\r \x03(\tR\awaiting\"f\n" +
 	"\x12PlanRolloutRequest\x12\"\n" +
 	"\fdistribution\x18\x01 \x01(\tR\fdistribution\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x12\n" +
 	"\x04plan\x18\x03 \x01(\fR\x04plan\"L\n" +
 	"\x13PlanRolloutResponse\x125\n" +
-	"\x04plan\x18\x01 \x01(\v2!.wheelwright.fleet.v1.RolloutPlanR\x04plan\"\x8d\x02\n" +
+	"\x04plan\x18\x01 \x01(\v2!.wheelwright.fleet.v1.RolloutPlanR\x04plan\"\xa3\x02\n" +
 	"\vRolloutPlan\x12\"\n" +
 	"\fdistribution\x18\x01 \x01(\tR\fdistribution\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x16\n" +
@@ -5244,7 +5285,8 @@ const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"\x04plan\x18\x04 \x01(\fR\x04plan\x127\n" +
 	"\x05waves\x18\x05 \x03(\v2!.wheelwright.fleet.v1.PlannedWaveR\x05waves\x12?\n" +
 	"\bleft_out\x18\x06 \x03(\v2$.wheelwright.fleet.v1.PlannedClusterR\aleftOut\x12\x1a\n" +
-	"\bwarnings\x18\a \x03(\tR\bwarnings\"\xb3\x01\n" +
+	"\bwarnings\x18\a \x03(\tR\bwarnings\x12\x14\n" +
+	"\x05state\x18\b \x01(\tR\x05state\"\xb3\x01\n" +
 	"\vPlannedWave\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12@\n" +
 	"\bclusters\x18\x02 \x03(\v2$.wheelwright.fleet.v1.PlannedClusterR\bclusters\x12 \n" +
@@ -5371,9 +5413,10 @@ const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"\aversion\x18\x03 \x01(\tR\aversion\x12\x18\n" +
 	"\aapprove\x18\x04 \x01(\bR\aapprove\x12\x16\n" +
 	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x17\n" +
-	"\adry_run\x18\x06 \x01(\bR\x06dryRun\"2\n" +
+	"\adry_run\x18\x06 \x01(\bR\x06dryRun\"N\n" +
 	"\x16DecideDeliveryResponse\x12\x18\n" +
-	"\aversion\x18\x01 \x01(\tR\aversion\"N\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion\x12\x1a\n" +
+	"\bwarnings\x18\x02 \x03(\tR\bwarnings\"N\n" +
 	"\x0eExplainRequest\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\"\n" +
 	"\fdistribution\x18\x02 \x01(\tR\fdistribution\"\xa8\x01\n" +
