@@ -201,7 +201,7 @@ func (s *spoke) enrol(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.tls = &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: s.fleet.roots,
+	s.tls = &tls.Config{MinVersion: tls.VersionTLS13, ClientSessionCache: tls.NewLRUClientSessionCache(1), RootCAs: s.fleet.roots,
 		Certificates: []tls.Certificate{{Certificate: append([][]byte{r.GetCertificate()}, r.GetAuthorities()...), PrivateKey: key}}}
 	return nil
 }
