@@ -195,7 +195,7 @@ func fullPolicy() fleet.Policy {
 		panic(err)
 	}
 	return fleet.Policy{Range: "1.x", Prereleases: true, Patch: fleet.Automatic, Minor: fleet.AskFirst, Major: fleet.NeverTaken, Windows: windows,
-		Pin: &fleet.Pin{Version: "1.0.0", Reason: "audit", Source: fleet.PinOverlay, Author: "ada", Until: time.Unix(1800000000, 0).UTC()},
+		Pin:     &fleet.Pin{Version: "1.0.0", Reason: "audit", Source: fleet.PinOverlay, Author: "ada", Until: time.Unix(1800000000, 0).UTC()},
 		FromHub: fleet.FromHub{Told: true, Pins: true, Decisions: true}}
 }
 
