@@ -147,7 +147,7 @@ func (q *question) block(i fleet.Installation, m rollout.Member) fleet.Block {
 	switch {
 	case i.Phase == fleet.AwaitingConfig:
 		return fleet.BlockConfig
-	case ours && i.Declined:
+	case ours && i.Declined && i.Target != i.Running: // of what runs, it is an overlay that was declined
 		return fleet.BlockDeclined
 	case ours && i.Phase == fleet.AwaitingApproval:
 		return fleet.BlockApproval

@@ -108,6 +108,8 @@ func (s *screen) delivery(v view) wording {
 		return wording{word: "AwaitingConfig(provider)", class: failed, attention: true}
 	case i.Phase.Failed() && moot:
 		return wording{}
+	case i.Declined && !atPin: // their provider has decided: nobody has failed
+		return wording{word: fmt.Sprintf("Declined(%s)", shorten(cmp.Or(i.Reason, i.Target))), class: idle}
 	case i.Phase.Failed() && !(atPin && i.Phase != fleet.RollbackFailed && i.Target != i.Running):
 		return wording{word: fmt.Sprintf("%s(%s)", i.Phase, shorten(cmp.Or(i.Reason, i.Target, "no reason given"))), class: failed, attention: true}
 	case i.Phase == fleet.AwaitingApproval:
