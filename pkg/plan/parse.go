@@ -81,13 +81,18 @@ func Parse(text []byte) (Plan, error) {
 	return p, nil
 }
 
-// headed: the text begins with the key that a plan stands under elsewhere.
+// headed: the text has the key that a plan stands under elsewhere, such as the file of another kind that it is.
 func (d *decoder) headed(n *yaml.Node) bool {
-	if n = resolved(n); n.Kind != yaml.MappingNode || len(n.Content) != 2 || n.Content[0].Value != "rollout" {
+	if n = resolved(n); n.Kind != yaml.MappingNode {
 		return false
 	}
-	d.problem("rollout", "leave this key out: a plan is what stands under it")
-	return true
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if n.Content[i].Value == "rollout" {
+			d.problem("rollout", "leave this key out, and what is beside it: a plan is what stands under it")
+			return true
+		}
+	}
+	return false
 }
 
 func (d *decoder) plan(n *yaml.Node, p *Plan) {

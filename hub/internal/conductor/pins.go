@@ -54,7 +54,8 @@ func (c *Conductor) watched(distribution string) (*offering, error) {
 }
 
 // Pin holds a subscription at a version, from the hub. Whether it counts is for the provider's spoke.yaml to
-// say, so that nothing here says that it does.
+// say: where the spoke reports that it does not, it is refused, and where it reports nothing, nothing here says
+// that it does.
 func (c *Conductor) Pin(now time.Time, who Who, pin fleet.HubPin, dry bool) (warnings []string, err error) {
 	o, err := c.watched(pin.Distribution)
 	if err != nil {

@@ -283,6 +283,9 @@ func (s *screen) warnings(v view) []string {
 		return all
 	}
 	who := "whether it does is for its spoke.yaml to say"
+	if f := v.i.Policy.FromHub; f.Told && !f.Pins {
+		who = "its spoke.yaml says `fromHub: {pins: false}`"
+	}
 	if own := v.pin; own != nil && own.Source != fleet.PinHub {
 		who = fmt.Sprintf("its own pin of %s (%s) counts", own.Version, own.Source)
 	}
