@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/wheelwright-dev/wheelwright/hub/internal/caller"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/clientcontext"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/identity"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
@@ -35,24 +36,28 @@ type admin struct {
 }
 
 // ensure writes the file unless the one that is there still works: same address and authority, and an
-// identity that the hub knows and that does not end soon.
+// identity that the hub knows as the admin's and that does not end soon. Where there is none, every earlier
+// certificate of the admin ends.
 func (a admin) ensure(now time.Time) error {
 	want := clientcontext.Context{Address: a.address, CA: certificatesPEM(a.authority.Authorities())}
-	have, err := clientcontext.Load(a.path)
-	if err == nil && a.good(have, now) {
+	have, missing := clientcontext.Load(a.path)
+	if missing == nil && a.good(have, now) {
 		if have.Address == want.Address && have.CA == want.CA {
 			return nil
 		}
 		want.Certificate, want.Key = have.Certificate, have.Key
 	} else {
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			a.log.Warn("admin context is made anew", slog.String(logging.Path, a.path), slog.Any(logging.Error, err))
+		if missing != nil && !errors.Is(missing, fs.ErrNotExist) {
+			a.log.Warn("admin context is made anew", slog.String(logging.Path, a.path), slog.Any(logging.Error, missing))
 		}
 		cert, key, fingerprint, notAfter, err := a.authority.IssueOperator(adminName, adminLife)
 		if err != nil {
 			return fmt.Errorf("admin context: %w", err)
 		}
-		if err := a.store.PutIdentity(fingerprint, store.Identity{Operator: adminName, NotAfter: notAfter}); err != nil {
+		// A file that was taken away is how the owner of the folder ends copies of it.
+		alone := errors.Is(missing, fs.ErrNotExist)
+		o := store.Operator{Name: adminName, Role: caller.Role{Kind: caller.Admin}, Created: now, By: "hub", Fingerprint: fingerprint, NotAfter: notAfter}
+		if err := a.store.KeepOperator(o, alone); err != nil {
 			return fmt.Errorf("admin context: %w", err)
 		}
 		want.Certificate, want.Key = string(cert), string(key)
@@ -75,7 +80,7 @@ func (a admin) good(c clientcontext.Context, now time.Time) bool {
 		return false
 	}
 	id, err := a.store.Identity(sha256.Sum256(leaf.Raw))
-	return err == nil && id.Operator != ""
+	return err == nil && id.Operator == adminName && id.Role.Kind == caller.Admin
 }
 
 func certificatesPEM(certificates [][]byte) string {

@@ -199,7 +199,7 @@ func (h *hub) listen() (metricsListener net.Listener, err error) {
 		Authority: h.authority, Presence: h.presence, Heartbeat: h.heartbeat, CertificateTTL: spokeCertificateLife,
 		Version: buildinfo.Version(), Log: h.log})
 	fleet := fleetapi.New(fleetapi.Config{Store: h.store, Conductor: h.conductor, Spokes: h.presence, Watchers: h.watchers,
-		Tags: h.source.listTags, Pin: h.authority.Pin(), Address: h.info.Addr, Interval: h.poll, Heartbeat: h.heartbeat, Log: h.log})
+		Authority: h.authority, Tags: h.source.listTags, Pin: h.authority.Pin(), Address: h.info.Addr, Interval: h.poll, Heartbeat: h.heartbeat, Log: h.log})
 	join := enroll.New(enroll.Config{Store: h.store, Authority: h.authority, Presence: h.presence, TTL: spokeCertificateLife, Log: h.log})
 	h.server, err = server.New(server.Config{Listener: listener, TLS: tls, Identities: h.store, GracePeriod: grace, Log: h.log,
 		Register: func(r grpc.ServiceRegistrar) {

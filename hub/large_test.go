@@ -63,6 +63,10 @@ func TestAHistoryOfThousandsOfReleases(t *testing.T) {
 	if size := proto.Size(list); size < transport.MaxMessage {
 		t.Errorf("the answer has only %d bytes: this tests nothing", size)
 	}
+	hub.eventually(t, "their rollouts, which begin all at once", func() bool {
+		_, err := hub.fleet.GetRollout(t.Context(), &fleetv1.GetRolloutRequest{Distribution: "shop", Version: "1.1.0"})
+		return err == nil
+	})
 	stream, _ := hub.dial(t, hub.enrol(t, "acme/eu-1")).connect(t, 0)
 	state := hear(t, stream).GetDesired()
 	if n := len(state.GetDistributions()[0].GetOffers()); n < available {

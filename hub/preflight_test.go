@@ -48,7 +48,11 @@ func TestAReleaseIsTriedOutBeforeItIsOffered(t *testing.T) {
 	if m := hear(t, stream); m.GetAck().GetSeq() != 1 {
 		t.Fatalf("got %v, want the acknowledgement", m)
 	}
-	if now := hear(t, stream).GetDesired(); offer(now).GetPreflight() || now.GetRevision() <= desired.GetRevision() {
+	now := hear(t, stream).GetDesired()
+	for len(now.GetDistributions()[0].GetOffers()) == 0 { // its pre-flight is over and its rollout has not begun
+		now = hear(t, stream).GetDesired()
+	}
+	if offer(now).GetPreflight() || now.GetRevision() == desired.GetRevision() {
 		t.Errorf("got %v after revision %d, want it offered", now, desired.GetRevision())
 	}
 	r, err := hub.fleet.GetRelease(t.Context(), &fleetv1.GetReleaseRequest{Distribution: "shop", Version: "1.0.0"})

@@ -16,6 +16,7 @@ import (
 
 	"github.com/wheelwright-dev/wheelwright/integration/harness"
 	"github.com/wheelwright-dev/wheelwright/integration/world"
+	"github.com/wheelwright-dev/wheelwright/pkg/exitcode"
 	fleetv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/fleet/v1"
 )
 
@@ -50,10 +51,10 @@ const (
 )
 
 // providers and what each of them wants.
-var providers = []struct{ cluster, variant, hpaMin, about string }{
-	{"acme/eu-1", "app-kubernetes", "2", "no mesh, smallest frontend"},
-	{"globex/us-1", "app-istio", "3", "Istio, three frontends at least"},
-	{"initech/ap-1", "app-linkerd", "4", "Linkerd, four frontends at least"},
+var providers = []struct{ cluster, env, variant, hpaMin, about string }{
+	{"acme/eu-1", "canary", "app-kubernetes", "2", "no mesh, smallest frontend"},
+	{"globex/us-1", "production", "app-istio", "3", "Istio, three frontends at least"},
+	{"initech/ap-1", "production", "app-linkerd", "4", "Linkerd, four frontends at least"},
 }
 
 func (d *demo) run(ctx context.Context) error {
@@ -67,7 +68,8 @@ func (d *demo) run(ctx context.Context) error {
 		{"The vendor tags 1.1.0: every cluster runs it", d.firstRelease},
 		{"The vendor tags a patch, 1.1.1: it follows", d.patch},
 		{"A tag that uses latest, and one that does not build: rejected, they reach nobody", d.reject},
-		{"A tag whose pods never become ready: every cluster goes back, whole", d.rollBack},
+		{"1.3.0 goes out in waves: the canary, then the rest with an approval; one provider is pinned", d.waves},
+		{"1.4.0 has no plan, goes to all at once, and never becomes ready: every cluster goes back, whole", d.rollBack},
 		{"Hub and a spoke are killed in the middle of the next release: they carry on", d.restart},
 		{"The fleet, at the end", d.fleet},
 	} {
@@ -115,26 +117,29 @@ func (d *demo) stage(ctx context.Context) error {
 	return d.hub.Start(ctx)
 }
 
-// command shows a command of the operator's and what it prints.
-func (d *demo) command(ctx context.Context, args ...string) (string, error) {
-	fmt.Printf("   $ hub %s\n", strings.Join(args, " "))
-	out, err := d.hub.Must(ctx, args...)
-	for line := range strings.Lines(out) {
-		fmt.Printf("     %s", line)
+// show runs a command of the operator's, shows what it prints, and wants its exit code.
+func (d *demo) show(ctx context.Context, code int, args ...string) error {
+	fmt.Printf("   $ hub %s\n", commandLine(args))
+	r, err := d.hub.Run(ctx, args...)
+	if err != nil {
+		return err
 	}
-	return out, err
+	fmt.Print(indent(r.Out))
+	if r.Code != code {
+		return fmt.Errorf("hub %s: exit code %d, want %d: %s", commandLine(args), r.Code, code, r.Err)
+	}
+	return nil
 }
 
 func (d *demo) addDistribution(ctx context.Context) error {
-	_, err := d.command(ctx, "distribution", "add", "shop", "--git", d.vendor.Dir, "--interval", "1s")
-	return err
+	return d.show(ctx, exitcode.OK, "distribution", "add", "shop", "--git", d.vendor.Dir, "--interval", "1s")
 }
 
 func (d *demo) join(ctx context.Context) error {
 	for i, s := range d.spokes {
 		p := providers[i]
-		fmt.Printf("   $ hub cluster invite %s   …and the provider runs the line that it prints\n", p.cluster)
-		if err := s.Join(ctx, d.hub); err != nil {
+		fmt.Printf("   $ hub cluster invite %s --label env=%s   …and the provider runs the line that it prints\n", p.cluster, p.env)
+		if err := s.Join(ctx, d.hub, "--label", "env="+p.env); err != nil {
 			return err
 		}
 		if err := errors.Join(
@@ -223,7 +228,7 @@ func (d *demo) reject(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if _, err := d.command(ctx, "release", "describe", "shop", tag); err != nil {
+		if err := d.show(ctx, exitcode.OK, "release", "describe", "shop", tag); err != nil {
 			return err
 		}
 	}
@@ -239,12 +244,12 @@ func (d *demo) reject(ctx context.Context) error {
 
 func (d *demo) rollBack(ctx context.Context) error {
 	if err := errors.Join(
-		d.vendor.Replace("deployment.yaml", ":1.1.1", ":1.3.0"),
+		d.vendor.Replace("deployment.yaml", ":1.3.0", ":1.4.0"),
 		d.vendor.Replace("database/deployment.yaml", "/database:", "/database-does-not-exist:"),
 	); err != nil {
 		return err
 	}
-	if err := d.release(ctx, "1.3.0", "is rolled back to 1.1.1", world.In("RolledBack", "1.1.1")); err != nil {
+	if err := d.release(ctx, "1.4.0", "is rolled back to 1.3.0", world.In("RolledBack", "1.3.0")); err != nil {
 		return err
 	}
 	for i, c := range d.clusters.Clusters() {
@@ -252,31 +257,31 @@ func (d *demo) rollBack(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if n := strings.Count(got, ":1.1.1"); n != 4 {
-			return fmt.Errorf("%s: %d of 4 deployments are back on 1.1.1: %s", providers[i].cluster, n, got)
+		if n := strings.Count(got, ":1.3.0"); n != 4 {
+			return fmt.Errorf("%s: %d of 4 deployments are back on 1.3.0: %s", providers[i].cluster, n, got)
 		}
 	}
-	say("kubectl says all four services of all three clusters are back on 1.1.1")
-	return d.screen(ctx, 1)
+	say("kubectl says all four services of all three clusters are back on 1.3.0")
+	return d.show(ctx, exitcode.Failed, "status")
 }
 
 func (d *demo) restart(ctx context.Context) error {
 	if err := errors.Join(
 		d.vendor.Replace("database/deployment.yaml", "/database-does-not-exist:", "/database:"),
-		d.vendor.Replace("deployment.yaml", ":1.3.0", ":1.3.1"),
+		d.vendor.Replace("deployment.yaml", ":1.4.0", ":1.4.1"),
 	); err != nil {
 		return err
 	}
 	begin := time.Now()
-	fmt.Println("   $ git tag -a 1.3.1")
-	if err := d.vendor.Release(ctx, "1.3.1"); err != nil {
+	fmt.Println("   $ git tag -a 1.4.1")
+	if err := d.vendor.Release(ctx, "1.4.1"); err != nil {
 		return err
 	}
 	wait, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	victim := d.spokes[0]
 	if err := d.hub.AwaitRows(wait, "the delivery to start", func(r *fleetv1.StatusRow) error {
-		if r.GetTargetVersion() != "1.3.1" {
+		if r.GetTargetVersion() != "1.4.1" {
 			return fmt.Errorf("target is %q", r.GetTargetVersion())
 		}
 		return nil
@@ -291,30 +296,16 @@ func (d *demo) restart(ctx context.Context) error {
 		return err
 	}
 	say("both started again")
-	return d.await(ctx, begin, "1.3.1 runs", world.Runs("1.3.1"))
+	return d.await(ctx, begin, "1.4.1 runs", world.Runs("1.4.1"))
 }
 
 func (d *demo) fleet(ctx context.Context) error {
-	if _, err := d.command(ctx, "get", "releases", "shop"); err != nil {
-		return err
-	}
-	return d.screen(ctx, 0)
-}
-
-// screen shows `hub status` and wants its exit code.
-func (d *demo) screen(ctx context.Context, code int) error {
-	fmt.Println("   $ hub status")
-	r, err := d.hub.Run(ctx, "status")
-	if err != nil {
-		return err
-	}
-	for line := range strings.Lines(r.Out) {
-		fmt.Printf("     %s", line)
-	}
-	if r.Code != code {
-		return fmt.Errorf("hub status: exit code %d, want %d: %s", r.Code, code, r.Err)
-	}
-	return nil
+	return d.showAll(ctx,
+		shown{exitcode.OK, []string{"get", "releases", "shop"}},
+		shown{exitcode.OK, []string{"rollout", "history", "shop"}},
+		shown{exitcode.OK, []string{"audit", "verify"}},
+		shown{exitcode.OK, []string{"status"}},
+	)
 }
 
 // clean ends everything and removes what was written.

@@ -20,7 +20,7 @@ func (c *Cluster) APIServerCPU(t testing.TB) time.Duration {
 		if !strings.HasPrefix(p.name, "kube-apiserver") {
 			continue
 		}
-		used, err := cpuOf(p.cmd.Process.Pid)
+		used, err := CPU(p.cmd.Process.Pid)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -30,9 +30,9 @@ func (c *Cluster) APIServerCPU(t testing.TB) time.Duration {
 	return 0
 }
 
-// cpuOf reads utime and stime of proc_pid_stat(5), the 14th and 15th fields; the second, the program's
+// CPU is the processor time that a process has used so far: utime and stime of proc_pid_stat(5), the 14th and 15th fields; the second, the program's
 // name, may hold spaces.
-func cpuOf(pid int) (time.Duration, error) {
+func CPU(pid int) (time.Duration, error) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0, fmt.Errorf("read the CPU time of process %d: %w", pid, err)

@@ -129,6 +129,10 @@ func (f *Fleet) failing(version string, n int) bool {
 // Connected is how many spokes have heard the hub's welcome on the stream that they have now.
 func (f *Fleet) Connected() int { return f.count(func(s *spoke) bool { return s.connected }) }
 
+// Redial has the operator's connection tried at once, and not only when its patience with a hub that was
+// away is over.
+func (f *Fleet) Redial() { f.conn.ResetConnectBackoff() }
+
 // Running is how many spokes run version, and the hub has acknowledged that they said so.
 func (f *Fleet) Running(version string) int {
 	return f.count(func(s *spoke) bool { return s.running == version && s.acked == s.seq })
@@ -197,7 +201,7 @@ func (s *spoke) enrol(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.tls = &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: s.fleet.roots,
+	s.tls = &tls.Config{MinVersion: tls.VersionTLS13, ClientSessionCache: tls.NewLRUClientSessionCache(1), RootCAs: s.fleet.roots,
 		Certificates: []tls.Certificate{{Certificate: append([][]byte{r.GetCertificate()}, r.GetAuthorities()...), PrivateKey: key}}}
 	return nil
 }

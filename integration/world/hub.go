@@ -38,7 +38,7 @@ func NewHub(bin Binaries, dir string) (*Hub, error) {
 
 // Start runs the hub and waits until it answers.
 func (h *Hub) Start(ctx context.Context) error {
-	if err := h.daemon.start(); err != nil {
+	if err := h.Spawn(); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
@@ -60,7 +60,11 @@ func (h *Hub) Start(ctx context.Context) error {
 
 // Stop ends the hub as an operator would; Kill as a power cut would.
 func (h *Hub) Stop() (int, error) { return h.daemon.end(syscall.SIGTERM) }
-func (h *Hub) Kill() error        { _, err := h.daemon.end(syscall.SIGKILL); return err }
+
+// Spawn starts the process and does not wait until it answers.
+func (h *Hub) Spawn() error { return h.daemon.start() }
+
+func (h *Hub) Kill() error { _, err := h.daemon.end(syscall.SIGKILL); return err }
 
 // Configure gives the hub a hub.yaml, from its next start on.
 func (h *Hub) Configure(text string) error {

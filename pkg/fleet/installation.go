@@ -18,6 +18,7 @@ type Installation struct {
 	Target     string // the release that the delivery goes to
 	Reason     string // one redacted line; empty when there is nothing to say
 	PhaseSince time.Time
+	Declined   bool // Refused, and not by the release's fault: its provider said no, or did not answer in time
 
 	Health         Health
 	HealthMessage  string
@@ -49,11 +50,13 @@ const (
 	EventTagDeleted EventKind = "TagDeleted"
 	EventInvited    EventKind = "Invited"
 	EventJoined     EventKind = "Joined"
+	EventAdded      EventKind = "Added" // a distribution is watched from here on
 	EventRemoved    EventKind = "Removed"
 	EventRollout    EventKind = "Rollout"  // a rollout entered another phase, or a wave did
 	EventRecalled   EventKind = "Recalled" // a release was called back
 	EventPinned     EventKind = "Pinned"   // a pin was made or taken away at the hub
 	EventDecided    EventKind = "Decided"  // somebody answered at the hub for a provider
+	EventOperator   EventKind = "Operator" // somebody got a role at the hub, or lost it
 )
 
 // Event is something that happened: on a cluster, or at the hub where Cluster is empty.

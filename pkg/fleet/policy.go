@@ -14,6 +14,14 @@ type Policy struct {
 
 	Patch, Minor, Major Upgrade // by the number that a release raises; empty: Automatic
 	Windows             Windows // when what was selected is applied; Select does not ask
+
+	FromHub FromHub // Select does not ask
+}
+
+// FromHub is what counts at a spoke of what is said at the hub in its provider's place.
+type FromHub struct {
+	Told            bool // false: the spoke does not say, and Pins and Decisions say nothing
+	Pins, Decisions bool
 }
 
 // Pin holds a subscription at one version.
@@ -54,7 +62,7 @@ func (p Policy) PinAt(now time.Time) *Pin {
 // Equal: the two say the same.
 func (p Policy) Equal(o Policy) bool {
 	return p.Range == o.Range && p.Prereleases == o.Prereleases && p.Pin.equal(o.Pin) &&
-		p.Patch.or() == o.Patch.or() && p.Minor.or() == o.Minor.or() && p.Major.or() == o.Major.or() && slices.Equal(p.Windows.Texts(), o.Windows.Texts())
+		p.Patch.or() == o.Patch.or() && p.Minor.or() == o.Minor.or() && p.Major.or() == o.Major.or() && slices.Equal(p.Windows.Texts(), o.Windows.Texts()) && p.FromHub == o.FromHub
 }
 
 // Upgrade is what becomes of releases that go so far.

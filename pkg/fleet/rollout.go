@@ -65,6 +65,7 @@ const (
 	BlockStop     Block = "another release has to run first"
 	BlockConfig   Block = "its provider's configuration is in error"
 	BlockHeld     Block = "held after it failed there"
+	BlockDeclined Block = "declined by its provider" // they said no, or did not answer in time
 )
 
 // WithdrawalKind says who took a release back.

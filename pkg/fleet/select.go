@@ -233,13 +233,14 @@ func (s *selecting) none() string {
 	if s.policy.Range != "" {
 		return fmt.Sprintf("none of %d releases is in range %q", len(s.choice.Offered), s.policy.Range)
 	}
-	for _, highest := range s.above() {
-		if w, ok := s.withdrawn(highest); ok {
-			return w.said()
-		}
-		return highest + " " + s.unfit(highest)
+	above := s.above()
+	if len(above) == 0 {
+		return "what is on offer names no version"
 	}
-	return "what is on offer names no version"
+	if w, ok := s.withdrawn(above[0]); ok {
+		return w.said()
+	}
+	return above[0] + " " + s.unfit(above[0])
 }
 
 // upwards selects of what is above that which runs; an empty version for none. why says what keeps a still

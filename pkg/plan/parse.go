@@ -66,6 +66,9 @@ func Parse(text []byte) (Plan, error) {
 		if err := dec.Decode(&more); !errors.Is(err, io.EOF) {
 			d.problem(whole, "there is a second document after ---: one plan, one document")
 		}
+		if d.headed(doc.Content[0]) {
+			break
+		}
 		d.plan(doc.Content[0], &p)
 	case err == nil, errors.Is(err, io.EOF):
 		d.problem(whole, "is empty: want at least `waves: [{name: everyone}]`")
@@ -76,6 +79,20 @@ func Parse(text []byte) (Plan, error) {
 		return Plan{}, d.problems
 	}
 	return p, nil
+}
+
+// headed: the text has the key that a plan stands under elsewhere, such as the file of another kind that it is.
+func (d *decoder) headed(n *yaml.Node) bool {
+	if n = resolved(n); n.Kind != yaml.MappingNode {
+		return false
+	}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if n.Content[i].Value == "rollout" {
+			d.problem("rollout", "leave this key out, and what is beside it: a plan is what stands under it")
+			return true
+		}
+	}
+	return false
 }
 
 func (d *decoder) plan(n *yaml.Node, p *Plan) {

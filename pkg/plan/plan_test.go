@@ -108,6 +108,8 @@ func TestBadPlans(t *testing.T) {
 		{"waves are no list", "waves: all", `waves: want a list, found "all"`},
 		{"unknown key", "wave: []\nwaves: [{name: a, bugdet: 1}]", "wave: unknown key; known here: joiners, onFailure, patience, start, supersede, waves\n" +
 			"waves[0].bugdet: unknown key; known here: approval, budget, clusters, concurrency, max, name, patience, soak, success, verdicts, windows"},
+		{"headed", "rollout:\n  waves: [{name: a}]", "rollout: leave this key out, and what is beside it: a plan is what stands under it"},
+		{"headed, beside others", "name: shop\nrollout: {}", "rollout: leave this key out, and what is beside it: a plan is what stands under it"},
 		{"twice", "waves: [{name: a}, {name: b}, {name: a}]", `waves[2].name: "a" is the name of waves[0] already: each wave has its own`},
 		{"no name", "waves: [{soak: 1m}]", "waves[0].name: missing: people approve and wait by it"},
 		{"bad name", "waves: [{name: Wave One}]", `waves[0].name: "Wave One": want lower-case letters, digits and dashes, at most 40`},

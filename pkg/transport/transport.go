@@ -56,6 +56,9 @@ func Dial(addr string, cfg *tls.Config, more ...grpc.DialOption) (*grpc.ClientCo
 	if cfg.ServerName == "" {
 		cfg.ServerName = host
 	}
+	if cfg.ClientSessionCache == nil {
+		cfg.ClientSessionCache = tls.NewLRUClientSessionCache(1) // a hub that comes back is known again
+	}
 	return grpc.NewClient("passthrough:///"+addr, append([]grpc.DialOption{
 		grpc.WithTransportCredentials(credentials.NewTLS(cfg)),
 		grpc.WithReadBufferSize(readBuffer),

@@ -17,6 +17,9 @@ func Policy(p fleet.Policy) *syncv1.Policy {
 	if p.Pin != nil {
 		m.Pin, m.PinReason, m.PinSource, m.PinAuthor, m.PinUntil = p.Pin.Version, p.Pin.Reason, p.Pin.Source, p.Pin.Author, Time(p.Pin.Until)
 	}
+	if f := p.FromHub; f.Told {
+		m.FromHub = &syncv1.FromHub{Pins: f.Pins, Decisions: f.Decisions}
+	}
 	return m
 }
 
@@ -26,6 +29,9 @@ func FromPolicy(m *syncv1.Policy) (fleet.Policy, error) {
 	p := fleet.Policy{Range: m.GetRange(), Prereleases: m.GetPrereleases()}
 	if m.GetPin() != "" {
 		p.Pin = &fleet.Pin{Version: m.GetPin(), Reason: m.GetPinReason(), Source: m.GetPinSource(), Author: m.GetPinAuthor(), Until: FromTime(m.GetPinUntil())}
+	}
+	if f := m.GetFromHub(); f != nil {
+		p.FromHub = fleet.FromHub{Told: true, Pins: f.GetPins(), Decisions: f.GetDecisions()}
 	}
 	for _, step := range []struct {
 		name, text string

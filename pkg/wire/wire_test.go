@@ -28,7 +28,8 @@ func policy(t *testing.T) fleet.Policy {
 		t.Fatal(err)
 	}
 	return fleet.Policy{Range: "1.x", Prereleases: true, Patch: fleet.Automatic, Minor: fleet.AskFirst, Major: fleet.NeverTaken, Windows: windows,
-		Pin: &fleet.Pin{Version: "1.0.0", Reason: "audit", Source: fleet.PinOverlay, Author: "ada", Until: time.Unix(1800000000, 0).UTC()}}
+		Pin:     &fleet.Pin{Version: "1.0.0", Reason: "audit", Source: fleet.PinOverlay, Author: "ada", Until: time.Unix(1800000000, 0).UTC()},
+		FromHub: fleet.FromHub{Told: true, Pins: true, Decisions: true}}
 }
 
 func TestWhatTheHubSaysSurvivesTheWire(t *testing.T) {
@@ -77,7 +78,7 @@ func TestAnInstallationSurvivesTheWire(t *testing.T) {
 		Distribution: "shop", Variant: "app-istio", Namespace: "shop", Policy: policy(t),
 		Running: "1.0.0", Bundle: d, Overlay: d, Rendered: d, Phase: fleet.RolledBack, Target: "1.1.0", Reason: "database: ImagePullBackOff",
 		PhaseSince: time.Unix(1, 0).UTC(), Health: fleet.Healthy, HealthMessage: "m", Objects: 24, Ready: 23, DriftCorrected: 2, Drifted: 1, DriftMessage: "d", ObservedAt: time.Unix(2, 0).UTC(),
-		Wants: "1.0.0", Would: "1.1.0",
+		Wants: "1.0.0", Would: "1.1.0", Declined: true,
 	}
 	whole(t, i)
 	whole(t, i.Policy)

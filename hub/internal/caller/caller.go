@@ -13,6 +13,7 @@ import (
 type Caller struct {
 	Cluster     fleet.Cluster
 	Operator    string
+	Role        Role     // an operator's, by the hub's record
 	Fingerprint [32]byte // SHA-256 of the certificate, DER
 }
 

@@ -12,16 +12,9 @@ type Who struct {
 	Role       string // what they may approve; empty: nothing
 }
 
-// roleAdmin is the role of every operator: the one certificate that a hub makes is its admin's.
-const roleAdmin = "admin"
-
 // Who is the caller for the record.
 func (c Caller) Who() Who {
-	w := Who{Actor: c.String(), Credential: hex.EncodeToString(c.Fingerprint[:])}
-	if !c.Spoke() {
-		w.Role = roleAdmin
-	}
-	return w
+	return Who{Actor: c.String(), Credential: hex.EncodeToString(c.Fingerprint[:]), Role: c.Role.Approves()}
 }
 
 // What a request that was understood can come to but being done. Behaviour wraps one of them with the
@@ -31,4 +24,5 @@ var (
 	ErrExists   = errors.New("exists already")
 	ErrInvalid  = errors.New("not valid")
 	ErrConflict = errors.New("not now")
+	ErrDenied   = errors.New("not allowed")
 )

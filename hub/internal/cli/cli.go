@@ -79,7 +79,7 @@ that --context or $` + contextVariable + ` names (hub serve writes one into its 
 	root.PersistentFlags().DurationVar(&a.timeout, "timeout", 30*time.Second, "how long one call may take")
 	root.AddCommand(a.serveCommand(), a.distributionCommand(), a.clusterCommand(), a.releaseCommand(), a.getCommand(),
 		a.rolloutCommand(), a.pinCommand(), a.unpinCommand(), a.deliveryCommand("approve", "approved", true), a.deliveryCommand("reject", "rejected", false),
-		a.statusCommand(), a.whyCommand(), a.auditCommand(), a.validateCommand(), a.versionCommand())
+		a.statusCommand(), a.whyCommand(), a.auditCommand(), a.operatorCommand(), a.validateCommand(), a.versionCommand())
 	return root
 }
 
@@ -122,7 +122,7 @@ func (a *app) contextPath() (string, error) {
 			return p, nil
 		}
 	}
-	return "", fmt.Errorf("which hub? Name its context file with --context FILE or `export %s=FILE`; `hub serve --data DIR` writes DIR/admin.yaml", contextVariable)
+	return "", fmt.Errorf("which hub? Name its context file with --context FILE or `export %s=FILE`; `hub serve --data DIR` writes DIR/admin.yaml, `hub operator add` others", contextVariable)
 }
 
 // explain turns a gRPC status into what a person should read, and its exit code.

@@ -16,6 +16,7 @@ const (
 	distributionArg argument = iota
 	versionArg               // of the distribution named before
 	clusterArg
+	operatorArg
 )
 
 // patience of somebody who pressed the tab key.
@@ -50,6 +51,12 @@ func known(ctx context.Context, hub fleetv1.FleetServiceClient, kinds []argument
 		r, err := hub.ListClusters(ctx, &fleetv1.ListClustersRequest{})
 		for _, c := range r.GetClusters() {
 			names = append(names, c.GetName())
+		}
+		return names, err
+	case operatorArg:
+		r, err := hub.ListOperators(ctx, &fleetv1.ListOperatorsRequest{})
+		for _, o := range r.GetOperators() {
+			names = append(names, o.GetName())
 		}
 		return names, err
 	}

@@ -91,8 +91,12 @@ func (a *app) distributionRemove() *cobra.Command {
 				return err
 			}
 			return a.call(c.Context(), func(ctx context.Context, hub fleetv1.FleetServiceClient) error {
-				if _, err := hub.RemoveDistribution(ctx, &fleetv1.RemoveDistributionRequest{Name: given[0], DryRun: dryRun}); err != nil {
+				r, err := hub.RemoveDistribution(ctx, &fleetv1.RemoveDistributionRequest{Name: given[0], DryRun: dryRun})
+				if err != nil {
 					return err
+				}
+				for _, ro := range r.GetRollouts() {
+					fmt.Fprintf(a.out, "rollout of %s %s %s: what has the release keeps it\n", ro.GetDistribution(), plain(ro.GetVersion()), done("aborted", dryRun))
 				}
 				fmt.Fprintf(a.out, "distribution %s %s\n", given[0], done("removed", dryRun))
 				return nil

@@ -53,8 +53,12 @@ const (
 
 var issueKinds = map[string]bool{"Rejected": true, "Recalled": true, "TagMoved": true, "TagDeleted": true, "Declined": true, "Drift": true, "Removed": true}
 
-// issue: the event wants a person's look. A pre-flight does where it breaks.
+// issue: the event wants a person's look. A pre-flight does where it breaks; that a cluster which has just
+// joined is offered nothing yet does not.
 func issue(e *fleetv1.FleetEvent) bool {
+	if e.GetKind() == string(fleet.EventDeclined) && strings.HasPrefix(e.GetMessage(), "nothing runs: nothing is on offer") {
+		return false
+	}
 	return issueKinds[e.GetKind()] || e.GetKind() == string(fleet.EventPreflight) && strings.HasPrefix(e.GetMessage(), e.GetVersion()+": breaks")
 }
 

@@ -193,6 +193,18 @@ func (h *answers) ListEvents(_ context.Context, r *fleetv1.ListEventsRequest) (*
 	return newer, err
 }
 
+func (h *answers) AddOperator(_ context.Context, r *fleetv1.AddOperatorRequest) (*fleetv1.AddOperatorResponse, error) {
+	return answer[*fleetv1.AddOperatorResponse](h, "AddOperator", r)
+}
+
+func (h *answers) RemoveOperator(_ context.Context, r *fleetv1.RemoveOperatorRequest) (*fleetv1.RemoveOperatorResponse, error) {
+	return answer[*fleetv1.RemoveOperatorResponse](h, "RemoveOperator", r)
+}
+
+func (h *answers) ListOperators(_ context.Context, r *fleetv1.ListOperatorsRequest) (*fleetv1.ListOperatorsResponse, error) {
+	return answer[*fleetv1.ListOperatorsResponse](h, "ListOperators", r)
+}
+
 func (h *answers) ExportAudit(r *fleetv1.ExportAuditRequest, out grpc.ServerStreamingServer[fleetv1.ExportAuditResponse]) error {
 	for _, e := range h.audit {
 		if e.GetNumber() > r.GetAfter() {

@@ -126,6 +126,9 @@ For a wave of a rollout there is "hub rollout %s".`, word, word, word),
 					return err
 				}
 				fmt.Fprintf(a.out, "%s %s on %s %s\n", given[1], plain(r.GetVersion()), given[0], done(past, req.DryRun))
+				for _, w := range r.GetWarnings() {
+					fmt.Fprintln(a.err, "warning:", plain(w))
+				}
 				if !req.DryRun {
 					fmt.Fprintf(a.err, "next: hub why %s %s\n", given[0], given[1])
 				}

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/exitcode"
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/printer"
 	fleetv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/fleet/v1"
 )
@@ -85,6 +86,19 @@ func (a *app) askToRecall(ctx context.Context, req *fleetv1.RecallReleaseRequest
 	return a.confirm(what, false)
 }
 
+// ending says what a recall ends, by how the rollout stood before.
+func ending(r *fleetv1.Rollout) string {
+	n := countOf(r.GetWaves()...)
+	have := fmt.Sprintf("%s of %s have it", thousands(n.done), thousands(n.total))
+	switch {
+	case r.GetPhase() == string(fleet.RolloutCompleted):
+		return "its rollout was completed: " + have
+	case !underWay(r):
+		return fmt.Sprintf("its rollout was over (%s): %s", plain(r.GetPhase()), have)
+	}
+	return fmt.Sprintf("stops its rollout, which is %s: %s, %s", plain(r.GetPhase()), have, origin(r.GetPlanSource()))
+}
+
 func (a *app) printRecall(p printer.Printer, req *fleetv1.RecallReleaseRequest, r *fleetv1.RecallReleaseResponse) error {
 	answer := answerOf(r)
 	answer.Headers = []string{"CLUSTER", "RUNNING", "TARGET", "WHY"}
@@ -105,7 +119,7 @@ func (a *app) printRecall(p printer.Printer, req *fleetv1.RecallReleaseRequest, 
 	}
 	var b bytes.Buffer
 	for _, ro := range r.GetRollouts() {
-		fmt.Fprintf(&b, "stops its rollout: %s done, %s\n", countOf(ro.GetWaves()...).of(), origin(ro.GetPlanSource()))
+		fmt.Fprintln(&b, ending(ro))
 	}
 	out := p.Out
 	p.Out = &b

@@ -45,16 +45,25 @@ cluster what would keep it from the release. Clusters without a blocker are coun
 				return err
 			}
 			if p.Human() {
-				with := ""
-				if file != "" {
-					with = " --plan " + file
-				}
-				fmt.Fprintf(a.err, "nothing was started; next: hub rollout start %s %s%s\n", given[0], given[1], with)
+				fmt.Fprintln(a.err, afterPlan(given[0]+" "+given[1], r.GetPlan().GetState(), file))
 			}
 			return nil
 		})
 	}
 	return c
+}
+
+// afterPlan is what can be typed next.
+func afterPlan(what, state, file string) string {
+	switch {
+	case state == "Preflight":
+		return fmt.Sprintf("nothing was started: %s is in pre-flight; next: hub release describe %[1]s", what)
+	case state != "":
+		return fmt.Sprintf("nothing was started: the rollout of %s is %s already; next: hub rollout status %[1]s", what, plain(state))
+	case file != "":
+		what += " --plan " + file
+	}
+	return "nothing was started; next: hub rollout start " + what
 }
 
 // foldAfter is how many clusters without a blocker a wave names before it counts the others.
@@ -84,7 +93,7 @@ func (a *app) drawPlan(out io.Writer, plan *fleetv1.RolloutPlan, all, noHeaders 
 		free, folded := 0, 0
 		for _, m := range w.GetClusters() {
 			clusters++
-			if len(m.GetBlockers()) > 0 {
+			if len(m.GetBlockers()) > 0 && m.GetRunningVersion() != plan.GetVersion() { // to run it already stands in nobody's way
 				blocked++
 			} else if free++; free > foldAfter && !all {
 				folded++

@@ -281,7 +281,7 @@ func TestExitCodesOfARollout(t *testing.T) {
 		{"Completed", exitcode.OK, exitcode.OK}, {"Aborted", exitcode.Failed, exitcode.Failed}, {"RolledBack", exitcode.Failed, exitcode.Failed},
 		{"Superseded", exitcode.Failed, exitcode.Failed}, {"Recalled", exitcode.Failed, exitcode.Failed},
 	} {
-		h.set("GetRollout", got(standingAt(c.phase, "because", 1, nil)))
+		h.set("GetRollout", got(standingAt(c.phase, "because", 1, nobodyFailed)))
 		if code, _, errOut := h.hub(t, "rollout", "status", "shop"); code != c.status {
 			t.Errorf("status of %s: exit code %d, want %d: %s", c.phase, code, c.status, errOut)
 		}
@@ -300,11 +300,80 @@ func TestExitCodesOfARollout(t *testing.T) {
 	}{
 		{"AwaitingApproval", "approval", 2, exitcode.OK}, {"AwaitingApproval", "wave=2", 2, exitcode.OK}, {"AwaitingApproval", "wave=early", 2, exitcode.OK},
 		{"AwaitingApproval", "wave=3", 2, exitcode.Waiting}, {"Progressing", "wave=1", 1, exitcode.OK}, {"Holding", "wave=2", 1, exitcode.Failed},
-		{"Completed", "wave=everyone", 2, exitcode.OK}, {"Completed", "approval", 2, exitcode.Failed}, {"Aborted", "approval", 2, exitcode.Failed},
+		{"Completed", "wave=early", 2, exitcode.OK}, {"Completed", "wave=everyone", 2, exitcode.Failed}, {"Completed", "approval", 2, exitcode.Failed}, {"Aborted", "approval", 2, exitcode.Failed},
 	} {
 		h.set("GetRollout", got(standingAt(c.phase, "because", c.wave, nil)))
 		if code, _, errOut := h.hub(t, "rollout", "wait", "shop", "1.4.0", "--for", c.goal, "--timeout", "5s"); code != c.code {
 			t.Errorf("wait for %s in %s of wave %d: exit code %d, want %d: %s", c.goal, c.phase, c.wave, code, c.code, errOut)
+		}
+	}
+}
+
+// nobodyFailed leaves the failures of a rollout out.
+func nobodyFailed(r *fleetv1.Rollout) {
+	for _, w := range r.Waves {
+		w.Failed = 0
+	}
+	r.Clusters = slices.DeleteFunc(r.Clusters, func(m *fleetv1.RolloutCluster) bool { return m.Mark == "Failed" })
+}
+
+// A rollout may be completed by having given up on its clusters, one by one.
+func TestACompletedRolloutIsNotAlwaysHealthy(t *testing.T) {
+	h := serveAnswers(t, nil)
+	member := func(name, mark, reason string, wave int32) *fleetv1.RolloutCluster {
+		return &fleetv1.RolloutCluster{Cluster: name, Mark: mark, Reason: reason, Wave: wave}
+	}
+	pinned, failed := member("acme/eu-1", "Parked", "pinned", 0), member("acme/us-1", "Failed", "RolledBack: database: down", 0)
+	done, joined, joinedIll := member("globex/eu-1", "Done", "", 0), member("acme/new", "Done", "", -1), member("acme/new", "Failed", "Refused: no such kind", -1)
+	for _, c := range []struct {
+		name     string
+		wave     *fleetv1.RolloutWave
+		clusters []*fleetv1.RolloutCluster
+		code     int
+		says     string
+	}{
+		{"everybody has it", &fleetv1.RolloutWave{Clusters: 1, Done: 1}, []*fleetv1.RolloutCluster{done}, exitcode.OK, "shop 1.4.0: 1 of 1 done\n"},
+		{"somebody is parked", &fleetv1.RolloutWave{Clusters: 2, Done: 1, Parked: 1}, []*fleetv1.RolloutCluster{done, pinned}, exitcode.OK, "1 of 2 done, 1 parked (acme/eu-1: pinned)"},
+		{"all are parked", &fleetv1.RolloutWave{Clusters: 1, Parked: 1}, []*fleetv1.RolloutCluster{pinned}, exitcode.Failed, "no cluster has the release: 0 of 1 done, 1 parked (acme/eu-1: pinned); see `hub rollout status shop 1.4.0`"},
+		{"within the budget", &fleetv1.RolloutWave{Clusters: 2, Done: 1, Failed: 1, Budget: 2}, []*fleetv1.RolloutCluster{done, failed}, exitcode.Failed, "1 cluster failed with the release: 1 of 2 done, 1 failed (acme/us-1: RolledBack: database: down)"},
+		{"all failed", &fleetv1.RolloutWave{Clusters: 1, Failed: 1, Budget: 1}, []*fleetv1.RolloutCluster{failed}, exitcode.Failed, "1 cluster failed"},
+		{"nobody is there", &fleetv1.RolloutWave{}, nil, exitcode.OK, "no cluster takes part"},
+		{"only who joined", &fleetv1.RolloutWave{}, []*fleetv1.RolloutCluster{joined}, exitcode.OK, "1 of 1 done"},
+		{"who joined failed", &fleetv1.RolloutWave{Clusters: 1, Done: 1}, []*fleetv1.RolloutCluster{done, joinedIll}, exitcode.Failed, "acme/new: Refused: no such kind"},
+	} {
+		c.wave.Name = "everyone"
+		h.set("GetRollout", got(&fleetv1.Rollout{Distribution: "shop", Version: "1.4.0", Phase: "Completed", Waves: []*fleetv1.RolloutWave{c.wave}, Clusters: c.clusters}))
+		if code, out, errOut := h.hub(t, "rollout", "wait", "shop", "1.4.0"); code != c.code || out != "" || !strings.Contains(errOut, c.says) {
+			t.Errorf("%s: exit code %d, want %d and %q: %s", c.name, code, c.code, c.says, errOut)
+		}
+	}
+}
+
+func TestAPlanOfWhatCannotBeStarted(t *testing.T) {
+	h := everything(t)
+	for state, want := range map[string]string{
+		"Progressing": "nothing was started: the rollout of shop 1.4.0 is Progressing already; next: hub rollout status shop 1.4.0\n",
+		"Completed":   "nothing was started: the rollout of shop 1.4.0 is Completed already; next: hub rollout status shop 1.4.0\n",
+		"Preflight":   "nothing was started: shop 1.4.0 is in pre-flight; next: hub release describe shop 1.4.0\n",
+		"":            "nothing was started; next: hub rollout start shop 1.4.0\n",
+	} {
+		p := planned()
+		p.State = state
+		h.set("PlanRollout", &fleetv1.PlanRolloutResponse{Plan: p})
+		if _, _, errOut := h.hub(t, "rollout", "plan", "shop", "1.4.0"); errOut != want {
+			t.Errorf("in %q: %s", state, errOut)
+		}
+	}
+}
+
+func TestWhatARecallEnds(t *testing.T) {
+	for phase, want := range map[string]string{
+		"Progressing": "stops its rollout, which is Progressing: 1 of 3 have it, by the default plan",
+		"Completed":   "its rollout was completed: 1 of 3 have it",
+		"Aborted":     "its rollout was over (Aborted): 1 of 3 have it",
+	} {
+		if got := ending(&fleetv1.Rollout{Phase: phase, Waves: []*fleetv1.RolloutWave{{Clusters: 3, Done: 1, Underway: 1}}}); got != want {
+			t.Errorf("%s: %s", phase, got)
 		}
 	}
 }

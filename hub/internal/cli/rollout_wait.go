@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -27,11 +28,13 @@ func (a *app) rolloutWait() *cobra.Command {
 		Long: `wait says on standard error what changes, and ends as soon as its end is certain. A release that is not there yet,
 or whose rollout has not started, is waited for too.
 
-  --for healthy     the rollout is completed
-  --for wave=N      wave N, counted from 1 or by its name, is over and well
+  --for healthy     the rollout is completed, somebody has the release, and nobody failed with it
+  --for wave=N      wave N, counted from 1 or by its name, is over within its budget, and somebody of it has the release
   --for approval    a wave waits for an approval
 
-Exit code 0: so it is; 1: the rollout holds, goes back or ended otherwise; 2: the hub could not be asked;
+Clusters that are parked are named and do not count against it.
+
+Exit code 0: so it is; 1: the rollout holds, goes back or ended otherwise, a cluster failed, or none has the release; 2: the hub could not be asked;
 3: the time is over; 4: it waits for an approval first.`,
 		Example:           "  hub rollout wait shop 1.4.0 --for wave=1 --timeout 30m",
 		Args:              args(2, 2, "DISTRIBUTION and VERSION"),
@@ -108,7 +111,7 @@ func (g goal) judge(r *fleetv1.Rollout) (over bool, err error) {
 			return true, err
 		}
 		if through(r, i) {
-			return true, nil
+			return true, well(r, i)
 		}
 	}
 	what, why := r.GetDistribution()+" "+r.GetVersion(), ""
@@ -123,11 +126,84 @@ func (g goal) judge(r *fleetv1.Rollout) (over bool, err error) {
 	case phase == fleet.RolloutCompleted && g.approval:
 		return true, exitcode.With(exitcode.Failed, fmt.Errorf("the rollout of %s is completed: no approval is asked for any more", what))
 	case phase == fleet.RolloutCompleted:
-		return true, nil
+		return true, well(r, everyWave)
 	case phase == fleet.RolloutHolding, phase == fleet.RolloutReturning, phase.Terminal():
 		return true, exitcode.With(exitcode.Failed, fmt.Errorf("the rollout of %s: %s%s; see `hub rollout status %s`", what, phase, why, what))
 	}
 	return false, nil
+}
+
+// everyWave, and those that joined later.
+const everyWave = -1
+
+// well says what is against a rollout that is over: somebody failed with the release, or nobody has it though
+// there are clusters. Of a wave, failures within its budget are not.
+func well(r *fleetv1.Rollout, wave int) error {
+	n, what := outcomes(r, wave), fmt.Sprintf("the rollout of %s %s", r.GetDistribution(), r.GetVersion())
+	if wave != everyWave {
+		what = fmt.Sprintf("wave %s of %s", r.GetWaves()[wave].GetName(), what)
+	}
+	see := fmt.Sprintf("see `hub rollout status %s %s`", r.GetDistribution(), r.GetVersion())
+	switch {
+	case n.failed > 0 && wave == everyWave:
+		return exitcode.With(exitcode.Failed, fmt.Errorf("%s is over, and %s with the release: %s%s; %s", what, plural(n.failed, "cluster failed", "clusters failed"), n, named(r, wave, fleet.MarkFailed, fleet.MarkStranded), see))
+	case n.done == 0 && n.total > 0:
+		return exitcode.With(exitcode.Failed, fmt.Errorf("%s is over, and no cluster has the release: %s%s; %s", what, n, named(r, wave, fleet.MarkParked, fleet.MarkFailed, fleet.MarkStranded), see))
+	}
+	return nil
+}
+
+// wellSaid is how a wave stands with which nothing is wrong.
+func wellSaid(r *fleetv1.Rollout, wave int) string {
+	n := outcomes(r, wave)
+	if n.total == 0 {
+		return fmt.Sprintf("%s %s: no cluster takes part", r.GetDistribution(), r.GetVersion())
+	}
+	return plain(fmt.Sprintf("%s %s: %s%s", r.GetDistribution(), r.GetVersion(), n, named(r, wave, fleet.MarkParked, fleet.MarkFailed, fleet.MarkStranded)))
+}
+
+// outcomes counts a wave's clusters by what became of them.
+func outcomes(r *fleetv1.Rollout, wave int) count {
+	if wave != everyWave {
+		return countOf(r.GetWaves()[wave])
+	}
+	n := countOf(r.GetWaves()...)
+	for _, m := range r.GetClusters() { // who joined is in no wave
+		if m.GetWave() >= 0 {
+			continue
+		}
+		n.total++
+		switch fleet.Mark(m.GetMark()) {
+		case fleet.MarkDone:
+			n.done++
+		case fleet.MarkFailed, fleet.MarkStranded:
+			n.failed++
+		case fleet.MarkParked:
+			n.parked++
+		}
+	}
+	return n
+}
+
+// mostNamed clusters are named one by one.
+const mostNamed = 5
+
+// named lists the clusters with one of the marks, each with why; empty for none.
+func named(r *fleetv1.Rollout, wave int, marks ...fleet.Mark) string {
+	var parts []string
+	for _, m := range r.GetClusters() {
+		if slices.Contains(marks, fleet.Mark(m.GetMark())) && (wave == everyWave || int(m.GetWave()) == wave) {
+			parts = append(parts, strings.TrimSuffix(fmt.Sprintf("%s: %s", m.GetCluster(), shorten(m.GetReason(), 100)), ": "))
+		}
+	}
+	if len(parts) == 0 {
+		return ""
+	}
+	text := " (" + strings.Join(parts[:min(len(parts), mostNamed)], "; ")
+	if more := len(parts) - mostNamed; more > 0 {
+		text += fmt.Sprintf("; and %s more", thousands(more))
+	}
+	return text + ")"
 }
 
 // errOver ends a wait that came to what it waited for.
@@ -161,6 +237,7 @@ func (a *app) wait(ctx context.Context, distribution, version string, g goal, ti
 		}
 		if over, err := g.judge(last); over {
 			if err == nil {
+				a.sayOver(g, last)
 				err = errOver
 			}
 			return err
@@ -173,9 +250,20 @@ func (a *app) wait(ctx context.Context, distribution, version string, g goal, ti
 	case err != nil:
 		return err
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		return exitcode.With(exitcode.TimedOut, fmt.Errorf("waited %s for %s of %s %s: %s; see `hub rollout status %s %s`, or wait longer with --timeout", span(timeout), g, distribution, version, state, distribution, version))
+		return exitcode.With(exitcode.TimedOut, fmt.Errorf("%s %s: waited %s for %s: %s; see `hub rollout status %s %s`, or wait longer with --timeout", distribution, version, span(timeout), g, state, distribution, version))
 	}
 	return exitcode.With(exitcode.Usage, errors.New("interrupted"))
+}
+
+// sayOver says how what was waited for came out.
+func (a *app) sayOver(g goal, r *fleetv1.Rollout) {
+	wave := everyWave
+	if g.wave != "" {
+		wave, _ = g.index(r) // it was found before
+	}
+	if !g.approval {
+		fmt.Fprintln(a.err, wellSaid(r, wave))
+	}
 }
 
 // notStarted says why there is no rollout yet, or that there will be none.

@@ -133,9 +133,10 @@ func fitColumn(headers []string, rows [][]string, column, width int) {
 type needs struct {
 	rows     int // all that there are, shown or not
 	rollouts []*fleetv1.Rollout
+	releases []string // lines about those that nobody has started
 }
 
-func (n needs) any() bool { return n.rows > 0 || len(n.rollouts) > 0 }
+func (n needs) any() bool { return n.rows > 0 || len(n.rollouts) > 0 || len(n.releases) > 0 }
 
 func needsOf(r *fleetv1.GetStatusResponse) needs {
 	var n needs
@@ -148,6 +149,11 @@ func needsOf(r *fleetv1.GetStatusResponse) needs {
 	for _, ro := range r.GetRollouts() {
 		if wantsPerson(ro) {
 			n.rollouts = append(n.rollouts, ro)
+		}
+	}
+	for _, s := range r.GetSummaries() {
+		for _, w := range s.GetWaiting() {
+			n.releases = append(n.releases, s.GetDistribution()+" "+w)
 		}
 	}
 	return n
@@ -220,6 +226,9 @@ func (a *app) printSummary(out io.Writer, distribution string, r *fleetv1.GetSta
 			fmt.Fprintf(out, "  %s\n", next)
 		}
 	}
+	for _, release := range needs.releases {
+		fmt.Fprintf(out, "%s %s\n", a.paint(red, "A release needs a person:"), shorten(release, 200))
+	}
 	if needs.rows == 0 {
 		return
 	}
@@ -264,6 +273,9 @@ func (a *app) printDistribution(out io.Writer, s *fleetv1.DistributionSummary) {
 		}
 	}
 	fmt.Fprintf(out, "%s: latest %s; %s\n", s.GetDistribution(), cmp.Or(s.GetLatest(), "no release yet"), strings.Join(parts, ", "))
+	for _, ended := range s.GetEnded() {
+		fmt.Fprintf(out, "  not on its way %s\n", shorten(ended, 200))
+	}
 	for _, rejected := range s.GetRejected() {
 		fmt.Fprintf(out, "  rejected %s\n", shorten(rejected, 200))
 	}

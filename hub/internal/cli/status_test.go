@@ -5,9 +5,11 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/exitcode"
@@ -121,5 +123,41 @@ func TestReleaseClusters(t *testing.T) {
 			}
 			golden(t, c.name, out.Bytes())
 		})
+	}
+}
+
+// What was taken back is said beside the latest; what nobody has started wants a person.
+func TestStatusNamesWhatIsNotOnItsWay(t *testing.T) {
+	sum := &fleetv1.DistributionSummary{Distribution: "shop", Latest: "1.4.0", Clusters: 3, UpToDate: 3, Ended: []string{"1.5.1: RolledBack: undone by operator admin: bad"}}
+	h := serveAnswers(t, map[string]proto.Message{"GetStatus": &fleetv1.GetStatusResponse{At: timestamppb.New(moment), Rows: []*fleetv1.StatusRow{wellRow}, Summaries: []*fleetv1.DistributionSummary{sum}}})
+	code, out, _ := h.hub(t, "status")
+	if code != exitcode.OK || !strings.Contains(out, "shop: latest 1.4.0; 3 of 3 clusters up to date\n  not on its way 1.5.1: RolledBack: undone by operator admin: bad\nNothing needs a person.") {
+		t.Errorf("exit code %d: %s", code, out)
+	}
+	sum.Waiting = []string{"1.6.0 waits for `hub rollout start shop 1.6.0` (start: manual, in hub.yaml)"}
+	h.set("GetStatus", &fleetv1.GetStatusResponse{At: timestamppb.New(moment), Rows: []*fleetv1.StatusRow{wellRow}, Summaries: []*fleetv1.DistributionSummary{sum}})
+	code, out, _ = h.hub(t, "status")
+	if code != exitcode.Failed || !strings.Contains(out, "A release needs a person: shop 1.6.0 waits for `hub rollout start shop 1.6.0` (start: manual, in hub.yaml)") || strings.Contains(out, "Nothing needs") {
+		t.Errorf("exit code %d: %s", code, out)
+	}
+}
+
+func TestAReasonIsOneLine(t *testing.T) {
+	r := standingAt("RolledBack", strings.Repeat("it does not come up ", 40), 1, func(r *fleetv1.Rollout) { r.Joiners = 3 })
+	for _, line := range (canvas{now: moment}).tree(r) {
+		if n := len([]rune(line)); n > 200 {
+			t.Errorf("%d columns: %s", n, line)
+		}
+		if strings.Contains(line, "in no wave") {
+			t.Errorf("it is over: %s", line)
+		}
+	}
+}
+
+func TestANewClusterIsNoIssue(t *testing.T) {
+	for message, want := range map[string]bool{"nothing runs: nothing is on offer": false, "nothing runs: the overlay cannot be read": true} {
+		if got := issue(&fleetv1.FleetEvent{Kind: "Declined", Message: message}); got != want {
+			t.Errorf("%s: %v", message, got)
+		}
 	}
 }

@@ -127,14 +127,15 @@ func (c canvas) tree(r *fleetv1.Rollout) []string {
 	g := c.grid(names, all.total)
 	head := []string{c.line(g, "", title, bold, all, c.headline(r))}
 	if reason := r.GetReason(); reason != "" {
-		room := 400
+		room := 200 - len("│ ")
 		if c.width > 0 {
 			room = c.width - 2
 		}
 		head = append(head, c.paint(dim, "│ ")+c.paint(standing(r), shorten(reason, room)))
 	}
 	var foot []string
-	if n := r.GetJoiners(); n > 0 {
+	returning := fleet.RolloutPhase(r.GetPhase()) == fleet.RolloutReturning
+	if n := r.GetJoiners(); n > 0 && underWay(r) && !returning {
 		foot = append(foot, "", c.paint(dim, fmt.Sprintf("%s in no wave: %s the release when the last one is over", plural(int(n), "cluster is", "clusters are"), map[bool]string{true: "it takes", false: "they take"}[n == 1])))
 	}
 	if next := nextSteps(r); len(next) > 0 {

@@ -132,6 +132,9 @@ func TestATagBecomesAnOffer(t *testing.T) {
 
 func TestARejectedTagReachesNobody(t *testing.T) {
 	w := newWorld(t)
+	if _, err := w.Offers("acme/eu-1", []string{"shop"}); err != nil {
+		t.Fatal(err)
+	}
 	w.see(t, Tag{Name: "1.5.0", Hash: "h", Judge: func(context.Context) (fleet.Release, []byte, error) {
 		return fleet.Release{Distribution: "shop", Version: "1.5.0", Phase: fleet.Rejected, Reasons: []string{"1 of 1 variants refused: app"},
 			Variants: []fleet.VariantResult{{Name: "app", Reasons: []string{"image backend:latest"}}}}, nil, nil
@@ -143,6 +146,9 @@ func TestARejectedTagReachesNobody(t *testing.T) {
 	history, _ := w.store.Events(store.EventFilter{})
 	if len(history) != 1 || history[0].Kind != fleet.EventRejected || history[0].Message != "app: image backend:latest (and 1 more); `hub release describe shop 1.5.0` has it all" {
 		t.Errorf("got %v", history)
+	}
+	if _, sums, err := w.table("shop"); err != nil || len(sums) != 1 || len(sums[0].GetRejected()) != 1 {
+		t.Errorf("the screen does not name it, though offers were asked for before: %v, %v", sums, err)
 	}
 }
 

@@ -249,13 +249,22 @@ func (a account) policy() (all []string) {
 		all = append(all, pinFact(now, *pin, a.row.would))
 	}
 	if ws := i.Policy.Windows; len(ws) > 0 {
-		state := "open until " + clock(now, ws.Closes(now))
-		if !ws.Open(now) {
-			state = "closed until " + clock(now, ws.Next(now))
-		}
-		all = append(all, fmt.Sprintf("its maintenance window (%s) is %s", ws, state))
+		all = append(all, fmt.Sprintf("its maintenance window (%s) is %s", ws, windowState(now, ws)))
 	}
 	return all
+}
+
+func windowState(now time.Time, ws fleet.Windows) string {
+	switch opens, closes := ws.Next(now), ws.Closes(now); {
+	case opens.IsZero():
+		return "never open"
+	case opens.After(now):
+		return "closed until " + clock(now, opens)
+	case closes.IsZero():
+		return "always open"
+	default:
+		return "open until " + clock(now, closes)
+	}
 }
 
 func pinFact(now time.Time, pin fleet.Pin, would string) string {
@@ -279,9 +288,14 @@ func pinFact(now time.Time, pin fleet.Pin, would string) string {
 	return text
 }
 
-// selection is what follows from offer and policy, and what the spoke makes of it.
+// selection is what follows from offer and policy. The spoke knows more than its hub, such as what it holds,
+// so that its word goes before where it has had the time to say it.
 func (a account) selection() (all []string) {
 	i, want := a.view.i, a.view.want
+	differs := i.Wants != "" && want.Version != "" && i.Wants != want.Version
+	if differs && a.heardSince(want.Version) {
+		return []string{strings.TrimSuffix(fmt.Sprintf("its spoke wants %s, and not %s: %s", i.Wants, want.Version, i.Reason), ": ")}
+	}
 	switch {
 	case want.Return:
 		all = append(all, fmt.Sprintf("so it is to go back to %s: %s", want.Version, want.Why))
@@ -297,10 +311,23 @@ func (a account) selection() (all []string) {
 	if want.Asks != "" {
 		all = append(all, want.Asks)
 	}
-	if i.Wants != "" && want.Version != "" && i.Wants != want.Version {
-		all = append(all, strings.TrimSuffix(fmt.Sprintf("its spoke says that it wants %s: %s", i.Wants, i.Reason), ": "))
+	if differs {
+		all = append(all, strings.TrimSuffix(fmt.Sprintf("its spoke, which was heard before that, wants %s: %s", i.Wants, i.Reason), ": "))
 	}
 	return all
+}
+
+// heardSince: the spoke has been heard since it was offered a version.
+func (a account) heardSince(version string) bool {
+	r, began := a.view.o.shelf.newest(version)
+	if !began {
+		return true
+	}
+	offered := r.Members[a.view.news.Name].Offered
+	if r.Phase == fleet.RolloutCompleted && offered.IsZero() {
+		offered = r.Since
+	}
+	return a.view.news.lastWord().After(offered)
 }
 
 // withdrawals that concern the cluster: of what it runs, of what it went to, of what would be newer.

@@ -28,6 +28,7 @@ func (a account) answers() []string {
 	subscription := fmt.Sprintf("%s %s", v.news.Name, i.Distribution)
 	release := func(version string) string { return fmt.Sprintf("hub release describe %s %s", i.Distribution, version) }
 	_, recalled := v.o.shelf.recalls[i.Running]
+	_, takenBack := v.withdrawn(i.Target)
 	switch {
 	case i.Phase == fleet.AwaitingConfig:
 		return []string{atSpoke("check")}
@@ -35,6 +36,10 @@ func (a account) answers() []string {
 		return []string{atSpoke("approve " + i.Distribution), "hub approve " + subscription, "hub reject " + subscription}
 	case recalled:
 		return []string{release(i.Running), atSpoke("rollback " + i.Distribution)}
+	case i.Phase.Failed() && i.Target != "" && takenBack:
+		return []string{atSpoke("status " + i.Distribution), release(i.Target)}
+	case i.Declined && i.Target != "":
+		return []string{atSpoke(fmt.Sprintf("approve %s %s", i.Distribution, i.Target)), release(i.Target)}
 	case i.Phase.Failed() && i.Target != "":
 		return []string{atSpoke("status " + i.Distribution), release(i.Target), fmt.Sprintf("hub release recall %s %s --reason '…'", i.Distribution, i.Target)}
 	case v.pin != nil && v.pin.Source == fleet.PinHub:

@@ -54,7 +54,8 @@ func (c *Conductor) watched(distribution string) (*offering, error) {
 }
 
 // Pin holds a subscription at a version, from the hub. Whether it counts is for the provider's spoke.yaml to
-// say, so that nothing here says that it does.
+// say: where the spoke reports that it does not, it is refused, and where it reports nothing, nothing here says
+// that it does.
 func (c *Conductor) Pin(now time.Time, who Who, pin fleet.HubPin, dry bool) (warnings []string, err error) {
 	o, err := c.watched(pin.Distribution)
 	if err != nil {
@@ -66,6 +67,10 @@ func (c *Conductor) Pin(now time.Time, who Who, pin fleet.HubPin, dry bool) (war
 	}
 	if expired(pin, now) {
 		return nil, refuse(ErrInvalid, "a pin until %s is over already; name a moment to come with --until, or leave it away", pin.Until.UTC().Format(time.RFC3339))
+	}
+	if f := heeds(i); f.Told && !f.Pins {
+		return nil, refuse(ErrConflict, "%s takes no pins of %s from the hub: its spoke.yaml says `fromHub: {pins: false}`; its provider pins it at the cluster with `spoke pin %[2]s %s`, or sets pins: true there",
+			pin.Cluster, pin.Distribution, pin.Version)
 	}
 	if err := c.mayPin(o, pin, i); err != nil {
 		return nil, err
@@ -87,6 +92,14 @@ func (c *Conductor) Pin(now time.Time, who Who, pin fleet.HubPin, dry bool) (war
 		return nil, fmt.Errorf("pin %s of %s: %w", pin.Distribution, pin.Cluster, err)
 	}
 	return warnings, nil
+}
+
+// heeds is what counts at a spoke of what is said at the hub, as it reported.
+func heeds(i *fleet.Installation) fleet.FromHub {
+	if i == nil {
+		return fleet.FromHub{}
+	}
+	return i.Policy.FromHub
 }
 
 // said is the audit's entry for a word in a provider's place.
@@ -156,8 +169,11 @@ func pinWarnings(now time.Time, o *offering, news ClusterNews, i *fleet.Installa
 	switch own := i.Policy.PinAt(now); {
 	case own != nil && own.Source != fleet.PinHub:
 		all = append(all, fmt.Sprintf("it is pinned to %s by its provider already (%s), and that pin counts, not this one", own.Version, own.Source))
-	case own == nil || own.Version != pin.Version:
+	case !i.Policy.FromHub.Told && (own == nil || own.Version != pin.Version):
 		all = append(all, "whether the pin counts is for its spoke.yaml to say; `hub get pins` shows when its spoke follows it")
+	}
+	if old, ok := o.shelf.pins[news.Name]; ok && !expired(old, now) {
+		all = append(all, strings.TrimSuffix(fmt.Sprintf("it takes the place of the pin to %s by %s: %s", old.Version, old.Author, old.Reason), ": "))
 	}
 	if recall, gone := o.shelf.recalls[pin.Version]; gone {
 		all = append(all, fmt.Sprintf("%s was recalled: %s; the pin keeps what runs", pin.Version, recall.Reason))
@@ -289,32 +305,39 @@ func (s *screen) pinMessage(news *ClusterNews, i *fleet.Installation, pin fleet.
 }
 
 // DecideDelivery answers, from the hub, for a release that waits for its provider.
-func (c *Conductor) DecideDelivery(now time.Time, who Who, decision fleet.HubDecision, dry bool) (version string, err error) {
+func (c *Conductor) DecideDelivery(now time.Time, who Who, decision fleet.HubDecision, dry bool) (version string, warnings []string, err error) {
 	cluster, distribution := decision.Cluster, decision.Distribution
 	_, i, err := c.subscribed(cluster, distribution)
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	if i == nil {
-		return "", refuse(ErrConflict, "the spoke of %s has not joined yet, so nothing waits there; `hub cluster invite %s` prints the line to run", cluster, cluster)
+		return "", nil, refuse(ErrConflict, "the spoke of %s has not joined yet, so nothing waits there; `hub cluster invite %s` prints the line to run", cluster, cluster)
+	}
+	switch f := heeds(i); {
+	case !f.Told:
+		warnings = []string{"whether that counts is for its spoke.yaml to say (fromHub: {decisions: true}), and its spoke is too old to tell; `hub why` shows what it makes of it"}
+	case !f.Decisions:
+		return "", nil, refuse(ErrConflict, "%s takes no answers for %s from the hub: its spoke.yaml does not say `fromHub: {decisions: true}`; its provider answers at the cluster with `spoke approve %[2]s` or `spoke reject %[2]s`",
+			cluster, distribution)
 	}
 	if i.Phase != fleet.AwaitingApproval {
-		return "", refuse(ErrConflict, "nothing of %s waits for its provider on %s; `hub why %s %s` says what it does", distribution, cluster, cluster, distribution)
+		return "", nil, refuse(ErrConflict, "nothing of %s waits for its provider on %s; `hub why %s %s` says what it does", distribution, cluster, cluster, distribution)
 	}
 	decision.Version = cmp.Or(decision.Version, i.Target)
 	if decision.Version != i.Target {
-		return "", refuse(ErrConflict, "%s of %s waits on %s, not %s; leave the version away to answer for the one that waits", i.Target, distribution, cluster, decision.Version)
+		return "", nil, refuse(ErrConflict, "%s of %s waits on %s, not %s; leave the version away to answer for the one that waits", i.Target, distribution, cluster, decision.Version)
 	}
 	p, err := c.picture()
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	if old, ok := p.of(distribution).decisions[cluster]; ok && old.Version == decision.Version && old.Approved == decision.Approved && !old.At.Before(i.PhaseSince) {
-		return "", refuse(ErrExists, "%s was %s for %s by %s %s ago already; its spoke has not acted on it: whether it does is for its spoke.yaml to say",
+		return "", nil, refuse(ErrExists, "%s was %s for %s by %s %s ago already; its spoke has not acted on it: whether it does is for its spoke.yaml to say",
 			decision.Version, decided(old.Approved), cluster, old.Author, fleet.Age(now, old.At))
 	}
 	if dry {
-		return decision.Version, nil
+		return decision.Version, warnings, nil
 	}
 	action := "delivery reject"
 	if decision.Approved {
@@ -326,9 +349,9 @@ func (c *Conductor) DecideDelivery(now time.Time, who Who, decision fleet.HubDec
 		return c.cfg.Store.PutDecision(decision, e, said(now, who, action, cluster, distribution, decision.Version, decision.Reason))
 	})
 	if err != nil {
-		return "", fmt.Errorf("decide about %s of %s: %w", decision.Version, cluster, err)
+		return "", nil, fmt.Errorf("decide about %s of %s: %w", decision.Version, cluster, err)
 	}
-	return decision.Version, nil
+	return decision.Version, warnings, nil
 }
 
 func decided(approved bool) string {

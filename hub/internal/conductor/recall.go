@@ -95,21 +95,16 @@ func (c *Conductor) Recall(now time.Time, who caller.Who, recall fleet.Recall, d
 	if answer.Clusters, err = c.recalled(now, after, recall); err != nil {
 		return nil, err
 	}
+	answer.Rollouts = stopped(now, at, recall)
 	if dry {
-		answer.Rollouts = stopped(now, at, recall)
 		return answer, nil
 	}
 	e := fleet.Event{At: now, Distribution: recall.Distribution, Version: recall.Version, Kind: fleet.EventRecalled,
 		Message: bounded(fmt.Sprintf("recalled by %s: %s; %s", recall.By, recall.Reason, concerns(len(answer.Clusters), recall.RollBack)))}
-	if err := c.cfg.Store.PutRecall(recall, []fleet.Event{e}, entry(now, who, "release recall", recall.Distribution, recall.Version, recall.Reason)); err != nil {
+	if err := c.cfg.Store.PutRecall(recall, []fleet.Event{e}, entry(now, who, action(recall), recall.Distribution, recall.Version, recall.Reason)); err != nil {
 		return nil, fmt.Errorf("recall %s of %s: %w", recall.Version, recall.Distribution, err)
 	}
 	c.cfg.Log.Warn("release recalled", slog.String(logging.Distribution, recall.Distribution), slog.String(logging.Version, recall.Version), slog.String(logging.Reason, recall.Reason))
-	for _, r := range at.rollouts {
-		if r.Version == recall.Version && recallable(r, recall) {
-			answer.Rollouts = append(answer.Rollouts, &fleetv1.Rollout{Id: r.ID})
-		}
-	}
 	// From here on it counts, whatever else fails: what is left over is made up for with the next look.
 	t := &turn{now: now, before: before, after: after}
 	t.move(recall.Distribution, nil)
@@ -117,15 +112,15 @@ func (c *Conductor) Recall(now time.Time, who caller.Who, recall fleet.Recall, d
 		c.cfg.Log.Error("rollouts of a recalled release not ended yet", slog.String(logging.Distribution, recall.Distribution), slog.String(logging.Version, recall.Version), slog.Any(logging.Error, err))
 	}
 	c.poke()
-	at = t.after.of(recall.Distribution)
-	for n, r := range answer.Rollouts {
-		for _, s := range at.rollouts {
-			if s.ID == r.Id {
-				answer.Rollouts[n] = rolloutMessage(s)
-			}
-		}
-	}
 	return answer, nil
+}
+
+// action is what the audit calls a recall.
+func action(r fleet.Recall) string {
+	if r.RollBack {
+		return "release recall with roll-back"
+	}
+	return "release recall"
 }
 
 func concerns(n int, rollBack bool) string {
@@ -168,14 +163,14 @@ func recallable(s rollout.State, recall fleet.Recall) bool {
 	return true
 }
 
-// stopped says what would become of a recalled release's rollouts.
+// stopped are the rollouts of a recalled release that hear of it, as they stand before they do.
 func stopped(now time.Time, at *shelf, recall fleet.Recall) (all []*fleetv1.Rollout) {
 	for _, r := range at.rollouts {
 		if r.Version != recall.Version || !recallable(r, recall) {
 			continue
 		}
-		if s, err := rollout.Do(now, r, recallCommand(recall)); err == nil {
-			all = append(all, rolloutMessage(s))
+		if _, err := rollout.Do(now, r, recallCommand(recall)); err == nil {
+			all = append(all, rolloutMessage(r))
 		}
 	}
 	return all

@@ -59,7 +59,7 @@ func TestRecallInMidFlight(t *testing.T) {
 		p.say(t, "acme/c-5")
 		p.settled(t)
 		p.want(t, "the pin is gone", "1.1.0", fleet.RolloutRecalled, "11×1.0.0")
-		p.wantEntry(t, "release recall", "shop 1.1.0")
+		p.wantEntry(t, "release recall with roll-back", "shop 1.1.0")
 		history, _ := p.store.Events(store.EventFilter{})
 		found := false
 		for _, e := range history {

@@ -7,12 +7,13 @@ import (
 	"slices"
 
 	"github.com/wheelwright-dev/wheelwright/hub/internal/rollout"
+	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 )
 
 // rollouts are stored with what happened to them.
 type rollouts interface {
-	NewRollout(rollout.State, []fleet.Event, fleet.Entry) (rollout.State, error) // assigns the ID
+	NewRollouts(...store.Beginning) ([]rollout.State, error) // assigns the IDs
 	SaveRollout(s rollout.State, members []fleet.Cluster, events []fleet.Event, entries ...fleet.Entry) error
 	Rollouts() ([]rollout.State, error) // ascending by ID
 	PutRecall(fleet.Recall, []fleet.Event, fleet.Entry) error
@@ -20,7 +21,6 @@ type rollouts interface {
 
 // layouts are plans as they were laid over the fleet when their rollouts started.
 type layouts interface {
-	PutLayout(id uint64, l rollout.Layout) error
 	Layout(id uint64) (l rollout.Layout, found bool, err error)
 }
 

@@ -43,7 +43,13 @@ func (c *Conductor) PlanRollout(now time.Time, distribution, version string, pla
 	if err != nil {
 		return nil, err
 	}
-	return planMessage(n, rollout.Preview(now, n, f)), nil
+	m := planMessage(n, rollout.Preview(now, n, f))
+	if r, began := o.shelf.newest(version); began && (!r.Phase.Terminal() || r.Phase == fleet.RolloutCompleted) {
+		m.State = string(r.Phase)
+	} else if _, trying := o.trying[version]; trying {
+		m.State = "Preflight"
+	}
+	return m, nil
 }
 
 // asked reads what a person asked for: a release that is there, with a plan.
@@ -110,12 +116,16 @@ func (c *Conductor) StartRollout(now time.Time, who caller.Who, distribution, ve
 		m.Plan = planMessage(n, rollout.Preview(now, n, f))
 		return m, nil
 	}
-	s, err := c.start(t, o, n, by{who: who, reason: reason})
+	s, err := c.begins(t, o, n, by{who: who, reason: reason})
+	if err == nil {
+		err = c.start(t, s)
+	}
 	if err = errors.Join(err, c.finish(t)); err != nil {
 		return nil, err
 	}
 	c.poke() // time may have to change it
-	return rolloutMessage(s), nil
+	begun, _ := t.after.of(distribution).newest(version)
+	return rolloutMessage(begun), nil
 }
 
 func mayStart(now time.Time, o *offering, version string) error {
@@ -204,8 +214,13 @@ func (c *Conductor) find(p *picture, distribution, version string) (s rollout.St
 	if found {
 		return s, nil
 	}
+	if o, err := c.offeringIn(p, distribution); err != nil {
+		return s, err
+	} else if !o.watched {
+		return s, refuse(caller.ErrNotFound, "no distribution %s; `hub get distributions` lists them", distribution)
+	}
 	if version == "" {
-		return s, refuse(caller.ErrNotFound, "there is no rollout of %s; `hub get distributions` lists what is watched, `hub get releases %s` what it has", distribution, distribution)
+		return s, refuse(caller.ErrNotFound, "there is no rollout of %s yet; `hub get releases %s` lists what it has", distribution, distribution)
 	}
 	_, err = c.cfg.Store.Release(distribution, version)
 	switch {
@@ -239,6 +254,9 @@ func (c *Conductor) Decide(now time.Time, who caller.Who, distribution, version 
 		return nil, isRecalled(recall)
 	}
 	command.By, command.Role = cmp.Or(command.By, who.Actor), cmp.Or(command.Role, who.Role)
+	if err := mayAnswer(before, command); err != nil {
+		return nil, err
+	}
 	s, err := rollout.Do(now, before, command)
 	if err != nil {
 		return nil, refusal(before, command, err)
@@ -257,6 +275,22 @@ func (c *Conductor) Decide(now time.Time, who caller.Who, distribution, version 
 	return rolloutMessage(s), nil
 }
 
+// mayAnswer: a gate that names no role, such as one of verdicts, is the admin's to answer for.
+func mayAnswer(s rollout.State, command rollout.Command) error {
+	if command.Verb != rollout.Approve && command.Verb != rollout.Reject || command.Role == string(caller.Admin) {
+		return nil
+	}
+	if s.Phase != fleet.RolloutVerdicts && s.Phase != fleet.RolloutApproval || s.Wave >= len(s.Plan.Waves) {
+		return nil // it waits for nobody, which rollout.Do says better
+	}
+	wave := s.Plan.Waves[s.Wave]
+	if command.Wave != "" && command.Wave != wave.Name || wave.Approval != "" {
+		return nil
+	}
+	return refuse(caller.ErrDenied, "%s the rollout of %s %s: wave %s names no role for this, so that it is an admin's to say, and %s is none; `hub get operators` lists them",
+		command.Verb, s.Distribution, s.Version, wave.Name, command.By)
+}
+
 func onlyOne(underWay []rollout.State, distribution string) (version string, err error) {
 	var versions []string
 	for _, r := range underWay {
@@ -269,20 +303,6 @@ func onlyOne(underWay []rollout.State, distribution string) (version string, err
 		return "", refuse(caller.ErrConflict, "no rollout of %s is under way; `hub get rollouts %s` lists those that were", distribution, distribution)
 	}
 	return "", refuse(caller.ErrInvalid, "rollouts of %s are under way for %s; name the version", distribution, strings.Join(versions, ", "))
-}
-
-// refusal names the rollout that does not take a command, and where to look.
-func refusal(s rollout.State, command rollout.Command, err error) error {
-	kind := caller.ErrConflict
-	if errors.Is(err, rollout.ErrNoSuchWave) {
-		kind = caller.ErrNotFound
-	}
-	for _, known := range []error{rollout.ErrNoSuchWave, rollout.ErrNotWaiting, rollout.ErrOver, rollout.ErrTwice, rollout.ErrRole} {
-		if errors.Is(err, known) {
-			return refuse(kind, "%s the rollout of %s %s: %v; `hub rollout status %s %s` shows it", command.Verb, s.Distribution, s.Version, err, s.Distribution, s.Version)
-		}
-	}
-	return refuse(caller.ErrInvalid, "%s the rollout of %s %s: %v", command.Verb, s.Distribution, s.Version, err)
 }
 
 // entry is a line of the audit.

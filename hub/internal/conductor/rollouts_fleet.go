@@ -74,7 +74,7 @@ func (c *Conductor) fleetOf(t *turn, s rollout.State) (rollout.Fleet, error) {
 		}
 		seen := q.observe(list[k], s.Members[cluster])
 		if t.fleet.silent[cluster] {
-			seen.Block = fleet.BlockSilent
+			seen.Block, seen.Behind = fleet.BlockSilent, ""
 		}
 		seen.Labels = of.Labels
 		f[cluster] = seen
@@ -116,7 +116,23 @@ func (o *offering) question(now time.Time, version string) *question {
 
 // observe is what is known of one subscription, for a rollout in which it is member m. It is pure.
 func (q *question) observe(i fleet.Installation, m rollout.Member) rollout.Observation {
-	return rollout.Observation{Running: i.Running, Target: i.Target, Wants: i.Wants, Phase: i.Phase, Health: i.Health, Reason: i.Reason, Block: q.block(i, m)}
+	o := rollout.Observation{Running: i.Running, Target: i.Target, Wants: i.Wants, Phase: i.Phase, Health: i.Health, Reason: i.Reason, Block: q.block(i, m)}
+	if pin := i.Policy.PinAt(q.now); pin != nil && o.Block == fleet.BlockPin {
+		o.Behind = pinnedAt(q.now, *pin)
+	}
+	return o
+}
+
+// pinnedAt names a pin: version, author and end.
+func pinnedAt(now time.Time, p fleet.Pin) string {
+	text := fmt.Sprintf("pinned at %s by %s", p.Version, cmp.Or(p.Author, "its "+p.Source))
+	switch {
+	case p.Until.IsZero():
+		return text
+	case p.Until.Sub(now) <= 24*time.Hour:
+		return text + " until " + clock(now, p.Until.UTC())
+	}
+	return text + " until " + p.Until.UTC().Format(time.DateOnly)
 }
 
 // block is why a subscription does not take the release, by its spoke's own word first, and then by what
@@ -131,6 +147,8 @@ func (q *question) block(i fleet.Installation, m rollout.Member) fleet.Block {
 	switch {
 	case i.Phase == fleet.AwaitingConfig:
 		return fleet.BlockConfig
+	case ours && i.Declined && i.Target != i.Running: // of what runs, it is an overlay that was declined
+		return fleet.BlockDeclined
 	case ours && i.Phase == fleet.AwaitingApproval:
 		return fleet.BlockApproval
 	case ours && i.Phase == fleet.AwaitingWindow:
@@ -145,6 +163,8 @@ func (q *question) block(i fleet.Installation, m rollout.Member) fleet.Block {
 		return fleet.BlockNone
 	case pin != nil && pin.Version != q.version:
 		return fleet.BlockPin
+	case m.Block == fleet.BlockDeclined && i.Wants != q.version && (a.next == "" || i.Wants != a.next):
+		return fleet.BlockDeclined // its spoke holds what was declined, whatever it has done since
 	case i.Target == q.version && i.Phase.Failed() && (m.Offered.IsZero() || m.Block == fleet.BlockHeld):
 		return fleet.BlockHeld // it failed before this rollout
 	case pin != nil: // at the release itself: range and levels do not count

@@ -1,6 +1,7 @@
 package conductor
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/wheelwright-dev/wheelwright/hub/internal/caller"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/rollout"
+	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
 	"github.com/wheelwright-dev/wheelwright/pkg/plan"
@@ -131,15 +133,59 @@ func (c *Conductor) step(t *turn, before, s rollout.State, entries ...fleet.Entr
 	return nil
 }
 
-// replace puts a rollout in the place of its earlier state, or at the end.
-func (t *turn) replace(s rollout.State) {
-	at := t.after.edit(s.Distribution)
-	at.rollouts = slices.Clone(at.rollouts)
-	if i := slices.IndexFunc(at.rollouts, func(r rollout.State) bool { return r.ID == s.ID }); i >= 0 {
-		at.rollouts[i] = s
-	} else {
-		at.rollouts = append(at.rollouts, s)
+// replace puts rollouts in the place of their earlier states, or at the end.
+func (t *turn) replace(states ...rollout.State) {
+	for name, list := range byDistribution(states) {
+		at, over := t.after.edit(name), false
+		at.rollouts = slices.Clone(at.rollouts)
+		for _, s := range list {
+			if i, there := slices.BinarySearchFunc(at.rollouts, s.ID, func(r rollout.State, id uint64) int { return cmp.Compare(r.ID, id) }); there {
+				at.rollouts[i] = s
+			} else {
+				at.rollouts = append(at.rollouts, s)
+			}
+			over = over || s.Phase.Terminal()
+		}
+		if over {
+			at.rollouts = remembered(at.rollouts)
+		}
 	}
+}
+
+func byDistribution(states []rollout.State) map[string][]rollout.State {
+	all := map[string][]rollout.State{}
+	for _, s := range states {
+		all[s.Distribution] = append(all[s.Distribution], s)
+	}
+	return all
+}
+
+// remembered is what the store keeps of a distribution's rollouts: of those that ended long ago no members,
+// and no rollout but the newest of each release.
+func remembered(all []rollout.State) []rollout.State {
+	ended := slices.DeleteFunc(slices.Clone(all), func(r rollout.State) bool { return !r.Phase.Terminal() })
+	if len(ended) <= store.MaxEnded {
+		return all
+	}
+	slices.SortFunc(ended, func(a, b rollout.State) int { return cmp.Or(b.Since.Compare(a.Since), cmp.Compare(b.ID, a.ID)) })
+	old, newest := map[uint64]bool{}, map[string]uint64{}
+	for _, r := range ended[store.MaxEnded:] {
+		old[r.ID] = true
+	}
+	for _, r := range all {
+		newest[r.Version] = r.ID
+	}
+	var kept []rollout.State
+	for _, r := range all {
+		if old[r.ID] {
+			if newest[r.Version] != r.ID {
+				continue
+			}
+			r.Members = nil
+		}
+		kept = append(kept, r)
+	}
+	return kept
 }
 
 // move notes whose offers may have changed; nil: anybody's.
@@ -229,6 +275,7 @@ func (c *Conductor) begin(t *turn, o *offering) error {
 	if err != nil {
 		return err
 	}
+	var all []store.Beginning
 	for n, b := range batch {
 		over := ""
 		for _, later := range batch[n+1:] {
@@ -239,11 +286,13 @@ func (c *Conductor) begin(t *turn, o *offering) error {
 		if subscribers == 0 || wanted[b.Version] {
 			over = ""
 		}
-		if _, err := c.start(t, o, b, by{who: caller.Who{Actor: hubActor}, reason: "published", over: over, wanted: wanted}); err != nil {
+		one, err := c.begins(t, o, b, by{who: caller.Who{Actor: hubActor}, reason: "published", over: over, wanted: wanted})
+		if err != nil {
 			return err
 		}
+		all = append(all, one)
 	}
-	return nil
+	return c.start(t, all...)
 }
 
 // hubActor is who does what nobody was asked about.
@@ -264,46 +313,52 @@ type by struct {
 	wanted map[string]bool
 }
 
-// start begins a rollout, and ends older ones that their plans give up for a newer release.
-func (c *Conductor) start(t *turn, o *offering, n rollout.New, b by) (rollout.State, error) {
+// begins is a rollout at its start. It ends older ones that their plans give up for the newer release.
+func (c *Conductor) begins(t *turn, o *offering, n rollout.New, b by) (store.Beginning, error) {
 	f, err := c.fleetOf(t, rollout.State{Distribution: n.Distribution, Version: n.Version})
 	if err != nil {
-		return rollout.State{}, err
+		return store.Beginning{}, err
 	}
 	s := rollout.Start(t.now, n, f)
 	if b.over == "" {
 		if err := c.supersede(t, o, n.Version, b); err != nil {
-			return s, err
+			return store.Beginning{}, err
 		}
 	} else if s.Phase.Terminal() {
 		// Nobody has to take it, so that nobody has to be spared it.
 	} else if s, err = rollout.Do(t.now, s, rollout.Command{Verb: rollout.Supersede, By: hubActor, Reason: fmt.Sprintf("%s was published with it", b.over)}); err != nil {
-		return s, fmt.Errorf("pass over %s for %s: %w", n.Version, b.over, err)
+		return store.Beginning{}, fmt.Errorf("pass over %s for %s: %w", n.Version, b.over, err)
 	}
 	s = rollout.Next(t.now, s, f)
-	events := transitions(t.now, rollout.State{}, s)
+	one := store.Beginning{Rollout: s, Entry: entry(t.now, b.who, "rollout start", n.Distribution, n.Version, b.reason)}
 	if len(s.Members) > 0 {
-		events = append([]fleet.Event{beginning(t.now, s)}, events...)
+		one.Events = append(one.Events, beginning(t.now, s))
 	}
-	s, err = c.cfg.Store.NewRollout(s, events, entry(t.now, b.who, "rollout start", n.Distribution, n.Version, b.reason))
-	if err != nil {
-		return s, fmt.Errorf("start the rollout of %s %s: %w", n.Distribution, n.Version, err)
-	}
+	one.Events = append(one.Events, transitions(t.now, rollout.State{}, s)...)
 	if len(f) > 0 {
-		if err := c.cfg.Store.PutLayout(s.ID, rollout.Preview(t.now, n, f)); err != nil { // it is for comparing only
-			c.cfg.Log.Error("plan of a rollout not kept", slog.String(logging.Distribution, n.Distribution), slog.String(logging.Version, n.Version), slog.Any(logging.Error, err))
+		one.Layout = rollout.Preview(t.now, n, f)
+	}
+	return one, nil
+}
+
+// start stores rollouts that begin, in one go: a repository may bring a thousand.
+func (c *Conductor) start(t *turn, all ...store.Beginning) error {
+	states, err := c.cfg.Store.NewRollouts(all...)
+	if err != nil {
+		return fmt.Errorf("start rollouts: %w", err)
+	}
+	for n, s := range states {
+		c.cfg.Log.Info("rollout started", slog.String(logging.Distribution, s.Distribution), slog.String(logging.Version, s.Version), slog.String("plan", s.PlanSource), slog.String("by", all[n].Entry.Actor))
+		t.move(s.Distribution, nil)
+		if due := s.Due(); !due.IsZero() && (t.next.IsZero() || due.Before(t.next)) {
+			t.next = due
+		}
+		if !s.Phase.Terminal() && t.next.IsZero() {
+			t.next = t.now.Add(c.cfg.Heartbeat)
 		}
 	}
-	c.cfg.Log.Info("rollout started", slog.String(logging.Distribution, n.Distribution), slog.String(logging.Version, n.Version), slog.String("plan", n.PlanSource), slog.String("by", b.who.Actor))
-	t.replace(s)
-	t.move(n.Distribution, nil)
-	if due := s.Due(); !due.IsZero() && (t.next.IsZero() || due.Before(t.next)) {
-		t.next = due
-	}
-	if !s.Phase.Terminal() && t.next.IsZero() {
-		t.next = t.now.Add(c.cfg.Heartbeat)
-	}
-	return s, nil
+	t.replace(states...)
+	return nil
 }
 
 // supersede ends the older rollouts under way whose plans say so, but for those of releases that a cluster
@@ -352,9 +407,13 @@ func (c *Conductor) planOf(o *offering, version string, given []byte) (p plan.Pl
 	return plan.Default(), "default", nil
 }
 
-// waits is a line for each release that has no rollout and does not get one by itself, ascending.
-func (c *Conductor) waits(o *offering) (lines []string) {
+// waits is a line for each release above a version that has no rollout and does not get one by itself,
+// ascending.
+func (c *Conductor) waits(o *offering, than string) (lines []string) {
 	for _, v := range o.waiting {
+		if !above(v, than) {
+			continue
+		}
 		next := fmt.Sprintf("`hub rollout start %s %s`", o.distribution.Name, v)
 		switch p, source, err := c.planOf(o, v, nil); {
 		case err != nil:

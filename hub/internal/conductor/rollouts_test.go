@@ -412,7 +412,7 @@ func TestAManualPlanWaits(t *testing.T) {
 			t.Errorf("clusters run %s", p.runs())
 		}
 		o, err := p.offering("shop")
-		if lines := p.waits(o); err != nil || len(lines) != 1 || !strings.Contains(lines[0], "`hub rollout start shop 1.1.0`") {
+		if lines := p.waits(o, o.latest()); err != nil || len(lines) != 1 || !strings.Contains(lines[0], "`hub rollout start shop 1.1.0`") {
 			t.Errorf("got %q, %v", lines, err)
 		}
 		if r, err := p.StartRollout(time.Now(), vendor, "shop", "1.1.0", nil, "now", true); err != nil || r.GetPlan() == nil {
@@ -448,6 +448,30 @@ func TestAnUndoneRolloutIsNotOfferedAgain(t *testing.T) {
 		p.settled(t)
 		p.want(t, "the next release", "1.1.1", fleet.RolloutSoaking, "8×1.0.0 3×1.1.1")
 	})
+}
+
+// A hub that never stops remembers of its rollouts what one remembers that was started anew.
+func TestMemoryAndFileKeepTheSameRollouts(t *testing.T) {
+	p := gather(t, 2, "waves:\n- name: all\n")
+	for n := range store.MaxEnded + 5 {
+		p.see(t, tag(fmt.Sprintf("1.1.%d", n), fmt.Sprint(n)))
+		p.settled(t)
+	}
+	members := func() (all []string) {
+		at, err := p.picture()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range at.of("shop").rollouts {
+			all = append(all, fmt.Sprintf("%s %s %d", r.Version, r.Phase, len(r.Members)))
+		}
+		return all
+	}
+	before := members()
+	p.restart(t)
+	if after := members(); !slices.Equal(before, after) || !slices.ContainsFunc(after, func(r string) bool { return strings.HasSuffix(r, " 0") }) {
+		t.Errorf("in memory %q, on disk %q", before, after)
+	}
 }
 
 func TestWhatCannotBeDoneIsSaid(t *testing.T) {
@@ -510,25 +534,29 @@ func TestWhatAPolicyMakesOfARelease(t *testing.T) {
 		m       rollout.Member
 		want    fleet.Block
 	}{
-		"takes it":               {"1.1.0", fleet.Installation{Running: "1.0.0"}, rollout.Member{}, fleet.BlockNone},
-		"first install":          {"1.2.0", fleet.Installation{}, rollout.Member{}, fleet.BlockNone},
-		"pinned elsewhere":       {"1.1.0", fleet.Installation{Running: "1.0.0", Policy: fleet.Policy{Pin: &fleet.Pin{Version: "1.0.0"}}}, rollout.Member{}, fleet.BlockPin},
-		"pinned to it":           {"1.1.0", fleet.Installation{Running: "1.0.0", Policy: fleet.Policy{Range: "1.0.x", Pin: &fleet.Pin{Version: "1.1.0"}}}, rollout.Member{}, fleet.BlockNone},
-		"a pin that has expired": {"1.1.0", fleet.Installation{Running: "1.0.0", Policy: fleet.Policy{Pin: &fleet.Pin{Version: "1.0.0", Until: at}}}, rollout.Member{}, fleet.BlockNone},
-		"out of range":           {"1.1.0", fleet.Installation{Running: "1.0.0", Policy: fleet.Policy{Range: "1.0.x"}}, rollout.Member{}, fleet.BlockPolicy},
-		"never so far":           {"1.1.0", fleet.Installation{Running: "1.0.0", Policy: fleet.Policy{Minor: fleet.NeverTaken}}, rollout.Member{}, fleet.BlockPolicy},
-		"asks first":             {"1.1.0", fleet.Installation{Running: "1.0.0", Policy: fleet.Policy{Minor: fleet.AskFirst}}, rollout.Member{}, fleet.BlockApproval},
-		"was asked and said yes": {"1.1.0", fleet.Installation{Running: "1.0.0", Policy: fleet.Policy{Minor: fleet.AskFirst}, Phase: fleet.Progressing, Target: "1.1.0"}, rollout.Member{}, fleet.BlockNone},
-		"asks by itself":         {"1.1.0", fleet.Installation{Running: "1.0.0", Phase: fleet.AwaitingApproval, Target: "1.1.0"}, rollout.Member{}, fleet.BlockApproval},
-		"window closed":          {"1.1.0", fleet.Installation{Running: "1.0.0", Policy: fleet.Policy{Windows: night}}, rollout.Member{}, fleet.BlockWindow},
-		"waits for its window":   {"1.1.0", fleet.Installation{Running: "1.0.0", Phase: fleet.AwaitingWindow, Target: "1.1.0"}, rollout.Member{}, fleet.BlockWindow},
-		"in error":               {"1.1.0", fleet.Installation{Running: "1.0.0", Phase: fleet.AwaitingConfig}, rollout.Member{}, fleet.BlockConfig},
-		"stop missing":           {"1.2.0", fleet.Installation{Running: "1.0.0"}, rollout.Member{}, fleet.BlockStop},
-		"stop behind it":         {"1.2.0", fleet.Installation{Running: "1.1.0"}, rollout.Member{}, fleet.BlockNone},
-		"runs a newer one":       {"1.1.0", fleet.Installation{Running: "1.2.0"}, rollout.Member{}, fleet.BlockPolicy},
-		"runs it":                {"1.1.0", fleet.Installation{Running: "1.1.0", Policy: fleet.Policy{Range: "1.0.x"}}, rollout.Member{}, fleet.BlockNone},
-		"failed before":          {"1.1.0", fleet.Installation{Running: "1.0.0", Phase: fleet.RolledBack, Target: "1.1.0"}, rollout.Member{}, fleet.BlockHeld},
-		"failed now":             {"1.1.0", fleet.Installation{Running: "1.0.0", Phase: fleet.RolledBack, Target: "1.1.0"}, rollout.Member{Offered: at}, fleet.BlockNone},
+		"takes it":                {"1.1.0", fleet.Installation{Running: "1.0.0"}, rollout.Member{}, fleet.BlockNone},
+		"first install":           {"1.2.0", fleet.Installation{}, rollout.Member{}, fleet.BlockNone},
+		"pinned elsewhere":        {"1.1.0", fleet.Installation{Running: "1.0.0", Policy: fleet.Policy{Pin: &fleet.Pin{Version: "1.0.0"}}}, rollout.Member{}, fleet.BlockPin},
+		"pinned to it":            {"1.1.0", fleet.Installation{Running: "1.0.0", Policy: fleet.Policy{Range: "1.0.x", Pin: &fleet.Pin{Version: "1.1.0"}}}, rollout.Member{}, fleet.BlockNone},
+		"a pin that has expired":  {"1.1.0", fleet.Installation{Running: "1.0.0", Policy: fleet.Policy{Pin: &fleet.Pin{Version: "1.0.0", Until: at}}}, rollout.Member{}, fleet.BlockNone},
+		"out of range":            {"1.1.0", fleet.Installation{Running: "1.0.0", Policy: fleet.Policy{Range: "1.0.x"}}, rollout.Member{}, fleet.BlockPolicy},
+		"never so far":            {"1.1.0", fleet.Installation{Running: "1.0.0", Policy: fleet.Policy{Minor: fleet.NeverTaken}}, rollout.Member{}, fleet.BlockPolicy},
+		"asks first":              {"1.1.0", fleet.Installation{Running: "1.0.0", Policy: fleet.Policy{Minor: fleet.AskFirst}}, rollout.Member{}, fleet.BlockApproval},
+		"was asked and said yes":  {"1.1.0", fleet.Installation{Running: "1.0.0", Policy: fleet.Policy{Minor: fleet.AskFirst}, Phase: fleet.Progressing, Target: "1.1.0"}, rollout.Member{}, fleet.BlockNone},
+		"asks by itself":          {"1.1.0", fleet.Installation{Running: "1.0.0", Phase: fleet.AwaitingApproval, Target: "1.1.0"}, rollout.Member{}, fleet.BlockApproval},
+		"window closed":           {"1.1.0", fleet.Installation{Running: "1.0.0", Policy: fleet.Policy{Windows: night}}, rollout.Member{}, fleet.BlockWindow},
+		"waits for its window":    {"1.1.0", fleet.Installation{Running: "1.0.0", Phase: fleet.AwaitingWindow, Target: "1.1.0"}, rollout.Member{}, fleet.BlockWindow},
+		"in error":                {"1.1.0", fleet.Installation{Running: "1.0.0", Phase: fleet.AwaitingConfig}, rollout.Member{}, fleet.BlockConfig},
+		"stop missing":            {"1.2.0", fleet.Installation{Running: "1.0.0"}, rollout.Member{}, fleet.BlockStop},
+		"stop behind it":          {"1.2.0", fleet.Installation{Running: "1.1.0"}, rollout.Member{}, fleet.BlockNone},
+		"runs a newer one":        {"1.1.0", fleet.Installation{Running: "1.2.0"}, rollout.Member{}, fleet.BlockPolicy},
+		"runs it":                 {"1.1.0", fleet.Installation{Running: "1.1.0", Policy: fleet.Policy{Range: "1.0.x"}}, rollout.Member{}, fleet.BlockNone},
+		"failed before":           {"1.1.0", fleet.Installation{Running: "1.0.0", Phase: fleet.RolledBack, Target: "1.1.0"}, rollout.Member{}, fleet.BlockHeld},
+		"declined":                {"1.1.0", fleet.Installation{Running: "1.0.0", Phase: fleet.Refused, Target: "1.1.0", Wants: "1.1.0", Declined: true}, rollout.Member{Offered: at}, fleet.BlockDeclined},
+		"its overlay is declined": {"1.1.0", fleet.Installation{Running: "1.1.0", Phase: fleet.Refused, Target: "1.1.0", Wants: "1.1.0", Declined: true}, rollout.Member{Offered: at}, fleet.BlockNone},
+		"declined a while ago":    {"1.1.0", fleet.Installation{Running: "1.0.0", Phase: fleet.Succeeded, Target: "1.0.0", Wants: "1.0.0"}, rollout.Member{Offered: at, Block: fleet.BlockDeclined}, fleet.BlockDeclined},
+		"taken after all":         {"1.1.0", fleet.Installation{Running: "1.0.0", Phase: fleet.Fetching, Target: "1.1.0", Wants: "1.1.0"}, rollout.Member{Offered: at, Block: fleet.BlockDeclined}, fleet.BlockNone},
+		"failed now":              {"1.1.0", fleet.Installation{Running: "1.0.0", Phase: fleet.RolledBack, Target: "1.1.0"}, rollout.Member{Offered: at}, fleet.BlockNone},
 	} {
 		if got := o.question(at, c.version).observe(c.i, c.m).Block; got != c.want {
 			t.Errorf("%s: got %q, want %q", name, got, c.want)

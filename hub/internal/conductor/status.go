@@ -333,49 +333,6 @@ func shorten(s string) string {
 	return s
 }
 
-func summary(name string, o *offering) *fleetv1.DistributionSummary {
-	s := &fleetv1.DistributionSummary{Distribution: name}
-	for _, v := range o.versions { // ascending
-		_, trying := o.trying[v]
-		if _, recalled := o.shelf.recalls[v]; !trying && !recalled {
-			s.Latest = v
-		}
-	}
-	for _, r := range o.rejected {
-		if s.Latest == "" || fleet.CompareTags(r.Version, s.Latest) > 0 {
-			s.Rejected = append(s.Rejected, r.Version+": "+firstReason(r))
-		}
-	}
-	return s
-}
-
-// firstReason is the first thing that is wrong with a rejected release, and how much more there is.
-func firstReason(r fleet.Release) string {
-	return cmp.Or(firstOf(allReasons(r)), "no reason recorded")
-}
-
-func firstOf(all []string) string {
-	switch len(all) {
-	case 0:
-		return ""
-	case 1:
-		return all[0]
-	}
-	return fmt.Sprintf("%s (and %d more)", all[0], len(all)-1)
-}
-
-// allReasons are those of each variant under its name, then those of the release as a whole, which may
-// only sum up the former.
-func allReasons(r fleet.Release) []string {
-	var all []string
-	for _, v := range r.Variants {
-		for _, reason := range v.Reasons {
-			all = append(all, v.Name+": "+reason)
-		}
-	}
-	return append(all, r.Reasons...)
-}
-
 // Status is the fleet's table as of now, narrowed to one distribution unless that is empty, with at most
 // limit rows unless that is 0.
 func (c *Conductor) Status(now time.Time, distribution string, limit int) (*fleetv1.GetStatusResponse, error) {
@@ -391,6 +348,7 @@ func (c *Conductor) Status(now time.Time, distribution string, limit int) (*flee
 		if sum.Preflight, err = c.tryingOut(now, sum.Distribution, o.trying); err != nil {
 			return nil, err
 		}
+		sum.Ended, sum.Waiting = o.ended(), c.waits(o, o.latest())
 		under = append(under, o.shelf.underWay()...)
 	}
 	slices.SortFunc(under, func(a, b rollout.State) int { return cmp.Compare(b.ID, a.ID) })

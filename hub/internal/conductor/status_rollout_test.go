@@ -108,6 +108,7 @@ func TestStatusWordsOfRollouts(t *testing.T) {
 		{"has it", runs("1.2.0"), under(underWay("1.2.0", rollout.Member{Mark: fleet.MarkDone})), "1.2.0", "Succeeded", false, "", ""},
 		{"pinned for a while", with(runs("1.1.0"), pinned("1.1.0", time.Date(2027, 1, 31, 0, 0, 0, 0, time.UTC), fleet.PinSpoke)), nil, "1.1.0", "Pinned(1.1.0 until 2027-01-31)", false, "", "1.2.0"},
 		{"pinned, and its turn is still to come", with(runs("1.1.0"), pinned("1.1.0", time.Time{}, fleet.PinSpoke)), under(underWay("1.2.0", later)), "1.1.0", "Pinned(1.1.0)", false, "", ""},
+		{"pinned for hours", with(runs("1.1.0"), pinned("1.1.0", now.Add(2*time.Hour), fleet.PinSpoke)), nil, "1.1.0", "Pinned(1.1.0 until Fri 14:00 UTC)", false, "", "1.2.0"},
 		{"the pin is over", with(runs("1.1.0"), pinned("1.1.0", now, fleet.PinSpoke)), nil, "1.2.0", "Offered(1.2.0)", false, "", ""},
 		{"pinned to what was recalled", with(runs("1.1.0"), pinned("1.2.0", time.Time{}, fleet.PinSpoke)), recalled("1.2.0", "loses orders"), "", "Pinned(1.2.0 recalled)", true, "loses orders", "1.1.0"},
 		{"waits for its window", with(runs("1.1.0"), func(i *fleet.Installation) {

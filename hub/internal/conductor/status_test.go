@@ -64,6 +64,8 @@ func TestStatusWords(t *testing.T) {
 	silent.Health = ""
 	declined := running("1.1.0", fleet.Policy{})
 	declined.Reason = "approval wanted"
+	declinedBy := in(fleet.Refused, "1.2.0", "rejected by its provider: busy")
+	declinedBy.Declined = true
 	pinnedAway := in(fleet.RolledBack, "1.2.0", "database: down")
 	pinnedAway.Policy = pin("1.1.0")
 	long := "database: ImagePullBackOff: Back-off pulling image \"example.com/database:1.2.0\" on node one"
@@ -100,6 +102,7 @@ func TestStatusWords(t *testing.T) {
 		{"rolling back", in(fleet.RollingBack, "1.2.0", "database: down"), 0, "1.2.0", "RollingBack(database: down)", fleet.Healthy, progressing, false},
 		{"rolled back", in(fleet.RolledBack, "1.2.0", long), 0, "1.2.0", "RolledBack(database: ImagePullBackOff: Back-off pulling image \"example…)", fleet.Healthy, failed, true},
 		{"refused", in(fleet.Refused, "1.2.0", "dry run:\nno such kind"), 0, "1.2.0", "Refused(dry run: no such kind)", fleet.Healthy, failed, true},
+		{"declined by its provider", declinedBy, 0, "1.2.0", "Declined(rejected by its provider: busy)", fleet.Healthy, idle, false},
 		{"rollback failed", in(fleet.RollbackFailed, "1.2.0", ""), 0, "1.2.0", "RollbackFailed(1.2.0)", fleet.Healthy, failed, true},
 		{"config in error", in(fleet.AwaitingConfig, "", "overlay: no such file"), 0, "1.2.0", "AwaitingConfig(provider)", fleet.Healthy, failed, true},
 		{"watched no more", fleet.Installation{Distribution: "other", Running: "1.1.0", Policy: pin("1.1.0"), Phase: fleet.Succeeded, Health: fleet.Healthy}, 0, "", "Succeeded", fleet.Healthy, upToDate, false},

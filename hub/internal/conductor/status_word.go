@@ -108,6 +108,8 @@ func (s *screen) delivery(v view) wording {
 		return wording{word: "AwaitingConfig(provider)", class: failed, attention: true}
 	case i.Phase.Failed() && moot:
 		return wording{}
+	case i.Declined && !atPin: // their provider has decided: nobody has failed
+		return wording{word: fmt.Sprintf("Declined(%s)", shorten(cmp.Or(i.Reason, i.Target))), class: idle}
 	case i.Phase.Failed() && !(atPin && i.Phase != fleet.RollbackFailed && i.Target != i.Running):
 		return wording{word: fmt.Sprintf("%s(%s)", i.Phase, shorten(cmp.Or(i.Reason, i.Target, "no reason given"))), class: failed, attention: true}
 	case i.Phase == fleet.AwaitingApproval:
@@ -145,7 +147,7 @@ func (s *screen) pinnedWord(v view) wording {
 	switch {
 	case at == i.Running:
 		if held := fleet.CompareTags(v.want.Would, i.Running) > 0 && v.want.Would != ""; held || s.laterOnItsWay(v) {
-			return wording{word: pinWord(*v.pin), class: pinned, quiet: i.Phase.Failed()}
+			return wording{word: pinWord(s.now, *v.pin), class: pinned, quiet: i.Phase.Failed()}
 		}
 		return wording{word: string(fleet.Succeeded), class: upToDate}
 	case gone:
@@ -159,10 +161,13 @@ func (s *screen) pinnedWord(v view) wording {
 	return s.next(v)
 }
 
-// pinWord is "Pinned(1.0.0 until 2027-01-31)".
-func pinWord(p fleet.Pin) string {
-	if p.Until.IsZero() {
+// pinWord is "Pinned(1.0.0 until 2027-01-31)"; of one that ends within a day, "Pinned(1.0.0 until Fri 14:00 UTC)".
+func pinWord(now time.Time, p fleet.Pin) string {
+	switch {
+	case p.Until.IsZero():
 		return fmt.Sprintf("Pinned(%s)", p.Version)
+	case p.Until.Sub(now) <= 24*time.Hour:
+		return fmt.Sprintf("Pinned(%s until %s)", p.Version, clock(now, p.Until.UTC()))
 	}
 	return fmt.Sprintf("Pinned(%s until %s)", p.Version, p.Until.UTC().Format(time.DateOnly))
 }
@@ -278,6 +283,9 @@ func (s *screen) warnings(v view) []string {
 		return all
 	}
 	who := "whether it does is for its spoke.yaml to say"
+	if f := v.i.Policy.FromHub; f.Told && !f.Pins {
+		who = "its spoke.yaml says `fromHub: {pins: false}`"
+	}
 	if own := v.pin; own != nil && own.Source != fleet.PinHub {
 		who = fmt.Sprintf("its own pin of %s (%s) counts", own.Version, own.Source)
 	}

@@ -75,10 +75,7 @@ func (a *Authority) IssueOperator(name string, ttl time.Duration) (certPEM, keyP
 	if err != nil {
 		return fail(err)
 	}
-	cert, err := a.issue(&key.PublicKey, leaf{
-		name: name, uri: &url.URL{Scheme: "wheelwright", Host: "operator", Path: "/" + name},
-		usage: x509.ExtKeyUsageClientAuth, ttl: ttl,
-	})
+	cert, err := a.issue(&key.PublicKey, operatorLeaf(name, ttl))
 	if err != nil {
 		return fail(err)
 	}
@@ -89,6 +86,24 @@ func (a *Authority) IssueOperator(name string, ttl time.Duration) (certPEM, keyP
 	certPEM = pem.EncodeToMemory(&pem.Block{Type: blockCertificate, Bytes: cert.Raw})
 	keyPEM = pem.EncodeToMemory(&pem.Block{Type: blockKey, Bytes: keyDER})
 	return certPEM, keyPEM, sha256.Sum256(cert.Raw), cert.NotAfter, nil
+}
+
+// SignOperator answers a PKCS#10 request in DER for a person or a program of this name, whose key stays where
+// it is. Only the request's public key is used. Errors are ErrRequest where the request is at fault.
+func (a *Authority) SignOperator(csrDER []byte, name string, ttl time.Duration) (certDER []byte, fingerprint [32]byte, notAfter time.Time, err error) {
+	public, err := requestKey(csrDER)
+	if err != nil {
+		return nil, fingerprint, notAfter, err
+	}
+	cert, err := a.issue(public, operatorLeaf(name, ttl))
+	if err != nil {
+		return nil, fingerprint, notAfter, fmt.Errorf("issue certificate of operator %s: %w", name, err)
+	}
+	return cert.Raw, sha256.Sum256(cert.Raw), cert.NotAfter, nil
+}
+
+func operatorLeaf(name string, ttl time.Duration) leaf {
+	return leaf{name: name, uri: &url.URL{Scheme: "wheelwright", Host: "operator", Path: "/" + name}, usage: x509.ExtKeyUsageClientAuth, ttl: ttl}
 }
 
 // requestKey reads the public key of a request that its holder signed.

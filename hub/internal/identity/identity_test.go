@@ -336,3 +336,25 @@ func weakKey(t *testing.T) *rsa.PrivateKey {
 	must(t, err)
 	return key
 }
+
+func TestAnOperatorsKeyStaysWhereItIs(t *testing.T) {
+	a := open(t)
+	key := ecKey(t)
+	der, fingerprint, notAfter, err := a.SignOperator(request(t, key), "maria", time.Hour)
+	must(t, err)
+	cert, err := x509.ParseCertificate(der)
+	must(t, err)
+	if cert.Subject.CommonName != "maria" || len(cert.DNSNames) != 0 || cert.URIs[0].String() != "wheelwright://operator/maria" || !cert.NotAfter.Equal(notAfter) ||
+		sha256.Sum256(der) != fingerprint || !key.PublicKey.Equal(cert.PublicKey) {
+		t.Errorf("got %v of %v until %v", cert.Subject, cert.URIs, cert.NotAfter)
+	}
+	if _, err := cert.Verify(x509.VerifyOptions{Roots: pool(t, a), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
+		t.Error(err)
+	}
+	if _, _, _, err := a.SignOperator([]byte("no request"), "maria", time.Hour); !errors.Is(err, identity.ErrRequest) {
+		t.Errorf("got %v", err)
+	}
+	if _, _, _, err := a.SignOperator(request(t, key), "maria", 0); err == nil || errors.Is(err, identity.ErrRequest) {
+		t.Errorf("got %v", err)
+	}
+}

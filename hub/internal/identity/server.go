@@ -34,6 +34,10 @@ func (a *Authority) ServerTLS(hosts []string) (*tls.Config, error) {
 	if _, err := s.get(nil); err != nil {
 		return nil, err
 	}
+	resumed, err := a.tickets()
+	if err != nil {
+		return nil, err
+	}
 	clients := x509.NewCertPool()
 	clients.AddCert(a.cert)
 	return &tls.Config{
@@ -42,6 +46,8 @@ func (a *Authority) ServerTLS(hosts []string) (*tls.Config, error) {
 		ClientCAs:      clients,
 		GetCertificate: s.get,
 		NextProtos:     []string{"h2"},
+		WrapSession:    resumed.wrap,
+		UnwrapSession:  resumed.unwrap,
 	}, nil
 }
 

@@ -38,7 +38,7 @@ func (s State) Offers(c fleet.Cluster) bool {
 // Withdraws is what this rollout takes off the cluster's offer, for ever. Where the release was called back,
 // that is everybody's.
 func (s State) Withdraws(c fleet.Cluster) (fleet.Withdrawal, bool) {
-	w := fleet.Withdrawal{Version: s.Version, Kind: fleet.TakenBack, Reason: s.Reason}
+	w := fleet.Withdrawal{Version: s.Version, Kind: fleet.TakenBack, Reason: s.told()}
 	m, there := s.Members[c]
 	back := false
 	switch m.Mark {
@@ -46,6 +46,8 @@ func (s State) Withdraws(c fleet.Cluster) (fleet.Withdrawal, bool) {
 		back = true
 	case fleet.MarkFailed, fleet.MarkParked, fleet.MarkOffered, fleet.MarkLeft:
 		back = !m.Offered.IsZero()
+	case fleet.MarkUnaffected: // it did not take it, or has another above; who had it before keeps it
+		back = !m.Offered.IsZero() && m.Before != s.Version
 	}
 	if back = back && there; back && m.Before != s.Version {
 		w.To = m.Before
@@ -62,6 +64,15 @@ func (s State) Withdraws(c fleet.Cluster) (fleet.Withdrawal, bool) {
 		return w, back
 	}
 	return fleet.Withdrawal{}, false
+}
+
+// told is the reason as every provider may read it: what a look found out names another provider's cluster
+// after the first semicolon.
+func (s State) told() string {
+	if found, _, more := strings.Cut(s.Reason, "; "); more && strings.HasPrefix(found, "wave ") {
+		return found
+	}
+	return s.Reason
 }
 
 // Due is when time alone changes something: Next has to look then, and whenever the fleet changes. The zero
@@ -88,15 +99,15 @@ func (s State) Waits() string {
 	case fleet.RolloutWindow:
 		return reason
 	case fleet.RolloutApproval:
-		return fmt.Sprintf("%s: hub rollout approve %s", reason, release)
+		return fmt.Sprintf("%s; hub rollout approve %s", reason, release)
 	case fleet.RolloutSoaking:
 		return fmt.Sprintf("wave %s soaks until %s", w.Name, w.SoakUntil.UTC().Format(time.RFC3339))
 	case fleet.RolloutVerdicts:
-		return fmt.Sprintf("%s, and %d are there: hub rollout approve %s goes on without them", reason, s.Count(s.Wave).verdicts(w), release)
+		return fmt.Sprintf("%s, and %d are there; hub rollout approve %s goes on without them", reason, s.Count(s.Wave).verdicts(w), release)
 	case fleet.RolloutHolding:
-		return fmt.Sprintf("%s: hub rollout resume %s goes on, hub rollout undo %s brings it back", reason, release, release)
+		return fmt.Sprintf("%s; hub rollout resume %s goes on, hub rollout undo %s brings it back", reason, release, release)
 	case fleet.RolloutPaused:
-		return fmt.Sprintf("%s: hub rollout resume %s", reason, release)
+		return fmt.Sprintf("%s; hub rollout resume %s", reason, release)
 	case fleet.RolloutReturning:
 		n := 0
 		for _, m := range s.Members {
@@ -120,7 +131,11 @@ func (s State) waitsForClusters(w Wave) string {
 			parts = append(parts, fmt.Sprintf("%d %s", p.n, p.what))
 		}
 	}
-	if len(parts) == 0 {
+	switch {
+	case len(parts) == 0 && c.Parked > 0 && c.Done+c.Failed == 0:
+		return fmt.Sprintf("nobody in wave %s has taken it: %s parked; the next wave goes on without them at %s", w.Name, clusters(c.Parked),
+			w.Started.Add(s.patience(s.Wave)).UTC().Format(time.RFC3339))
+	case len(parts) == 0:
 		return "wave " + w.Name + " begins"
 	}
 	return fmt.Sprintf("wave %s waits for %s: %s", w.Name, clusters(c.Underway+c.Offered+c.Waiting), strings.Join(parts, ", "))

@@ -80,7 +80,7 @@ func (s State) allows(c Command) error {
 		return fmt.Errorf("%w: it is %s and has no waves", ErrOver, s.Phase)
 	}
 	if c.Verb == Undo && len(s.Members) == 0 {
-		return fmt.Errorf("%w: no cluster took the release in it; to take it from all that run it: hub release recall %s %s", ErrNotWaiting, s.Distribution, s.Version)
+		return fmt.Errorf("%w: no cluster took the release in it; hub release recall %s %s takes it from all that run it", ErrNotWaiting, s.Distribution, s.Version)
 	}
 	if c.Verb != Approve && c.Verb != Reject {
 		return nil

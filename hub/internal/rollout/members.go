@@ -1,12 +1,10 @@
 package rollout
 
 import (
-	"fmt"
 	"slices"
 	"time"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
-	"github.com/wheelwright-dev/wheelwright/pkg/plan"
 )
 
 // observe brings every member up to what is seen of the fleet, and counts.
@@ -69,7 +67,7 @@ func (l *sight) see(o Observation) seen {
 		return seen{silent: true, blocked: fleet.BlockSilent}
 	}
 	tries := o.Target == l.s.Version
-	v := seen{runs: o.Running == l.s.Version, newer: l.above(o.Running), failed: tries && o.Phase.Failed(), never: o.Block == fleet.BlockPolicy, blocked: o.Block}
+	v := seen{runs: o.Running == l.s.Version, newer: l.above(o.Running), failed: tries && o.Phase.Failed() && o.Block != fleet.BlockDeclined, never: o.Block == fleet.BlockPolicy, blocked: o.Block}
 	switch o.Phase {
 	case fleet.Fetching, fleet.Verifying, fleet.Rendering, fleet.Checking, fleet.Progressing, fleet.Settling, fleet.RollingBack:
 		v.moves = tries
@@ -149,6 +147,12 @@ func (l *sight) judgedDone(m Member, o Observation, v seen) Member {
 		return m
 	case v.failed:
 		return l.mark(m, fleet.MarkFailed, because(o))
+	}
+	if m.Before == l.s.Version { // it had the release before the rollout came: an undo of what it takes now leads here
+		m.Before = o.Running
+	}
+	if v.never {
+		return l.mark(m, fleet.MarkUnaffected, string(fleet.BlockPolicy))
 	}
 	m = l.mark(m, fleet.MarkParked, "went back to "+named(o.Running))
 	if m.Block, m.BlockedSince = v.blocked, l.now; v.blocked == fleet.BlockNone {
@@ -260,189 +264,4 @@ func (l *sight) patienceEnds(m Member) time.Time {
 		return time.Time{}
 	}
 	return m.Offered.Add(l.patience(m.Wave))
-}
-
-// judgedBack is what becomes of a member that is to leave the release again. Where other waves keep it, those
-// of their members that are done stay so.
-func (l *sight) judgedBack(m Member, o Observation) Member {
-	v := l.see(o)
-	everybody := l.s.Before == fleet.RolloutCompleted
-	switch m.Mark {
-	case fleet.MarkDone, fleet.MarkWaiting:
-		return m
-	case fleet.MarkUnaffected, fleet.MarkLeft:
-		if !everybody && m.Offered.IsZero() || !v.runs && !v.moves || m.Before == l.s.Version {
-			return m
-		}
-	}
-	switch {
-	case v.silent:
-		if m.Mark == fleet.MarkReturning {
-			return l.stranded(l.block(m, v), string(fleet.BlockSilent))
-		}
-		return m
-	case v.runs && m.Before == l.s.Version:
-		return m
-	case v.runs || v.moves:
-		switch {
-		case m.Mark == fleet.MarkStranded:
-			return m
-		case m.Before == "" && l.s.End == fleet.RolloutReturned && v.runs:
-			return l.mark(m, fleet.MarkStranded, "nothing is known that it ran before")
-		}
-		m = l.block(l.mark(m, fleet.MarkReturning, o.Reason), v)
-		return l.stranded(m, fmt.Sprintf("runs %s still", named(o.Running)))
-	case o.Phase == fleet.RollbackFailed && o.Target != l.s.Version && m.Mark == fleet.MarkReturning:
-		return l.mark(m, fleet.MarkStranded, because(o))
-	case m.Mark == fleet.MarkFailed:
-		return m
-	case o.Phase.Touching():
-		return l.stranded(l.mark(m, fleet.MarkReturning, o.Reason), o.Reason)
-	}
-	return l.mark(m, fleet.MarkReturned, "runs "+named(o.Running))
-}
-
-// stranded gives up on a return after the wave's patience.
-func (l *sight) stranded(m Member, why string) Member {
-	if l.now.Before(l.patienceEnds(m)) {
-		return m
-	}
-	return l.mark(m, fleet.MarkStranded, why)
-}
-
-// admit offers the release to those whose turn it is, and reports whether there were any.
-func (l *sight) admit() (any bool) {
-	switch l.s.Phase {
-	case fleet.RolloutWindow, fleet.RolloutApproval, fleet.RolloutProgressing, fleet.RolloutSoaking, fleet.RolloutVerdicts:
-	default:
-		return false
-	}
-	for i := 0; i <= l.s.Wave; i++ {
-		w := l.s.Waves[i]
-		if l.tally[i].Waiting > 0 && !w.Started.IsZero() && l.s.Plan.Waves[i].Windows.Open(l.now) && l.admitTo(i) {
-			any = true
-		}
-	}
-	return any
-}
-
-func (l *sight) admitTo(wave int) (any bool) {
-	slots := l.s.Waves[wave].Concurrency - l.tally[wave].Offered - l.tally[wave].Underway
-	var free []fleet.Cluster
-	for c, m := range l.s.Members {
-		if m.Wave != wave || m.Mark != fleet.MarkWaiting {
-			continue
-		}
-		o := l.fleet[c]
-		switch v := l.see(o); {
-		case v.failed:
-			l.park(c, m, o, fleet.BlockHeld)
-		case v.blocked != fleet.BlockNone && !v.moves && !v.runs:
-			l.park(c, m, o, v.blocked)
-		default:
-			free = append(free, c)
-			continue
-		}
-		any = true
-	}
-	if slots <= 0 {
-		return any
-	}
-	if slots < len(free) {
-		slices.Sort(free)
-		free = free[:slots]
-	}
-	for _, c := range free {
-		m := l.mark(l.s.Members[c], fleet.MarkOffered, "")
-		m.Offered, m.Before = l.now, l.fleet[c].Running
-		l.set(c, m)
-		any = true
-	}
-	return any
-}
-
-// park offers the release to a member that is not going to take it for now, and uses no slot for it.
-func (l *sight) park(c fleet.Cluster, m Member, o Observation, b fleet.Block) {
-	m = l.mark(m, fleet.MarkParked, string(b))
-	m.Offered, m.Before, m.Block, m.BlockedSince = l.now, o.Running, b, l.now
-	l.set(c, m)
-}
-
-// join takes in the clusters that nobody has seen yet. Where the release is taken back, only those count that
-// took it when it was open to everybody.
-func (l *sight) join() {
-	back := l.s.Phase == fleet.RolloutReturning
-	if back && l.s.Before != fleet.RolloutCompleted || l.known() == len(l.fleet) {
-		return
-	}
-	var fresh []fleet.Cluster
-	for c := range l.fleet {
-		if _, member := l.s.Members[c]; member {
-			continue
-		}
-		if _, left := slices.BinarySearch(l.s.LeftOut, c); !left || back {
-			fresh = append(fresh, c)
-		}
-	}
-	slices.Sort(fresh)
-	grown := map[int]bool{}
-	for _, c := range fresh {
-		o := l.fleet[c]
-		m := Member{Wave: -1, Mark: fleet.MarkWaiting, Since: l.now, Before: o.Running}
-		switch v := l.see(o); {
-		case back && (v.runs || v.moves):
-			m.Mark, m.Before = fleet.MarkReturning, ""
-		case back:
-			continue
-		case l.s.Plan.Joiners == plan.JoinWave:
-			m.Wave = l.waveFor(c, o)
-		}
-		l.set(c, m)
-		grown[m.Wave] = true
-	}
-	for i := range l.s.Waves {
-		if grown[i] {
-			l.lay(i)
-		}
-	}
-}
-
-// known counts the clusters of the fleet that are in the rollout already.
-func (l *sight) known() (n int) {
-	for c := range l.s.Members {
-		if _, there := l.fleet[c]; there {
-			n++
-		}
-	}
-	for _, c := range l.s.LeftOut {
-		if _, there := l.fleet[c]; there {
-			if _, twice := l.s.Members[c]; !twice {
-				n++
-			}
-		}
-	}
-	return n
-}
-
-// waveFor is the first wave that a joiner matches and that is not full; -1: none.
-func (l *sight) waveFor(c fleet.Cluster, o Observation) int {
-	labels := labelsOf(c, o)
-	if l.room == nil {
-		l.room = make([]int, len(l.s.Waves))
-		for i, w := range l.s.Plan.Waves {
-			l.room[i] = limit(w, l.fleet)
-		}
-		for c, m := range l.s.Members {
-			if _, there := l.fleet[c]; there && m.Wave >= 0 {
-				l.room[m.Wave]--
-			}
-		}
-	}
-	for i, w := range l.s.Plan.Waves {
-		if l.room[i] > 0 && w.Clusters.Matches(labels) {
-			l.room[i]--
-			return i
-		}
-	}
-	return -1
 }

@@ -67,7 +67,7 @@ func (l *sight) wake() time.Time {
 	next := never()
 	at := func(t time.Time) {
 		if t.After(l.now) && t.Before(next) {
-			next = t
+			next = t.UTC() // a window's is of its zone, which is not stored with it
 		}
 	}
 	if l.s.Phase.Terminal() {
@@ -88,6 +88,7 @@ func (l *sight) wake() time.Time {
 	case fleet.RolloutWindow:
 		at(windows.Next(l.now))
 	case fleet.RolloutProgressing:
+		at(l.lingersUntil())
 		if len(windows) > 0 && l.pending() {
 			at(windows.Closes(l.now))
 		}

@@ -126,7 +126,11 @@ func (l *sight) blockers(o Observation) (why []string) {
 		why = append(why, "runs "+o.Running+", which is newer")
 	}
 	if v.blocked != fleet.BlockNone {
-		why = append(why, string(v.blocked))
+		said := string(v.blocked)
+		if v.blocked == o.Block && o.Behind != "" {
+			said = o.Behind
+		}
+		why = append(why, said)
 	}
 	if v.failed {
 		why = append(why, "failed with it before: "+because(o))

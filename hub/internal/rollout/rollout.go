@@ -1,7 +1,8 @@
 // Package rollout decides how a release goes through the fleet: a pure state machine over a plan, what is
 // known of each cluster, and the words of people. It does no I/O, reads no clock and keeps nothing: the
 // conductor stores the state that Next returns and offers what it says. The machine is the table in
-// table.go, printed in testdata/machine.golden; what becomes of one cluster is in members.go.
+// table.go, printed in testdata/machine.golden; what becomes of one cluster is in members.go, on its way back
+// in back.go, and who is offered the release in admit.go.
 //
 // It is level-triggered: Next compares the state with the fleet as it is now, so that no event can be
 // missed, and a hub that was restarted goes on where the state says.
@@ -9,7 +10,8 @@
 // A member takes a slot of its wave's concurrency from the offer to its verdict. One that is blocked before
 // it is offered the release is parked at once: it is offered the release all the same, uses no slot, and is
 // never un-parked but by its verdict. One that is blocked later keeps its slot until the wave's patience is
-// over. A failure counts against the budget of its wave wherever the rollout is by then.
+// over. A wave that nobody took, but may, holds the next one up as long as its patience. A failure counts
+// against the budget of its wave wherever the rollout is by then, and so does one of an earlier rollout.
 package rollout
 
 import (
@@ -75,6 +77,7 @@ type Observation struct {
 	Health          fleet.Health
 	Reason          string
 	Block           fleet.Block // fleet.BlockSilent for old news, whatever it says
+	Behind          string      // what is behind Block, for a preview: "pinned at 1.1.0 by ada"; empty: nothing more
 	Labels          map[string]string
 }
 

@@ -84,12 +84,16 @@ type story struct {
 	s   State
 }
 
-// tell starts a rollout over clusters acme/c0, acme/c1, …; each has the label ring of its number.
-func tell(t *testing.T, n int, planText string) *story {
+// tell starts a rollout over clusters acme/c0, acme/c1, …; each has the label ring of its number. What was so
+// before is done first.
+func tell(t *testing.T, n int, planText string, first ...func(st *story)) *story {
 	t.Helper()
 	st := &story{t: t, now: t0, f: Fleet{}}
 	for i := range n {
 		st.join(i)
+	}
+	for _, do := range first {
+		do(st)
 	}
 	p, err := plan.Parse([]byte(planText))
 	if err != nil {
@@ -106,12 +110,14 @@ func (st *story) join(i int) {
 	st.f[c(i)] = Observation{Running: from, Target: from, Phase: fleet.Succeeded, Health: fleet.Healthy, Labels: map[string]string{"ring": fmt.Sprint(i)}}
 }
 
-func (st *story) see(i int, change func(o *Observation)) {
+// set changes what is seen of a cluster; see looks at it too.
+func (st *story) set(i int, change func(o *Observation)) {
 	o := st.f[c(i)]
 	change(&o)
 	st.f[c(i)] = o
-	st.look()
 }
+
+func (st *story) see(i int, change func(o *Observation)) { st.t.Helper(); st.set(i, change); st.look() }
 
 func (st *story) begins(i int) {
 	st.see(i, func(o *Observation) { o.Target, o.Phase = version, fleet.Progressing })
@@ -150,13 +156,18 @@ func (st *story) look() {
 	if !reflect.DeepEqual(before, was) {
 		st.t.Fatalf("Next changed its argument")
 	}
-	if problem := check(st.now, before, st.s, st.f); problem != "" {
-		st.t.Fatal(problem)
+	for _, problem := range []string{check(st.now, st.now, before, st.s, st.f), checkDue(st.now, st.s, st.f)} {
+		if problem != "" {
+			st.t.Fatal(problem)
+		}
 	}
 	data, err := json.Marshal(st.s)
 	var back State
 	if err == nil {
 		err = json.Unmarshal(data, &back)
+	}
+	if err == nil { // a plan is stored as its text
+		back.Plan, err = plan.Parse(st.s.Plan.YAML())
 	}
 	if err != nil {
 		st.t.Fatal(err)
@@ -197,6 +208,48 @@ func (st *story) is(phase fleet.RolloutPhase, marks string) {
 	if got := st.marks(); st.s.Phase != phase || got != marks {
 		st.t.Fatalf("it is %s %s, want %s %s: %s / %s\n%+v", st.s.Phase, got, phase, marks, st.s.Reason, st.s.Waits(), st.s.Members)
 	}
+}
+
+// offers checks to whom the release is offered: "yn" to the first of two.
+func (st *story) offers(want string) {
+	st.t.Helper()
+	got := ""
+	for i := range len(want) {
+		got += map[bool]string{true: "y", false: "n"}[st.s.Offers(c(i))]
+	}
+	if got != want {
+		st.t.Fatalf("offered to %s, want %s: %s %s\n%+v", got, want, st.s.Phase, st.marks(), st.s.Members)
+	}
+}
+
+// goes checks where a cluster that has the release should go; "-": it is not withdrawn there.
+func (st *story) goes(i int, want string) {
+	st.t.Helper()
+	got := "-"
+	if w, yes := st.s.Withdraws(c(i)); yes {
+		got = strings.TrimSpace(string(w.Kind) + " " + w.To)
+	}
+	if got != want {
+		st.t.Fatalf("%s is withdrawn %q, want %q: %+v", c(i), got, want, st.s.Members[c(i)])
+	}
+}
+
+// says checks what the rollout waits for.
+func (st *story) says(want string) {
+	st.t.Helper()
+	if got := st.s.Waits(); got != want {
+		st.t.Fatalf("it waits for %q, want %q", got, want)
+	}
+}
+
+// due checks when time alone does something, after the start; -1: never.
+func (st *story) due(want time.Duration) {
+	st.t.Helper()
+	got := st.s.Due()
+	if want < 0 && got.IsZero() || want >= 0 && got.Equal(t0.Add(want)) {
+		return
+	}
+	st.t.Fatalf("due %s after the start, want %s: %s %s", got.Sub(t0), want, st.s.Phase, st.marks())
 }
 
 // letters of the marks.

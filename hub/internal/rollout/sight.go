@@ -31,11 +31,14 @@ type health struct{ well, silent, unsettled int }
 func (l *sight) plan() plan.Wave { return l.s.Plan.Waves[l.s.Wave] }
 func (l *sight) wave() *Wave     { return &l.s.Waves[l.s.Wave] }
 
-func (l *sight) patience(wave int) time.Duration {
-	if wave >= 0 && l.s.Plan.Waves[wave].Patience > 0 {
-		return l.s.Plan.Waves[wave].Patience
+func (l *sight) patience(wave int) time.Duration { return l.s.patience(wave) }
+
+// patience with the clusters of a wave; -1: with those in none.
+func (s State) patience(wave int) time.Duration {
+	if wave >= 0 && s.Plan.Waves[wave].Patience > 0 {
+		return s.Plan.Waves[wave].Patience
 	}
-	return cmp.Or(l.s.Plan.Patience, plan.DefaultPatience)
+	return cmp.Or(s.Plan.Patience, plan.DefaultPatience)
 }
 
 func (l *sight) set(c fleet.Cluster, m Member) {
@@ -109,6 +112,21 @@ func (l *sight) through() bool {
 func (l *sight) untaken() bool {
 	c := l.tally[l.s.Wave]
 	return c.Done+c.Failed == 0
+}
+
+// unsoaked: somebody took it after all, when the wave was through without anybody.
+func (l *sight) unsoaked() bool { return l.wave().SoakUntil.IsZero() && !l.untaken() }
+
+// lingers: somebody may take the release yet, nobody has, and the next wave would go on without any
+// evidence. That is waited for, but not beyond the wave's patience.
+func (l *sight) lingers() bool { return l.now.Before(l.lingersUntil()) }
+
+// lingersUntil is the zero time for a wave that has no reason to linger.
+func (l *sight) lingersUntil() time.Time {
+	if l.last() || l.wantsVerdicts() || !l.started() || !l.through() || !l.untaken() || l.tally[l.s.Wave].Parked == 0 {
+		return time.Time{}
+	}
+	return l.wave().Started.Add(l.patience(l.s.Wave))
 }
 
 func (l *sight) returning() bool {
@@ -214,6 +232,10 @@ func (l *sight) open() {
 			continue
 		case !there:
 			m = Member{Wave: -1, Mark: fleet.MarkWaiting, Since: l.now}
+		}
+		if l.see(o).failed { // not this rollout's doing
+			l.park(c, m, o, fleet.BlockHeld)
+			continue
 		}
 		m.Before, m.Offered = o.Running, l.now
 		l.set(c, l.judged(l.mark(m, fleet.MarkOffered, ""), o))

@@ -68,12 +68,13 @@ func table() []row {
 		{from: in(fleet.RolloutWindow), when: when((*sight).started), unless: when((*sight).pending), to: fleet.RolloutProgressing},
 		{from: in(fleet.RolloutWindow), unless: when((*sight).closed), to: fleet.RolloutProgressing, do: do((*sight).offerAnew)},
 
-		{from: in(fleet.RolloutProgressing), when: when((*sight).through, (*sight).untaken), to: fleet.RolloutVerdicts, say: (*sight).wantsEvidence},
-		{from: in(fleet.RolloutProgressing), when: when((*sight).through), to: fleet.RolloutSoaking, do: do((*sight).soak), say: (*sight).soaks},
+		{from: in(fleet.RolloutProgressing), when: when((*sight).through, (*sight).untaken), unless: when((*sight).lingers), to: fleet.RolloutVerdicts, say: (*sight).wantsEvidence},
+		{from: in(fleet.RolloutProgressing), when: when((*sight).through), unless: when((*sight).lingers), to: fleet.RolloutSoaking, do: do((*sight).soak), say: (*sight).soaks},
 		{from: in(fleet.RolloutSoaking), when: when((*sight).soaked, (*sight).ill), to: fleet.RolloutHolding, do: do((*sight).rememberGate), say: (*sight).tooFewHealthy},
 		{from: in(fleet.RolloutSoaking), when: when((*sight).soaked, (*sight).well), to: fleet.RolloutVerdicts, say: (*sight).wantsEvidence},
 
 		{from: in(fleet.RolloutVerdicts), when: when((*sight).ended), to: fleet.RolloutProgressing},
+		{from: in(fleet.RolloutVerdicts), when: when((*sight).unsoaked), to: fleet.RolloutProgressing},
 		{from: in(fleet.RolloutVerdicts), when: when((*sight).evident), unless: when((*sight).passed), to: fleet.RolloutHolding, do: do((*sight).rememberGate), say: (*sight).tooFewPass},
 		{from: in(fleet.RolloutVerdicts), when: when((*sight).evident), to: fleet.RolloutProgressing, do: do((*sight).endWave)},
 

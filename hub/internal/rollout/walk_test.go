@@ -19,6 +19,7 @@ import (
 type walker struct {
 	*rand.Rand
 	now  time.Time
+	late time.Time // the latest that now was
 	f    Fleet
 	s    State
 	next int  // number of the next cluster that joins
@@ -91,7 +92,7 @@ func (w *walker) join() {
 }
 
 func blocks() []fleet.Block {
-	return []fleet.Block{fleet.BlockPin, fleet.BlockWindow, fleet.BlockApproval, fleet.BlockSilent, fleet.BlockPolicy, fleet.BlockStop, fleet.BlockConfig, fleet.BlockHeld}
+	return []fleet.Block{fleet.BlockPin, fleet.BlockWindow, fleet.BlockApproval, fleet.BlockSilent, fleet.BlockPolicy, fleet.BlockStop, fleet.BlockConfig, fleet.BlockHeld, fleet.BlockDeclined}
 }
 
 // spoke does what the spoke of one cluster might do next. One that is blocked finishes what it began.
@@ -243,6 +244,9 @@ func (w *walker) step() string {
 }
 
 func (w *walker) lookAndCheck() string {
+	if w.now.After(w.late) {
+		w.late = w.now
+	}
 	before := w.s
 	var was State
 	if w.IntN(4) == 0 {
@@ -252,7 +256,10 @@ func (w *walker) lookAndCheck() string {
 	if was.Waves != nil && !same(was, before) {
 		return "Next changed its argument"
 	}
-	return check(w.now, before, w.s, w.f)
+	if problem := check(w.now, w.late, before, w.s, w.f); problem != "" || w.IntN(4) > 0 {
+		return problem
+	}
+	return checkDue(w.now, w.s, w.f)
 }
 
 // run walks one rollout to its end. It returns the steps and what is wrong, if anything is.
@@ -262,7 +269,7 @@ func run(seed uint64, most int) (steps int, problem string, last fleet.RolloutPh
 		w.join()
 	}
 	w.s = Start(w.now, New{Distribution: "shop", Version: version, Plan: w.plan(), PlanSource: "--plan", StartedBy: "operator admin"}, w.f)
-	if problem := check(w.now, State{Members: map[fleet.Cluster]Member{}}, w.s, w.f); problem != "" {
+	if problem := check(w.now, w.now, State{Members: map[fleet.Cluster]Member{}}, w.s, w.f); problem != "" {
 		return 0, problem, w.s.Phase
 	}
 	marked := excess{parked: map[fleet.Cluster]bool{}}
@@ -298,7 +305,7 @@ func (e *excess) look(before, s State) string {
 		if old := before.Members[c]; old.Mark == fleet.MarkParked || old.Mark == fleet.MarkDone || m.Mark == fleet.MarkParked || m.Mark == fleet.MarkDone {
 			e.parked[c] = true
 		}
-		if m.Wave >= 0 && m.Mark == fleet.MarkFailed {
+		if m.Wave >= 0 && m.Mark == fleet.MarkFailed && !m.Offered.IsZero() { // else it failed in an earlier rollout
 			if failed[m.Wave]++; e.parked[c] {
 				late[m.Wave]++
 			}
@@ -315,9 +322,9 @@ func (e *excess) look(before, s State) string {
 // The model: whatever the plan, the fleet, the people and the clock do, the invariants hold after each step,
 // and once all behave well, every rollout comes to its end.
 func TestRandomWalk(t *testing.T) {
-	seed, want := uint64(time.Now().UnixNano()), 60_000
+	seed, want := uint64(20261121), 15_000
 	if os.Getenv("WHEELWRIGHT_FIGURES") != "" {
-		seed, want = 20261121, 1_200_000
+		want = 1_200_000
 	}
 	if s := os.Getenv("WHEELWRIGHT_SEED"); s != "" {
 		n, err := strconv.ParseUint(s, 10, 64)

@@ -1,31 +1,41 @@
 package server
 
 import (
+	"fmt"
 	"strings"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/wheelwright-dev/wheelwright/hub/internal/caller"
 )
 
-// audience is who may call a service.
-type audience int
+// audience is who may call a method: a set.
+type audience uint8
 
 const (
-	nobody audience = iota
-	anyone
-	identified // a spoke or an operator
+	strangers audience = 1 << iota
 	spokes
-	operators
+	admins
+	viewers
+	approvers
+	providers
+
+	nobody    audience = 0
+	readers            = admins | viewers | approvers // they see the whole fleet
+	operators          = readers | providers
+	anyone             = strangers | spokes | operators
 )
 
 // audienceOf is the whole of the hub's authorisation, by service and method: nobody may call what is not
-// named here, a method that was added later included.
+// named here, a method that was added later included. What a provider may call still answers for its own
+// clusters alone, and what an approver may call for its own role: that is the service's to see to.
 func audienceOf(service, method string) audience {
 	switch service {
 	case "wheelwright.enroll.v1.EnrollService", "grpc.health.v1.Health":
 		return anyone
 	case "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection":
-		return identified
+		return spokes | operators
 	case "wheelwright.sync.v1.SyncService":
 		switch method {
 		case "Connect", "FetchBundle", "Renew":
@@ -33,14 +43,39 @@ func audienceOf(service, method string) audience {
 		}
 	case "wheelwright.fleet.v1.FleetService":
 		switch method {
-		case "GetVersion", "GetStatus", "Watch", "Explain", "ListEvents", "ExportAudit",
-			"AddDistribution", "RemoveDistribution", "ListDistributions",
-			"ListReleases", "GetRelease", "RecallRelease",
-			"InviteCluster", "RemoveCluster", "ListClusters",
-			"PlanRollout", "StartRollout", "ListRollouts", "GetRollout", "DecideRollout",
-			"PinCluster", "UnpinCluster", "ListPins", "DecideDelivery":
+		case "GetVersion", "GetStatus", "Watch", "Explain", "ListEvents", "ListReleases", "ListClusters", "ListPins":
 			return operators
+		case "PinCluster", "UnpinCluster", "DecideDelivery":
+			return admins | providers
+		case "DecideRollout":
+			return admins | approvers
+		case "ListDistributions", "GetRelease", "PlanRollout", "ListRollouts", "GetRollout", "ExportAudit", "ListOperators":
+			return readers
+		case "AddDistribution", "RemoveDistribution", "StartRollout", "RecallRelease", "InviteCluster", "RemoveCluster",
+			"AddOperator", "RemoveOperator":
+			return admins
 		}
+	}
+	return nobody
+}
+
+// audience is the one that the caller is of. An operator whose role this hub does not know is of none.
+func (c *call) audience() audience {
+	switch {
+	case c.stranger != "":
+		return strangers
+	case c.who.Spoke():
+		return spokes
+	}
+	switch c.who.Role.Kind {
+	case caller.Admin:
+		return admins
+	case caller.Viewer:
+		return viewers
+	case caller.Approver:
+		return approvers
+	case caller.Provider:
+		return providers
 	}
 	return nobody
 }
@@ -57,30 +92,42 @@ func endless(method string) bool {
 // allowed says whether the caller may call the method, and if not, why and what to do.
 func (c *call) allowed() error {
 	service, method, _ := strings.Cut(strings.TrimPrefix(c.method, "/"), "/")
-	who := audienceOf(service, method)
-	switch who {
-	case anyone:
+	may, is := audienceOf(service, method), c.audience()
+	switch {
+	case may&is != 0:
 		return nil
-	case nobody:
+	case may == nobody:
 		return status.Errorf(codes.PermissionDenied, "nobody may call %s of %s", method, service)
+	case is == strangers:
+		return status.Errorf(codes.Unauthenticated, "%s; %s", c.stranger, remedy(may))
+	case is == spokes, may&operators == 0:
+		return status.Errorf(codes.PermissionDenied, "%s may not call %s; %s", c.who, service, remedy(may))
 	}
-	if c.stranger != "" {
-		return status.Errorf(codes.Unauthenticated, "%s; %s", c.stranger, remedy(who))
+	return status.Errorf(codes.PermissionDenied, "%s, whose role is %q, may not call %s: it is for %s; an admin gives a role with `hub operator add NAME --role ROLE`",
+		c.who, c.who.Role, method, may.roles())
+}
+
+// roles names those of operators.
+func (a audience) roles() string {
+	var names []string
+	for _, r := range []struct {
+		is   audience
+		name string
+	}{{admins, "admin"}, {viewers, "viewer"}, {approvers, "approver:ROLE"}, {providers, "provider:PROVIDER"}} {
+		if a&r.is != 0 {
+			names = append(names, r.name)
+		}
 	}
-	if (who == spokes && !c.who.Spoke()) || (who == operators && c.who.Spoke()) {
-		return status.Errorf(codes.PermissionDenied, "%s may not call %s; %s", c.who, service, remedy(who))
-	}
-	return nil
+	return strings.Join(names, " or ")
 }
 
 func remedy(a audience) string {
-	join := "a spoke gets a certificate with `hub cluster invite PROVIDER/NAME` at the hub and the `spoke join` line that it prints"
-	operate := "an operator uses DIR/admin.yaml, which `hub serve --data DIR` writes"
-	switch a {
-	case spokes:
-		return join
-	case operators:
-		return operate
+	var ways []string
+	if a&spokes != 0 {
+		ways = append(ways, "a spoke gets a certificate with `hub cluster invite PROVIDER/NAME` at the hub and the `spoke join` line that it prints")
 	}
-	return join + ", " + operate
+	if a&operators != 0 {
+		ways = append(ways, fmt.Sprintf("an operator uses DIR/admin.yaml, which `hub serve --data DIR` writes, or the file of `hub operator add NAME --role ROLE` (%s)", a.roles()))
+	}
+	return strings.Join(ways, ", ")
 }

@@ -147,12 +147,24 @@ func (h *house) dial(certificate *tls.Certificate) *grpc.ClientConn {
 
 func (h *house) operator() *tls.Certificate {
 	h.t.Helper()
-	certPEM, keyPEM, fingerprint, notAfter, err := h.authority.IssueOperator("admin", time.Hour)
+	return h.operatorAs("admin", "admin")
+}
+
+// operatorAs is another certificate of an operator, who is made where there is none of the name.
+func (h *house) operatorAs(name, role string) *tls.Certificate {
+	h.t.Helper()
+	certPEM, keyPEM, fingerprint, notAfter, err := h.authority.IssueOperator(name, time.Hour)
 	must(h.t, err)
-	must(h.t, h.store.PutIdentity(fingerprint, store.Identity{Operator: "admin", NotAfter: notAfter}))
+	r, err := caller.ParseRole(role)
+	must(h.t, err)
+	must(h.t, h.store.KeepOperator(store.Operator{Name: name, Role: r, Fingerprint: fingerprint, NotAfter: notAfter}, false))
 	pair, err := tls.X509KeyPair(certPEM, keyPEM)
 	must(h.t, err)
 	return &pair
+}
+
+func (h *house) removeOperator(name string) error {
+	return h.store.Audited(fleet.Event{Kind: fleet.EventOperator}, fleet.Entry{Actor: "operator admin", Action: "operator remove"}).RemoveOperator(name)
 }
 
 // spoke invites and joins the cluster, as often as it is called.
@@ -247,7 +259,7 @@ func TestTheCallerIsWhoTheRecordSays(t *testing.T) {
 	must(t, err)
 	mu.Lock()
 	defer mu.Unlock()
-	want := caller.Caller{Operator: "admin", Fingerprint: sha256.Sum256(certificate.Certificate[0])}
+	want := caller.Caller{Operator: "admin", Role: caller.Role{Kind: caller.Admin}, Fingerprint: sha256.Sum256(certificate.Certificate[0])}
 	if got != want {
 		t.Errorf("caller %v, want %v", got, want)
 	}
@@ -284,6 +296,58 @@ func TestAnEndedIdentityEndsItsStreamsAndItsCalls(t *testing.T) {
 			wantCode(t, err, codes.Unauthenticated, "hub cluster invite")
 		})
 	}
+}
+
+// feed is a Watch that sends when it is told to.
+type feed struct {
+	fleetv1.UnimplementedFleetServiceServer
+	news chan struct{}
+}
+
+func (f feed) Watch(_ *fleetv1.WatchRequest, stream fleetv1.FleetService_WatchServer) error {
+	for {
+		if err := stream.Send(&fleetv1.WatchResponse{}); err != nil {
+			return err
+		}
+		select {
+		case <-f.news:
+		case <-stream.Context().Done():
+			return stream.Context().Err()
+		}
+	}
+}
+
+// What an operator may do is asked of the record with every message, not of the certificate.
+func TestAnOperatorThatIsRemovedOrChangedIsToldNothingMore(t *testing.T) {
+	f := feed{news: make(chan struct{})}
+	h := build(t, services{fleet: f}, time.Second)
+	conn := h.dial(h.operatorAs("maria", "viewer"))
+	watch, err := fleetv1.NewFleetServiceClient(conn).Watch(t.Context(), &fleetv1.WatchRequest{})
+	must(t, err)
+	_, err = watch.Recv()
+	must(t, err)
+	must(t, h.removeOperator("maria"))
+	f.news <- struct{}{}
+	_, err = watch.Recv()
+	wantCode(t, err, codes.Unauthenticated, "operator was removed", "hub operator add")
+	_, err = fleetv1.NewFleetServiceClient(conn).GetVersion(t.Context(), &fleetv1.GetVersionRequest{})
+	wantCode(t, err, codes.Unauthenticated, "operator was removed")
+
+	// One that is added again under the name has another certificate: the old one stays dead.
+	again := h.dial(h.operatorAs("maria", "admin"))
+	_, err = fleetv1.NewFleetServiceClient(conn).GetVersion(t.Context(), &fleetv1.GetVersionRequest{})
+	wantCode(t, err, codes.Unauthenticated)
+	_, err = fleetv1.NewFleetServiceClient(again).RecallRelease(t.Context(), &fleetv1.RecallReleaseRequest{})
+	wantCode(t, err, codes.Unimplemented)
+
+	// The same certificate, and another role in the record.
+	role, err := caller.ParseRole("provider:acme")
+	must(t, err)
+	_, _, fingerprint, notAfter, err := h.authority.IssueOperator("maria", time.Hour)
+	must(t, err)
+	must(t, h.store.KeepOperator(store.Operator{Name: "maria", Role: role, Fingerprint: fingerprint, NotAfter: notAfter}, false))
+	_, err = fleetv1.NewFleetServiceClient(again).RecallRelease(t.Context(), &fleetv1.RecallReleaseRequest{})
+	wantCode(t, err, codes.PermissionDenied, "maria", "provider:acme", "RecallRelease")
 }
 
 func TestAnExpiredRecordIsRefusedEvenWhereTheCertificateIsNot(t *testing.T) {

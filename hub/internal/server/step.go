@@ -64,7 +64,8 @@ func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 	})
 }
 
-// guarded checks the caller anew for every message: an identity that ends, ends its streams.
+// guarded checks the caller anew for every message, either way: an identity that ends, ends its streams, and
+// one that lost a right is told nothing more.
 type guarded struct {
 	grpc.ServerStream
 	call   *call
@@ -77,6 +78,17 @@ func (g *guarded) RecvMsg(m any) error {
 	if err := g.ServerStream.RecvMsg(m); err != nil {
 		return err
 	}
+	return g.check()
+}
+
+func (g *guarded) SendMsg(m any) error {
+	if err := g.check(); err != nil {
+		return err
+	}
+	return g.ServerStream.SendMsg(m)
+}
+
+func (g *guarded) check() error {
 	if g.call.certificate == nil {
 		return nil // nothing that could have ended
 	}
@@ -154,14 +166,14 @@ func (s *Server) recognise(c *call) error {
 	id, err := s.identities.Identity(*c.certificate)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		c.stranger = "the hub does not know this client certificate: its cluster was removed or joined again, or it is of an earlier data folder"
+		c.stranger = "the hub does not know this client certificate: its operator was removed, its cluster was removed or joined again, or it is of an earlier data folder"
 	case err != nil:
 		s.log.Error("identity not looked up", slog.String(logging.Method, c.method), slog.Any(logging.Error, err))
 		return status.Error(codes.Unavailable, "the hub cannot look up who calls; its log has the cause")
 	case !time.Now().Before(id.NotAfter):
 		c.stranger = fmt.Sprintf("the client certificate of %s expired at %s", caller.Caller{Cluster: id.Cluster, Operator: id.Operator}, id.NotAfter.Format(time.RFC3339))
 	default:
-		c.who = caller.Caller{Cluster: id.Cluster, Operator: id.Operator, Fingerprint: *c.certificate}
+		c.who = caller.Caller{Cluster: id.Cluster, Operator: id.Operator, Role: id.Role, Fingerprint: *c.certificate}
 	}
 	return nil
 }
@@ -174,7 +186,7 @@ func (s *Server) authorise(c *call, next func() error) error {
 }
 
 // mapError gives a code to what a service returned without one. A cause of the hub's own goes to its
-// log, and to operators; a spoke is not told about the hub's inside.
+// log, and to the vendor's operators; a spoke or a provider is not told about the hub's inside.
 func (s *Server) mapError(c *call, next func() error) error {
 	err := next()
 	if err == nil {
@@ -191,7 +203,7 @@ func (s *Server) mapError(c *call, next func() error) error {
 		return status.FromContextError(err).Err()
 	}
 	s.log.Error("call ended with the hub's own trouble", slog.String(logging.Method, c.method), slog.Any(logging.Error, err))
-	if c.who.Operator != "" {
+	if c.audience()&readers != 0 {
 		return status.Error(codes.Internal, err.Error())
 	}
 	return status.Error(codes.Internal, "the hub is in trouble; its log has the cause")

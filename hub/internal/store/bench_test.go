@@ -125,7 +125,7 @@ func BenchmarkRollout(b *testing.B) {
 	for _, name := range names {
 		r.Members[name] = rollout.Member{Mark: fleet.MarkWaiting, Since: start}
 	}
-	r, err := s.NewRollout(r, nil, byAdmin)
+	r, err := newRollout(s, r, nil, byAdmin)
 	if err != nil {
 		b.Fatal(err)
 	}

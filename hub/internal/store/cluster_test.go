@@ -167,19 +167,6 @@ func TestARemovedClusterLeavesNothingButItsEvents(t *testing.T) {
 	}
 }
 
-func TestOperators(t *testing.T) {
-	s, _ := fresh(t)
-	must(t, s.PutIdentity([32]byte{1}, Identity{Operator: "admin", NotAfter: start}))
-	id, err := s.Identity([32]byte{1})
-	must(t, err)
-	same(t, "identity", id, Identity{Operator: "admin", NotAfter: start})
-	for _, bad := range []Identity{{}, {Operator: "a", Cluster: eu}} {
-		if s.PutIdentity([32]byte{2}, bad) == nil {
-			t.Errorf("took %+v", bad)
-		}
-	}
-}
-
 func installation(running string, at time.Time) fleet.Installation {
 	return fleet.Installation{
 		Distribution: "shop", Variant: "app-istio", Namespace: "shop",

@@ -109,8 +109,9 @@ func (s *Store) AppendEvent(e fleet.Event) error {
 type EventFilter struct {
 	Cluster      string
 	Distribution string
-	AfterID      uint64 // events with a larger id only
-	Limit        int    // the newest so many; 0: all
+	AfterID      uint64                 // events with a larger id only
+	Limit        int                    // the newest so many; 0: all
+	Only         func(fleet.Event) bool // nil: all
 }
 
 // Events lists events in ascending order of id, without their installations.
@@ -129,10 +130,13 @@ func (s *Store) Events(f EventFilter) (all []fleet.Event, err error) {
 			if (f.Cluster != "" && string(r.Cluster) != f.Cluster) || (f.Distribution != "" && r.Distribution != f.Distribution) {
 				continue
 			}
-			all = append(all, fleet.Event{
+			e := fleet.Event{
 				ID: id, Seq: r.Seq, At: r.At, Cluster: r.Cluster, Distribution: r.Distribution, Version: r.Version,
 				Kind: fleet.EventKind(r.Kind), Message: r.Message,
-			})
+			}
+			if f.Only == nil || f.Only(e) {
+				all = append(all, e)
+			}
 		}
 		return nil
 	})

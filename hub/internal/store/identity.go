@@ -10,6 +10,7 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 
+	"github.com/wheelwright-dev/wheelwright/hub/internal/caller"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 )
 
@@ -20,8 +21,9 @@ const tokenMemory = 7 * 24 * time.Hour
 // Identity is whom a certificate speaks for: exactly one of Cluster and Operator is set.
 type Identity struct {
 	Cluster  fleet.Cluster // a spoke's
-	Operator string        // a person's name
+	Operator string        // a person's or a program's name
 	NotAfter time.Time
+	Role     caller.Role // of the operator, as its record has it now; PutIdentity passes it over
 }
 
 // Invite keeps the hash of a one-time token for the cluster, whose record it makes if it is new. labels
@@ -108,7 +110,7 @@ func (s *Store) joined(tx *bolt.Tx, cluster fleet.Cluster, fingerprint [32]byte,
 }
 
 // PutIdentity records whom a certificate speaks for. The cluster's earlier identities are kept until
-// their own end. ErrNotFound for a cluster that is not there.
+// their own end. ErrNotFound for a cluster or an operator that is not there.
 func (s *Store) PutIdentity(fingerprint [32]byte, id Identity) error {
 	if (id.Cluster == "") == (id.Operator == "") {
 		return errors.New("put identity: want a cluster or an operator")
@@ -133,7 +135,13 @@ func (s *Store) RenewIdentity(current, next [32]byte, notAfter time.Time) error 
 func (s *Store) Identity(fingerprint [32]byte) (id Identity, err error) {
 	err = s.db.View(func(tx *bolt.Tx) error {
 		rec, err := mustIdentity(tx, fingerprint)
-		id = Identity(rec)
+		if err != nil {
+			return err
+		}
+		id = Identity{Cluster: rec.Cluster, Operator: rec.Operator, NotAfter: rec.NotAfter}
+		if rec.Operator != "" {
+			id.Role, err = roleOf(tx, rec.Operator)
+		}
 		return err
 	})
 	return id, err
@@ -149,11 +157,11 @@ func mustIdentity(tx *bolt.Tx, fingerprint [32]byte) (identityRecord, error) {
 
 func (s *Store) putIdentity(tx *bolt.Tx, fingerprint [32]byte, id Identity) error {
 	id.NotAfter = utc(id.NotAfter)
-	if err := put(tx.Bucket(bucketIdentities), fingerprint[:], identityRecord(id)); err != nil {
+	if err := put(tx.Bucket(bucketIdentities), fingerprint[:], identityRecord{Cluster: id.Cluster, Operator: id.Operator, NotAfter: id.NotAfter}); err != nil {
 		return err
 	}
 	if id.Cluster == "" {
-		return nil
+		return certified(tx, id.Operator, fingerprint, id.NotAfter)
 	}
 	rec, err := mustCluster(tx, id.Cluster)
 	if err != nil {

@@ -16,6 +16,12 @@ type policyRecord struct {
 	Minor       string     `json:"minor,omitempty"`
 	Major       string     `json:"major,omitempty"`
 	Windows     []string   `json:"windows,omitempty"` // as fleet.ParseWindow reads them
+	FromHub     *fromHub   `json:"fromHub,omitempty"` // nil: the spoke does not say
+}
+
+type fromHub struct {
+	Pins      bool `json:"pins"`
+	Decisions bool `json:"decisions"`
 }
 
 type pinRecord struct {
@@ -31,6 +37,9 @@ func policyRecordOf(p fleet.Policy) policyRecord {
 	if pin := p.Pin; pin != nil {
 		r.Pin = &pinRecord{Version: pin.Version, Reason: pin.Reason, Source: pin.Source, Author: pin.Author, Until: utc(pin.Until)}
 	}
+	if f := p.FromHub; f.Told {
+		r.FromHub = &fromHub{f.Pins, f.Decisions}
+	}
 	return r
 }
 
@@ -39,6 +48,9 @@ func policyOf(r policyRecord, w *windows) fleet.Policy {
 		Windows: w.read(r.Windows)}
 	if pin := r.Pin; pin != nil {
 		p.Pin = &fleet.Pin{Version: pin.Version, Reason: pin.Reason, Source: pin.Source, Author: pin.Author, Until: pin.Until}
+	}
+	if f := r.FromHub; f != nil {
+		p.FromHub = fleet.FromHub{Told: true, Pins: f.Pins, Decisions: f.Decisions}
 	}
 	return p
 }
@@ -66,6 +78,7 @@ type installationRecord struct {
 	ObservedAt     time.Time    `json:"observedAt,omitzero"`
 	Wants          string       `json:"wants,omitempty"`
 	Would          string       `json:"would,omitempty"`
+	Declined       bool         `json:"declined,omitempty"`
 }
 
 func installationRecordOf(i fleet.Installation) installationRecord {
@@ -76,7 +89,7 @@ func installationRecordOf(i fleet.Installation) installationRecord {
 		Phase: string(i.Phase), Target: i.Target, Reason: i.Reason, PhaseSince: utc(i.PhaseSince),
 		Health: string(i.Health), HealthMessage: i.HealthMessage, Objects: i.Objects, Ready: i.Ready,
 		DriftCorrected: i.DriftCorrected, Drifted: i.Drifted, DriftMessage: i.DriftMessage, ObservedAt: utc(i.ObservedAt),
-		Wants: i.Wants, Would: i.Would,
+		Wants: i.Wants, Would: i.Would, Declined: i.Declined,
 	}
 }
 
@@ -88,7 +101,7 @@ func installationOf(r installationRecord, w *windows) fleet.Installation {
 		Phase: fleet.Phase(r.Phase), Target: r.Target, Reason: r.Reason, PhaseSince: r.PhaseSince,
 		Health: fleet.Health(r.Health), HealthMessage: r.HealthMessage, Objects: r.Objects, Ready: r.Ready,
 		DriftCorrected: r.DriftCorrected, Drifted: r.Drifted, DriftMessage: r.DriftMessage, ObservedAt: r.ObservedAt,
-		Wants: r.Wants, Would: r.Would,
+		Wants: r.Wants, Would: r.Would, Declined: r.Declined,
 	}
 }
 

@@ -35,31 +35,29 @@ type layoutClusterRecord struct {
 	Blockers []string      `json:"blockers,omitempty"`
 }
 
-// PutLayout keeps the plan of a rollout as it was laid over the fleet when the rollout started.
-func (s *Store) PutLayout(id uint64, l rollout.Layout) error {
+// putLayout keeps the plan of a rollout as it was laid over the fleet when the rollout started.
+func putLayout(tx *bolt.Tx, id uint64, l rollout.Layout) error {
 	rec := layoutRecord{LeftOut: layoutClusterRecords(l.LeftOut), Warnings: l.Warnings}
 	for _, w := range l.Waves {
 		rec.Waves = append(rec.Waves, layoutWaveRecord{Name: w.Name, Clusters: layoutClusterRecords(w.Clusters), Concurrency: w.Concurrency, Budget: w.Budget, Gates: w.Gates})
 	}
-	return s.db.Update(func(tx *bolt.Tx) error {
-		b, err := tx.CreateBucketIfNotExists([]byte(bucketLayouts))
-		if err != nil {
-			return fmt.Errorf("create bucket %s: %w", bucketLayouts, err)
+	b, err := tx.CreateBucketIfNotExists([]byte(bucketLayouts))
+	if err != nil {
+		return fmt.Errorf("create bucket %s: %w", bucketLayouts, err)
+	}
+	if err := put(b, number(id), rec); err != nil {
+		return fmt.Errorf("layout of rollout %d: %w", id, err)
+	}
+	count, c := 0, b.Cursor()
+	for k, _ := c.Last(); k != nil; k, _ = c.Prev() {
+		if count++; count > maxLayouts {
+			return b.Delete(k) // they come one at a time
 		}
-		if err := put(b, number(id), rec); err != nil {
-			return fmt.Errorf("layout of rollout %d: %w", id, err)
-		}
-		count, c := 0, b.Cursor()
-		for k, _ := c.Last(); k != nil; k, _ = c.Prev() {
-			if count++; count > maxLayouts {
-				return b.Delete(k) // they come one at a time
-			}
-		}
-		return nil
-	})
+	}
+	return nil
 }
 
-// Layout is what PutLayout kept; found is false where it was not, or not any more.
+// Layout is what NewRollouts kept of a rollout; found is false where it was not, or not any more.
 func (s *Store) Layout(id uint64) (l rollout.Layout, found bool, err error) {
 	err = s.db.View(func(tx *bolt.Tx) error {
 		b := tx.Bucket([]byte(bucketLayouts))

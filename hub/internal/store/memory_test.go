@@ -122,7 +122,7 @@ func TestMemoryIsWhatTheFileSays(t *testing.T) {
 		invite(t, s, names[i], fmt.Sprint("first-", i), start)
 	}
 	must(t, s.PutRelease(release("1.0.0", fleet.Available, digest("a")), "h"))
-	r, err := s.NewRollout(rollout.State{Distribution: "shop", Version: "1.0.0", Plan: plan.Default(), Phase: fleet.RolloutProgressing}, nil, byAdmin)
+	r, err := newRollout(s, rollout.State{Distribution: "shop", Version: "1.0.0", Plan: plan.Default(), Phase: fleet.RolloutProgressing}, nil, byAdmin)
 	must(t, err)
 	stop := make(chan struct{})
 	var reading, writing sync.WaitGroup

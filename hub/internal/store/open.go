@@ -31,7 +31,7 @@ type step func(*bolt.Tx) error
 
 // steps lists the migrations: the first from schema 1 to 2, and so on. The schema that this hub writes
 // is one more than there are steps.
-func steps() []step { return []step{addPreflights, addRollouts} }
+func steps() []step { return []step{addPreflights, addRollouts, addOperators} }
 
 // Open opens the file at path, or makes it. It waits a second for another process to let go of it.
 // Its errors are ErrLocked, ErrNewerSchema and ErrCorrupt, each with the file's name and what to do.
@@ -220,7 +220,7 @@ func schema(db *bolt.DB) (number uint64, err error) {
 func buckets() [][]byte {
 	return [][]byte{bucketMeta, bucketDistributions, bucketRevisions, bucketReleases, bucketDigests, bucketClusters,
 		bucketTokens, bucketIdentities, bucketFingerprints, bucketInstallations, bucketJournals, bucketEvents, bucketPreflights, bucketOffered,
-		bucketRollouts, bucketMembers, bucketRecalls, bucketPins, bucketDecisions, bucketAudit}
+		bucketRollouts, bucketMembers, bucketRecalls, bucketPins, bucketDecisions, bucketAudit, bucketOperators}
 }
 
 func create(tx *bolt.Tx, current uint64) error {

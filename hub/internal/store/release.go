@@ -92,7 +92,7 @@ func (s *Store) Settings() (map[string]Settings, error) {
 }
 
 // PutRelease records the judgement of a tag, once and for ever: ErrExists when it was judged before.
-// tagHash is what the tag pointed at. An available release raises the distribution's revision.
+// tagHash is what the tag pointed at. It raises the distribution's revision.
 func (s *Store) PutRelease(r fleet.Release, tagHash string) error {
 	if r.Distribution == "" || r.Version == "" {
 		return fmt.Errorf("put release %q of %q: both names are needed", r.Version, r.Distribution)
@@ -105,11 +105,10 @@ func (s *Store) PutRelease(r fleet.Release, tagHash string) error {
 		if err := put(b, key, releaseRecordOf(r, tagHash)); err != nil {
 			return err
 		}
-		if r.Phase != fleet.Available {
-			return nil
-		}
-		if err := tx.Bucket(bucketDigests).Put([]byte(r.Digest), key); err != nil {
-			return fmt.Errorf("index release %s of %s: %w", r.Version, r.Distribution, err)
+		if r.Phase == fleet.Available {
+			if err := tx.Bucket(bucketDigests).Put([]byte(r.Digest), key); err != nil {
+				return fmt.Errorf("index release %s of %s: %w", r.Version, r.Distribution, err)
+			}
 		}
 		return bump(tx, r.Distribution)
 	})
@@ -165,7 +164,7 @@ func (s *Store) ReleaseByDigest(d fleet.Digest) (found bool, err error) {
 	return found, err
 }
 
-// Revision grows with every change of what the distribution has to offer; 0 for one that never was. All
+// Revision grows with every change of what the distribution has, rejected releases too; 0 for one that never was. All
 // distributions count from one number, so that the maximum over some of them grows with each of them,
 // and it stays when the distribution goes.
 func (s *Store) Revision(distribution string) (revision uint64, err error) {

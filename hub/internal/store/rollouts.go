@@ -14,54 +14,90 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/plan"
 )
 
-// maxEnded is how many ended rollouts of one distribution keep their members.
-const maxEnded = 20
+// MaxEnded is how many ended rollouts of one distribution keep their members.
+const MaxEnded = 20
 
-// NewRollout begins to keep a rollout, gives it its id, and returns it as it is kept. ErrExists where one of
-// the same release is not over.
-func (s *Store) NewRollout(r rollout.State, events []fleet.Event, entry fleet.Entry) (rollout.State, error) {
-	var kept rollout.State
-	err := s.db.Update(func(tx *bolt.Tx) error {
-		b := tx.Bucket(bucketRollouts)
+// Beginning is a rollout that is new, with what is told and accounted for about it.
+type Beginning struct {
+	Rollout rollout.State
+	Layout  rollout.Layout // its plan, laid over the fleet; no waves: nothing to keep
+	Events  []fleet.Event
+	Entry   fleet.Entry
+}
+
+// NewRollouts begins to keep rollouts, all or none, gives them their ids in this order, and returns them as
+// they are kept. ErrExists where one of the same release is not over.
+func (s *Store) NewRollouts(all ...Beginning) (kept []rollout.State, err error) {
+	err = s.db.Update(func(tx *bolt.Tx) error {
+		b, underWay := tx.Bucket(bucketRollouts), map[string]error{}
 		err := each(b, func(k string, other rolloutRecord) error {
-			if other.Distribution == r.Distribution && other.Version == r.Version && !other.over() {
-				return fmt.Errorf("rollout %d is %s: %w", numberOf(k), other.Phase, ErrExists)
+			if !other.over() {
+				underWay[other.Distribution+" "+other.Version] = fmt.Errorf("rollout %d is %s: %w", numberOf(k), other.Phase, ErrExists)
 			}
 			return nil
 		})
 		if err != nil {
 			return err
 		}
-		id, err := b.NextSequence()
-		if err != nil {
-			return fmt.Errorf("next id: %w", err)
+		over := map[string]bool{}
+		for _, n := range all {
+			release := n.Rollout.Distribution + " " + n.Rollout.Version
+			if err := underWay[release]; err != nil {
+				return fmt.Errorf("new rollout of %s: %w", release, err)
+			}
+			r, err := begin(tx, n)
+			if err != nil {
+				return fmt.Errorf("new rollout of %s: %w", release, err)
+			}
+			kept = append(kept, r)
+			if r.Phase.Terminal() {
+				over[r.Distribution] = true
+			}
 		}
-		rec := rolloutRecordOf(r)
-		p, err := plan.Parse([]byte(rec.Plan)) // what cannot be read again must not be written
-		if err != nil {
-			return fmt.Errorf("plan: %w", err)
-		}
-		kept = headOf(id, rec, p)
-		kept.Wake = r.Wake
-		if err := putRollout(tx, id, rec); err != nil {
-			return err
-		}
-		for c, m := range r.Members {
-			rec := memberRecordOf(m)
-			if err := put(tx.Bucket(bucketMembers), memberKey(id, c), rec); err != nil {
+		for distribution := range over {
+			if err := boundRollouts(tx, distribution); err != nil {
 				return err
 			}
-			if kept.Members == nil {
-				kept.Members = make(map[fleet.Cluster]rollout.Member, len(r.Members))
-			}
-			kept.Members[c] = memberOf(rec)
 		}
-		return appendAll(tx, events, entry)
+		return nil
 	})
 	if err != nil {
-		return r, fmt.Errorf("new rollout of %s %s: %w", r.Distribution, r.Version, err)
+		return nil, err
 	}
 	return kept, nil
+}
+
+func begin(tx *bolt.Tx, n Beginning) (kept rollout.State, err error) {
+	id, err := tx.Bucket(bucketRollouts).NextSequence()
+	if err != nil {
+		return kept, fmt.Errorf("next id: %w", err)
+	}
+	rec := rolloutRecordOf(n.Rollout)
+	p, err := plan.Parse([]byte(rec.Plan)) // what cannot be read again must not be written
+	if err != nil {
+		return kept, fmt.Errorf("plan: %w", err)
+	}
+	kept = headOf(id, rec, p)
+	kept.Wake = n.Rollout.Wake
+	if err := put(tx.Bucket(bucketRollouts), number(id), rec); err != nil {
+		return kept, err
+	}
+	for c, m := range n.Rollout.Members {
+		rec := memberRecordOf(m)
+		if err := put(tx.Bucket(bucketMembers), memberKey(id, c), rec); err != nil {
+			return kept, err
+		}
+		if kept.Members == nil {
+			kept.Members = make(map[fleet.Cluster]rollout.Member, len(n.Rollout.Members))
+		}
+		kept.Members[c] = memberOf(rec)
+	}
+	if len(n.Layout.Waves) > 0 {
+		if err := putLayout(tx, id, n.Layout); err != nil {
+			return kept, err
+		}
+	}
+	return kept, appendAll(tx, n.Events, n.Entry)
 }
 
 // SaveRollout keeps the rollout's head and these of its members, with what is told and accounted for about
@@ -105,17 +141,6 @@ func saveMember(b *bolt.Bucket, r rollout.State, c fleet.Cluster) error {
 	return b.Delete(memberKey(r.ID, c))
 }
 
-// putRollout keeps a new rollout's head.
-func putRollout(tx *bolt.Tx, id uint64, rec rolloutRecord) error {
-	if err := put(tx.Bucket(bucketRollouts), number(id), rec); err != nil {
-		return err
-	}
-	if !rec.over() {
-		return nil
-	}
-	return boundRollouts(tx, rec.Distribution)
-}
-
 // boundRollouts forgets the members of all but the last ended rollouts of a distribution, and those rollouts
 // too, but for the newest of each release: it says whether the release is offered to everybody, and that
 // it needs no other rollout.
@@ -137,11 +162,11 @@ func boundRollouts(tx *bolt.Tx, distribution string) error {
 		}
 		return nil
 	})
-	if err != nil || len(ended) <= maxEnded {
+	if err != nil || len(ended) <= MaxEnded {
 		return err
 	}
 	slices.SortFunc(ended, func(a, b head) int { return cmp.Or(b.since.Compare(a.since), cmp.Compare(b.id, a.id)) })
-	for _, r := range ended[maxEnded:] {
+	for _, r := range ended[MaxEnded:] {
 		if err := deletePrefix(tx.Bucket(bucketMembers), memberKey(r.id, "")); err != nil {
 			return fmt.Errorf("forget the members of rollout %d: %w", r.id, err)
 		}

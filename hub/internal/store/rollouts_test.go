@@ -110,7 +110,7 @@ func TestEveryFieldSurvivesARestart(t *testing.T) {
 	s, reopen := fresh(t)
 	r := filled[rollout.State]()
 	r.Phase = fleet.RolloutProgressing
-	kept, err := s.NewRollout(r, nil, byAdmin)
+	kept, err := newRollout(s, r, nil, byAdmin)
 	must(t, err)
 	same(t, "id of the first", kept.ID, uint64(1))
 	r.ID = 1
@@ -155,7 +155,7 @@ func TestASavedRolloutIsItsHeadAndTheNamedMembers(t *testing.T) {
 	s, reopen := fresh(t)
 	waiting := rollout.Member{Mark: fleet.MarkWaiting, Since: start}
 	members := map[fleet.Cluster]rollout.Member{eu: waiting, us: waiting, "acme/gone": waiting}
-	r, err := s.NewRollout(rollout.State{Distribution: "shop", Version: "1.1.0", Plan: plan.Default(), Phase: fleet.RolloutProgressing, Members: members}, told("began"), byAdmin)
+	r, err := newRollout(s, rollout.State{Distribution: "shop", Version: "1.1.0", Plan: plan.Default(), Phase: fleet.RolloutProgressing, Members: members}, told("began"), byAdmin)
 	must(t, err)
 
 	done := rollout.Member{Mark: fleet.MarkDone, Since: start.Add(time.Minute)}
@@ -192,7 +192,7 @@ func TestASavedRolloutIsItsHeadAndTheNamedMembers(t *testing.T) {
 func TestOneRolloutOfAReleaseAtATime(t *testing.T) {
 	s, _ := fresh(t)
 	begin := func(version string) (rollout.State, error) {
-		return s.NewRollout(rollout.State{Distribution: "shop", Version: version, Plan: plan.Default(), Phase: fleet.RolloutProgressing}, nil, byAdmin)
+		return newRollout(s, rollout.State{Distribution: "shop", Version: version, Plan: plan.Default(), Phase: fleet.RolloutProgressing}, nil, byAdmin)
 	}
 	first, err := begin("1.1.0")
 	must(t, err)
@@ -213,7 +213,7 @@ func TestOneRolloutOfAReleaseAtATime(t *testing.T) {
 func TestEndedRolloutsAreBoundedButAReleaseNeverForgotten(t *testing.T) {
 	s, reopen := fresh(t)
 	run := func(distribution, version string, at time.Time, end fleet.RolloutPhase) {
-		r, err := s.NewRollout(rollout.State{Distribution: distribution, Version: version, Plan: plan.Default(), Phase: fleet.RolloutProgressing, Since: at,
+		r, err := newRollout(s, rollout.State{Distribution: distribution, Version: version, Plan: plan.Default(), Phase: fleet.RolloutProgressing, Since: at,
 			Members: map[fleet.Cluster]rollout.Member{eu: {Mark: fleet.MarkDone}, us: {Mark: fleet.MarkDone}}}, nil, byAdmin)
 		must(t, err)
 		if end != "" {
@@ -225,12 +225,12 @@ func TestEndedRolloutsAreBoundedButAReleaseNeverForgotten(t *testing.T) {
 	run("bank", "1.0.0", start, fleet.RolloutCompleted)
 	run("shop", "1.0.0", start, fleet.RolloutAborted)
 	run("shop", "1.0.0", start.Add(time.Second), fleet.RolloutCompleted)
-	for i := range maxEnded {
+	for i := range MaxEnded {
 		run("shop", fmt.Sprintf("1.%d.0", i+1), start.Add(time.Duration(i+2)*time.Second), fleet.RolloutSuperseded)
 	}
 	s = reopen()
 	all := rolloutsOf(t, s)
-	same(t, "rollouts kept", len(all), 3+maxEnded) // all but the first of 1.0.0
+	same(t, "rollouts kept", len(all), 3+MaxEnded) // all but the first of 1.0.0
 	for _, r := range all {
 		want := 2
 		if r.Distribution == "shop" && r.Version == "1.0.0" {
@@ -279,7 +279,7 @@ func TestAFileOfSchema2IsOpened(t *testing.T) {
 	must(t, err)
 	same(t, "acked", acked, uint64(1))
 
-	_, err = s.NewRollout(rollout.State{Distribution: "bank", Version: "1.1.0", Plan: plan.Default(), Phase: fleet.RolloutProgressing}, told("began"), byAdmin)
+	_, err = newRollout(s, rollout.State{Distribution: "bank", Version: "1.1.0", Plan: plan.Default(), Phase: fleet.RolloutProgressing}, told("began"), byAdmin)
 	must(t, err)
 
 	copied, err := bolt.Open(path+".schema-2", 0o600, nil)
@@ -288,4 +288,34 @@ func TestAFileOfSchema2IsOpened(t *testing.T) {
 	was, err := schema(copied)
 	must(t, err)
 	same(t, "schema of the copy", was, uint64(2))
+}
+
+// newRollout begins one rollout.
+func newRollout(s *Store, r rollout.State, events []fleet.Event, entry fleet.Entry) (rollout.State, error) {
+	kept, err := s.NewRollouts(Beginning{Rollout: r, Events: events, Entry: entry})
+	if err != nil {
+		return r, err
+	}
+	return kept[0], nil
+}
+
+func TestThePlanOfARolloutIsKeptAsItWasLaid(t *testing.T) {
+	s, reopen := fresh(t)
+	laid := rollout.Layout{Waves: []rollout.LayoutWave{{Name: "all", Concurrency: 2, Budget: 1, Gates: []string{"approval by qa"},
+		Clusters: []rollout.LayoutCluster{{Cluster: eu, Running: "1.0.0", Blockers: []string{"pinned"}}}}}, Warnings: []string{"w"}}
+	var last uint64
+	for n := range maxLayouts + 1 {
+		r := rollout.State{Distribution: "shop", Version: fmt.Sprintf("1.0.%d", n), Plan: plan.Default(), Phase: fleet.RolloutProgressing}
+		kept, err := s.NewRollouts(Beginning{Rollout: r, Layout: laid, Entry: byAdmin})
+		must(t, err)
+		last = kept[0].ID
+	}
+	s = reopen()
+	got, found, err := s.Layout(last)
+	must(t, err)
+	same(t, "the plan", got, laid)
+	same(t, "the plan is there", found, true)
+	_, found, err = s.Layout(last - maxLayouts)
+	must(t, err)
+	same(t, "the oldest plan is there", found, false)
 }

@@ -54,6 +54,7 @@ var (
 	bucketClusters      = []byte("clusters")      // name -> clusterRecord
 	bucketTokens        = []byte("tokens")        // id -> tokenRecord
 	bucketIdentities    = []byte("identities")    // fingerprint -> identityRecord
+	bucketOperators     = []byte("operators")     // name -> operatorRecord
 	bucketFingerprints  = []byte("fingerprints")  // cluster NUL fingerprint -> 1: a cluster's identities
 	bucketInstallations = []byte("installations") // cluster -> []installationRecord
 	bucketJournals      = []byte("journals")      // cluster NUL journal id -> journalRecord

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -77,16 +78,21 @@ func (w *worker) obey(_ context.Context, in input) result {
 
 // Approve lets a delivery go on that waits for its provider, or takes a held release up again.
 func (a *Agent) Approve(ctx context.Context, distribution, version string) (approved string, err error) {
-	err = a.order(ctx, distribution, func(w *worker, _ input) error {
-		approved, err = w.approve(version)
+	err = a.order(ctx, distribution, func(w *worker, in input) error {
+		approved, err = w.approve(in, version)
 		return err
 	})
 	return approved, err
 }
 
 // approve records what was said, if anything, beside what comes of it.
-func (w *worker) approve(version string, said ...fleet.Event) (string, error) {
+func (w *worker) approve(in input, version string, said ...fleet.Event) (string, error) {
 	waits := w.state.Phase == fleet.AwaitingApproval
+	if v := cmp.Or(version, w.state.Target); version != "" || waits {
+		if err := w.mayTake(in, v); err != nil {
+			return "", err
+		}
+	}
 	if waits && (version == "" || version == w.state.Target) {
 		before := w.rec
 		d := *w.rec.Delivery
@@ -107,7 +113,9 @@ func (w *worker) approve(version string, said ...fleet.Event) (string, error) {
 		case len(held) > 1:
 			return "", fmt.Errorf("%s: %d releases are held: name one of %v", w.name, len(held), held)
 		}
-		version = held[0]
+		if version = held[0]; w.mayTake(in, version) != nil {
+			return "", w.mayTake(in, version)
+		}
 	}
 	h, ok := w.rec.Held[version]
 	if !ok {
@@ -125,6 +133,15 @@ func (w *worker) approve(version string, said ...fleet.Event) (string, error) {
 		return "", err
 	}
 	return version, nil
+}
+
+// mayTake refuses what was withdrawn: an approval would change nothing.
+func (w *worker) mayTake(in input, version string) error {
+	why := in.withdrawal(version)
+	if why == "" {
+		return nil
+	}
+	return fmt.Errorf("%s %s: %w: it is not to be taken any more: %s; nothing has changed, and spoke status %[1]s says what runs and what is on offer", w.name, version, fleet.ErrNothingWaits, why)
 }
 
 // heldNow are the versions that are held and that no retry will take up by itself.

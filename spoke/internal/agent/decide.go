@@ -88,7 +88,7 @@ func (w *worker) heed(in input, d fleet.HubDecision) error {
 		return w.record(rec, told)
 	}
 	w.rec = rec
-	if _, err := w.approve(d.Version, told); err != nil {
+	if _, err := w.approve(in, d.Version, told); err != nil {
 		w.rec = before
 		return err
 	}

@@ -134,8 +134,8 @@ func TestRejectedAndUnanswered(t *testing.T) {
 	if v, err := s.agent.Reject(t.Context(), "shop", "", "not this month"); err != nil || v != "1.1.0" {
 		t.Fatal(v, err)
 	}
-	if i := s.reaches(fleet.Refused, "1.1.0", "1.0.0"); !strings.Contains(i.Reason, "not this month") {
-		t.Errorf("reason: %s", i.Reason)
+	if i := s.reaches(fleet.Refused, "1.1.0", "1.0.0"); !strings.Contains(i.Reason, "not this month") || !i.Declined {
+		t.Errorf("reason: %s, declined: %v", i.Reason, i.Declined)
 	}
 	stop = s.restart(t, stop, func() { s.sub.ApprovalTimeout = time.Second })
 	s.offer()

@@ -15,6 +15,7 @@ import (
 // at the spoke's command line, else the hub's where spoke.yaml lets it. One that has ended gives way to the
 // next.
 func inForce(p fleet.Policy, said *fleet.Pin, in input, now time.Time) fleet.Policy {
+	p.FromHub = fleet.FromHub{Told: true, Pins: in.sub.FromHub.Pins, Decisions: in.sub.FromHub.Decisions}
 	var hubs *fleet.Pin
 	if in.sub.FromHub.Pins {
 		hubs, _ = wire.FromHubPin(in.offers.GetPin()) // one that names no version holds nothing
@@ -35,7 +36,10 @@ func (w *worker) notePolicy(p fleet.Policy, now time.Time) (changed bool, err er
 	if rec.Pin != nil && rec.Pin.Expired(now) {
 		rec.Pin = nil
 	}
-	if was.Equal(p) && rec.Pin == w.rec.Pin {
+	heard := was.FromHub
+	was.FromHub = p.FromHub // it changes nothing of what is selected
+	same := was.Equal(p) && rec.Pin == w.rec.Pin
+	if same && heard == p.FromHub {
 		w.rec.Installation.Policy = p // its windows may know their zones better than the journal does
 		return false, nil
 	}
@@ -43,13 +47,22 @@ func (w *worker) notePolicy(p fleet.Policy, now time.Time) (changed bool, err er
 	if !w.known {
 		w.rec = rec
 		w.publish()
-		return true, nil
+		return !same, nil
 	}
 	text := told(p)
+	if same {
+		text = heeds(p.FromHub)
+	}
 	if pin := was.Pin; pin != nil && pin.Expired(now) {
 		text = fmt.Sprintf("the pin at %s by %s is over: %s", pin.Version, who(*pin), text)
 	}
-	return true, w.record(rec, event(now, rec.Installation, fleet.EventAgent, text))
+	return !same, w.record(rec, event(now, rec.Installation, fleet.EventAgent, text))
+}
+
+// heeds says what counts of what is said at the hub for this provider.
+func heeds(f fleet.FromHub) string {
+	word := map[bool]string{true: "count", false: "do not count"}
+	return fmt.Sprintf("of what is said at the hub for this provider, pins %s and approvals %s", word[f.Pins], word[f.Decisions])
 }
 
 // who made a pin, and where.

@@ -345,8 +345,13 @@ func TestADecisionAtTheHub(t *testing.T) {
 	s.hear(ignored)
 	s.told(fleet.EventDeclined, "1.1.0 was approved by ada at the hub, which does not count here: spoke.yaml")
 	s.hear(ignored)
+	asked := s.now().PhaseSince
 	stop = s.restart(t, stop, func() { s.sub.FromHub.Decisions = true })
 	s.hear(ignored)
+	s.told(fleet.EventAgent, "of what is said at the hub for this provider, pins do not count and approvals count")
+	if i := s.now(); !i.PhaseSince.Equal(asked) || i.Policy.FromHub != (fleet.FromHub{Told: true, Decisions: true}) {
+		t.Errorf("asked again at %s, and at first at %s; reported is %+v", i.PhaseSince, asked, i.Policy.FromHub)
+	}
 	s.hear(decision("1.0.9", true, time.Now()))
 	s.told(fleet.EventDeclined, "1.0.9 was approved by ada at the hub, and does not wait")
 	s.reaches(fleet.AwaitingApproval, "1.1.0", "1.0.0")

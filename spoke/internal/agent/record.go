@@ -45,7 +45,7 @@ func (w *worker) take(rec journal.Record) error {
 	}
 	w.rec = rec
 	i := rec.Installation
-	w.state = delivery.State{Phase: i.Phase, Target: i.Target, Reason: i.Reason, Since: i.PhaseSince, Previous: w.canReturn()}
+	w.state = delivery.State{Phase: i.Phase, Target: i.Target, Reason: i.Reason, Since: i.PhaseSince, Previous: w.canReturn(), Declined: i.Declined}
 	if rec.Delivery != nil {
 		w.state.Deadline, w.state.Restarts, w.state.ByHand = rec.Delivery.Deadline, rec.Delivery.Restarts, rec.Delivery.ByHand
 	}
@@ -91,7 +91,7 @@ func (w *worker) feed(e delivery.Event, said ...fleet.Event) error {
 		w.ledger.Mixed = false
 	}
 	i := &rec.Installation
-	i.Phase, i.Target, i.Reason, i.PhaseSince = n.Phase, n.Target, n.Reason, n.Since
+	i.Phase, i.Target, i.Reason, i.PhaseSince, i.Declined = n.Phase, n.Target, n.Reason, n.Since, n.Declined
 	rec.Delivery = attempt(rec.Delivery, e, n)
 	news := append(said, w.news(now, e, old, n, rec)...)
 	if n.Phase == old.Phase && n.Target == old.Target && n.Deadline.Equal(old.Deadline) && e.Kind == delivery.Observed && len(news) == 0 {

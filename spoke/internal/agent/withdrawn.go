@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
@@ -22,6 +23,9 @@ func (in input) withdrawal(version string) string {
 			continue
 		}
 		if d := wire.FromWithdrawal(m); d.Kind == fleet.TakenBack {
+			if by, undone := strings.CutPrefix(oneLine(d.Reason), "undone "); undone {
+				return "its rollout was undone " + by
+			}
 			return because("its rollout was undone", oneLine(d.Reason))
 		}
 		return because("recalled by the vendor", oneLine(m.GetReason()))

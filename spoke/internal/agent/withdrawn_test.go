@@ -123,6 +123,26 @@ func TestARecalledReleaseStays(t *testing.T) {
 	if _, err := s.agent.Pin(t.Context(), "shop", fleet.Pin{Version: "1.1.0"}, false); err == nil {
 		t.Error("a recalled release is pinned")
 	}
+	held := s.record().Held["1.1.0"]
+	for _, version := range []string{"1.1.0", ""} {
+		v, err := s.agent.Approve(t.Context(), "shop", version)
+		if !errors.Is(err, fleet.ErrNothingWaits) || !strings.Contains(err.Error(), "recalled by the vendor: it loses carts") || !strings.Contains(err.Error(), "spoke status shop") {
+			t.Errorf("a recalled release is approved: %q %v", v, err)
+		}
+	}
+	if now := s.record().Held["1.1.0"]; now != held || now.Reason == "" {
+		t.Errorf("held: %+v, and before: %+v", now, held)
+	}
+	s.hear(func(d *syncv1.DistributionOffers) {
+		recalled("1.1.0", "1.0.0")(d)
+		d.Withdrawals[0].Kind, d.Withdrawals[0].Reason = syncv1.WithdrawalKind_WITHDRAWAL_KIND_ROLLED_BACK, "undone by operator admin: bad"
+	})
+	s.cluster.Eventually(t, "the refusal to say who undid it", func() error {
+		if _, err := s.agent.Approve(t.Context(), "shop", "1.1.0"); err == nil || !strings.Contains(err.Error(), "its rollout was undone by operator admin: bad") {
+			return fmt.Errorf("got %v", err)
+		}
+		return nil
+	})
 }
 
 // Law 7: in the middle of a delivery it ends in the return; before it, it is dropped.

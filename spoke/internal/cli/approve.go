@@ -12,6 +12,7 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/exitcode"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	localv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/local/v1"
+	syncv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/local"
 )
 
@@ -92,6 +93,11 @@ func (a *app) wouldAct(ctx context.Context, spoke *local.Client, verb, distribut
 		return err
 	}
 	s := r.GetSubscriptions()[n]
+	if held {
+		if err := mayApprove(s, m, version); err != nil {
+			return err
+		}
+	}
 	if fleet.Phase(s.GetPhase()) == fleet.AwaitingApproval && (version == "" || version == s.GetTargetVersion()) {
 		fmt.Fprintf(a.out, "would %s %s %s, which waits: %s\n", verb, distribution, s.GetTargetVersion(), cmp.Or(oneLine(s.GetReason(), 400), "no reason given"))
 		return nil
@@ -109,4 +115,17 @@ func (a *app) wouldAct(ctx context.Context, spoke *local.Client, verb, distribut
 		versions = append(versions, h.GetVersion())
 	}
 	return exitcode.With(exitcode.Failed, fmt.Errorf("%s: %s: %d releases are held: name one of %v", verb, distribution, len(versions), versions))
+}
+
+// mayApprove refuses what was withdrawn, as the spoke does.
+func mayApprove(s *syncv1.SubscriptionStatus, m *localv1.Memory, version string) error {
+	if version == "" && asks(s) {
+		version = s.GetTargetVersion()
+	} else if version == "" && len(m.GetHeld()) == 1 {
+		version = m.GetHeld()[0].GetVersion()
+	}
+	if w := withdrawn(m, version); w != nil {
+		return fmt.Errorf("approve: %s %s: %w: it was withdrawn: %s; spoke status %[1]s says what runs and what is on offer", s.GetDistribution(), version, fleet.ErrNothingWaits, cmp.Or(oneLine(w.GetReason(), 400), "no reason given"))
+	}
+	return nil
 }

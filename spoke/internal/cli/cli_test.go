@@ -66,7 +66,7 @@ func installations() []fleet.Installation {
 		{Distribution: "maps", Running: "1.0.0", Phase: fleet.Checking, Target: "1.0.1", Reason: "check maps 1.0.1: the Kubernetes API cannot be reached", Health: fleet.HealthUnknown,
 			HealthMessage: "the Kubernetes API cannot be reached at https://10.0.0.1: connection refused; try: kubectl get --raw /readyz", Objects: 4, Ready: 4, ObservedAt: moment.Add(-time.Hour)},
 		{Distribution: "wiki", Health: fleet.HealthUnknown},
-		{Distribution: "crm", Running: "1.0.0", Phase: fleet.AwaitingApproval, Target: "2.0.0", Reason: "it deletes 9 of 30 objects, more than the deletion budget of 20 % of the inventory, at least 5 objects",
+		{Distribution: "crm", Running: "1.0.0", Phase: fleet.AwaitingApproval, Target: "2.0.0", Reason: "it deletes 9 of 30 objects, more than the deletion budget of 20 % of the inventory, at least 5 objects; see it with: spoke diff crm 2.0.0, then: spoke approve crm 2.0.0, or: spoke reject crm 2.0.0",
 			Health: fleet.Healthy, Objects: 30, Ready: 30, ObservedAt: moment},
 		{Distribution: "bank", Running: "1.0.0", Phase: fleet.Succeeded, Target: "1.0.0", Health: fleet.Healthy, Objects: 3, Ready: 3, Drifted: 2,
 			DriftMessage: "Deployment bank/web: spec.replicas: set by keda", ObservedAt: moment},

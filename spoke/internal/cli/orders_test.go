@@ -265,6 +265,11 @@ func TestApproveAndReject(t *testing.T) {
 	if code, _, text := invoke(t, "approve", "shop", "--dry-run"); code != 1 || !strings.Contains(text, "[1.0.2 1.0.3]") {
 		t.Errorf("two are held: %d %s", code, text)
 	}
+	s.withdrawn = []fleet.Withdrawal{{Version: "1.0.3", Reason: "it loses orders"}}
+	if code, out, text := invoke(t, "approve", "shop", "1.0.3", "--dry-run"); code != 1 || out != "" || !strings.Contains(text, "it was withdrawn: it loses orders; spoke status shop") {
+		t.Errorf("a withdrawn release: %d %s%s", code, out, text)
+	}
+	s.withdrawn = nil
 	s.now.Phase, s.now.Target, s.now.Reason = fleet.AwaitingApproval, "1.2.0", "it deletes 9 of 24 objects"
 	if code, out, text := invoke(t, "status"); code != 4 || !strings.Contains(out, "AwaitingApproval(provider)") || !strings.Contains(out, "it deletes 9 of 24 objects") || !strings.Contains(out, "spoke approve shop 1.2.0") {
 		t.Errorf("status: %d\n%s%s", code, out, text)

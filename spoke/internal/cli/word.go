@@ -18,6 +18,7 @@ func judge(now time.Time, s *syncv1.SubscriptionStatus, m *localv1.Memory) (word
 	phase, reason := fleet.Phase(s.GetPhase()), s.GetReason()
 	switch {
 	case asks(s):
+		reason, _, _ = strings.Cut(reason, "; see it with: spoke ") // next says it
 		return "AwaitingApproval(provider)", s.GetTargetVersion() + " waits for you: " + cmp.Or(reason, "no reason given")
 	case phase == fleet.AwaitingConfig:
 		return "AwaitingConfig(provider)", cmp.Or(reason, "its configuration is in error")
@@ -58,7 +59,7 @@ func takenBack(s *syncv1.SubscriptionStatus, w *syncv1.Withdrawal) (word, why st
 	if wire.FromWithdrawal(w).Kind == fleet.TakenBack {
 		word, text = "TakenBack", fmt.Sprintf("%s runs, and its rollout was undone", w.GetVersion())
 	}
-	return fmt.Sprintf("%s(%s)", word, w.GetVersion()), cmp.Or(s.GetReason(), text+": "+cmp.Or(w.GetReason(), "no reason given"))
+	return fmt.Sprintf("%s(%s)", word, w.GetVersion()), cmp.Or(s.GetReason(), text+": "+cmp.Or(strings.TrimPrefix(w.GetReason(), "undone "), "no reason given"))
 }
 
 func withdrawn(m *localv1.Memory, version string) *syncv1.Withdrawal {

@@ -37,6 +37,8 @@ type State struct {
 	Restarts int
 	// ByHand: a person wanted the return.
 	ByHand bool
+	// Declined: it is Refused since its provider said no, or did not answer in time.
+	Declined bool
 }
 
 // Kind of an event.

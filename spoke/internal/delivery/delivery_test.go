@@ -141,6 +141,9 @@ func remarks(at time.Time, s State) string {
 	if s.Reason != "" {
 		out += fmt.Sprintf(" %q", s.Reason)
 	}
+	if s.Declined {
+		out += " declined"
+	}
 	if !s.Deadline.IsZero() {
 		out += " deadline in " + s.Deadline.Sub(at).Truncate(time.Minute).String()
 	}

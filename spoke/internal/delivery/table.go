@@ -202,6 +202,7 @@ func (r row) apply(now time.Time, s State, e Event) State {
 	case until:
 		n.Deadline = e.Until
 	}
+	n.Declined = n.Phase == fleet.Refused && (s.Declined || e.Kind == Reject || e.Kind == Expired)
 	switch e.Kind {
 	case Start:
 		n.Target, n.Previous, n.Restored, n.Restarts = e.Target, e.Previous, false, 0

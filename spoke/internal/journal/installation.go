@@ -28,6 +28,25 @@ func (s *storedPin) noun() *fleet.Pin {
 	return &fleet.Pin{Version: s.Version, Reason: s.Reason, Source: s.Source, Author: s.Author, Until: s.Until}
 }
 
+type fromHub struct {
+	Pins      bool `json:"pins"`
+	Decisions bool `json:"decisions"`
+}
+
+func storeFromHub(f fleet.FromHub) *fromHub {
+	if !f.Told {
+		return nil
+	}
+	return &fromHub{f.Pins, f.Decisions}
+}
+
+func (f *fromHub) noun() fleet.FromHub {
+	if f == nil {
+		return fleet.FromHub{}
+	}
+	return fleet.FromHub{Told: true, Pins: f.Pins, Decisions: f.Decisions}
+}
+
 type storedInstallation struct {
 	Distribution   string     `json:"distribution"`
 	Variant        string     `json:"variant,omitempty"`
@@ -57,6 +76,8 @@ type storedInstallation struct {
 	ObservedAt     time.Time  `json:"observedAt,omitzero"`
 	Wants          string     `json:"wants,omitempty"`
 	Would          string     `json:"would,omitempty"`
+	Declined       bool       `json:"declined,omitempty"`
+	FromHub        *fromHub   `json:"fromHub,omitempty"`
 }
 
 func storeInstallation(i fleet.Installation) storedInstallation {
@@ -68,7 +89,7 @@ func storeInstallation(i fleet.Installation) storedInstallation {
 		Phase: string(i.Phase), Target: i.Target, Reason: i.Reason, PhaseSince: i.PhaseSince,
 		Health: string(i.Health), HealthMessage: i.HealthMessage, Objects: i.Objects, Ready: i.Ready,
 		DriftCorrected: i.DriftCorrected, Drifted: i.Drifted, DriftMessage: i.DriftMessage, ObservedAt: i.ObservedAt,
-		Wants: i.Wants, Would: i.Would,
+		Wants: i.Wants, Would: i.Would, Declined: i.Declined, FromHub: storeFromHub(p.FromHub),
 	}
 }
 
@@ -77,11 +98,11 @@ func (s storedInstallation) noun() (fleet.Installation, error) {
 	return fleet.Installation{
 		Distribution: s.Distribution, Variant: s.Variant, Namespace: s.Namespace,
 		Policy: fleet.Policy{Range: s.Range, Prereleases: s.Prereleases, Pin: s.Pin.noun(),
-			Patch: fleet.Upgrade(s.Patch), Minor: fleet.Upgrade(s.Minor), Major: fleet.Upgrade(s.Major), Windows: windows},
+			Patch: fleet.Upgrade(s.Patch), Minor: fleet.Upgrade(s.Minor), Major: fleet.Upgrade(s.Major), Windows: windows, FromHub: s.FromHub.noun()},
 		Running: s.Running, Bundle: fleet.Digest(s.Bundle), Overlay: fleet.Digest(s.Overlay), Rendered: fleet.Digest(s.Rendered),
 		Phase: fleet.Phase(s.Phase), Target: s.Target, Reason: s.Reason, PhaseSince: s.PhaseSince,
 		Health: fleet.Health(s.Health), HealthMessage: s.HealthMessage, Objects: s.Objects, Ready: s.Ready,
 		DriftCorrected: s.DriftCorrected, Drifted: s.Drifted, DriftMessage: s.DriftMessage, ObservedAt: s.ObservedAt,
-		Wants: s.Wants, Would: s.Would,
+		Wants: s.Wants, Would: s.Would, Declined: s.Declined,
 	}, err
 }

@@ -185,7 +185,7 @@ func fullInstallation() fleet.Installation {
 	return fleet.Installation{
 		Distribution: "shop", Variant: "app-istio", Namespace: "shop", Policy: fullPolicy(),
 		Running: "1.0.0", Bundle: d, Overlay: d, Rendered: d, Phase: fleet.RolledBack, Target: "1.1.0", Reason: "r", PhaseSince: at,
-		Health: fleet.Healthy, HealthMessage: "m", Objects: 24, Ready: 23, DriftCorrected: 2, Drifted: 3, DriftMessage: "d", ObservedAt: at, Wants: "1.0.0", Would: "1.2.0",
+		Health: fleet.Healthy, HealthMessage: "m", Objects: 24, Ready: 23, DriftCorrected: 2, Drifted: 3, DriftMessage: "d", ObservedAt: at, Wants: "1.0.0", Would: "1.2.0", Declined: true,
 	}
 }
 
@@ -195,7 +195,8 @@ func fullPolicy() fleet.Policy {
 		panic(err)
 	}
 	return fleet.Policy{Range: "1.x", Prereleases: true, Patch: fleet.Automatic, Minor: fleet.AskFirst, Major: fleet.NeverTaken, Windows: windows,
-		Pin: &fleet.Pin{Version: "1.0.0", Reason: "audit", Source: fleet.PinOverlay, Author: "ada", Until: time.Unix(1800000000, 0).UTC()}}
+		Pin:     &fleet.Pin{Version: "1.0.0", Reason: "audit", Source: fleet.PinOverlay, Author: "ada", Until: time.Unix(1800000000, 0).UTC()},
+		FromHub: fleet.FromHub{Told: true, Pins: true, Decisions: true}}
 }
 
 func TestARecordComesBackWhole(t *testing.T) {

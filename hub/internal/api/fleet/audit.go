@@ -2,11 +2,11 @@ package fleetapi
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"time"
 
 	"github.com/wheelwright-dev/wheelwright/hub/internal/caller"
+	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
 	"github.com/wheelwright-dev/wheelwright/pkg/wire"
@@ -19,21 +19,30 @@ func who(ctx context.Context) caller.Who {
 	return c.Who()
 }
 
-// audit logs and records what an operator did, in the fleet's history and in the audit.
-func (s *Service) audit(ctx context.Context, action, object string, e fleet.Event) error {
-	e.At = time.Now()
-	done := e.Message
-	e.Message = who(ctx).Actor + " " + done
+// change is one that an operator makes: what is told about it, and what is accounted for.
+type change struct {
+	event  fleet.Event // its message is what was done, in the past; who did it is put before it
+	action string
+	object string
+	reason string // empty: the event's message
+}
+
+// commit has do carry a change out together with its event and its entry, all on disk or nothing, and tells
+// everybody who looks.
+func (s *Service) commit(ctx context.Context, c change, do func(store.Audited) error) error {
+	w, e := who(ctx), c.event
+	entry := fleet.Entry{At: time.Now(), Actor: w.Actor, Credential: w.Credential, Action: c.action, Object: c.object, Reason: c.reason}
+	if entry.Reason == "" {
+		entry.Reason = e.Message
+	}
+	e.At, e.Message = entry.At, w.Actor+" "+e.Message
+	if err := do(s.cfg.Store.Audited(e, entry)); err != nil {
+		return err
+	}
 	s.cfg.Log.Info("fleet changed", slog.String("event", string(e.Kind)), slog.String(logging.Cluster, string(e.Cluster)),
 		slog.String(logging.Distribution, e.Distribution), slog.String(logging.Reason, e.Message))
 	s.cfg.Spokes.Changed()
-	return errors.Join(s.cfg.Store.AppendEvent(e), s.record(ctx, action, object, done))
-}
-
-// record adds to the audit.
-func (s *Service) record(ctx context.Context, action, object, reason string) error {
-	w := who(ctx)
-	return s.cfg.Store.Record(fleet.Entry{At: time.Now(), Actor: w.Actor, Credential: w.Credential, Action: action, Object: object, Reason: reason})
+	return nil
 }
 
 // auditPage is how many entries are read at once.

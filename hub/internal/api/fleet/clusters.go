@@ -49,13 +49,15 @@ func (s *Service) InviteCluster(ctx context.Context, req *fleetv1.InviteClusterR
 	}
 	t := token.New(s.cfg.Pin)
 	expires := time.Now().Add(ttl)
-	rejoin, err := s.cfg.Store.Invite(name, req.GetLabels(), t.ID, t.Hash(), expires)
+	rejoin := false
+	invited := change{action: "cluster invite", object: string(name),
+		event: fleet.Event{Cluster: name, Kind: fleet.EventInvited, Message: fmt.Sprintf("made a token that works for %v", ttl)}}
+	err = s.commit(ctx, invited, func(a store.Audited) (err error) {
+		rejoin, err = a.Invite(name, req.GetLabels(), t.ID, t.Hash(), expires)
+		return err
+	})
 	if err != nil {
 		return nil, s.failure(fmt.Sprintf("invite %s", name), err)
-	}
-	invited := fleet.Event{Cluster: name, Kind: fleet.EventInvited, Message: fmt.Sprintf("made a token that works for %v", ttl)}
-	if err := s.audit(ctx, "cluster invite", string(name), invited); err != nil {
-		return nil, s.failure(fmt.Sprintf("record the invitation of %s", name), err)
 	}
 	return &fleetv1.InviteClusterResponse{Token: t.String(), Expires: wire.Time(expires), Address: s.cfg.Address, Rejoin: rejoin}, nil
 }
@@ -78,22 +80,20 @@ func (s *Service) RemoveCluster(ctx context.Context, req *fleetv1.RemoveClusterR
 		}
 		return nil, noCluster(name)
 	}
-	switch err := s.cfg.Store.RemoveCluster(name); {
+	removed := change{action: "cluster remove", object: string(name),
+		event: fleet.Event{Cluster: name, Kind: fleet.EventRemoved, Message: "removed the cluster; its workloads stay"}}
+	switch err := s.commit(ctx, removed, func(a store.Audited) error { return a.RemoveCluster(name) }); {
 	case errors.Is(err, store.ErrNotFound):
 		return nil, noCluster(name)
 	case err != nil:
 		return nil, s.failure(fmt.Sprintf("remove cluster %s", name), err)
 	}
 	s.cfg.Spokes.End(name)
-	removed := fleet.Event{Cluster: name, Kind: fleet.EventRemoved, Message: "removed the cluster; its workloads stay"}
-	if err := s.audit(ctx, "cluster remove", string(name), removed); err != nil {
-		return nil, s.failure(fmt.Sprintf("record the removal of %s", name), err)
-	}
 	return &fleetv1.RemoveClusterResponse{}, nil
 }
 
-// ListClusters lists all, by name.
-func (s *Service) ListClusters(context.Context, *fleetv1.ListClustersRequest) (*fleetv1.ListClustersResponse, error) {
+// ListClusters lists those that the caller sees, by name.
+func (s *Service) ListClusters(ctx context.Context, _ *fleetv1.ListClustersRequest) (*fleetv1.ListClustersResponse, error) {
 	all, err := s.cfg.Store.Clusters()
 	if err != nil {
 		return nil, s.failure("list clusters", err)
@@ -103,7 +103,11 @@ func (s *Service) ListClusters(context.Context, *fleetv1.ListClustersRequest) (*
 		return nil, s.failure("list what clusters run", err)
 	}
 	resp := &fleetv1.ListClustersResponse{}
+	sc := scopeOf(ctx)
 	for _, c := range all {
+		if !sc.sees(string(c.Name)) {
+			continue
+		}
 		m := &fleetv1.Cluster{Name: string(c.Name), Labels: c.Labels, Created: wire.Time(c.Created), Joined: wire.Time(c.Joined),
 			Connected: s.cfg.Spokes.Connected(c.Name), LastSeen: s.lastSeen(c.Name, c.LastSeen), SpokeVersion: c.SpokeVersion,
 			KubernetesVersion: c.KubernetesVersion, CertificateNotAfter: wire.Time(c.CertNotAfter)}
@@ -112,5 +116,5 @@ func (s *Service) ListClusters(context.Context, *fleetv1.ListClustersRequest) (*
 		}
 		resp.Clusters = append(resp.Clusters, m)
 	}
-	return resp, nil
+	return resp, s.veil(sc, resp)
 }

@@ -5,17 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/url"
 	"path"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/wheelwright-dev/wheelwright/hub/internal/caller"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
-	"github.com/wheelwright-dev/wheelwright/pkg/logging"
 	"github.com/wheelwright-dev/wheelwright/pkg/wire"
 	fleetv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/fleet/v1"
 )
@@ -60,20 +57,16 @@ func (s *Service) AddDistribution(ctx context.Context, req *fleetv1.AddDistribut
 	}
 	s.watching.Lock()
 	defer s.watching.Unlock()
-	switch err := s.cfg.Store.AddDistributionWith(d, settings); {
+	added := change{action: "distribution add", object: d.Name,
+		event: fleet.Event{Distribution: d.Name, Kind: fleet.EventAdded, Message: "began to watch " + d.URL}, reason: "watches " + d.URL}
+	switch err := s.commit(ctx, added, func(a store.Audited) error { return a.AddDistributionWith(d, settings) }); {
 	case errors.Is(err, store.ErrExists):
 		return nil, distributionExists(d.Name)
 	case err != nil:
 		return nil, s.failure("add distribution "+d.Name, err)
 	}
-	who, _ := caller.From(ctx)
-	s.cfg.Log.Info("distribution added", slog.String(logging.Distribution, d.Name), slog.String(logging.URL, d.URL), slog.String("caller", who.String()))
 	s.cfg.Watchers.Start(d)
 	s.cfg.Spokes.WakeAll() // it may have releases from an earlier time, and spokes that ask for it
-	s.cfg.Spokes.Changed()
-	if err := s.record(ctx, "distribution add", d.Name, "watches "+d.URL); err != nil {
-		return nil, s.failure("record that distribution "+d.Name+" was added", err)
-	}
 	return &fleetv1.AddDistributionResponse{Distribution: m}, nil
 }
 
@@ -169,34 +162,31 @@ func (s *Service) watched(name string) (bool, error) {
 	return slices.ContainsFunc(all, func(d fleet.Distribution) bool { return d.Name == name }), err
 }
 
-// RemoveDistribution stops watching.
+// RemoveDistribution stops watching, and aborts what is under way.
 func (s *Service) RemoveDistribution(ctx context.Context, req *fleetv1.RemoveDistributionRequest) (*fleetv1.RemoveDistributionResponse, error) {
 	name := req.GetName()
-	if req.GetDryRun() {
-		known, err := s.watched(name)
-		switch {
-		case err != nil:
-			return nil, s.failure("look for distribution "+name, err)
-		case !known:
-			return nil, noDistribution(name)
-		}
-		return &fleetv1.RemoveDistributionResponse{}, nil
-	}
 	s.watching.Lock()
 	defer s.watching.Unlock()
-	switch err := s.cfg.Store.RemoveDistribution(name); {
-	case errors.Is(err, store.ErrNotFound):
-		return nil, noDistribution(name)
+	known, err := s.watched(name)
+	switch {
 	case err != nil:
-		return nil, s.failure("remove distribution "+name, err)
+		return nil, s.failure("look for distribution "+name, err)
+	case !known:
+		return nil, noDistribution(name)
 	}
-	s.cfg.Watchers.Stop(name)
-	s.cfg.Spokes.WakeAll() // they are offered nothing of it from here on
-	removed := fleet.Event{Distribution: name, Kind: fleet.EventRemoved, Message: "stopped watching the distribution; its releases stay"}
-	if err := s.audit(ctx, "distribution remove", name, removed); err != nil {
-		return nil, s.failure("record the removal of distribution "+name, err)
+	removed := change{action: "distribution remove", object: name,
+		event: fleet.Event{Distribution: name, Kind: fleet.EventRemoved, Message: "stopped watching the distribution; its releases stay"}}
+	aborted, err := s.cfg.Conductor.RemoveDistribution(time.Now(), who(ctx), name, req.GetDryRun(), func() error {
+		return s.commit(ctx, removed, func(a store.Audited) error { return a.RemoveDistribution(name) })
+	})
+	if err != nil {
+		return nil, s.refused("remove distribution "+name, err)
 	}
-	return &fleetv1.RemoveDistributionResponse{}, nil
+	if !req.GetDryRun() {
+		s.cfg.Watchers.Stop(name)
+		s.cfg.Spokes.WakeAll() // they are offered nothing of it from here on
+	}
+	return &fleetv1.RemoveDistributionResponse{Rollouts: aborted}, nil
 }
 
 // ListDistributions lists all, by name.

@@ -49,6 +49,7 @@ func (s *Service) refused(doing string, err error) error {
 		{caller.ErrExists, codes.AlreadyExists},
 		{caller.ErrInvalid, codes.InvalidArgument},
 		{caller.ErrConflict, codes.FailedPrecondition},
+		{caller.ErrDenied, codes.PermissionDenied},
 	} {
 		if errors.Is(err, r.why) {
 			// The kind of refusal is the code; as text it would only repeat the sentence.

@@ -7,6 +7,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -19,10 +21,8 @@ import (
 	fleetv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/fleet/v1"
 )
 
-// distributions are stored by name: store.ErrExists and store.ErrNotFound.
+// distributions are by name.
 type distributions interface {
-	AddDistributionWith(fleet.Distribution, store.Settings) error
-	RemoveDistribution(name string) error
 	Distributions() ([]fleet.Distribution, error)
 	Settings() (map[string]store.Settings, error)
 }
@@ -40,16 +40,13 @@ type recalls interface {
 
 type clusters interface {
 	Clusters() ([]store.Cluster, error)
-	Invite(name fleet.Cluster, labels map[string]string, tokenID string, secretHash [32]byte, expires time.Time) (rejoin bool, err error)
-	RemoveCluster(name fleet.Cluster) error
 	Installations() (map[fleet.Cluster][]fleet.Installation, error)
 }
 
 type events interface {
-	AppendEvent(fleet.Event) error
 	Events(store.EventFilter) ([]fleet.Event, error)
-	// Record adds to what people changed, and Audit lists at most limit entries after one, ascending.
-	Record(fleet.Entry) error
+	// Audited makes a change with its event and its entry, and Audit lists at most limit entries after one, ascending.
+	Audited(fleet.Event, fleet.Entry) store.Audited
 	Audit(after uint64, limit int) ([]fleet.Entry, error)
 }
 
@@ -59,12 +56,14 @@ type Store interface {
 	releases
 	recalls
 	clusters
+	operators
 	events
 }
 
 // conductor computes what is more than a record, and decides. Its errors wrap those of package caller.
 type conductor interface {
 	views
+	narrowed
 	rollouts
 	decisions
 	pins
@@ -76,6 +75,12 @@ type views interface {
 	Poll(distribution string) (last time.Time, failure string, notes []string)
 	// Preflight lists the releases that are offered to be tried out only, each with the latest end.
 	Preflight(distribution string) (map[string]time.Time, error)
+}
+
+// narrowed is what a provider may know of a fleet, and which clusters a text may name.
+type narrowed interface {
+	ProviderStatus(now time.Time, provider, distribution string, limit int) (*fleetv1.GetStatusResponse, error)
+	Named() (map[fleet.Cluster]bool, error)
 }
 
 // spokes knows who is connected, and of every change.
@@ -105,6 +110,7 @@ type Config struct {
 	Conductor conductor
 	Spokes    spokes
 	Watchers  watchers
+	Authority authority
 	// Tags lists the tags of a distribution's repository; its errors are those of pkg/gitrepo.
 	Tags func(context.Context, fleet.Distribution) ([]string, error)
 
@@ -136,11 +142,23 @@ const (
 	maxEvents     = 10_000
 )
 
-// ListEvents lists the newest events that match.
-func (s *Service) ListEvents(_ context.Context, req *fleetv1.ListEventsRequest) (*fleetv1.ListEventsResponse, error) {
+// ListEvents lists the newest events that match and that the caller sees: of its clusters, and of
+// distributions. A provider is not told of operators.
+func (s *Service) ListEvents(ctx context.Context, req *fleetv1.ListEventsRequest) (*fleetv1.ListEventsResponse, error) {
 	f := store.EventFilter{Cluster: req.GetCluster(), Distribution: req.GetDistribution(), AfterID: req.GetAfterId(), Limit: int(min(req.GetLimit(), maxEvents))}
 	if f.Limit == 0 {
 		f.Limit = defaultEvents
+	}
+	sc := scopeOf(ctx)
+	if f.Cluster != "" {
+		if err := sc.must(fleet.Cluster(f.Cluster)); err != nil {
+			return nil, err
+		}
+	}
+	if !sc.all {
+		f.Only = func(e fleet.Event) bool {
+			return e.Cluster == "" && e.Distribution != "" || sc.sees(string(e.Cluster))
+		}
 	}
 	found, err := s.cfg.Store.Events(f)
 	if err != nil {
@@ -151,32 +169,46 @@ func (s *Service) ListEvents(_ context.Context, req *fleetv1.ListEventsRequest) 
 		resp.Events = append(resp.Events, &fleetv1.FleetEvent{Id: e.ID, At: wire.Time(e.At), Cluster: string(e.Cluster),
 			Distribution: e.Distribution, Version: e.Version, Kind: string(e.Kind), Message: e.Message})
 	}
-	return resp, nil
+	return resp, s.veil(sc, resp)
 }
 
 // GetStatus is the fleet on one screen.
-func (s *Service) GetStatus(_ context.Context, req *fleetv1.GetStatusRequest) (*fleetv1.GetStatusResponse, error) {
-	r, err := s.cfg.Conductor.Status(time.Now(), req.GetDistribution(), int(req.GetLimit()))
+func (s *Service) GetStatus(ctx context.Context, req *fleetv1.GetStatusRequest) (r *fleetv1.GetStatusResponse, err error) {
+	sc := scopeOf(ctx)
+	if sc.all {
+		r, err = s.cfg.Conductor.Status(time.Now(), req.GetDistribution(), int(req.GetLimit()))
+	} else {
+		r, err = s.cfg.Conductor.ProviderStatus(time.Now(), sc.provider, req.GetDistribution(), int(req.GetLimit()))
+	}
 	if err != nil {
 		return nil, s.refused("work out the fleet's status", err)
 	}
 	if req.GetDistribution() != "" && len(r.GetRows()) == 0 && len(r.GetSummaries()) == 0 {
 		return nil, noDistribution(req.GetDistribution())
 	}
-	return r, nil
+	return r, s.veil(sc, r)
 }
 
 // Explain says why a cluster runs what it runs.
-func (s *Service) Explain(_ context.Context, req *fleetv1.ExplainRequest) (*fleetv1.ExplainResponse, error) {
+func (s *Service) Explain(ctx context.Context, req *fleetv1.ExplainRequest) (*fleetv1.ExplainResponse, error) {
 	cluster, err := subscription(req.GetCluster(), req.GetDistribution())
 	if err != nil {
+		return nil, err
+	}
+	sc := scopeOf(ctx)
+	if err := sc.must(cluster); err != nil {
 		return nil, err
 	}
 	r, err := s.cfg.Conductor.Explain(time.Now(), cluster, req.GetDistribution())
 	if err != nil {
 		return nil, s.refused(fmt.Sprintf("explain %s of %s", req.GetDistribution(), cluster), err)
 	}
-	return r, nil
+	if !sc.all { // what only the vendor may type
+		r.Next = slices.DeleteFunc(r.Next, func(next string) bool {
+			return slices.ContainsFunc([]string{"hub rollout ", "hub release ", "hub cluster "}, func(c string) bool { return strings.HasPrefix(next, c) })
+		})
+	}
+	return r, s.veil(sc, r)
 }
 
 // coalesce is the least time between two messages of a watch.

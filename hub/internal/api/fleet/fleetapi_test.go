@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/wheelwright-dev/wheelwright/hub/internal/caller"
+	"github.com/wheelwright-dev/wheelwright/hub/internal/identity"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/presence"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/rollout"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
@@ -41,6 +42,21 @@ func (a *asks) Status(_ time.Time, distribution string, limit int) (*fleetv1.Get
 		r.Summaries = []*fleetv1.DistributionSummary{{Distribution: "shop"}}
 	}
 	return r, a.note("status", distribution, limit)
+}
+
+func (a *asks) ProviderStatus(_ time.Time, provider, distribution string, limit int) (*fleetv1.GetStatusResponse, error) {
+	return &fleetv1.GetStatusResponse{}, a.note("status of", provider, distribution, limit)
+}
+
+func (*asks) Named() (map[fleet.Cluster]bool, error) {
+	return map[fleet.Cluster]bool{"acme/eu-1": true, "globex/eu-1": true}, nil
+}
+
+func (a *asks) RemoveDistribution(_ time.Time, by caller.Who, name string, dry bool, remove func() error) ([]*fleetv1.Rollout, error) {
+	if err := a.note("remove", by, name, dry); err != nil || dry {
+		return nil, err
+	}
+	return nil, remove()
 }
 
 func (a *asks) Explain(_ time.Time, c fleet.Cluster, d string) (*fleetv1.ExplainResponse, error) {
@@ -86,9 +102,9 @@ func (a *asks) Unpin(_ time.Time, by caller.Who, c fleet.Cluster, d, reason stri
 
 func (a *asks) Pins(_ time.Time, d string) ([]*fleetv1.Pin, error) { return nil, a.note("pins", d) }
 
-func (a *asks) DecideDelivery(_ time.Time, by caller.Who, d fleet.HubDecision, dry bool) (string, error) {
+func (a *asks) DecideDelivery(_ time.Time, by caller.Who, d fleet.HubDecision, dry bool) (string, []string, error) {
 	d.At = time.Time{}
-	return "1.4.0", a.note("delivery", by, d, dry)
+	return "1.4.0", nil, a.note("delivery", by, d, dry)
 }
 
 func (*asks) Preflight(distribution string) (map[string]time.Time, error) {
@@ -98,6 +114,8 @@ func (*asks) Preflight(distribution string) (map[string]time.Time, error) {
 func (*asks) Poll(string) (time.Time, string, []string) {
 	return time.Unix(7, 0), "no route to host", []string{"nightly: not a semantic version"}
 }
+
+var admin = caller.Caller{Operator: "admin", Role: caller.Role{Kind: caller.Admin}}
 
 // watching lists what is watched.
 type watching map[string]bool
@@ -126,11 +144,15 @@ func newWorld(t *testing.T) (*world, context.Context) {
 			t.Error(err)
 		}
 	})
+	authority, err := identity.Open(filepath.Join(t.TempDir(), "authority"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	w := &world{store: s, presence: presence.New(), watching: watching{}, asks: &asks{}, tags: func() ([]string, error) { return []string{"1.0.0"}, nil }}
-	w.Service = New(Config{Store: s, Conductor: w.asks, Spokes: w.presence, Watchers: w.watching, Pin: strings.Repeat("ab", 32),
+	w.Service = New(Config{Store: s, Conductor: w.asks, Spokes: w.presence, Watchers: w.watching, Authority: authority, Pin: strings.Repeat("ab", 32),
 		Tags:    func(context.Context, fleet.Distribution) ([]string, error) { return w.tags() },
 		Address: "hub.example.com:7443", Interval: 30 * time.Second, Heartbeat: 10 * time.Second, Log: log})
-	return w, caller.With(t.Context(), caller.Caller{Operator: "admin"})
+	return w, caller.With(t.Context(), admin)
 }
 
 // wantStatus checks an error's code and that its text holds every word.
@@ -317,7 +339,7 @@ func TestReleases(t *testing.T) {
 // join redeems a token as EnrollService does.
 func join(t *testing.T, w *world, name fleet.Cluster) {
 	t.Helper()
-	r, err := w.InviteCluster(caller.With(t.Context(), caller.Caller{Operator: "admin"}), &fleetv1.InviteClusterRequest{Name: string(name)})
+	r, err := w.InviteCluster(caller.With(t.Context(), admin), &fleetv1.InviteClusterRequest{Name: string(name)})
 	if err != nil {
 		t.Fatal(err)
 	}

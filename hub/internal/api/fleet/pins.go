@@ -3,6 +3,7 @@ package fleetapi
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/wheelwright-dev/wheelwright/hub/internal/caller"
@@ -17,11 +18,20 @@ type pins interface {
 	Pin(now time.Time, by caller.Who, pin fleet.HubPin, dry bool) (warnings []string, err error)
 	Unpin(now time.Time, by caller.Who, cluster fleet.Cluster, distribution, reason string, dry bool) error
 	Pins(now time.Time, distribution string) ([]*fleetv1.Pin, error)
-	DecideDelivery(now time.Time, by caller.Who, decision fleet.HubDecision, dry bool) (version string, err error)
+	DecideDelivery(now time.Time, by caller.Who, decision fleet.HubDecision, dry bool) (version string, warnings []string, err error)
 }
 
 // pinSource says that a pin was made here.
 const pinSource = fleet.PinHub
+
+// mine is the subscription of a request that changes it: of a cluster that the caller may change.
+func mine(ctx context.Context, cluster, distribution string) (fleet.Cluster, error) {
+	c, err := subscription(cluster, distribution)
+	if err != nil {
+		return "", err
+	}
+	return c, scopeOf(ctx).must(c)
+}
 
 // subscription of a request: a cluster and a distribution.
 func subscription(cluster, distribution string) (fleet.Cluster, error) {
@@ -38,7 +48,7 @@ func subscription(cluster, distribution string) (fleet.Cluster, error) {
 // PinCluster holds a subscription at a version.
 func (s *Service) PinCluster(ctx context.Context, req *fleetv1.PinClusterRequest) (*fleetv1.PinClusterResponse, error) {
 	m := req.GetPin()
-	cluster, err := subscription(m.GetCluster(), m.GetDistribution())
+	cluster, err := mine(ctx, m.GetCluster(), m.GetDistribution())
 	if err != nil {
 		return nil, err
 	}
@@ -56,13 +66,14 @@ func (s *Service) PinCluster(ctx context.Context, req *fleetv1.PinClusterRequest
 	if err != nil {
 		return nil, s.refused(fmt.Sprintf("pin %s of %s", pin.Distribution, cluster), err)
 	}
-	return &fleetv1.PinClusterResponse{Warnings: warnings, Pin: &fleetv1.Pin{Cluster: string(cluster), Distribution: pin.Distribution,
-		Version: pin.Version, Reason: pin.Reason, Author: pin.Author, Source: pinSource, Until: wire.Time(pin.Until), Created: wire.Time(pin.Created)}}, nil
+	resp := &fleetv1.PinClusterResponse{Warnings: warnings, Pin: &fleetv1.Pin{Cluster: string(cluster), Distribution: pin.Distribution,
+		Version: pin.Version, Reason: pin.Reason, Author: pin.Author, Source: pinSource, Until: wire.Time(pin.Until), Created: wire.Time(pin.Created)}}
+	return resp, s.veil(scopeOf(ctx), resp)
 }
 
 // UnpinCluster takes a pin away that was made at the hub.
 func (s *Service) UnpinCluster(ctx context.Context, req *fleetv1.UnpinClusterRequest) (*fleetv1.UnpinClusterResponse, error) {
-	cluster, err := subscription(req.GetCluster(), req.GetDistribution())
+	cluster, err := mine(ctx, req.GetCluster(), req.GetDistribution())
 	if err != nil {
 		return nil, err
 	}
@@ -76,8 +87,8 @@ func (s *Service) UnpinCluster(ctx context.Context, req *fleetv1.UnpinClusterReq
 	return &fleetv1.UnpinClusterResponse{}, nil
 }
 
-// ListPins lists all pins, by cluster and distribution.
-func (s *Service) ListPins(_ context.Context, req *fleetv1.ListPinsRequest) (*fleetv1.ListPinsResponse, error) {
+// ListPins lists the pins of the clusters that the caller sees, by cluster and distribution.
+func (s *Service) ListPins(ctx context.Context, req *fleetv1.ListPinsRequest) (*fleetv1.ListPinsResponse, error) {
 	all, err := s.cfg.Conductor.Pins(time.Now(), req.GetDistribution())
 	if err != nil {
 		return nil, s.refused("list pins", err)
@@ -87,12 +98,15 @@ func (s *Service) ListPins(_ context.Context, req *fleetv1.ListPinsRequest) (*fl
 			return nil, err
 		}
 	}
-	return &fleetv1.ListPinsResponse{Pins: all}, nil
+	sc := scopeOf(ctx)
+	all = slices.DeleteFunc(all, func(p *fleetv1.Pin) bool { return !sc.sees(p.GetCluster()) })
+	resp := &fleetv1.ListPinsResponse{Pins: all}
+	return resp, s.veil(sc, resp)
 }
 
 // DecideDelivery answers for a release that waits for its provider.
 func (s *Service) DecideDelivery(ctx context.Context, req *fleetv1.DecideDeliveryRequest) (*fleetv1.DecideDeliveryResponse, error) {
-	cluster, err := subscription(req.GetCluster(), req.GetDistribution())
+	cluster, err := mine(ctx, req.GetCluster(), req.GetDistribution())
 	if err != nil {
 		return nil, err
 	}
@@ -108,9 +122,9 @@ func (s *Service) DecideDelivery(ctx context.Context, req *fleetv1.DecideDeliver
 	by, now := who(ctx), time.Now()
 	decision := fleet.HubDecision{Cluster: cluster, Distribution: req.GetDistribution(), Version: req.GetVersion(), Approved: req.GetApprove(),
 		Reason: why, Author: by.Actor, At: now}
-	version, err := s.cfg.Conductor.DecideDelivery(now, by, decision, req.GetDryRun())
+	version, warnings, err := s.cfg.Conductor.DecideDelivery(now, by, decision, req.GetDryRun())
 	if err != nil {
 		return nil, s.refused(fmt.Sprintf("decide about %s of %s", req.GetDistribution(), cluster), err)
 	}
-	return &fleetv1.DecideDeliveryResponse{Version: version}, nil
+	return &fleetv1.DecideDeliveryResponse{Version: version, Warnings: warnings}, nil
 }

@@ -13,7 +13,7 @@ import (
 )
 
 // ListReleases lists a distribution's releases, or those of all, ascending by version.
-func (s *Service) ListReleases(_ context.Context, req *fleetv1.ListReleasesRequest) (*fleetv1.ListReleasesResponse, error) {
+func (s *Service) ListReleases(ctx context.Context, req *fleetv1.ListReleasesRequest) (*fleetv1.ListReleasesResponse, error) {
 	all, err := s.cfg.Store.Distributions()
 	if err != nil {
 		return nil, s.failure("list distributions", err)
@@ -52,7 +52,13 @@ func (s *Service) ListReleases(_ context.Context, req *fleetv1.ListReleasesReque
 	if !known && len(resp.Releases) == 0 { // one that was removed keeps its releases
 		return nil, noDistribution(req.GetDistribution())
 	}
-	return resp, nil
+	sc := scopeOf(ctx)
+	if !sc.all {
+		for _, r := range resp.Releases {
+			r.RunningOn = slices.DeleteFunc(slices.Clone(r.RunningOn), func(c string) bool { return !sc.sees(c) })
+		}
+	}
+	return resp, s.veil(sc, resp)
 }
 
 // GetRelease describes one release, and what each subscribed cluster has to do with it.

@@ -7,6 +7,9 @@ import (
 	"time"
 	"unicode"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"github.com/wheelwright-dev/wheelwright/hub/internal/caller"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/rollout"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
@@ -20,6 +23,8 @@ type rollouts interface {
 	StartRollout(now time.Time, by caller.Who, distribution, version string, planYAML []byte, reason string, dry bool) (*fleetv1.Rollout, error)
 	Rollouts(distribution string, limit int) ([]*fleetv1.Rollout, error)
 	Rollout(now time.Time, distribution, version string) (*fleetv1.Rollout, error)
+	// RemoveDistribution aborts what is under way and has remove take the distribution away.
+	RemoveDistribution(now time.Time, by caller.Who, name string, dry bool, remove func() error) ([]*fleetv1.Rollout, error)
 }
 
 // decisions are people's words about rollouts and releases.
@@ -182,6 +187,10 @@ func (s *Service) DecideRollout(ctx context.Context, req *fleetv1.DecideRolloutR
 	why, err := reason(req.GetReason())
 	if err != nil {
 		return nil, err
+	}
+	if sc := scopeOf(ctx); v != rollout.Approve && v != rollout.Reject && sc.who.Role.Kind != caller.Admin {
+		return nil, status.Errorf(codes.PermissionDenied, "%s, whose role is %q, may approve and reject what waits for that role, but not %s the rollout of %s %s; `hub get operators` lists the admins",
+			sc.who, sc.who.Role, v, req.GetDistribution(), req.GetVersion())
 	}
 	by := who(ctx)
 	command := rollout.Command{Verb: v, Wave: req.GetWave(), By: by.Actor, Role: by.Role, Reason: why}

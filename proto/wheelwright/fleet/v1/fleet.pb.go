@@ -480,7 +480,9 @@ func (x *RemoveDistributionRequest) GetDryRun() bool {
 }
 
 type RemoveDistributionResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Rollouts that were under way and are aborted with it.
+	Rollouts      []*Rollout `protobuf:"bytes,1,rep,name=rollouts,proto3" json:"rollouts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -513,6 +515,13 @@ func (x *RemoveDistributionResponse) ProtoReflect() protoreflect.Message {
 // Deprecated: Use RemoveDistributionResponse.ProtoReflect.Descriptor instead.
 func (*RemoveDistributionResponse) Descriptor() ([]byte, []int) {
 	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *RemoveDistributionResponse) GetRollouts() []*Rollout {
+	if x != nil {
+		return x.Rollouts
+	}
+	return nil
 }
 
 type ListDistributionsRequest struct {
@@ -1573,7 +1582,7 @@ type FleetEvent struct {
 	Distribution string `protobuf:"bytes,4,opt,name=distribution,proto3" json:"distribution,omitempty"`
 	Version      string `protobuf:"bytes,5,opt,name=version,proto3" json:"version,omitempty"`
 	// "Phase", "Health", "Drift", "Declined", "Agent", "Published", "Rejected", "TagMoved", "TagDeleted",
-	// "Joined", "Invited", "Removed", "Preflight", "Rollout", "Recalled", "Pinned", "Decided".
+	// "Joined", "Invited", "Added", "Removed", "Preflight", "Rollout", "Recalled", "Pinned", "Decided", "Operator".
 	Kind          string `protobuf:"bytes,6,opt,name=kind,proto3" json:"kind,omitempty"`
 	Message       string `protobuf:"bytes,7,opt,name=message,proto3" json:"message,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -2156,19 +2165,25 @@ func (x *StatusRow) GetWarnings() []string {
 type DistributionSummary struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	Distribution string                 `protobuf:"bytes,1,opt,name=distribution,proto3" json:"distribution,omitempty"`
-	Latest       string                 `protobuf:"bytes,2,opt,name=latest,proto3" json:"latest,omitempty"`
-	Clusters     uint32                 `protobuf:"varint,3,opt,name=clusters,proto3" json:"clusters,omitempty"`
-	UpToDate     uint32                 `protobuf:"varint,4,opt,name=up_to_date,json=upToDate,proto3" json:"up_to_date,omitempty"`
-	Progressing  uint32                 `protobuf:"varint,5,opt,name=progressing,proto3" json:"progressing,omitempty"`
-	Pinned       uint32                 `protobuf:"varint,6,opt,name=pinned,proto3" json:"pinned,omitempty"`
-	Failed       uint32                 `protobuf:"varint,7,opt,name=failed,proto3" json:"failed,omitempty"`
-	Stale        uint32                 `protobuf:"varint,8,opt,name=stale,proto3" json:"stale,omitempty"`
+	// The newest release that everybody may take, or that is on its way through its rollout.
+	Latest      string `protobuf:"bytes,2,opt,name=latest,proto3" json:"latest,omitempty"`
+	Clusters    uint32 `protobuf:"varint,3,opt,name=clusters,proto3" json:"clusters,omitempty"`
+	UpToDate    uint32 `protobuf:"varint,4,opt,name=up_to_date,json=upToDate,proto3" json:"up_to_date,omitempty"`
+	Progressing uint32 `protobuf:"varint,5,opt,name=progressing,proto3" json:"progressing,omitempty"`
+	Pinned      uint32 `protobuf:"varint,6,opt,name=pinned,proto3" json:"pinned,omitempty"`
+	Failed      uint32 `protobuf:"varint,7,opt,name=failed,proto3" json:"failed,omitempty"`
+	Stale       uint32 `protobuf:"varint,8,opt,name=stale,proto3" json:"stale,omitempty"`
 	// Rejected releases newer than the latest available one: "1.5.0: …".
 	Rejected []string `protobuf:"bytes,9,rep,name=rejected,proto3" json:"rejected,omitempty"`
 	// Why the repository cannot be read now, or which tags cannot be judged yet; empty when all is well.
 	Trouble string `protobuf:"bytes,10,opt,name=trouble,proto3" json:"trouble,omitempty"`
 	// Releases that are offered to be tried out only, ascending: "1.5.0: 2 of 3 clusters answered, 1 would break; …".
-	Preflight     []string `protobuf:"bytes,11,rep,name=preflight,proto3" json:"preflight,omitempty"`
+	Preflight []string `protobuf:"bytes,11,rep,name=preflight,proto3" json:"preflight,omitempty"`
+	// Releases newer than the latest that are not offered any more, or stand still, ascending, each with how its
+	// rollout stands: "1.5.1: RolledBack: …".
+	Ended []string `protobuf:"bytes,12,rep,name=ended,proto3" json:"ended,omitempty"`
+	// Releases newer than the latest that nobody is offered until a person starts their rollouts, ascending.
+	Waiting       []string `protobuf:"bytes,13,rep,name=waiting,proto3" json:"waiting,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2276,6 +2291,20 @@ func (x *DistributionSummary) GetTrouble() string {
 func (x *DistributionSummary) GetPreflight() []string {
 	if x != nil {
 		return x.Preflight
+	}
+	return nil
+}
+
+func (x *DistributionSummary) GetEnded() []string {
+	if x != nil {
+		return x.Ended
+	}
+	return nil
+}
+
+func (x *DistributionSummary) GetWaiting() []string {
+	if x != nil {
+		return x.Waiting
 	}
 	return nil
 }
@@ -2399,7 +2428,10 @@ type RolloutPlan struct {
 	// Clusters that are in no wave, with the reason.
 	LeftOut []*PlannedCluster `protobuf:"bytes,6,rep,name=left_out,json=leftOut,proto3" json:"left_out,omitempty"`
 	// What is odd about the plan and no error: a wave that matches nobody, …
-	Warnings      []string `protobuf:"bytes,7,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	Warnings []string `protobuf:"bytes,7,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	// Why no rollout can be started by it now: the fleet.RolloutPhase of the one that there is, or "Preflight".
+	// Empty: one can.
+	State         string `protobuf:"bytes,8,opt,name=state,proto3" json:"state,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2481,6 +2513,13 @@ func (x *RolloutPlan) GetWarnings() []string {
 		return x.Warnings
 	}
 	return nil
+}
+
+func (x *RolloutPlan) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
 }
 
 type PlannedWave struct {
@@ -3533,7 +3572,7 @@ type RecallReleaseResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Clusters that run it or are on their way to it, by name.
 	Clusters []*RecalledCluster `protobuf:"bytes,1,rep,name=clusters,proto3" json:"clusters,omitempty"`
-	// Rollouts that were stopped.
+	// The release's rollouts, as they stood when it was recalled: those that were under way were stopped.
 	Rollouts      []*Rollout `protobuf:"bytes,2,rep,name=rollouts,proto3" json:"rollouts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4156,8 +4195,10 @@ func (x *DecideDeliveryRequest) GetDryRun() bool {
 }
 
 type DecideDeliveryResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Version       string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Version string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	// What is odd about it: the spoke does not say whether it counts, …
+	Warnings      []string `protobuf:"bytes,2,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4197,6 +4238,13 @@ func (x *DecideDeliveryResponse) GetVersion() string {
 		return x.Version
 	}
 	return ""
+}
+
+func (x *DecideDeliveryResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
 }
 
 type ExplainRequest struct {
@@ -4535,6 +4583,421 @@ func (x *AuditEntry) GetRecord() []byte {
 	return nil
 }
 
+// Operator is who calls this service: a person or a program.
+type Operator struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// "admin", "viewer", "approver:ROLE" or "provider:PROVIDER", by the hub's record.
+	Role    string                 `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`
+	Created *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=created,proto3" json:"created,omitempty"`
+	// "operator admin"; "hub" for the one that the hub made itself.
+	CreatedBy string `protobuf:"bytes,4,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
+	// SHA-256 of the newest certificate, hexadecimal, as the audit has it, and its end.
+	Credential          string                 `protobuf:"bytes,5,opt,name=credential,proto3" json:"credential,omitempty"`
+	CertificateNotAfter *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=certificate_not_after,json=certificateNotAfter,proto3" json:"certificate_not_after,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
+}
+
+func (x *Operator) Reset() {
+	*x = Operator{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[63]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Operator) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Operator) ProtoMessage() {}
+
+func (x *Operator) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[63]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Operator.ProtoReflect.Descriptor instead.
+func (*Operator) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{63}
+}
+
+func (x *Operator) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Operator) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *Operator) GetCreated() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Created
+	}
+	return nil
+}
+
+func (x *Operator) GetCreatedBy() string {
+	if x != nil {
+		return x.CreatedBy
+	}
+	return ""
+}
+
+func (x *Operator) GetCredential() string {
+	if x != nil {
+		return x.Credential
+	}
+	return ""
+}
+
+func (x *Operator) GetCertificateNotAfter() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CertificateNotAfter
+	}
+	return nil
+}
+
+type AddOperatorRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Role  string                 `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`
+	// PKCS#10 in DER; only its public key is used. The key stays with whoever made it.
+	Csr []byte `protobuf:"bytes,3,opt,name=csr,proto3" json:"csr,omitempty"`
+	// Of the certificate; 0: 90 days; at most 365 days.
+	TtlSeconds uint32 `protobuf:"varint,4,opt,name=ttl_seconds,json=ttlSeconds,proto3" json:"ttl_seconds,omitempty"`
+	// Check the request only; it needs no csr then.
+	DryRun        bool `protobuf:"varint,5,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddOperatorRequest) Reset() {
+	*x = AddOperatorRequest{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[64]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddOperatorRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddOperatorRequest) ProtoMessage() {}
+
+func (x *AddOperatorRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[64]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddOperatorRequest.ProtoReflect.Descriptor instead.
+func (*AddOperatorRequest) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{64}
+}
+
+func (x *AddOperatorRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *AddOperatorRequest) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *AddOperatorRequest) GetCsr() []byte {
+	if x != nil {
+		return x.Csr
+	}
+	return nil
+}
+
+func (x *AddOperatorRequest) GetTtlSeconds() uint32 {
+	if x != nil {
+		return x.TtlSeconds
+	}
+	return 0
+}
+
+func (x *AddOperatorRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type AddOperatorResponse struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Operator *Operator              `protobuf:"bytes,1,opt,name=operator,proto3" json:"operator,omitempty"`
+	// DER.
+	Certificate []byte `protobuf:"bytes,2,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	// What the hub's own certificate comes from, DER.
+	Authorities [][]byte `protobuf:"bytes,3,rep,name=authorities,proto3" json:"authorities,omitempty"`
+	// The HOST:PORT that operators should dial.
+	Address       string `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddOperatorResponse) Reset() {
+	*x = AddOperatorResponse{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[65]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddOperatorResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddOperatorResponse) ProtoMessage() {}
+
+func (x *AddOperatorResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[65]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddOperatorResponse.ProtoReflect.Descriptor instead.
+func (*AddOperatorResponse) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{65}
+}
+
+func (x *AddOperatorResponse) GetOperator() *Operator {
+	if x != nil {
+		return x.Operator
+	}
+	return nil
+}
+
+func (x *AddOperatorResponse) GetCertificate() []byte {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
+func (x *AddOperatorResponse) GetAuthorities() [][]byte {
+	if x != nil {
+		return x.Authorities
+	}
+	return nil
+}
+
+func (x *AddOperatorResponse) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+type RemoveOperatorRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	DryRun        bool                   `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveOperatorRequest) Reset() {
+	*x = RemoveOperatorRequest{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[66]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveOperatorRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveOperatorRequest) ProtoMessage() {}
+
+func (x *RemoveOperatorRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[66]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveOperatorRequest.ProtoReflect.Descriptor instead.
+func (*RemoveOperatorRequest) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{66}
+}
+
+func (x *RemoveOperatorRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RemoveOperatorRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *RemoveOperatorRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type RemoveOperatorResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveOperatorResponse) Reset() {
+	*x = RemoveOperatorResponse{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[67]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveOperatorResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveOperatorResponse) ProtoMessage() {}
+
+func (x *RemoveOperatorResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[67]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveOperatorResponse.ProtoReflect.Descriptor instead.
+func (*RemoveOperatorResponse) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{67}
+}
+
+type ListOperatorsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListOperatorsRequest) Reset() {
+	*x = ListOperatorsRequest{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[68]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListOperatorsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListOperatorsRequest) ProtoMessage() {}
+
+func (x *ListOperatorsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[68]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListOperatorsRequest.ProtoReflect.Descriptor instead.
+func (*ListOperatorsRequest) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{68}
+}
+
+type ListOperatorsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By name.
+	Operators     []*Operator `protobuf:"bytes,1,rep,name=operators,proto3" json:"operators,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListOperatorsResponse) Reset() {
+	*x = ListOperatorsResponse{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[69]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListOperatorsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListOperatorsResponse) ProtoMessage() {}
+
+func (x *ListOperatorsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[69]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListOperatorsResponse.ProtoReflect.Descriptor instead.
+func (*ListOperatorsResponse) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{69}
+}
+
+func (x *ListOperatorsResponse) GetOperators() []*Operator {
+	if x != nil {
+		return x.Operators
+	}
+	return nil
+}
+
 type WatchRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -4543,7 +5006,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[63]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4555,7 +5018,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[63]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4568,7 +5031,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{63}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{70}
 }
 
 type WatchResponse struct {
@@ -4581,7 +5044,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[64]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4593,7 +5056,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[64]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4606,7 +5069,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{64}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *WatchResponse) GetRevision() uint64 {
@@ -4651,8 +5114,9 @@ const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"\fdistribution\x18\x01 \x01(\v2\".wheelwright.fleet.v1.DistributionR\fdistribution\"H\n" +
 	"\x19RemoveDistributionRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x17\n" +
-	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"\x1c\n" +
-	"\x1aRemoveDistributionResponse\"\x1a\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"W\n" +
+	"\x1aRemoveDistributionResponse\x129\n" +
+	"\brollouts\x18\x01 \x03(\v2\x1d.wheelwright.fleet.v1.RolloutR\brollouts\"\x1a\n" +
 	"\x18ListDistributionsRequest\"e\n" +
 	"\x19ListDistributionsResponse\x12H\n" +
 	"\rdistributions\x18\x01 \x03(\v2\".wheelwright.fleet.v1.DistributionR\rdistributions\"\xf6\x04\n" +
@@ -4791,7 +5255,7 @@ const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"\bwarnings\x18\x18 \x03(\tR\bwarnings\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc7\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf7\x02\n" +
 	"\x13DistributionSummary\x12\"\n" +
 	"\fdistribution\x18\x01 \x01(\tR\fdistribution\x12\x16\n" +
 	"\x06latest\x18\x02 \x01(\tR\x06latest\x12\x1a\n" +
@@ -4805,13 +5269,15 @@ const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"\brejected\x18\t \x03(\tR\brejected\x12\x18\n" +
 	"\atrouble\x18\n" +
 	" \x01(\tR\atrouble\x12\x1c\n" +
-	"\tpreflight\x18\v \x03(\tR\tpreflight\"f\n" +
+	"\tpreflight\x18\v \x03(\tR\tpreflight\x12\x14\n" +
+	"\x05ended\x18\f \x03(\tR\x05ended\x12\x18\n" +
+	"\awaiting\x18\r \x03(\tR\awaiting\"f\n" +
 	"\x12PlanRolloutRequest\x12\"\n" +
 	"\fdistribution\x18\x01 \x01(\tR\fdistribution\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x12\n" +
 	"\x04plan\x18\x03 \x01(\fR\x04plan\"L\n" +
 	"\x13PlanRolloutResponse\x125\n" +
-	"\x04plan\x18\x01 \x01(\v2!.wheelwright.fleet.v1.RolloutPlanR\x04plan\"\x8d\x02\n" +
+	"\x04plan\x18\x01 \x01(\v2!.wheelwright.fleet.v1.RolloutPlanR\x04plan\"\xa3\x02\n" +
 	"\vRolloutPlan\x12\"\n" +
 	"\fdistribution\x18\x01 \x01(\tR\fdistribution\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x16\n" +
@@ -4819,7 +5285,8 @@ const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"\x04plan\x18\x04 \x01(\fR\x04plan\x127\n" +
 	"\x05waves\x18\x05 \x03(\v2!.wheelwright.fleet.v1.PlannedWaveR\x05waves\x12?\n" +
 	"\bleft_out\x18\x06 \x03(\v2$.wheelwright.fleet.v1.PlannedClusterR\aleftOut\x12\x1a\n" +
-	"\bwarnings\x18\a \x03(\tR\bwarnings\"\xb3\x01\n" +
+	"\bwarnings\x18\a \x03(\tR\bwarnings\x12\x14\n" +
+	"\x05state\x18\b \x01(\tR\x05state\"\xb3\x01\n" +
 	"\vPlannedWave\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12@\n" +
 	"\bclusters\x18\x02 \x03(\v2$.wheelwright.fleet.v1.PlannedClusterR\bclusters\x12 \n" +
@@ -4946,9 +5413,10 @@ const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"\aversion\x18\x03 \x01(\tR\aversion\x12\x18\n" +
 	"\aapprove\x18\x04 \x01(\bR\aapprove\x12\x16\n" +
 	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x17\n" +
-	"\adry_run\x18\x06 \x01(\bR\x06dryRun\"2\n" +
+	"\adry_run\x18\x06 \x01(\bR\x06dryRun\"N\n" +
 	"\x16DecideDeliveryResponse\x12\x18\n" +
-	"\aversion\x18\x01 \x01(\tR\aversion\"N\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion\x12\x1a\n" +
+	"\bwarnings\x18\x02 \x03(\tR\bwarnings\"N\n" +
 	"\x0eExplainRequest\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\"\n" +
 	"\fdistribution\x18\x02 \x01(\tR\fdistribution\"\xa8\x01\n" +
@@ -4975,7 +5443,37 @@ const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"\bprevious\x18\b \x01(\fR\bprevious\x12\x12\n" +
 	"\x04hash\x18\t \x01(\fR\x04hash\x12\x16\n" +
 	"\x06record\x18\n" +
-	" \x01(\fR\x06record\"\x0e\n" +
+	" \x01(\fR\x06record\"\xf7\x01\n" +
+	"\bOperator\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04role\x18\x02 \x01(\tR\x04role\x124\n" +
+	"\acreated\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x12\x1d\n" +
+	"\n" +
+	"created_by\x18\x04 \x01(\tR\tcreatedBy\x12\x1e\n" +
+	"\n" +
+	"credential\x18\x05 \x01(\tR\n" +
+	"credential\x12N\n" +
+	"\x15certificate_not_after\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x13certificateNotAfter\"\x88\x01\n" +
+	"\x12AddOperatorRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04role\x18\x02 \x01(\tR\x04role\x12\x10\n" +
+	"\x03csr\x18\x03 \x01(\fR\x03csr\x12\x1f\n" +
+	"\vttl_seconds\x18\x04 \x01(\rR\n" +
+	"ttlSeconds\x12\x17\n" +
+	"\adry_run\x18\x05 \x01(\bR\x06dryRun\"\xaf\x01\n" +
+	"\x13AddOperatorResponse\x12:\n" +
+	"\boperator\x18\x01 \x01(\v2\x1e.wheelwright.fleet.v1.OperatorR\boperator\x12 \n" +
+	"\vcertificate\x18\x02 \x01(\fR\vcertificate\x12 \n" +
+	"\vauthorities\x18\x03 \x03(\fR\vauthorities\x12\x18\n" +
+	"\aaddress\x18\x04 \x01(\tR\aaddress\"\\\n" +
+	"\x15RemoveOperatorRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x17\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"\x18\n" +
+	"\x16RemoveOperatorResponse\"\x16\n" +
+	"\x14ListOperatorsRequest\"U\n" +
+	"\x15ListOperatorsResponse\x12<\n" +
+	"\toperators\x18\x01 \x03(\v2\x1e.wheelwright.fleet.v1.OperatorR\toperators\"\x0e\n" +
 	"\fWatchRequest\"+\n" +
 	"\rWatchResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision*\xde\x01\n" +
@@ -4986,7 +5484,7 @@ const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"\x16ROLLOUT_DECISION_PAUSE\x10\x03\x12\x1b\n" +
 	"\x17ROLLOUT_DECISION_RESUME\x10\x04\x12\x1a\n" +
 	"\x16ROLLOUT_DECISION_ABORT\x10\x05\x12\x19\n" +
-	"\x15ROLLOUT_DECISION_UNDO\x10\x062\x99\x13\n" +
+	"\x15ROLLOUT_DECISION_UNDO\x10\x062\xd4\x15\n" +
 	"\fFleetService\x12_\n" +
 	"\n" +
 	"GetVersion\x12'.wheelwright.fleet.v1.GetVersionRequest\x1a(.wheelwright.fleet.v1.GetVersionResponse\x12n\n" +
@@ -5014,7 +5512,10 @@ const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"\bListPins\x12%.wheelwright.fleet.v1.ListPinsRequest\x1a&.wheelwright.fleet.v1.ListPinsResponse\x12k\n" +
 	"\x0eDecideDelivery\x12+.wheelwright.fleet.v1.DecideDeliveryRequest\x1a,.wheelwright.fleet.v1.DecideDeliveryResponse\x12V\n" +
 	"\aExplain\x12$.wheelwright.fleet.v1.ExplainRequest\x1a%.wheelwright.fleet.v1.ExplainResponse\x12d\n" +
-	"\vExportAudit\x12(.wheelwright.fleet.v1.ExportAuditRequest\x1a).wheelwright.fleet.v1.ExportAuditResponse0\x01\x12\\\n" +
+	"\vExportAudit\x12(.wheelwright.fleet.v1.ExportAuditRequest\x1a).wheelwright.fleet.v1.ExportAuditResponse0\x01\x12b\n" +
+	"\vAddOperator\x12(.wheelwright.fleet.v1.AddOperatorRequest\x1a).wheelwright.fleet.v1.AddOperatorResponse\x12k\n" +
+	"\x0eRemoveOperator\x12+.wheelwright.fleet.v1.RemoveOperatorRequest\x1a,.wheelwright.fleet.v1.RemoveOperatorResponse\x12h\n" +
+	"\rListOperators\x12*.wheelwright.fleet.v1.ListOperatorsRequest\x1a+.wheelwright.fleet.v1.ListOperatorsResponse\x12\\\n" +
 	"\tGetStatus\x12&.wheelwright.fleet.v1.GetStatusRequest\x1a'.wheelwright.fleet.v1.GetStatusResponse\x12R\n" +
 	"\x05Watch\x12\".wheelwright.fleet.v1.WatchRequest\x1a#.wheelwright.fleet.v1.WatchResponse0\x01BKZIgithub.com/wheelwright-dev/wheelwright/proto/wheelwright/fleet/v1;fleetv1b\x06proto3"
 
@@ -5031,7 +5532,7 @@ func file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP() []byte {
 }
 
 var file_wheelwright_fleet_v1_fleet_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_wheelwright_fleet_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 68)
+var file_wheelwright_fleet_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 75)
 var file_wheelwright_fleet_v1_fleet_proto_goTypes = []any{
 	(RolloutDecision)(0),               // 0: wheelwright.fleet.v1.RolloutDecision
 	(*GetVersionRequest)(nil),          // 1: wheelwright.fleet.v1.GetVersionRequest
@@ -5097,132 +5598,150 @@ var file_wheelwright_fleet_v1_fleet_proto_goTypes = []any{
 	(*ExportAuditRequest)(nil),         // 61: wheelwright.fleet.v1.ExportAuditRequest
 	(*ExportAuditResponse)(nil),        // 62: wheelwright.fleet.v1.ExportAuditResponse
 	(*AuditEntry)(nil),                 // 63: wheelwright.fleet.v1.AuditEntry
-	(*WatchRequest)(nil),               // 64: wheelwright.fleet.v1.WatchRequest
-	(*WatchResponse)(nil),              // 65: wheelwright.fleet.v1.WatchResponse
-	nil,                                // 66: wheelwright.fleet.v1.Cluster.LabelsEntry
-	nil,                                // 67: wheelwright.fleet.v1.InviteClusterRequest.LabelsEntry
-	nil,                                // 68: wheelwright.fleet.v1.StatusRow.LabelsEntry
-	(*timestamppb.Timestamp)(nil),      // 69: google.protobuf.Timestamp
-	(*v1.Preflight)(nil),               // 70: wheelwright.sync.v1.Preflight
-	(*v1.SubscriptionStatus)(nil),      // 71: wheelwright.sync.v1.SubscriptionStatus
-	(*v1.Policy)(nil),                  // 72: wheelwright.sync.v1.Policy
+	(*Operator)(nil),                   // 64: wheelwright.fleet.v1.Operator
+	(*AddOperatorRequest)(nil),         // 65: wheelwright.fleet.v1.AddOperatorRequest
+	(*AddOperatorResponse)(nil),        // 66: wheelwright.fleet.v1.AddOperatorResponse
+	(*RemoveOperatorRequest)(nil),      // 67: wheelwright.fleet.v1.RemoveOperatorRequest
+	(*RemoveOperatorResponse)(nil),     // 68: wheelwright.fleet.v1.RemoveOperatorResponse
+	(*ListOperatorsRequest)(nil),       // 69: wheelwright.fleet.v1.ListOperatorsRequest
+	(*ListOperatorsResponse)(nil),      // 70: wheelwright.fleet.v1.ListOperatorsResponse
+	(*WatchRequest)(nil),               // 71: wheelwright.fleet.v1.WatchRequest
+	(*WatchResponse)(nil),              // 72: wheelwright.fleet.v1.WatchResponse
+	nil,                                // 73: wheelwright.fleet.v1.Cluster.LabelsEntry
+	nil,                                // 74: wheelwright.fleet.v1.InviteClusterRequest.LabelsEntry
+	nil,                                // 75: wheelwright.fleet.v1.StatusRow.LabelsEntry
+	(*timestamppb.Timestamp)(nil),      // 76: google.protobuf.Timestamp
+	(*v1.Preflight)(nil),               // 77: wheelwright.sync.v1.Preflight
+	(*v1.SubscriptionStatus)(nil),      // 78: wheelwright.sync.v1.SubscriptionStatus
+	(*v1.Policy)(nil),                  // 79: wheelwright.sync.v1.Policy
 }
 var file_wheelwright_fleet_v1_fleet_proto_depIdxs = []int32{
-	69, // 0: wheelwright.fleet.v1.Distribution.created:type_name -> google.protobuf.Timestamp
-	69, // 1: wheelwright.fleet.v1.Distribution.last_polled:type_name -> google.protobuf.Timestamp
+	76, // 0: wheelwright.fleet.v1.Distribution.created:type_name -> google.protobuf.Timestamp
+	76, // 1: wheelwright.fleet.v1.Distribution.last_polled:type_name -> google.protobuf.Timestamp
 	3,  // 2: wheelwright.fleet.v1.AddDistributionRequest.distribution:type_name -> wheelwright.fleet.v1.Distribution
 	3,  // 3: wheelwright.fleet.v1.AddDistributionResponse.distribution:type_name -> wheelwright.fleet.v1.Distribution
-	3,  // 4: wheelwright.fleet.v1.ListDistributionsResponse.distributions:type_name -> wheelwright.fleet.v1.Distribution
-	11, // 5: wheelwright.fleet.v1.Release.variants:type_name -> wheelwright.fleet.v1.VariantResult
-	69, // 6: wheelwright.fleet.v1.Release.published:type_name -> google.protobuf.Timestamp
-	69, // 7: wheelwright.fleet.v1.Release.preflight_until:type_name -> google.protobuf.Timestamp
-	69, // 8: wheelwright.fleet.v1.Release.recalled:type_name -> google.protobuf.Timestamp
-	10, // 9: wheelwright.fleet.v1.ListReleasesResponse.releases:type_name -> wheelwright.fleet.v1.Release
-	10, // 10: wheelwright.fleet.v1.GetReleaseResponse.release:type_name -> wheelwright.fleet.v1.Release
-	16, // 11: wheelwright.fleet.v1.GetReleaseResponse.clusters:type_name -> wheelwright.fleet.v1.ReleaseCluster
-	69, // 12: wheelwright.fleet.v1.GetReleaseResponse.at:type_name -> google.protobuf.Timestamp
-	70, // 13: wheelwright.fleet.v1.ReleaseCluster.preflight:type_name -> wheelwright.sync.v1.Preflight
-	69, // 14: wheelwright.fleet.v1.ReleaseCluster.last_seen:type_name -> google.protobuf.Timestamp
-	66, // 15: wheelwright.fleet.v1.Cluster.labels:type_name -> wheelwright.fleet.v1.Cluster.LabelsEntry
-	69, // 16: wheelwright.fleet.v1.Cluster.created:type_name -> google.protobuf.Timestamp
-	69, // 17: wheelwright.fleet.v1.Cluster.joined:type_name -> google.protobuf.Timestamp
-	69, // 18: wheelwright.fleet.v1.Cluster.last_seen:type_name -> google.protobuf.Timestamp
-	69, // 19: wheelwright.fleet.v1.Cluster.certificate_not_after:type_name -> google.protobuf.Timestamp
-	71, // 20: wheelwright.fleet.v1.Cluster.subscriptions:type_name -> wheelwright.sync.v1.SubscriptionStatus
-	67, // 21: wheelwright.fleet.v1.InviteClusterRequest.labels:type_name -> wheelwright.fleet.v1.InviteClusterRequest.LabelsEntry
-	69, // 22: wheelwright.fleet.v1.InviteClusterResponse.expires:type_name -> google.protobuf.Timestamp
-	17, // 23: wheelwright.fleet.v1.ListClustersResponse.clusters:type_name -> wheelwright.fleet.v1.Cluster
-	69, // 24: wheelwright.fleet.v1.FleetEvent.at:type_name -> google.protobuf.Timestamp
-	24, // 25: wheelwright.fleet.v1.ListEventsResponse.events:type_name -> wheelwright.fleet.v1.FleetEvent
-	69, // 26: wheelwright.fleet.v1.GetStatusResponse.at:type_name -> google.protobuf.Timestamp
-	29, // 27: wheelwright.fleet.v1.GetStatusResponse.rows:type_name -> wheelwright.fleet.v1.StatusRow
-	30, // 28: wheelwright.fleet.v1.GetStatusResponse.summaries:type_name -> wheelwright.fleet.v1.DistributionSummary
-	36, // 29: wheelwright.fleet.v1.GetStatusResponse.rollouts:type_name -> wheelwright.fleet.v1.Rollout
-	68, // 30: wheelwright.fleet.v1.StatusRow.labels:type_name -> wheelwright.fleet.v1.StatusRow.LabelsEntry
-	69, // 31: wheelwright.fleet.v1.StatusRow.last_seen:type_name -> google.protobuf.Timestamp
-	72, // 32: wheelwright.fleet.v1.StatusRow.policy:type_name -> wheelwright.sync.v1.Policy
-	33, // 33: wheelwright.fleet.v1.PlanRolloutResponse.plan:type_name -> wheelwright.fleet.v1.RolloutPlan
-	34, // 34: wheelwright.fleet.v1.RolloutPlan.waves:type_name -> wheelwright.fleet.v1.PlannedWave
-	35, // 35: wheelwright.fleet.v1.RolloutPlan.left_out:type_name -> wheelwright.fleet.v1.PlannedCluster
-	35, // 36: wheelwright.fleet.v1.PlannedWave.clusters:type_name -> wheelwright.fleet.v1.PlannedCluster
-	69, // 37: wheelwright.fleet.v1.Rollout.started:type_name -> google.protobuf.Timestamp
-	69, // 38: wheelwright.fleet.v1.Rollout.since:type_name -> google.protobuf.Timestamp
-	37, // 39: wheelwright.fleet.v1.Rollout.waves:type_name -> wheelwright.fleet.v1.RolloutWave
-	33, // 40: wheelwright.fleet.v1.Rollout.plan:type_name -> wheelwright.fleet.v1.RolloutPlan
-	38, // 41: wheelwright.fleet.v1.Rollout.clusters:type_name -> wheelwright.fleet.v1.RolloutCluster
-	69, // 42: wheelwright.fleet.v1.RolloutWave.started:type_name -> google.protobuf.Timestamp
-	69, // 43: wheelwright.fleet.v1.RolloutWave.soak_until:type_name -> google.protobuf.Timestamp
-	69, // 44: wheelwright.fleet.v1.RolloutCluster.since:type_name -> google.protobuf.Timestamp
-	36, // 45: wheelwright.fleet.v1.StartRolloutResponse.rollout:type_name -> wheelwright.fleet.v1.Rollout
-	36, // 46: wheelwright.fleet.v1.ListRolloutsResponse.rollouts:type_name -> wheelwright.fleet.v1.Rollout
-	36, // 47: wheelwright.fleet.v1.GetRolloutResponse.rollout:type_name -> wheelwright.fleet.v1.Rollout
-	69, // 48: wheelwright.fleet.v1.GetRolloutResponse.at:type_name -> google.protobuf.Timestamp
-	0,  // 49: wheelwright.fleet.v1.DecideRolloutRequest.decision:type_name -> wheelwright.fleet.v1.RolloutDecision
-	36, // 50: wheelwright.fleet.v1.DecideRolloutResponse.rollout:type_name -> wheelwright.fleet.v1.Rollout
-	49, // 51: wheelwright.fleet.v1.RecallReleaseResponse.clusters:type_name -> wheelwright.fleet.v1.RecalledCluster
-	36, // 52: wheelwright.fleet.v1.RecallReleaseResponse.rollouts:type_name -> wheelwright.fleet.v1.Rollout
-	69, // 53: wheelwright.fleet.v1.Pin.until:type_name -> google.protobuf.Timestamp
-	69, // 54: wheelwright.fleet.v1.Pin.created:type_name -> google.protobuf.Timestamp
-	50, // 55: wheelwright.fleet.v1.PinClusterRequest.pin:type_name -> wheelwright.fleet.v1.Pin
-	50, // 56: wheelwright.fleet.v1.PinClusterResponse.pin:type_name -> wheelwright.fleet.v1.Pin
-	50, // 57: wheelwright.fleet.v1.ListPinsResponse.pins:type_name -> wheelwright.fleet.v1.Pin
-	29, // 58: wheelwright.fleet.v1.ExplainResponse.row:type_name -> wheelwright.fleet.v1.StatusRow
-	24, // 59: wheelwright.fleet.v1.ExplainResponse.events:type_name -> wheelwright.fleet.v1.FleetEvent
-	63, // 60: wheelwright.fleet.v1.ExportAuditResponse.entry:type_name -> wheelwright.fleet.v1.AuditEntry
-	69, // 61: wheelwright.fleet.v1.AuditEntry.at:type_name -> google.protobuf.Timestamp
-	1,  // 62: wheelwright.fleet.v1.FleetService.GetVersion:input_type -> wheelwright.fleet.v1.GetVersionRequest
-	4,  // 63: wheelwright.fleet.v1.FleetService.AddDistribution:input_type -> wheelwright.fleet.v1.AddDistributionRequest
-	6,  // 64: wheelwright.fleet.v1.FleetService.RemoveDistribution:input_type -> wheelwright.fleet.v1.RemoveDistributionRequest
-	8,  // 65: wheelwright.fleet.v1.FleetService.ListDistributions:input_type -> wheelwright.fleet.v1.ListDistributionsRequest
-	12, // 66: wheelwright.fleet.v1.FleetService.ListReleases:input_type -> wheelwright.fleet.v1.ListReleasesRequest
-	14, // 67: wheelwright.fleet.v1.FleetService.GetRelease:input_type -> wheelwright.fleet.v1.GetReleaseRequest
-	18, // 68: wheelwright.fleet.v1.FleetService.InviteCluster:input_type -> wheelwright.fleet.v1.InviteClusterRequest
-	20, // 69: wheelwright.fleet.v1.FleetService.RemoveCluster:input_type -> wheelwright.fleet.v1.RemoveClusterRequest
-	22, // 70: wheelwright.fleet.v1.FleetService.ListClusters:input_type -> wheelwright.fleet.v1.ListClustersRequest
-	25, // 71: wheelwright.fleet.v1.FleetService.ListEvents:input_type -> wheelwright.fleet.v1.ListEventsRequest
-	31, // 72: wheelwright.fleet.v1.FleetService.PlanRollout:input_type -> wheelwright.fleet.v1.PlanRolloutRequest
-	39, // 73: wheelwright.fleet.v1.FleetService.StartRollout:input_type -> wheelwright.fleet.v1.StartRolloutRequest
-	41, // 74: wheelwright.fleet.v1.FleetService.ListRollouts:input_type -> wheelwright.fleet.v1.ListRolloutsRequest
-	43, // 75: wheelwright.fleet.v1.FleetService.GetRollout:input_type -> wheelwright.fleet.v1.GetRolloutRequest
-	45, // 76: wheelwright.fleet.v1.FleetService.DecideRollout:input_type -> wheelwright.fleet.v1.DecideRolloutRequest
-	47, // 77: wheelwright.fleet.v1.FleetService.RecallRelease:input_type -> wheelwright.fleet.v1.RecallReleaseRequest
-	51, // 78: wheelwright.fleet.v1.FleetService.PinCluster:input_type -> wheelwright.fleet.v1.PinClusterRequest
-	53, // 79: wheelwright.fleet.v1.FleetService.UnpinCluster:input_type -> wheelwright.fleet.v1.UnpinClusterRequest
-	55, // 80: wheelwright.fleet.v1.FleetService.ListPins:input_type -> wheelwright.fleet.v1.ListPinsRequest
-	57, // 81: wheelwright.fleet.v1.FleetService.DecideDelivery:input_type -> wheelwright.fleet.v1.DecideDeliveryRequest
-	59, // 82: wheelwright.fleet.v1.FleetService.Explain:input_type -> wheelwright.fleet.v1.ExplainRequest
-	61, // 83: wheelwright.fleet.v1.FleetService.ExportAudit:input_type -> wheelwright.fleet.v1.ExportAuditRequest
-	27, // 84: wheelwright.fleet.v1.FleetService.GetStatus:input_type -> wheelwright.fleet.v1.GetStatusRequest
-	64, // 85: wheelwright.fleet.v1.FleetService.Watch:input_type -> wheelwright.fleet.v1.WatchRequest
-	2,  // 86: wheelwright.fleet.v1.FleetService.GetVersion:output_type -> wheelwright.fleet.v1.GetVersionResponse
-	5,  // 87: wheelwright.fleet.v1.FleetService.AddDistribution:output_type -> wheelwright.fleet.v1.AddDistributionResponse
-	7,  // 88: wheelwright.fleet.v1.FleetService.RemoveDistribution:output_type -> wheelwright.fleet.v1.RemoveDistributionResponse
-	9,  // 89: wheelwright.fleet.v1.FleetService.ListDistributions:output_type -> wheelwright.fleet.v1.ListDistributionsResponse
-	13, // 90: wheelwright.fleet.v1.FleetService.ListReleases:output_type -> wheelwright.fleet.v1.ListReleasesResponse
-	15, // 91: wheelwright.fleet.v1.FleetService.GetRelease:output_type -> wheelwright.fleet.v1.GetReleaseResponse
-	19, // 92: wheelwright.fleet.v1.FleetService.InviteCluster:output_type -> wheelwright.fleet.v1.InviteClusterResponse
-	21, // 93: wheelwright.fleet.v1.FleetService.RemoveCluster:output_type -> wheelwright.fleet.v1.RemoveClusterResponse
-	23, // 94: wheelwright.fleet.v1.FleetService.ListClusters:output_type -> wheelwright.fleet.v1.ListClustersResponse
-	26, // 95: wheelwright.fleet.v1.FleetService.ListEvents:output_type -> wheelwright.fleet.v1.ListEventsResponse
-	32, // 96: wheelwright.fleet.v1.FleetService.PlanRollout:output_type -> wheelwright.fleet.v1.PlanRolloutResponse
-	40, // 97: wheelwright.fleet.v1.FleetService.StartRollout:output_type -> wheelwright.fleet.v1.StartRolloutResponse
-	42, // 98: wheelwright.fleet.v1.FleetService.ListRollouts:output_type -> wheelwright.fleet.v1.ListRolloutsResponse
-	44, // 99: wheelwright.fleet.v1.FleetService.GetRollout:output_type -> wheelwright.fleet.v1.GetRolloutResponse
-	46, // 100: wheelwright.fleet.v1.FleetService.DecideRollout:output_type -> wheelwright.fleet.v1.DecideRolloutResponse
-	48, // 101: wheelwright.fleet.v1.FleetService.RecallRelease:output_type -> wheelwright.fleet.v1.RecallReleaseResponse
-	52, // 102: wheelwright.fleet.v1.FleetService.PinCluster:output_type -> wheelwright.fleet.v1.PinClusterResponse
-	54, // 103: wheelwright.fleet.v1.FleetService.UnpinCluster:output_type -> wheelwright.fleet.v1.UnpinClusterResponse
-	56, // 104: wheelwright.fleet.v1.FleetService.ListPins:output_type -> wheelwright.fleet.v1.ListPinsResponse
-	58, // 105: wheelwright.fleet.v1.FleetService.DecideDelivery:output_type -> wheelwright.fleet.v1.DecideDeliveryResponse
-	60, // 106: wheelwright.fleet.v1.FleetService.Explain:output_type -> wheelwright.fleet.v1.ExplainResponse
-	62, // 107: wheelwright.fleet.v1.FleetService.ExportAudit:output_type -> wheelwright.fleet.v1.ExportAuditResponse
-	28, // 108: wheelwright.fleet.v1.FleetService.GetStatus:output_type -> wheelwright.fleet.v1.GetStatusResponse
-	65, // 109: wheelwright.fleet.v1.FleetService.Watch:output_type -> wheelwright.fleet.v1.WatchResponse
-	86, // [86:110] is the sub-list for method output_type
-	62, // [62:86] is the sub-list for method input_type
-	62, // [62:62] is the sub-list for extension type_name
-	62, // [62:62] is the sub-list for extension extendee
-	0,  // [0:62] is the sub-list for field type_name
+	36, // 4: wheelwright.fleet.v1.RemoveDistributionResponse.rollouts:type_name -> wheelwright.fleet.v1.Rollout
+	3,  // 5: wheelwright.fleet.v1.ListDistributionsResponse.distributions:type_name -> wheelwright.fleet.v1.Distribution
+	11, // 6: wheelwright.fleet.v1.Release.variants:type_name -> wheelwright.fleet.v1.VariantResult
+	76, // 7: wheelwright.fleet.v1.Release.published:type_name -> google.protobuf.Timestamp
+	76, // 8: wheelwright.fleet.v1.Release.preflight_until:type_name -> google.protobuf.Timestamp
+	76, // 9: wheelwright.fleet.v1.Release.recalled:type_name -> google.protobuf.Timestamp
+	10, // 10: wheelwright.fleet.v1.ListReleasesResponse.releases:type_name -> wheelwright.fleet.v1.Release
+	10, // 11: wheelwright.fleet.v1.GetReleaseResponse.release:type_name -> wheelwright.fleet.v1.Release
+	16, // 12: wheelwright.fleet.v1.GetReleaseResponse.clusters:type_name -> wheelwright.fleet.v1.ReleaseCluster
+	76, // 13: wheelwright.fleet.v1.GetReleaseResponse.at:type_name -> google.protobuf.Timestamp
+	77, // 14: wheelwright.fleet.v1.ReleaseCluster.preflight:type_name -> wheelwright.sync.v1.Preflight
+	76, // 15: wheelwright.fleet.v1.ReleaseCluster.last_seen:type_name -> google.protobuf.Timestamp
+	73, // 16: wheelwright.fleet.v1.Cluster.labels:type_name -> wheelwright.fleet.v1.Cluster.LabelsEntry
+	76, // 17: wheelwright.fleet.v1.Cluster.created:type_name -> google.protobuf.Timestamp
+	76, // 18: wheelwright.fleet.v1.Cluster.joined:type_name -> google.protobuf.Timestamp
+	76, // 19: wheelwright.fleet.v1.Cluster.last_seen:type_name -> google.protobuf.Timestamp
+	76, // 20: wheelwright.fleet.v1.Cluster.certificate_not_after:type_name -> google.protobuf.Timestamp
+	78, // 21: wheelwright.fleet.v1.Cluster.subscriptions:type_name -> wheelwright.sync.v1.SubscriptionStatus
+	74, // 22: wheelwright.fleet.v1.InviteClusterRequest.labels:type_name -> wheelwright.fleet.v1.InviteClusterRequest.LabelsEntry
+	76, // 23: wheelwright.fleet.v1.InviteClusterResponse.expires:type_name -> google.protobuf.Timestamp
+	17, // 24: wheelwright.fleet.v1.ListClustersResponse.clusters:type_name -> wheelwright.fleet.v1.Cluster
+	76, // 25: wheelwright.fleet.v1.FleetEvent.at:type_name -> google.protobuf.Timestamp
+	24, // 26: wheelwright.fleet.v1.ListEventsResponse.events:type_name -> wheelwright.fleet.v1.FleetEvent
+	76, // 27: wheelwright.fleet.v1.GetStatusResponse.at:type_name -> google.protobuf.Timestamp
+	29, // 28: wheelwright.fleet.v1.GetStatusResponse.rows:type_name -> wheelwright.fleet.v1.StatusRow
+	30, // 29: wheelwright.fleet.v1.GetStatusResponse.summaries:type_name -> wheelwright.fleet.v1.DistributionSummary
+	36, // 30: wheelwright.fleet.v1.GetStatusResponse.rollouts:type_name -> wheelwright.fleet.v1.Rollout
+	75, // 31: wheelwright.fleet.v1.StatusRow.labels:type_name -> wheelwright.fleet.v1.StatusRow.LabelsEntry
+	76, // 32: wheelwright.fleet.v1.StatusRow.last_seen:type_name -> google.protobuf.Timestamp
+	79, // 33: wheelwright.fleet.v1.StatusRow.policy:type_name -> wheelwright.sync.v1.Policy
+	33, // 34: wheelwright.fleet.v1.PlanRolloutResponse.plan:type_name -> wheelwright.fleet.v1.RolloutPlan
+	34, // 35: wheelwright.fleet.v1.RolloutPlan.waves:type_name -> wheelwright.fleet.v1.PlannedWave
+	35, // 36: wheelwright.fleet.v1.RolloutPlan.left_out:type_name -> wheelwright.fleet.v1.PlannedCluster
+	35, // 37: wheelwright.fleet.v1.PlannedWave.clusters:type_name -> wheelwright.fleet.v1.PlannedCluster
+	76, // 38: wheelwright.fleet.v1.Rollout.started:type_name -> google.protobuf.Timestamp
+	76, // 39: wheelwright.fleet.v1.Rollout.since:type_name -> google.protobuf.Timestamp
+	37, // 40: wheelwright.fleet.v1.Rollout.waves:type_name -> wheelwright.fleet.v1.RolloutWave
+	33, // 41: wheelwright.fleet.v1.Rollout.plan:type_name -> wheelwright.fleet.v1.RolloutPlan
+	38, // 42: wheelwright.fleet.v1.Rollout.clusters:type_name -> wheelwright.fleet.v1.RolloutCluster
+	76, // 43: wheelwright.fleet.v1.RolloutWave.started:type_name -> google.protobuf.Timestamp
+	76, // 44: wheelwright.fleet.v1.RolloutWave.soak_until:type_name -> google.protobuf.Timestamp
+	76, // 45: wheelwright.fleet.v1.RolloutCluster.since:type_name -> google.protobuf.Timestamp
+	36, // 46: wheelwright.fleet.v1.StartRolloutResponse.rollout:type_name -> wheelwright.fleet.v1.Rollout
+	36, // 47: wheelwright.fleet.v1.ListRolloutsResponse.rollouts:type_name -> wheelwright.fleet.v1.Rollout
+	36, // 48: wheelwright.fleet.v1.GetRolloutResponse.rollout:type_name -> wheelwright.fleet.v1.Rollout
+	76, // 49: wheelwright.fleet.v1.GetRolloutResponse.at:type_name -> google.protobuf.Timestamp
+	0,  // 50: wheelwright.fleet.v1.DecideRolloutRequest.decision:type_name -> wheelwright.fleet.v1.RolloutDecision
+	36, // 51: wheelwright.fleet.v1.DecideRolloutResponse.rollout:type_name -> wheelwright.fleet.v1.Rollout
+	49, // 52: wheelwright.fleet.v1.RecallReleaseResponse.clusters:type_name -> wheelwright.fleet.v1.RecalledCluster
+	36, // 53: wheelwright.fleet.v1.RecallReleaseResponse.rollouts:type_name -> wheelwright.fleet.v1.Rollout
+	76, // 54: wheelwright.fleet.v1.Pin.until:type_name -> google.protobuf.Timestamp
+	76, // 55: wheelwright.fleet.v1.Pin.created:type_name -> google.protobuf.Timestamp
+	50, // 56: wheelwright.fleet.v1.PinClusterRequest.pin:type_name -> wheelwright.fleet.v1.Pin
+	50, // 57: wheelwright.fleet.v1.PinClusterResponse.pin:type_name -> wheelwright.fleet.v1.Pin
+	50, // 58: wheelwright.fleet.v1.ListPinsResponse.pins:type_name -> wheelwright.fleet.v1.Pin
+	29, // 59: wheelwright.fleet.v1.ExplainResponse.row:type_name -> wheelwright.fleet.v1.StatusRow
+	24, // 60: wheelwright.fleet.v1.ExplainResponse.events:type_name -> wheelwright.fleet.v1.FleetEvent
+	63, // 61: wheelwright.fleet.v1.ExportAuditResponse.entry:type_name -> wheelwright.fleet.v1.AuditEntry
+	76, // 62: wheelwright.fleet.v1.AuditEntry.at:type_name -> google.protobuf.Timestamp
+	76, // 63: wheelwright.fleet.v1.Operator.created:type_name -> google.protobuf.Timestamp
+	76, // 64: wheelwright.fleet.v1.Operator.certificate_not_after:type_name -> google.protobuf.Timestamp
+	64, // 65: wheelwright.fleet.v1.AddOperatorResponse.operator:type_name -> wheelwright.fleet.v1.Operator
+	64, // 66: wheelwright.fleet.v1.ListOperatorsResponse.operators:type_name -> wheelwright.fleet.v1.Operator
+	1,  // 67: wheelwright.fleet.v1.FleetService.GetVersion:input_type -> wheelwright.fleet.v1.GetVersionRequest
+	4,  // 68: wheelwright.fleet.v1.FleetService.AddDistribution:input_type -> wheelwright.fleet.v1.AddDistributionRequest
+	6,  // 69: wheelwright.fleet.v1.FleetService.RemoveDistribution:input_type -> wheelwright.fleet.v1.RemoveDistributionRequest
+	8,  // 70: wheelwright.fleet.v1.FleetService.ListDistributions:input_type -> wheelwright.fleet.v1.ListDistributionsRequest
+	12, // 71: wheelwright.fleet.v1.FleetService.ListReleases:input_type -> wheelwright.fleet.v1.ListReleasesRequest
+	14, // 72: wheelwright.fleet.v1.FleetService.GetRelease:input_type -> wheelwright.fleet.v1.GetReleaseRequest
+	18, // 73: wheelwright.fleet.v1.FleetService.InviteCluster:input_type -> wheelwright.fleet.v1.InviteClusterRequest
+	20, // 74: wheelwright.fleet.v1.FleetService.RemoveCluster:input_type -> wheelwright.fleet.v1.RemoveClusterRequest
+	22, // 75: wheelwright.fleet.v1.FleetService.ListClusters:input_type -> wheelwright.fleet.v1.ListClustersRequest
+	25, // 76: wheelwright.fleet.v1.FleetService.ListEvents:input_type -> wheelwright.fleet.v1.ListEventsRequest
+	31, // 77: wheelwright.fleet.v1.FleetService.PlanRollout:input_type -> wheelwright.fleet.v1.PlanRolloutRequest
+	39, // 78: wheelwright.fleet.v1.FleetService.StartRollout:input_type -> wheelwright.fleet.v1.StartRolloutRequest
+	41, // 79: wheelwright.fleet.v1.FleetService.ListRollouts:input_type -> wheelwright.fleet.v1.ListRolloutsRequest
+	43, // 80: wheelwright.fleet.v1.FleetService.GetRollout:input_type -> wheelwright.fleet.v1.GetRolloutRequest
+	45, // 81: wheelwright.fleet.v1.FleetService.DecideRollout:input_type -> wheelwright.fleet.v1.DecideRolloutRequest
+	47, // 82: wheelwright.fleet.v1.FleetService.RecallRelease:input_type -> wheelwright.fleet.v1.RecallReleaseRequest
+	51, // 83: wheelwright.fleet.v1.FleetService.PinCluster:input_type -> wheelwright.fleet.v1.PinClusterRequest
+	53, // 84: wheelwright.fleet.v1.FleetService.UnpinCluster:input_type -> wheelwright.fleet.v1.UnpinClusterRequest
+	55, // 85: wheelwright.fleet.v1.FleetService.ListPins:input_type -> wheelwright.fleet.v1.ListPinsRequest
+	57, // 86: wheelwright.fleet.v1.FleetService.DecideDelivery:input_type -> wheelwright.fleet.v1.DecideDeliveryRequest
+	59, // 87: wheelwright.fleet.v1.FleetService.Explain:input_type -> wheelwright.fleet.v1.ExplainRequest
+	61, // 88: wheelwright.fleet.v1.FleetService.ExportAudit:input_type -> wheelwright.fleet.v1.ExportAuditRequest
+	65, // 89: wheelwright.fleet.v1.FleetService.AddOperator:input_type -> wheelwright.fleet.v1.AddOperatorRequest
+	67, // 90: wheelwright.fleet.v1.FleetService.RemoveOperator:input_type -> wheelwright.fleet.v1.RemoveOperatorRequest
+	69, // 91: wheelwright.fleet.v1.FleetService.ListOperators:input_type -> wheelwright.fleet.v1.ListOperatorsRequest
+	27, // 92: wheelwright.fleet.v1.FleetService.GetStatus:input_type -> wheelwright.fleet.v1.GetStatusRequest
+	71, // 93: wheelwright.fleet.v1.FleetService.Watch:input_type -> wheelwright.fleet.v1.WatchRequest
+	2,  // 94: wheelwright.fleet.v1.FleetService.GetVersion:output_type -> wheelwright.fleet.v1.GetVersionResponse
+	5,  // 95: wheelwright.fleet.v1.FleetService.AddDistribution:output_type -> wheelwright.fleet.v1.AddDistributionResponse
+	7,  // 96: wheelwright.fleet.v1.FleetService.RemoveDistribution:output_type -> wheelwright.fleet.v1.RemoveDistributionResponse
+	9,  // 97: wheelwright.fleet.v1.FleetService.ListDistributions:output_type -> wheelwright.fleet.v1.ListDistributionsResponse
+	13, // 98: wheelwright.fleet.v1.FleetService.ListReleases:output_type -> wheelwright.fleet.v1.ListReleasesResponse
+	15, // 99: wheelwright.fleet.v1.FleetService.GetRelease:output_type -> wheelwright.fleet.v1.GetReleaseResponse
+	19, // 100: wheelwright.fleet.v1.FleetService.InviteCluster:output_type -> wheelwright.fleet.v1.InviteClusterResponse
+	21, // 101: wheelwright.fleet.v1.FleetService.RemoveCluster:output_type -> wheelwright.fleet.v1.RemoveClusterResponse
+	23, // 102: wheelwright.fleet.v1.FleetService.ListClusters:output_type -> wheelwright.fleet.v1.ListClustersResponse
+	26, // 103: wheelwright.fleet.v1.FleetService.ListEvents:output_type -> wheelwright.fleet.v1.ListEventsResponse
+	32, // 104: wheelwright.fleet.v1.FleetService.PlanRollout:output_type -> wheelwright.fleet.v1.PlanRolloutResponse
+	40, // 105: wheelwright.fleet.v1.FleetService.StartRollout:output_type -> wheelwright.fleet.v1.StartRolloutResponse
+	42, // 106: wheelwright.fleet.v1.FleetService.ListRollouts:output_type -> wheelwright.fleet.v1.ListRolloutsResponse
+	44, // 107: wheelwright.fleet.v1.FleetService.GetRollout:output_type -> wheelwright.fleet.v1.GetRolloutResponse
+	46, // 108: wheelwright.fleet.v1.FleetService.DecideRollout:output_type -> wheelwright.fleet.v1.DecideRolloutResponse
+	48, // 109: wheelwright.fleet.v1.FleetService.RecallRelease:output_type -> wheelwright.fleet.v1.RecallReleaseResponse
+	52, // 110: wheelwright.fleet.v1.FleetService.PinCluster:output_type -> wheelwright.fleet.v1.PinClusterResponse
+	54, // 111: wheelwright.fleet.v1.FleetService.UnpinCluster:output_type -> wheelwright.fleet.v1.UnpinClusterResponse
+	56, // 112: wheelwright.fleet.v1.FleetService.ListPins:output_type -> wheelwright.fleet.v1.ListPinsResponse
+	58, // 113: wheelwright.fleet.v1.FleetService.DecideDelivery:output_type -> wheelwright.fleet.v1.DecideDeliveryResponse
+	60, // 114: wheelwright.fleet.v1.FleetService.Explain:output_type -> wheelwright.fleet.v1.ExplainResponse
+	62, // 115: wheelwright.fleet.v1.FleetService.ExportAudit:output_type -> wheelwright.fleet.v1.ExportAuditResponse
+	66, // 116: wheelwright.fleet.v1.FleetService.AddOperator:output_type -> wheelwright.fleet.v1.AddOperatorResponse
+	68, // 117: wheelwright.fleet.v1.FleetService.RemoveOperator:output_type -> wheelwright.fleet.v1.RemoveOperatorResponse
+	70, // 118: wheelwright.fleet.v1.FleetService.ListOperators:output_type -> wheelwright.fleet.v1.ListOperatorsResponse
+	28, // 119: wheelwright.fleet.v1.FleetService.GetStatus:output_type -> wheelwright.fleet.v1.GetStatusResponse
+	72, // 120: wheelwright.fleet.v1.FleetService.Watch:output_type -> wheelwright.fleet.v1.WatchResponse
+	94, // [94:121] is the sub-list for method output_type
+	67, // [67:94] is the sub-list for method input_type
+	67, // [67:67] is the sub-list for extension type_name
+	67, // [67:67] is the sub-list for extension extendee
+	0,  // [0:67] is the sub-list for field type_name
 }
 
 func init() { file_wheelwright_fleet_v1_fleet_proto_init() }
@@ -5236,7 +5755,7 @@ func file_wheelwright_fleet_v1_fleet_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wheelwright_fleet_v1_fleet_proto_rawDesc), len(file_wheelwright_fleet_v1_fleet_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   68,
+			NumMessages:   75,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -43,6 +43,9 @@ const (
 	FleetService_DecideDelivery_FullMethodName     = "/wheelwright.fleet.v1.FleetService/DecideDelivery"
 	FleetService_Explain_FullMethodName            = "/wheelwright.fleet.v1.FleetService/Explain"
 	FleetService_ExportAudit_FullMethodName        = "/wheelwright.fleet.v1.FleetService/ExportAudit"
+	FleetService_AddOperator_FullMethodName        = "/wheelwright.fleet.v1.FleetService/AddOperator"
+	FleetService_RemoveOperator_FullMethodName     = "/wheelwright.fleet.v1.FleetService/RemoveOperator"
+	FleetService_ListOperators_FullMethodName      = "/wheelwright.fleet.v1.FleetService/ListOperators"
 	FleetService_GetStatus_FullMethodName          = "/wheelwright.fleet.v1.FleetService/GetStatus"
 	FleetService_Watch_FullMethodName              = "/wheelwright.fleet.v1.FleetService/Watch"
 )
@@ -92,6 +95,12 @@ type FleetServiceClient interface {
 	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error)
 	// ExportAudit streams the record of what people changed, oldest first.
 	ExportAudit(ctx context.Context, in *ExportAuditRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportAuditResponse], error)
+	// AddOperator gives a person or a program a role, and signs its certificate. ALREADY_EXISTS for another
+	// of the name.
+	AddOperator(ctx context.Context, in *AddOperatorRequest, opts ...grpc.CallOption) (*AddOperatorResponse, error)
+	// RemoveOperator ends every certificate of an operator, its open streams too.
+	RemoveOperator(ctx context.Context, in *RemoveOperatorRequest, opts ...grpc.CallOption) (*RemoveOperatorResponse, error)
+	ListOperators(ctx context.Context, in *ListOperatorsRequest, opts ...grpc.CallOption) (*ListOperatorsResponse, error)
 	// GetStatus is the fleet on one screen.
 	GetStatus(ctx context.Context, in *GetStatusRequest, opts ...grpc.CallOption) (*GetStatusResponse, error)
 	// Watch sends a message after every change of what the other calls would answer, at most a few
@@ -336,6 +345,36 @@ func (c *fleetServiceClient) ExportAudit(ctx context.Context, in *ExportAuditReq
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type FleetService_ExportAuditClient = grpc.ServerStreamingClient[ExportAuditResponse]
 
+func (c *fleetServiceClient) AddOperator(ctx context.Context, in *AddOperatorRequest, opts ...grpc.CallOption) (*AddOperatorResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AddOperatorResponse)
+	err := c.cc.Invoke(ctx, FleetService_AddOperator_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fleetServiceClient) RemoveOperator(ctx context.Context, in *RemoveOperatorRequest, opts ...grpc.CallOption) (*RemoveOperatorResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RemoveOperatorResponse)
+	err := c.cc.Invoke(ctx, FleetService_RemoveOperator_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fleetServiceClient) ListOperators(ctx context.Context, in *ListOperatorsRequest, opts ...grpc.CallOption) (*ListOperatorsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListOperatorsResponse)
+	err := c.cc.Invoke(ctx, FleetService_ListOperators_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *fleetServiceClient) GetStatus(ctx context.Context, in *GetStatusRequest, opts ...grpc.CallOption) (*GetStatusResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetStatusResponse)
@@ -410,6 +449,12 @@ type FleetServiceServer interface {
 	Explain(context.Context, *ExplainRequest) (*ExplainResponse, error)
 	// ExportAudit streams the record of what people changed, oldest first.
 	ExportAudit(*ExportAuditRequest, grpc.ServerStreamingServer[ExportAuditResponse]) error
+	// AddOperator gives a person or a program a role, and signs its certificate. ALREADY_EXISTS for another
+	// of the name.
+	AddOperator(context.Context, *AddOperatorRequest) (*AddOperatorResponse, error)
+	// RemoveOperator ends every certificate of an operator, its open streams too.
+	RemoveOperator(context.Context, *RemoveOperatorRequest) (*RemoveOperatorResponse, error)
+	ListOperators(context.Context, *ListOperatorsRequest) (*ListOperatorsResponse, error)
 	// GetStatus is the fleet on one screen.
 	GetStatus(context.Context, *GetStatusRequest) (*GetStatusResponse, error)
 	// Watch sends a message after every change of what the other calls would answer, at most a few
@@ -490,6 +535,15 @@ func (UnimplementedFleetServiceServer) Explain(context.Context, *ExplainRequest)
 }
 func (UnimplementedFleetServiceServer) ExportAudit(*ExportAuditRequest, grpc.ServerStreamingServer[ExportAuditResponse]) error {
 	return status.Error(codes.Unimplemented, "method ExportAudit not implemented")
+}
+func (UnimplementedFleetServiceServer) AddOperator(context.Context, *AddOperatorRequest) (*AddOperatorResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AddOperator not implemented")
+}
+func (UnimplementedFleetServiceServer) RemoveOperator(context.Context, *RemoveOperatorRequest) (*RemoveOperatorResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RemoveOperator not implemented")
+}
+func (UnimplementedFleetServiceServer) ListOperators(context.Context, *ListOperatorsRequest) (*ListOperatorsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListOperators not implemented")
 }
 func (UnimplementedFleetServiceServer) GetStatus(context.Context, *GetStatusRequest) (*GetStatusResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetStatus not implemented")
@@ -907,6 +961,60 @@ func _FleetService_ExportAudit_Handler(srv interface{}, stream grpc.ServerStream
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type FleetService_ExportAuditServer = grpc.ServerStreamingServer[ExportAuditResponse]
 
+func _FleetService_AddOperator_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AddOperatorRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).AddOperator(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_AddOperator_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).AddOperator(ctx, req.(*AddOperatorRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FleetService_RemoveOperator_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemoveOperatorRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).RemoveOperator(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_RemoveOperator_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).RemoveOperator(ctx, req.(*RemoveOperatorRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FleetService_ListOperators_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListOperatorsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).ListOperators(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_ListOperators_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).ListOperators(ctx, req.(*ListOperatorsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _FleetService_GetStatus_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetStatusRequest)
 	if err := dec(in); err != nil {
@@ -1026,6 +1134,18 @@ var FleetService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Explain",
 			Handler:    _FleetService_Explain_Handler,
+		},
+		{
+			MethodName: "AddOperator",
+			Handler:    _FleetService_AddOperator_Handler,
+		},
+		{
+			MethodName: "RemoveOperator",
+			Handler:    _FleetService_RemoveOperator_Handler,
+		},
+		{
+			MethodName: "ListOperators",
+			Handler:    _FleetService_ListOperators_Handler,
 		},
 		{
 			MethodName: "GetStatus",

@@ -1360,8 +1360,11 @@ type SubscriptionStatus struct {
 	DriftMessage string `protobuf:"bytes,20,opt,name=drift_message,json=driftMessage,proto3" json:"drift_message,omitempty"`
 	// The release that the provider's policy takes of what is offered, and the one that it would take
 	// without its pin; empty where that is none or the same.
-	Wants         string `protobuf:"bytes,21,opt,name=wants,proto3" json:"wants,omitempty"`
-	Would         string `protobuf:"bytes,22,opt,name=would,proto3" json:"would,omitempty"`
+	Wants string `protobuf:"bytes,21,opt,name=wants,proto3" json:"wants,omitempty"`
+	Would string `protobuf:"bytes,22,opt,name=would,proto3" json:"would,omitempty"`
+	// The phase is "Refused" and the release did nothing wrong: its provider said no, or did not answer in
+	// time.
+	Declined      bool `protobuf:"varint,23,opt,name=declined,proto3" json:"declined,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1550,6 +1553,13 @@ func (x *SubscriptionStatus) GetWould() string {
 	return ""
 }
 
+func (x *SubscriptionStatus) GetDeclined() bool {
+	if x != nil {
+		return x.Declined
+	}
+	return false
+}
+
 // Policy is the provider's: what this cluster takes by itself.
 type Policy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1569,7 +1579,9 @@ type Policy struct {
 	Minor string `protobuf:"bytes,9,opt,name=minor,proto3" json:"minor,omitempty"`
 	Major string `protobuf:"bytes,10,opt,name=major,proto3" json:"major,omitempty"`
 	// When releases are taken, such as "Mon-Fri 22:00-04:00 Europe/Berlin"; none: at any time.
-	Windows       []string `protobuf:"bytes,11,rep,name=windows,proto3" json:"windows,omitempty"`
+	Windows []string `protobuf:"bytes,11,rep,name=windows,proto3" json:"windows,omitempty"`
+	// Unset: the spoke does not say.
+	FromHub       *FromHub `protobuf:"bytes,12,opt,name=from_hub,json=fromHub,proto3" json:"from_hub,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1681,6 +1693,66 @@ func (x *Policy) GetWindows() []string {
 	return nil
 }
 
+func (x *Policy) GetFromHub() *FromHub {
+	if x != nil {
+		return x.FromHub
+	}
+	return nil
+}
+
+// FromHub is what counts at the spoke of what is said at the hub in its provider's place.
+type FromHub struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pins          bool                   `protobuf:"varint,1,opt,name=pins,proto3" json:"pins,omitempty"`
+	Decisions     bool                   `protobuf:"varint,2,opt,name=decisions,proto3" json:"decisions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FromHub) Reset() {
+	*x = FromHub{}
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FromHub) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FromHub) ProtoMessage() {}
+
+func (x *FromHub) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FromHub.ProtoReflect.Descriptor instead.
+func (*FromHub) Descriptor() ([]byte, []int) {
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *FromHub) GetPins() bool {
+	if x != nil {
+		return x.Pins
+	}
+	return false
+}
+
+func (x *FromHub) GetDecisions() bool {
+	if x != nil {
+		return x.Decisions
+	}
+	return false
+}
+
 type FetchBundleRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Digest        string                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
@@ -1690,7 +1762,7 @@ type FetchBundleRequest struct {
 
 func (x *FetchBundleRequest) Reset() {
 	*x = FetchBundleRequest{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[17]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1702,7 +1774,7 @@ func (x *FetchBundleRequest) String() string {
 func (*FetchBundleRequest) ProtoMessage() {}
 
 func (x *FetchBundleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[17]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1715,7 +1787,7 @@ func (x *FetchBundleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchBundleRequest.ProtoReflect.Descriptor instead.
 func (*FetchBundleRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{17}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *FetchBundleRequest) GetDigest() string {
@@ -1734,7 +1806,7 @@ type FetchBundleResponse struct {
 
 func (x *FetchBundleResponse) Reset() {
 	*x = FetchBundleResponse{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[18]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1746,7 +1818,7 @@ func (x *FetchBundleResponse) String() string {
 func (*FetchBundleResponse) ProtoMessage() {}
 
 func (x *FetchBundleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[18]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1759,7 +1831,7 @@ func (x *FetchBundleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchBundleResponse.ProtoReflect.Descriptor instead.
 func (*FetchBundleResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{18}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *FetchBundleResponse) GetData() []byte {
@@ -1779,7 +1851,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[19]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1791,7 +1863,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[19]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1804,7 +1876,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{19}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RenewRequest) GetCsr() []byte {
@@ -1825,7 +1897,7 @@ type RenewResponse struct {
 
 func (x *RenewResponse) Reset() {
 	*x = RenewResponse{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[20]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1837,7 +1909,7 @@ func (x *RenewResponse) String() string {
 func (*RenewResponse) ProtoMessage() {}
 
 func (x *RenewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[20]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1850,7 +1922,7 @@ func (x *RenewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewResponse.ProtoReflect.Descriptor instead.
 func (*RenewResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{20}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RenewResponse) GetCertificate() []byte {
@@ -1965,7 +2037,7 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"KindChange\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04verb\x18\x02 \x01(\tR\x04verb\x12\x14\n" +
-	"\x05count\x18\x03 \x01(\rR\x05count\"\x95\x06\n" +
+	"\x05count\x18\x03 \x01(\rR\x05count\"\xb1\x06\n" +
 	"\x12SubscriptionStatus\x12\"\n" +
 	"\fdistribution\x18\x01 \x01(\tR\fdistribution\x12\x18\n" +
 	"\avariant\x18\x02 \x01(\tR\avariant\x12\x1c\n" +
@@ -1991,7 +2063,8 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\adrifted\x18\x13 \x01(\rR\adrifted\x12#\n" +
 	"\rdrift_message\x18\x14 \x01(\tR\fdriftMessage\x12\x14\n" +
 	"\x05wants\x18\x15 \x01(\tR\x05wants\x12\x14\n" +
-	"\x05would\x18\x16 \x01(\tR\x05would\"\xc4\x02\n" +
+	"\x05would\x18\x16 \x01(\tR\x05would\x12\x1a\n" +
+	"\bdeclined\x18\x17 \x01(\bR\bdeclined\"\xfd\x02\n" +
 	"\x06Policy\x12\x14\n" +
 	"\x05range\x18\x01 \x01(\tR\x05range\x12 \n" +
 	"\vprereleases\x18\x02 \x01(\bR\vprereleases\x12\x10\n" +
@@ -2007,7 +2080,11 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\x05minor\x18\t \x01(\tR\x05minor\x12\x14\n" +
 	"\x05major\x18\n" +
 	" \x01(\tR\x05major\x12\x18\n" +
-	"\awindows\x18\v \x03(\tR\awindows\",\n" +
+	"\awindows\x18\v \x03(\tR\awindows\x127\n" +
+	"\bfrom_hub\x18\f \x01(\v2\x1c.wheelwright.sync.v1.FromHubR\afromHub\";\n" +
+	"\aFromHub\x12\x12\n" +
+	"\x04pins\x18\x01 \x01(\bR\x04pins\x12\x1c\n" +
+	"\tdecisions\x18\x02 \x01(\bR\tdecisions\",\n" +
 	"\x12FetchBundleRequest\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\")\n" +
 	"\x13FetchBundleResponse\x12\x12\n" +
@@ -2048,7 +2125,7 @@ func file_wheelwright_sync_v1_sync_proto_rawDescGZIP() []byte {
 }
 
 var file_wheelwright_sync_v1_sync_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_wheelwright_sync_v1_sync_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_wheelwright_sync_v1_sync_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_wheelwright_sync_v1_sync_proto_goTypes = []any{
 	(WithdrawalKind)(0),           // 0: wheelwright.sync.v1.WithdrawalKind
 	(EventKind)(0),                // 1: wheelwright.sync.v1.EventKind
@@ -2069,11 +2146,12 @@ var file_wheelwright_sync_v1_sync_proto_goTypes = []any{
 	(*KindChange)(nil),            // 16: wheelwright.sync.v1.KindChange
 	(*SubscriptionStatus)(nil),    // 17: wheelwright.sync.v1.SubscriptionStatus
 	(*Policy)(nil),                // 18: wheelwright.sync.v1.Policy
-	(*FetchBundleRequest)(nil),    // 19: wheelwright.sync.v1.FetchBundleRequest
-	(*FetchBundleResponse)(nil),   // 20: wheelwright.sync.v1.FetchBundleResponse
-	(*RenewRequest)(nil),          // 21: wheelwright.sync.v1.RenewRequest
-	(*RenewResponse)(nil),         // 22: wheelwright.sync.v1.RenewResponse
-	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
+	(*FromHub)(nil),               // 19: wheelwright.sync.v1.FromHub
+	(*FetchBundleRequest)(nil),    // 20: wheelwright.sync.v1.FetchBundleRequest
+	(*FetchBundleResponse)(nil),   // 21: wheelwright.sync.v1.FetchBundleResponse
+	(*RenewRequest)(nil),          // 22: wheelwright.sync.v1.RenewRequest
+	(*RenewResponse)(nil),         // 23: wheelwright.sync.v1.RenewResponse
+	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
 }
 var file_wheelwright_sync_v1_sync_proto_depIdxs = []int32{
 	4,  // 0: wheelwright.sync.v1.ConnectRequest.hello:type_name -> wheelwright.sync.v1.Hello
@@ -2084,37 +2162,38 @@ var file_wheelwright_sync_v1_sync_proto_depIdxs = []int32{
 	7,  // 5: wheelwright.sync.v1.ConnectResponse.ack:type_name -> wheelwright.sync.v1.Ack
 	6,  // 6: wheelwright.sync.v1.ConnectResponse.heartbeat:type_name -> wheelwright.sync.v1.Heartbeat
 	17, // 7: wheelwright.sync.v1.Hello.subscriptions:type_name -> wheelwright.sync.v1.SubscriptionStatus
-	23, // 8: wheelwright.sync.v1.Heartbeat.at:type_name -> google.protobuf.Timestamp
+	24, // 8: wheelwright.sync.v1.Heartbeat.at:type_name -> google.protobuf.Timestamp
 	9,  // 9: wheelwright.sync.v1.DesiredState.distributions:type_name -> wheelwright.sync.v1.DistributionOffers
 	13, // 10: wheelwright.sync.v1.DistributionOffers.offers:type_name -> wheelwright.sync.v1.Offer
 	10, // 11: wheelwright.sync.v1.DistributionOffers.withdrawals:type_name -> wheelwright.sync.v1.Withdrawal
 	11, // 12: wheelwright.sync.v1.DistributionOffers.pin:type_name -> wheelwright.sync.v1.HubPin
 	12, // 13: wheelwright.sync.v1.DistributionOffers.decisions:type_name -> wheelwright.sync.v1.HubDecision
 	0,  // 14: wheelwright.sync.v1.Withdrawal.kind:type_name -> wheelwright.sync.v1.WithdrawalKind
-	23, // 15: wheelwright.sync.v1.HubPin.until:type_name -> google.protobuf.Timestamp
-	23, // 16: wheelwright.sync.v1.HubDecision.at:type_name -> google.protobuf.Timestamp
-	23, // 17: wheelwright.sync.v1.Event.at:type_name -> google.protobuf.Timestamp
+	24, // 15: wheelwright.sync.v1.HubPin.until:type_name -> google.protobuf.Timestamp
+	24, // 16: wheelwright.sync.v1.HubDecision.at:type_name -> google.protobuf.Timestamp
+	24, // 17: wheelwright.sync.v1.Event.at:type_name -> google.protobuf.Timestamp
 	1,  // 18: wheelwright.sync.v1.Event.kind:type_name -> wheelwright.sync.v1.EventKind
 	17, // 19: wheelwright.sync.v1.Event.status:type_name -> wheelwright.sync.v1.SubscriptionStatus
 	15, // 20: wheelwright.sync.v1.Event.preflight:type_name -> wheelwright.sync.v1.Preflight
 	16, // 21: wheelwright.sync.v1.Preflight.changes:type_name -> wheelwright.sync.v1.KindChange
-	23, // 22: wheelwright.sync.v1.Preflight.at:type_name -> google.protobuf.Timestamp
+	24, // 22: wheelwright.sync.v1.Preflight.at:type_name -> google.protobuf.Timestamp
 	18, // 23: wheelwright.sync.v1.SubscriptionStatus.policy:type_name -> wheelwright.sync.v1.Policy
-	23, // 24: wheelwright.sync.v1.SubscriptionStatus.phase_since:type_name -> google.protobuf.Timestamp
-	23, // 25: wheelwright.sync.v1.SubscriptionStatus.observed_at:type_name -> google.protobuf.Timestamp
-	23, // 26: wheelwright.sync.v1.Policy.pin_until:type_name -> google.protobuf.Timestamp
-	23, // 27: wheelwright.sync.v1.RenewResponse.not_after:type_name -> google.protobuf.Timestamp
-	2,  // 28: wheelwright.sync.v1.SyncService.Connect:input_type -> wheelwright.sync.v1.ConnectRequest
-	19, // 29: wheelwright.sync.v1.SyncService.FetchBundle:input_type -> wheelwright.sync.v1.FetchBundleRequest
-	21, // 30: wheelwright.sync.v1.SyncService.Renew:input_type -> wheelwright.sync.v1.RenewRequest
-	3,  // 31: wheelwright.sync.v1.SyncService.Connect:output_type -> wheelwright.sync.v1.ConnectResponse
-	20, // 32: wheelwright.sync.v1.SyncService.FetchBundle:output_type -> wheelwright.sync.v1.FetchBundleResponse
-	22, // 33: wheelwright.sync.v1.SyncService.Renew:output_type -> wheelwright.sync.v1.RenewResponse
-	31, // [31:34] is the sub-list for method output_type
-	28, // [28:31] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	24, // 24: wheelwright.sync.v1.SubscriptionStatus.phase_since:type_name -> google.protobuf.Timestamp
+	24, // 25: wheelwright.sync.v1.SubscriptionStatus.observed_at:type_name -> google.protobuf.Timestamp
+	24, // 26: wheelwright.sync.v1.Policy.pin_until:type_name -> google.protobuf.Timestamp
+	19, // 27: wheelwright.sync.v1.Policy.from_hub:type_name -> wheelwright.sync.v1.FromHub
+	24, // 28: wheelwright.sync.v1.RenewResponse.not_after:type_name -> google.protobuf.Timestamp
+	2,  // 29: wheelwright.sync.v1.SyncService.Connect:input_type -> wheelwright.sync.v1.ConnectRequest
+	20, // 30: wheelwright.sync.v1.SyncService.FetchBundle:input_type -> wheelwright.sync.v1.FetchBundleRequest
+	22, // 31: wheelwright.sync.v1.SyncService.Renew:input_type -> wheelwright.sync.v1.RenewRequest
+	3,  // 32: wheelwright.sync.v1.SyncService.Connect:output_type -> wheelwright.sync.v1.ConnectResponse
+	21, // 33: wheelwright.sync.v1.SyncService.FetchBundle:output_type -> wheelwright.sync.v1.FetchBundleResponse
+	23, // 34: wheelwright.sync.v1.SyncService.Renew:output_type -> wheelwright.sync.v1.RenewResponse
+	32, // [32:35] is the sub-list for method output_type
+	29, // [29:32] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_wheelwright_sync_v1_sync_proto_init() }
@@ -2139,7 +2218,7 @@ func file_wheelwright_sync_v1_sync_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wheelwright_sync_v1_sync_proto_rawDesc), len(file_wheelwright_sync_v1_sync_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   21,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
