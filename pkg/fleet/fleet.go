@@ -113,10 +113,11 @@ const (
 	Verifying        Phase = "Verifying"        // digest and provenance chain
 	Rendering        Phase = "Rendering"        // overlay over bundle, sandboxed
 	Checking         Phase = "Checking"         // server-side dry run of everything
-	AwaitingApproval Phase = "AwaitingApproval" // the provider is asked, with the reason, before anything is applied
+	AwaitingApproval Phase = "AwaitingApproval" // the provider is asked, with the reason: before anything is applied, or where tests came to no verdict
 	AwaitingWindow   Phase = "AwaitingWindow"   // it would be applied, and the provider's maintenance window is closed
 	Progressing      Phase = "Progressing"      // being applied
 	Settling         Phase = "Settling"         // applied; waiting for health
+	Testing          Phase = "Testing"          // applied and healthy; conformance plugins prove it
 	Succeeded        Phase = "Succeeded"        // runs, whole and healthy
 	Refused          Phase = "Refused"          // failed before anything was applied: the old release runs on
 	RollingBack      Phase = "RollingBack"      // the previous rendered set is being put back
@@ -126,7 +127,7 @@ const (
 )
 
 // Phases lists all phases in the order of a delivery.
-var Phases = []Phase{PhaseNone, AwaitingConfig, Fetching, Verifying, Rendering, Checking, AwaitingApproval, AwaitingWindow, Progressing, Settling,
+var Phases = []Phase{PhaseNone, AwaitingConfig, Fetching, Verifying, Rendering, Checking, AwaitingApproval, AwaitingWindow, Progressing, Settling, Testing,
 	Succeeded, Refused, RollingBack, RolledBack, RollbackFailed}
 
 // Terminal: the delivery is over; only a new release, a new overlay or a person starts another.
@@ -143,7 +144,7 @@ func (p Phase) Failed() bool { return p.Terminal() && p != Succeeded }
 
 // Touching: objects on the cluster may be between two releases; a restart must finish or return.
 func (p Phase) Touching() bool {
-	return p == Progressing || p == Settling || p == RollingBack
+	return p == Progressing || p == Settling || p == Testing || p == RollingBack
 }
 
 // Health is of an installation as a whole.
