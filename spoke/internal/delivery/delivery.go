@@ -35,11 +35,45 @@ type State struct {
 	Restored bool
 	// Restarts of the spoke since the delivery began to touch the cluster.
 	Restarts int
+	// Tests: the release has to be proven by tests before it counts as what runs. Proving is how long they may
+	// take, Retry that those without a verdict are run again until then; else the provider is asked at once.
+	Tests, Retry bool
+	Proving      time.Duration
+	// Proof is what is known of the target by its tests, or by its provider's word in their place.
+	Proof Proof
+	// Applied: it waits for its provider while the target is on the cluster, whole and healthy.
+	Applied bool
+
 	// ByHand: a person wanted the return.
 	ByHand bool
 	// Declined: it is Refused since its provider said no, or did not answer in time.
 	Declined bool
 }
+
+// Touching: objects on the cluster may be between two releases; nothing else is begun before that is over.
+func (s State) Touching() bool { return s.Phase.Touching() || s.Applied }
+
+// Forward: the target is, in part or whole, on the cluster and does not count as what runs yet.
+func (s State) Forward() bool { return s.Touching() && s.Phase != fleet.RollingBack }
+
+// Proof is what is known of a release that has to be proven.
+type Proof string
+
+const (
+	Unproven  Proof = ""
+	Passed    Proof = "passed"    // its tests; they are run again after a restart
+	Accepted  Proof = "accepted"  // its provider, since the tests came to no verdict
+	Disproved Proof = "disproved" // its tests failed, or its provider did not accept it without
+)
+
+// Verdict of tests.
+type Verdict string
+
+const (
+	Pass         Verdict = "Pass"
+	Fail         Verdict = "Fail"
+	Inconclusive Verdict = "Inconclusive" // too little evidence: neither promoted nor taken back for it
+)
 
 // Kind of an event.
 type Kind string
@@ -59,6 +93,7 @@ const (
 	Opened        Kind = "Opened"        // a window is open
 	Applied       Kind = "Applied"       // every object is sent
 	Observed      Kind = "Observed"      // health was read; Health, Reason, Lost
+	Tested        Kind = "Tested"        // the tests are over; Verdict, Reason
 	Pruned        Kind = "Pruned"        // what the release no longer has is gone
 	Restored      Kind = "Restored"      // the previous set is applied and what only the failed one had is gone
 	Undone        Kind = "Undone"        // what a first install had made is gone
@@ -73,7 +108,7 @@ const (
 
 // Kinds lists all events.
 func Kinds() []Kind {
-	return []Kind{Start, Fetched, Verified, Rendered, Unchanged, Checked, Applied, Observed, Pruned, Restored,
+	return []Kind{Start, Fetched, Verified, Rendered, Unchanged, Checked, Applied, Observed, Tested, Pruned, Restored,
 		Asking, Approve, Reject, Expired, Closed, Opened, Undone, Return, Delayed, Refuse, Unrenderable, Misconfigured, Content, Restart}
 }
 
@@ -83,6 +118,7 @@ type Event struct {
 	Target   string
 	Previous bool
 	Health   fleet.Health
+	Verdict  Verdict
 	Reason   string
 	ByHand   bool          // a person wants it
 	Until    time.Time     // when a window opens
@@ -99,6 +135,7 @@ const (
 	Check      Effect = "check"      // dry run; answers Checked
 	Apply      Effect = "apply"      // answers Applied
 	Watch      Effect = "watch"      // read health after a while; answers Observed
+	Test       Effect = "test"       // begin the tests, or look how they and the cluster get on; answers Tested or Observed
 	Prune      Effect = "prune"      // delete what the new release no longer has; answers Pruned
 	Restore    Effect = "restore"    // apply the previous set, delete what only the failed one had; answers Restored
 	Undo       Effect = "undo"       // delete what a first install made; answers Undone

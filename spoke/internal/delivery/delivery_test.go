@@ -40,6 +40,12 @@ func variants() []variant {
 			e.Health = fleet.InProgress
 			vs = append(vs, variant{"Observed Degraded, long", Event{Kind: k, Health: fleet.Degraded, Reason: "why"}, t0.Add(6 * time.Second)},
 				variant{"Observed InProgress, late", e, after}, variant{"Observed Healthy, late", Event{Kind: k, Health: fleet.Healthy}, after})
+		case Tested:
+			for _, v := range []Verdict{Pass, Fail, Inconclusive} {
+				e.Verdict = v
+				vs = append(vs, variant{fmt.Sprintf("%s %s", k, v), e, soon})
+			}
+			vs = append(vs, variant{"Tested Inconclusive, retried", e, soon}, variant{"Tested Inconclusive, retried, late", e, after})
 		case Delayed:
 			vs = append(vs, variant{"Delayed", e, soon}, variant{"Delayed, late", e, after})
 		case Restart:
@@ -54,7 +60,11 @@ func variants() []variant {
 }
 
 func stateIn(p fleet.Phase, previous, restored bool) State {
-	s := State{Phase: p, Target: "1", Reason: "was", Since: t0, Previous: previous, Restored: restored, Timeout: 5 * time.Minute, Grace: 10 * time.Second, Patience: time.Hour}
+	s := State{Phase: p, Target: "1", Reason: "was", Since: t0, Previous: previous, Restored: restored, Timeout: 5 * time.Minute, Grace: 10 * time.Second, Patience: time.Hour,
+		Proving: 15 * time.Minute}
+	if p == asked {
+		s.Phase, s.Applied, s.Tests, p = fleet.AwaitingApproval, true, true, fleet.AwaitingApproval
+	}
 	if p.Touching() || waits(p) {
 		s.Deadline = t0.Add(s.Timeout)
 	}
@@ -72,16 +82,22 @@ func waits(p fleet.Phase) bool {
 func TestTheMachineIsPrinted(t *testing.T) {
 	var b bytes.Buffer
 	b.WriteString("# Phase and what is known; event; next phase, effects, reason, deadline. Events that are not\n# listed are unexpected: nothing changes.\n")
-	for _, p := range fleet.Phases {
+	always := []known{{name: "first install"}, {name: "upgrade", previous: true}}
+	restored := append(slices.Clone(always), known{name: "upgrade, restored", previous: true, restored: true})
+	tested := []known{{name: "first install, with tests", tests: true}, {name: "upgrade, with tests", previous: true, tests: true},
+		{name: "upgrade, with tests, passed", previous: true, tests: true, proof: Passed}, {name: "upgrade, with tests, accepted", previous: true, tests: true, proof: Accepted}}
+	more := map[fleet.Phase][]known{
+		fleet.RollingBack: restored, fleet.Settling: append(slices.Clone(always), tested...), fleet.Testing: tested,
+		fleet.RollbackFailed: append(restored, known{name: "first install, with tests", tests: true}, known{name: "first install, disproved", tests: true, proof: Disproved}),
+	}
+	for _, p := range slices.Concat(fleet.Phases, []fleet.Phase{asked}) {
 		last := ""
-		for _, known := range []struct {
-			name               string
-			previous, restored bool
-		}{{"first install", false, false}, {"upgrade", true, false}, {"upgrade, restored", true, true}} {
-			if known.restored && p != fleet.RollingBack && p != fleet.RollbackFailed {
-				continue
-			}
-			body := printed(p, known.previous, known.restored)
+		kinds, ok := more[p]
+		if !ok {
+			kinds = always
+		}
+		for _, known := range kinds {
+			body := printed(p, known)
 			if body == last {
 				fmt.Fprintf(&b, "\n%s (%s): the same\n", name(p), known.name)
 				continue
@@ -104,11 +120,19 @@ func TestTheMachineIsPrinted(t *testing.T) {
 	}
 }
 
+// known is what the machine looks at beside the phase.
+type known struct {
+	name                      string
+	previous, restored, tests bool
+	proof                     Proof
+}
+
 // printed is the part of the golden file about one phase.
-func printed(p fleet.Phase, previous, restored bool) string {
+func printed(p fleet.Phase, k known) string {
 	var b strings.Builder
 	for _, v := range variants() {
-		s := stateIn(p, previous, restored)
+		s := stateIn(p, k.previous, k.restored)
+		s.Tests, s.Proof, s.Retry = s.Tests || k.tests, k.proof, strings.Contains(v.name, "retried")
 		if strings.HasSuffix(v.name, "once too often") {
 			s.Restarts = mostRestarts
 		}
@@ -116,7 +140,7 @@ func printed(p fleet.Phase, previous, restored bool) string {
 		if slices.Contains(effects, Unexpected) {
 			continue
 		}
-		fmt.Fprintf(&b, "  %-26s -> %-15s [%s]%s\n", v.name, name(n.Phase), join(effects), remarks(v.at, n))
+		fmt.Fprintf(&b, "  %-34s -> %-15s [%s]%s\n", v.name, name(n.place()), join(effects), remarks(v.at, n))
 	}
 	return b.String()
 }
@@ -144,6 +168,9 @@ func remarks(at time.Time, s State) string {
 	if s.Declined {
 		out += " declined"
 	}
+	if s.Proof != Unproven {
+		out += " " + string(s.Proof)
+	}
 	if !s.Deadline.IsZero() {
 		out += " deadline in " + s.Deadline.Sub(at).Truncate(time.Minute).String()
 	}
@@ -151,7 +178,7 @@ func remarks(at time.Time, s State) string {
 }
 
 func TestEveryEventIsDefinedInEveryPhase(t *testing.T) {
-	for _, p := range fleet.Phases {
+	for _, p := range slices.Concat(fleet.Phases, []fleet.Phase{asked}) {
 		for _, v := range variants() {
 			s := stateIn(p, true, false)
 			n, effects := Next(v.at, s, v.e)
@@ -173,7 +200,8 @@ func walk(t *testing.T, look func(s State, e Event, n State, effects []Effect)) 
 	t.Logf("seed %d", seed)
 	vs := variants()
 	for range 300 {
-		s, now := State{Timeout: 5 * time.Minute, Grace: 10 * time.Second, Patience: time.Hour}, t0
+		s, now := State{Timeout: 5 * time.Minute, Grace: 10 * time.Second, Patience: time.Hour, Proving: 15 * time.Minute,
+			Tests: rnd.IntN(2) == 0, Retry: rnd.IntN(2) == 0}, t0
 		for range 200 {
 			e := vs[rnd.IntN(len(vs))].e
 			e.Previous, e.ByHand = rnd.IntN(2) == 0, rnd.IntN(2) == 0
@@ -195,10 +223,25 @@ func TestLaws(t *testing.T) {
 		if slices.Contains(effects, Promote) && n.Phase != fleet.Succeeded {
 			t.Fatalf("law 4: promoted in %s", n.Phase)
 		}
-		if n.Phase == fleet.Succeeded && s.Phase.Touching() && (s.Phase != fleet.Settling || e.Kind != Pruned) {
+		if n.Phase == fleet.Succeeded && s.Touching() && (s.Phase != fleet.Settling && s.Phase != fleet.Testing || e.Kind != Pruned) {
 			t.Fatalf("law 4: %s in %s succeeds", e.Kind, s.Phase)
 		}
-		if s.Phase.Touching() && !n.Phase.Touching() && !n.Phase.Terminal() {
+		if n.Phase == fleet.Succeeded && s.Touching() && s.Tests && s.Proof != Passed && s.Proof != Accepted {
+			t.Fatalf("law 6: %s in %s promotes what is not proven: %+v", e.Kind, s.Phase, s)
+		}
+		if e.Kind == Tested && e.Verdict == Inconclusive && (n.Phase == fleet.RollingBack || n.Phase.Terminal()) && n.Phase != s.Phase {
+			t.Fatalf("law 6: tests without a verdict in %s decide: %s", s.Phase, n.Phase)
+		}
+		if n.Phase == fleet.Testing && !n.Tests {
+			t.Fatalf("%s in %s tests where there are none", e.Kind, s.Phase)
+		}
+		if n.Applied && n.Phase != fleet.AwaitingApproval {
+			t.Fatalf("%s in %s: asked in %s", e.Kind, s.Phase, n.Phase)
+		}
+		if s.Applied && !n.Applied && !slices.Contains([]Kind{Approve, Reject, Expired, Return, Observed}, e.Kind) {
+			t.Fatalf("law 7: %s takes the question about what is on the cluster away: %s", e.Kind, n.Phase)
+		}
+		if s.Touching() && !n.Touching() && !n.Phase.Terminal() {
 			t.Fatalf("law 7: %s in %s leaves the cluster in %s", e.Kind, s.Phase, n.Phase)
 		}
 		if n.Phase == fleet.RolledBack && s.Phase.Touching() && !s.Restored && e.Kind != Undone {
@@ -307,4 +350,72 @@ func TestAWindowIsWaitedFor(t *testing.T) {
 		t.Errorf("open: %+v", s)
 	}
 	step(opens, Event{Kind: Checked}, fleet.Progressing, Apply)
+}
+
+// A spoke that is killed whenever it tests comes to an end: its provider is asked.
+func TestRestartsWhileTesting(t *testing.T) {
+	s, now := stateIn(fleet.Settling, true, false), t0
+	s.Tests = true
+	step := func(after time.Duration, e Event) []Effect {
+		now = now.Add(after)
+		n, effects := Next(now, s, e)
+		s = n
+		return effects
+	}
+	tests := 0
+	for range 10 {
+		for _, e := range []Event{{Kind: Restart}, {Kind: Applied}, {Kind: Observed, Health: fleet.Healthy}} {
+			if slices.Contains(step(time.Second, e), Test) {
+				tests++
+			}
+		}
+		step(4*time.Minute, Event{Kind: Observed, Health: fleet.Healthy, Reason: "test 1 of 2"})
+		if s.Applied {
+			break
+		}
+	}
+	if !s.Applied || tests < 2 || s.Reason != "Inconclusive(the tests were not done after 15m0s)" {
+		t.Fatalf("after %s and %d tests it is %s %q", now.Sub(t0), tests, s.place(), s.Reason)
+	}
+	step(time.Hour, Event{Kind: Restart})
+	for _, e := range []Event{{Kind: Start, Target: "3"}, {Kind: Content, Target: "0"}, {Kind: Misconfigured}, {Kind: Closed}} {
+		before := s
+		if effects := step(time.Second, e); !slices.Equal(effects, []Effect{Unexpected}) || s != before {
+			t.Fatalf("%s while its provider is asked about what is on the cluster: %v %+v", e.Kind, effects, s)
+		}
+	}
+	step(time.Second, Event{Kind: Approve})
+	step(time.Second, Event{Kind: Restart}) // the word stays
+	step(time.Second, Event{Kind: Applied})
+	if effects := step(time.Second, Event{Kind: Observed, Health: fleet.Healthy}); !slices.Equal(effects, []Effect{Prune}) {
+		t.Fatalf("approved: %v in %s", effects, s.Phase)
+	}
+	if step(time.Second, Event{Kind: Pruned}); s.Phase != fleet.Succeeded {
+		t.Fatalf("approved and pruned: %s", s.Phase)
+	}
+}
+
+// What the tests passed is promoted only while it is healthy still; what passed before a restart is tested again.
+func TestHealthIsLookedAtWhileAndAfterTesting(t *testing.T) {
+	ill := Event{Kind: Observed, Health: fleet.Degraded, Reason: "database"}
+	testing := stateIn(fleet.Testing, true, false)
+	testing.Tests, testing.Deadline = true, t0.Add(testing.Proving)
+	n, effects := Next(t0.Add(time.Second), testing, ill)
+	if n.Phase != fleet.Testing || !slices.Equal(effects, []Effect{Test}) {
+		t.Fatalf("ill for a moment: %s %v", n.Phase, effects)
+	}
+	if n, _ = Next(t0.Add(12*time.Second), n, ill); n.Phase != fleet.RollingBack || n.Reason != "database" {
+		t.Fatalf("ill while testing: %s %q", n.Phase, n.Reason)
+	}
+	passed, effects := Next(t0.Add(time.Second), testing, Event{Kind: Tested, Verdict: Pass})
+	if passed.Phase != fleet.Testing || !slices.Equal(effects, []Effect{Watch}) {
+		t.Fatalf("passed: %s %v", passed.Phase, effects)
+	}
+	n, _ = Next(t0.Add(2*time.Second), passed, ill)
+	if n, _ = Next(t0.Add(15*time.Second), n, ill); n.Phase != fleet.RollingBack {
+		t.Fatalf("ill after it passed: %s", n.Phase)
+	}
+	if n, _ = Next(t0.Add(2*time.Second), passed, Event{Kind: Restart}); n.Phase != fleet.Progressing || n.Proof != Unproven {
+		t.Fatalf("restarted after it passed: %s %q", n.Phase, n.Proof)
+	}
 }

@@ -21,6 +21,18 @@ type row struct {
 
 const stay fleet.Phase = "stay"
 
+// asked is AwaitingApproval of a release that is on the cluster already: a phase of its own in the table
+// alone, so that nothing which may happen to an approval before the first touch happens to it.
+const asked fleet.Phase = "AwaitingApproval, applied"
+
+// place is the phase as the table has it.
+func (s State) place() fleet.Phase {
+	if s.Applied {
+		return asked
+	}
+	return s.Phase
+}
+
 type guard func(now time.Time, s State, e Event) bool
 
 // reason says what becomes of State.Reason.
@@ -33,6 +45,7 @@ const (
 	expire                   // the event's, and that time is up
 	unanswered               // what was asked, and that time is up
 	both                     // what was said before, and the event's
+	untested                 // that no verdict came in time
 )
 
 // clock says what becomes of State.Deadline.
@@ -44,12 +57,23 @@ const (
 	hold          // goes on
 	patient       // starts anew, for a person
 	until         // the event's
+	trial         // starts anew, for the tests
 )
 
 func healthy(_ time.Time, _ State, e Event) bool  { return e.Health == fleet.Healthy }
 func previous(_ time.Time, s State, _ Event) bool { return s.Previous }
 func first(_ time.Time, s State, _ Event) bool    { return !s.Previous }
 func restored(_ time.Time, s State, _ Event) bool { return s.Restored }
+
+func pass(_ time.Time, _ State, e Event) bool      { return e.Verdict == Pass }
+func fail(_ time.Time, _ State, e Event) bool      { return e.Verdict == Fail }
+func retried(_ time.Time, s State, _ Event) bool   { return s.Retry }
+func disproved(_ time.Time, s State, _ Event) bool { return s.Proof == Disproved }
+
+// unproven: there are tests, and neither they nor the provider have said yes.
+func unproven(_ time.Time, s State, _ Event) bool {
+	return s.Tests && s.Proof != Passed && s.Proof != Accepted
+}
 
 // mostRestarts is how many restarts begin a deadline anew: a spoke that is killed again and again still
 // comes to an end.
@@ -67,9 +91,14 @@ func failing(now time.Time, s State, _ Event) bool {
 	return !s.Failing.IsZero() && now.Sub(s.Failing) >= s.Grace
 }
 
-// all holds where both guards hold.
-func all(a, b guard) guard {
-	return func(now time.Time, s State, e Event) bool { return a(now, s, e) && b(now, s, e) }
+// early: the deadline is not over.
+func early(now time.Time, s State, e Event) bool { return !late(now, s, e) }
+
+// all holds where every guard holds.
+func all(guards ...guard) guard {
+	return func(now time.Time, s State, e Event) bool {
+		return !slices.ContainsFunc(guards, func(g guard) bool { return !g(now, s, e) })
+	}
 }
 
 // table is the whole machine.
@@ -79,15 +108,21 @@ func all(a, b guard) guard {
 // on the previous one (laws 4 and 7); a first install that is cut off half-way is taken away again,
 // one that is whole and not well stays to be looked at. What failed is held, so that nothing puts it
 // back (law 8), and pruning follows only upon health (law 3).
+//
+// Where there are tests, what is healthy is tested before anything is pruned or promoted. A fail goes back
+// as ill health does. Without a verdict nothing is decided (law 6): the provider is asked, while the
+// release stays on the cluster and is watched.
 func table() []row {
 	idle := []fleet.Phase{fleet.PhaseNone, fleet.AwaitingConfig, fleet.Succeeded, fleet.Refused, fleet.RolledBack, fleet.RollbackFailed}
 	before := []fleet.Phase{fleet.Fetching, fleet.Verifying, fleet.Rendering, fleet.Checking}
 	calm := []fleet.Phase{fleet.PhaseNone, fleet.AwaitingConfig, fleet.Succeeded, fleet.Refused, fleet.RolledBack}
-	asked := slices.Concat(before, []fleet.Phase{fleet.AwaitingApproval, fleet.AwaitingWindow})
+	waiting := slices.Concat(before, []fleet.Phase{fleet.AwaitingApproval, fleet.AwaitingWindow})
 	in := func(p ...fleet.Phase) []fleet.Phase { return p }
 	and := func(e ...Effect) []Effect { return e }
+	landed := in(fleet.Settling, fleet.Testing)
+	touched := in(fleet.Progressing, fleet.Settling, fleet.Testing)
 	return []row{
-		{from: slices.Concat(idle, asked), on: Start, to: fleet.Fetching, do: and(Fetch), clock: run},
+		{from: slices.Concat(idle, waiting), on: Start, to: fleet.Fetching, do: and(Fetch), clock: run},
 
 		{from: in(fleet.Fetching), on: Fetched, to: fleet.Verifying, do: and(Verify), clock: hold},
 		{from: in(fleet.Verifying), on: Verified, to: fleet.Rendering, do: and(Render), clock: hold},
@@ -113,25 +148,48 @@ func table() []row {
 
 		{from: in(fleet.Progressing), on: Applied, when: seldom, to: fleet.Settling, do: and(Watch), clock: run},
 		{from: in(fleet.Progressing), on: Applied, to: fleet.Settling, do: and(Watch), clock: hold},
-		{from: in(fleet.Settling), on: Observed, when: healthy, to: stay, do: and(Prune), clock: hold},
-		{from: in(fleet.Settling), on: Observed, when: all(failing, previous), to: fleet.RollingBack, do: and(Restore), say: give, clock: run},
-		{from: in(fleet.Settling), on: Observed, when: failing, to: fleet.RollbackFailed, do: and(Hold), say: give},
-		{from: in(fleet.Settling), on: Observed, when: all(late, previous), to: fleet.RollingBack, do: and(Restore), say: expire, clock: run},
-		{from: in(fleet.Settling), on: Observed, when: late, to: fleet.RollbackFailed, do: and(Hold), say: expire},
-		{from: in(fleet.Settling), on: Observed, to: stay, do: and(Watch), say: give, clock: hold},
-		{from: in(fleet.Settling), on: Pruned, to: fleet.Succeeded, do: and(Promote)},
-		{from: in(fleet.Progressing, fleet.Settling), on: Delayed, when: all(late, previous), to: fleet.RollingBack, do: and(Restore), say: expire, clock: run},
+		{from: in(fleet.Settling), on: Observed, when: all(healthy, unproven, seldom), to: fleet.Testing, do: and(Test), clock: trial},
+		{from: in(fleet.Settling), on: Observed, when: all(healthy, unproven), to: fleet.Testing, do: and(Test), clock: hold},
+		{from: in(fleet.Testing), on: Observed, when: all(healthy, unproven, late), to: asked, do: and(Watch), say: untested, clock: patient},
+		{from: in(fleet.Testing), on: Observed, when: all(healthy, unproven), to: stay, do: and(Test), say: give, clock: hold},
+		{from: landed, on: Observed, when: healthy, to: stay, do: and(Prune), clock: hold},
+		{from: landed, on: Observed, when: all(failing, previous), to: fleet.RollingBack, do: and(Restore), say: give, clock: run},
+		{from: landed, on: Observed, when: failing, to: fleet.RollbackFailed, do: and(Hold), say: give},
+		{from: landed, on: Observed, when: all(late, previous), to: fleet.RollingBack, do: and(Restore), say: expire, clock: run},
+		{from: landed, on: Observed, when: late, to: fleet.RollbackFailed, do: and(Hold), say: expire},
+		{from: in(fleet.Testing), on: Observed, when: unproven, to: stay, do: and(Test), say: give, clock: hold},
+		{from: landed, on: Observed, to: stay, do: and(Watch), say: give, clock: hold},
+		{from: landed, on: Pruned, when: unproven, to: fleet.Testing, do: and(Test), clock: trial},
+		{from: landed, on: Pruned, to: fleet.Succeeded, do: and(Promote)},
+		{from: touched, on: Delayed, when: all(late, previous), to: fleet.RollingBack, do: and(Restore), say: expire, clock: run},
 		{from: in(fleet.Progressing), on: Delayed, when: late, to: fleet.RollingBack, do: and(Undo), say: expire, clock: run},
-		{from: in(fleet.Settling), on: Delayed, when: late, to: fleet.RollbackFailed, do: and(Hold), say: expire},
-		{from: in(fleet.Progressing, fleet.Settling), on: Delayed, to: stay, say: give, clock: hold},
-		{from: in(fleet.Progressing, fleet.Settling), on: Refuse, when: previous, to: fleet.RollingBack, do: and(Restore), say: give, clock: run},
+		{from: landed, on: Delayed, when: late, to: fleet.RollbackFailed, do: and(Hold), say: expire},
+		{from: touched, on: Delayed, to: stay, say: give, clock: hold},
+		{from: touched, on: Refuse, when: previous, to: fleet.RollingBack, do: and(Restore), say: give, clock: run},
 		{from: in(fleet.Progressing), on: Refuse, to: fleet.RollingBack, do: and(Undo), say: give, clock: run},
-		{from: in(fleet.Settling), on: Refuse, to: fleet.RollbackFailed, do: and(Hold), say: give},
+		{from: landed, on: Refuse, to: fleet.RollbackFailed, do: and(Hold), say: give},
+
+		// The tests may have taken long: health is looked at once more after they passed.
+		{from: in(fleet.Testing), on: Tested, when: pass, to: stay, do: and(Watch), clock: hold},
+		{from: in(fleet.Testing), on: Tested, when: all(fail, previous), to: fleet.RollingBack, do: and(Restore), say: give, clock: run},
+		{from: in(fleet.Testing), on: Tested, when: fail, to: fleet.RollbackFailed, do: and(Hold), say: give},
+		{from: in(fleet.Testing), on: Tested, when: all(retried, early), to: stay, do: and(Test), say: give, clock: hold},
+		{from: in(fleet.Testing), on: Tested, to: asked, do: and(Watch), say: give, clock: patient},
+		{from: in(asked), on: Approve, to: fleet.Settling, do: and(Watch), clock: run},
+		{from: in(asked), on: Reject, when: previous, to: fleet.RollingBack, do: and(Restore), say: give, clock: run},
+		{from: in(asked), on: Reject, to: fleet.RollbackFailed, do: and(Hold), say: give},
+		{from: in(asked), on: Expired, when: previous, to: fleet.RollingBack, do: and(Restore), say: unanswered, clock: run},
+		{from: in(asked), on: Expired, to: fleet.RollbackFailed, do: and(Hold), say: unanswered},
+		{from: in(asked), on: Observed, when: all(failing, previous), to: fleet.RollingBack, do: and(Restore), say: give, clock: run},
+		{from: in(asked), on: Observed, when: failing, to: fleet.RollbackFailed, do: and(Hold), say: give},
+		{from: in(asked), on: Observed, to: stay, do: and(Watch), say: keep, clock: hold},
+		{from: in(asked), on: Delayed, to: stay, say: keep, clock: hold},
+
 		{from: in(fleet.RollingBack), on: Undone, to: fleet.RolledBack, do: and(Hold), say: keep},
 
 		// A person's word goes before everything, and so does a release's withdrawal: whatever is under way ends in the return.
-		{from: in(fleet.Progressing, fleet.Settling), on: Return, when: previous, to: fleet.RollingBack, do: and(Restore), say: give, clock: run},
-		{from: slices.Concat(idle, asked), on: Return, to: fleet.RollingBack, do: and(Restore), say: give, clock: run},
+		{from: slices.Concat(touched, in(asked)), on: Return, when: previous, to: fleet.RollingBack, do: and(Restore), say: give, clock: run},
+		{from: slices.Concat(idle, waiting), on: Return, to: fleet.RollingBack, do: and(Restore), say: give, clock: run},
 
 		// The reason of a return stays what it was begun for.
 		{from: in(fleet.RollingBack), on: Restored, when: seldom, to: stay, do: and(Watch), say: keep, clock: run},
@@ -144,6 +202,9 @@ func table() []row {
 		{from: in(fleet.RollingBack), on: Refuse, to: fleet.RollbackFailed, do: and(Hold), say: both},
 
 		// After a failed return the cluster is still watched: it may get well by itself or by a person.
+		// A first install that its tests, or its provider, said no to stays one.
+		{from: in(fleet.RollbackFailed), on: Observed, when: all(disproved, first), to: stay, say: keep},
+		{from: in(fleet.RollbackFailed), on: Observed, when: all(healthy, first, unproven), to: fleet.Testing, do: and(Test), clock: trial},
 		{from: in(fleet.RollbackFailed), on: Observed, when: all(healthy, first), to: fleet.Settling, do: and(Prune), clock: run},
 		{from: in(fleet.RollbackFailed), on: Observed, when: all(healthy, restored), to: fleet.RolledBack, say: keep},
 		{from: in(fleet.RollbackFailed), on: Observed, to: stay, say: keep},
@@ -151,16 +212,17 @@ func table() []row {
 		{from: in(fleet.RollbackFailed), on: Delayed, to: stay, say: keep},
 		{from: in(fleet.RollbackFailed), on: Refuse, to: stay, say: keep},
 
-		{from: slices.Concat(calm, asked), on: Misconfigured, to: fleet.AwaitingConfig, say: give},
-		{from: slices.Concat(calm, asked), on: Content, when: running, to: fleet.Succeeded, say: give},
-		{from: slices.Concat(calm, asked), on: Content, to: fleet.PhaseNone, say: give},
+		{from: slices.Concat(calm, waiting), on: Misconfigured, to: fleet.AwaitingConfig, say: give},
+		{from: slices.Concat(calm, waiting), on: Content, when: running, to: fleet.Succeeded, say: give},
+		{from: slices.Concat(calm, waiting), on: Content, to: fleet.PhaseNone, say: give},
 		{from: in(fleet.RollbackFailed), on: Misconfigured, to: stay, say: keep},
 		{from: in(fleet.RollbackFailed), on: Content, to: stay, say: keep},
 
 		{from: before, on: Restart, to: fleet.Fetching, do: and(Fetch), clock: run},
 		{from: in(fleet.AwaitingApproval, fleet.AwaitingWindow), on: Restart, to: stay, say: keep, clock: hold},
-		{from: in(fleet.Progressing, fleet.Settling), on: Restart, when: seldom, to: fleet.Progressing, do: and(Apply), clock: run},
-		{from: in(fleet.Progressing, fleet.Settling), on: Restart, to: fleet.Progressing, do: and(Apply), clock: hold},
+		{from: in(asked), on: Restart, to: stay, do: and(Watch), say: keep, clock: hold},
+		{from: touched, on: Restart, when: seldom, to: fleet.Progressing, do: and(Apply), clock: run},
+		{from: touched, on: Restart, to: fleet.Progressing, do: and(Apply), clock: hold},
 		{from: in(fleet.RollingBack), on: Restart, when: all(previous, seldom), to: stay, do: and(Restore), say: keep, clock: run},
 		{from: in(fleet.RollingBack), on: Restart, when: previous, to: stay, do: and(Restore), say: keep, clock: hold},
 		{from: in(fleet.RollingBack), on: Restart, to: stay, do: and(Undo), say: keep, clock: run},
@@ -169,13 +231,17 @@ func table() []row {
 }
 
 func (r row) matches(now time.Time, s State, e Event) bool {
-	return r.on == e.Kind && slices.Contains(r.from, s.Phase) && (r.when == nil || r.when(now, s, e))
+	return r.on == e.Kind && slices.Contains(r.from, s.place()) && (r.when == nil || r.when(now, s, e))
 }
 
 func (r row) apply(now time.Time, s State, e Event) State {
 	n := s
-	if r.to != stay {
-		n.Phase = r.to
+	switch r.to {
+	case stay:
+	case asked:
+		n.Phase, n.Applied = fleet.AwaitingApproval, true
+	default:
+		n.Phase, n.Applied = r.to, false
 	}
 	if n.Phase != s.Phase || e.Kind == Start {
 		n.Since, n.Failing = now, time.Time{}
@@ -189,6 +255,8 @@ func (r row) apply(now time.Time, s State, e Event) State {
 		n.Reason = fmt.Sprintf("%s (not there after %s)", e.Reason, s.Timeout)
 	case unanswered:
 		n.Reason = fmt.Sprintf("%s (no answer after %s)", s.Reason, s.Patience)
+	case untested:
+		n.Reason = fmt.Sprintf("%s(the tests were not done after %s)", Inconclusive, s.Proving)
 	case both:
 		n.Reason = fmt.Sprintf("%s; and the return: %s", s.Reason, e.Reason)
 	}
@@ -199,9 +267,12 @@ func (r row) apply(now time.Time, s State, e Event) State {
 		n.Deadline = now.Add(s.Patience)
 	case run:
 		n.Deadline = now.Add(s.Timeout)
+	case trial:
+		n.Deadline = now.Add(s.Proving)
 	case until:
 		n.Deadline = e.Until
 	}
+	n.Proof = proof(s, e)
 	n.Declined = n.Phase == fleet.Refused && (s.Declined || e.Kind == Reject || e.Kind == Expired)
 	switch e.Kind {
 	case Start:
@@ -225,4 +296,21 @@ func (r row) apply(now time.Time, s State, e Event) State {
 		}
 	}
 	return n
+}
+
+// proof is what an event says about the target's tests.
+func proof(s State, e Event) Proof {
+	switch {
+	case e.Kind == Tested && e.Verdict == Pass:
+		return Passed
+	case e.Kind == Tested && e.Verdict == Fail:
+		return Disproved
+	case s.Applied && e.Kind == Approve:
+		return Accepted
+	case s.Applied && (e.Kind == Reject || e.Kind == Expired):
+		return Disproved
+	case e.Kind == Start, e.Kind == Return, e.Kind == Content, e.Kind == Restart && s.Proof == Passed:
+		return Unproven
+	}
+	return s.Proof
 }
