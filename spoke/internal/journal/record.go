@@ -42,6 +42,8 @@ type Attempt struct {
 	Asks     []string // why the provider is, or was, asked first
 	Approved []string // the asks that the provider said yes to
 	Keep     []string // definitions that stay as they are on a return
+	Proof    string   // what is known of the release by its tests; "" where nothing is
+	Applied  bool     // the provider is asked while the release is on the cluster
 }
 
 // Trial is a release that was tried out without touching anything.
@@ -89,6 +91,8 @@ type storedAttempt struct {
 	Asks     []string  `json:"asks,omitempty"`
 	Approved []string  `json:"approved,omitempty"`
 	Keep     []string  `json:"keep,omitempty"`
+	Proof    string    `json:"proof,omitempty"`
+	Applied  bool      `json:"applied,omitempty"`
 }
 
 type storedRelease struct {
@@ -216,7 +220,7 @@ func storeRecord(tx *bolt.Tx, r Record) (storedRecord, error) {
 		Pin: storePin(r.Pin), Decided: r.Decided}
 	if a := r.Delivery; a != nil {
 		s.Delivery = &storedAttempt{Phase: string(a.Phase), Started: a.Started, Deadline: a.Deadline,
-			Restarts: a.Restarts, ByHand: a.ByHand, Asks: a.Asks, Approved: a.Approved, Keep: a.Keep,
+			Restarts: a.Restarts, ByHand: a.ByHand, Asks: a.Asks, Approved: a.Approved, Keep: a.Keep, Proof: a.Proof, Applied: a.Applied,
 			storedRelease: storedRelease{a.Target, "", "", string(a.Bundle), string(a.Overlay), string(a.Rendered), blob(a.Manifest)}}
 	}
 	for _, p := range r.Previous[:min(len(r.Previous), KeepPrevious)] {
@@ -263,7 +267,7 @@ func readRecord(tx *bolt.Tx, distribution string, data []byte) (Record, error) {
 		Pin: s.Pin.noun(), Decided: s.Decided}
 	if a := s.Delivery; a != nil {
 		r.Delivery = &Attempt{a.Version, fleet.Digest(a.Bundle), fleet.Digest(a.Overlay), fleet.Digest(a.Rendered), blob(a.Manifest), fleet.Phase(a.Phase), a.Started, a.Deadline,
-			a.Restarts, a.ByHand, a.Asks, a.Approved, a.Keep}
+			a.Restarts, a.ByHand, a.Asks, a.Approved, a.Keep, a.Proof, a.Applied}
 	}
 	for _, p := range s.Previous {
 		r.Previous = append(r.Previous, Release{p.Version, p.Variant, p.Space, fleet.Digest(p.Bundle), fleet.Digest(p.Overlay), fleet.Digest(p.Rendered), blob(p.Manifest)})
