@@ -26,6 +26,7 @@ const (
 	DefaultHealthTimeout   = 5 * time.Minute
 	DefaultApprovalTimeout = 7 * 24 * time.Hour
 	DefaultInterval        = time.Minute
+	DefaultTestsTimeout    = 15 * time.Minute
 	DefaultRevision        = "main"
 )
 
@@ -37,7 +38,7 @@ type Config struct {
 	Context       string
 	Git           gitrepo.Credentials // for the overlays' repositories
 	Subscriptions []Subscription      // at most one of each distribution, in the file's order
-	Plugins       []Plugin            // in the file's order
+	Plugins       []Plugin            // in the file's order; of the kinds conformance and notifier
 
 	// The defaults of subscriptions.
 	Terms           terms.Terms
@@ -46,7 +47,18 @@ type Config struct {
 	Health          []rules.Rule
 	Windows         fleet.Windows
 	FromHub         FromHub
+	Tests           Tests
 }
+
+// Tests are how a release is proven by plugins of the kind conformance, once it is applied and healthy.
+type Tests struct {
+	Plugins []string      // by name; nil: every one of the kind
+	Timeout time.Duration // of all of them together
+	Retry   bool          // without a verdict they are run again until Timeout is over; else the provider is asked at once
+}
+
+// DefaultTests is where the file says nothing.
+func DefaultTests() Tests { return Tests{Timeout: DefaultTestsTimeout} }
 
 // FromHub says what counts that somebody with this provider's role says at the hub.
 type FromHub struct {
@@ -66,6 +78,7 @@ type Subscription struct {
 	Overlay      Overlay
 	Policy       fleet.Policy // with the windows
 	FromHub      FromHub
+	Tests        Tests
 
 	Terms           terms.Terms
 	HealthTimeout   time.Duration // until a release has to be healthy

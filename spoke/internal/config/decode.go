@@ -22,6 +22,7 @@ import (
 type decoder struct {
 	dir      string // of the file: relative paths start here
 	problems []Problem
+	tests    []*yaml.Node // the names of plugins under tests, wherever plugins stands in the file
 }
 
 // fields are the keys that a mapping may have.
@@ -41,7 +42,7 @@ func (d *decoder) sorted() []Problem {
 }
 
 func (d *decoder) file(data []byte) Config {
-	c := Config{Terms: terms.Default(), HealthTimeout: DefaultHealthTimeout, ApprovalTimeout: DefaultApprovalTimeout, FromHub: DefaultFromHub()}
+	c := Config{Terms: terms.Default(), HealthTimeout: DefaultHealthTimeout, ApprovalTimeout: DefaultApprovalTimeout, FromHub: DefaultFromHub(), Tests: DefaultTests()}
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	var doc, more yaml.Node
 	if err := dec.Decode(&doc); err == io.EOF || err == nil && len(doc.Content) == 0 {
@@ -68,7 +69,7 @@ func (d *decoder) file(data []byte) Config {
 		"plugins":       func(n *yaml.Node, key string) { c.Plugins = d.plugins(n, key) },
 		"subscriptions": func(n *yaml.Node, key string) { subscriptions = d.list(n, key) },
 	}
-	maps.Copy(known, d.shared(shared{&c.Terms, &c.HealthTimeout, &c.ApprovalTimeout, &c.Health, &c.Windows, &c.FromHub}))
+	maps.Copy(known, d.shared(shared{&c.Terms, &c.HealthTimeout, &c.ApprovalTimeout, &c.Health, &c.Windows, &c.FromHub, &c.Tests}))
 	seen := d.mapping(root, "", known)
 	if root.Kind == yaml.MappingNode && seen["version"] == nil {
 		d.problem(root, "version", "missing: want `version: %s`", Version)
@@ -85,13 +86,14 @@ func (d *decoder) file(data []byte) Config {
 		}
 		c.Subscriptions = append(c.Subscriptions, s)
 	}
+	d.testers(c.Plugins)
 	return c
 }
 
 var namespaceName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
 
 func (d *decoder) subscription(n *yaml.Node, at string, c Config) Subscription {
-	s := Subscription{Terms: c.Terms, HealthTimeout: c.HealthTimeout, ApprovalTimeout: c.ApprovalTimeout, Health: c.Health, FromHub: c.FromHub}
+	s := Subscription{Terms: c.Terms, HealthTimeout: c.HealthTimeout, ApprovalTimeout: c.ApprovalTimeout, Health: c.Health, FromHub: c.FromHub, Tests: c.Tests}
 	windows := c.Windows
 	known := fields{
 		"distribution": func(n *yaml.Node, key string) {
@@ -125,7 +127,7 @@ func (d *decoder) subscription(n *yaml.Node, at string, c Config) Subscription {
 		"overlay":  func(n *yaml.Node, key string) { s.Overlay = d.overlay(n, key) },
 		"versions": func(n *yaml.Node, key string) { s.Policy = d.policy(n, key) },
 	}
-	maps.Copy(known, d.shared(shared{&s.Terms, &s.HealthTimeout, &s.ApprovalTimeout, &s.Health, &windows, &s.FromHub}))
+	maps.Copy(known, d.shared(shared{&s.Terms, &s.HealthTimeout, &s.ApprovalTimeout, &s.Health, &windows, &s.FromHub, &s.Tests}))
 	seen := d.mapping(n, at, known)
 	s.Policy.Windows = windows
 	if seen == nil {

@@ -109,7 +109,7 @@ func (d *decoder) plugin(n *yaml.Node, at string) Plugin {
 		d.problem(n, at+".sha256", "missing: what `sha256sum %s` prints; nothing else is run", file)
 	}
 	if seen["kinds"] == nil {
-		d.problem(n, at+".kinds", "missing: want some of canary, conformance, notifier")
+		d.problem(n, at+".kinds", "missing: want some of conformance, notifier")
 	}
 	return p
 }
@@ -123,14 +123,16 @@ func (d *decoder) kinds(n *yaml.Node, at string) []pluginv1.Kind {
 		k, ok := pluginKinds()[word]
 		switch {
 		case !ok:
-			d.problem(item, key, "%q: want canary, conformance or notifier", word)
+			d.problem(item, key, "%q: want conformance or notifier", word)
 		case slices.Contains(out, k):
 			d.problem(item, key, "%s is there twice", word)
+		case k == pluginv1.Kind_KIND_CANARY:
+			d.problem(item, key, "canary: this spoke does not drive canaries, and the plugin would do nothing: take it out")
 		}
 		out = append(out, k)
 	}
 	if n.Kind == yaml.SequenceNode && len(items) == 0 {
-		d.problem(n, at, "is empty: want some of canary, conformance, notifier")
+		d.problem(n, at, "is empty: want some of conformance, notifier")
 	}
 	return out
 }
@@ -233,4 +235,41 @@ func (d *decoder) permissionRule(n *yaml.Node, at string) PermissionRule {
 		}
 	}
 	return r
+}
+
+// provenBy reads how releases are proven.
+func (d *decoder) provenBy(n *yaml.Node, at string, t *Tests) {
+	d.mapping(n, at, fields{
+		"plugins": func(n *yaml.Node, key string) {
+			items := d.list(n, key)
+			t.Plugins = make([]string, len(items))
+			for i, item := range items {
+				t.Plugins[i] = d.text(item, fmt.Sprintf("%s[%d]", key, i))
+			}
+			d.tests = append(d.tests, items...)
+		},
+		"timeout": func(n *yaml.Node, key string) {
+			t.Timeout = d.durationWithin(n, key, time.Second, 24*time.Hour, "1s to 24h")
+		},
+		"onInconclusive": func(n *yaml.Node, key string) {
+			word := d.text(n, key)
+			if t.Retry = word == "retry"; !t.Retry && word != "ask" {
+				d.problem(n, key, "%q: want ask or retry; a release that no test proved is not taken by itself", word)
+			}
+		},
+	})
+}
+
+// testers checks the names that stand under tests.
+func (d *decoder) testers(all []Plugin) {
+	for _, n := range d.tests {
+		i := slices.IndexFunc(all, func(p Plugin) bool { return p.Name == n.Value })
+		switch {
+		case n.Kind != yaml.ScalarNode:
+		case i < 0:
+			d.problem(n, "tests.plugins", "%q: no plugin under `plugins` has this name", n.Value)
+		case !slices.Contains(all[i].Kinds, pluginv1.Kind_KIND_CONFORMANCE):
+			d.problem(n, "tests.plugins", "%q: the plugin is not of the kind conformance", n.Value)
+		}
+	}
 }

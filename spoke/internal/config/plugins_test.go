@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -37,17 +38,57 @@ func TestTheExamplesPluginsLoad(t *testing.T) {
 	want := []Plugin{
 		{
 			Name: "smoke", Path: filepath.Join(dir, "plugins/smoke"), SHA256: "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
-			Kinds: []pluginv1.Kind{pluginv1.Kind_KIND_CONFORMANCE}, Args: []string{"--url", "http://backend-canary.shop"},
+			Kinds: []pluginv1.Kind{pluginv1.Kind_KIND_CONFORMANCE}, Args: []string{"--url", "http://backend.shop"},
 			Env: []string{"PATH=/usr/bin:/bin", "SMOKE_LEVEL=2"}, Timeout: 2 * time.Minute,
 			Permissions: &Permissions{Namespace: "shop", Rules: []PermissionRule{{APIGroups: []string{""}, Resources: []string{"pods", "pods/log"}, Verbs: []string{"get", "list", "watch"}}}},
 		},
 		{
 			Name: "chat", Path: filepath.Join(dir, "plugins/chat"), SHA256: "60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752",
-			Kinds: []pluginv1.Kind{pluginv1.Kind_KIND_NOTIFIER, pluginv1.Kind_KIND_CANARY}, Permissions: &Permissions{Namespace: "shop", ServiceAccount: "chat"},
+			Kinds: []pluginv1.Kind{pluginv1.Kind_KIND_NOTIFIER}, Permissions: &Permissions{Namespace: "shop", ServiceAccount: "chat"},
 		},
 	}
 	if !reflect.DeepEqual(c.Plugins, want) {
 		t.Errorf("got  %+v\nwant %+v", c.Plugins, want)
+	}
+}
+
+// canary is what is said of a kind that nothing drives.
+func canary(line int, key string) string {
+	return fmt.Sprintf("line %d: %s: canary: this spoke does not drive canaries, and the plugin would do nothing: take it out", line, key)
+}
+
+func TestHowReleasesAreProven(t *testing.T) {
+	const plugins = `version: 1
+plugins:
+- { name: smoke, path: p, sha256: 60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752, kinds: [conformance] }
+- { name: chat, path: p, sha256: 60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752, kinds: [notifier] }
+`
+	c, err := Load(write(t, plugins+`tests: { timeout: 5m }
+subscriptions:
+- { distribution: shop, variant: app, namespace: shop, tests: { plugins: [smoke], onInconclusive: retry } }
+- { distribution: news, variant: app, namespace: news, tests: { plugins: [] } }
+- { distribution: mail, variant: app, namespace: mail }
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []Tests
+	for _, s := range c.Subscriptions {
+		got = append(got, s.Tests)
+	}
+	want := []Tests{{Plugins: []string{"smoke"}, Timeout: 5 * time.Minute, Retry: true}, {Plugins: []string{}, Timeout: 5 * time.Minute}, {Timeout: 5 * time.Minute}}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	if c, err = Load(write(t, "version: 1\n")); err != nil || c.Tests.Timeout != 15*time.Minute || c.Tests.Retry || c.Tests.Plugins != nil {
+		t.Errorf("where the file says nothing: %+v %v", c.Tests, err)
+	}
+	_, err = Load(write(t, plugins+"tests: { plugins: [chat, smok], timeout: 25h, onInconclusive: accept }\n"))
+	for _, want := range []string{"\"chat\": the plugin is not of the kind conformance", "\"smok\": no plugin under `plugins` has this name", "25h: want 1s to 24h",
+		"\"accept\": want ask or retry; a release that no test proved is not taken by itself"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is not said: %v", want, err)
+		}
 	}
 }
 
@@ -74,9 +115,10 @@ plugins:
 	want := []string{
 		`line 3: plugins[0].name: "Smoke": want lower-case letters, digits and dashes, at most 40`,
 		"line 3: plugins[0].sha256: \"abc\": want the 64 hex digits that `sha256sum PATH` prints",
-		`line 3: plugins[0].kinds[0]: "tests": want canary, conformance or notifier`,
+		`line 3: plugins[0].kinds[0]: "tests": want conformance or notifier`,
+		canary(3, "plugins[0].kinds[1]"),
 		`line 3: plugins[0].kinds[2]: canary is there twice`,
-		`line 4: plugins[1].kinds: is empty: want some of canary, conformance, notifier`,
+		`line 4: plugins[1].kinds: is empty: want some of conformance, notifier`,
 		`line 4: plugins[1].timeout: 2h: want 1s to 1h`,
 		`line 4: plugins[1].environment: unknown key; known here: args, env, kinds, name, path, permissions, sha256, timeout`,
 		`line 4: plugins[1].name: missing: what the plugin is called in logs and reports`,
@@ -84,7 +126,7 @@ plugins:
 		`line 5: plugins[2]: want keys and values, found "text"`,
 		`line 6: plugins[3].path: missing: the program's file`,
 		"line 6: plugins[3].sha256: missing: what `sha256sum PATH` prints; nothing else is run",
-		`line 6: plugins[3].kinds: missing: want some of canary, conformance, notifier`,
+		`line 6: plugins[3].kinds: missing: want some of conformance, notifier`,
 		`line 7: plugins[3].env.KUBECONFIG: is the spoke's to set`,
 		`line 7: plugins[3].env.1A: want letters, digits and underscores`,
 		`line 7: plugins[3].env.B: want text, found a list`,
@@ -94,6 +136,7 @@ plugins:
 		`line 8: plugins[3].permissions.rules[0].resources: missing: want a list, such as [deployments]`,
 		`line 8: plugins[3].permissions.namespace: missing: where the service account is`,
 		"line 8: plugins[3].permissions: has `serviceAccount` and `rules`: want one of the two",
+		canary(9, "plugins[4].kinds[0]"),
 		`line 9: plugins[4].args: want a list, found "x"`,
 		"line 9: plugins[4].permissions: names neither `serviceAccount: NAME` nor `rules: […]`",
 		`line 9: plugins[4].name: a is the name of the plugin on line 6 already`,

@@ -22,6 +22,7 @@ type shared struct {
 	health                         *[]rules.Rule
 	windows                        *fleet.Windows
 	fromHub                        *FromHub
+	tests                          *Tests
 }
 
 // shared reads into s. What is there already is the default: a scalar and the windows take its place,
@@ -50,6 +51,7 @@ func (d *decoder) shared(s shared) fields {
 		"health":         func(n *yaml.Node, key string) { *s.health = overridden(*s.health, d.health(n, key)) },
 		"windows":        func(n *yaml.Node, key string) { *s.windows = d.windows(n, key) },
 		"fromHub":        func(n *yaml.Node, key string) { d.fromHub(n, key, s.fromHub) },
+		"tests":          func(n *yaml.Node, key string) { d.provenBy(n, key, s.tests) },
 	}
 }
 
