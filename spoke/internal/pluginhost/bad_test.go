@@ -343,7 +343,7 @@ func supervisorKilled(t *testing.T, without bool) int {
 	if _, err := notify(t.Context(), h); err != nil {
 		t.Fatal(err)
 	}
-	proc := h.plugins["example"].proc
+	proc := h.named("example").proc
 	proc.cmd.Process.Kill()
 	begin := time.Now()
 	<-proc.ended

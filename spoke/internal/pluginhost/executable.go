@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 )
 
 // maxExecutable bounds what is read into memory of one plugin.
@@ -29,24 +30,37 @@ func (e *ErrChecksum) Error() string {
 		e.Path, e.Got, e.Want, e.Path)
 }
 
-// load reads the plugin's file once, into a private copy, and compares the sum of exactly those bytes.
-func load(p Plugin, dir string) (*executable, error) {
-	source, err := os.Open(p.Path)
+// source opens a plugin's file, if it is one that can be run.
+func source(p Plugin) (*os.File, os.FileInfo, error) {
+	f, err := os.Open(p.Path)
 	if err != nil {
-		return nil, fmt.Errorf("open it: %w; set its path in spoke.yaml", err)
+		return nil, nil, fmt.Errorf("open it: %w; set its path in spoke.yaml", err)
 	}
-	defer source.Close()
-	info, err := source.Stat()
+	info, err := f.Stat()
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("open it: %w", err)
+		err = fmt.Errorf("open it: %w", err)
 	case !info.Mode().IsRegular():
-		return nil, fmt.Errorf("%s is not a file", p.Path)
+		err = fmt.Errorf("%s is not a file", p.Path)
 	case info.Mode().Perm()&0o111 == 0:
-		return nil, fmt.Errorf("%s is not executable: `chmod +x %s`", p.Path, p.Path)
+		err = fmt.Errorf("%s is not executable: `chmod +x %s`", p.Path, p.Path)
 	case info.Size() > maxExecutable:
-		return nil, fmt.Errorf("%s has %d bytes: at most %d are run", p.Path, info.Size(), int64(maxExecutable))
+		err = fmt.Errorf("%s has %d bytes: at most %d are run", p.Path, info.Size(), int64(maxExecutable))
 	}
+	if err != nil {
+		f.Close()
+		return nil, nil, err
+	}
+	return f, info, nil
+}
+
+// load reads the plugin's file once, into a private copy, and compares the sum of exactly those bytes.
+func load(p Plugin, dir string) (*executable, error) {
+	source, _, err := source(p)
+	if err != nil {
+		return nil, err
+	}
+	defer source.Close()
 	copied, err := privateFile(dir)
 	if err != nil {
 		return nil, fmt.Errorf("make a copy of it: %w", err)
@@ -57,6 +71,37 @@ func load(p Plugin, dir string) (*executable, error) {
 		return nil, err
 	}
 	return e, nil
+}
+
+// inspection is what was found of a plugin's file, and of which one.
+type inspection struct {
+	mu   sync.Mutex
+	file os.FileInfo
+	err  error
+}
+
+// inspect is load without the copy.
+func (p *plugin) inspect() error {
+	source, info, err := source(p.cfg)
+	if err != nil {
+		return err
+	}
+	defer source.Close()
+	l := &p.looked
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.file != nil && os.SameFile(l.file, info) && l.file.Size() == info.Size() && l.file.ModTime().Equal(info.ModTime()) {
+		return l.err
+	}
+	sum := sha256.New()
+	if _, err := io.Copy(sum, io.LimitReader(source, maxExecutable)); err != nil {
+		return fmt.Errorf("read it: %w", err)
+	}
+	l.file, l.err = info, nil
+	if got := hex.EncodeToString(sum.Sum(nil)); got != strings.ToLower(p.cfg.SHA256) {
+		l.err = &ErrChecksum{Plugin: p.cfg.Name, Path: p.cfg.Path, Want: p.cfg.SHA256, Got: got}
+	}
+	return l.err
 }
 
 func fill(copied *privateCopy, source io.Reader, p Plugin) (*executable, error) {

@@ -27,6 +27,8 @@ type plugin struct {
 	failures  int
 	notBefore time.Time
 	closed    bool
+
+	looked inspection
 }
 
 // steady is how long a process has to live before the pause after a crash is the first one again.
@@ -79,6 +81,9 @@ func (p *plugin) get(ctx context.Context) (*process, error) {
 	proc, err := p.start(ctx)
 	if err != nil {
 		p.failed(0)
+		if p.life.Err() != nil {
+			err = ErrClosed
+		}
 		return nil, fmt.Errorf("start plugin %s: %w", p.cfg.Name, err)
 	}
 	p.proc = proc
@@ -186,6 +191,8 @@ func (p *plugin) explain(ctx context.Context, proc *process, method string, begi
 	}
 	st, ok := status.FromError(err)
 	switch {
+	case p.life.Err() != nil:
+		return fmt.Errorf("plugin %s: %s: %w", p.cfg.Name, method, ErrClosed)
 	case errors.Is(ctx.Err(), context.Canceled):
 		return fmt.Errorf("plugin %s: %s: %w", p.cfg.Name, method, context.Canceled)
 	case ctx.Err() != nil, ok && st.Code() == codes.DeadlineExceeded:

@@ -25,6 +25,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"sync"
@@ -81,7 +82,9 @@ type Config struct {
 // Host runs plugins. Its methods may be called concurrently.
 type Host struct {
 	cfg       Config
-	plugins   map[string]*plugin
+	mu        sync.Mutex // of plugins and closed; never held while one is waited for
+	plugins   []*plugin  // in the file's order
+	closed    bool
 	isolation atomic.Int32 // index of the first way of starting that has not failed
 	tasks     sync.WaitGroup
 }
@@ -89,15 +92,15 @@ type Host struct {
 var (
 	// ErrNoPlugin: spoke.yaml names none by that name, or not with that kind.
 	ErrNoPlugin = errors.New("no such plugin")
-	// ErrClosed: the host is closed.
-	ErrClosed = errors.New("the plugin host is closed")
+	// ErrClosed: the host is closed, or the plugin is another one now.
+	ErrClosed = errors.New("the plugin was ended: the spoke ends, or its spoke.yaml has changed")
 )
 
 var pluginName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$`)
 
 // New makes the host and clears up after one that was killed. It starts no plugin.
 func New(cfg Config) (*Host, error) {
-	h := &Host{cfg: cfg, plugins: map[string]*plugin{}}
+	h := &Host{cfg: cfg}
 	if cfg.Log == nil {
 		h.cfg.Log = slog.New(slog.DiscardHandler)
 	}
@@ -106,19 +109,8 @@ func New(cfg Config) (*Host, error) {
 		return nil, fmt.Errorf("folder of plugins: %w", err)
 	}
 	h.cfg.Dir = dir
-	for _, p := range cfg.Plugins {
-		switch {
-		case !pluginName.MatchString(p.Name):
-			return nil, fmt.Errorf("plugin name %q: want lower-case letters, digits and dashes, at most 40", p.Name)
-		case h.plugins[p.Name] != nil:
-			return nil, fmt.Errorf("plugin %s is there twice", p.Name)
-		case p.Kubeconfig && cfg.Credentials == nil:
-			return nil, fmt.Errorf("plugin %s is granted credentials, and there is nobody to make them", p.Name)
-		}
-		if p.Processes == 0 {
-			p.Processes = DefaultProcesses
-		}
-		h.plugins[p.Name] = newPlugin(h, p)
+	if err := h.Use(cfg.Plugins); err != nil {
+		return nil, err
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("folder of plugins: %w", err)
@@ -138,22 +130,100 @@ func New(cfg Config) (*Host, error) {
 	return h, nil
 }
 
+// Use takes a new list of plugins. What is in it as it was goes on; all else is ended as by Close, and a
+// call that it was in ends with ErrClosed. On an error nothing has changed.
+func (h *Host) Use(plugins []Plugin) error {
+	h.mu.Lock()
+	var next []*plugin
+	for _, cfg := range plugins {
+		if cfg.Processes == 0 {
+			cfg.Processes = DefaultProcesses
+		}
+		if err := h.acceptable(cfg, next); err != nil {
+			h.mu.Unlock()
+			return err
+		}
+		i := slices.IndexFunc(h.plugins, func(p *plugin) bool { return reflect.DeepEqual(p.cfg, cfg) })
+		if i < 0 {
+			next = append(next, newPlugin(h, cfg))
+		} else {
+			next = append(next, h.plugins[i])
+		}
+	}
+	if h.closed {
+		h.mu.Unlock()
+		return ErrClosed
+	}
+	gone := slices.DeleteFunc(h.plugins, func(p *plugin) bool { return slices.Contains(next, p) })
+	h.plugins = next
+	h.mu.Unlock()
+	closeAll(gone)
+	return nil
+}
+
+func (h *Host) acceptable(p Plugin, before []*plugin) error {
+	switch {
+	case !pluginName.MatchString(p.Name):
+		return fmt.Errorf("plugin name %q: want lower-case letters, digits and dashes, at most 40", p.Name)
+	case slices.ContainsFunc(before, func(b *plugin) bool { return b.cfg.Name == p.Name }):
+		return fmt.Errorf("plugin %s is there twice", p.Name)
+	case p.Kubeconfig && h.cfg.Credentials == nil:
+		return fmt.Errorf("plugin %s is granted credentials, and there is nobody to make them", p.Name)
+	}
+	return nil
+}
+
 // Close ends every plugin and all that they started, within two seconds, and waits for that.
 func (h *Host) Close() {
+	h.mu.Lock()
+	h.closed = true
+	all := h.plugins
+	h.mu.Unlock()
+	closeAll(all)
+	h.tasks.Wait()
+}
+
+func closeAll(plugins []*plugin) {
 	var all sync.WaitGroup
-	for _, p := range h.plugins {
+	for _, p := range plugins {
 		all.Go(p.close)
 	}
 	all.Wait()
-	h.tasks.Wait()
+}
+
+// named is the plugin by name; nil: there is none.
+func (h *Host) named(name string) *plugin {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, p := range h.plugins {
+		if p.cfg.Name == name {
+			return p
+		}
+	}
+	return nil
+}
+
+// Inspect says why a plugin could not be started as it is on the disk now: no such file, one that cannot be
+// executed, or ErrChecksum. It starts nothing, and reads a file again only after it changed.
+func (h *Host) Inspect(name string) error {
+	p := h.named(name)
+	if p == nil {
+		return fmt.Errorf("%w: %s is not in spoke.yaml", ErrNoPlugin, name)
+	}
+	if err := p.inspect(); err != nil {
+		return fmt.Errorf("plugin %s: %w", name, err)
+	}
+	return nil
 }
 
 // Named lists the plugins that have a kind, in the file's order.
 func (h *Host) Named(kind pluginv1.Kind) []string {
 	var names []string
-	for _, p := range h.cfg.Plugins {
-		if slices.Contains(p.Kinds, kind) {
-			names = append(names, p.Name)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, p := range h.plugins {
+		if slices.Contains(p.cfg.Kinds, kind) {
+			names = append(names, p.cfg.Name)
 		}
 	}
 	return names
@@ -161,7 +231,7 @@ func (h *Host) Named(kind pluginv1.Kind) []string {
 
 // Describe starts the plugin where it does not run, and says who it is.
 func (h *Host) Describe(ctx context.Context, name string) (*pluginv1.HandshakeResponse, error) {
-	p := h.plugins[name]
+	p := h.named(name)
 	if p == nil {
 		return nil, fmt.Errorf("%w: %s is not in spoke.yaml", ErrNoPlugin, name)
 	}
@@ -174,7 +244,7 @@ func (h *Host) Describe(ctx context.Context, name string) (*pluginv1.HandshakeRe
 
 // CheckHealth asks the plugin whether it can do its work; nil: it can.
 func (h *Host) CheckHealth(ctx context.Context, name string) error {
-	p := h.plugins[name]
+	p := h.named(name)
 	if p == nil {
 		return fmt.Errorf("%w: %s is not in spoke.yaml", ErrNoPlugin, name)
 	}
@@ -189,7 +259,7 @@ func (h *Host) CheckHealth(ctx context.Context, name string) error {
 
 // of is the plugin by name, where it has the kind.
 func (h *Host) of(name string, kind pluginv1.Kind) (*plugin, error) {
-	p := h.plugins[name]
+	p := h.named(name)
 	switch {
 	case p == nil:
 		return nil, fmt.Errorf("%w: %s is not in spoke.yaml", ErrNoPlugin, name)
