@@ -45,6 +45,7 @@ type Info struct {
 const (
 	journalFile   = "journal.db"
 	overlayFolder = "overlays"
+	pluginFolder  = "plugins"
 )
 
 // spoke is everything that runs, in the order in which it was built.
@@ -56,6 +57,7 @@ type spoke struct {
 	journal  *journal.Journal
 	cluster  *apply.Cluster
 	renderer *render.Renderer
+	plugins  *programs
 	agent    *agent.Agent
 	hub      *hubclient.Client
 
@@ -120,8 +122,13 @@ func (s *spoke) build(ctx context.Context) (err error) {
 	s.closers = append(s.closers, func() error { s.cluster.Close(); return nil })
 	s.renderer = render.New(render.Config{Log: s.Log})
 	s.closers = append(s.closers, s.renderer.Close)
+	if s.plugins, err = openPrograms(s.Dir, s.settings, s.cluster, s.Log); err != nil {
+		return err
+	}
+	s.closers = append(s.closers, func() error { s.plugins.Close(); return nil })
 	s.agent, err = agent.New(agent.Config{Dir: s.Dir, Settings: s.settings, Version: buildinfo.Version(),
 		Apply: s.cluster, Observe: s.cluster, Mend: s.cluster, Memory: s.journal, Offers: s.journal, Renderer: s.renderer, Overlay: s.overlay,
+		Cluster: fleet.Cluster(s.identity.Cluster), Plugins: s.plugins, Reload: s.plugins.reload,
 		Guard:   func(distribution string) agent.Guard { return s.cluster.Watch(distribution) },
 		Fetch:   func(ctx context.Context, d fleet.Digest) ([]byte, error) { return s.hub.Fetch(ctx, d) },
 		Changed: func() { s.hub.Rehello() },

@@ -106,6 +106,10 @@ type Config struct {
 	Renderer renderer
 	Fetch    func(context.Context, fleet.Digest) ([]byte, error) // a bundle's canonical tar, from the hub
 	Overlay  func(config.Subscription) (Source, error)
+	Cluster  fleet.Cluster // as plugins are told
+	Plugins  plugins       // nil: none
+	// Reload hands on a spoke.yaml that has changed, before any worker sees it; may be nil.
+	Reload func(config.Config) error
 	// Changed is called after subscriptions came or went.
 	Changed func()
 	Log     *slog.Logger
@@ -141,8 +145,9 @@ func (i Intervals) withDefaults() Intervals {
 
 // Agent runs the subscriptions of one cluster.
 type Agent struct {
-	cfg   Config
-	cache *cache
+	cfg    Config
+	cache  *cache
+	herald *herald
 
 	mu       sync.Mutex
 	settings config.Config
@@ -165,7 +170,9 @@ func New(c Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Agent{cfg: c, cache: store, settings: c.Settings, desired: desired, workers: map[string]*worker{}}, nil
+	a := &Agent{cfg: c, cache: store, settings: c.Settings, desired: desired, workers: map[string]*worker{}}
+	a.herald = newHerald(c, a.commitOf)
+	return a, nil
 }
 
 // Run works until ctx ends.
@@ -174,6 +181,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer running.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	running.Go(func() { a.herald.run(ctx) })
 	stops := map[string]func(){}
 	if err := a.arrange(ctx, stops, &running); err != nil {
 		return err
@@ -256,6 +264,9 @@ func (a *Agent) forgottenLocked(wanted map[string]bool) error {
 // reload looks at spoke.yaml and reports whether something changed.
 func (a *Agent) reload() bool {
 	next, err := config.Load(a.settings.Path)
+	if err == nil && a.cfg.Reload != nil && next.Digest != a.settings.Digest { // nobody else writes settings
+		err = a.cfg.Reload(next)
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if err != nil {

@@ -156,7 +156,7 @@ const mostTrials = 3
 // preflight tries out what is offered for that, and what is newer than what runs and not taken, so that
 // vendor and provider know beforehand.
 func (w *worker) preflight(ctx context.Context, in input) result {
-	if in.trouble != "" || in.offers == nil || w.state.Phase.Touching() || !w.saw.good || !w.known && !w.asked {
+	if in.trouble != "" || in.offers == nil || w.state.Touching() || !w.saw.good || !w.known && !w.asked {
 		return result{}
 	}
 	if left := w.trial.left(time.Now()); left > 0 {

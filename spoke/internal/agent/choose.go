@@ -47,6 +47,9 @@ func (w *worker) choose(ctx context.Context, in input) result {
 	if in.trouble != "" {
 		return w.misconfigured(errors.New(in.trouble))
 	}
+	if err := w.unprovable(); err != nil {
+		return w.misconfigured(err)
+	}
 	if in.offers == nil { // the hub has not said anything yet, or no longer knows the distribution
 		if !underWay(w.state.Phase) {
 			return result{}

@@ -186,7 +186,7 @@ func (a *Agent) RollBack(ctx context.Context, distribution, version, reason stri
 
 func (w *worker) rollBack(ctx context.Context, in input, version, reason string, dry bool) (from, to string, err error) {
 	i := w.rec.Installation
-	aborts := w.canReturn() && (w.state.Phase == fleet.Progressing || w.state.Phase == fleet.Settling)
+	aborts := w.canReturn() && w.state.Forward()
 	if aborts && (version == "" || version == i.Running) {
 		from, to = w.state.Target, i.Running
 		if dry {
@@ -194,7 +194,7 @@ func (w *worker) rollBack(ctx context.Context, in input, version, reason string,
 		}
 		return from, to, w.leaveByHand(w.rec, from, to, in, reason)
 	}
-	if w.state.Phase.Touching() {
+	if w.state.Touching() {
 		return "", "", fmt.Errorf("%s is %s on the way to %s; wait until that is over: spoke status %s", w.name, w.state.Phase, w.state.Target, w.name)
 	}
 	if version == "" { // what was withdrawn would be left again

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
 	"github.com/wheelwright-dev/wheelwright/pkg/render"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/apply"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/config"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/delivery"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/overlay"
 )
@@ -27,17 +29,19 @@ type scratch struct {
 // resume takes up what a killed spoke left, once.
 func (w *worker) resume(_ context.Context, in input) result {
 	w.state.Timeout, w.state.Grace, w.state.Patience = in.sub.HealthTimeout, w.intervals().Grace, in.sub.ApprovalTimeout
+	w.state.Tests, w.state.Retry, w.state.Proving = len(w.testers()) > 0, in.sub.Tests.Retry, cmp.Or(in.sub.Tests.Timeout, config.DefaultTestsTimeout)
+	w.repository = in.offers.GetUrl()
 	if w.resumed {
 		return result{}
 	}
-	was := w.state.Phase
+	was := w.state
 	if err := w.feed(delivery.Event{Kind: delivery.Restart}); err != nil {
 		return w.journalTrouble(err)
 	}
 	w.work.unsure, w.watch.last = was.Touching() || w.ledger.Mixed, time.Now()
 	text := "spoke " + w.a.cfg.Version + " started"
 	if was.Touching() {
-		text += fmt.Sprintf("; goes on with %s, which it was killed in while %s", w.state.Target, was)
+		text += fmt.Sprintf("; goes on with %s, which it was killed in while %s", w.state.Target, was.Phase)
 	}
 	if err := w.record(w.rec, event(time.Now(), w.rec.Installation, fleet.EventAgent, text)); err != nil {
 		return w.journalTrouble(err)
@@ -48,10 +52,21 @@ func (w *worker) resume(_ context.Context, in input) result {
 
 // finish brings a release that is half on the cluster to one end or the other before anything else.
 func (w *worker) finish(ctx context.Context, in input) result {
-	if !w.state.Phase.Touching() {
+	if !w.state.Touching() {
 		return result{}
 	}
-	return w.carry(ctx, in)
+	if !w.state.Applied {
+		return w.carry(ctx, in)
+	}
+	// The steps beyond are not reached while its provider is asked about what is on the cluster.
+	if r := w.decide(ctx, in); r.stop {
+		return r
+	}
+	r, due := w.carry(ctx, in), w.expire(ctx, in)
+	if due.after > 0 && (r.after == 0 || due.after < r.after) {
+		r.after = due.after
+	}
+	return r
 }
 
 // deliver goes on with what was chosen.
@@ -60,8 +75,9 @@ func (w *worker) deliver(ctx context.Context, in input) result { return w.carry(
 // carry carries out effects until one has to wait.
 func (w *worker) carry(ctx context.Context, in input) result {
 	for len(w.todo) > 0 {
-		if left := w.wait.left(time.Now()); left > 0 {
-			return result{after: left, stop: w.state.Phase.Touching()}
+		tested := w.todo[0] == delivery.Test && w.exam != nil && w.exam.isOver()
+		if left := w.wait.left(time.Now()); left > 0 && !tested {
+			return result{after: left, stop: w.state.Touching()}
 		}
 		e, err := w.do(ctx, in, w.todo[0])
 		if ctx.Err() != nil {
@@ -76,7 +92,7 @@ func (w *worker) carry(ctx context.Context, in input) result {
 			return w.journalTrouble(err)
 		}
 	}
-	return result{stop: w.state.Phase.Touching()}
+	return result{stop: w.state.Touching()}
 }
 
 // delayed makes the event of trouble that will heal, and the wait for it.
@@ -112,7 +128,9 @@ func (w *worker) do(ctx context.Context, in input, effect delivery.Effect) (deli
 	case delivery.Apply:
 		return w.apply(ctx)
 	case delivery.Watch:
-		return w.observe(ctx)
+		return w.watchOver(ctx)
+	case delivery.Test:
+		return w.test(ctx)
 	case delivery.Prune:
 		return w.prune(ctx, delivery.Pruned)
 	case delivery.Restore:

@@ -47,7 +47,8 @@ func (w *worker) take(rec journal.Record) error {
 	i := rec.Installation
 	w.state = delivery.State{Phase: i.Phase, Target: i.Target, Reason: i.Reason, Since: i.PhaseSince, Previous: w.canReturn(), Declined: i.Declined}
 	if rec.Delivery != nil {
-		w.state.Deadline, w.state.Restarts, w.state.ByHand = rec.Delivery.Deadline, rec.Delivery.Restarts, rec.Delivery.ByHand
+		d := rec.Delivery
+		w.state.Deadline, w.state.Restarts, w.state.ByHand, w.state.Proof, w.state.Applied = d.Deadline, d.Restarts, d.ByHand, delivery.Proof(d.Proof), d.Applied
 	}
 	w.publish()
 	return nil
@@ -74,7 +75,7 @@ func (w *worker) feed(e delivery.Event, said ...fleet.Event) error {
 		w.log.Warn("an event has no meaning in this phase; nothing changed", "event", string(e.Kind), logging.Phase, string(w.state.Phase))
 		return nil
 	}
-	old, before := w.state, w.ledger
+	old, before, running := w.state, w.ledger, w.rec.Installation.Running
 	rec := w.rec
 	for _, effect := range effects {
 		switch effect {
@@ -105,7 +106,8 @@ func (w *worker) feed(e delivery.Event, said ...fleet.Event) error {
 	w.state.Previous = w.state.Previous && w.canReturn()
 	w.tell(old, n)
 	w.next(e, old, effects, now)
-	if old.Phase.Touching() && !n.Phase.Touching() || e.Kind == delivery.Restart {
+	w.proclaim(e, old, n, running)
+	if old.Touching() && !n.Touching() || e.Kind == delivery.Restart {
 		w.follow()
 		w.watch.drift = now.Add(w.intervals().Drift)
 	}
@@ -114,7 +116,7 @@ func (w *worker) feed(e delivery.Event, said ...fleet.Event) error {
 
 // tell logs a phase, and what it waits for when that is another thing than before.
 func (w *worker) tell(old, n delivery.State) {
-	if n.Phase == old.Phase && (n.Reason == "" || n.Reason == old.Reason || underWay(n.Phase) || n.Phase.Touching()) {
+	if n.Phase == old.Phase && (n.Reason == "" || n.Reason == old.Reason || underWay(n.Phase) || n.Touching()) {
 		return
 	}
 	level, attrs := slog.LevelInfo, []any{logging.Phase, string(n.Phase), logging.Version, n.Target}
@@ -140,8 +142,17 @@ func (w *worker) next(e delivery.Event, old delivery.State, effects []delivery.E
 	w.todo = slices.DeleteFunc(slices.Clone(effects), func(e delivery.Effect) bool {
 		return e == delivery.Promote || e == delivery.Hold // done with the record
 	})
-	if slices.Contains(w.todo, delivery.Watch) {
-		w.wait.until = now.Add(w.intervals().Settle)
+	switch i := w.intervals(); {
+	case w.state.Applied:
+		w.wait.until = now.Add(i.Health) // it may be long until somebody answers
+	case slices.Contains(w.todo, delivery.Test) && e.Kind == delivery.Tested:
+		w.wait.until = now.Add(i.RetryMax)
+	case slices.Contains(w.todo, delivery.Watch) && e.Kind != delivery.Tested, slices.Contains(w.todo, delivery.Test) && w.exam != nil:
+		w.wait.until = now.Add(i.Settle)
+	}
+	if w.state.Phase != fleet.Testing {
+		w.endExam()
+		w.tries = 0
 	}
 	if w.state.Phase != old.Phase {
 		w.watch.last = now
@@ -158,7 +169,7 @@ func attempt(was *journal.Attempt, e delivery.Event, n delivery.State) *journal.
 		return nil
 	}
 	d := *was
-	d.Phase, d.Deadline, d.Restarts, d.ByHand = n.Phase, n.Deadline, n.Restarts, n.ByHand
+	d.Phase, d.Deadline, d.Restarts, d.ByHand, d.Proof, d.Applied = n.Phase, n.Deadline, n.Restarts, n.ByHand, string(n.Proof), n.Applied
 	if n.Phase.Terminal() && n.Phase != fleet.RollbackFailed {
 		d.Manifest = nil
 	}
@@ -170,7 +181,7 @@ const patter = 5 * time.Second // least time between events that only say how a 
 // news is the event for the hub, if this is any.
 func (w *worker) news(now time.Time, e delivery.Event, old, n delivery.State, rec journal.Record) []fleet.Event {
 	if n.Phase == old.Phase && n.Target == old.Target && e.Kind != delivery.Start {
-		if n.Reason == old.Reason || (underWay(n.Phase) || n.Phase.Touching()) && (n.Reason == "" || now.Sub(w.watch.told) < patter) {
+		if n.Reason == old.Reason || (underWay(n.Phase) || n.Touching()) && (n.Reason == "" || now.Sub(w.watch.told) < patter) {
 			return nil
 		}
 	}

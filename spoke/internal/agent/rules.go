@@ -22,7 +22,7 @@ type ruleBook struct {
 // nothing: publication and spoke.yaml have refused what is in error already.
 func (w *worker) healthRules() *rules.Book {
 	d := w.rec.Installation.Bundle
-	if w.state.Phase == fleet.Progressing || w.state.Phase == fleet.Settling {
+	if w.state.Forward() {
 		d = w.rec.Delivery.Bundle
 	}
 	r := &w.rules

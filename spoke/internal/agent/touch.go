@@ -268,6 +268,16 @@ func (w *worker) undo(ctx context.Context) (delivery.Event, error) {
 	return delivery.Event{Kind: delivery.Undone}, nil
 }
 
+// watchOver is observe; where it goes on for as long as a provider takes to answer, health is told too.
+func (w *worker) watchOver(ctx context.Context) (delivery.Event, error) {
+	before := w.rec.Installation
+	e, err := w.observe(ctx)
+	if err == nil && w.state.Applied {
+		err = w.sayHealth(time.Now(), before)
+	}
+	return e, err
+}
+
 // observe reads the health of what was applied.
 func (w *worker) observe(ctx context.Context) (delivery.Event, error) {
 	report, err := w.a.cfg.Observe.Health(ctx, w.ledger.Current(), w.healthRules())

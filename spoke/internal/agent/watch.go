@@ -30,7 +30,7 @@ const remind = 30 * time.Second // between events about health that is not well 
 // watchHealth looks at what runs, between deliveries.
 func (w *worker) watchHealth(ctx context.Context, _ input) result {
 	lost := w.state.Phase == fleet.RollbackFailed
-	if w.state.Phase.Touching() || (w.rec.Installation.Running == "" && !lost) || len(w.ledger.Items) == 0 {
+	if w.state.Touching() || (w.rec.Installation.Running == "" && !lost) || len(w.ledger.Items) == 0 {
 		return result{}
 	}
 	now := time.Now()
@@ -66,7 +66,7 @@ func (w *worker) watchHealth(ctx context.Context, _ input) result {
 		if err := w.feed(delivery.Event{Kind: delivery.Observed, Health: report.Health, Reason: report.Message}); err != nil {
 			return w.journalTrouble(err)
 		}
-		if w.state.Phase.Touching() {
+		if w.state.Touching() {
 			return result{after: time.Millisecond}
 		}
 	}
@@ -125,7 +125,7 @@ func (w *worker) sayHealth(now time.Time, before fleet.Installation) error {
 // correctDrift looks at what others changed or deleted of what runs, when the watch says that something
 // was, and now and then for what a watch may have missed. What is done about it is the provider's.
 func (w *worker) correctDrift(ctx context.Context, in input) result {
-	if w.state.Phase.Touching() || !w.canReturn() || ctx.Err() != nil {
+	if w.state.Touching() || !w.canReturn() || ctx.Err() != nil {
 		return result{}
 	}
 	now := time.Now()

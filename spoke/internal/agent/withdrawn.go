@@ -37,7 +37,7 @@ func (in input) withdrawal(version string) string {
 // before is brought to its own end first: there is nowhere to go back to.
 func (w *worker) withdrawn(_ context.Context, in input) result {
 	target, running := w.state.Target, w.rec.Installation.Running
-	if w.state.Phase != fleet.Progressing && w.state.Phase != fleet.Settling || target == running || !w.canReturn() {
+	if !w.state.Forward() || target == running || !w.canReturn() {
 		return result{}
 	}
 	text := in.withdrawal(target)

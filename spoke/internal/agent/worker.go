@@ -91,6 +91,11 @@ type worker struct {
 	work    scratch   // of the delivery under way
 	saw     overlayed // the provider's overlay
 	watch   watching  // of what runs
+	exam    *exam     // of the delivery under way; nil: none was begun
+	tries   int       // exams of it
+
+	repository string         // where the distribution comes from, as the hub says
+	beside     sync.WaitGroup // of exams
 }
 
 // mailbox holds the newest input.
@@ -192,6 +197,8 @@ func (w *worker) run(ctx context.Context) {
 	var watching sync.WaitGroup
 	defer watching.Wait()
 	defer w.closeOverlay()
+	defer w.beside.Wait()
+	defer w.endExam()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	watching.Go(func() {

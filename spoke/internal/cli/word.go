@@ -81,6 +81,8 @@ func next(now time.Time, s *syncv1.SubscriptionStatus, m *localv1.Memory) string
 	d, target := s.GetDistribution(), s.GetTargetVersion()
 	pin := pinOf(now, s)
 	switch {
+	case asks(s) && strings.HasPrefix(s.GetReason(), "Inconclusive("): // it is on the cluster
+		return fmt.Sprintf("; it runs already: spoke approve %s %s keeps it, spoke reject %[1]s %[2]s goes back", d, target)
 	case asks(s):
 		return fmt.Sprintf("; look: spoke diff %s %s, then: spoke approve %[1]s %s, or: spoke reject %[1]s %[2]s", d, target)
 	case fleet.Phase(s.GetPhase()).Failed() && slices.ContainsFunc(m.GetHeld(), func(h *localv1.Held) bool { return h.GetVersion() == target }):

@@ -1,0 +1,309 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/pkg/logging"
+	pluginv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/plugin/v1"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/apply"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/delivery"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/pluginhost"
+)
+
+// plugins are the programs of spoke.yaml; pluginhost.Host is one. Safe for concurrent use.
+type plugins interface {
+	Named(pluginv1.Kind) []string
+	Inspect(name string) error // why it could not be started as it is on the disk
+	Conformance(name string) (pluginhost.Conformance, error)
+	Notifier(name string) (pluginhost.Notifier, error)
+}
+
+// mostTold bounds the tests that are told to the hub one by one, of one exam.
+const mostTold = 100
+
+// exam is one run of all conformance tests. It goes on beside its worker, which looks at the cluster and
+// obeys meanwhile.
+type exam struct {
+	cancel context.CancelFunc
+	over   chan struct{} // closed when what is below the mutex is final
+
+	mu      sync.Mutex
+	total   int // tests that were announced; 0: nobody knows
+	done    map[string]bool
+	line    string
+	news    []string // of tests that ended, not told yet
+	told    int
+	finding finding
+}
+
+// finding is what came of an exam; with an error it is to be run again.
+type finding struct {
+	verdict delivery.Verdict
+	why     string
+	err     error
+}
+
+func (x *exam) isOver() bool {
+	select {
+	case <-x.over:
+		return true
+	default:
+		return false
+	}
+}
+
+// testers are the plugins that a subscription's releases are proven by.
+func (w *worker) testers() []string {
+	if w.a.cfg.Plugins == nil {
+		return nil
+	}
+	all := w.a.cfg.Plugins.Named(pluginv1.Kind_KIND_CONFORMANCE)
+	if w.sub.Tests.Plugins == nil {
+		return all
+	}
+	return slices.DeleteFunc(all, func(n string) bool { return !slices.Contains(w.sub.Tests.Plugins, n) })
+}
+
+// unprovable says why releases could not be proven: a plugin is not there as spoke.yaml has it.
+func (w *worker) unprovable() error {
+	var all []error
+	for _, name := range w.testers() {
+		all = append(all, w.a.cfg.Plugins.Inspect(name))
+	}
+	return errors.Join(all...)
+}
+
+// test begins the exam, or looks how it and the cluster get on.
+func (w *worker) test(ctx context.Context) (delivery.Event, error) {
+	if !w.state.Tests { // the provider took the plugins out of spoke.yaml meanwhile
+		w.endExam()
+		return w.observe(ctx)
+	}
+	if w.exam == nil {
+		subject, private, err := w.subject()
+		if err != nil {
+			return refuse("%w", err)
+		}
+		w.beginExam(subject, private)
+	}
+	if err := w.tellTests(); err != nil {
+		return delivery.Event{}, err
+	}
+	if !time.Now().Before(w.state.Deadline) { // the exam has the same, or an earlier one
+		select {
+		case <-w.exam.over:
+		case <-ctx.Done():
+			return delivery.Event{}, ctx.Err()
+		}
+	}
+	if w.exam.isOver() {
+		f := w.exam.finding
+		w.endExam()
+		if f.err != nil {
+			return delivery.Event{}, f.err
+		}
+		return w.judged(f), nil
+	}
+	e, err := w.observe(ctx)
+	if err == nil && e.Health == fleet.Healthy {
+		w.exam.mu.Lock()
+		e.Reason = w.exam.line
+		w.exam.mu.Unlock()
+	}
+	return e, err
+}
+
+// judged is the event of a finding.
+func (w *worker) judged(f finding) delivery.Event {
+	e := delivery.Event{Kind: delivery.Tested, Verdict: f.verdict, Reason: f.why}
+	w.log.Info("the tests are over", logging.Version, w.state.Target, "verdict", string(f.verdict), logging.Reason, f.why)
+	if f.verdict == delivery.Inconclusive {
+		e.Reason = fmt.Sprintf("%s(%s)", f.verdict, short(f.why, longest/2))
+		if asks := !w.state.Retry || !time.Now().Before(w.state.Deadline); asks {
+			e.Reason += fmt.Sprintf("; it is on the cluster; see it with: spoke status %s, then: spoke approve %[1]s %s, or: spoke reject %[1]s %[2]s", w.name, w.state.Target)
+		}
+	}
+	return e
+}
+
+// short is the beginning of a text.
+func short(s string, most int) string {
+	if r := []rune(s); len(r) > most {
+		return string(r[:most-1]) + "…"
+	}
+	return s
+}
+
+// tellTests tells the hub of tests that ended: names, states and one redacted line, never their logs.
+func (w *worker) tellTests() error {
+	x := w.exam
+	x.mu.Lock()
+	news := x.news
+	x.news = nil
+	x.mu.Unlock()
+	if len(news) == 0 {
+		return nil
+	}
+	return w.record(w.rec, event(time.Now(), w.rec.Installation, fleet.EventAgent, fmt.Sprintf("tests of %s: %s", w.state.Target, strings.Join(news, "; "))))
+}
+
+func (w *worker) beginExam(subject *pluginv1.Subject, private *strings.Replacer) {
+	w.tries++
+	x := &exam{over: make(chan struct{}), done: map[string]bool{}, line: "tests begin"}
+	// Its life is the phase's, not that of the round in which it is begun; run ends it at the latest.
+	ctx, cancel := context.WithDeadline(context.Background(), w.state.Deadline)
+	x.cancel = cancel
+	w.exam = x
+	names, id := w.testers(), w.callID()
+	w.beside.Go(func() {
+		defer w.box.poke()
+		defer close(x.over)
+		defer cancel()
+		f := w.examine(ctx, x, names, id, subject, private)
+		x.mu.Lock()
+		x.finding = f
+		x.mu.Unlock()
+	})
+}
+
+// endExam leaves an exam behind; where it still runs, it ends by itself.
+func (w *worker) endExam() {
+	if w.exam != nil {
+		w.exam.cancel()
+		w.exam = nil
+	}
+}
+
+// callID is the same for the same try of the same delivery, also after a restart.
+func (w *worker) callID() string {
+	d := w.rec.Delivery
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %q %d %d", w.a.cfg.Cluster, w.name, d.Target, d.Started.UnixNano(), w.tries))
+	return fmt.Sprintf("%x", sum[:10])
+}
+
+// examine asks one plugin after the other. The first fail is the verdict; a pass takes all of them.
+func (w *worker) examine(ctx context.Context, x *exam, names []string, id string, subject *pluginv1.Subject, private *strings.Replacer) finding {
+	w.count(ctx, x, names, subject)
+	all := finding{verdict: delivery.Pass}
+	if len(names) == 0 {
+		all = finding{verdict: delivery.Inconclusive, why: noTest}
+	}
+	for _, name := range names {
+		f := w.ask(ctx, x, name, &pluginv1.RunRequest{
+			Call: &pluginv1.Call{Id: id + "-" + name}, Subject: subject, Moment: pluginv1.Moment_MOMENT_AFTER_PROMOTION, Weight: 100,
+		}, private)
+		f.why = oneLine(private.Replace(f.why))
+		switch {
+		case f.err != nil, f.verdict == delivery.Fail:
+			return f
+		case f.verdict == delivery.Inconclusive && all.verdict == delivery.Pass:
+			all = f
+		}
+	}
+	return all
+}
+
+const noTest = "no test ran"
+
+// count learns how many tests there are; a plugin that does not say so is asked to run them all the same.
+func (w *worker) count(ctx context.Context, x *exam, names []string, subject *pluginv1.Subject) {
+	for _, name := range names {
+		c, err := w.a.cfg.Plugins.Conformance(name)
+		if err != nil {
+			continue
+		}
+		d, err := c.Describe(ctx, &pluginv1.DescribeConformanceRequest{Subject: subject})
+		if err != nil {
+			continue
+		}
+		for _, warning := range d.GetWarnings() {
+			w.log.Warn("a plugin does not understand all that the release declares", logging.Plugin, name, logging.Reason, warning)
+		}
+		x.mu.Lock()
+		for _, t := range d.GetTests() {
+			if t.GetMoment() == pluginv1.Moment_MOMENT_AFTER_PROMOTION {
+				x.total++
+			}
+		}
+		x.mu.Unlock()
+	}
+}
+
+// ask runs one plugin's tests. A process that ends is given one more try: it may have been killed for
+// reasons that are not its own.
+func (w *worker) ask(ctx context.Context, x *exam, name string, r *pluginv1.RunRequest, private *strings.Replacer) finding {
+	begin := time.Now()
+	for again := false; ; again = true {
+		c, err := w.a.cfg.Plugins.Conformance(name)
+		var report *pluginv1.Report
+		if err == nil {
+			report, err = c.Run(ctx, r, func(p *pluginv1.Progress) { w.progress(x, name, p, private) })
+		}
+		var ended *pluginhost.ErrEnded
+		switch {
+		case err == nil:
+			return pooled(name, report)
+		case errors.Is(err, pluginhost.ErrClosed), errors.Is(err, pluginhost.ErrNoPlugin), errors.Is(err, apply.ErrUnreachable):
+			return finding{err: err} // spoke.yaml has changed, or the cluster is away
+		case errors.As(err, &ended) && !again && ctx.Err() == nil:
+			w.log.Warn("a plugin ended while it tested; it is asked once more", logging.Plugin, name, logging.Error, err)
+		case errors.Is(ctx.Err(), context.DeadlineExceeded):
+			return finding{verdict: delivery.Inconclusive, why: fmt.Sprintf("plugin %s: the tests were not done after %s", name, time.Since(begin).Round(time.Second/10))}
+		default:
+			return finding{verdict: delivery.Inconclusive, why: err.Error()}
+		}
+	}
+}
+
+// pooled is what a report comes to.
+func pooled(name string, r *pluginv1.Report) finding {
+	v := r.GetVerdict()
+	ran := r.GetPassed() + r.GetFailed() + r.GetInconclusive()
+	switch {
+	case v.GetOutcome() == pluginv1.Outcome_OUTCOME_FAIL:
+		return finding{verdict: delivery.Fail, why: fmt.Sprintf("tests of %s: %s", name, cmp.Or(v.GetReason(), fmt.Sprintf("%d failed", r.GetFailed())))}
+	case ran == 0:
+		return finding{verdict: delivery.Inconclusive, why: noTest}
+	case v.GetOutcome() == pluginv1.Outcome_OUTCOME_PASS && r.GetInconclusive() == 0:
+		return finding{verdict: delivery.Pass}
+	}
+	return finding{verdict: delivery.Inconclusive, why: fmt.Sprintf("%s: %s", name, cmp.Or(v.GetReason(), fmt.Sprintf("%d tests came to no verdict", r.GetInconclusive())))}
+}
+
+// progress takes in news of one test. What it wrote stays in the spoke's log.
+func (w *worker) progress(x *exam, name string, p *pluginv1.Progress, private *strings.Replacer) {
+	key := strings.Join([]string{name, p.GetService(), p.GetTest()}, "/")
+	label := short(oneLine(private.Replace(strings.Trim(p.GetService()+"/"+p.GetTest(), "/"))), 80)
+	word := strings.ToLower(strings.TrimPrefix(p.GetState().String(), "TEST_STATE_"))
+	text := strings.TrimSpace(label + " " + word)
+	if m := short(oneLine(private.Replace(p.GetMessage())), 160); m != "" {
+		text += ": " + m
+	}
+	ended := p.GetState() >= pluginv1.TestState_TEST_STATE_PASSED
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	news := ended && !x.done[key]
+	if news && len(x.done) < mostTold {
+		x.done[key] = true
+		x.news = append(x.news, text)
+	}
+	x.line = text
+	if n := len(x.done); x.total > 0 {
+		if !ended {
+			n++
+		}
+		x.line = fmt.Sprintf("%d of %d: %s", min(n, x.total), x.total, text)
+	}
+	if p.GetState() == pluginv1.TestState_TEST_STATE_FAILED || p.GetState() == pluginv1.TestState_TEST_STATE_INCONCLUSIVE {
+		w.log.Warn("a test did not pass", logging.Plugin, name, "test", label, "state", word, logging.Reason, p.GetMessage(), "log", p.GetLogTail())
+	}
+}

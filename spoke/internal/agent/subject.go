@@ -1,0 +1,137 @@
+package agent
+
+import (
+	"encoding/base64"
+	"fmt"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/wheelwright-dev/wheelwright/pkg/manifest"
+	pluginv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/plugin/v1"
+)
+
+// subject is the delivery under way, as plugins are told of it, and what keeps the values of its secrets
+// out of what they answer. Secrets are told by name and key, without a value.
+func (w *worker) subject() (*pluginv1.Subject, *strings.Replacer, error) {
+	d := w.rec.Delivery
+	next, err := manifest.Parse(d.Manifest)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read the rendered set of %s: %w", d.Target, err)
+	}
+	now, err := manifest.Parse(w.rec.Manifest)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read the rendered set that runs: %w", err)
+	}
+	private := append(emptied(next), emptied(now)...)
+	s := &pluginv1.Subject{
+		Distribution: w.name, VersionFrom: w.rec.Installation.Running, VersionTo: d.Target,
+		Namespace: w.ledger.Plan.Namespace, Cluster: string(w.a.cfg.Cluster),
+	}
+	if s.Services, s.Objects, err = divided(now, next); err != nil {
+		return nil, nil, err
+	}
+	return s, hiding(private), nil
+}
+
+// emptied takes the values out of Secrets, in place, and answers them.
+func emptied(objs []*unstructured.Unstructured) (values []string) {
+	for _, o := range objs {
+		if gvk := o.GroupVersionKind(); gvk.Group != "" || gvk.Kind != "Secret" {
+			continue
+		}
+		unstructured.RemoveNestedField(o.Object, "metadata", "annotations", "kubectl.kubernetes.io/last-applied-configuration")
+		for _, field := range []string{"data", "stringData"} {
+			content, _, _ := unstructured.NestedMap(o.Object, field)
+			for key, v := range content {
+				text := fmt.Sprint(v)
+				values = append(values, text)
+				if plain, err := base64.StdEncoding.DecodeString(text); err == nil && field == "data" {
+					values = append(values, string(plain))
+				}
+				content[key] = ""
+			}
+			if content != nil {
+				o.Object[field] = content
+			}
+		}
+	}
+	return values
+}
+
+// leastHidden is how long a value has to be to be looked for in texts: shorter ones are words.
+const leastHidden = 6
+
+// hiding replaces values, the longest first, and of those of many lines every line.
+func hiding(values []string) *strings.Replacer {
+	var all []string
+	for _, v := range values {
+		for _, line := range append(strings.Split(v, "\n"), v) {
+			if line = strings.TrimSpace(line); len(line) >= leastHidden {
+				all = append(all, line)
+			}
+		}
+	}
+	slices.SortFunc(all, func(a, b string) int { return len(b) - len(a) })
+	var pairs []string
+	for _, v := range slices.Compact(all) {
+		pairs = append(pairs, v, "…")
+	}
+	return strings.NewReplacer(pairs...)
+}
+
+// divided makes a service of every workload, with the Services that lead to it, and one stream of the rest.
+func divided(now, next []*unstructured.Unstructured) (services []*pluginv1.Service, rest []byte, err error) {
+	parts := map[*unstructured.Unstructured]bool{}
+	var names []string
+	for _, o := range next {
+		if !isWorkload(o) {
+			continue
+		}
+		mine := part(next, o)
+		for _, p := range mine {
+			parts[p] = true
+		}
+		s := &pluginv1.Service{Name: o.GetName(), Strategy: pluginv1.Strategy_STRATEGY_NONE}
+		if slices.Contains(names, s.Name) {
+			s.Name = strings.ToLower(o.GetKind()) + "/" + o.GetNamespace() + "/" + o.GetName()
+		}
+		names = append(names, s.Name)
+		if s.Candidate, err = manifest.Canonical(mine); err != nil {
+			return nil, nil, err
+		}
+		i := slices.IndexFunc(now, func(b *unstructured.Unstructured) bool {
+			return b.GroupVersionKind() == o.GroupVersionKind() && b.GetName() == o.GetName() && b.GetNamespace() == o.GetNamespace()
+		})
+		if i >= 0 {
+			if s.Stable, err = manifest.Canonical(part(now, now[i])); err != nil {
+				return nil, nil, err
+			}
+		}
+		services = append(services, s)
+	}
+	rest, err = manifest.Canonical(slices.DeleteFunc(slices.Clone(next), func(o *unstructured.Unstructured) bool { return parts[o] }))
+	return services, rest, err
+}
+
+func isWorkload(o *unstructured.Unstructured) bool {
+	return o.GroupVersionKind().Group == "apps" && slices.Contains([]string{"Deployment", "StatefulSet", "DaemonSet"}, o.GetKind())
+}
+
+// part is a workload and the Services that lead to its pods.
+func part(objs []*unstructured.Unstructured, workload *unstructured.Unstructured) []*unstructured.Unstructured {
+	pods, _, _ := unstructured.NestedStringMap(workload.Object, "spec", "template", "metadata", "labels")
+	all := []*unstructured.Unstructured{workload}
+	for _, o := range objs {
+		if gvk := o.GroupVersionKind(); gvk.Group != "" || gvk.Kind != "Service" || o.GetNamespace() != workload.GetNamespace() {
+			continue
+		}
+		selector, _, _ := unstructured.NestedStringMap(o.Object, "spec", "selector")
+		if len(selector) > 0 && labels.SelectorFromSet(selector).Matches(labels.Set(pods)) {
+			all = append(all, o)
+		}
+	}
+	return all
+}
