@@ -31,6 +31,8 @@ type State struct {
 
 	// Failing is since when objects have been seen failing without a break; zero when they are not.
 	Failing time.Time
+	// Ailing is since when the whole has been seen other than healthy without a break, once it was healthy.
+	Ailing time.Time
 	// Restored: in RollingBack and after it, the previous rendered set is applied whole.
 	Restored bool
 	// Restarts of the spoke since the delivery began to touch the cluster.
@@ -162,10 +164,15 @@ func observe(now time.Time, s State, e Event) State {
 		if !s.Deadline.IsZero() {
 			s.Deadline = s.Deadline.Add(e.Lost)
 		}
-		s.Failing = time.Time{}
+		s.Failing, s.Ailing = time.Time{}, time.Time{}
 	}
 	if e.Kind != Observed {
 		return s
+	}
+	if e.Health == fleet.Healthy {
+		s.Ailing = time.Time{}
+	} else if s.Ailing.IsZero() {
+		s.Ailing = now
 	}
 	if e.Health != fleet.Degraded {
 		s.Failing = time.Time{}

@@ -71,6 +71,9 @@ func stateIn(p fleet.Phase, previous, restored bool) State {
 	if p == fleet.Settling {
 		s.Failing = t0.Add(-5 * time.Second)
 	}
+	if p == fleet.Testing {
+		s.Deadline = t0.Add(s.Proving)
+	}
 	return s
 }
 
@@ -406,6 +409,16 @@ func TestHealthIsLookedAtWhileAndAfterTesting(t *testing.T) {
 	}
 	if n, _ = Next(t0.Add(12*time.Second), n, ill); n.Phase != fleet.RollingBack || n.Reason != "database" {
 		t.Fatalf("ill while testing: %s %q", n.Phase, n.Reason)
+	}
+	slow := Event{Kind: Observed, Health: fleet.InProgress, Reason: "cache"}
+	n, _ = Next(t0.Add(time.Second), testing, slow)
+	for _, s := range []State{n, {Phase: fleet.AwaitingApproval, Applied: true, Previous: true, Tests: true, Timeout: n.Timeout, Ailing: n.Ailing}} {
+		if m, _ := Next(t0.Add(4*time.Minute), s, slow); m.Phase != s.Phase {
+			t.Fatalf("not whole for less than it may be: %s", m.Phase)
+		}
+		if m, _ := Next(t0.Add(6*time.Minute), s, slow); m.Phase != fleet.RollingBack || m.Reason != "cache (not there after 5m0s)" {
+			t.Fatalf("not whole for as long as it may be: %s %q", m.Phase, m.Reason)
+		}
 	}
 	passed, effects := Next(t0.Add(time.Second), testing, Event{Kind: Tested, Verdict: Pass})
 	if passed.Phase != fleet.Testing || !slices.Equal(effects, []Effect{Watch}) {

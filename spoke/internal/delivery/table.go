@@ -94,6 +94,11 @@ func failing(now time.Time, s State, _ Event) bool {
 // early: the deadline is not over.
 func early(now time.Time, s State, e Event) bool { return !late(now, s, e) }
 
+// ailing: what was healthy before it was tested has not been for as long as it may take to become so.
+func ailing(now time.Time, s State, _ Event) bool {
+	return !s.Ailing.IsZero() && now.Sub(s.Ailing) >= s.Timeout
+}
+
 // all holds where every guard holds.
 func all(guards ...guard) guard {
 	return func(now time.Time, s State, e Event) bool {
@@ -157,6 +162,8 @@ func table() []row {
 		{from: landed, on: Observed, when: failing, to: fleet.RollbackFailed, do: and(Hold), say: give},
 		{from: landed, on: Observed, when: all(late, previous), to: fleet.RollingBack, do: and(Restore), say: expire, clock: run},
 		{from: landed, on: Observed, when: late, to: fleet.RollbackFailed, do: and(Hold), say: expire},
+		{from: in(fleet.Testing, asked), on: Observed, when: all(ailing, previous), to: fleet.RollingBack, do: and(Restore), say: expire, clock: run},
+		{from: in(fleet.Testing, asked), on: Observed, when: ailing, to: fleet.RollbackFailed, do: and(Hold), say: expire},
 		{from: in(fleet.Testing), on: Observed, when: unproven, to: stay, do: and(Test), say: give, clock: hold},
 		{from: landed, on: Observed, to: stay, do: and(Watch), say: give, clock: hold},
 		{from: landed, on: Pruned, when: unproven, to: fleet.Testing, do: and(Test), clock: trial},
@@ -244,7 +251,7 @@ func (r row) apply(now time.Time, s State, e Event) State {
 		n.Phase, n.Applied = r.to, false
 	}
 	if n.Phase != s.Phase || e.Kind == Start {
-		n.Since, n.Failing = now, time.Time{}
+		n.Since, n.Failing, n.Ailing = now, time.Time{}, time.Time{}
 	}
 	switch r.say {
 	case silent:
@@ -290,7 +297,7 @@ func (r row) apply(now time.Time, s State, e Event) State {
 	case Restored:
 		n.Restored = true
 	case Restart:
-		n.Restored, n.Failing = false, time.Time{} // what was in memory is gone
+		n.Restored, n.Failing, n.Ailing = false, time.Time{}, time.Time{} // what was in memory is gone
 		if n.Phase.Touching() {
 			n.Restarts++
 		}
