@@ -32,14 +32,19 @@ import (
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/config"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/journal"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/overlay"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/pluginhost"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/terms"
 )
 
 func TestMain(m *testing.M) {
-	if render.ChildMain() || doomedMain() {
+	if render.ChildMain() || pluginhost.ChildMain() || doomedMain() {
 		return
 	}
-	harness.Main(m)
+	code := harness.Run(m)
+	if built.dir != "" {
+		os.RemoveAll(built.dir)
+	}
+	os.Exit(code)
 }
 
 const url = "https://git.example.com/vendor/shop"
@@ -166,8 +171,10 @@ type stage struct {
 	killer   atomic.Pointer[killer]
 	every    agent.Intervals
 	log      *logs
+	plugins  []pluginhost.Plugin
 
 	agent   *agent.Agent
+	host    *pluginhost.Host
 	journal *journal.Journal
 	overlay folder
 }
@@ -335,8 +342,13 @@ func (s *stage) start(write func(journal.Record, func() error) error) (stop func
 	if s.settings != nil {
 		settings = *s.settings
 	}
+	host, err := pluginhost.New(pluginhost.Config{Dir: filepath.Join(s.dir, "plugins"), Plugins: s.plugins, Log: log})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.host = host
 	a, err := agent.New(agent.Config{
-		Dir: s.dir, Settings: settings, Every: s.every, Version: "test",
+		Dir: s.dir, Settings: settings, Every: s.every, Version: "test", Cluster: "acme/eu-1", Plugins: host,
 		Apply: s.kube, Observe: s.kube, Mend: s.kube, Guard: func(name string) agent.Guard { return s.kube.Watch(name) }, Memory: fault{j, write}, Offers: j, Renderer: r, Fetch: s.vendor.fetch,
 		Overlay: func(config.Subscription) (agent.Source, error) { return &s.overlay, nil }, Log: log,
 	})
@@ -352,6 +364,7 @@ func (s *stage) start(write func(journal.Record, func() error) error) (stop func
 		if err := <-done; err != nil {
 			s.t.Error(err)
 		}
+		host.Close()
 		if err := r.Close(); err != nil {
 			s.t.Error(err)
 		}

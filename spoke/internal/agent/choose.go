@@ -48,7 +48,9 @@ func (w *worker) choose(ctx context.Context, in input) result {
 		return w.misconfigured(errors.New(in.trouble))
 	}
 	if err := w.unprovable(); err != nil {
-		return w.misconfigured(err)
+		r := w.misconfigured(err)
+		r.after = cmp.Or(r.after, w.intervals().Overlay) // the file may come
+		return r
 	}
 	if in.offers == nil { // the hub has not said anything yet, or no longer knows the distribution
 		if !underWay(w.state.Phase) {

@@ -26,6 +26,7 @@ import (
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/apply"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/config"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/journal"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/pluginhost"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/terms"
 )
 
@@ -36,6 +37,7 @@ type doomed struct {
 	Sub             config.Subscription
 	Every           agent.Intervals
 	Overlay         map[string]string
+	Plugins         []pluginhost.Plugin
 	Target          string // writes count from the first one about this release
 	N               int    // 0: never
 	After           bool   // the write is on the disk before the kill
@@ -92,9 +94,14 @@ func (d doomed) run() error {
 		}
 		return nil
 	}
+	host, err := pluginhost.New(pluginhost.Config{Dir: filepath.Join(d.Dir, "plugins"), Plugins: d.Plugins, Log: log})
+	if err != nil {
+		return err
+	}
+	defer host.Close()
 	overlay := &folder{files: d.Overlay}
 	a, err := agent.New(agent.Config{
-		Dir: d.Dir, Settings: config.Config{Subscriptions: []config.Subscription{d.Sub}}, Every: d.Every, Version: "doomed",
+		Dir: d.Dir, Settings: config.Config{Subscriptions: []config.Subscription{d.Sub}}, Every: d.Every, Version: "doomed", Plugins: host,
 		Apply: kube, Observe: kube, Mend: kube, Memory: fault{j, write}, Offers: j, Renderer: render.New(render.Config{Log: log}),
 		Guard:   func(name string) agent.Guard { return kube.Watch(name) },
 		Fetch:   func(context.Context, fleet.Digest) ([]byte, error) { return nil, errors.New("the hub is away") },
@@ -125,6 +132,7 @@ type upgrade struct {
 	end      fleet.Phase
 	terms    func(*terms.Terms)
 	before   func(t *testing.T, s *stage) // after the old release was installed
+	tests    string                       // what the new release's tests do; empty: there are none
 }
 
 func kustomized(files map[string]string) map[string]string {
@@ -220,6 +228,8 @@ func upgrades() []upgrade {
 			new: func(ns string) map[string]string { return with(app("1.1.0", good), hook(ns, "/2")) }},
 		{name: "an autoscaler", old: fixed(app("1.0.0", good)), new: fixed(with(app("1.1.0", good), map[string]string{"hpa.yaml": scaler})), end: fleet.Succeeded},
 		{name: "more than the quota", old: fixed(kustomized(settings("1.0.0", 8))), new: fixed(kustomized(settings("1.1.0", 20))), end: fleet.RolledBack, before: quota},
+		{name: "tests that pass", old: fixed(fourServices("1.0.0", "old")), new: fixed(fourServices("1.1.0", "new")), end: fleet.Succeeded, tests: "pass"},
+		{name: "tests that fail", old: fixed(fourServices("1.0.0", "old")), new: fixed(fourServices("1.1.0", "new")), end: fleet.RolledBack, tests: "fail"},
 		{name: "forty objects", old: fixed(kustomized(settings("1.0.0", 30))), new: fixed(kustomized(settings("1.1.0", 40))), end: fleet.Succeeded},
 	}
 }
@@ -297,6 +307,9 @@ func (u upgrade) ready(t *testing.T) (*stage, func()) {
 	if u.terms != nil {
 		u.terms(&s.sub.Terms)
 	}
+	if u.tests != "" {
+		s.proven(u.tests)
+	}
 	s.vendor.release(t, "1.0.0", u.old(s.ns))
 	stop := s.start(nil)
 	s.offer()
@@ -347,7 +360,7 @@ func (u upgrade) killedAt(t *testing.T, n int, after bool) (bool, []string) {
 // doom runs a spoke in a process of its own and reports whether it was killed.
 func (s *stage) doom(d doomed) bool {
 	s.t.Helper()
-	d.Dir, d.Kubeconfig, d.Sub, d.Every, d.Target = s.dir, s.cluster.Kubeconfig, s.sub, s.every, "1.1.0"
+	d.Dir, d.Kubeconfig, d.Sub, d.Every, d.Target, d.Plugins = s.dir, s.cluster.Kubeconfig, s.sub, s.every, "1.1.0", s.plugins
 	order, err := json.Marshal(d)
 	if err != nil {
 		s.t.Fatal(err)

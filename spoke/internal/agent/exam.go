@@ -49,6 +49,7 @@ type exam struct {
 type finding struct {
 	verdict delivery.Verdict
 	why     string
+	late    bool // the time was up
 	err     error
 }
 
@@ -127,6 +128,10 @@ func (w *worker) judged(f finding) delivery.Event {
 	e := delivery.Event{Kind: delivery.Tested, Verdict: f.verdict, Reason: f.why}
 	w.log.Info("the tests are over", logging.Version, w.state.Target, "verdict", string(f.verdict), logging.Reason, f.why)
 	if f.verdict == delivery.Inconclusive {
+		if f.late {
+			f.why = cmp.Or(w.unsure, f.why) // what an exam before this one found says more
+		}
+		w.unsure = f.why
 		e.Reason = fmt.Sprintf("%s(%s)", f.verdict, short(f.why, longest/2))
 		if asks := !w.state.Retry || !time.Now().Before(w.state.Deadline); asks {
 			e.Reason += fmt.Sprintf("; it is on the cluster; see it with: spoke status %s, then: spoke approve %[1]s %s, or: spoke reject %[1]s %[2]s", w.name, w.state.Target)
@@ -241,7 +246,6 @@ func (w *worker) count(ctx context.Context, x *exam, names []string, subject *pl
 // ask runs one plugin's tests. A process that ends is given one more try: it may have been killed for
 // reasons that are not its own.
 func (w *worker) ask(ctx context.Context, x *exam, name string, r *pluginv1.RunRequest, private *strings.Replacer) finding {
-	begin := time.Now()
 	for again := false; ; again = true {
 		c, err := w.a.cfg.Plugins.Conformance(name)
 		var report *pluginv1.Report
@@ -257,7 +261,7 @@ func (w *worker) ask(ctx context.Context, x *exam, name string, r *pluginv1.RunR
 		case errors.As(err, &ended) && !again && ctx.Err() == nil:
 			w.log.Warn("a plugin ended while it tested; it is asked once more", logging.Plugin, name, logging.Error, err)
 		case errors.Is(ctx.Err(), context.DeadlineExceeded):
-			return finding{verdict: delivery.Inconclusive, why: fmt.Sprintf("plugin %s: the tests were not done after %s", name, time.Since(begin).Round(time.Second/10))}
+			return finding{verdict: delivery.Inconclusive, late: true, why: fmt.Sprintf("plugin %s: the tests were not done in time", name)}
 		default:
 			return finding{verdict: delivery.Inconclusive, why: err.Error()}
 		}

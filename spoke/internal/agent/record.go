@@ -152,7 +152,7 @@ func (w *worker) next(e delivery.Event, old delivery.State, effects []delivery.E
 	}
 	if w.state.Phase != fleet.Testing {
 		w.endExam()
-		w.tries = 0
+		w.tries, w.unsure = 0, ""
 	}
 	if w.state.Phase != old.Phase {
 		w.watch.last = now

@@ -93,6 +93,7 @@ type worker struct {
 	watch   watching  // of what runs
 	exam    *exam     // of the delivery under way; nil: none was begun
 	tries   int       // exams of it
+	unsure  string    // why the last of them came to no verdict
 
 	repository string         // where the distribution comes from, as the hub says
 	beside     sync.WaitGroup // of exams
