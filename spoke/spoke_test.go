@@ -22,10 +22,11 @@ import (
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/hubclient"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/journal"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/local"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/pluginhost"
 )
 
 func TestMain(m *testing.M) {
-	if render.ChildMain() {
+	if render.ChildMain() || pluginhost.ChildMain() {
 		return
 	}
 	harness.Main(m)
