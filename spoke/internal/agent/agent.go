@@ -5,6 +5,11 @@
 // step is in the journal before it is carried out, so that a killed spoke goes on where it was (law 7),
 // and all of it works from the journal and the disk while the hub is away (laws 3 and 8).
 //
+// Where spoke.yaml has plugins of the kind conformance, what is healthy is proven by them before it counts as
+// what runs: an exam goes on beside the worker, which looks at the cluster and obeys meanwhile. What an exam
+// tells leaves the cluster as one redacted line for each test. Notifiers hear how a delivery ended, beside
+// everything else and for as long as the spoke lives.
+//
 // It opens no connection and no file but its bundle cache: cluster, journal, renderer, overlays and
 // hub are handed in.
 package agent

@@ -1,7 +1,7 @@
 // Package config reads spoke.yaml, the provider's file: what this cluster subscribes to and how. It
 // decodes strictly and reports all problems at once, each with its line and key path. It keeps no
 // state: Load may be called again whenever the file may have changed, and Digest says whether it has.
-// It does not look at overlays, clusters or what is on offer.
+// It does not look at overlays, clusters, plugins' files or what is on offer.
 package config
 
 import (
