@@ -41,7 +41,6 @@ type exam struct {
 	done    map[string]bool
 	line    string
 	news    []string // of tests that ended, not told yet
-	told    int
 	finding finding
 }
 
