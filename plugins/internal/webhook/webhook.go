@@ -182,7 +182,7 @@ func (c *Client) Call(ctx context.Context, h Hook, p Payload) *pluginv1.Verdict 
 	p.Metadata = h.Metadata
 	answer, err := c.Send(ctx, h, p)
 	if err != nil {
-		return c.unanswered(h, err)
+		return c.unanswered(ctx, h, err)
 	}
 	said := strings.TrimSpace(fmt.Sprintf("%s answers %d %s", hostOf(h.URL), answer.Status, excerpt.OneLine(string(answer.Body), 200)))
 	open := answer.Status == http.StatusOK
@@ -197,11 +197,12 @@ func (c *Client) Call(ctx context.Context, h Hook, p Payload) *pluginv1.Verdict 
 	return &pluginv1.Verdict{Outcome: pluginv1.Outcome_OUTCOME_PASS, Sample: 1}
 }
 
-// unanswered: for a test, what cannot be an answer to Flagger either, and will not be one later, fails.
-func (c *Client) unanswered(h Hook, err error) *pluginv1.Verdict {
-	var final refusal
+// unanswered: for a test, what will not be an answer later either fails. A call that ends first is no
+// evidence of anything.
+func (c *Client) unanswered(ctx context.Context, h Hook, err error) *pluginv1.Verdict {
+	_, final := errors.AsType[refusal](err)
 	test := !h.Type.IsGate() && h.Type != Rollback
-	if test && (errors.As(err, &final) || c.config.NoAnswer == Fail) {
+	if test && (final || c.config.NoAnswer == Fail && ctx.Err() == nil) {
 		return c.verdict(pluginv1.Outcome_OUTCOME_FAIL, 0, err.Error())
 	}
 	return c.verdict(pluginv1.Outcome_OUTCOME_INCONCLUSIVE, 0, err.Error())
