@@ -1,0 +1,246 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/wheelwright-dev/wheelwright/plugins/canary/internal/document"
+	"github.com/wheelwright-dev/wheelwright/plugins/canary/internal/strategy"
+	"github.com/wheelwright-dev/wheelwright/plugins/internal/kube"
+)
+
+// shop is a release of two services behind one route: one brings its Service, one leaves it to its Canary.
+func shop(t *testing.T, version, router, namespace string) []strategy.Object {
+	t.Helper()
+	text := ""
+	for _, name := range []string{"web", "api"} {
+		text += strings.NewReplacer("NAME", name, "VERSION", version, "HASH", strings.ReplaceAll(version, ".", ""), "ROUTER", router).Replace(`
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: NAME, labels: {app: NAME}}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: NAME}}
+  template:
+    metadata: {labels: {app: NAME}}
+    spec:
+      containers:
+      - {name: NAME, image: "registry.example/NAME:VERSION", ports: [{name: http, containerPort: 8080}], envFrom: [{configMapRef: {name: NAME-HASH}}]}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: NAME-HASH}
+data: {version: VERSION}
+---
+apiVersion: flagger.app/v1beta1
+kind: Canary
+metadata: {name: NAME}
+spec:
+  provider: ROUTER
+  targetRef: {apiVersion: apps/v1, kind: Deployment, name: NAME}
+  service: {port: 80, targetPort: http}
+  analysis:
+    interval: 1s
+    threshold: 2
+    stepWeights: [33, 50]
+    metrics:
+    - {name: request-success-rate, interval: 1m, thresholdRange: {min: 99}}
+---
+`)
+	}
+	text += `
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {selector: {app: web}, ports: [{name: http, port: 80, targetPort: http}]}
+---
+`
+	switch router {
+	case "istio":
+		text += `
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: shop, annotations: {team: red}}
+spec:
+  hosts: [shop.example]
+  http:
+  - match: [{uri: {prefix: /api}}]
+    timeout: 5s
+    route: [{destination: {host: api}}]
+  - name: rest
+    headers: {request: {set: {x-shop: "1"}}}
+    route: [{destination: {host: web}, weight: 100}]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: api}
+spec: {host: api, trafficPolicy: {connectionPool: {http: {maxRetries: 3}}}}
+`
+	case "gatewayapi:v1":
+		text += `
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: shop}
+spec:
+  parentRefs: [{name: public}]
+  hostnames: [shop.example]
+  rules:
+  - matches: [{path: {type: PathPrefix, value: /api}}]
+    backendRefs: [{name: api, port: 80}]
+  - filters: [{type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: x-shop, value: "1"}]}}]
+    backendRefs: [{name: web, port: 80}]
+`
+	}
+	return decoded(t, text, namespace)
+}
+
+// plots are the releases that every call is killed on.
+func plots() []struct {
+	name, router string
+	build        func(t *testing.T, tag, namespace string) []strategy.Object
+} {
+	type plot = struct {
+		name, router string
+		build        func(t *testing.T, tag, namespace string) []strategy.Object
+	}
+	var out []plot
+	for name, router := range map[string]string{"app-kubernetes": strategy.RouterNone, "app-istio": strategy.RouterIstio} {
+		out = append(out, plot{name, router, func(t *testing.T, tag, namespace string) []strategy.Object { return variant(t, tag, name, namespace) }})
+	}
+	for name, router := range map[string]string{"kubernetes": strategy.RouterNone, "istio": strategy.RouterIstio, "gatewayapi:v1": strategy.RouterGatewayAPI} {
+		out = append(out, plot{"shop-" + router, router, func(t *testing.T, tag, namespace string) []strategy.Object { return shop(t, tag, name, namespace) }})
+	}
+	return out
+}
+
+// Every call, at every step, is killed after each of its requests in turn, and repeated by another
+// process: what was led stays whole in between, and the end is that of a call which nobody killed.
+func TestKilled(t *testing.T) {
+	var cells, left atomic.Int64
+	t.Run("calls", func(t *testing.T) {
+		for _, plot := range plots() {
+			for _, act := range []string{"begin", "advance", "abort", "promote"} {
+				t.Run(plot.name+" "+act, func(t *testing.T) {
+					t.Parallel()
+					s := newStage(t, plot.router)
+					st := tell(s, "1.1.0", "1.2.0", plot.build(t, "1.1.0", s.namespace), plot.build(t, "1.2.0", s.namespace))
+					k := killing{story: st, cells: &cells}
+					defer func() { left.Add(int64(k.left)) }()
+					switch act {
+					case "begin":
+						k.begin()
+					case "advance":
+						k.advance()
+					case "abort":
+						k.abortAtEachStep()
+					case "promote":
+						k.promoteAtTheEnd()
+					}
+				})
+			}
+		}
+	})
+	figure(t, "canary.plugin-cells", cells.Load(), "cells", "calls killed after a request and repeated, 5 releases, real API server")
+	figure(t, "canary.plugin-left", left.Load(), "objects", "of ours or not as found, over all of them")
+}
+
+// killing counts.
+type killing struct {
+	*story
+	cells *atomic.Int64
+	left  int
+}
+
+// after each request in turn, or some of them; call tells how many requests there were.
+func (k *killing) after(stride int, cell func(after int) (requests int)) {
+	if long() {
+		stride = 1
+	}
+	for after := 1; ; after += stride {
+		requests := cell(after)
+		k.cells.Add(1)
+		if requests < after {
+			return
+		}
+	}
+}
+
+func (k *killing) wholeAfter(what string, after int) {
+	k.Helper()
+	if err := k.whole(); err != nil {
+		k.left++
+		k.Errorf("%s, killed after request %d: %v", what, after, err)
+	}
+}
+
+func (k *killing) begin() {
+	k.after(5, func(after int) int {
+		k.abort(0)
+		k.asBefore("abort")
+		requests := k.step(0, after)
+		k.wholeAfter("the first step", after)
+		k.step(0, 0)
+		k.repeat("the first step", func(n int) []string { return k.step(0, n) })
+		return len(requests)
+	})
+}
+
+func (k *killing) advance() {
+	for n := 1; n < len(k.course.Steps); n++ {
+		k.after(1, func(after int) int {
+			k.step(n-1, 0)
+			requests := k.step(n, after)
+			k.wholeAfter(fmt.Sprintf("step %d", n+1), after)
+			k.step(n, 0)
+			k.repeat("a step", func(cut int) []string { return k.step(n, cut) })
+			return len(requests)
+		})
+	}
+}
+
+func (k *killing) abortAtEachStep() {
+	for n := range k.course.Steps {
+		k.after(9, func(after int) int {
+			k.step(n, 0)
+			requests := k.abort(after)
+			k.wholeAfter("abort", after)
+			k.abort(0)
+			k.asBefore(fmt.Sprintf("abort at step %d, killed after request %d", n+1, after))
+			return len(requests)
+		})
+	}
+}
+
+func (k *killing) promoteAtTheEnd() {
+	k.after(7, func(after int) int {
+		k.step(len(k.course.Steps)-1, 0)
+		k.apply(k.next)
+		requests := k.promote(after)
+		k.wholeAfter("promotion", after)
+		k.promote(0)
+		k.nothingLeft(fmt.Sprintf("promotion, killed after request %d", after))
+		k.settle()
+		// The way back to the old release is the spoke's.
+		k.apply(k.stable)
+		for _, o := range k.next {
+			if document.Text(o, "kind") == "ConfigMap" && !has(k.stable, o) {
+				if err := k.client.Delete(k.Context(), kube.Resource{APIVersion: "v1", Plural: "configmaps"}, k.namespace, document.Text(o, "metadata", "name"), ""); err != nil {
+					k.Fatal(err)
+				}
+			}
+		}
+		k.settle()
+		return len(requests)
+	})
+}
+
+func has(objects []strategy.Object, o strategy.Object) bool {
+	for _, other := range objects {
+		if document.Text(other, "kind") == document.Text(o, "kind") && document.Text(other, "metadata", "name") == document.Text(o, "metadata", "name") {
+			return true
+		}
+	}
+	return false
+}
