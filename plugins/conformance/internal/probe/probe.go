@@ -136,7 +136,13 @@ func (a Asker) try(parent context.Context, p Probe, at Target) outcome {
 	ctx, cancel := context.WithTimeout(parent, p.Timeout)
 	defer cancel()
 	var connected atomic.Bool
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected.Store(true) }})
+	if p.HTTP == nil || a.Proxy == nil { // a connection to the API server is none to the Service
+		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{ConnectDone: func(_, _ string, err error) {
+			if err == nil {
+				connected.Store(true)
+			}
+		}})
+	}
 	begin := time.Now()
 	var o outcome
 	var err error
