@@ -398,3 +398,12 @@ func stream(t *testing.T, objects []strategy.Object) []byte {
 func aCall() *pluginv1.Call {
 	return &pluginv1.Call{Id: "test", Deadline: timestamppb.New(time.Now().Add(time.Minute))}
 }
+
+// remarshal decodes as the client does.
+func remarshal(o map[string]any, into any) error {
+	text, err := json.Marshal(o)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(text, into)
+}
