@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/wheelwright-dev/wheelwright/plugins/conformance/internal/probe"
 	"github.com/wheelwright-dev/wheelwright/plugins/internal/kube"
@@ -211,9 +212,11 @@ func (r release) probes() (probes []probe.Probe, problems []string) {
 		}
 		more, err := probe.ReadFile(text)
 		if err != nil {
-			return nil, []string{"wheelwright.yaml: " + err.Error()}
+			for line := range strings.Lines(err.Error()) { // a problem each
+				problems = append(problems, "wheelwright.yaml: "+strings.TrimSpace(line))
+			}
 		}
 		probes = append(probes, more...)
 	}
-	return probes, nil
+	return probes, problems
 }
