@@ -104,12 +104,6 @@ func (t *Test) times(o kube.Object) (problems []string) {
 	return problems
 }
 
-// IsTest tells whether an object is one, for who applies the rest of a release.
-func IsTest(o kube.Object) bool {
-	_, is, _ := whenOf(o.Texts("metadata", "annotations"))
-	return is
-}
-
 func whenOf(notes map[string]string) (when []string, is bool, problem string) {
 	both := []string{BeforeTraffic, AfterPromotion}
 	switch text, marked := notes[Annotation]; {
