@@ -107,7 +107,7 @@ type driven struct {
 const (
 	margin      = time.Second // before the deadline, so that an answer is one
 	patience    = 30 * time.Second
-	firstPause  = 250 * time.Millisecond
+	firstPause  = 500 * time.Millisecond
 	longestWait = 5 * time.Second
 	staleTries  = 8
 )

@@ -58,6 +58,20 @@ spec: {selector: {app: web}, ports: [{name: http, port: 80, targetPort: http}]}
 ---
 `
 	switch router {
+	case "nginx":
+		text += `
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: shop}
+spec:
+  ingressClassName: nginx
+  rules:
+  - host: shop.example
+    http:
+      paths:
+      - {path: /api, pathType: Prefix, backend: {service: {name: api, port: {number: 80}}}}
+      - {path: /, pathType: Prefix, backend: {service: {name: web, port: {number: 80}}}}
+`
 	case "istio":
 		text += `
 apiVersion: networking.istio.io/v1
@@ -109,7 +123,7 @@ func plots() []struct {
 	for name, router := range map[string]string{"app-kubernetes": strategy.RouterNone, "app-istio": strategy.RouterIstio} {
 		out = append(out, plot{name, router, func(t *testing.T, tag, namespace string) []strategy.Object { return variant(t, tag, name, namespace) }})
 	}
-	for name, router := range map[string]string{"kubernetes": strategy.RouterNone, "istio": strategy.RouterIstio, "gatewayapi:v1": strategy.RouterGatewayAPI} {
+	for name, router := range map[string]string{"kubernetes": strategy.RouterNone, "istio": strategy.RouterIstio, "gatewayapi:v1": strategy.RouterGatewayAPI, "nginx": strategy.RouterNGINX} {
 		out = append(out, plot{"shop-" + router, router, func(t *testing.T, tag, namespace string) []strategy.Object { return shop(t, tag, name, namespace) }})
 	}
 	return out
@@ -142,7 +156,7 @@ func TestKilled(t *testing.T) {
 			}
 		}
 	})
-	figure(t, "canary.plugin-cells", cells.Load(), "cells", "calls killed after a request and repeated, 5 releases, real API server")
+	figure(t, "canary.plugin-cells", cells.Load(), "cells", "calls killed after a request and repeated, 6 releases, real API server")
 	figure(t, "canary.plugin-left", left.Load(), "objects", "of ours or not as found, over all of them")
 }
 

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/wheelwright-dev/wheelwright/plugins/canary/internal/cluster"
+	"github.com/wheelwright-dev/wheelwright/plugins/canary/internal/document"
 	"github.com/wheelwright-dev/wheelwright/plugins/canary/internal/strategy"
 	pluginv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/plugin/v1"
 )
@@ -148,7 +150,7 @@ func TestReference(t *testing.T) {
 			if most > 3*services {
 				t.Errorf("a step reads %d times for %d services", most, services)
 			}
-			figure(t, "canary.step-requests", most, "requests", "beyond its patches, per step of %d services on %s", services, variantName)
+			t.Logf("a step of %d services reads %d times at most", services, most)
 			for n := len(st.course.Steps) - 1; n >= 0; n-- {
 				st.step(n, 0)
 				st.abort(0)
@@ -165,4 +167,46 @@ func TestReference(t *testing.T) {
 			st.repeat("promotion", st.promote)
 		})
 	}
+}
+
+// A release of one service has the most requests for each: what is read is read for all of them.
+func TestStepRequests(t *testing.T) {
+	most, of, looks := 0, "", 0
+	for _, router := range []string{"kubernetes", "istio", "gatewayapi:v1", "nginx"} {
+		s := newStage(t, strategy.RouterNone)
+		alone := func(version string) []strategy.Object {
+			return filter(shop(t, version, router, s.namespace), func(o strategy.Object) bool {
+				return document.Text(o, "kind") != "Canary" || document.Text(o, "metadata", "name") == "api"
+			})
+		}
+		st := tell(s, "1.1.0", "1.2.0", alone("1.1.0"), alone("1.2.0"))
+		for n := range st.course.Steps {
+			requests := st.step(n, 0)
+			distinct := slices.Compact(slices.Sorted(slices.Values(filterText(requests, func(r string) bool { return reads([]string{r}) == 1 }))))
+			if len(distinct) > most {
+				most, of = len(distinct), router
+			}
+			looks = max(looks, reads(requests)-len(distinct))
+			again := st.step(n, 0)
+			if len(again) > 3 || reads(again) != len(again) {
+				t.Errorf("%s: told twice, a step asks %v", router, again)
+			}
+		}
+		st.abort(0)
+		st.asBefore("abort")
+	}
+	if most > 3 {
+		t.Errorf("a step of one service on %s reads %d times", of, most)
+	}
+	figure(t, "canary.step-requests", most, "requests", "beyond its patches for a service alone, the most of all steps and four routers (%s); several services share them", of)
+	figure(t, "canary.step-looks", looks, "requests", "more, at most, of all services together while pods start")
+}
+
+func filterText(list []string, keep func(string) bool) (out []string) {
+	for _, text := range list {
+		if keep(text) {
+			out = append(out, text)
+		}
+	}
+	return out
 }

@@ -139,7 +139,11 @@ func (v *View) Do(ctx context.Context, e course.Effect) (verb string, err error)
 	case course.Ensure, course.Lend:
 		verb = "create"
 		made, err = v.create(ctx, e.Object)
-		if kube.HasCode(err, http.StatusConflict) {
+		switch exists := kube.HasCode(err, http.StatusConflict); {
+		case exists && e.Verb == course.Ensure:
+			v.Forget(document.Text(e.Object, "kind"))
+			return "", nil // whatever it is like
+		case exists:
 			verb = ""
 			made, err = v.existing(ctx, e)
 		}
@@ -195,7 +199,7 @@ func (v *View) existing(ctx context.Context, e course.Effect) (found course.Obje
 		return nil, ErrStale
 	}
 	for key, value := range e.Object {
-		if e.Verb == course.Lend && key != "metadata" && key != "stringData" && !contains(found[key], value) {
+		if key != "metadata" && key != "stringData" && !contains(found[key], value) {
 			return nil, strategy.Problems{{Object: ID(e.Object), Field: key, Message: "exists and is not what the release makes of it, and no candidate can be tested with another one; delete it, or give it a name with a hash"}}
 		}
 	}

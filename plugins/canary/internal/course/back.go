@@ -1,6 +1,8 @@
 package course
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"time"
@@ -156,7 +158,9 @@ func (n *Next) finish(members []Member, way Way, live []Object) error {
 	for _, m := range members {
 		for _, o := range m.mine(live, "ConfigMap", "Secret", "ServiceAccount") {
 			e := Effect{Verb: Release, Object: o, Detail: "is the promoted release's"}
-			if !way.Promoted {
+			if by := m.reader(live, document.Text(o, "metadata", "name")); by != "" && !way.Promoted {
+				e.Detail = "is read by Deployment " + by
+			} else if !way.Promoted {
 				e.Verb, e.Detail = Remove, "of the candidate of "+m.Name
 			}
 			n.Effects = append(n.Effects, e)
@@ -181,6 +185,21 @@ func (n *Next) finish(members []Member, way Way, live []Object) error {
 		}
 	}
 	return nil
+}
+
+// reader is a workload other than a candidate that names an object: a promotion that did not come to its
+// end has left it the new release, and its pods must not lose what they read before the spoke restores it.
+func (m Member) reader(live []Object, name string) string {
+	for _, o := range live {
+		if document.Text(o, "kind") != "Deployment" || document.Text(o, "metadata", "namespace") != m.Namespace || document.Text(o, "metadata", "labels", strategy.LabelCandidateOf) != "" {
+			continue
+		}
+		text, err := json.Marshal(document.At(o, "spec", "template", "spec"))
+		if err == nil && bytes.Contains(text, []byte(`"`+name+`"`)) {
+			return document.Text(o, "metadata", "name")
+		}
+	}
+	return ""
 }
 
 // asReleased is a Service with the ports and the selector that its Canary gives it now. Ports that are so

@@ -162,8 +162,10 @@ func Wants(members []Member, live []Object, back bool) []Query {
 		cold := m.workload(live) == nil
 		for _, r := range m.Routers {
 			for _, kind := range r.Needs() {
-				if kind.Kind == "ServiceProfile" && !cold || !m.Led && !back {
-					continue // asked about once
+				asked := kind.Kind == "ServiceProfile" && !cold // that once is enough
+				needless := kind.Kind == "HorizontalPodAutoscaler" && m.Autoscaler.Name == "" && m.Canary != ""
+				if !back && (!m.Led || asked || needless) {
+					continue
 				}
 				out = append(out, Query{Kind: kind, Namespace: m.Namespace})
 			}
