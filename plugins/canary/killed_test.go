@@ -189,10 +189,23 @@ func (k *killing) wholeAfter(what string, after int) {
 	}
 }
 
+// clean counts what is left of ours, or is not as it was found.
+func (k *killing) clean(what string, asFound bool) {
+	k.Helper()
+	if left := k.story.stage.left(); len(left) > 0 {
+		k.left += len(left)
+		k.Errorf("%s leaves\n%s", what, strings.Join(left, "---\n"))
+	}
+	if now := k.found(); asFound && now != k.before {
+		k.left++
+		k.Errorf("%s: not as it was found:\n%s", what, changed(k.before, now))
+	}
+}
+
 func (k *killing) begin() {
 	k.after(5, func(after int) int {
 		k.abort(0)
-		k.asBefore("abort")
+		k.clean("abort", true)
 		requests := k.step(0, after)
 		k.wholeAfter("the first step", after)
 		k.step(0, 0)
@@ -221,7 +234,7 @@ func (k *killing) abortAtEachStep() {
 			requests := k.abort(after)
 			k.wholeAfter("abort", after)
 			k.abort(0)
-			k.asBefore(fmt.Sprintf("abort at step %d, killed after request %d", n+1, after))
+			k.clean(fmt.Sprintf("abort at step %d, killed after request %d", n+1, after), true)
 			return len(requests)
 		})
 	}
@@ -234,7 +247,7 @@ func (k *killing) promoteAtTheEnd() {
 		requests := k.promote(after)
 		k.wholeAfter("promotion", after)
 		k.promote(0)
-		k.nothingLeft(fmt.Sprintf("promotion, killed after request %d", after))
+		k.clean(fmt.Sprintf("promotion, killed after request %d", after), false)
 		k.settle()
 		// The way back to the old release is the spoke's.
 		k.apply(k.stable)
