@@ -6,17 +6,12 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"google.golang.org/protobuf/types/known/timestamppb"
-	"sigs.k8s.io/kustomize/api/krusty"
-	"sigs.k8s.io/kustomize/kyaml/filesys"
 	"sigs.k8s.io/yaml"
 
 	"github.com/wheelwright-dev/wheelwright/integration/controlplane"
@@ -26,7 +21,6 @@ import (
 	"github.com/wheelwright-dev/wheelwright/plugins/canary/internal/document"
 	"github.com/wheelwright-dev/wheelwright/plugins/canary/internal/strategy"
 	"github.com/wheelwright-dev/wheelwright/plugins/internal/kube"
-	pluginv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/plugin/v1"
 )
 
 func TestMain(m *testing.M) { harness.Main(m) }
@@ -300,110 +294,4 @@ func (s *stage) settle() {
 			s.Fatal(s.Context().Err())
 		}
 	}
-}
-
-// variant builds one variant of the public reference distribution, which is not part of this project.
-func variant(t *testing.T, tag, name, namespace string) []strategy.Object {
-	t.Helper()
-	bundle, err := filepath.Abs("../../../shared/distributions/app-distribution.gitbundle")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(bundle); err != nil {
-		t.Skip("the reference input is absent: ../shared/distributions/app-distribution.gitbundle")
-	}
-	dir := filepath.Join(t.TempDir(), "app")
-	if out, err := exec.CommandContext(t.Context(), "git", "clone", "-q", "--branch", tag, bundle, dir).CombinedOutput(); err != nil {
-		t.Fatalf("%v %s", err, out)
-	}
-	rendered, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), filepath.Join(dir, "dist", name))
-	if err != nil {
-		t.Fatal(err)
-	}
-	text, err := rendered.AsYaml()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return decoded(t, string(text), namespace)
-}
-
-// decoded reads a stream and puts it into a namespace. Nothing waits a second for its second.
-func decoded(t *testing.T, text, namespace string) []strategy.Object {
-	t.Helper()
-	list, err := kube.ReadObjects([]byte(text))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var out []strategy.Object
-	for _, o := range list {
-		if o.Kind() == "Namespace" {
-			continue
-		}
-		o["metadata"].(map[string]any)["namespace"] = namespace
-		if spec, ok := o["spec"].(map[string]any); ok {
-			delete(spec, "minReadySeconds")
-		}
-		out = append(out, o)
-	}
-	return out
-}
-
-// subject cuts two releases into services, as the spoke does.
-func subject(t *testing.T, from, to string, stable, next []strategy.Object, namespace string) *pluginv1.Subject {
-	t.Helper()
-	out := &pluginv1.Subject{Distribution: "app", VersionFrom: from, VersionTo: to, Namespace: namespace, Cluster: "acme/eu-1"}
-	rest := slices.Clone(next)
-	for _, o := range next {
-		if document.Text(o, "kind") != "Canary" {
-			continue
-		}
-		target := document.Text(o, "spec", "targetRef", "name")
-		own := func(o strategy.Object) bool {
-			name := document.Text(o, "metadata", "name")
-			return document.Text(o, "kind") != "Canary" && (name == target || strings.HasPrefix(name, target+"-") && document.Text(o, "kind") == "ConfigMap")
-		}
-		is := func(other strategy.Object) bool {
-			return document.Text(other, "kind") == "Canary" && document.Text(other, "metadata", "name") == document.Text(o, "metadata", "name")
-		}
-		out.Services = append(out.Services, &pluginv1.Service{Name: target, Declared: stream(t, []strategy.Object{o}),
-			Stable: stream(t, filter(stable, own)), Candidate: stream(t, filter(next, own))})
-		rest = filter(rest, func(o strategy.Object) bool { return !own(o) && !is(o) })
-	}
-	out.Objects = stream(t, rest)
-	return out
-}
-
-func filter(objects []strategy.Object, keep func(strategy.Object) bool) (out []strategy.Object) {
-	for _, o := range objects {
-		if keep(o) {
-			out = append(out, o)
-		}
-	}
-	return out
-}
-
-func stream(t *testing.T, objects []strategy.Object) []byte {
-	t.Helper()
-	var docs []string
-	for _, o := range objects {
-		text, err := yaml.Marshal(o)
-		if err != nil {
-			t.Fatal(err)
-		}
-		docs = append(docs, string(text))
-	}
-	return []byte(strings.Join(docs, "---\n"))
-}
-
-func aCall() *pluginv1.Call {
-	return &pluginv1.Call{Id: "test", Deadline: timestamppb.New(time.Now().Add(time.Minute))}
-}
-
-// remarshal decodes as the client does.
-func remarshal(o map[string]any, into any) error {
-	text, err := json.Marshal(o)
-	if err != nil {
-		return err
-	}
-	return json.Unmarshal(text, into)
 }
