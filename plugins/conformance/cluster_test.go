@@ -89,6 +89,24 @@ func TestJobsOnACluster(t *testing.T) {
 	})
 }
 
+// Through the API server a Service without pods is out of reach, which is no evidence.
+func TestProxyOnACluster(t *testing.T) {
+	cluster := harness.Shared(t, 1)[0]
+	namespace := cluster.NewNamespace(t)
+	if _, err := cluster.Kubectl("-n", namespace, "create", "service", "clusterip", "backend-canary", "--tcp=80:80"); err != nil {
+		t.Fatal(err)
+	}
+	subject := &pluginv1.Subject{Distribution: "shop", VersionFrom: "1.0.0", VersionTo: "1.1.0", Namespace: namespace,
+		Objects:  []byte("apiVersion: wheelwright.dev/v1\nkind: Tests\ntests: [{name: up, service: backend, port: 80, http: {}}]\n"),
+		Services: []*pluginv1.Service{{Name: "backend", Strategy: pluginv1.Strategy_STRATEGY_BLUE_GREEN}}}
+	report, _ := run(t, with(t, cluster.Kubeconfig, "--via", "proxy"), &pluginv1.RunRequest{Subject: subject, Moment: before})
+	wantVerdict(t, report, unknown, "the API server does not reach it: no endpoints available for service")
+	subject.Services[0].Name = "nowhere"
+	subject.Objects = []byte(strings.ReplaceAll(string(subject.GetObjects()), "backend", "nowhere"))
+	report, _ = run(t, with(t, cluster.Kubeconfig, "--via", "proxy"), &pluginv1.RunRequest{Subject: subject, Moment: before})
+	wantVerdict(t, report, unknown, `the API server does not reach it: services "nowhere-canary" not found`)
+}
+
 // A process that is asked to end takes away what it made.
 func TestEndingOnACluster(t *testing.T) {
 	cluster := harness.Shared(t, 1)[0]

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -23,12 +24,37 @@ type conformance struct {
 	kubeconfig string // a path; empty: no credentials
 	log        *slog.Logger
 	ending     chan struct{} // closed when the process is asked to end
-	// jobs lets one call at a time make objects: what one sweeps must not be another's.
-	jobs chan struct{}
+	turns      turns
+}
+
+// turns lets one call at a time make a distribution's objects: what one sweeps must not be another's.
+type turns struct {
+	mu    sync.Mutex
+	taken map[string]chan struct{} // by distribution; who holds it has put something in
+}
+
+// take waits for the turn of a distribution, or for the end of ctx.
+func (t *turns) take(ctx context.Context, distribution string) (release func(), err error) {
+	t.mu.Lock()
+	if t.taken == nil {
+		t.taken = map[string]chan struct{}{}
+	}
+	turn := t.taken[distribution]
+	if turn == nil {
+		turn = make(chan struct{}, 1)
+		t.taken[distribution] = turn
+	}
+	t.mu.Unlock()
+	select {
+	case turn <- struct{}{}:
+		return func() { <-turn }, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("wait for the tests of another call: %w", ctx.Err())
+	}
 }
 
 func newConformance(s settings, kubeconfig string, log *slog.Logger) *conformance {
-	return &conformance{settings: s, kubeconfig: kubeconfig, log: log, ending: make(chan struct{}), jobs: make(chan struct{}, 1)}
+	return &conformance{settings: s, kubeconfig: kubeconfig, log: log, ending: make(chan struct{})}
 }
 
 func (c *conformance) health(context.Context) error {
@@ -148,7 +174,7 @@ func (s *suite) run(ctx context.Context, t test) error {
 	}
 	var gone error
 	say := func(message string) {
-		p := &pluginv1.Progress{Test: t.name, Service: t.service, State: pluginv1.TestState_TEST_STATE_RUNNING, Message: s.redactor.Redact(excerpt.OneLine(message, 400))}
+		p := &pluginv1.Progress{Test: t.name, Service: t.service, State: pluginv1.TestState_TEST_STATE_RUNNING, Message: s.redactor.Line(message, 400)}
 		gone = cmp.Or(gone, s.tell(p))
 	}
 	say("")
@@ -157,7 +183,8 @@ func (s *suite) run(ctx context.Context, t test) error {
 	if gone != nil {
 		return gone
 	}
-	p := &pluginv1.Progress{Test: t.name, Service: t.service, Message: r.verdict.GetReason(), LogTail: r.log, Took: durationpb.New(time.Since(begin))}
+	reason := s.redactor.Line(r.verdict.GetReason(), 400)
+	p := &pluginv1.Progress{Test: t.name, Service: t.service, Message: reason, LogTail: r.log, Took: durationpb.New(time.Since(begin))}
 	v := &pluginv1.Verdict{Outcome: r.verdict.GetOutcome(), Sample: r.verdict.GetSample()}
 	switch v.GetOutcome() {
 	case pluginv1.Outcome_OUTCOME_PASS:
@@ -173,7 +200,7 @@ func (s *suite) run(ctx context.Context, t test) error {
 		v.Outcome = pluginv1.Outcome_OUTCOME_INCONCLUSIVE
 	}
 	if v.GetOutcome() != pluginv1.Outcome_OUTCOME_PASS {
-		v.Reason = t.name + ": " + cmp.Or(r.verdict.GetReason(), "no reason is known")
+		v.Reason = t.name + ": " + cmp.Or(reason, "no reason is known")
 	}
 	s.verdicts = append(s.verdicts, v)
 	return s.tell(p)

@@ -332,3 +332,24 @@ func TestSettings(t *testing.T) {
 		}
 	}
 }
+
+// Calls about one distribution make objects one after the other; others do not wait for them.
+func TestTurns(t *testing.T) {
+	var turns turns
+	release, err := turns.take(t.Context(), "shop")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := turns.take(t.Context(), "billing"); err != nil {
+		t.Errorf("another distribution waits: %v", err)
+	}
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := turns.take(over, "shop"); !errors.Is(err, context.Canceled) {
+		t.Errorf("a second call has its turn: %v", err)
+	}
+	release()
+	if _, err := turns.take(t.Context(), "shop"); err != nil {
+		t.Errorf("after the first: %v", err)
+	}
+}

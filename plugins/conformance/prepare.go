@@ -150,7 +150,8 @@ func (c *conformance) prepareProbes(p *preparation, r release, m pluginv1.Moment
 		if !isNow(one.When, m) || !r.stands(s, m) {
 			continue
 		}
-		at := probe.Target{Host: r.target(s, m) + "." + r.namespaceOf(s) + ".svc", Port: port}
+		domain := "." + r.namespaceOf(s) + ".svc"
+		at := probe.Target{Host: r.target(s, m) + domain, Port: port, Name: s.GetName() + domain}
 		p.tests = append(p.tests, test{name: name, service: one.Service, run: func(ctx context.Context, _ func(string)) result {
 			if err != nil { // the provider's mistake, which says nothing of the release
 				return unable(err)
@@ -191,13 +192,11 @@ func (c *conformance) prepareJobs(p *preparation, r release, m pluginv1.Moment, 
 }
 
 func (c *conformance) runJob(ctx context.Context, runner job.Runner, r release, m pluginv1.Moment, t job.Test, swept map[string]bool, tell func(string)) result {
-	select {
-	case c.jobs <- struct{}{}:
-		defer func() { <-c.jobs }()
-	case <-ctx.Done():
-		return unable(fmt.Errorf("another call's tests run: %w", ctx.Err()))
+	release, err := c.turns.take(ctx, r.GetDistribution())
+	if err != nil {
+		return unable(err)
 	}
-	var err error
+	defer release()
 	if !swept[t.Namespace] {
 		n, err := runner.Sweep(ctx, t.Namespace)
 		if err != nil {

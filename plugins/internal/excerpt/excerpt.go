@@ -110,3 +110,6 @@ func (r Redactor) Redact(text string) string {
 	}
 	return r.replace.Replace(text)
 }
+
+// Line is OneLine of the text without secrets: they go first, so that none is cut in half and stays.
+func (r Redactor) Line(text string, most int) string { return OneLine(r.Redact(text), most) }

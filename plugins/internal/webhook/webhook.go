@@ -184,7 +184,7 @@ func (c *Client) Call(ctx context.Context, h Hook, p Payload) *pluginv1.Verdict 
 	if err != nil {
 		return c.unanswered(ctx, h, err)
 	}
-	said := strings.TrimSpace(fmt.Sprintf("%s answers %d %s", hostOf(h.URL), answer.Status, excerpt.OneLine(string(answer.Body), 200)))
+	said := strings.TrimSpace(fmt.Sprintf("%s answers %d %s", hostOf(h.URL), answer.Status, c.config.Redactor.Line(string(answer.Body), 200)))
 	open := answer.Status == http.StatusOK
 	switch {
 	case h.Type.IsGate() && !open:
@@ -209,7 +209,7 @@ func (c *Client) unanswered(ctx context.Context, h Hook, err error) *pluginv1.Ve
 }
 
 func (c *Client) verdict(o pluginv1.Outcome, sample uint64, reason string) *pluginv1.Verdict {
-	return &pluginv1.Verdict{Outcome: o, Sample: sample, Reason: c.config.Redactor.Redact(excerpt.OneLine(reason, 400))}
+	return &pluginv1.Verdict{Outcome: o, Sample: sample, Reason: c.config.Redactor.Line(reason, 400)}
 }
 
 // Announce tells a webhook of type event what happens; kind is "Normal" or "Warning". Nothing waits for it.

@@ -62,11 +62,15 @@ func TestCall(t *testing.T) {
 		{name: "a secret", handle: answer(500, "token hunter22"), test: fail, gate: unknown, rollback: pass, reason: "answers 500 token ***"},
 		{name: "hangs", handle: hang, test: unknown, gate: unknown, rollback: unknown, reason: "no answer within 50ms"},
 		{name: "nobody there", url: "http://127.0.0.1:1/", test: unknown, gate: unknown, rollback: unknown, reason: "127.0.0.1:1: "},
-		{name: "another host", handle: func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, other+"/here?key=hidden", http.StatusTemporaryRedirect) },
+		{name: "another host", handle: func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, other+"/here?key=hidden", http.StatusTemporaryRedirect)
+		},
 			test: fail, gate: unknown, rollback: unknown, reason: "redirects to another host, " + other + ": give the address"},
 		{name: "a redirect without the payload", handle: func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/there", http.StatusFound) },
 			test: fail, gate: unknown, rollback: unknown, reason: "loses the payload"},
-		{name: "in circles", handle: func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.Path+"x", http.StatusTemporaryRedirect) },
+		{name: "in circles", handle: func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, r.URL.Path+"x", http.StatusTemporaryRedirect)
+		},
 			test: fail, gate: unknown, rollback: unknown, reason: "redirects without end"},
 		{name: "too long", handle: answer(200, big), test: fail, gate: unknown, rollback: unknown, reason: "more than 1 MiB"},
 		{name: "not HTTP", url: "ftp://example.com/", test: fail, gate: unknown, rollback: unknown, reason: "no http or https URL"},

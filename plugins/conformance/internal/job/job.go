@@ -77,8 +77,7 @@ func (r Runner) unknown(format string, args ...any) Result {
 }
 
 func (r Runner) result(o pluginv1.Outcome, sample uint64, format string, args ...any) Result {
-	reason := excerpt.OneLine(fmt.Sprintf(format, args...), 400)
-	return Result{Verdict: &pluginv1.Verdict{Outcome: o, Sample: sample, Reason: r.Redactor.Redact(reason)}}
+	return Result{Verdict: &pluginv1.Verdict{Outcome: o, Sample: sample, Reason: r.Redactor.Line(fmt.Sprintf(format, args...), 400)}}
 }
 
 // Sweep takes away what runs before this one left in a namespace, and says how much it was.

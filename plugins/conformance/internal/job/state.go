@@ -110,7 +110,7 @@ func exits(pod kube.Object) string {
 			text += " (" + reason + ")"
 		}
 		if message := end.Text("message"); message != "" {
-			text += ": " + excerpt.OneLine(message, 200)
+			text += ": " + message
 		}
 		out = append(out, text)
 	}

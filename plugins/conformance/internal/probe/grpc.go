@@ -36,10 +36,11 @@ func (a Asker) askGRPC(ctx context.Context, g *GRPC, at Target) (outcome, error)
 	if err != nil {
 		return wrong("%s cannot be asked", at), nil
 	}
+	r.Host = at.authority(g.TLS)
 	r.Header.Set("Content-Type", "application/grpc")
 	r.Header.Set("Te", "trailers")
 	r.Header.Set("User-Agent", "wheelwright-probe")
-	transport := a.transport(&tls.Config{InsecureSkipVerify: g.Insecure, MinVersion: tls.VersionTLS12}, protocols)
+	transport := a.transport(&tls.Config{ServerName: at.name(), InsecureSkipVerify: g.Insecure, MinVersion: tls.VersionTLS12}, protocols)
 	defer transport.CloseIdleConnections()
 	response, err := transport.RoundTrip(r)
 	if err != nil {

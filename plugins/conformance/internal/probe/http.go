@@ -11,8 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-
-	"github.com/wheelwright-dev/wheelwright/plugins/internal/excerpt"
 )
 
 const maxBody = 1 << 20
@@ -28,6 +26,7 @@ func (a Asker) askHTTP(ctx context.Context, h *HTTP, at Target) (outcome, error)
 		return wrong("%s %s cannot be asked: correct path and method in wheelwright.yaml", h.Method, h.Path), nil
 	}
 	r.Header.Set("User-Agent", "wheelwright-probe")
+	r.Host = at.authority(h.TLS)
 	for name, value := range h.Headers {
 		if strings.EqualFold(name, "Host") {
 			r.Host = value
@@ -37,7 +36,7 @@ func (a Asker) askHTTP(ctx context.Context, h *HTTP, at Target) (outcome, error)
 	}
 	transport := a.Proxy
 	if transport == nil {
-		own := a.transport(&tls.Config{InsecureSkipVerify: h.Insecure, MinVersion: tls.VersionTLS12}, nil)
+		own := a.transport(&tls.Config{ServerName: at.name(), InsecureSkipVerify: h.Insecure, MinVersion: tls.VersionTLS12}, nil)
 		defer own.CloseIdleConnections()
 		transport = own
 	}
@@ -57,7 +56,7 @@ func (a Asker) askHTTP(ctx context.Context, h *HTTP, at Target) (outcome, error)
 	if len(body) > maxBody {
 		return wrong("%s answers more than %d MiB", what, maxBody>>20), nil
 	}
-	if problem := h.judge(response.StatusCode, body); problem != "" {
+	if problem := h.judge(response.StatusCode, body, a.Redactor.Line); problem != "" {
 		return wrong("%s answers %s", what, problem), nil
 	}
 	return outcome{passed: true, reached: true}, nil
@@ -72,16 +71,16 @@ func proxyProblem(body []byte) string {
 	return "the API server does not reach it: " + s.Message
 }
 
-// judge says what is not as it should be; empty: nothing.
-func (h *HTTP) judge(status int, body []byte) string {
+// judge says what is not as it should be; empty: nothing. line makes a short one of what was answered.
+func (h *HTTP) judge(status int, body []byte, line func(text string, most int) string) string {
 	if !slices.ContainsFunc(h.Status, func(r Range) bool { return status >= r.From && status <= r.To }) {
-		return strings.TrimSpace(fmt.Sprintf("%d, not %s: %s", status, ranges(h.Status), excerpt.OneLine(string(body), 120)))
+		return strings.TrimSpace(fmt.Sprintf("%d, not %s: %s", status, ranges(h.Status), line(string(body), 120)))
 	}
 	if h.Contains != "" && !bytes.Contains(body, []byte(h.Contains)) {
-		return fmt.Sprintf("without %q: %s", h.Contains, excerpt.OneLine(string(body), 120))
+		return fmt.Sprintf("without %q: %s", h.Contains, line(string(body), 120))
 	}
 	if h.Matches != nil && !h.Matches.Match(body) {
-		return fmt.Sprintf("what does not match %s: %s", h.Matches, excerpt.OneLine(string(body), 120))
+		return fmt.Sprintf("what does not match %s: %s", h.Matches, line(string(body), 120))
 	}
 	if len(h.JSON) == 0 {
 		return ""
@@ -90,7 +89,7 @@ func (h *HTTP) judge(status int, body []byte) string {
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.UseNumber()
 	if d.Decode(&document) != nil {
-		return "no JSON: " + excerpt.OneLine(string(body), 120)
+		return "no JSON: " + line(string(body), 120)
 	}
 	for _, e := range h.JSON {
 		got, ok := follow(document, e.steps)
@@ -98,7 +97,7 @@ func (h *HTTP) judge(status int, body []byte) string {
 		case !ok:
 			return "JSON without " + e.Path
 		case !same(got, e.Value):
-			return fmt.Sprintf("%s at %s, not %s", short(got), e.Path, short(e.Value))
+			return fmt.Sprintf("%s at %s, not %s", line(written(got), 80), e.Path, line(written(e.Value), 80))
 		}
 	}
 	return ""
@@ -183,10 +182,10 @@ func number(v any) (float64, bool) {
 	return 0, false
 }
 
-func short(v any) string {
+func written(v any) string {
 	text, err := json.Marshal(v)
 	if err != nil {
 		return fmt.Sprint(v)
 	}
-	return excerpt.OneLine(string(text), 80)
+	return string(text)
 }

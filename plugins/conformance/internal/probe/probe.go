@@ -8,6 +8,7 @@
 package probe
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -87,6 +88,19 @@ type Asker struct {
 type Target struct {
 	Host string // of the Service in the cluster, such as backend-canary.shop.svc
 	Port int
+	// Name is how users call it, in the Host header and to its certificate: a candidate is what will be
+	// called so. Empty: Host.
+	Name string
+}
+
+func (t Target) name() string { return cmp.Or(t.Name, t.Host) }
+
+// authority is the name with its port, where that is not the scheme's own, as clients write it.
+func (t Target) authority(secure bool) string {
+	if secure && t.Port == 443 || !secure && t.Port == 80 {
+		return t.name()
+	}
+	return net.JoinHostPort(t.name(), strconv.Itoa(t.Port))
 }
 
 func (t Target) String() string { return net.JoinHostPort(t.Host, strconv.Itoa(t.Port)) }
@@ -130,7 +144,7 @@ func (a Asker) Ask(ctx context.Context, p Probe, at Target) *pluginv1.Verdict {
 	return &pluginv1.Verdict{Outcome: pluginv1.Outcome_OUTCOME_INCONCLUSIVE, Reason: a.clean(last.message)}
 }
 
-func (a Asker) clean(s string) string { return a.Redactor.Redact(excerpt.OneLine(s, 400)) }
+func (a Asker) clean(s string) string { return a.Redactor.Line(s, 400) }
 
 func (a Asker) try(parent context.Context, p Probe, at Target) outcome {
 	ctx, cancel := context.WithTimeout(parent, p.Timeout)

@@ -230,6 +230,31 @@ func TestGRPC(t *testing.T) {
 	want(t, probe.Asker{}.Ask(t.Context(), one(t, "grpc: {tls: true, insecure: true}"), target(t, secure)), pass, "")
 }
 
+// A candidate is asked under the name that users call it by, and its certificate is for that.
+func TestName(t *testing.T) {
+	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "%s %s", r.Host, r.TLS.ServerName)
+	}))
+	defer s.Close()
+	at := target(t, s.URL)
+	at.Name = "backend.shop.svc"
+	text := fmt.Sprintf("http: {scheme: https, insecure: true, expect: {contains: \"backend.shop.svc:%d backend.shop.svc\"}}", at.Port)
+	want(t, probe.Asker{}.Ask(t.Context(), one(t, text), at), pass, "")
+	want(t, probe.Asker{}.Ask(t.Context(), one(t, `http: {scheme: https, insecure: true, headers: {Host: shop.example.com}, expect: {contains: "shop.example.com "}}`), at), pass, "")
+}
+
+// A secret at the edge of what is quoted does not stay there by half.
+func TestSecretAtTheEdge(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, strings.Repeat("x", 114)+" hunter22hunter22")
+	}))
+	defer s.Close()
+	v := probe.Asker{Redactor: excerpt.NewRedactor("hunter22hunter22")}.Ask(t.Context(), one(t, "http: {expect: {contains: nothing}}"), target(t, s.URL))
+	if want(t, v, fail, "xxx ***"); strings.Contains(v.GetReason(), "hun") {
+		t.Errorf("half of it is in %q", v.GetReason())
+	}
+}
+
 // What the API server answers in a Service's place is no answer of the Service.
 func TestProxy(t *testing.T) {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
