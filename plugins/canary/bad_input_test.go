@@ -253,3 +253,28 @@ func TestFirstInstall(t *testing.T) {
 	}
 	t.Error("there is no Service api")
 }
+
+// A workload gets its first Canary, and with it a Service: that is made for the canary, taken away with
+// it, and the release's own once that is promoted.
+func TestFirstCanary(t *testing.T) {
+	s := newStage(t, strategy.RouterNone)
+	plain := filter(shop(t, "1.1.0", "kubernetes", s.namespace), func(o strategy.Object) bool {
+		return document.Text(o, "kind") != "Canary" || document.Text(o, "metadata", "name") != "api"
+	})
+	st := tell(s, "1.1.0", "1.2.0", plain, shop(t, "1.2.0", "kubernetes", s.namespace))
+	for n := range st.course.Steps {
+		st.step(n, 0)
+		if err := s.whole(); err != nil {
+			t.Error(err)
+		}
+		st.abort(0)
+		st.asBefore("abort")
+	}
+	st.step(1, 0)
+	s.apply(st.next)
+	st.promote(0)
+	st.nothingLeft("promotion")
+	if !slices.ContainsFunc(s.list("v1", "services"), func(o kube.Object) bool { return o.Name() == "api" && o.Text("spec", "selector", "app") == "api" }) {
+		t.Error("there is no Service api")
+	}
+}

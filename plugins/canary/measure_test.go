@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"strings"
 	"sync/atomic"
@@ -135,6 +136,39 @@ func TestTally(t *testing.T) {
 	}
 	if len(counted) != 2 || counted[0].GetService() != "api" || counted[0].GetFailed() != 2 || counted[0].GetPassed() != 1 || counted[0].GetInconclusive() != 1 || counted[1].GetPassed() != 4 {
 		t.Errorf("got %v", counted)
+	}
+}
+
+// Who comes after others is not measured before it begins, and the matches of an A/B test survive the wire.
+func TestOrder(t *testing.T) {
+	s, _ := shopping(t)
+	for _, service := range s.GetServices() {
+		if service.GetName() == "api" {
+			service.After = []string{"web", "billing"}
+		}
+	}
+	c := offline(script{"web": {"99.9", "400", "10s"}, "api": {"99.9", "400", "10s"}}.serve(t))
+	rel, err := c.understand(s)
+	if err != nil || len(rel.course.Steps) != 4 {
+		t.Fatal(rel.course, err)
+	}
+	for i, want := range []struct {
+		web, api uint32
+		metrics  int
+	}{{33, 0, 1}, {50, 0, 1}, {50, 33, 2}, {50, 50, 2}} {
+		step := rel.wireStep(rel.course.Steps[i])
+		got := map[string]uint32{}
+		for _, traffic := range step.GetTraffic() {
+			got[traffic.GetService()] = traffic.GetWeight()
+		}
+		r, err := c.Measure(t.Context(), &pluginv1.MeasureRequest{Call: aCall(), Subject: s, Step: step, To: timestamppb.Now()})
+		if err != nil || got["web"] != want.web || got["api"] != want.api || len(r.GetMetrics()) != want.metrics {
+			t.Errorf("step %d: got %v, %v, %v", i+1, got, r, err)
+		}
+	}
+	matches := []strategy.Match{{Headers: []strategy.Header{{Name: "cookie", Op: strategy.Regex, Value: ".*insider.*"}, {Name: "x-a", Op: strategy.Exact, Value: "b"}, {Name: "x-c", Op: strategy.Prefix, Value: "d"}}}}
+	if got := matchesOf(wireMatches(matches)); !reflect.DeepEqual(got, matches) {
+		t.Errorf("got %v", got)
 	}
 }
 
