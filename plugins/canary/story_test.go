@@ -126,11 +126,6 @@ func changed(before, now string) string {
 	return strings.Join(out, "")
 }
 
-func figure(t *testing.T, name string, value any, unit, format string, args ...any) {
-	t.Helper()
-	fmt.Printf("FIGURE %s %v %s %s\n", name, value, unit, fmt.Sprintf(format, args...))
-}
-
 // A whole release from 1.1.0 to 1.2.0, through every step and back, and through every step and on.
 func TestReference(t *testing.T) {
 	for variantName, router := range map[string]string{"app-kubernetes": strategy.RouterNone, "app-istio": strategy.RouterIstio} {
@@ -198,8 +193,8 @@ func TestStepRequests(t *testing.T) {
 	if most > 3 {
 		t.Errorf("a step of one service on %s reads %d times", of, most)
 	}
-	figure(t, "canary.step-requests", most, "requests", "beyond its patches for a service alone, the most of all steps and four routers (%s); several services share them", of)
-	figure(t, "canary.step-looks", looks, "requests", "more, at most, of all services together while pods start")
+	fmt.Printf("FIGURE canary.step-requests %d requests beyond its patches for a service alone, the most of all steps and four routers (%s); several services share them\n", most, of)
+	fmt.Printf("FIGURE canary.step-looks %d requests more, at most, of all services together while pods start\n", looks)
 }
 
 func filterText(list []string, keep func(string) bool) (out []string) {
