@@ -47,7 +47,7 @@ func (c *canary) Step(ctx context.Context, r *pluginv1.StepRequest) (*pluginv1.S
 		return nil, err
 	}
 	d, err := c.drive(ctx, r.GetCall(), rel.members, false, func(live []course.Object) (course.Next, error) {
-		return course.Forward(rel.members, told, live)
+		return course.Forward(rel.members, told, time.Now(), live)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("step %d of %s: %w", r.GetStep().GetNumber(), rel.version, err)
@@ -110,6 +110,7 @@ const (
 	firstPause  = 500 * time.Millisecond
 	longestWait = 5 * time.Second
 	staleTries  = 8
+	mostRounds  = 20 // of changes without a pause; the longest way back takes six
 )
 
 // drive does what next says until that is all, it fails, or the call's time is over: then it answers what
@@ -127,7 +128,7 @@ func (c *canary) drive(ctx context.Context, call *pluginv1.Call, members []cours
 	defer end()
 	until := deadline(ctx, call)
 	view := cluster.New(server)
-	pause, stale := firstPause, 0
+	pause, stale, rounds := firstPause, 0, 0
 	for {
 		live, err := look(ctx, view, members, back)
 		if err != nil {
@@ -147,8 +148,12 @@ func (c *canary) drive(ctx context.Context, call *pluginv1.Call, members []cours
 			return d, err
 		case d.next.Settled, d.next.Failed != "":
 			return d, nil
+		case len(d.next.Effects) > 0 && rounds == mostRounds:
+			last := d.next.Effects[0]
+			return d, fmt.Errorf("%s %s does not stay as it is told (%s): somebody else changes it back; see its managedFields", last.Verb, cluster.ID(last.Object), last.Detail)
 		case len(d.next.Effects) > 0 && d.next.Pause == 0:
 			pause, stale = firstPause, 0
+			rounds++
 			continue
 		}
 		wait := cmp.Or(d.next.Pause, pause)

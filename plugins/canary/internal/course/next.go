@@ -83,9 +83,10 @@ func Rehearse(members []Member, told []map[string]route.Traffic, live []Object) 
 }
 
 // Forward works out what has to be done for every member's traffic to be as told; a member that is not told
-// of gets none. Candidates are made first and are ready before any of them gets more. An error is about
-// the objects, and then nothing is to be changed.
-func Forward(members []Member, told map[string]route.Traffic, live []Object) (Next, error) {
+// of gets none. Candidates are made first and are ready before any of them gets more; one that was never
+// ready within its deadline, or has not been for as long, has failed. An error is about the objects, and
+// then nothing is to be changed.
+func Forward(members []Member, told map[string]route.Traffic, now time.Time, live []Object) (Next, error) {
 	cold, err := unmade(members, live)
 	if err != nil {
 		return Next{}, err
@@ -102,6 +103,9 @@ func Forward(members []Member, told map[string]route.Traffic, live []Object) (Ne
 		reason, failed := unreadiness(m.workload(live), m.CandidateReady)
 		if reason != "" {
 			unready = append(unready, reason)
+		}
+		if since := unavailable(m.workload(live)); reason != "" && !since.IsZero() && now.Sub(since) > m.ProgressDeadline {
+			reason, failed = reason+" for longer than its deadline", true
 		}
 		if failed && n.Failed == "" {
 			n.Failed = reason
@@ -254,6 +258,21 @@ func unreadiness(o Object, percent int) (reason string, failed bool) {
 		}
 	}
 	return reason, false
+}
+
+// unavailable is since when too few of a Deployment's pods are ready by its own measure, after they once
+// were all; zero: it is not so.
+func unavailable(o Object) time.Time {
+	var since time.Time
+	for _, c := range document.Mappings(document.At(o, "status", "conditions")) {
+		switch kind := document.Text(c, "type"); {
+		case kind == "Progressing" && document.Text(c, "reason") != "NewReplicaSetAvailable":
+			return time.Time{} // on its way; its own deadline ends that
+		case kind == "Available" && document.Text(c, "status") == "False":
+			since, _ = time.Parse(time.RFC3339, document.Text(c, "lastTransitionTime"))
+		}
+	}
+	return since
 }
 
 // lead works out every member's routes, one after the other on what the others leave, so that several
