@@ -104,7 +104,7 @@ func (k *killing) clean(what string, asFound bool) {
 }
 
 func (k *killing) begin() {
-	k.after(5, func(after int) int {
+	k.after(9, func(after int) int {
 		k.abort(0)
 		k.clean("abort", true)
 		requests := k.step(0, after)
@@ -130,7 +130,10 @@ func (k *killing) advance() {
 
 func (k *killing) abortAtEachStep() {
 	for n := range k.course.Steps {
-		k.after(9, func(after int) int {
+		if last := len(k.course.Steps) - 1; !long() && n != 0 && n != last {
+			continue
+		}
+		k.after(14, func(after int) int {
 			k.step(n, 0)
 			requests := k.abort(after)
 			k.wholeAfter("abort", after)
@@ -142,7 +145,7 @@ func (k *killing) abortAtEachStep() {
 }
 
 func (k *killing) promoteAtTheEnd() {
-	k.after(7, func(after int) int {
+	k.after(11, func(after int) int {
 		k.step(len(k.course.Steps)-1, 0)
 		k.apply(k.next)
 		requests := k.promote(after)
