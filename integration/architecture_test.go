@@ -51,11 +51,12 @@ var sideways = map[string][]string{
 	"pkg/render":           {"pkg/provenance", "pkg/bundle", "pkg/manifest", "pkg/plan"},
 	"hub/internal/rollout": {"pkg/plan"},
 	"pkg/printer":          {"pkg/table", "pkg/exitcode"},
-	"plugins/canary/":      {"plugins/canary/internal/strategy", "plugins/canary/internal/document"},
-	"plugins/internal/":    {"plugins/internal/excerpt"},
-	"pkg/pluginsdk":        {"pkg/pluginwire"},
-	"proto/":               {"proto/"},
-	"integration/":         {"integration/"},
+	"plugins/canary/": {"plugins/canary/internal/strategy", "plugins/canary/internal/document", "plugins/canary/internal/route",
+		"plugins/canary/internal/course", "plugins/internal/kube"},
+	"plugins/internal/": {"plugins/internal/excerpt"},
+	"pkg/pluginsdk":     {"pkg/pluginwire"},
+	"proto/":            {"proto/"},
+	"integration/":      {"integration/"},
 }
 
 // doors gives each heavy library to the packages that hide it from the rest. The first entry that

@@ -35,7 +35,7 @@ func Tail(from io.Reader, most int) (string, error) {
 		n, err := from.Read(block)
 		kept = append(kept, block[:n]...)
 		if len(kept) > 2*most {
-			kept = kept[:copy(kept, kept[len(kept)-most:])]
+			kept = kept[:copy(kept, kept[len(kept)-most-1:])] // one more than are wanted: End sees that it was cut
 		}
 		if errors.Is(err, io.EOF) {
 			return End(string(kept), most), nil
@@ -110,3 +110,6 @@ func (r Redactor) Redact(text string) string {
 	}
 	return r.replace.Replace(text)
 }
+
+// Line is OneLine of the text without secrets: they go first, so that none is cut in half and stays.
+func (r Redactor) Line(text string, most int) string { return OneLine(r.Redact(text), most) }

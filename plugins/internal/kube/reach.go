@@ -65,21 +65,17 @@ func (p proxied) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, &net.DNSError{Err: "it is no name of a Service", Name: r.URL.Hostname(), IsNotFound: true}
 	}
 	a := p.client.current.Load()
-	base, err := url.Parse(a.server)
-	if err != nil {
-		return nil, err
-	}
 	target := name + ":" + r.URL.Port()
 	if r.URL.Scheme == "https" {
 		target = "https:" + target
 	}
-	out := r.Clone(r.Context())
-	out.URL = base.JoinPath("api", "v1", "namespaces", namespace, "services", target, "proxy")
-	out.URL.Path += r.URL.Path
-	if r.URL.RawPath != "" {
-		out.URL.RawPath = base.JoinPath("api", "v1", "namespaces", namespace, "services", target, "proxy").EscapedPath() + r.URL.RawPath
+	address, err := url.Parse(a.server + Services().Path(namespace, target, "proxy") + r.URL.EscapedPath())
+	if err != nil {
+		return nil, err
 	}
-	out.URL.RawQuery = r.URL.RawQuery
+	address.RawQuery = r.URL.RawQuery
+	out := r.Clone(r.Context())
+	out.URL = address
 	out.Host = ""
 	out.Header.Del("Authorization") // the Service gets none: this one is the API server's
 	a.authorise(out.Header)

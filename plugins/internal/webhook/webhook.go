@@ -182,9 +182,9 @@ func (c *Client) Call(ctx context.Context, h Hook, p Payload) *pluginv1.Verdict 
 	p.Metadata = h.Metadata
 	answer, err := c.Send(ctx, h, p)
 	if err != nil {
-		return c.unanswered(h, err)
+		return c.unanswered(ctx, h, err)
 	}
-	said := strings.TrimSpace(fmt.Sprintf("%s answers %d %s", hostOf(h.URL), answer.Status, excerpt.OneLine(string(answer.Body), 200)))
+	said := strings.TrimSpace(fmt.Sprintf("%s answers %d %s", hostOf(h.URL), answer.Status, c.config.Redactor.Line(string(answer.Body), 200)))
 	open := answer.Status == http.StatusOK
 	switch {
 	case h.Type.IsGate() && !open:
@@ -197,18 +197,19 @@ func (c *Client) Call(ctx context.Context, h Hook, p Payload) *pluginv1.Verdict 
 	return &pluginv1.Verdict{Outcome: pluginv1.Outcome_OUTCOME_PASS, Sample: 1}
 }
 
-// unanswered: for a test, what cannot be an answer to Flagger either, and will not be one later, fails.
-func (c *Client) unanswered(h Hook, err error) *pluginv1.Verdict {
-	var final refusal
+// unanswered: for a test, what will not be an answer later either fails. A call that ends first is no
+// evidence of anything.
+func (c *Client) unanswered(ctx context.Context, h Hook, err error) *pluginv1.Verdict {
+	_, final := errors.AsType[refusal](err)
 	test := !h.Type.IsGate() && h.Type != Rollback
-	if test && (errors.As(err, &final) || c.config.NoAnswer == Fail) {
+	if test && (final || c.config.NoAnswer == Fail && ctx.Err() == nil) {
 		return c.verdict(pluginv1.Outcome_OUTCOME_FAIL, 0, err.Error())
 	}
 	return c.verdict(pluginv1.Outcome_OUTCOME_INCONCLUSIVE, 0, err.Error())
 }
 
 func (c *Client) verdict(o pluginv1.Outcome, sample uint64, reason string) *pluginv1.Verdict {
-	return &pluginv1.Verdict{Outcome: o, Sample: sample, Reason: c.config.Redactor.Redact(excerpt.OneLine(reason, 400))}
+	return &pluginv1.Verdict{Outcome: o, Sample: sample, Reason: c.config.Redactor.Line(reason, 400)}
 }
 
 // Announce tells a webhook of type event what happens; kind is "Normal" or "Warning". Nothing waits for it.
