@@ -215,6 +215,7 @@ func (a *app) wait(ctx context.Context, distribution, version string, g goal, ti
 	defer cancel(nil)
 	var last *fleetv1.Rollout
 	var begin sync.Once
+	var result error // of what was waited for; time that is up meanwhile changes nothing of it
 	state := "nothing was heard of it"
 	err := a.follow(ctx, true, func(ctx context.Context, hub fleetv1.FleetServiceClient) error {
 		// It begins with the hub's first answer, so that one is always looked at.
@@ -244,10 +245,14 @@ func (a *app) wait(ctx context.Context, distribution, version string, g goal, ti
 				a.sayOver(g, last)
 				err = errOver
 			}
+			result = err
 			return err
 		}
 		return nil
 	})
+	if result != nil {
+		err = result
+	}
 	switch {
 	case errors.Is(err, errOver):
 		return nil
