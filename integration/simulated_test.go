@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -120,6 +121,26 @@ func TestSimulatedRollout(t *testing.T) {
 	if got := s.fleet.Running("1.2.0"); got > 40 {
 		t.Errorf("%d spokes run a release that was held in a wave of 40", got)
 	}
+}
+
+// A spoke whose clock is an hour off is shown with it, and takes releases all the same.
+func TestAClockThatIsOff(t *testing.T) {
+	s := simulate(t, 3)
+	s.rehub("heartbeat: 1s\n")
+	s.all("connected", func() int { return s.fleet.Connected() }, 3)
+	s.fleet.Skew(1, time.Hour)
+	s.must(world.Await(s.patiently(), "the clock to be noticed", func(ctx context.Context) error {
+		r, err := s.hub.Run(ctx, "status")
+		if err == nil && !strings.Contains(r.Out, "its clock is 1h") {
+			err = fmt.Errorf("hub status says\n%s", r.Out)
+		}
+		return err
+	}))
+	if why := s.hubSays("why", "provider-1/cluster-1", "shop"); !strings.Contains(why, "its clock is 1h") {
+		t.Errorf("hub why does not say it:\n%s", why)
+	}
+	s.must(s.vendor.Release(s.ctx, "1.0.0"))
+	s.all("running 1.0.0", func() int { return s.fleet.Running("1.0.0") }, 3)
 }
 
 func BenchmarkSimulated1000(b *testing.B) {

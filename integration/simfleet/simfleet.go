@@ -129,6 +129,9 @@ func (f *Fleet) failing(version string, n int) bool {
 // Connected is how many spokes have heard the hub's welcome on the stream that they have now.
 func (f *Fleet) Connected() int { return f.count(func(s *spoke) bool { return s.connected }) }
 
+// Skew puts a spoke's clock ahead, or behind.
+func (f *Fleet) Skew(n int, by time.Duration) { f.spokes[n].set(func() { f.spokes[n].skew = by }) }
+
 // Redial has the operator's connection tried at once, and not only when its patience with a hub that was
 // away is over.
 func (f *Fleet) Redial() { f.conn.ResetConnectBackoff() }

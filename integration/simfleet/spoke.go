@@ -28,6 +28,7 @@ type spoke struct {
 	connected  bool
 	running    string
 	acked, seq uint64
+	skew       time.Duration // of its clock
 
 	offers   *syncv1.DistributionOffers
 	revision uint64
@@ -65,6 +66,12 @@ func (s *spoke) set(f func()) {
 	f()
 	s.mu.Unlock()
 	s.fleet.changed()
+}
+
+func (s *spoke) clock() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return time.Now().Add(s.skew)
 }
 
 // talk holds one stream until it ends.
@@ -138,7 +145,7 @@ func (s *spoke) converse(ctx context.Context, t *session) {
 			s.finish()
 			err = s.flush(t)
 		case <-beat.C:
-			err = t.stream.Send(&syncv1.ConnectRequest{Body: &syncv1.ConnectRequest_Heartbeat{Heartbeat: &syncv1.Heartbeat{At: wire.Time(time.Now())}}})
+			err = t.stream.Send(&syncv1.ConnectRequest{Body: &syncv1.ConnectRequest_Heartbeat{Heartbeat: &syncv1.Heartbeat{At: wire.Time(s.clock())}}})
 		case <-ctx.Done():
 			return
 		}

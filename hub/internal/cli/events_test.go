@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -122,36 +121,6 @@ func many(n int) *fleetv1.ListClustersResponse {
 			Subscriptions: []*syncv1.SubscriptionStatus{{Distribution: "shop", RunningVersion: "1.3.0", Phase: "Succeeded", Health: "Healthy"}}})
 	}
 	return r
-}
-
-// least is the shortest of a few runs.
-func least(t testing.TB, h *answers, args ...string) time.Duration {
-	t.Helper()
-	best := time.Hour
-	for range 3 {
-		var out strings.Builder
-		runtime.GC()
-		start := time.Now()
-		if code := h.hubInto(t.Context(), &out, &out, args...); code != exitcode.OK {
-			t.Fatal(out.String())
-		}
-		best = min(best, time.Since(start))
-	}
-	return best
-}
-
-func TestALongListTakesAsLongAsItIs(t *testing.T) {
-	h := serveAnswers(t, map[string]proto.Message{"ListClusters": many(1_000)})
-	for _, format := range []string{"json", "table"} {
-		h.set("ListClusters", many(1_000))
-		few := least(t, h, "get", "clusters", "-o", format)
-		h.set("ListClusters", many(10_000))
-		lots := least(t, h, "get", "clusters", "-o", format)
-		t.Logf("-o %s: 1,000 clusters %v, 10,000 clusters %v", format, few, lots)
-		if lots > 40*few { // ten times as many; a square would be a hundred
-			t.Errorf("-o %s: 1,000 clusters take %v, 10,000 take %v", format, few, lots)
-		}
-	}
 }
 
 func BenchmarkListClusters10000(b *testing.B) {

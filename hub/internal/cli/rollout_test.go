@@ -288,7 +288,7 @@ func TestExitCodesOfARollout(t *testing.T) {
 		if c.wait < 0 {
 			c.wait = exitcode.TimedOut
 		}
-		code, out, errOut := h.hub(t, "rollout", "wait", "shop", "1.4.0", "--timeout", "300ms")
+		code, out, errOut := h.hub(t, "rollout", "wait", "shop", "1.4.0", "--timeout", "1ms")
 		if code != c.wait || out != "" || !strings.Contains(errOut, c.phase) {
 			t.Errorf("wait in %s: exit code %d, want %d, output %q: %s", c.phase, code, c.wait, out, errOut)
 		}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -210,11 +211,15 @@ func named(r *fleetv1.Rollout, wave int, marks ...fleet.Mark) string {
 var errOver = errors.New("over")
 
 func (a *app) wait(ctx context.Context, distribution, version string, g goal, timeout time.Duration) error {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	var last *fleetv1.Rollout
+	var begin sync.Once
+	var result error // of what was waited for; time that is up meanwhile changes nothing of it
 	state := "nothing was heard of it"
 	err := a.follow(ctx, true, func(ctx context.Context, hub fleetv1.FleetServiceClient) error {
+		// It begins with the hub's first answer, so that one is always looked at.
+		defer begin.Do(func() { time.AfterFunc(timeout, func() { cancel(context.DeadlineExceeded) }) })
 		r, err := hub.GetRollout(ctx, &fleetv1.GetRolloutRequest{Distribution: distribution, Version: version})
 		if status.Code(err) == codes.NotFound {
 			absent, err := notStarted(ctx, hub, distribution, version)
@@ -240,16 +245,20 @@ func (a *app) wait(ctx context.Context, distribution, version string, g goal, ti
 				a.sayOver(g, last)
 				err = errOver
 			}
+			result = err
 			return err
 		}
 		return nil
 	})
+	if result != nil {
+		err = result
+	}
 	switch {
 	case errors.Is(err, errOver):
 		return nil
 	case err != nil:
 		return err
-	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+	case errors.Is(context.Cause(ctx), context.DeadlineExceeded):
 		return exitcode.With(exitcode.TimedOut, fmt.Errorf("%s %s: waited %s for %s: %s; see `hub rollout status %s %s`, or wait longer with --timeout", distribution, version, span(timeout), g, state, distribution, version))
 	}
 	return exitcode.With(exitcode.Usage, errors.New("interrupted"))
