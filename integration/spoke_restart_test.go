@@ -20,7 +20,7 @@ func TestRestartOfSpoke(t *testing.T) {
 
 	good := "1.1.0"
 	for _, c := range []struct{ phase, version string }{
-		{"Fetching", "1.2.0"}, {"Checking", "1.2.1"}, {"Progressing", "1.2.2"}, {"Settling", "1.2.3"},
+		{"Fetching", "1.2.0"}, {"Checking", "1.2.1"}, {"Promoting", "1.2.2"}, {"Settling", "1.2.3"},
 	} {
 		s.must(s.vendor.Replace("deployment.yaml", ":"+good, ":"+c.version))
 		s.must(s.vendor.Release(s.ctx, c.version))
@@ -65,7 +65,7 @@ func killIn(s *story, phase, version string) error {
 	return s.spokes[0].Kill()
 }
 
-var order = map[string]int{"Fetching": 1, "Verifying": 2, "Rendering": 3, "Checking": 4, "Progressing": 5, "Settling": 6, "RollingBack": 7, "Succeeded": 8, "RolledBack": 8}
+var order = map[string]int{"Fetching": 1, "Verifying": 2, "Rendering": 3, "Checking": 4, "Promoting": 5, "Settling": 6, "RollingBack": 7, "Succeeded": 8, "RolledBack": 8}
 
 // events is every line of `hub get events`.
 func events(s *story) []string {

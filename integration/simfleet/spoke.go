@@ -115,7 +115,7 @@ func (s *spoke) converse(ctx context.Context, t *session) {
 	beat := time.NewTicker(time.Hour) // until the welcome says
 	defer beat.Stop()
 	var done <-chan time.Time // the end of what is under way
-	if s.phase == fleet.Progressing {
+	if s.phase == fleet.Promoting {
 		done = time.After(s.fleet.cfg.Takes)
 	}
 	for {
@@ -164,10 +164,10 @@ func (s *spoke) take(d *syncv1.DesiredState) (begun bool) {
 		}
 	}
 	want := s.wants()
-	if want == "" || want == s.running || s.phase == fleet.Progressing && s.target == want {
+	if want == "" || want == s.running || s.phase == fleet.Promoting && s.target == want {
 		return false
 	}
-	s.target, s.phase, s.reason = want, fleet.Progressing, ""
+	s.target, s.phase, s.reason = want, fleet.Promoting, ""
 	s.say()
 	return true
 }

@@ -113,9 +113,10 @@ const (
 	Verifying        Phase = "Verifying"        // digest and provenance chain
 	Rendering        Phase = "Rendering"        // overlay over bundle, sandboxed
 	Checking         Phase = "Checking"         // server-side dry run of everything
-	AwaitingApproval Phase = "AwaitingApproval" // the provider is asked, with the reason: before anything is applied, or where tests came to no verdict
+	AwaitingApproval Phase = "AwaitingApproval" // the provider is asked, with the reason: before anything is applied, at a gate of the canary, or where tests came to no verdict
 	AwaitingWindow   Phase = "AwaitingWindow"   // it would be applied, and the provider's maintenance window is closed
-	Progressing      Phase = "Progressing"      // being applied
+	Progressing      Phase = "Progressing"      // candidates stand beside the release that runs, and are led live traffic step by step
+	Promoting        Phase = "Promoting"        // the release's own objects are being applied
 	Settling         Phase = "Settling"         // applied; waiting for health
 	Testing          Phase = "Testing"          // applied and healthy; conformance plugins prove it
 	Succeeded        Phase = "Succeeded"        // runs, whole and healthy
@@ -127,7 +128,7 @@ const (
 )
 
 // Phases lists all phases in the order of a delivery.
-var Phases = []Phase{PhaseNone, AwaitingConfig, Fetching, Verifying, Rendering, Checking, AwaitingApproval, AwaitingWindow, Progressing, Settling, Testing,
+var Phases = []Phase{PhaseNone, AwaitingConfig, Fetching, Verifying, Rendering, Checking, AwaitingApproval, AwaitingWindow, Progressing, Promoting, Settling, Testing,
 	Succeeded, Refused, RollingBack, RolledBack, RollbackFailed}
 
 // Terminal: the delivery is over; only a new release, a new overlay or a person starts another.
@@ -144,7 +145,7 @@ func (p Phase) Failed() bool { return p.Terminal() && p != Succeeded }
 
 // Touching: objects on the cluster may be between two releases; a restart must finish or return.
 func (p Phase) Touching() bool {
-	return p == Progressing || p == Settling || p == Testing || p == RollingBack
+	return p == Progressing || p == Promoting || p == Settling || p == Testing || p == RollingBack
 }
 
 // Health is of an installation as a whole.

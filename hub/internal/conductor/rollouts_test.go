@@ -542,7 +542,7 @@ func TestWhatAPolicyMakesOfARelease(t *testing.T) {
 		"out of range":            {"1.1.0", fleet.Installation{Running: "1.0.0", Policy: fleet.Policy{Range: "1.0.x"}}, rollout.Member{}, fleet.BlockPolicy},
 		"never so far":            {"1.1.0", fleet.Installation{Running: "1.0.0", Policy: fleet.Policy{Minor: fleet.NeverTaken}}, rollout.Member{}, fleet.BlockPolicy},
 		"asks first":              {"1.1.0", fleet.Installation{Running: "1.0.0", Policy: fleet.Policy{Minor: fleet.AskFirst}}, rollout.Member{}, fleet.BlockApproval},
-		"was asked and said yes":  {"1.1.0", fleet.Installation{Running: "1.0.0", Policy: fleet.Policy{Minor: fleet.AskFirst}, Phase: fleet.Progressing, Target: "1.1.0"}, rollout.Member{}, fleet.BlockNone},
+		"was asked and said yes":  {"1.1.0", fleet.Installation{Running: "1.0.0", Policy: fleet.Policy{Minor: fleet.AskFirst}, Phase: fleet.Promoting, Target: "1.1.0"}, rollout.Member{}, fleet.BlockNone},
 		"asks by itself":          {"1.1.0", fleet.Installation{Running: "1.0.0", Phase: fleet.AwaitingApproval, Target: "1.1.0"}, rollout.Member{}, fleet.BlockApproval},
 		"window closed":           {"1.1.0", fleet.Installation{Running: "1.0.0", Policy: fleet.Policy{Windows: night}}, rollout.Member{}, fleet.BlockWindow},
 		"waits for its window":    {"1.1.0", fleet.Installation{Running: "1.0.0", Phase: fleet.AwaitingWindow, Target: "1.1.0"}, rollout.Member{}, fleet.BlockWindow},

@@ -69,7 +69,7 @@ func (l *sight) see(o Observation) seen {
 	tries := o.Target == l.s.Version
 	v := seen{runs: o.Running == l.s.Version, newer: l.above(o.Running), failed: tries && o.Phase.Failed() && o.Block != fleet.BlockDeclined, never: o.Block == fleet.BlockPolicy, blocked: o.Block}
 	switch o.Phase {
-	case fleet.Fetching, fleet.Verifying, fleet.Rendering, fleet.Checking, fleet.Progressing, fleet.Settling, fleet.Testing, fleet.RollingBack:
+	case fleet.Fetching, fleet.Verifying, fleet.Rendering, fleet.Checking, fleet.Progressing, fleet.Promoting, fleet.Settling, fleet.Testing, fleet.RollingBack:
 		v.moves = tries
 	case fleet.AwaitingApproval:
 		v.block(tries, fleet.BlockApproval)

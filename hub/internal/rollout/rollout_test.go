@@ -120,7 +120,7 @@ func (st *story) set(i int, change func(o *Observation)) {
 func (st *story) see(i int, change func(o *Observation)) { st.t.Helper(); st.set(i, change); st.look() }
 
 func (st *story) begins(i int) {
-	st.see(i, func(o *Observation) { o.Target, o.Phase = version, fleet.Progressing })
+	st.see(i, func(o *Observation) { o.Target, o.Phase = version, fleet.Promoting })
 }
 func (st *story) takes(i ...int) {
 	for _, i := range i {

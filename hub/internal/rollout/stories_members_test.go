@@ -365,7 +365,7 @@ func TestADeclinedReleaseIsNoFailure(t *testing.T) {
 	st.is(fleet.RolloutProgressing, "pow")
 	st.after(30 * time.Minute)
 	st.is(fleet.RolloutProgressing, "ppo")
-	st.see(0, func(o *Observation) { o.Phase, o.Block = fleet.Progressing, fleet.BlockNone })
+	st.see(0, func(o *Observation) { o.Phase, o.Block = fleet.Promoting, fleet.BlockNone })
 	st.see(0, func(o *Observation) { o.Running, o.Phase = version, fleet.Succeeded })
 	st.is(fleet.RolloutProgressing, "Dpo")
 }

@@ -114,7 +114,7 @@ func (w *walker) spoke(c fleet.Cluster) {
 			o.Running, o.Phase, o.Health = withdrawal.To, fleet.RolledBack, fleet.Healthy
 		}
 	case o.Target == version && o.Running != version && !o.Phase.Terminal():
-		steps := []fleet.Phase{fleet.Fetching, fleet.Verifying, fleet.Rendering, fleet.Checking, fleet.Progressing, fleet.Settling, fleet.Testing}
+		steps := []fleet.Phase{fleet.Fetching, fleet.Verifying, fleet.Rendering, fleet.Checking, fleet.Promoting, fleet.Settling, fleet.Testing}
 		i := slices.Index(steps, o.Phase)
 		switch {
 		case o.Phase == fleet.RollingBack:

@@ -151,7 +151,7 @@ func TestAReleaseIsProvenBeforeItSucceeds(t *testing.T) {
 			phases = append(phases, word)
 		}
 	}
-	if got := strings.Join(phases, " "); !strings.Contains(got, "Progressing Settling Testing") {
+	if got := strings.Join(phases, " "); !strings.Contains(got, "Promoting Settling Testing") {
 		t.Errorf("phases: %s", got)
 	}
 	if got := strings.Join(s.events(fleet.EventAgent), "\n"); !strings.Contains(got, "tests of 1.1.0: home passed") || !strings.Contains(got, "cart passed") {

@@ -196,9 +196,9 @@ func TestARequiredStopIsTakenFirst(t *testing.T) {
 	s.offer()
 	s.reaches(fleet.Succeeded, "1.3.0", "1.3.0")
 	s.mustBeWhole("1.3.0")
-	s.told(fleet.EventPhase, "Progressing 1.1.0: 1.1.0 on the way to 1.3.0")
+	s.told(fleet.EventPhase, "Promoting 1.1.0: 1.1.0 on the way to 1.3.0")
 	for _, m := range s.events(fleet.EventPhase) {
-		if strings.Contains(m, "Progressing 1.2.0") || strings.Contains(m, "Progressing 1.3.0:") {
+		if strings.Contains(m, "Promoting 1.2.0") || strings.Contains(m, "Promoting 1.3.0:") {
 			t.Errorf("%q", m)
 		}
 	}

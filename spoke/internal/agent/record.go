@@ -85,7 +85,7 @@ func (w *worker) feed(e delivery.Event, said ...fleet.Event) error {
 			w.hold(&rec, e, old, n)
 		}
 	}
-	if n.Phase == fleet.Progressing {
+	if n.Phase == fleet.Promoting {
 		w.ledger.Mixed = true
 	}
 	if n.Phase == fleet.RolledBack {

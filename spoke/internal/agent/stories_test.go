@@ -30,7 +30,7 @@ func TestInstallAndUpgrade(t *testing.T) {
 			phases = append(phases, m)
 		}
 	}
-	if got := strings.Join(phases, " "); got != "Fetching Verifying Rendering Checking Progressing Settling" {
+	if got := strings.Join(phases, " "); got != "Fetching Verifying Rendering Checking Promoting Settling" {
 		t.Errorf("phases: %s", got)
 	}
 	rec, _, err := s.journal.Record("shop")
@@ -80,7 +80,7 @@ func TestAReleaseWhosePodsNeverBecomeReadyIsRolledBackWhole(t *testing.T) {
 	s.mustBeWhole("1.1.1")
 	tries := 0
 	for _, m := range s.events(fleet.EventPhase) {
-		if m == "Progressing 1.1.0" {
+		if m == "Promoting 1.1.0" {
 			tries++
 		}
 	}

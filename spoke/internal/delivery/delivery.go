@@ -5,6 +5,7 @@
 package delivery
 
 import (
+	"sync"
 	"time"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
@@ -46,6 +47,16 @@ type State struct {
 	// Applied: it waits for its provider while the target is on the cluster, whole and healthy.
 	Applied bool
 
+	// Walk is how far the canary has come; the zero Walk where there is none.
+	Walk Walk
+	// Touched: something of the target's own was applied. Until then a return has nothing to restore.
+	Touched bool
+	// Gates are where the provider is asked on the way; Evidence is how long a step waits for some before it
+	// is asked too, 0 without an end. Hint says how to answer. The caller sets them, and keeps them.
+	Gates    Gates
+	Evidence time.Duration
+	Hint     string
+
 	// ByHand: a person wanted the return.
 	ByHand bool
 	// Declined: it is Refused since its provider said no, or did not answer in time.
@@ -53,7 +64,7 @@ type State struct {
 }
 
 // Touching: objects on the cluster may be between two releases; nothing else is begun before that is over.
-func (s State) Touching() bool { return s.Phase.Touching() || s.Applied }
+func (s State) Touching() bool { return s.Phase.Touching() || s.Applied || s.Walk.Asked }
 
 // Forward: the target is, in part or whole, on the cluster and does not count as what runs yet.
 func (s State) Forward() bool { return s.Touching() && s.Phase != fleet.RollingBack }
@@ -86,7 +97,7 @@ const (
 	Verified      Kind = "Verified"      // digest, provenance chain and name are right
 	Rendered      Kind = "Rendered"      // the set differs from the one that runs
 	Unchanged     Kind = "Unchanged"     // the set is the one that runs
-	Checked       Kind = "Checked"       // the API server would take every object, and nothing needs the provider's word
+	Checked       Kind = "Checked"       // the API server would take every object, and nothing needs the provider's word; Steps
 	Asking        Kind = "Asking"        // it would take them, and the provider has to say yes first; Reason
 	Approve       Kind = "Approve"       // the provider says yes
 	Reject        Kind = "Reject"        // the provider says no; Reason
@@ -96,6 +107,17 @@ const (
 	Applied       Kind = "Applied"       // every object is sent
 	Observed      Kind = "Observed"      // health was read; Health, Reason, Lost
 	Tested        Kind = "Tested"        // the tests are over; Verdict, Reason
+	Tried         Kind = "Tried"         // those of the stage of the canary are over; Verdict, Reason
+	Led           Kind = "Led"           // traffic is as the step says; Passes
+	Unled         Kind = "Unled"         // it will never be; Reason
+	Waiting       Kind = "Waiting"       // traffic is not yet as it is to be; Reason
+	Measured      Kind = "Measured"      // the candidates were judged; Verdict, Over, Reason
+	Concluded     Kind = "Concluded"     // stable has all traffic, the candidates are gone
+	Aborted       Kind = "Aborted"       // likewise, and stable is the previous release
+	Pause         Kind = "Pause"         // a person holds the canary where it is
+	Resume        Kind = "Resume"        // a person lets it go on
+	Advance       Kind = "Advance"       // a person wants the next step now
+	Skip          Kind = "Skip"          // a person wants the promotion now
 	Pruned        Kind = "Pruned"        // what the release no longer has is gone
 	Restored      Kind = "Restored"      // the previous set is applied and what only the failed one had is gone
 	Undone        Kind = "Undone"        // what a first install had made is gone
@@ -111,7 +133,7 @@ const (
 // Kinds lists all events.
 func Kinds() []Kind {
 	return []Kind{Start, Fetched, Verified, Rendered, Unchanged, Checked, Applied, Observed, Tested, Pruned, Restored,
-		Asking, Approve, Reject, Expired, Closed, Opened, Undone, Return, Delayed, Refuse, Unrenderable, Misconfigured, Content, Restart}
+		Tried, Led, Unled, Waiting, Measured, Concluded, Aborted, Pause, Resume, Advance, Skip, Asking, Approve, Reject, Expired, Closed, Opened, Undone, Return, Delayed, Refuse, Unrenderable, Misconfigured, Content, Restart}
 }
 
 // Event is what happened. Fields beside Kind are set where the kind's comment names them.
@@ -125,6 +147,9 @@ type Event struct {
 	ByHand   bool          // a person wants it
 	Until    time.Time     // when a window opens
 	Lost     time.Duration // time in which nothing could be seen: it does not count against a deadline
+	Steps    int           // of the canary's course; 0: there is none
+	Passes   int           // measurements that the step has to pass
+	Over     bool          // more has failed than the release allows
 }
 
 // Effect is what the agent has to do next, in the order given.
@@ -138,6 +163,11 @@ const (
 	Apply      Effect = "apply"      // answers Applied
 	Watch      Effect = "watch"      // read health after a while; answers Observed
 	Test       Effect = "test"       // begin the tests, or look how they and the cluster get on; answers Tested or Observed
+	Try        Effect = "try"        // run the tests of the canary's stage; answers Tried
+	Lead       Effect = "lead"       // make traffic be what the step says; answers Led, Unled or Waiting
+	Measure    Effect = "measure"    // judge the candidates after a while; answers Measured
+	Conclude   Effect = "conclude"   // lead all to stable and take the candidates away; answers Concluded or Waiting
+	Abort      Effect = "abort"      // the same, where stable is the previous release; answers Aborted or Waiting
 	Prune      Effect = "prune"      // delete what the new release no longer has; answers Pruned
 	Restore    Effect = "restore"    // apply the previous set, delete what only the failed one had; answers Restored
 	Undo       Effect = "undo"       // delete what a first install made; answers Undone
@@ -146,11 +176,14 @@ const (
 	Unexpected Effect = "unexpected" // the event has no meaning in this phase: say so, nothing changed
 )
 
+// machine is the table, made once: it never changes.
+var machine = sync.OnceValue(table)
+
 // Next is the machine. It is total: an event that has no meaning in a phase leaves the state as it
 // is and has the one effect Unexpected.
 func Next(now time.Time, s State, e Event) (State, []Effect) {
 	seen := observe(now, s, e)
-	for _, r := range table() {
+	for _, r := range machine() {
 		if r.matches(now, seen, e) {
 			return r.apply(now, seen, e), r.do
 		}

@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"bytes"
+	"cmp"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -46,10 +47,28 @@ func variants() []variant {
 				vs = append(vs, variant{fmt.Sprintf("%s %s", k, v), e, soon})
 			}
 			vs = append(vs, variant{"Tested Inconclusive, retried", e, soon}, variant{"Tested Inconclusive, retried, late", e, after})
+		case Tried, Measured:
+			for _, v := range []Verdict{Pass, Fail, Inconclusive} {
+				e.Verdict = v
+				vs = append(vs, variant{fmt.Sprintf("%s %s", k, v), e, soon})
+			}
+			vs = append(vs, variant{fmt.Sprintf("%s Inconclusive, late", k), e, after})
+			if e.Over, e.Verdict = k == Measured, Fail; e.Over {
+				vs = append(vs, variant{"Measured Fail, once too often", e, soon})
+			}
+		case Checked:
+			vs = append(vs, variant{"Checked", e, soon})
+			e.Steps = 3
+			vs = append(vs, variant{"Checked, with a course", e, soon})
+		case Led:
+			e.Passes = 2
+			vs = append(vs, variant{"Led", e, soon})
+		case Waiting:
+			vs = append(vs, variant{"Waiting", e, soon}, variant{"Waiting, late", e, after})
 		case Delayed:
 			vs = append(vs, variant{"Delayed", e, soon}, variant{"Delayed, late", e, after})
 		case Restart:
-			vs = append(vs, variant{"Restart", e, soon}, variant{"Restart, once too often", e, soon})
+			vs = append(vs, variant{"Restart", e, soon}, variant{"Restart, once too often", e, soon}, variant{"Restart, at a standstill", e, soon})
 		case Content:
 			vs = append(vs, variant{"Content", e, soon}, variant{"Content with nothing", Event{Kind: k, Reason: "why"}, soon})
 		default:
@@ -61,7 +80,13 @@ func variants() []variant {
 
 func stateIn(p fleet.Phase, previous, restored bool) State {
 	s := State{Phase: p, Target: "1", Reason: "was", Since: t0, Previous: previous, Restored: restored, Timeout: 5 * time.Minute, Grace: 10 * time.Second, Patience: time.Hour,
-		Proving: 15 * time.Minute}
+		Proving: 15 * time.Minute, Evidence: 10 * time.Minute, Hint: "answer", Touched: p != fleet.Progressing && p != gated}
+	if p == gated {
+		s.Phase, s.Walk, s.Deadline, p = fleet.AwaitingApproval, Walk{Steps: 3, Step: 1, Stage: Gating, Need: 2, Passed: 2, Led: true, Asked: true}, t0.Add(s.Patience), fleet.PhaseNone
+	}
+	if p == fleet.Progressing {
+		s.Walk = Walk{Steps: 3, Step: 1, Stage: Measuring, Need: 2, Led: true}
+	}
 	if p == asked {
 		s.Phase, s.Applied, s.Tests, p = fleet.AwaitingApproval, true, true, fleet.AwaitingApproval
 	}
@@ -89,11 +114,35 @@ func TestTheMachineIsPrinted(t *testing.T) {
 	restored := append(slices.Clone(always), known{name: "upgrade, restored", previous: true, restored: true})
 	tested := []known{{name: "first install, with tests", tests: true}, {name: "upgrade, with tests", previous: true, tests: true},
 		{name: "upgrade, with tests, passed", previous: true, tests: true, proof: Passed}, {name: "upgrade, with tests, accepted", previous: true, tests: true, proof: Accepted}}
-	more := map[fleet.Phase][]known{
-		fleet.RollingBack: restored, fleet.Settling: append(slices.Clone(always), tested...), fleet.Testing: tested,
-		fleet.RollbackFailed: append(restored, known{name: "first install, with tests", tests: true}, known{name: "first install, disproved", tests: true, proof: Disproved}),
+	walk := func(name string, w Walk, g Gates) known {
+		w.Steps, w.Led = 3, true
+		return known{name: name, previous: true, walk: w, gates: g}
 	}
-	for _, p := range slices.Concat(fleet.Phases, []fleet.Phase{asked}) {
+	every := Gates{Traffic: true, Increase: true, Promotion: true}
+	walks := []known{
+		walk("admitting", Walk{Stage: Admitting}, every), walk("leading to no traffic", Walk{Stage: Leading}, every),
+		walk("trying", Walk{Stage: Trying}, Gates{}), walk("trying, before a gate", Walk{Stage: Trying}, every),
+		walk("leading", Walk{Step: 1, Stage: Leading}, every), walk("measuring for the first of two", Walk{Step: 1, Stage: Measuring, Need: 2}, every),
+		walk("measuring for the last", Walk{Step: 1, Stage: Measuring, Need: 2, Passed: 1}, every), walk("measuring for the last, held", Walk{Step: 1, Stage: Measuring, Need: 2, Passed: 1, Held: true}, every),
+		walk("held, and all passed", Walk{Step: 1, Stage: Measuring, Need: 2, Passed: 2, Held: true}, every),
+		walk("before more", Walk{Step: 1, Stage: Gating, Need: 2, Passed: 2}, Gates{}), walk("before more, at a gate", Walk{Step: 1, Stage: Gating, Need: 2, Passed: 2}, every),
+		walk("before more, held", Walk{Step: 1, Stage: Gating, Need: 2, Passed: 2, Held: true}, Gates{}),
+		walk("before promotion", Walk{Step: 3, Stage: Gating, Need: 2, Passed: 2}, Gates{}), walk("before promotion, at a gate", Walk{Step: 3, Stage: Gating, Need: 2, Passed: 2}, every),
+	}
+	put := func(w Walk) Walk { w.Asked = true; return w }
+	gates := []known{
+		walk("before traffic", put(Walk{Stage: Trying}), every), walk("without evidence", put(Walk{Step: 1, Stage: Measuring, Need: 2}), every),
+		walk("before more", put(Walk{Step: 1, Stage: Gating, Need: 2, Passed: 2}), every), walk("before promotion", put(Walk{Step: 3, Stage: Gating, Need: 2, Passed: 2}), every),
+	}
+	walked := walk("upgrade, with candidates", Walk{Step: 3}, Gates{})
+	untouched := walk("upgrade, with candidates, stable untouched", Walk{Step: 1}, Gates{})
+	untouched.untouched = true
+	more := map[fleet.Phase][]known{
+		fleet.Progressing: walks, gated: gates, fleet.Promoting: append(slices.Clone(always), walked),
+		fleet.RollingBack: append(slices.Clone(restored), walked, untouched), fleet.Settling: append(append(slices.Clone(always), tested...), walked), fleet.Testing: tested,
+		fleet.RollbackFailed: append(slices.Clone(restored), walked, untouched, known{name: "first install, with tests", tests: true}, known{name: "first install, disproved", tests: true, proof: Disproved}),
+	}
+	for _, p := range slices.Concat(fleet.Phases, []fleet.Phase{asked, gated}) {
 		last := ""
 		kinds, ok := more[p]
 		if !ok {
@@ -125,9 +174,11 @@ func TestTheMachineIsPrinted(t *testing.T) {
 
 // known is what the machine looks at beside the phase.
 type known struct {
-	name                      string
-	previous, restored, tests bool
-	proof                     Proof
+	name                                 string
+	previous, restored, tests, untouched bool
+	proof                                Proof
+	walk                                 Walk
+	gates                                Gates
 }
 
 // printed is the part of the golden file about one phase.
@@ -136,6 +187,13 @@ func printed(p fleet.Phase, k known) string {
 	for _, v := range variants() {
 		s := stateIn(p, k.previous, k.restored)
 		s.Tests, s.Proof, s.Retry = s.Tests || k.tests, k.proof, strings.Contains(v.name, "retried")
+		s.Gates = k.gates
+		if k.walk.Led {
+			s.Walk, s.Restored, s.Touched = k.walk, !k.untouched, !k.untouched && p != fleet.Progressing && p != gated
+		}
+		if strings.HasSuffix(v.name, "at a standstill") {
+			s.Restarts = mostStandstill
+		}
 		if strings.HasSuffix(v.name, "once too often") {
 			s.Restarts = mostRestarts
 		}
@@ -171,6 +229,12 @@ func remarks(at time.Time, s State) string {
 	if s.Declined {
 		out += " declined"
 	}
+	if w := s.Walk; w.Led {
+		out += fmt.Sprintf(" %s step %d, %d of %d", cmp.Or(w.Stage, "over"), w.Step, w.Passed, w.Need)
+	}
+	if s.Walk.Held {
+		out += ", held"
+	}
 	if s.Proof != Unproven {
 		out += " " + string(s.Proof)
 	}
@@ -181,7 +245,7 @@ func remarks(at time.Time, s State) string {
 }
 
 func TestEveryEventIsDefinedInEveryPhase(t *testing.T) {
-	for _, p := range slices.Concat(fleet.Phases, []fleet.Phase{asked}) {
+	for _, p := range slices.Concat(fleet.Phases, []fleet.Phase{asked, gated}) {
 		for _, v := range variants() {
 			s := stateIn(p, true, false)
 			n, effects := Next(v.at, s, v.e)
@@ -247,7 +311,7 @@ func TestLaws(t *testing.T) {
 		if s.Touching() && !n.Touching() && !n.Phase.Terminal() {
 			t.Fatalf("law 7: %s in %s leaves the cluster in %s", e.Kind, s.Phase, n.Phase)
 		}
-		if n.Phase == fleet.RolledBack && s.Phase.Touching() && !s.Restored && e.Kind != Undone {
+		if n.Phase == fleet.RolledBack && s.Phase.Touching() && !s.Restored && e.Kind != Undone && !(e.Kind == Aborted && !s.Touched) {
 			t.Fatalf("law 7: rolled back without the previous set being applied")
 		}
 		if slices.Contains(effects, Restore) && !n.Previous {
@@ -267,6 +331,24 @@ func TestLaws(t *testing.T) {
 		}
 		if e.Kind == Closed && n.Phase.Touching() && !s.Phase.Touching() || e.Kind == Closed && s.Phase.Touching() && n != s {
 			t.Fatalf("law 7: a closed window in %s leads to %s", s.Phase, n.Phase)
+		}
+		if n.Walk.Led && n.Phase.Terminal() && n.Phase != fleet.RollbackFailed && (s.Phase != n.Phase || !s.Walk.Led) {
+			t.Fatalf("law 7: %s in %s ends in %s with candidates: %+v", e.Kind, s.Phase, n.Phase, n.Walk)
+		}
+		if s.Walk.Led && !s.Touched && s.Phase == fleet.Progressing && slices.Contains(effects, Restore) {
+			t.Fatalf("law 7: %s in %s restores what was not touched", e.Kind, s.Phase)
+		}
+		if e.Verdict == Inconclusive && e.Kind == Measured && (n.Walk.Step != s.Walk.Step || n.Walk.Passed != s.Walk.Passed || n.Phase == fleet.RollingBack && s.Phase != n.Phase) {
+			t.Fatalf("law 6: a measurement without evidence decides in %s: %s %+v", s.Phase, n.Phase, n.Walk)
+		}
+		if n.Walk.Step > s.Walk.Step && n.Phase == fleet.Progressing && !slices.Contains([]Kind{Tried, Approve, Advance}, e.Kind) {
+			t.Fatalf("%s leads to step %d", e.Kind, n.Walk.Step)
+		}
+		if s.Walk.Held && n.Walk.Step > s.Walk.Step && !slices.Contains([]Kind{Approve, Advance, Skip}, e.Kind) {
+			t.Fatalf("%s goes on though a person holds it", e.Kind)
+		}
+		if n.Walk.Asked && (n.Phase != fleet.AwaitingApproval || n.Applied) {
+			t.Fatalf("%s in %s: at a gate in %s", e.Kind, s.Phase, n.Phase)
 		}
 		if (n.Phase.Touching() || waits(n.Phase)) && n.Deadline.IsZero() {
 			t.Fatalf("%s waits without a deadline", n.Phase)
@@ -352,7 +434,7 @@ func TestAWindowIsWaitedFor(t *testing.T) {
 	if s.Reason != s.Errand || !s.Deadline.Equal(opens.Add(s.Timeout)) {
 		t.Errorf("open: %+v", s)
 	}
-	step(opens, Event{Kind: Checked}, fleet.Progressing, Apply)
+	step(opens, Event{Kind: Checked}, fleet.Promoting, Apply)
 }
 
 // A spoke that is killed whenever it tests comes to an end: its provider is asked.
@@ -428,7 +510,7 @@ func TestHealthIsLookedAtWhileAndAfterTesting(t *testing.T) {
 	if n, _ = Next(t0.Add(15*time.Second), n, ill); n.Phase != fleet.RollingBack {
 		t.Fatalf("ill after it passed: %s", n.Phase)
 	}
-	if n, _ = Next(t0.Add(2*time.Second), passed, Event{Kind: Restart}); n.Phase != fleet.Progressing || n.Proof != Unproven {
+	if n, _ = Next(t0.Add(2*time.Second), passed, Event{Kind: Restart}); n.Phase != fleet.Promoting || n.Proof != Unproven {
 		t.Fatalf("restarted after it passed: %s %q", n.Phase, n.Proof)
 	}
 }

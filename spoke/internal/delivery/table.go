@@ -16,6 +16,7 @@ type row struct {
 	to    fleet.Phase // stay: the phase it came from
 	do    []Effect
 	say   reason
+	walk  stride // nil: it stays as it is
 	clock clock
 }
 
@@ -27,8 +28,11 @@ const asked fleet.Phase = "AwaitingApproval, applied"
 
 // place is the phase as the table has it.
 func (s State) place() fleet.Phase {
-	if s.Applied {
+	switch {
+	case s.Applied:
 		return asked
+	case s.Walk.Asked:
+		return gated
 	}
 	return s.Phase
 }
@@ -46,18 +50,23 @@ const (
 	unanswered               // what was asked, and that time is up
 	both                     // what was said before, and the event's
 	untested                 // that no verdict came in time
+	shut                     // the event's, and that a gate was not opened in time
+	question                 // what the provider is asked at a gate, and how to answer
+	hint                     // the event's, and how to answer
+	stuck                    // that the spoke was restarted too often
 )
 
 // clock says what becomes of State.Deadline.
 type clock int
 
 const (
-	stop    clock = iota
-	run           // starts anew
-	hold          // goes on
-	patient       // starts anew, for a person
-	until         // the event's
-	trial         // starts anew, for the tests
+	stop     clock = iota
+	run            // starts anew
+	hold           // goes on
+	patient        // starts anew, for a person
+	until          // the event's
+	trial          // starts anew, for the tests
+	evidence       // starts anew, for a measurement
 )
 
 func healthy(_ time.Time, _ State, e Event) bool  { return e.Health == fleet.Healthy }
@@ -65,10 +74,12 @@ func previous(_ time.Time, s State, _ Event) bool { return s.Previous }
 func first(_ time.Time, s State, _ Event) bool    { return !s.Previous }
 func restored(_ time.Time, s State, _ Event) bool { return s.Restored }
 
-func pass(_ time.Time, _ State, e Event) bool      { return e.Verdict == Pass }
-func fail(_ time.Time, _ State, e Event) bool      { return e.Verdict == Fail }
-func retried(_ time.Time, s State, _ Event) bool   { return s.Retry }
-func disproved(_ time.Time, s State, _ Event) bool { return s.Proof == Disproved }
+func pass(_ time.Time, _ State, e Event) bool         { return e.Verdict == Pass }
+func fail(_ time.Time, _ State, e Event) bool         { return e.Verdict == Fail }
+func inconclusive(_ time.Time, _ State, e Event) bool { return e.Verdict == Inconclusive }
+func anyway(time.Time, State, Event) bool             { return true }
+func retried(_ time.Time, s State, _ Event) bool      { return s.Retry }
+func disproved(_ time.Time, s State, _ Event) bool    { return s.Proof == Disproved }
 
 // unproven: there are tests, and neither they nor the provider have said yes.
 func unproven(_ time.Time, s State, _ Event) bool {
@@ -102,14 +113,14 @@ func ailing(now time.Time, s State, _ Event) bool {
 // all holds where every guard holds.
 func all(guards ...guard) guard {
 	return func(now time.Time, s State, e Event) bool {
-		return !slices.ContainsFunc(guards, func(g guard) bool { return !g(now, s, e) })
+		return !slices.ContainsFunc(guards, func(g guard) bool { return g != nil && !g(now, s, e) })
 	}
 }
 
 // table is the whole machine.
 //
-// Nothing is applied before Progressing, so every trouble before it leaves the old release alone. From
-// Progressing on there are two ends: everything is on the new release, healthy, or everything is back
+// Nothing is applied before Promoting, so every trouble before it leaves the old release alone. From
+// Promoting on there are two ends: everything is on the new release, healthy, or everything is back
 // on the previous one (laws 4 and 7); a first install that is cut off half-way is taken away again,
 // one that is whole and not well stays to be looked at. What failed is held, so that nothing puts it
 // back (law 8), and pruning follows only upon health (law 3).
@@ -125,16 +136,16 @@ func table() []row {
 	in := func(p ...fleet.Phase) []fleet.Phase { return p }
 	and := func(e ...Effect) []Effect { return e }
 	landed := in(fleet.Settling, fleet.Testing)
-	touched := in(fleet.Progressing, fleet.Settling, fleet.Testing)
-	return []row{
-		{from: slices.Concat(idle, waiting), on: Start, to: fleet.Fetching, do: and(Fetch), clock: run},
+	touched := in(fleet.Promoting, fleet.Settling, fleet.Testing)
+	return append(canary(), []row{
+		{from: slices.Concat(idle, waiting), on: Start, when: free, to: fleet.Fetching, do: and(Fetch), clock: run},
 
 		{from: in(fleet.Fetching), on: Fetched, to: fleet.Verifying, do: and(Verify), clock: hold},
 		{from: in(fleet.Verifying), on: Verified, to: fleet.Rendering, do: and(Render), clock: hold},
 		{from: in(fleet.Rendering), on: Unchanged, to: fleet.Succeeded, do: and(Promote)},
 		{from: in(fleet.Rendering), on: Rendered, to: fleet.Checking, do: and(Check), clock: hold},
 		{from: in(fleet.Rendering), on: Unrenderable, to: fleet.AwaitingConfig, do: and(Hold), say: give},
-		{from: in(fleet.Checking), on: Checked, to: fleet.Progressing, do: and(Apply), clock: run},
+		{from: in(fleet.Checking), on: Checked, to: fleet.Promoting, do: and(Apply), clock: run},
 		{from: in(fleet.Checking), on: Asking, to: fleet.AwaitingApproval, say: give, clock: patient},
 		{from: before, on: Delayed, when: late, to: fleet.Refused, do: and(Hold), say: expire},
 		{from: before, on: Delayed, to: stay, say: give, clock: hold},
@@ -151,8 +162,8 @@ func table() []row {
 		{from: calm, on: Closed, to: fleet.AwaitingWindow, say: give, clock: until}, // a return that needs nothing checked
 		{from: in(fleet.AwaitingWindow), on: Opened, to: fleet.Checking, do: and(Check), clock: run},
 
-		{from: in(fleet.Progressing), on: Applied, when: seldom, to: fleet.Settling, do: and(Watch), clock: run},
-		{from: in(fleet.Progressing), on: Applied, to: fleet.Settling, do: and(Watch), clock: hold},
+		{from: in(fleet.Promoting), on: Applied, when: seldom, to: fleet.Settling, do: and(Watch), clock: run},
+		{from: in(fleet.Promoting), on: Applied, to: fleet.Settling, do: and(Watch), clock: hold},
 		{from: in(fleet.Settling), on: Observed, when: all(healthy, unproven, seldom), to: fleet.Testing, do: and(Test), clock: trial},
 		{from: in(fleet.Settling), on: Observed, when: all(healthy, unproven), to: fleet.Testing, do: and(Test), clock: hold},
 		{from: in(fleet.Testing), on: Observed, when: all(healthy, unproven, late), to: asked, do: and(Watch), say: untested, clock: patient},
@@ -169,11 +180,11 @@ func table() []row {
 		{from: landed, on: Pruned, when: unproven, to: fleet.Testing, do: and(Test), clock: trial},
 		{from: landed, on: Pruned, to: fleet.Succeeded, do: and(Promote)},
 		{from: touched, on: Delayed, when: all(late, previous), to: fleet.RollingBack, do: and(Restore), say: expire, clock: run},
-		{from: in(fleet.Progressing), on: Delayed, when: late, to: fleet.RollingBack, do: and(Undo), say: expire, clock: run},
+		{from: in(fleet.Promoting), on: Delayed, when: late, to: fleet.RollingBack, do: and(Undo), say: expire, clock: run},
 		{from: landed, on: Delayed, when: late, to: fleet.RollbackFailed, do: and(Hold), say: expire},
 		{from: touched, on: Delayed, to: stay, say: give, clock: hold},
 		{from: touched, on: Refuse, when: previous, to: fleet.RollingBack, do: and(Restore), say: give, clock: run},
-		{from: in(fleet.Progressing), on: Refuse, to: fleet.RollingBack, do: and(Undo), say: give, clock: run},
+		{from: in(fleet.Promoting), on: Refuse, to: fleet.RollingBack, do: and(Undo), say: give, clock: run},
 		{from: landed, on: Refuse, to: fleet.RollbackFailed, do: and(Hold), say: give},
 
 		// The tests may have taken long: health is looked at once more after they passed.
@@ -192,11 +203,11 @@ func table() []row {
 		{from: in(asked), on: Observed, to: stay, do: and(Watch), say: keep, clock: hold},
 		{from: in(asked), on: Delayed, to: stay, say: keep, clock: hold},
 
-		{from: in(fleet.RollingBack), on: Undone, to: fleet.RolledBack, do: and(Hold), say: keep},
+		{from: in(fleet.RollingBack), on: Undone, when: free, to: fleet.RolledBack, do: and(Hold), say: keep},
 
 		// A person's word goes before everything, and so does a release's withdrawal: whatever is under way ends in the return.
 		{from: slices.Concat(touched, in(asked)), on: Return, when: previous, to: fleet.RollingBack, do: and(Restore), say: give, clock: run},
-		{from: slices.Concat(idle, waiting), on: Return, to: fleet.RollingBack, do: and(Restore), say: give, clock: run},
+		{from: slices.Concat(idle, waiting), on: Return, when: free, to: fleet.RollingBack, do: and(Restore), say: give, clock: run},
 
 		// The reason of a return stays what it was begun for.
 		{from: in(fleet.RollingBack), on: Restored, when: seldom, to: stay, do: and(Watch), say: keep, clock: run},
@@ -228,13 +239,13 @@ func table() []row {
 		{from: before, on: Restart, to: fleet.Fetching, do: and(Fetch), clock: run},
 		{from: in(fleet.AwaitingApproval, fleet.AwaitingWindow), on: Restart, to: stay, say: keep, clock: hold},
 		{from: in(asked), on: Restart, to: stay, do: and(Watch), say: keep, clock: hold},
-		{from: touched, on: Restart, when: seldom, to: fleet.Progressing, do: and(Apply), clock: run},
-		{from: touched, on: Restart, to: fleet.Progressing, do: and(Apply), clock: hold},
+		{from: touched, on: Restart, when: seldom, to: fleet.Promoting, do: and(Apply), clock: run},
+		{from: touched, on: Restart, to: fleet.Promoting, do: and(Apply), clock: hold},
 		{from: in(fleet.RollingBack), on: Restart, when: all(previous, seldom), to: stay, do: and(Restore), say: keep, clock: run},
 		{from: in(fleet.RollingBack), on: Restart, when: previous, to: stay, do: and(Restore), say: keep, clock: hold},
 		{from: in(fleet.RollingBack), on: Restart, to: stay, do: and(Undo), say: keep, clock: run},
 		{from: idle, on: Restart, to: stay, say: keep},
-	}
+	}...)
 }
 
 func (r row) matches(now time.Time, s State, e Event) bool {
@@ -247,9 +258,18 @@ func (r row) apply(now time.Time, s State, e Event) State {
 	case stay:
 	case asked:
 		n.Phase, n.Applied = fleet.AwaitingApproval, true
+	case gated:
+		n.Phase = fleet.AwaitingApproval
 	default:
-		n.Phase, n.Applied = r.to, false
+		n.Phase, n.Applied, n.Walk.Asked = r.to, false, false
 	}
+	if r.walk != nil {
+		n.Walk = r.walk(s.Walk, e)
+	}
+	if n.Walk.Passed > s.Walk.Passed || n.Walk.Step != s.Walk.Step || n.Phase == fleet.Promoting && s.Phase != fleet.Promoting && e.Kind != Restart {
+		n.Restarts = 0
+	}
+	n.Touched = s.Touched || slices.Contains(r.do, Apply)
 	if n.Phase != s.Phase || e.Kind == Start {
 		n.Since, n.Failing, n.Ailing = now, time.Time{}, time.Time{}
 	}
@@ -264,6 +284,14 @@ func (r row) apply(now time.Time, s State, e Event) State {
 		n.Reason = fmt.Sprintf("%s (no answer after %s)", s.Reason, s.Patience)
 	case untested:
 		n.Reason = fmt.Sprintf("%s(the tests were not done after %s)", Inconclusive, s.Proving)
+	case shut:
+		n.Reason = fmt.Sprintf("%s (not opened after %s)", e.Reason, s.Patience)
+	case question:
+		n.Reason = n.Walk.question() + "; " + s.Hint
+	case hint:
+		n.Reason = e.Reason + "; " + s.Hint
+	case stuck:
+		n.Reason = fmt.Sprintf("the spoke was restarted %d times in step %d of %d without a measurement that passes", s.Restarts, s.Walk.Step, s.Walk.Steps)
 	case both:
 		n.Reason = fmt.Sprintf("%s; and the return: %s", s.Reason, e.Reason)
 	}
@@ -276,6 +304,11 @@ func (r row) apply(now time.Time, s State, e Event) State {
 		n.Deadline = now.Add(s.Timeout)
 	case trial:
 		n.Deadline = now.Add(s.Proving)
+	case evidence:
+		n.Deadline = time.Time{}
+		if s.Evidence > 0 {
+			n.Deadline = now.Add(s.Evidence)
+		}
 	case until:
 		n.Deadline = e.Until
 	}
@@ -284,10 +317,10 @@ func (r row) apply(now time.Time, s State, e Event) State {
 	switch e.Kind {
 	case Start:
 		n.Target, n.Previous, n.Restored, n.Restarts = e.Target, e.Previous, false, 0
-		n.ByHand = false
+		n.ByHand, n.Touched, n.Walk = false, false, Walk{}
 	case Return:
 		n.Target, n.Previous, n.Restored, n.Restarts = e.Target, true, false, 0
-		n.ByHand = e.ByHand
+		n.ByHand, n.Touched = e.ByHand, s.Touched || !s.Touching()
 	case Content:
 		n.Target = e.Target
 	case Closed:
