@@ -34,7 +34,7 @@ var floors = []struct {
 		"hub/internal/identity", "hub/internal/presence", "hub/internal/clientcontext", "hub/internal/config",
 		"spoke/internal/journal", "spoke/internal/hubclient", "spoke/internal/overlay", "spoke/internal/apply", "spoke/internal/config"}},
 	{1, "tools", []string{"pkg/bundle", "pkg/provenance", "pkg/gitrepo", "pkg/render", "pkg/manifest", "pkg/wire", "pkg/transport",
-		"pkg/logging", "pkg/buildinfo", "pkg/table", "pkg/printer", "pkg/exitcode", "pkg/token", "pkg/rules", "pkg/plan", "hub/internal/caller", "hub/internal/rollout",
+		"pkg/logging", "pkg/buildinfo", "pkg/table", "pkg/printer", "pkg/exitcode", "pkg/token", "pkg/rules", "pkg/strictyaml", "pkg/plan", "hub/internal/caller", "hub/internal/rollout",
 		"spoke/internal/delivery", "spoke/internal/terms", "spoke/internal/fields", "spoke/internal/reversal"}},
 	{0, "nouns", []string{"pkg/fleet", "proto/..."}},
 }
@@ -44,7 +44,8 @@ var sideways = map[string][]string{
 	"pkg/bundle":           {"pkg/provenance"},
 	"pkg/gitrepo":          {"pkg/provenance"},
 	"pkg/render":           {"pkg/provenance", "pkg/bundle", "pkg/manifest", "pkg/plan"},
-	"hub/internal/rollout": {"pkg/plan"},
+	"hub/internal/rollout": {"pkg/plan", "pkg/strictyaml"},
+	"pkg/plan":             {"pkg/strictyaml"},
 	"pkg/printer":          {"pkg/table", "pkg/exitcode"},
 	"proto/":               {"proto/"},
 	"integration/":         {"integration/"},
