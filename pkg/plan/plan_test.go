@@ -102,7 +102,7 @@ func TestBadPlans(t *testing.T) {
 		{"empty", "", "plan: is empty: want at least `waves: [{name: everyone}]`"},
 		{"only a comment", "# waves", "plan: is empty: want at least `waves: [{name: everyone}]`"},
 		{"no mapping", "[1]", "plan: want keys and values, found a list"},
-		{"two documents", "waves: [{name: a}]\n---\nwaves: []", "plan: there is a second document after ---: one plan, one document"},
+		{"two documents", "waves: [{name: a}]\n---\nwaves: []", "plan: there is a second document after ---: one file, one document"},
 		{"no waves", "start: auto", "waves: there are none: want at least one, such as `waves: [{name: everyone}]`"},
 		{"empty waves", "waves: []", "waves: there are none: want at least one, such as `waves: [{name: everyone}]`"},
 		{"waves are no list", "waves: all", `waves: want a list, found "all"`},
@@ -125,7 +125,7 @@ func TestBadPlans(t *testing.T) {
 		{"no such word", "start: soon\nonFailure: panic\njoiners: never\nsupersede: maybe\nwaves: [{name: a}]", `start: "soon" is not known: want auto, manual` + "\n" +
 			`onFailure: "panic" is not known: want hold, rollBackWave, rollBackAll` + "\n" + `joiners: "never" is not known: want completed, wave` + "\n" +
 			`supersede: want true or false, found "maybe"`},
-		{"durations", "patience: 5\nwaves: [{name: a, soak: -1m, patience: 1000000h}]", `patience: "5": want a duration with its unit, such as 30m or 24h` + "\n" +
+		{"durations", "patience: 5\nwaves: [{name: a, soak: -1m, patience: 1000000h}]", `patience: "5": want a duration with its unit, such as 90s or 24h` + "\n" +
 			`waves[0].soak: "-1m": want 0s to 2160h` + "\n" + `waves[0].patience: "1000000h": want 1s to 2160h`},
 		{"operator", "waves: [{name: a, clusters: {matchExpressions: [{key: ring, operator: Equals, values: [a]}]}}]",
 			`waves[0].clusters.matchExpressions[0].operator: "Equals" is not known: want In, NotIn, Exists, DoesNotExist`},
@@ -137,7 +137,7 @@ func TestBadPlans(t *testing.T) {
 		{"labels", "waves: [{name: a, clusters: {matchLabels: [ring]}}]", "waves[0].clusters.matchLabels: want labels and their values, found a list"},
 		{"verdicts", "waves: [{name: a, verdicts: {passes: 90}}, {name: b, verdicts: {minimum: 0}}]",
 			"waves[0].verdicts.minimum: missing: how many clusters have to have a verdict\n" + `waves[1].verdicts.minimum: "0": want a number of clusters, at least 1`},
-		{"key twice", "start: auto\nstart: manual\nwaves: [{name: a}]", "start: is there twice"},
+		{"key twice", "start: auto\nstart: manual\nwaves: [{name: a}]", "start: is there twice: first on line 1"},
 		{"role", "waves: [{name: a, approval: The Boss}]", `waves[0].approval: "The Boss": want the role of who approves, such as admin`},
 	} {
 		_, err := Parse([]byte(c.text))

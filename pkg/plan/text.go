@@ -3,10 +3,10 @@ package plan
 import (
 	"bytes"
 	"strconv"
-	"strings"
-	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/wheelwright-dev/wheelwright/pkg/strictyaml"
 )
 
 // YAML is the plan's canonical text: every key at the top with its value, those of a wave that are not at
@@ -17,7 +17,7 @@ func (p Plan) YAML() []byte {
 	top.text("onFailure", string(p.OnFailure), "")
 	top.add("supersede", scalar("!!bool", strconv.FormatBool(p.Supersede)))
 	top.text("joiners", string(p.Joiners), "")
-	top.text("patience", Brief(p.Patience), "0s")
+	top.text("patience", strictyaml.Brief(p.Patience), "0s")
 	waves := &yaml.Node{Kind: yaml.SequenceNode}
 	for _, w := range p.Waves {
 		waves.Content = append(waves.Content, w.node())
@@ -53,7 +53,7 @@ func (w Wave) node() *yaml.Node {
 	m.text("max", w.Max.String(), "0")
 	m.text("concurrency", w.Concurrency.String(), "0")
 	m.text("budget", w.Budget.String(), "0")
-	m.text("soak", Brief(w.Soak), "0s")
+	m.text("soak", strictyaml.Brief(w.Soak), "0s")
 	m.text("success", Amount{N: w.Success, Percent: true}.String(), "0%")
 	m.text("approval", w.Approval, "")
 	if w.Verdicts.Minimum > 0 {
@@ -65,7 +65,7 @@ func (w Wave) node() *yaml.Node {
 	if len(w.Windows) > 0 {
 		m.add("windows", list(w.Windows.Texts()))
 	}
-	m.text("patience", Brief(w.Patience), "0s")
+	m.text("patience", strictyaml.Brief(w.Patience), "0s")
 	m.Kind = yaml.MappingNode
 	return &m.Node
 }
@@ -126,16 +126,4 @@ func list(values []string) *yaml.Node {
 		n.Content = append(n.Content, scalar("!!str", v))
 	}
 	return n
-}
-
-// Brief writes 1h, not 1h0m0s.
-func Brief(d time.Duration) string {
-	s := d.String()
-	if strings.HasSuffix(s, "m0s") {
-		s = strings.TrimSuffix(s, "0s")
-	}
-	if strings.HasSuffix(s, "h0m") {
-		s = strings.TrimSuffix(s, "0m")
-	}
-	return s
 }

@@ -116,7 +116,7 @@ func (c *Conductor) StartRollout(now time.Time, who caller.Who, distribution, ve
 		m.Plan = planMessage(n, rollout.Preview(now, n, f))
 		return m, nil
 	}
-	s, err := c.begins(t, o, n, by{who: who, reason: reason})
+	s, err := c.prepare(t, o, n, by{who: who, reason: reason})
 	if err == nil {
 		err = c.start(t, s)
 	}

@@ -453,7 +453,7 @@ func TestAnUndoneRolloutIsNotOfferedAgain(t *testing.T) {
 // A hub that never stops remembers of its rollouts what one remembers that was started anew.
 func TestMemoryAndFileKeepTheSameRollouts(t *testing.T) {
 	p := gather(t, 2, "waves:\n- name: all\n")
-	for n := range store.MaxEnded + 5 {
+	for n := range rollout.MaxEnded + 5 {
 		p.see(t, tag(fmt.Sprintf("1.1.%d", n), fmt.Sprint(n)))
 		p.settled(t)
 	}

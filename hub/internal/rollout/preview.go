@@ -8,6 +8,7 @@ import (
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/plan"
+	"github.com/wheelwright-dev/wheelwright/pkg/strictyaml"
 )
 
 // Layout is a plan laid over the fleet, before anything runs.
@@ -153,7 +154,7 @@ func gates(now time.Time, w plan.Wave) (all []string) {
 		all = append(all, text)
 	}
 	if w.Soak > 0 {
-		all = append(all, "soak "+plan.Brief(w.Soak))
+		all = append(all, "soak "+strictyaml.Brief(w.Soak))
 	}
 	if w.Success > 0 {
 		all = append(all, fmt.Sprintf("%d%% healthy", w.Success))

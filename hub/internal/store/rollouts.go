@@ -14,9 +14,6 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/plan"
 )
 
-// MaxEnded is how many ended rollouts of one distribution keep their members.
-const MaxEnded = 20
-
 // Beginning is a rollout that is new, with what is told and accounted for about it.
 type Beginning struct {
 	Rollout rollout.State
@@ -141,40 +138,27 @@ func saveMember(b *bolt.Bucket, r rollout.State, c fleet.Cluster) error {
 	return b.Delete(memberKey(r.ID, c))
 }
 
-// boundRollouts forgets the members of all but the last ended rollouts of a distribution, and those rollouts
-// too, but for the newest of each release: it says whether the release is offered to everybody, and that
-// it needs no other rollout.
+// boundRollouts forgets of a distribution's ended rollouts what need not be remembered.
 func boundRollouts(tx *bolt.Tx, distribution string) error {
-	type head struct {
-		id      uint64
-		version string
-		since   time.Time
-	}
-	var ended []head
-	newest := map[string]uint64{}
+	var all []rollout.Trace
 	err := each(tx.Bucket(bucketRollouts), func(k string, r rolloutRecord) error {
-		if r.Distribution != distribution {
-			return nil
-		}
-		newest[r.Version] = numberOf(k) // keys ascend
-		if r.over() {
-			ended = append(ended, head{numberOf(k), r.Version, r.Since})
+		if r.Distribution == distribution {
+			all = append(all, rollout.Trace{ID: numberOf(k), Version: r.Version, Over: r.over(), Since: r.Since}) // keys ascend
 		}
 		return nil
 	})
-	if err != nil || len(ended) <= MaxEnded {
+	if err != nil {
 		return err
 	}
-	slices.SortFunc(ended, func(a, b head) int { return cmp.Or(b.since.Compare(a.since), cmp.Compare(b.id, a.id)) })
-	for _, r := range ended[MaxEnded:] {
-		if err := deletePrefix(tx.Bucket(bucketMembers), memberKey(r.id, "")); err != nil {
-			return fmt.Errorf("forget the members of rollout %d: %w", r.id, err)
+	members, whole := rollout.Forget(all)
+	for _, id := range members {
+		if err := deletePrefix(tx.Bucket(bucketMembers), memberKey(id, "")); err != nil {
+			return fmt.Errorf("forget the members of rollout %d: %w", id, err)
 		}
-		if newest[r.version] == r.id {
-			continue
-		}
-		if err := tx.Bucket(bucketRollouts).Delete(number(r.id)); err != nil {
-			return fmt.Errorf("forget rollout %d: %w", r.id, err)
+	}
+	for _, id := range whole {
+		if err := tx.Bucket(bucketRollouts).Delete(number(id)); err != nil {
+			return fmt.Errorf("forget rollout %d: %w", id, err)
 		}
 	}
 	return nil

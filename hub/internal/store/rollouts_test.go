@@ -225,12 +225,12 @@ func TestEndedRolloutsAreBoundedButAReleaseNeverForgotten(t *testing.T) {
 	run("bank", "1.0.0", start, fleet.RolloutCompleted)
 	run("shop", "1.0.0", start, fleet.RolloutAborted)
 	run("shop", "1.0.0", start.Add(time.Second), fleet.RolloutCompleted)
-	for i := range MaxEnded {
+	for i := range rollout.MaxEnded {
 		run("shop", fmt.Sprintf("1.%d.0", i+1), start.Add(time.Duration(i+2)*time.Second), fleet.RolloutSuperseded)
 	}
 	s = reopen()
 	all := rolloutsOf(t, s)
-	same(t, "rollouts kept", len(all), 3+MaxEnded) // all but the first of 1.0.0
+	same(t, "rollouts kept", len(all), 3+rollout.MaxEnded) // all but the first of 1.0.0
 	for _, r := range all {
 		want := 2
 		if r.Distribution == "shop" && r.Version == "1.0.0" {

@@ -15,6 +15,7 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/gitrepo"
 	"github.com/wheelwright-dev/wheelwright/pkg/rules"
+	"github.com/wheelwright-dev/wheelwright/pkg/strictyaml"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/terms"
 )
 
@@ -98,23 +99,8 @@ type Overlay struct {
 // None reports that there is no overlay.
 func (o Overlay) None() bool { return o.Path == "" }
 
-// Problem is one thing wrong with a file.
-type Problem struct {
-	Line    int    // from 1; 0 for the file as a whole
-	Key     string // path such as "subscriptions[0].versions.range"
-	Message string
-}
-
-func (p Problem) String() string {
-	var b strings.Builder
-	if p.Line > 0 {
-		fmt.Fprintf(&b, "line %d: ", p.Line)
-	}
-	if p.Key != "" {
-		b.WriteString(p.Key + ": ")
-	}
-	return b.String() + p.Message
-}
+// Problem is one thing that is wrong with the file.
+type Problem = strictyaml.Problem
 
 // Error is all that is wrong with a file.
 type Error struct {

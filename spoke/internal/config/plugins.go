@@ -9,6 +9,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/wheelwright-dev/wheelwright/pkg/strictyaml"
 	pluginv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/plugin/v1"
 )
 
@@ -58,11 +59,11 @@ func pluginKinds() map[string]pluginv1.Kind {
 func (d *decoder) plugins(n *yaml.Node, at string) []Plugin {
 	var all []Plugin
 	lines := map[string]int{}
-	for i, item := range d.list(n, at) {
+	for i, item := range d.List(n, at) {
 		key := fmt.Sprintf("%s[%d]", at, i)
 		p := d.plugin(item, key)
 		if first, twice := lines[p.Name]; twice && p.Name != "" {
-			d.problem(item, key+".name", "%s is the name of the plugin on line %d already", p.Name, first)
+			d.Problem(item, key+".name", "%s is the name of the plugin on line %d already", p.Name, first)
 		}
 		lines[p.Name] = item.Line
 		all = append(all, p)
@@ -72,23 +73,23 @@ func (d *decoder) plugins(n *yaml.Node, at string) []Plugin {
 
 func (d *decoder) plugin(n *yaml.Node, at string) Plugin {
 	var p Plugin
-	seen := d.mapping(n, at, fields{
+	seen := d.Mapping(n, at, strictyaml.Fields{
 		"name": func(n *yaml.Node, key string) {
-			if p.Name = d.text(n, key); p.Name != "" && !pluginName.MatchString(p.Name) {
-				d.problem(n, key, "%q: want lower-case letters, digits and dashes, at most 40", p.Name)
+			if p.Name = d.Text(n, key); p.Name != "" && !pluginName.MatchString(p.Name) {
+				d.Problem(n, key, "%q: want lower-case letters, digits and dashes, at most 40", p.Name)
 			}
 		},
-		"path": func(n *yaml.Node, key string) { p.Path = d.local(d.text(n, key)) },
+		"path": func(n *yaml.Node, key string) { p.Path = d.local(d.Text(n, key)) },
 		"sha256": func(n *yaml.Node, key string) {
-			if p.SHA256 = strings.ToLower(d.text(n, key)); p.SHA256 != "" && !sha256Sum.MatchString(p.SHA256) {
-				d.problem(n, key, "%q: want the 64 hex digits that `sha256sum PATH` prints", p.SHA256)
+			if p.SHA256 = strings.ToLower(d.Text(n, key)); p.SHA256 != "" && !sha256Sum.MatchString(p.SHA256) {
+				d.Problem(n, key, "%q: want the 64 hex digits that `sha256sum PATH` prints", p.SHA256)
 			}
 		},
 		"kinds": func(n *yaml.Node, key string) { p.Kinds = d.kinds(n, key) },
 		"args":  func(n *yaml.Node, key string) { p.Args = d.texts(n, key) },
 		"env":   func(n *yaml.Node, key string) { p.Env = d.environment(n, key) },
 		"timeout": func(n *yaml.Node, key string) {
-			p.Timeout = d.durationWithin(n, key, minPluginTimeout, maxPluginTimeout, "1s to 1h")
+			p.Timeout = d.Duration(n, key, minPluginTimeout, maxPluginTimeout)
 		},
 		"permissions": func(n *yaml.Node, key string) { p.Permissions = d.permissions(n, key) },
 	})
@@ -96,43 +97,43 @@ func (d *decoder) plugin(n *yaml.Node, at string) Plugin {
 		return p
 	}
 	if p.Name == "" {
-		d.problem(n, at+".name", "missing: what the plugin is called in logs and reports")
+		d.Problem(n, at+".name", "missing: what the plugin is called in logs and reports")
 	}
 	if p.Path == "" {
-		d.problem(n, at+".path", "missing: the program's file")
+		d.Problem(n, at+".path", "missing: the program's file")
 	}
 	if p.SHA256 == "" {
 		file := p.Path
 		if file == "" {
 			file = "PATH"
 		}
-		d.problem(n, at+".sha256", "missing: what `sha256sum %s` prints; nothing else is run", file)
+		d.Problem(n, at+".sha256", "missing: what `sha256sum %s` prints; nothing else is run", file)
 	}
 	if seen["kinds"] == nil {
-		d.problem(n, at+".kinds", "missing: want some of conformance, notifier")
+		d.Problem(n, at+".kinds", "missing: want some of conformance, notifier")
 	}
 	return p
 }
 
 func (d *decoder) kinds(n *yaml.Node, at string) []pluginv1.Kind {
 	var out []pluginv1.Kind
-	items := d.list(n, at)
+	items := d.List(n, at)
 	for i, item := range items {
 		key := fmt.Sprintf("%s[%d]", at, i)
-		word := d.text(item, key)
+		word := d.Text(item, key)
 		k, ok := pluginKinds()[word]
 		switch {
 		case !ok:
-			d.problem(item, key, "%q: want conformance or notifier", word)
+			d.Problem(item, key, "%q: want conformance or notifier", word)
 		case slices.Contains(out, k):
-			d.problem(item, key, "%s is there twice", word)
+			d.Problem(item, key, "%s is there twice", word)
 		case k == pluginv1.Kind_KIND_CANARY:
-			d.problem(item, key, "canary: this spoke does not drive canaries, and the plugin would do nothing: take it out")
+			d.Problem(item, key, "canary: this spoke does not drive canaries, and the plugin would do nothing: take it out")
 		}
 		out = append(out, k)
 	}
 	if n.Kind == yaml.SequenceNode && len(items) == 0 {
-		d.problem(n, at, "is empty: want some of conformance, notifier")
+		d.Problem(n, at, "is empty: want some of conformance, notifier")
 	}
 	return out
 }
@@ -140,8 +141,8 @@ func (d *decoder) kinds(n *yaml.Node, at string) []pluginv1.Kind {
 // texts reads a list of texts as they are, with their spaces.
 func (d *decoder) texts(n *yaml.Node, at string) []string {
 	var out []string
-	for i, item := range d.list(n, at) {
-		d.text(item, fmt.Sprintf("%s[%d]", at, i))
+	for i, item := range d.List(n, at) {
+		d.Text(item, fmt.Sprintf("%s[%d]", at, i))
 		out = append(out, item.Value)
 	}
 	return out
@@ -150,30 +151,30 @@ func (d *decoder) texts(n *yaml.Node, at string) []string {
 // environment reads names and values; what the handshake sets is not the file's to set.
 func (d *decoder) environment(n *yaml.Node, at string) []string {
 	if n.Kind != yaml.MappingNode {
-		d.problem(n, at, "want names and values, found %s", kind(n))
+		d.Problem(n, at, "want names and values, found %s", strictyaml.Kind(n))
 		return nil
 	}
 	var out []string
 	lines := map[string]int{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
-		k, v := n.Content[i], resolved(n.Content[i+1])
+		k, v := n.Content[i], strictyaml.Resolved(n.Content[i+1])
 		key := at + "." + k.Value
 		name := k.Value
 		switch {
 		case !variableName.MatchString(name):
-			d.problem(k, key, "want letters, digits and underscores")
+			d.Problem(k, key, "want letters, digits and underscores")
 		case strings.HasPrefix(name, "PLUGIN_") || strings.HasPrefix(name, "WHEELWRIGHT_PLUGIN") || name == "KUBECONFIG" || name == "TMPDIR":
-			d.problem(k, key, "is the spoke's to set")
+			d.Problem(k, key, "is the spoke's to set")
 		case lines[name] != 0:
-			d.problem(k, key, "is there twice: first on line %d", lines[name])
+			d.Problem(k, key, "is there twice: first on line %d", lines[name])
 		}
 		lines[name] = k.Line
 		value := ""
-		if d.text(v, key); v.Tag != "!!null" {
+		if d.Text(v, key); v.Tag != "!!null" {
 			value = v.Value
 		}
 		if strings.ContainsRune(value, 0) {
-			d.problem(v, key, "has a NUL in its value")
+			d.Problem(v, key, "has a NUL in its value")
 		}
 		out = append(out, name+"="+value)
 	}
@@ -182,19 +183,19 @@ func (d *decoder) environment(n *yaml.Node, at string) []string {
 
 func (d *decoder) permissions(n *yaml.Node, at string) *Permissions {
 	p := &Permissions{}
-	seen := d.mapping(n, at, fields{
+	seen := d.Mapping(n, at, strictyaml.Fields{
 		"namespace": func(n *yaml.Node, key string) {
-			if p.Namespace = d.text(n, key); !namespaceName.MatchString(p.Namespace) {
-				d.problem(n, key, "%q: want lower-case letters, digits and dashes, at most 63", p.Namespace)
+			if p.Namespace = d.Text(n, key); !namespaceName.MatchString(p.Namespace) {
+				d.Problem(n, key, "%q: want lower-case letters, digits and dashes, at most 63", p.Namespace)
 			}
 		},
 		"serviceAccount": func(n *yaml.Node, key string) {
-			if p.ServiceAccount = d.text(n, key); !objectName.MatchString(p.ServiceAccount) {
-				d.problem(n, key, "%q: want the name of a service account", p.ServiceAccount)
+			if p.ServiceAccount = d.Text(n, key); !objectName.MatchString(p.ServiceAccount) {
+				d.Problem(n, key, "%q: want the name of a service account", p.ServiceAccount)
 			}
 		},
 		"rules": func(n *yaml.Node, key string) {
-			for i, item := range d.list(n, key) {
+			for i, item := range d.List(n, key) {
 				p.Rules = append(p.Rules, d.permissionRule(item, fmt.Sprintf("%s[%d]", key, i)))
 			}
 		},
@@ -203,20 +204,20 @@ func (d *decoder) permissions(n *yaml.Node, at string) *Permissions {
 		return p
 	}
 	if seen["namespace"] == nil {
-		d.problem(n, at+".namespace", "missing: where the service account is")
+		d.Problem(n, at+".namespace", "missing: where the service account is")
 	}
 	switch {
 	case seen["serviceAccount"] != nil && seen["rules"] != nil:
-		d.problem(n, at, "has `serviceAccount` and `rules`: want one of the two")
+		d.Problem(n, at, "has `serviceAccount` and `rules`: want one of the two")
 	case p.ServiceAccount == "" && len(p.Rules) == 0:
-		d.problem(n, at, "names neither `serviceAccount: NAME` nor `rules: […]`")
+		d.Problem(n, at, "names neither `serviceAccount: NAME` nor `rules: […]`")
 	}
 	return p
 }
 
 func (d *decoder) permissionRule(n *yaml.Node, at string) PermissionRule {
 	var r PermissionRule
-	seen := d.mapping(n, at, fields{
+	seen := d.Mapping(n, at, strictyaml.Fields{
 		"apiGroups":     func(n *yaml.Node, key string) { r.APIGroups = d.texts(n, key) },
 		"resources":     func(n *yaml.Node, key string) { r.Resources = d.texts(n, key) },
 		"resourceNames": func(n *yaml.Node, key string) { r.ResourceNames = d.texts(n, key) },
@@ -231,7 +232,7 @@ func (d *decoder) permissionRule(n *yaml.Node, at string) PermissionRule {
 		want string
 	}{{"apiGroups", r.APIGroups, `such as [apps], or [""] for the core`}, {"resources", r.Resources, "such as [deployments]"}, {"verbs", r.Verbs, "such as [get, list, watch]"}} {
 		if len(need.have) == 0 {
-			d.problem(n, at+"."+need.key, "missing: want a list, %s", need.want)
+			d.Problem(n, at+"."+need.key, "missing: want a list, %s", need.want)
 		}
 	}
 	return r
@@ -239,22 +240,22 @@ func (d *decoder) permissionRule(n *yaml.Node, at string) PermissionRule {
 
 // provenBy reads how releases are proven.
 func (d *decoder) provenBy(n *yaml.Node, at string, t *Tests) {
-	d.mapping(n, at, fields{
+	d.Mapping(n, at, strictyaml.Fields{
 		"plugins": func(n *yaml.Node, key string) {
-			items := d.list(n, key)
+			items := d.List(n, key)
 			t.Plugins = make([]string, len(items))
 			for i, item := range items {
-				t.Plugins[i] = d.text(item, fmt.Sprintf("%s[%d]", key, i))
+				t.Plugins[i] = d.Text(item, fmt.Sprintf("%s[%d]", key, i))
 			}
 			d.tests = append(d.tests, items...)
 		},
 		"timeout": func(n *yaml.Node, key string) {
-			t.Timeout = d.durationWithin(n, key, time.Second, 24*time.Hour, "1s to 24h")
+			t.Timeout = d.Duration(n, key, time.Second, 24*time.Hour)
 		},
 		"onInconclusive": func(n *yaml.Node, key string) {
-			word := d.text(n, key)
+			word := d.Text(n, key)
 			if t.Retry = word == "retry"; !t.Retry && word != "ask" {
-				d.problem(n, key, "%q: want ask or retry; a release that no test proved is not taken by itself", word)
+				d.Problem(n, key, "%q: want ask or retry; a release that no test proved is not taken by itself", word)
 			}
 		},
 	})
@@ -267,9 +268,9 @@ func (d *decoder) testers(all []Plugin) {
 		switch {
 		case n.Kind != yaml.ScalarNode:
 		case i < 0:
-			d.problem(n, "tests.plugins", "%q: no plugin under `plugins` has this name", n.Value)
+			d.Problem(n, "tests.plugins", "%q: no plugin under `plugins` has this name", n.Value)
 		case !slices.Contains(all[i].Kinds, pluginv1.Kind_KIND_CONFORMANCE):
-			d.problem(n, "tests.plugins", "%q: the plugin is not of the kind conformance", n.Value)
+			d.Problem(n, "tests.plugins", "%q: the plugin is not of the kind conformance", n.Value)
 		}
 	}
 }

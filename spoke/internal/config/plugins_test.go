@@ -84,7 +84,7 @@ subscriptions:
 		t.Errorf("where the file says nothing: %+v %v", c.Tests, err)
 	}
 	_, err = Load(write(t, plugins+"tests: { plugins: [chat, smok], timeout: 25h, onInconclusive: accept }\n"))
-	for _, want := range []string{"\"chat\": the plugin is not of the kind conformance", "\"smok\": no plugin under `plugins` has this name", "25h: want 1s to 24h",
+	for _, want := range []string{"\"chat\": the plugin is not of the kind conformance", "\"smok\": no plugin under `plugins` has this name", `"25h": want 1s to 24h`,
 		"\"accept\": want ask or retry; a release that no test proved is not taken by itself"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is not said: %v", want, err)
@@ -119,7 +119,7 @@ plugins:
 		canary(3, "plugins[0].kinds[1]"),
 		`line 3: plugins[0].kinds[2]: canary is there twice`,
 		`line 4: plugins[1].kinds: is empty: want some of conformance, notifier`,
-		`line 4: plugins[1].timeout: 2h: want 1s to 1h`,
+		`line 4: plugins[1].timeout: "2h": want 1s to 1h`,
 		`line 4: plugins[1].environment: unknown key; known here: args, env, kinds, name, path, permissions, sha256, timeout`,
 		`line 4: plugins[1].name: missing: what the plugin is called in logs and reports`,
 		"line 4: plugins[1].sha256: missing: what `sha256sum p` prints; nothing else is run",

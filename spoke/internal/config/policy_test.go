@@ -91,7 +91,7 @@ subscriptions:
 		`line 3: windows[0]: window "Mon-Fri 22:00-04:00": it names no time zone: add one, such as Europe/Berlin or UTC`,
 		`line 4: windows[1]: want text, found keys and values`,
 		`line 5: windows[2]: window "Mon-Fry 22:00-04:00 UTC": "Mon-Fry" names no days: want Mon, Tue, Wed, Thu, Fri, Sat, Sun, a stretch such as Mon-Fri, several with commas, or daily`,
-		`line 6: fromHub.pins: want true or false`,
+		`line 6: fromHub.pins: want true or false, found "sometimes"`,
 		`line 6: fromHub.approvals: unknown key; known here: decisions, pins`,
 		`line 11: subscriptions[0].windows: want a list, found "daily 01:00-02:00 UTC"`,
 		`line 12: subscriptions[0].fromHub: want keys and values, found "true"`,

@@ -12,6 +12,7 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/render"
 	"github.com/wheelwright-dev/wheelwright/pkg/rules"
+	"github.com/wheelwright-dev/wheelwright/pkg/strictyaml"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/terms"
 )
 
@@ -27,21 +28,21 @@ type shared struct {
 
 // shared reads into s. What is there already is the default: a scalar and the windows take its place,
 // another list is added to it.
-func (d *decoder) shared(s shared) fields {
+func (d *decoder) shared(s shared) strictyaml.Fields {
 	t := s.terms
-	return fields{
+	return strictyaml.Fields{
 		"healthTimeout": func(n *yaml.Node, key string) { *s.healthTimeout = d.duration(n, key) },
 		"approvalTimeout": func(n *yaml.Node, key string) {
-			*s.approvalTimeout = d.durationWithin(n, key, time.Minute, 365*24*time.Hour, "1m to 8760h")
+			*s.approvalTimeout = d.Duration(n, key, time.Minute, 365*24*time.Hour)
 		},
 		"drift": func(n *yaml.Node, key string) {
 			if n.Kind != yaml.ScalarNode {
-				d.problem(n, key, "want text, found %s", kind(n))
+				d.Problem(n, key, "want text, found %s", strictyaml.Kind(n))
 				return
 			}
 			var err error
-			if t.Drift, err = terms.ParseDrift(d.text(n, key)); err != nil {
-				d.problem(n, key, "%v", err)
+			if t.Drift, err = terms.ParseDrift(d.Text(n, key)); err != nil {
+				d.Problem(n, key, "%v", err)
 			}
 		},
 		"ignore":         func(n *yaml.Node, key string) { t.Ignore = added(t.Ignore, d.ignored(n, key)) },
@@ -73,7 +74,7 @@ func overridden(defaults, own []rules.Rule) []rules.Rule {
 // patterns reads a list of objects; further refuses some of them.
 func (d *decoder) patterns(n *yaml.Node, at string, further func(terms.Pattern) error) []terms.Pattern {
 	var all []terms.Pattern
-	for i, item := range d.list(n, at) {
+	for i, item := range d.List(n, at) {
 		if p, ok := d.pattern(item, fmt.Sprintf("%s[%d]", at, i), further); ok {
 			all = append(all, p)
 		}
@@ -83,15 +84,15 @@ func (d *decoder) patterns(n *yaml.Node, at string, further func(terms.Pattern) 
 
 func (d *decoder) pattern(n *yaml.Node, at string, further func(terms.Pattern) error) (terms.Pattern, bool) {
 	if n.Kind != yaml.ScalarNode {
-		d.problem(n, at, "want text, found %s", kind(n))
+		d.Problem(n, at, "want text, found %s", strictyaml.Kind(n))
 		return terms.Pattern{}, false
 	}
-	p, err := terms.ParsePattern(d.text(n, at))
+	p, err := terms.ParsePattern(d.Text(n, at))
 	if err == nil && further != nil {
 		err = further(p)
 	}
 	if err != nil {
-		d.problem(n, at, "%v", err)
+		d.Problem(n, at, "%v", err)
 	}
 	return p, err == nil
 }
@@ -106,25 +107,25 @@ func named(p terms.Pattern) error {
 
 func (d *decoder) ignored(n *yaml.Node, at string) []terms.Ignore {
 	var all []terms.Ignore
-	for i, item := range d.list(n, at) {
+	for i, item := range d.List(n, at) {
 		var one terms.Ignore
 		here := fmt.Sprintf("%s[%d]", at, i)
-		seen := d.mapping(item, here, fields{
+		seen := d.Mapping(item, here, strictyaml.Fields{
 			"object":  func(n *yaml.Node, key string) { one.Object, _ = d.pattern(n, key, nil) },
 			"fields":  func(n *yaml.Node, key string) { one.Fields = d.paths(n, key) },
-			"manager": func(n *yaml.Node, key string) { one.Manager = d.text(n, key) },
+			"manager": func(n *yaml.Node, key string) { one.Manager = d.Text(n, key) },
 		})
 		if seen == nil {
 			continue
 		}
 		if seen["object"] == nil {
-			d.problem(item, here+".object", "missing: want KIND, KIND/NAME or KIND/NAMESPACE/NAME")
+			d.Problem(item, here+".object", "missing: want KIND, KIND/NAME or KIND/NAMESPACE/NAME")
 		}
 		switch fields, manager := seen["fields"] != nil, one.Manager != ""; {
 		case fields && manager:
-			d.problem(item, here, "has `fields` and `manager`: want one of the two")
+			d.Problem(item, here, "has `fields` and `manager`: want one of the two")
 		case !fields && !manager:
-			d.problem(item, here, "names neither `fields: [PATH, …]` nor `manager: FIELD MANAGER`")
+			d.Problem(item, here, "names neither `fields: [PATH, …]` nor `manager: FIELD MANAGER`")
 		}
 		all = append(all, one)
 	}
@@ -133,36 +134,36 @@ func (d *decoder) ignored(n *yaml.Node, at string) []terms.Ignore {
 
 func (d *decoder) paths(n *yaml.Node, at string) []terms.Path {
 	var all []terms.Path
-	items := d.list(n, at)
+	items := d.List(n, at)
 	for i, item := range items {
 		here := fmt.Sprintf("%s[%d]", at, i)
 		if item.Kind != yaml.ScalarNode {
-			d.problem(item, here, "want text, found %s", kind(item))
+			d.Problem(item, here, "want text, found %s", strictyaml.Kind(item))
 			continue
 		}
-		p, err := terms.ParsePath(d.text(item, here))
+		p, err := terms.ParsePath(d.Text(item, here))
 		if err != nil {
-			d.problem(item, here, "%v", err)
+			d.Problem(item, here, "%v", err)
 		}
 		all = append(all, p)
 	}
 	if n.Kind == yaml.SequenceNode && len(items) == 0 {
-		d.problem(n, at, "is empty: want paths such as spec.replicas")
+		d.Problem(n, at, "is empty: want paths such as spec.replicas")
 	}
 	return all
 }
 
 func (d *decoder) budget(n *yaml.Node, at string, b *terms.Budget) {
-	d.mapping(n, at, fields{
+	d.Mapping(n, at, strictyaml.Fields{
 		"percent": func(n *yaml.Node, key string) { b.Percent = d.number(n, key, 100) },
 		"atLeast": func(n *yaml.Node, key string) { b.AtLeast = d.number(n, key, 1_000_000) },
 	})
 }
 
 func (d *decoder) number(n *yaml.Node, at string, most int) int {
-	v, err := strconv.Atoi(d.text(n, at))
+	v, err := strconv.Atoi(d.Text(n, at))
 	if err != nil || v < 0 || v > most {
-		d.problem(n, at, "%q: want a number from 0 to %d", n.Value, most)
+		d.Problem(n, at, "%q: want a number from 0 to %d", n.Value, most)
 	}
 	return v
 }
@@ -171,20 +172,20 @@ func (d *decoder) number(n *yaml.Node, at string, most int) int {
 func (d *decoder) health(n *yaml.Node, at string) []rules.Rule {
 	var all []rules.Rule
 	lines := map[string]int{}
-	for i, item := range d.list(n, at) {
+	for i, item := range d.List(n, at) {
 		here := fmt.Sprintf("%s[%d]", at, i)
-		before := len(d.problems)
+		before := len(d.Problems)
 		r := d.rule(item, here)
-		if len(d.problems) > before {
+		if len(d.Problems) > before {
 			continue
 		}
 		if first, twice := lines[r.Key()]; twice {
-			d.problem(item, here, "line %d has a rule about the same kind", first)
+			d.Problem(item, here, "line %d has a rule about the same kind", first)
 			continue
 		}
 		lines[r.Key()] = item.Line
 		if _, err := rules.Compile([]rules.Rule{rules.Rule(r)}); err != nil {
-			d.problem(item, here, "%v", err)
+			d.Problem(item, here, "%v", err)
 			continue
 		}
 		all = append(all, rules.Rule(r))
@@ -195,13 +196,13 @@ func (d *decoder) health(n *yaml.Node, at string) []rules.Rule {
 func (d *decoder) rule(n *yaml.Node, at string) render.HealthRule {
 	var r render.HealthRule
 	text := func(to *string) func(*yaml.Node, string) {
-		return func(n *yaml.Node, key string) { *to = d.text(n, key) }
+		return func(n *yaml.Node, key string) { *to = d.Text(n, key) }
 	}
-	seen := d.mapping(n, at, fields{
+	seen := d.Mapping(n, at, strictyaml.Fields{
 		"apiVersion": func(n *yaml.Node, key string) {
 			var err error
-			if r.Group, r.Version, err = render.ParseAPIVersion(d.text(n, key)); err != nil {
-				d.problem(n, key, "%v", err)
+			if r.Group, r.Version, err = render.ParseAPIVersion(d.Text(n, key)); err != nil {
+				d.Problem(n, key, "%v", err)
 			}
 		},
 		"kind": text(&r.Kind), "current": text(&r.Current), "failed": text(&r.Failed), "inProgress": text(&r.InProgress), "message": text(&r.Message),
@@ -210,7 +211,7 @@ func (d *decoder) rule(n *yaml.Node, at string) render.HealthRule {
 		return r
 	}
 	if seen["apiVersion"] == nil {
-		d.problem(n, at+".apiVersion", "missing: want GROUP/VERSION, such as example.com/v1, or GROUP alone for any version")
+		d.Problem(n, at+".apiVersion", "missing: want GROUP/VERSION, such as example.com/v1, or GROUP alone for any version")
 	}
 	missing := r.Check()
 	for _, key := range slices.Sorted(maps.Keys(missing)) {
@@ -218,7 +219,7 @@ func (d *decoder) rule(n *yaml.Node, at string) render.HealthRule {
 		if where == nil {
 			where = n
 		}
-		d.problem(where, at+"."+key, "%s", missing[key])
+		d.Problem(where, at+"."+key, "%s", missing[key])
 	}
 	return r
 }
