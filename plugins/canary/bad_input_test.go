@@ -49,6 +49,8 @@ func TestBadInput(t *testing.T) {
 		{"two things wrong", edit(edit(next, "Canary", "api", func(o strategy.Object) { delete(document.Mapping(o, "spec", "analysis"), "interval") }), "Canary", "web",
 			func(o strategy.Object) { document.Mapping(o, "spec", "analysis")["threshold"] = 0 }),
 			[]string{"Canary NS/api: spec.analysis.interval: missing;", "Canary NS/web: spec.analysis.threshold: is 0;"}},
+		{"a namesake that would be left out", append(slices.Clone(next), strategy.Object{"apiVersion": "example.org/v1", "kind": "Canary", "metadata": map[string]any{"name": "api", "namespace": s.namespace}}),
+			[]string{"Canary NS/api: metadata.name: is that of Flagger's Canary too"}},
 		{"held", edit(next, "Canary", "api", func(o strategy.Object) { document.Mapping(o, "spec")["suspend"] = true }), []string{"Canary NS/api: spec.suspend: holds it;"}},
 		{"another router without routes", edit(next, "Canary", "api", func(o strategy.Object) { document.Mapping(o, "spec")["provider"] = "nginx" }),
 			[]string{"Service NS/api: no Ingress leads to it; write one in the release, or another provider in its Canary"}},

@@ -40,6 +40,7 @@ func (c *canary) Plan(ctx context.Context, r *pluginv1.PlanRequest) (*pluginv1.P
 	}
 	out := &pluginv1.PlanResponse{Warnings: p.warnings, Problems: p.problems}
 	if len(p.problems) == 0 {
+		out.Consumed = rel.consumed()
 		out.Course, out.Objects = &pluginv1.Course{Leads: p.leads}, []byte(strings.Join(p.objects, "---\n"))
 		for _, s := range rel.course.Steps {
 			out.Course.Steps = append(out.Course.Steps, rel.wireStep(s))

@@ -39,6 +39,11 @@ func tell(s *stage, from, to string, stable, next []strategy.Object) *story {
 	if plan, err = s.canary.Plan(s.Context(), &pluginv1.PlanRequest{Call: aCall(), Subject: st.subject}); err != nil || len(plan.GetProblems()) > 0 {
 		s.Fatalf("the plan is %v, %v", plan, err)
 	}
+	for _, o := range next {
+		if configures(o) != slices.Contains(plan.GetConsumed(), cluster.ID(o)) {
+			s.Errorf("%s: the plan consumes %v", cluster.ID(o), plan.GetConsumed())
+		}
+	}
 	st.course, st.before = plan.GetCourse(), s.found()
 	return st
 }

@@ -16,17 +16,53 @@ import (
 
 // release is a Subject as it is understood.
 type release struct {
-	version  string
-	members  []course.Member
-	course   course.Course
-	objects  []strategy.Object // of the release to come
-	names    map[string]string // the Subject's name of a service -> that of its Service object
-	warnings []strategy.Problem
+	version   string
+	namespace string // of objects that name none
+	members   []course.Member
+	course    course.Course
+	objects   []strategy.Object // of the release to come
+	names     map[string]string // the Subject's name of a service -> that of its Service object
+	warnings  []strategy.Problem
 }
 
 // led are the members that have a canary.
 func (r release) led() []course.Member {
 	return slices.DeleteFunc(slices.Clone(r.members), func(m course.Member) bool { return !m.Led })
+}
+
+// configures tells whether an object says how to lead, and is nothing on a cluster without Flagger.
+func configures(o strategy.Object) bool {
+	return document.Group(o) == "flagger.app" && slices.Contains([]string{"Canary", "MetricTemplate", "AlertProvider"}, document.Text(o, "kind"))
+}
+
+// consumed are the objects that are read here and are not applied.
+func (r release) consumed() []string {
+	var out []string
+	for _, o := range r.objects {
+		if configures(o) {
+			out = append(out, r.id(o))
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// id names an object as the contract does.
+func (r release) id(o strategy.Object) string {
+	return document.Text(o, "kind") + " " + cmp.Or(document.Text(o, "metadata", "namespace"), r.namespace) + "/" + document.Text(o, "metadata", "name")
+}
+
+// mistakable are the consumed objects that share their name with one of another group, which would be left
+// out with them.
+func (r release) mistakable() []strategy.Problem {
+	var out []strategy.Problem
+	consumed := r.consumed()
+	for _, o := range r.objects {
+		if !configures(o) && slices.Contains(consumed, r.id(o)) {
+			out = append(out, strategy.Problem{Object: r.id(o), Field: "metadata.name", Message: "is that of Flagger's " + document.Text(o, "kind") + " too, which is not applied; rename one of them"})
+		}
+	}
+	return out
 }
 
 // wire is the Subject's name of a service.
@@ -44,7 +80,7 @@ func (c *canary) understand(subject *pluginv1.Subject) (release, error) {
 	if subject == nil {
 		return release{}, errors.New("the call has no subject")
 	}
-	out := release{version: subject.GetVersionTo(), names: map[string]string{}}
+	out := release{version: subject.GetVersionTo(), namespace: subject.GetNamespace(), names: map[string]string{}}
 	read := reader{namespace: subject.GetNamespace(), seen: map[string]bool{}}
 	var running []strategy.Object
 	after := map[string][]string{}
@@ -75,6 +111,7 @@ func (c *canary) understand(subject *pluginv1.Subject) (release, error) {
 			delete(after, name)
 		}
 	}
+	read.problems = append(read.problems, out.mistakable()...)
 	if len(read.problems) > 0 {
 		return out, strategy.Problems(read.problems)
 	}

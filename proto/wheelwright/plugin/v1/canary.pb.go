@@ -183,7 +183,10 @@ type PlanResponse struct {
 	// Objects that belong to the release though its bundle leaves them to whoever reads its declarations,
 	// such as the Service of a Canary's target, as one YAML stream. The spoke may apply them with the
 	// release and keep them as its own; what is missing of them, Step and Promote make.
-	Objects       []byte `protobuf:"bytes,4,opt,name=objects,proto3" json:"objects,omitempty"`
+	Objects []byte `protobuf:"bytes,4,opt,name=objects,proto3" json:"objects,omitempty"`
+	// Objects of the Subject that configure the plugin and nothing on the cluster, by kind, namespace and
+	// name, such as "Canary shop/backend". The spoke leaves them out of what it applies.
+	Consumed      []string `protobuf:"bytes,5,rep,name=consumed,proto3" json:"consumed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -242,6 +245,13 @@ func (x *PlanResponse) GetProblems() []string {
 func (x *PlanResponse) GetObjects() []byte {
 	if x != nil {
 		return x.Objects
+	}
+	return nil
+}
+
+func (x *PlanResponse) GetConsumed() []string {
+	if x != nil {
+		return x.Consumed
 	}
 	return nil
 }
@@ -1524,12 +1534,13 @@ const file_wheelwright_plugin_v1_canary_proto_rawDesc = "" +
 	"\asources\x18\x03 \x03(\tR\asources\"x\n" +
 	"\vPlanRequest\x12/\n" +
 	"\x04call\x18\x01 \x01(\v2\x1b.wheelwright.plugin.v1.CallR\x04call\x128\n" +
-	"\asubject\x18\x02 \x01(\v2\x1e.wheelwright.plugin.v1.SubjectR\asubject\"\x97\x01\n" +
+	"\asubject\x18\x02 \x01(\v2\x1e.wheelwright.plugin.v1.SubjectR\asubject\"\xb3\x01\n" +
 	"\fPlanResponse\x125\n" +
 	"\x06course\x18\x01 \x01(\v2\x1d.wheelwright.plugin.v1.CourseR\x06course\x12\x1a\n" +
 	"\bwarnings\x18\x02 \x03(\tR\bwarnings\x12\x1a\n" +
 	"\bproblems\x18\x03 \x03(\tR\bproblems\x12\x18\n" +
-	"\aobjects\x18\x04 \x01(\fR\aobjects\"t\n" +
+	"\aobjects\x18\x04 \x01(\fR\aobjects\x12\x1a\n" +
+	"\bconsumed\x18\x05 \x03(\tR\bconsumed\"t\n" +
 	"\x06Course\x127\n" +
 	"\x05steps\x18\x01 \x03(\v2!.wheelwright.plugin.v1.CanaryStepR\x05steps\x121\n" +
 	"\x05leads\x18\x02 \x03(\v2\x1b.wheelwright.plugin.v1.LeadR\x05leads\"\xd1\x01\n" +
