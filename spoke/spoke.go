@@ -127,7 +127,7 @@ func (s *spoke) build(ctx context.Context) (err error) {
 	}
 	s.closers = append(s.closers, func() error { s.plugins.Close(); return nil })
 	s.agent, err = agent.New(agent.Config{Dir: s.Dir, Settings: s.settings, Version: buildinfo.Version(),
-		Apply: s.cluster, Observe: s.cluster, Mend: s.cluster, Memory: s.journal, Offers: s.journal, Renderer: s.renderer, Overlay: s.overlay,
+		Apply: s.cluster, Observe: s.cluster, Mend: s.cluster, Find: s.cluster, Memory: s.journal, Offers: s.journal, Renderer: s.renderer, Overlay: s.overlay,
 		Cluster: fleet.Cluster(s.identity.Cluster), Plugins: s.plugins, Reload: s.plugins.reload,
 		Guard:   func(distribution string) agent.Guard { return s.cluster.Watch(distribution) },
 		Fetch:   func(ctx context.Context, d fleet.Digest) ([]byte, error) { return s.hub.Fetch(ctx, d) },

@@ -9,7 +9,7 @@ import (
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
-	"github.com/wheelwright-dev/wheelwright/pkg/render"
+	"github.com/wheelwright-dev/wheelwright/pkg/manifest"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/apply"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/journal"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/overlay"
@@ -116,7 +116,7 @@ func (w *worker) rebuild(ctx context.Context, in input) result {
 	if left := w.wait.left(time.Now()); left > 0 {
 		return result{after: left, stop: true}
 	}
-	res, err := w.a.again(ctx, in, i.Bundle, i.Running, w.saw.now, want)
+	res, err := w.a.again(ctx, in, i.Bundle, i.Running, w.saw.now, want, past{})
 	if ctx.Err() != nil {
 		return result{stop: true}
 	}
@@ -141,15 +141,15 @@ func (w *worker) rebuild(ctx context.Context, in input) result {
 }
 
 // again obtains, verifies and renders a release.
-func (a *Agent) again(ctx context.Context, in input, d fleet.Digest, version string, o overlay.Overlay, p plan) (render.Result, error) {
+func (a *Agent) again(ctx context.Context, in input, d fleet.Digest, version string, o overlay.Overlay, p plan, was past) (laid, error) {
 	if err := a.obtain(ctx, d); err != nil {
-		return render.Result{}, err
+		return laid{}, err
 	}
 	b, err := a.openVerified(d, version)
 	if err != nil {
-		return render.Result{}, err
+		return laid{}, err
 	}
-	return a.lay(ctx, in, b, version, o, p)
+	return a.lay(ctx, in, b, version, o, p, was)
 }
 
 // overlayFor is what a preview lays over the release: a folder as it is this moment, a repository as
@@ -181,9 +181,13 @@ func (a *Agent) preview(ctx context.Context, in input, o overlay.Overlay, versio
 	if err != nil {
 		return nil, err
 	}
-	res, err := a.again(ctx, in, d, version, o, p)
+	res, err := a.again(ctx, in, d, version, o, p, past{})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	return res.Manifest, nil
+	objs, err := manifest.Parse(res.Manifest)
+	if err != nil {
+		return nil, fmt.Errorf("read the rendered set of %s: %w", version, err)
+	}
+	return manifest.Canonical(applicable(objs))
 }

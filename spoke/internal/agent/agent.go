@@ -105,6 +105,7 @@ type Config struct {
 	Apply    applier
 	Observe  observer
 	Mend     mender
+	Find     finder
 	Guard    func(distribution string) Guard
 	Memory   memory
 	Offers   offers

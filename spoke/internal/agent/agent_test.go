@@ -41,8 +41,10 @@ func TestMain(m *testing.M) {
 		return
 	}
 	code := harness.Run(m)
-	if built.dir != "" {
-		os.RemoveAll(built.dir)
+	for _, b := range []*binary{&built, &leads} {
+		if b.dir != "" {
+			os.RemoveAll(b.dir)
+		}
 	}
 	os.Exit(code)
 }
@@ -342,14 +344,14 @@ func (s *stage) start(write func(journal.Record, func() error) error) (stop func
 	if s.settings != nil {
 		settings = *s.settings
 	}
-	host, err := pluginhost.New(pluginhost.Config{Dir: filepath.Join(s.dir, "plugins"), Plugins: s.plugins, Log: log})
+	host, err := pluginhost.New(pluginhost.Config{Dir: filepath.Join(s.dir, "plugins"), Plugins: s.plugins, Credentials: admin{s.cluster.Kubeconfig}, Log: log})
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	s.host = host
 	a, err := agent.New(agent.Config{
 		Dir: s.dir, Settings: settings, Every: s.every, Version: "test", Cluster: "acme/eu-1", Plugins: host,
-		Apply: s.kube, Observe: s.kube, Mend: s.kube, Guard: func(name string) agent.Guard { return s.kube.Watch(name) }, Memory: fault{j, write}, Offers: j, Renderer: r, Fetch: s.vendor.fetch,
+		Apply: s.kube, Observe: s.kube, Mend: s.kube, Find: s.kube, Guard: func(name string) agent.Guard { return s.kube.Watch(name) }, Memory: fault{j, write}, Offers: j, Renderer: r, Fetch: s.vendor.fetch,
 		Overlay: func(config.Subscription) (agent.Source, error) { return &s.overlay, nil }, Log: log,
 	})
 	if err != nil {

@@ -208,7 +208,7 @@ func (w *worker) untried(in input, want plan) []string {
 // try renders and dry-runs one release.
 func (w *worker) try(ctx context.Context, in input, want plan, version string) (fleet.Preflight, error) {
 	d := in.digest(version)
-	res, err := w.a.again(ctx, in, d, version, w.saw.now, want)
+	res, err := w.a.again(ctx, in, d, version, w.saw.now, want, w.past())
 	switch {
 	case unproven(err), builds(err):
 		return breaks(version, d, want.Overlay, err.Error()), nil

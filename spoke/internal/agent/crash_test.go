@@ -94,7 +94,7 @@ func (d doomed) run() error {
 		}
 		return nil
 	}
-	host, err := pluginhost.New(pluginhost.Config{Dir: filepath.Join(d.Dir, "plugins"), Plugins: d.Plugins, Log: log})
+	host, err := pluginhost.New(pluginhost.Config{Dir: filepath.Join(d.Dir, "plugins"), Plugins: d.Plugins, Credentials: admin{d.Kubeconfig}, Log: log})
 	if err != nil {
 		return err
 	}
@@ -102,7 +102,7 @@ func (d doomed) run() error {
 	overlay := &folder{files: d.Overlay}
 	a, err := agent.New(agent.Config{
 		Dir: d.Dir, Settings: config.Config{Subscriptions: []config.Subscription{d.Sub}}, Every: d.Every, Version: "doomed", Plugins: host,
-		Apply: kube, Observe: kube, Mend: kube, Memory: fault{j, write}, Offers: j, Renderer: render.New(render.Config{Log: log}),
+		Apply: kube, Observe: kube, Mend: kube, Find: kube, Memory: fault{j, write}, Offers: j, Renderer: render.New(render.Config{Log: log}),
 		Guard:   func(name string) agent.Guard { return kube.Watch(name) },
 		Fetch:   func(context.Context, fleet.Digest) ([]byte, error) { return nil, errors.New("the hub is away") },
 		Overlay: func(config.Subscription) (agent.Source, error) { return overlay, nil }, Log: log,

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/bundle"
@@ -30,6 +31,7 @@ type scratch struct {
 func (w *worker) resume(_ context.Context, in input) result {
 	w.state.Timeout, w.state.Grace, w.state.Patience = in.sub.HealthTimeout, w.intervals().Grace, in.sub.ApprovalTimeout
 	w.state.Tests, w.state.Retry, w.state.Proving = len(w.testers()) > 0, in.sub.Tests.Retry, cmp.Or(in.sub.Tests.Timeout, config.DefaultTestsTimeout)
+	w.prepareWalk(in)
 	w.repository = in.offers.GetUrl()
 	if w.resumed {
 		return result{}
@@ -75,13 +77,17 @@ func (w *worker) deliver(ctx context.Context, in input) result { return w.carry(
 // carry carries out effects until one has to wait.
 func (w *worker) carry(ctx context.Context, in input) result {
 	for len(w.todo) > 0 {
-		tested := w.todo[0] == delivery.Test && w.exam != nil && w.exam.isOver()
+		tested := w.exam != nil && w.exam.isOver() && slices.Contains([]delivery.Effect{delivery.Test, delivery.Try, delivery.Measure}, w.todo[0])
 		if left := w.wait.left(time.Now()); left > 0 && !tested {
 			return result{after: left, stop: w.state.Touching()}
 		}
 		e, err := w.do(ctx, in, w.todo[0])
 		if ctx.Err() != nil {
 			return result{stop: true}
+		}
+		if errors.Is(err, errGoesOn) {
+			w.wait.until = time.Now().Add(w.intervals().Settle)
+			continue
 		}
 		if err != nil {
 			e = w.delayed(err)
@@ -131,6 +137,16 @@ func (w *worker) do(ctx context.Context, in input, effect delivery.Effect) (deli
 		return w.watchOver(ctx)
 	case delivery.Test:
 		return w.test(ctx)
+	case delivery.Try:
+		return w.tryStage(ctx)
+	case delivery.Lead:
+		return w.lead(ctx)
+	case delivery.Measure:
+		return w.measure(ctx)
+	case delivery.Conclude:
+		return w.conclude(ctx)
+	case delivery.Abort:
+		return w.abort(ctx)
 	case delivery.Prune:
 		return w.prune(ctx, delivery.Pruned)
 	case delivery.Restore:
@@ -214,7 +230,7 @@ func (w *worker) verify() (delivery.Event, error) {
 
 func (w *worker) render(ctx context.Context, in input) (delivery.Event, error) {
 	d := w.rec.Delivery
-	res, err := w.a.lay(ctx, in, w.work.bundle, d.Target, w.saw.now, w.ledger.Plan)
+	res, err := w.a.lay(ctx, in, w.work.bundle, d.Target, w.saw.now, w.ledger.Plan, w.past())
 	if err != nil {
 		if !builds(err) {
 			return delivery.Event{}, err
@@ -234,6 +250,9 @@ func (w *worker) render(ctx context.Context, in input) (delivery.Event, error) {
 	}
 	n := *d
 	n.Manifest, n.Rendered = res.Manifest, res.Digest
+	if n.Course, err = w.courseOf(res.course); err != nil {
+		return delivery.Event{}, err
+	}
 	w.rec.Delivery = &n
 	i := w.rec.Installation
 	if res.Digest == i.Rendered && i.Running != "" && w.ledger.Plan.Namespace == i.Namespace && !w.ledger.Mixed {
@@ -243,7 +262,7 @@ func (w *worker) render(ctx context.Context, in input) (delivery.Event, error) {
 }
 
 // lay renders the overlay over a bundle.
-func (a *Agent) lay(ctx context.Context, in input, b *bundle.Bundle, version string, o overlay.Overlay, p plan) (render.Result, error) {
+func (a *Agent) lay(ctx context.Context, in input, b *bundle.Bundle, version string, o overlay.Overlay, p plan, was past) (laid, error) {
 	s := render.Source{
 		Name: in.sub.Distribution, Version: version, Bundle: b.Files(), URLs: in.urls(), BundlePath: in.offers.GetPath(),
 		Variant: p.Variant, Namespace: p.Namespace,
@@ -253,12 +272,12 @@ func (a *Agent) lay(ctx context.Context, in input, b *bundle.Bundle, version str
 	}
 	res, err := a.cfg.Renderer.Render(ctx, s)
 	if err != nil {
-		return res, fmt.Errorf("render %s: %w", version, err)
+		return laid{}, fmt.Errorf("render %s: %w", version, err)
 	}
 	if res.Objects == 0 {
-		return res, &render.BuildError{Problems: []string{fmt.Sprintf("render %s: the set is empty", version)}}
+		return laid{}, &render.BuildError{Problems: []string{fmt.Sprintf("render %s: the set is empty", version)}}
 	}
-	return res, nil
+	return a.planned(ctx, in, p, version, was, res)
 }
 
 // release lets go of what a delivery needed.

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
 	pluginv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/plugin/v1"
@@ -24,6 +26,7 @@ type plugins interface {
 	Named(pluginv1.Kind) []string
 	Inspect(name string) error // why it could not be started as it is on the disk
 	Conformance(name string) (pluginhost.Conformance, error)
+	Canary(name string) (pluginhost.Canary, error)
 	Notifier(name string) (pluginhost.Notifier, error)
 }
 
@@ -34,6 +37,7 @@ const mostTold = 100
 // obeys meanwhile.
 type exam struct {
 	cancel context.CancelFunc
+	until  time.Time     // it has ended by then
 	over   chan struct{} // closed when what is below the mutex is final
 
 	mu      sync.Mutex
@@ -48,7 +52,8 @@ type exam struct {
 type finding struct {
 	verdict delivery.Verdict
 	why     string
-	late    bool // the time was up
+	moment  pluginv1.Moment // of the test that failed
+	late    bool            // the time was up
 	err     error
 }
 
@@ -82,36 +87,18 @@ func (w *worker) unprovable() error {
 	return errors.Join(all...)
 }
 
-// test begins the exam, or looks how it and the cluster get on.
+// test begins the exam after promotion, or looks how it and the cluster get on.
 func (w *worker) test(ctx context.Context) (delivery.Event, error) {
 	if !w.state.Tests { // the provider took the plugins out of spoke.yaml meanwhile
 		w.endExam()
 		return w.observe(ctx)
 	}
-	if w.exam == nil {
-		subject, private, err := w.subject()
-		if err != nil {
-			return refuse("%w", err)
-		}
-		w.beginExam(subject, private)
-	}
-	if err := w.tellTests(); err != nil {
-		return delivery.Event{}, err
-	}
-	if !time.Now().Before(w.state.Deadline) { // the exam has the same, or an earlier one
-		select {
-		case <-w.exam.over:
-		case <-ctx.Done():
-			return delivery.Event{}, ctx.Err()
-		}
-	}
-	if w.exam.isOver() {
-		f := w.exam.finding
-		w.endExam()
-		if f.err != nil {
-			return delivery.Event{}, f.err
-		}
+	f, err := w.examined(ctx, pluginv1.Moment_MOMENT_AFTER_PROMOTION)
+	if err == nil {
 		return w.judged(f), nil
+	}
+	if !errors.Is(err, errGoesOn) {
+		return delivery.Event{}, err
 	}
 	e, err := w.observe(ctx)
 	if err == nil && e.Health == fleet.Healthy {
@@ -120,6 +107,33 @@ func (w *worker) test(ctx context.Context) (delivery.Event, error) {
 		w.exam.mu.Unlock()
 	}
 	return e, err
+}
+
+// examined begins the exam of some moments, in their order, or takes what came of it; errGoesOn: not yet.
+func (w *worker) examined(ctx context.Context, moments ...pluginv1.Moment) (finding, error) {
+	if w.exam == nil {
+		subject, private, err := w.subject(false)
+		if err != nil {
+			return finding{}, err
+		}
+		w.beginExam(subject, private, moments)
+	}
+	if err := w.tellTests(); err != nil {
+		return finding{}, err
+	}
+	if !time.Now().Before(w.exam.until) { // it ends by itself
+		select {
+		case <-w.exam.over:
+		case <-ctx.Done():
+			return finding{}, ctx.Err()
+		}
+	}
+	if !w.exam.isOver() {
+		return finding{}, errGoesOn
+	}
+	f := w.exam.finding
+	w.endExam()
+	return f, f.err
 }
 
 // judged is the event of a finding.
@@ -160,23 +174,55 @@ func (w *worker) tellTests() error {
 	return w.record(w.rec, event(time.Now(), w.rec.Installation, fleet.EventAgent, fmt.Sprintf("tests of %s: %s", w.state.Target, strings.Join(news, "; "))))
 }
 
-func (w *worker) beginExam(subject *pluginv1.Subject, private *strings.Replacer) {
+func (w *worker) beginExam(subject *pluginv1.Subject, private *strings.Replacer, moments []pluginv1.Moment) {
 	w.tries++
 	x := &exam{over: make(chan struct{}), done: map[string]bool{}, line: "tests begin"}
+	x.until = time.Now().Add(w.state.Proving)
+	if at := w.state.Deadline; w.state.Phase == fleet.Testing && at.Before(x.until) {
+		x.until = at
+	}
 	// Its life is the phase's, not that of the round in which it is begun; run ends it at the latest.
-	ctx, cancel := context.WithDeadline(context.Background(), w.state.Deadline)
+	ctx, cancel := context.WithDeadline(context.Background(), x.until)
 	x.cancel = cancel
 	w.exam = x
-	names, id := w.testers(), w.callID()
+	q := questions{names: w.testers(), id: w.callID(), subject: subject, private: private, moments: moments, weight: uint32(w.weight())}
+	// After a canary, and before one, that nothing is declared to be tested is no lack of evidence.
+	q.anyway = len(w.rec.Delivery.Course) == 0 && slices.Contains(moments, pluginv1.Moment_MOMENT_AFTER_PROMOTION)
 	w.beside.Go(func() {
 		defer w.box.poke()
 		defer close(x.over)
 		defer cancel()
-		f := w.examine(ctx, x, names, id, subject, private)
+		f := w.examine(ctx, x, q)
 		x.mu.Lock()
 		x.finding = f
 		x.mu.Unlock()
 	})
+}
+
+// questions are what an exam asks.
+type questions struct {
+	names   []string // of plugins
+	id      string
+	subject *pluginv1.Subject
+	private *strings.Replacer
+	moments []pluginv1.Moment
+	weight  uint32
+	anyway  bool // who announces no test is asked all the same, and that none ran is no pass
+}
+
+// weight is the largest share of live requests that a candidate has.
+func (w *worker) weight() (most int) {
+	if w.state.Phase != fleet.Progressing {
+		return 100
+	}
+	course := &pluginv1.Course{}
+	if err := proto.Unmarshal(w.rec.Delivery.Course, course); err != nil || w.state.Walk.Step == 0 || w.state.Walk.Step > len(course.GetSteps()) {
+		return 0
+	}
+	for _, t := range course.GetSteps()[w.state.Walk.Step-1].GetTraffic() {
+		most = max(most, int(t.GetWeight()))
+	}
+	return most
 }
 
 // endExam leaves an exam behind; where it still runs, it ends by itself.
@@ -194,52 +240,67 @@ func (w *worker) callID() string {
 	return fmt.Sprintf("%x", sum[:10])
 }
 
-// examine asks one plugin after the other. The first fail is the verdict; a pass takes all of them.
-func (w *worker) examine(ctx context.Context, x *exam, names []string, id string, subject *pluginv1.Subject, private *strings.Replacer) finding {
-	w.count(ctx, x, names, subject)
+// examine asks one plugin after the other, moment by moment. The first fail is the verdict; a pass takes
+// all of them.
+func (w *worker) examine(ctx context.Context, x *exam, q questions) finding {
+	tests := w.count(ctx, x, q)
 	all := finding{verdict: delivery.Pass}
-	if len(names) == 0 {
-		all = finding{verdict: delivery.Inconclusive, why: noTest}
-	}
-	for _, name := range names {
-		f := w.ask(ctx, x, name, &pluginv1.RunRequest{
-			Call: &pluginv1.Call{Id: id + "-" + name}, Subject: subject, Moment: pluginv1.Moment_MOMENT_AFTER_PROMOTION, Weight: 100,
-		}, private)
-		f.why = oneLine(private.Replace(f.why))
-		switch {
-		case f.err != nil, f.verdict == delivery.Fail:
-			return f
-		case f.verdict == delivery.Inconclusive && all.verdict == delivery.Pass:
-			all = f
+	asked := 0
+	for _, moment := range q.moments {
+		for _, name := range q.names {
+			if !q.anyway && tests[name][moment] == 0 {
+				continue
+			}
+			asked++
+			f := w.ask(ctx, x, name, &pluginv1.RunRequest{
+				Call: &pluginv1.Call{Id: q.id + "-" + name + "-" + strings.ToLower(strings.TrimPrefix(moment.String(), "MOMENT_"))}, Subject: q.subject, Moment: moment, Weight: q.weight,
+			}, q.private)
+			f.why, f.moment = oneLine(q.private.Replace(f.why)), moment
+			switch {
+			case f.err != nil, f.verdict == delivery.Fail:
+				return f
+			case f.verdict == delivery.Inconclusive && all.verdict == delivery.Pass:
+				all = f
+			}
 		}
+	}
+	if asked == 0 && q.anyway {
+		return finding{verdict: delivery.Inconclusive, why: noTest}
 	}
 	return all
 }
 
 const noTest = "no test ran"
 
-// count learns how many tests there are; a plugin that does not say so is asked to run them all the same.
-func (w *worker) count(ctx context.Context, x *exam, names []string, subject *pluginv1.Subject) {
-	for _, name := range names {
+// count learns which tests there are, by plugin and moment. Of who does not say so it is not known.
+func (w *worker) count(ctx context.Context, x *exam, q questions) map[string]map[pluginv1.Moment]int {
+	tests := map[string]map[pluginv1.Moment]int{}
+	for _, name := range q.names {
+		tests[name] = map[pluginv1.Moment]int{}
 		c, err := w.a.cfg.Plugins.Conformance(name)
-		if err != nil {
-			continue
+		var d *pluginv1.DescribeConformanceResponse
+		if err == nil {
+			d, err = c.Describe(ctx, &pluginv1.DescribeConformanceRequest{Subject: q.subject})
 		}
-		d, err := c.Describe(ctx, &pluginv1.DescribeConformanceRequest{Subject: subject})
-		if err != nil {
+		if err != nil { // it is asked, and what comes of that is said
+			for _, moment := range q.moments {
+				tests[name][moment] = 1
+			}
 			continue
 		}
 		for _, warning := range d.GetWarnings() {
 			w.log.Warn("a plugin does not understand all that the release declares", logging.Plugin, name, logging.Reason, warning)
 		}
-		x.mu.Lock()
 		for _, t := range d.GetTests() {
-			if t.GetMoment() == pluginv1.Moment_MOMENT_AFTER_PROMOTION {
+			tests[name][t.GetMoment()]++
+			if slices.Contains(q.moments, t.GetMoment()) {
+				x.mu.Lock()
 				x.total++
+				x.mu.Unlock()
 			}
 		}
-		x.mu.Unlock()
 	}
+	return tests
 }
 
 // ask runs one plugin's tests. A process that ends is given one more try: it may have been killed for

@@ -20,33 +20,41 @@ import (
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/pluginhost"
 )
 
-// built is the plugin in testdata, made once for all tests.
-var built struct {
+// binary is a program that is made once for all tests.
+type binary struct {
 	sync.Once
 	dir, sum string
 	err      error
 }
 
-func example(t *testing.T) (path, sum string) {
+// built is the plugin in testdata, leads the one that leads traffic.
+var built, leads binary
+
+func (b *binary) of(t *testing.T, pkg string) (path, sum string) {
 	t.Helper()
-	built.Do(func() {
-		if built.dir, built.err = os.MkdirTemp("", "agent-"); built.err != nil {
+	b.Do(func() {
+		if b.dir, b.err = os.MkdirTemp("", "agent-"); b.err != nil {
 			return
 		}
-		build := exec.Command("go", "build", "-o", filepath.Join(built.dir, "example"), "./testdata/plugin")
+		build := exec.Command("go", "build", "-o", filepath.Join(b.dir, "plugin"), pkg)
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := build.CombinedOutput(); err != nil {
-			built.err = fmt.Errorf("%w\n%s", err, out)
+			b.err = fmt.Errorf("%w\n%s", err, out)
 			return
 		}
 		var text []byte
-		text, built.err = os.ReadFile(filepath.Join(built.dir, "example"))
-		built.sum = fmt.Sprintf("%x", sha256.Sum256(text))
+		text, b.err = os.ReadFile(filepath.Join(b.dir, "plugin"))
+		b.sum = fmt.Sprintf("%x", sha256.Sum256(text))
 	})
-	if built.err != nil {
-		t.Fatal(built.err)
+	if b.err != nil {
+		t.Fatal(b.err)
 	}
-	return filepath.Join(built.dir, "example"), built.sum
+	return filepath.Join(b.dir, "plugin"), b.sum
+}
+
+func example(t *testing.T) (path, sum string) {
+	t.Helper()
+	return built.of(t, "./testdata/plugin")
 }
 
 // proven gives the stage a plugin that proves releases and hears of them.

@@ -48,6 +48,11 @@ func (w *worker) take(rec journal.Record) error {
 	w.state = delivery.State{Phase: i.Phase, Target: i.Target, Reason: i.Reason, Since: i.PhaseSince, Previous: w.canReturn(), Declined: i.Declined}
 	if rec.Delivery != nil {
 		d := rec.Delivery
+		var err error
+		if w.state.Walk, err = decodeWalk(d); err != nil {
+			return fmt.Errorf("read the journal's record of the canary of %s: %w", rec.Distribution, err)
+		}
+		w.state.Touched = d.Touched
 		w.state.Deadline, w.state.Restarts, w.state.ByHand, w.state.Proof, w.state.Applied = d.Deadline, d.Restarts, d.ByHand, delivery.Proof(d.Proof), d.Applied
 	}
 	w.publish()
@@ -95,7 +100,7 @@ func (w *worker) feed(e delivery.Event, said ...fleet.Event) error {
 	i.Phase, i.Target, i.Reason, i.PhaseSince, i.Declined = n.Phase, n.Target, n.Reason, n.Since, n.Declined
 	rec.Delivery = attempt(rec.Delivery, e, n)
 	news := append(said, w.news(now, e, old, n, rec)...)
-	if n.Phase == old.Phase && n.Target == old.Target && n.Deadline.Equal(old.Deadline) && e.Kind == delivery.Observed && len(news) == 0 {
+	if n.Phase == old.Phase && n.Target == old.Target && n.Deadline.Equal(old.Deadline) && n.Walk == old.Walk && slices.Contains([]delivery.Kind{delivery.Observed, delivery.Waiting}, e.Kind) && len(news) == 0 {
 		w.rec = rec // it goes on as recorded
 		w.publish()
 	} else if err := w.record(rec, news...); err != nil {
@@ -135,7 +140,8 @@ func (w *worker) tell(old, n delivery.State) {
 // next sets what is to be done. An effect that was delayed stays to be done, unless the delay changed
 // the phase.
 func (w *worker) next(e delivery.Event, old delivery.State, effects []delivery.Effect, now time.Time) {
-	if e.Kind == delivery.Delayed && w.state.Phase == old.Phase {
+	same := w.state.Phase == old.Phase && w.state.Walk.Stage == old.Walk.Stage && w.state.Walk.Asked == old.Walk.Asked
+	if same && len(effects) == 0 && slices.Contains([]delivery.Kind{delivery.Delayed, delivery.Pause, delivery.Resume}, e.Kind) {
 		return
 	}
 	w.wait = backoff{}
@@ -149,9 +155,15 @@ func (w *worker) next(e delivery.Event, old delivery.State, effects []delivery.E
 		w.wait.until = now.Add(i.RetryMax)
 	case slices.Contains(w.todo, delivery.Watch) && e.Kind != delivery.Tested, slices.Contains(w.todo, delivery.Test) && w.exam != nil:
 		w.wait.until = now.Add(i.Settle)
+	case e.Kind == delivery.Waiting:
+		w.wait.until = now.Add(min(i.Settle, time.Second))
+	case e.Kind == delivery.Tried && slices.Contains(w.todo, delivery.Try):
+		w.wait.until = now.Add(i.RetryMax)
 	}
-	if w.state.Phase != fleet.Testing {
+	if !same {
 		w.endExam()
+	}
+	if w.state.Phase != fleet.Testing && w.state.Phase != fleet.Progressing {
 		w.tries, w.unsure = 0, ""
 	}
 	if w.state.Phase != old.Phase {
@@ -170,8 +182,9 @@ func attempt(was *journal.Attempt, e delivery.Event, n delivery.State) *journal.
 	}
 	d := *was
 	d.Phase, d.Deadline, d.Restarts, d.ByHand, d.Proof, d.Applied = n.Phase, n.Deadline, n.Restarts, n.ByHand, string(n.Proof), n.Applied
+	d.Walk, d.Touched = encodeWalk(n.Walk), n.Touched
 	if n.Phase.Terminal() && n.Phase != fleet.RollbackFailed {
-		d.Manifest = nil
+		d.Manifest, d.Course, d.Counted = nil, nil, nil
 	}
 	return &d
 }
@@ -181,7 +194,7 @@ const patter = 5 * time.Second // least time between events that only say how a 
 // news is the event for the hub, if this is any.
 func (w *worker) news(now time.Time, e delivery.Event, old, n delivery.State, rec journal.Record) []fleet.Event {
 	if n.Phase == old.Phase && n.Target == old.Target && e.Kind != delivery.Start {
-		if n.Reason == old.Reason || (underWay(n.Phase) || n.Touching()) && (n.Reason == "" || now.Sub(w.watch.told) < patter) {
+		if n.Reason == old.Reason || e.Kind != delivery.Led && (underWay(n.Phase) || n.Touching()) && (n.Reason == "" || now.Sub(w.watch.told) < patter) {
 			return nil
 		}
 	}

@@ -14,30 +14,34 @@ import (
 )
 
 // subject is the delivery under way, as plugins are told of it, and what keeps the values of its secrets
-// out of what they answer. Secrets are told by name and key, without a value.
-func (w *worker) subject() (*pluginv1.Subject, *strings.Replacer, error) {
+// out of what they answer. Only who has to make copies of them is told the values: else it is names and keys.
+func (w *worker) subject(whole bool) (*pluginv1.Subject, *strings.Replacer, error) {
 	d := w.rec.Delivery
-	next, err := manifest.Parse(d.Manifest)
+	was := past{w.rec.Installation.Running, w.rec.Manifest}
+	return w.a.subjectOf(w.name, w.ledger.Plan.Namespace, was, past{d.Target, d.Manifest}, whole)
+}
+
+func (a *Agent) subjectOf(name, namespace string, was, to past, whole bool) (*pluginv1.Subject, *strings.Replacer, error) {
+	next, err := manifest.Parse(to.manifest)
 	if err != nil {
-		return nil, nil, fmt.Errorf("read the rendered set of %s: %w", d.Target, err)
+		return nil, nil, fmt.Errorf("read the rendered set of %s: %w", to.version, err)
 	}
-	now, err := manifest.Parse(w.rec.Manifest)
+	now, err := manifest.Parse(was.manifest)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read the rendered set that runs: %w", err)
 	}
-	private := append(emptied(next), emptied(now)...)
-	s := &pluginv1.Subject{
-		Distribution: w.name, VersionFrom: w.rec.Installation.Running, VersionTo: d.Target,
-		Namespace: w.ledger.Plan.Namespace, Cluster: string(w.a.cfg.Cluster),
-	}
+	unmarked(next)
+	unmarked(now)
+	private := append(secrets(next, !whole), secrets(now, !whole)...)
+	s := &pluginv1.Subject{Distribution: name, VersionFrom: was.version, VersionTo: to.version, Namespace: namespace, Cluster: string(a.cfg.Cluster)}
 	if s.Services, s.Objects, err = divided(now, next); err != nil {
 		return nil, nil, err
 	}
 	return s, hiding(private), nil
 }
 
-// emptied takes the values out of Secrets, in place, and answers them.
-func emptied(objs []*unstructured.Unstructured) (values []string) {
+// secrets are the values of Secrets, which are taken out of them where they are to be emptied.
+func secrets(objs []*unstructured.Unstructured, empty bool) (values []string) {
 	for _, o := range objs {
 		if gvk := o.GroupVersionKind(); gvk.Group != "" || gvk.Kind != "Secret" {
 			continue
@@ -51,9 +55,11 @@ func emptied(objs []*unstructured.Unstructured) (values []string) {
 				if plain, err := base64.StdEncoding.DecodeString(text); err == nil && field == "data" {
 					values = append(values, string(plain))
 				}
-				content[key] = ""
+				if empty {
+					content[key] = ""
+				}
 			}
-			if content != nil {
+			if content != nil && empty {
 				o.Object[field] = content
 			}
 		}

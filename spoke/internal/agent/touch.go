@@ -8,11 +8,13 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
 	"github.com/wheelwright-dev/wheelwright/pkg/manifest"
+	pluginv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/plugin/v1"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/apply"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/config"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/delivery"
@@ -28,7 +30,7 @@ func (a *Agent) setOf(sub config.Subscription, data []byte, namespace, version s
 	if err != nil {
 		return apply.Set{}, fmt.Errorf("read the rendered set of %s: %w", version, err)
 	}
-	return apply.Set{Distribution: sub.Distribution, Terms: sub.Terms, Namespace: namespace, Objects: objs, Version: version, Bundle: b, Overlay: o, Rendered: r}, nil
+	return apply.Set{Distribution: sub.Distribution, Terms: sub.Terms, Namespace: namespace, Objects: applicable(objs), Version: version, Bundle: b, Overlay: o, Rendered: r}, nil
 }
 
 // nextSet is the attempt's, runningSet the one that the cluster returns to.
@@ -99,7 +101,11 @@ func (w *worker) check(ctx context.Context) (delivery.Event, error) {
 			return delivery.Event{}, err
 		}
 	}
-	return delivery.Event{Kind: delivery.Checked}, nil
+	course := &pluginv1.Course{}
+	if err := proto.Unmarshal(d.Course, course); err != nil {
+		return refuse("read the course of %s: %w", set.Version, err)
+	}
+	return delivery.Event{Kind: delivery.Checked, Steps: len(course.GetSteps())}, nil
 }
 
 // sayConflicts: fields that the release declares and that others have set are the release's from now on;
@@ -156,6 +162,9 @@ func (w *worker) apply(ctx context.Context) (delivery.Event, error) {
 	set, err := w.nextSet()
 	if err != nil {
 		return refuse("%w", err)
+	}
+	if set, err = w.beyondLed(ctx, set); err != nil {
+		return delivery.Event{}, err
 	}
 	return w.send(ctx, set, delivery.Applied)
 }

@@ -208,7 +208,11 @@ func (w *worker) sayDrift(now time.Time, found []apply.Drifted) error {
 // restoreAgain: a return that failed is tried again as long as nothing newer comes, so that the
 // cluster does not stay between two releases (law 7).
 func (w *worker) restoreAgain(ctx context.Context) result {
-	e, err := w.restore(ctx)
+	again := w.restore
+	if w.state.Walk.Led && !w.state.Touched {
+		again = w.abort
+	}
+	e, err := again(ctx)
 	if ctx.Err() != nil {
 		return result{}
 	}

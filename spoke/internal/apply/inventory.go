@@ -12,6 +12,7 @@ import (
 	"slices"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -127,6 +128,20 @@ func (inv Inventory) Unsure() Inventory {
 	inv.Items = slices.Clone(inv.Items)
 	for n := range inv.Items {
 		inv.Items[n].Digest = ""
+	}
+	return inv
+}
+
+// UnsureOf is the inventory with some objects no longer known to be as they were applied.
+func (inv Inventory) UnsureOf(objs []*unstructured.Unstructured) Inventory {
+	inv.Applied = ""
+	inv.Items = slices.Clone(inv.Items)
+	for n, i := range inv.Items {
+		for _, o := range objs {
+			if o.GroupVersionKind().GroupKind() == i.GroupKind() && o.GetName() == i.Name && cmp.Or(o.GetNamespace(), inv.Namespace) == cmp.Or(i.Namespace, inv.Namespace) {
+				inv.Items[n].Digest = ""
+			}
+		}
 	}
 	return inv
 }

@@ -28,6 +28,7 @@ const (
 	DefaultApprovalTimeout = 7 * 24 * time.Hour
 	DefaultInterval        = time.Minute
 	DefaultTestsTimeout    = 15 * time.Minute
+	DefaultEvidence        = 10 * time.Minute
 	DefaultRevision        = "main"
 )
 
@@ -49,6 +50,7 @@ type Config struct {
 	Windows         fleet.Windows
 	FromHub         FromHub
 	Tests           Tests
+	Canary          Canary
 }
 
 // Tests are how a release is proven by plugins of the kind conformance, once it is applied and healthy.
@@ -60,6 +62,20 @@ type Tests struct {
 
 // DefaultTests is where the file says nothing.
 func DefaultTests() Tests { return Tests{Timeout: DefaultTestsTimeout} }
+
+// Canary says how live traffic is led to a release before it is promoted.
+type Canary struct {
+	Plugin string // by name; empty: the first of the kind canary
+	None   bool   // releases are promoted without
+	// Traffic, Increase and Promotion are where the provider is asked: before the first live traffic, before
+	// each further step, before the promotion.
+	Traffic, Increase, Promotion bool
+	// Evidence is how long a step waits for some; then the provider is asked. 0: it waits without an end.
+	Evidence time.Duration
+}
+
+// DefaultCanary is where the file says nothing.
+func DefaultCanary() Canary { return Canary{Evidence: DefaultEvidence} }
 
 // FromHub says what counts that somebody with this provider's role says at the hub.
 type FromHub struct {
@@ -80,6 +96,7 @@ type Subscription struct {
 	Policy       fleet.Policy // with the windows
 	FromHub      FromHub
 	Tests        Tests
+	Canary       Canary
 
 	Terms           terms.Terms
 	HealthTimeout   time.Duration // until a release has to be healthy

@@ -58,7 +58,7 @@ func TestTheExampleLoads(t *testing.T) {
 	theirs.Budget.Percent = 10
 	want := []Subscription{{
 		Distribution: "shop", Variant: "app-kubernetes", Namespace: "shop", Source: []string{"https://github.com/example-vendor/shop"},
-		Overlay: Overlay{Path: filepath.Join(dir, "provider")}, Policy: fleet.Policy{Range: "1.x", Patch: fleet.Automatic, Minor: fleet.Automatic, Major: fleet.AskFirst}, FromHub: FromHub{Pins: true}, Tests: DefaultTests(),
+		Overlay: Overlay{Path: filepath.Join(dir, "provider")}, Policy: fleet.Policy{Range: "1.x", Patch: fleet.Automatic, Minor: fleet.Automatic, Major: fleet.AskFirst}, FromHub: FromHub{Pins: true}, Tests: DefaultTests(), Canary: DefaultCanary(),
 		Terms: theirs, HealthTimeout: 10 * time.Minute, ApprovalTimeout: 168 * time.Hour, Health: queue,
 	}}
 	if !reflect.DeepEqual(c.Subscriptions, want) {
@@ -109,12 +109,12 @@ kubeconfig: kube/config
 	}
 	reported := terms.Default()
 	reported.Drift = terms.Report
-	want := Config{Path: path, Digest: first, Kubeconfig: filepath.Join(dir, "kube/config"), Terms: reported, HealthTimeout: DefaultHealthTimeout, ApprovalTimeout: DefaultApprovalTimeout, FromHub: FromHub{Pins: true}, Tests: DefaultTests(),
+	want := Config{Path: path, Digest: first, Kubeconfig: filepath.Join(dir, "kube/config"), Terms: reported, HealthTimeout: DefaultHealthTimeout, ApprovalTimeout: DefaultApprovalTimeout, FromHub: FromHub{Pins: true}, Tests: DefaultTests(), Canary: DefaultCanary(),
 		Subscriptions: []Subscription{
 			{Distribution: "shop", Namespace: "shop", Overlay: Overlay{Git: filepath.Join(filepath.Dir(dir), "platform"), Path: "app", Revision: "main", Interval: 5 * time.Second},
-				Policy: fleet.Policy{Prereleases: true, Pin: &fleet.Pin{Version: "1.2.0", Reason: "audit", Source: "spoke.yaml"}}, FromHub: FromHub{Pins: true}, Tests: DefaultTests(),
+				Policy: fleet.Policy{Prereleases: true, Pin: &fleet.Pin{Version: "1.2.0", Reason: "audit", Source: "spoke.yaml"}}, FromHub: FromHub{Pins: true}, Tests: DefaultTests(), Canary: DefaultCanary(),
 				Terms: reported, HealthTimeout: DefaultHealthTimeout, ApprovalTimeout: DefaultApprovalTimeout},
-			{Distribution: "mail", Variant: "default", Namespace: "mail", FromHub: FromHub{Pins: true}, Tests: DefaultTests(), Terms: reported, HealthTimeout: 30 * time.Second, ApprovalTimeout: DefaultApprovalTimeout},
+			{Distribution: "mail", Variant: "default", Namespace: "mail", FromHub: FromHub{Pins: true}, Tests: DefaultTests(), Canary: DefaultCanary(), Terms: reported, HealthTimeout: 30 * time.Second, ApprovalTimeout: DefaultApprovalTimeout},
 		}}
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %+v\nwant %+v", c, want)

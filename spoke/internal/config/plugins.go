@@ -110,7 +110,7 @@ func (d *decoder) plugin(n *yaml.Node, at string) Plugin {
 		d.Problem(n, at+".sha256", "missing: what `sha256sum %s` prints; nothing else is run", file)
 	}
 	if seen["kinds"] == nil {
-		d.Problem(n, at+".kinds", "missing: want some of conformance, notifier")
+		d.Problem(n, at+".kinds", "missing: want some of conformance, canary, notifier")
 	}
 	return p
 }
@@ -124,16 +124,14 @@ func (d *decoder) kinds(n *yaml.Node, at string) []pluginv1.Kind {
 		k, ok := pluginKinds()[word]
 		switch {
 		case !ok:
-			d.Problem(item, key, "%q: want conformance or notifier", word)
+			d.Problem(item, key, "%q: want conformance, canary or notifier", word)
 		case slices.Contains(out, k):
 			d.Problem(item, key, "%s is there twice", word)
-		case k == pluginv1.Kind_KIND_CANARY:
-			d.Problem(item, key, "canary: this spoke does not drive canaries, and the plugin would do nothing: take it out")
 		}
 		out = append(out, k)
 	}
 	if n.Kind == yaml.SequenceNode && len(items) == 0 {
-		d.Problem(n, at, "is empty: want some of conformance, notifier")
+		d.Problem(n, at, "is empty: want some of conformance, canary, notifier")
 	}
 	return out
 }

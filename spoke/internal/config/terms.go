@@ -24,6 +24,7 @@ type shared struct {
 	windows                        *fleet.Windows
 	fromHub                        *FromHub
 	tests                          *Tests
+	canary                         *Canary
 }
 
 // shared reads into s. What is there already is the default: a scalar and the windows take its place,
@@ -53,6 +54,7 @@ func (d *decoder) shared(s shared) strictyaml.Fields {
 		"windows":        func(n *yaml.Node, key string) { *s.windows = d.windows(n, key) },
 		"fromHub":        func(n *yaml.Node, key string) { d.fromHub(n, key, s.fromHub) },
 		"tests":          func(n *yaml.Node, key string) { d.provenBy(n, key, s.tests) },
+		"canary":         func(n *yaml.Node, key string) { d.canary(n, key, s.canary) },
 	}
 }
 

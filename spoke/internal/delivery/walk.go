@@ -165,8 +165,8 @@ func canary() []row {
 	}
 	rows = append(rows, on(walking, Tried, all(at(Trying, Gating), pass), onwards)...)
 	rows = append(rows,
-		row{from: walking, on: Led, when: all(at(Leading), bare), to: stay, do: and(Try), walk: to(Trying), clock: trial},
-		row{from: walking, on: Led, when: at(Leading), to: stay, do: and(Measure), walk: to(Measuring), clock: evidence},
+		row{from: walking, on: Led, when: all(at(Leading), bare), to: stay, do: and(Try), say: give, walk: to(Trying), clock: trial},
+		row{from: walking, on: Led, when: at(Leading), to: stay, do: and(Measure), say: give, walk: to(Measuring), clock: evidence},
 		back(walking, Unled, at(Leading), give),
 		back(walking, Waiting, all(at(Leading), late), expire),
 		row{from: walking, on: Waiting, when: at(Leading), to: stay, do: and(Lead), say: give, clock: hold},

@@ -221,7 +221,7 @@ func TestARecordComesBackWhole(t *testing.T) {
 		Reason: "asks", Reversibility: fleet.OneWay, At: at}
 	want := Record{Distribution: "shop", Installation: inst, Manifest: []byte("set 1"), Inventory: []byte("{}"),
 		Delivery: &Attempt{"1.1.0", "b", "o", "r", []byte("set 2"), fleet.Settling, at, at.Add(time.Minute),
-			2, true, []string{"deletes 9 of 20"}, []string{"deletes 9 of 20"}, []string{"foos.example.com"}, "accepted", true},
+			2, true, []string{"deletes 9 of 20"}, []string{"deletes 9 of 20"}, []string{"foos.example.com"}, "accepted", true, true, []byte("course"), []byte("walk"), []byte("counted"), 2, at},
 		Previous: []Release{rel("1.0.0", "set 1"), rel("0.9.0", "set 0")},
 		Held:     map[string]Hold{"1.1.1": {"o", "database: CrashLoopBackOff", at, at.Add(time.Hour)}},
 		Tried:    map[string]Trial{"1.2.0": {"recipe", trial}},

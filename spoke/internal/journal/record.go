@@ -44,6 +44,13 @@ type Attempt struct {
 	Keep     []string // definitions that stay as they are on a return
 	Proof    string   // what is known of the release by its tests; "" where nothing is
 	Applied  bool     // the provider is asked while the release is on the cluster
+	Touched  bool     // something of the release's own was applied
+
+	Course   []byte    // that a canary plugin planned; nil: none
+	Walk     []byte    // how far it has come, as package delivery says
+	Counted  []byte    // what its measurements came to
+	Failed   int       // tests that failed during them
+	Measured time.Time // when the last measurement was, or traffic had settled
 }
 
 // Trial is a release that was tried out without touching anything.
@@ -93,6 +100,12 @@ type storedAttempt struct {
 	Keep     []string  `json:"keep,omitempty"`
 	Proof    string    `json:"proof,omitempty"`
 	Applied  bool      `json:"applied,omitempty"`
+	Touched  bool      `json:"touched,omitempty"`
+	Course   []byte    `json:"course,omitempty"`
+	Walk     []byte    `json:"walk,omitempty"`
+	Counted  []byte    `json:"counted,omitempty"`
+	Failed   int       `json:"failed,omitempty"`
+	Measured time.Time `json:"measured,omitzero"`
 }
 
 type storedRelease struct {
@@ -221,6 +234,7 @@ func storeRecord(tx *bolt.Tx, r Record) (storedRecord, error) {
 	if a := r.Delivery; a != nil {
 		s.Delivery = &storedAttempt{Phase: string(a.Phase), Started: a.Started, Deadline: a.Deadline,
 			Restarts: a.Restarts, ByHand: a.ByHand, Asks: a.Asks, Approved: a.Approved, Keep: a.Keep, Proof: a.Proof, Applied: a.Applied,
+			Touched: a.Touched, Course: a.Course, Walk: a.Walk, Counted: a.Counted, Failed: a.Failed, Measured: a.Measured,
 			storedRelease: storedRelease{a.Target, "", "", string(a.Bundle), string(a.Overlay), string(a.Rendered), blob(a.Manifest)}}
 	}
 	for _, p := range r.Previous[:min(len(r.Previous), KeepPrevious)] {
@@ -267,7 +281,7 @@ func readRecord(tx *bolt.Tx, distribution string, data []byte) (Record, error) {
 		Pin: s.Pin.noun(), Decided: s.Decided}
 	if a := s.Delivery; a != nil {
 		r.Delivery = &Attempt{a.Version, fleet.Digest(a.Bundle), fleet.Digest(a.Overlay), fleet.Digest(a.Rendered), blob(a.Manifest), fleet.Phase(a.Phase), a.Started, a.Deadline,
-			a.Restarts, a.ByHand, a.Asks, a.Approved, a.Keep, a.Proof, a.Applied}
+			a.Restarts, a.ByHand, a.Asks, a.Approved, a.Keep, a.Proof, a.Applied, a.Touched, a.Course, a.Walk, a.Counted, a.Failed, a.Measured}
 	}
 	for _, p := range s.Previous {
 		r.Previous = append(r.Previous, Release{p.Version, p.Variant, p.Space, fleet.Digest(p.Bundle), fleet.Digest(p.Overlay), fleet.Digest(p.Rendered), blob(p.Manifest)})
