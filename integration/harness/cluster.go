@@ -130,13 +130,20 @@ func (c *Cluster) NewNamespace(t testing.TB) string {
 // Eventually polls check until it returns nil; after a minute the test fails with its last error.
 func (c *Cluster) Eventually(t testing.TB, what string, check func() error) {
 	t.Helper()
+	if err := c.Wait(what, check); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Wait is Eventually for who has more to say of what did not come.
+func (c *Cluster) Wait(what string, check func() error) error {
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
 		err := check()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("%s on %s: %v", what, c.Name, err)
+		if err == nil || time.Now().After(deadline) {
+			if err != nil {
+				err = fmt.Errorf("%s on %s: %w", what, c.Name, err)
+			}
+			return err
 		}
 	}
 }
