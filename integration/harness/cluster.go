@@ -96,6 +96,12 @@ func (c *Cluster) Apply(manifests string) error {
 	return err
 }
 
+// ApplyIn is Apply for manifests that do not say their namespace.
+func (c *Cluster) ApplyIn(namespace, manifests string) error {
+	_, err := c.kubectl(manifests, "-n", namespace, "apply", "--server-side", "--force-conflicts", "-f", "-")
+	return err
+}
+
 func (c *Cluster) kubectl(input string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
