@@ -86,14 +86,20 @@ func (r *Run) send(ctx context.Context) {
 	defer r.cancel()
 	var wait sync.WaitGroup
 	defer wait.Wait()
-	tick := time.NewTicker(time.Second / time.Duration(r.config.Rate))
-	defer tick.Stop()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
 	limit := max(int(r.config.Timeout.Seconds()+1)*r.config.Rate, 1) // as many as can be under way if none is answered
-	for {
+	for i := 0; ; i++ {
+		// Each has its own moment: a machine that was busy for a while makes up for it.
+		moment := time.Duration(i) * time.Second / time.Duration(r.config.Rate)
+		if moment >= r.config.Duration {
+			return
+		}
+		timer.Reset(time.Until(r.begin.Add(moment)))
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-timer.C:
 		}
 		begin := time.Now()
 		r.mu.Lock()

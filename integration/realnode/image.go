@@ -89,15 +89,15 @@ func (i Image) layer() ([]byte, error) {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
 	errs := []error{w.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: "tmp/", Mode: 0o1777})}
-	made := map[string]bool{"": true}
+	made := map[string]bool{"/": true}
 	var folder func(string)
 	folder = func(dir string) {
-		if dir = strings.Trim(dir, "/."); made[dir] {
+		if dir = path.Join("/", dir); made[dir] {
 			return
 		}
 		folder(path.Dir(dir))
 		made[dir] = true
-		errs = append(errs, w.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: dir + "/", Mode: 0o755}))
+		errs = append(errs, w.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: dir[1:] + "/", Mode: 0o755}))
 	}
 	folder(i.Folder)
 	for _, target := range slices.Sorted(maps.Keys(i.Files)) {

@@ -100,13 +100,22 @@ func (m *machine) connect(ctx context.Context) error {
 			return fmt.Errorf("connect the node: %w", err)
 		}
 	}
-	return errors.Join(m.route(ctx, podNetwork), m.route(ctx, balancerNetwork))
+	return errors.Join(m.route(ctx, podNetwork), m.route(ctx, balancerNetwork), m.ownRoute(ctx, balancerNetwork))
 }
 
 // route leads a network's packets to the node. The route is gone with the link.
 func (m *machine) route(ctx context.Context, network string) error {
 	if _, err := run(ctx, "ip", "route", "add", network, "via", nodeAddress, "dev", link); err != nil {
 		return fmt.Errorf("lead %s to the node (does this machine use it already?): %w", network, err)
+	}
+	return nil
+}
+
+// ownRoute lets the node itself send to a network whose addresses kube-proxy replaces on the way out: without a route
+// nothing gets that far, and the node has none to anywhere else.
+func (m *machine) ownRoute(ctx context.Context, network string) error {
+	if _, err := run(ctx, "nsenter", "--target", strconv.Itoa(m.holder.PID()), "--net", "ip", "route", "add", network, "dev", "eth0"); err != nil {
+		return fmt.Errorf("lead the node to %s: %w", network, err)
 	}
 	return nil
 }

@@ -10,8 +10,12 @@ import (
 	"testing"
 )
 
-// Variable asks for the tests that need a real node; empty, they are skipped. `make e2e` sets it.
-const Variable = "WHEELWRIGHT_E2E"
+// Variable asks for the tests that need a real node; empty, they are skipped. `make e2e` sets it. Who asks for every
+// figure asks for them too.
+const (
+	Variable = "WHEELWRIGHT_E2E"
+	figures  = "WHEELWRIGHT_FIGURES"
+)
 
 // packages are what Debian calls the programs that the node or its images need and that are not built here.
 var packages = [...]struct{ program, name string }{
@@ -24,16 +28,16 @@ var packages = [...]struct{ program, name string }{
 // Need skips a test that a real node cannot be had for, and says why.
 func Need(t testing.TB) {
 	t.Helper()
-	if os.Getenv(Variable) == "" {
+	if os.Getenv(Variable) == "" && os.Getenv(figures) == "" {
 		t.Skipf("needs a real node: run `make e2e` as root on Linux (it sets %s=1)", Variable)
 	}
-	if missing := missing(); missing != "" {
+	if missing := Missing(); missing != "" {
 		t.Skip("needs a real node: " + missing)
 	}
 }
 
-// missing says what a real node lacks here and how to get it; empty where nothing.
-func missing() string {
+// Missing says what a real node lacks here and how to get it; empty where nothing.
+func Missing() string {
 	if runtime.GOOS != "linux" {
 		return "pods are Linux processes, this is " + runtime.GOOS
 	}

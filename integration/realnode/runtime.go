@@ -117,7 +117,8 @@ func (n *Node) startProxy(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := n.machine.route(ctx, n.Cluster.ServiceNetwork()); err != nil {
+	services := n.Cluster.ServiceNetwork()
+	if err := errors.Join(n.machine.route(ctx, services), n.machine.ownRoute(ctx, services)); err != nil {
 		return err
 	}
 	_, err = n.inside("kube-proxy", n.bin.Path("kube-proxy"), "--config", config)
