@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
@@ -225,6 +226,19 @@ func (r Report) Between(from, to time.Time) (sent, failed int) {
 }
 
 func (r Report) String() string {
-	return fmt.Sprintf("%d requests, %d failed (%.2f %%), %v, median %v, 99 %% %v", r.Sent, r.Failed, 100*r.FailedShare(), r.Outcomes,
+	text := fmt.Sprintf("%d requests, %d failed (%.2f %%), %v, median %v, 99 %% %v", r.Sent, r.Failed, 100*r.FailedShare(), r.Outcomes,
 		r.Median.Round(time.Millisecond), r.P99.Round(time.Millisecond))
+	var failed []string
+	for _, s := range r.Seconds {
+		if s.Failed > 0 {
+			failed = append(failed, fmt.Sprintf("%d of %d at %v", s.Failed, s.Sent, s.At))
+		}
+	}
+	if len(failed) > 20 {
+		failed = append(failed[:20], "…")
+	}
+	if len(failed) > 0 {
+		text += "; failed " + strings.Join(failed, ", ")
+	}
+	return text
 }

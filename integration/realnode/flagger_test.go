@@ -85,6 +85,7 @@ func TestFlagger(t *testing.T) {
 	}
 	// Flagger's finalizer would keep the namespace when Flagger is gone.
 	defer node.Cluster.Kubectl("-n", namespace, "delete", "canary", "web", "--timeout=30s")
+	var users *load.Run
 	become := func(want string) {
 		t.Helper()
 		begin := time.Now()
@@ -99,10 +100,13 @@ func TestFlagger(t *testing.T) {
 			return err
 		})
 		t.Logf("%s after %.0f s", want, time.Since(begin).Seconds())
+		if users != nil {
+			t.Logf("users so far: %v", users.Report())
+		}
 	}
 	become("Initialized")
 	answering(t, "http://"+node.ServiceAddress(t, namespace, "web")+":9898")
-	users, err := load.Start(t.Context(), load.Config{URL: "http://" + node.ServiceAddress(t, namespace, "web") + ":9898/", Rate: 10})
+	users, err = load.Start(t.Context(), load.Config{URL: "http://" + node.ServiceAddress(t, namespace, "web") + ":9898/", Rate: 10})
 	if err != nil {
 		t.Fatal(err)
 	}

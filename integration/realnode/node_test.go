@@ -178,6 +178,14 @@ func TestPodsServiceNamesMetrics(t *testing.T) {
 		t.Errorf("from a process of this machine, by name: %q, %v", out, err)
 	}
 
+	wrapper, err := node.ClusterDNSWrapper("curl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := command(t, wrapper, "-sS", "--max-time", "5", "http://"+name+":9898/readyz"); err != nil || !strings.Contains(out, "OK") {
+		t.Errorf("from a wrapped process of this machine, by name: %q, %v", out, err)
+	}
+
 	run, err := load.Start(t.Context(), load.Config{URL: "http://" + address + ":9898/", Rate: 20, Duration: 5 * time.Second})
 	if err != nil {
 		t.Fatal(err)

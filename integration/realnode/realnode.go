@@ -22,7 +22,8 @@
 //		flagger, err := node.StartFlagger(t.Context()) // provider kubernetes, metrics from that Prometheus
 //		defer flagger.Stop()
 //		report := run.Stop()                           // failures by second
-//		program, args := node.WithClusterDNS(spoke, "run") // a process here that resolves the cluster's names
+//		program, args := node.WithClusterDNS(spoke, "run") // a process here that resolves the cluster's names;
+//		wrapper, err := node.ClusterDNSWrapper(spoke)      // the same as one path, for package world
 //	}
 package realnode
 
@@ -97,6 +98,11 @@ func (n *Node) start(ctx context.Context) error {
 	var err error
 	if n.bin, err = controlplane.Binaries(ctx, n.options.Log, binaries()...); err != nil {
 		return err
+	}
+	for _, name := range binaries() {
+		if n.bin.Path(name) == "" {
+			return fmt.Errorf("KUBEBUILDER_ASSETS=%s has no %s: add it, or unset the variable to have it built", os.Getenv("KUBEBUILDER_ASSETS"), name)
+		}
 	}
 	if n.unlock, err = lock(ctx, n.options.Log); err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -170,4 +171,19 @@ func (n *Node) ServiceAddress(t testing.TB, namespace, service string) string {
 func (n *Node) WithClusterDNS(program string, args ...string) (string, []string) {
 	const mount = `mount --make-rprivate / && mount --bind "$1" /etc/resolv.conf && shift && exec "$@"`
 	return "unshare", append([]string{"--mount", "sh", "-c", mount, "sh", n.file("resolv.conf"), program}, args...)
+}
+
+// ClusterDNSWrapper writes a script that runs a program as WithClusterDNS does, for those who can only be told the path of
+// one: world.Binaries{Spoke: wrapper}. The program keeps the script's process ID.
+func (n *Node) ClusterDNSWrapper(program string) (path string, err error) {
+	program, args := n.WithClusterDNS(program)
+	line := "exec " + program
+	for _, a := range args {
+		line += " '" + strings.ReplaceAll(a, "'", `'\''`) + "'"
+	}
+	path = n.file("state", fmt.Sprintf("%s-with-cluster-dns", filepath.Base(args[len(args)-1])))
+	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+line+" \"$@\"\n"), 0o755); err != nil {
+		return "", fmt.Errorf("write a wrapper of %s: %w", program, err)
+	}
+	return path, nil
 }
