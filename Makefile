@@ -8,7 +8,9 @@ LDFLAGS     := -s -w -X $(MODULE)/pkg/buildinfo.version=$(VERSION) -X $(MODULE)/
 SOURCES      = find . -name '*.go' -not -name '*.pb.go' -not -path './.*'
 # Packages whose tests need no cluster: what `make check` runs.
 UNIT         = go list -f '{{.ImportPath}}{{range .TestImports}} {{.}}{{end}}{{range .XTestImports}} {{.}}{{end}}' ./... \
-	| awk -v m='$(MODULE)/integration' '$$1 !~ "^"m"$$" && $$0 !~ m"/(harness|world)" {print $$1}'
+	| awk -v m='$(MODULE)/integration' '$$1 !~ "^"m"$$" && $$0 !~ m"/(harness|world|realnode)" {print $$1}'
+# Packages whose tests run on a real node; without WHEELWRIGHT_E2E they skip.
+E2E          = ./integration/realnode/...
 # What the protobuf contracts must stay compatible with: the main branch's last commit.
 BASE        ?= $(shell git rev-parse -q --verify origin/main || git rev-parse -q --verify main || git rev-parse -q --verify HEAD)
 
@@ -31,8 +33,9 @@ test: controlplane ## every test, on real clusters
 race: controlplane ## every test with the race detector
 	WHEELWRIGHT_RACE=1 go test -race -timeout 60m ./...
 
-e2e: controlplane ## the stories and the harness's own tests
-	go test -timeout 30m ./integration/...
+e2e: ## real pods and traffic on a real node: as root on Linux [RUN=regexp of tests]
+	go run ./integration/harness/cmd/cluster -real -build
+	WHEELWRIGHT_E2E=1 go test -count=1 -p 1 -timeout 15m -v -run '$(RUN)' $(E2E)
 
 lint: ## gofmt, vet, staticcheck, buf lint, buf breaking
 	@unformatted=$$($(SOURCES) -print0 | xargs -0 gofmt -l); \

@@ -75,6 +75,42 @@ func TestGivenAssetsAreUsed(t *testing.T) {
 	}
 }
 
+// What only a real node needs is built when it is asked for by name, and not by those who want all the rest.
+func TestOnDemand(t *testing.T) {
+	all := map[string]bool{}
+	for _, p := range pins() {
+		for name, path := range p.onDemand {
+			if p.packages[name] != "" {
+				t.Errorf("%s is built on demand, and always", name)
+			}
+			if p.binaries()[name] != path {
+				t.Errorf("%s cannot be built", name)
+			}
+			all[name] = true
+		}
+	}
+	for _, name := range []string{"kubelet", "kube-proxy", "coredns", "podinfo", "podcli", "loadtester", "hey", "flagger"} {
+		if !all[name] {
+			t.Errorf("%s is not built on demand", name)
+		}
+	}
+	given := t.TempDir()
+	if err := os.WriteFile(filepath.Join(given, "kubelet"), nil, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("KUBEBUILDER_ASSETS", given)
+	d, err := Binaries(t.Context(), io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := d.Path("kubelet"); got != "" {
+		t.Errorf("kubelet is %s, and nobody asked for it", got)
+	}
+	if d, err = Binaries(t.Context(), io.Discard, "kubelet"); err != nil || d.Path("kubelet") != filepath.Join(given, "kubelet") {
+		t.Errorf("asked for by name, kubelet is %q, %v", d.Path("kubelet"), err)
+	}
+}
+
 func TestBuiltMakesNothing(t *testing.T) {
 	cache := t.TempDir()
 	t.Setenv("WHEELWRIGHT_CACHE", cache)

@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/wheelwright-dev/wheelwright/integration/child"
 	"github.com/wheelwright-dev/wheelwright/integration/controlplane"
 )
 
@@ -29,8 +30,9 @@ type Cluster struct {
 	index     int
 	dir       string
 	config    *rest.Config
+	authority *authority
 	http      *http.Client
-	processes []*process // in the order of their start
+	processes []*child.Process // in the order of their start
 }
 
 func newCluster(h *Harness, index int) *Cluster {
@@ -69,7 +71,7 @@ const harnessAgent = "wheelwright-harness"
 func (c *Cluster) stop() error {
 	var errs []error
 	for i := len(c.processes) - 1; i >= 0; i-- {
-		errs = append(errs, c.processes[i].stop())
+		errs = append(errs, c.processes[i].Stop())
 	}
 	c.processes = nil
 	if c.http != nil {
@@ -91,6 +93,12 @@ func (c *Cluster) Kubectl(args ...string) (string, error) { return c.kubectl("",
 // Apply sends manifests to the cluster by server-side apply.
 func (c *Cluster) Apply(manifests string) error {
 	_, err := c.kubectl(manifests, "apply", "--server-side", "--force-conflicts", "-f", "-")
+	return err
+}
+
+// ApplyIn is Apply for manifests that do not say their namespace.
+func (c *Cluster) ApplyIn(namespace, manifests string) error {
+	_, err := c.kubectl(manifests, "-n", namespace, "apply", "--server-side", "--force-conflicts", "-f", "-")
 	return err
 }
 

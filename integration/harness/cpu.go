@@ -17,10 +17,10 @@ const tick = 10 * time.Millisecond
 func (c *Cluster) APIServerCPU(t testing.TB) time.Duration {
 	t.Helper()
 	for _, p := range c.processes {
-		if !strings.HasPrefix(p.name, "kube-apiserver") {
+		if !strings.HasPrefix(p.Name, "kube-apiserver") {
 			continue
 		}
-		used, err := CPU(p.cmd.Process.Pid)
+		used, err := CPU(p.PID())
 		if err != nil {
 			t.Fatal(err)
 		}

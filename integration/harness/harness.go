@@ -22,6 +22,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/wheelwright-dev/wheelwright/integration/child"
 	"github.com/wheelwright-dev/wheelwright/integration/controlplane"
 )
 
@@ -31,6 +32,7 @@ type Options struct {
 	Dir         string    // state and logs; empty: a temporary folder that Stop removes
 	Log         io.Writer // progress; nil: nothing
 	Controllers bool      // controller manager, scheduler and kwok too; without them nothing ever runs
+	NoNode      bool      // no kwok and no simulated node: the caller brings a real one, as package realnode does
 }
 
 // Harness is a set of running clusters.
@@ -39,11 +41,12 @@ type Harness struct {
 	ownDir      bool
 	log         io.Writer
 	controllers bool
+	noNode      bool
 	bin         controlplane.Dir
 
 	mu       sync.Mutex
 	existing []string // kubeconfigs of clusters that are not ours
-	etcd     *process
+	etcd     *child.Process
 	etcdURL  string
 	clusters []*Cluster
 }
@@ -52,7 +55,7 @@ type Harness struct {
 // ready API server). Whatever it started is stopped again when it fails. Cancelling ctx later does
 // not stop the clusters: Stop does.
 func Start(ctx context.Context, o Options) (*Harness, error) {
-	h := &Harness{dir: o.Dir, log: o.Log, controllers: o.Controllers}
+	h := &Harness{dir: o.Dir, log: o.Log, controllers: o.Controllers, noNode: o.NoNode}
 	if h.log == nil {
 		h.log = io.Discard
 	}
@@ -159,7 +162,7 @@ func (h *Harness) Stop() error {
 		errs = append(errs, c.stop())
 	}
 	if h.etcd != nil {
-		errs = append(errs, h.etcd.stop())
+		errs = append(errs, h.etcd.Stop())
 	}
 	h.clusters, h.etcd = nil, nil
 	err := errors.Join(errs...)
