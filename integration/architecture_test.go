@@ -38,7 +38,7 @@ var floors = []struct {
 		"spoke/internal/pluginhost", "pkg/plugintest"}},
 	{1, "tools", []string{"pkg/bundle", "pkg/provenance", "pkg/gitrepo", "pkg/render", "pkg/manifest", "pkg/wire", "pkg/transport",
 		"pkg/logging", "pkg/buildinfo", "pkg/table", "pkg/printer", "pkg/exitcode", "pkg/token", "pkg/rules", "pkg/strictyaml", "pkg/plan", "pkg/pluginwire", "pkg/pluginsdk", "hub/internal/caller", "hub/internal/rollout",
-		"spoke/internal/delivery", "spoke/internal/terms", "spoke/internal/fields", "spoke/internal/reversal",
+		"spoke/internal/delivery", "spoke/internal/terms", "spoke/internal/fields", "spoke/internal/reversal", "spoke/internal/pluginhost/supervise",
 		"plugins/canary/internal/measure",
 		"plugins/notify/internal/message", "plugins/notify/internal/courier"}},
 	{0, "nouns", []string{"pkg/fleet", "proto/..."}},
