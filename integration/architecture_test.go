@@ -37,7 +37,7 @@ var floors = []struct {
 		"spoke/internal/journal", "spoke/internal/hubclient", "spoke/internal/overlay", "spoke/internal/apply", "spoke/internal/config",
 		"spoke/internal/pluginhost", "pkg/plugintest"}},
 	{1, "tools", []string{"pkg/bundle", "pkg/provenance", "pkg/gitrepo", "pkg/render", "pkg/manifest", "pkg/wire", "pkg/transport",
-		"pkg/logging", "pkg/buildinfo", "pkg/table", "pkg/printer", "pkg/exitcode", "pkg/token", "pkg/rules", "pkg/strictyaml", "pkg/plan", "pkg/pluginwire", "pkg/pluginsdk", "hub/internal/caller", "hub/internal/rollout",
+		"pkg/logging", "pkg/buildinfo", "pkg/table", "pkg/printer", "pkg/exitcode", "pkg/token", "pkg/rules", "pkg/strictyaml", "pkg/plan", "pkg/probe", "pkg/pluginwire", "pkg/pluginsdk", "hub/internal/caller", "hub/internal/rollout",
 		"spoke/internal/delivery", "spoke/internal/terms", "spoke/internal/fields", "spoke/internal/reversal", "spoke/internal/pluginhost/supervise",
 		"plugins/canary/internal/measure",
 		"plugins/notify/internal/message", "plugins/notify/internal/courier"}},
@@ -48,7 +48,7 @@ var floors = []struct {
 var sideways = map[string][]string{
 	"pkg/bundle":           {"pkg/provenance"},
 	"pkg/gitrepo":          {"pkg/provenance"},
-	"pkg/render":           {"pkg/provenance", "pkg/bundle", "pkg/manifest", "pkg/plan"},
+	"pkg/render":           {"pkg/provenance", "pkg/bundle", "pkg/manifest", "pkg/plan", "pkg/probe"},
 	"hub/internal/rollout": {"pkg/plan", "pkg/strictyaml"},
 	"pkg/plan":             {"pkg/strictyaml"},
 	"pkg/printer":          {"pkg/table", "pkg/exitcode"},

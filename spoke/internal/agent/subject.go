@@ -10,6 +10,9 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/manifest"
+	"github.com/wheelwright-dev/wheelwright/pkg/probe"
+	"github.com/wheelwright-dev/wheelwright/pkg/provenance"
+	"github.com/wheelwright-dev/wheelwright/pkg/render"
 	pluginv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/plugin/v1"
 )
 
@@ -33,7 +36,30 @@ func (w *worker) subject() (*pluginv1.Subject, *strings.Replacer, error) {
 	if s.Services, s.Objects, err = divided(now, next); err != nil {
 		return nil, nil, err
 	}
+	b, err := w.a.openVerified(d.Bundle, d.Target)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read what %s declares: %w", d.Target, err)
+	}
+	if s.Objects, err = declared(s.Objects, b.Files()); err != nil {
+		return nil, nil, err
+	}
 	return s, hiding(private), nil
+}
+
+// declared puts the tests of a release's wheelwright.yaml behind its objects, as a document of their own.
+func declared(objects []byte, files []provenance.File) ([]byte, error) {
+	section, err := render.Tests(files)
+	if err != nil || section == nil {
+		return objects, err
+	}
+	document, err := probe.Document(section)
+	if err != nil {
+		return nil, err
+	}
+	if len(objects) > 0 {
+		objects = append(slices.Clip(objects), "---\n"...)
+	}
+	return append(objects, document...), nil
 }
 
 // emptied takes the values out of Secrets, in place, and answers them.
