@@ -20,9 +20,10 @@ BASE        ?= $(shell git rev-parse -q --verify origin/main || git rev-parse -q
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-build: ## static binaries bin/hub and bin/spoke
+build: ## static binaries bin/hub, bin/spoke and bin/plugins/*
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/hub ./hub/cmd/hub
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/spoke ./spoke/cmd/spoke
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/plugins/ ./plugins/canary ./plugins/conformance ./plugins/notify
 
 controlplane: ## build etcd, Kubernetes and kwok for the tests into the cache, once (about 10 minutes)
 	go run ./integration/harness/cmd/cluster -build
@@ -79,7 +80,7 @@ bench: ## benchmarks
 figures: controlplane ## measure and print every claimed figure [ONLY=regexp of names]
 	go run ./integration/figures -only '$(ONLY)'
 
-image: build ## container images dist/hub.tar and dist/spoke.tar, without a daemon
+image: build ## container images dist/hub.tar and dist/spoke.tar, without a daemon, and dist/plugins.yaml
 	go run ./deploy/image -tag '$(VERSION)'
 
 clean: ## remove what was built here (the cache of control plane binaries stays)

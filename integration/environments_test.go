@@ -15,7 +15,6 @@ func TestProvidersEnvironments(t *testing.T) {
 	s := tell(t, 3)
 	s.watchShop()
 	for _, version := range []string{"1.0.0", "1.1.0"} {
-		s.must(s.vendor.Replace("backend/deployment.yaml", "/backend", "/backend"))
 		s.release(version, "Available")
 	}
 	own := &world.Vendor{Dir: filepath.Join(s.dir, "provider")}

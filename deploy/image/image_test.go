@@ -2,7 +2,9 @@ package main
 
 import (
 	"archive/tar"
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -16,11 +18,16 @@ import (
 )
 
 // TestImages: the same binaries give the same images, which run as nobody in particular and hold the
-// binary and the certificate authorities, nothing else.
+// binary, the certificate authorities and, in the spoke's, the plugins, nothing else.
 func TestImages(t *testing.T) {
 	bin, first, second := t.TempDir(), t.TempDir(), t.TempDir()
-	for _, name := range []string{"hub", "spoke"} {
-		c := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(bin, name), "../../"+name+"/cmd/"+name)
+	plugins := []string{"canary", "conformance", "notify"}
+	sources := map[string]string{"hub": "../../hub/cmd/hub", "spoke": "../../spoke/cmd/spoke"}
+	for _, name := range plugins {
+		sources["plugins/"+name] = "../../plugins/" + name
+	}
+	for name, source := range sources {
+		c := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(bin, name), source)
 		c.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := c.CombinedOutput(); err != nil {
 			t.Fatalf("build %s: %v\n%s", name, err, out)
@@ -65,8 +72,22 @@ func TestImages(t *testing.T) {
 			t.Errorf("%s: %+v of %s at %v", name, c, config.OS, config.Created)
 		}
 		files := contents(t, image)
-		if !slices.Equal(files, []string{"drwxr-xr-x etc/", "drwxr-xr-x etc/ssl/", "drwxr-xr-x etc/ssl/certs/", "-rw-r--r-- etc/ssl/certs/ca-certificates.crt", "-rwxr-xr-x " + name}) {
+		want := []string{"drwxr-xr-x etc/", "drwxr-xr-x etc/ssl/", "drwxr-xr-x etc/ssl/certs/", "-rw-r--r-- etc/ssl/certs/ca-certificates.crt"}
+		if name == "spoke" {
+			want = append(want, "drwxr-xr-x plugins/")
+			for _, p := range plugins {
+				want = append(want, "-rwxr-xr-x plugins/"+p)
+			}
+		}
+		if !slices.Equal(files, append(want, "-rwxr-xr-x "+name)) {
 			t.Errorf("%s holds %q", name, files)
+		}
+	}
+	entries := string(read(t, filepath.Join(first, "plugins.yaml")))
+	for _, p := range plugins {
+		want := fmt.Sprintf("- name: %[1]s\n  path: /plugins/%[1]s\n  sha256: %x\n", p, sha256.Sum256(read(t, filepath.Join(bin, "plugins", p))))
+		if !strings.Contains(entries, want) {
+			t.Errorf("want\n%s\nin\n%s", want, entries)
 		}
 	}
 	missing, err := exec.CommandContext(t.Context(), program, "-bin", t.TempDir(), "-out", t.TempDir()).CombinedOutput()

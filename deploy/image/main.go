@@ -1,17 +1,22 @@
 // Command image packs the static binaries into container images, without a daemon and without a base
-// image: one layer with the binary and the certificate authorities that this machine believes. The same
-// binaries and authorities give the same bytes.
+// image: one layer with the binary and the certificate authorities that this machine believes, and in the
+// spoke's the plugins, whose entries for spoke.yaml it writes beside the images. The same binaries and
+// authorities give the same bytes.
 package main
 
 import (
 	"archive/tar"
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,18 +33,64 @@ func main() {
 	tag := flag.String("tag", "dev", "image tag")
 	arch := flag.String("arch", "amd64", "architecture of the binaries")
 	flag.Parse()
+	if err := run(*bin, *out, *tag, *arch); err != nil {
+		fmt.Fprintf(os.Stderr, "image: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+func run(bin, out, tag, arch string) error {
+	plugins, err := pluginsIn(bin)
+	if err != nil {
+		return err
+	}
+	beside := map[string][]file{"spoke": plugins}
 	for _, binary := range []string{"hub", "spoke"} {
-		if err := pack(filepath.Join(*bin, binary), filepath.Join(*out, binary+".tar"), "wheelwright/"+binary+":"+*tag, *arch); err != nil {
-			fmt.Fprintf(os.Stderr, "image: %s: %v\n", binary, err)
-			os.Exit(1)
+		if err := pack(filepath.Join(bin, binary), beside[binary], filepath.Join(out, binary+".tar"), "wheelwright/"+binary+":"+tag, arch); err != nil {
+			return fmt.Errorf("%s: %w", binary, err)
 		}
 	}
+	target := filepath.Join(out, "plugins.yaml")
+	if err := os.WriteFile(target, entries(plugins), 0o644); err != nil {
+		return err
+	}
+	fmt.Printf("%s  the plugins of that spoke, for its spoke.yaml\n", target)
+	return nil
+}
+
+// pluginFolder is where the spoke's image has the plugins.
+const pluginFolder = "plugins"
+
+// kinds of the plugins that are packed, by their names.
+func kinds() map[string]string {
+	return map[string]string{"canary": "canary", "conformance": "conformance", "notify": "notifier"}
+}
+
+func pluginsIn(bin string) (all []file, err error) {
+	for _, name := range slices.Sorted(maps.Keys(kinds())) {
+		program, err := os.ReadFile(filepath.Join(bin, "plugins", name))
+		if err != nil {
+			return nil, fmt.Errorf("plugin %s: %w; run `make build` first", name, err)
+		}
+		all = append(all, file{path.Join(pluginFolder, name), 0o755, program})
+	}
+	return all, nil
+}
+
+// entries is what stands under plugins in a spoke.yaml, without what is each provider's to say.
+func entries(plugins []file) []byte {
+	b := bytes.NewBufferString("# The plugins in this spoke's image; what each takes beside: plugins/NAME/README.md\nplugins:\n")
+	for _, f := range plugins {
+		name := path.Base(f.path)
+		fmt.Fprintf(b, "- name: %s\n  path: /%s\n  sha256: %x\n  kinds: [%s]\n", name, f.path, sha256.Sum256(f.data), kinds()[name])
+	}
+	return b.Bytes()
 }
 
 // authorities are where Linux distributions keep the bundle that TLS clients trust.
 var authorities = []string{"/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"}
 
-func pack(binary, target, ref, arch string) error {
+func pack(binary string, beside []file, target, ref, arch string) error {
 	program, err := os.ReadFile(binary)
 	if err != nil {
 		return fmt.Errorf("%w; run `make build` first", err)
@@ -54,7 +105,7 @@ func pack(binary, target, ref, arch string) error {
 	if len(files) == 1 {
 		return fmt.Errorf("this machine has none of %s, and https needs it in the image; install ca-certificates", strings.Join(authorities, ", "))
 	}
-	layer, err := layerOf(files)
+	layer, err := layerOf(append(files, beside...))
 	if err != nil {
 		return err
 	}

@@ -115,9 +115,12 @@ type Plugin struct {
 	Log *slog.Logger
 }
 
-// grace is how long calls in flight may take once the process is asked to end. A spoke kills it soon
-// after.
-const grace = 700 * time.Millisecond
+// How long calls in flight may take once the process is asked to end, and how long after that, once their
+// contexts are cancelled. A spoke kills it a second after it asked, and a busy machine takes its time.
+const (
+	grace     = 600 * time.Millisecond
+	cancelled = 100 * time.Millisecond
+)
 
 // Logger writes JSON lines with a level to the process's standard error, which is where a spoke reads.
 // Make it before Serve.
@@ -144,13 +147,18 @@ func Serve(p Plugin) {
 		p.Log = Logger()
 	}
 	var server atomic.Pointer[grpc.Server]
+	serving, over := context.WithCancel(context.Background())
+	defer over()
 	back := standardStreams()
 	ended := make(chan os.Signal, 1)
 	signal.Notify(ended, syscall.SIGTERM, os.Interrupt)
 	defer signal.Stop(ended)
 	go func() {
 		<-ended
-		end(server.Load())
+		over()
+		if s := server.Load(); s == nil || !end(s, grace) { // where none is, nothing is served yet
+			os.Exit(0)
+		}
 	}()
 	goplugin.Serve(&goplugin.ServeConfig{
 		HandshakeConfig:  goplugin.HandshakeConfig{MagicCookieKey: pluginwire.CookieKey, MagicCookieValue: pluginwire.CookieValue},
@@ -161,7 +169,7 @@ func Serve(p Plugin) {
 				grpc.ChainUnaryInterceptor(func(ctx context.Context, r any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
 					back()
 					return handle(ctx, r)
-				}, p.unary), grpc.StreamInterceptor(p.stream))...)
+				}, p.unary), grpc.ChainStreamInterceptor(asideUntil(serving), p.stream))...)
 			server.Store(s)
 			return s
 		},
@@ -176,14 +184,48 @@ func standardStreams() func() {
 	return sync.OnceFunc(func() { os.Stdout, os.Stderr = out, errs })
 }
 
-// end stops in good order for a while, and then anyhow.
-func end(s *grpc.Server) {
-	if s == nil {
-		os.Exit(0) // nothing is served yet
+// asideUntil ends go-plugin's own stream of standard output with serving. A host reads it as long as the
+// process is there, and so no end in good order would come before grace is over.
+func asideUntil(serving context.Context) grpc.StreamServerInterceptor {
+	return func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+		if strings.HasPrefix(info.FullMethod, "/wheelwright.plugin.") {
+			return handle(srv, ss)
+		}
+		ctx, cancel := context.WithCancel(ss.Context())
+		defer cancel()
+		defer context.AfterFunc(serving, cancel)()
+		return handle(srv, bounded{ServerStream: ss, ctx: ctx})
 	}
-	late := time.AfterFunc(grace, s.Stop)
-	defer late.Stop()
-	s.GracefulStop()
+}
+
+// bounded is a stream with a context that ends earlier than its own.
+type bounded struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+func (b bounded) Context() context.Context { return b.ctx }
+
+// end stops as soon as the calls in flight are over, and after grace cancels them. It is false where one of
+// them minds neither: gRPC's server waits for it, however it is stopped.
+func end(s *grpc.Server, grace time.Duration) bool {
+	done := make(chan struct{})
+	go func() {
+		s.GracefulStop()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return true
+	case <-time.After(grace):
+	}
+	go s.Stop()
+	select {
+	case <-done:
+		return true
+	case <-time.After(cancelled):
+		return false
+	}
 }
 
 func (p Plugin) check() error {

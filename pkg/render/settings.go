@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/wheelwright-dev/wheelwright/pkg/probe"
 	"github.com/wheelwright-dev/wheelwright/pkg/provenance"
 	"sigs.k8s.io/yaml"
 )
@@ -78,6 +79,7 @@ type declaration struct {
 	variants []string // sorted; nil: it names none
 	health   []HealthRule
 	course   Course
+	tests    []byte // YAML; nil: it declares none
 }
 
 // settingsReader collects what is wrong with the file.
@@ -102,7 +104,7 @@ func settings(t *tree) (declaration, error) {
 		r.add("%v", err)
 		return declaration{}, &BuildError{r.problems}
 	}
-	r.unknown(top, "", "version", "variants", "health", "rollout", "upgrade")
+	r.unknown(top, "", "version", "variants", "health", "rollout", "upgrade", probe.Section)
 	switch v := top["version"].(type) {
 	case nil:
 		r.add("version: is missing; want version: %s", settingsVersion)
@@ -123,6 +125,9 @@ func settings(t *tree) (declaration, error) {
 	}
 	if v := top["upgrade"]; v != nil {
 		d.course.Stops = r.upgrade(v)
+	}
+	if v := top[probe.Section]; v != nil {
+		d.tests = r.tests(v)
 	}
 	if len(r.problems) > 0 {
 		return declaration{}, &BuildError{r.problems}

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/plan"
+	"github.com/wheelwright-dev/wheelwright/pkg/probe"
 	"github.com/wheelwright-dev/wheelwright/pkg/render"
 )
 
@@ -54,7 +55,7 @@ health:
 - {apiVersion: example.com/v1, kind: Queue, failed: "true"}
 `})
 	want := []string{
-		"wheelwright.yaml: extra: unknown key (known: version, variants, health, rollout, upgrade)",
+		"wheelwright.yaml: extra: unknown key (known: version, variants, health, rollout, upgrade, tests)",
 		"wheelwright.yaml: version: is 2; this program reads version 1",
 		`wheelwright.yaml: variants[0]: folder "gone" holds no kustomization.yaml`,
 		"wheelwright.yaml: health[0]: want keys and values, not text",
@@ -136,6 +137,43 @@ upgrade:
 	}
 }
 
+func TestTestsOfWheelwrightYAML(t *testing.T) {
+	tests := func(text string) ([]byte, error) {
+		return render.Tests(files(map[string]string{"kustomization.yaml": "resources: []", "wheelwright.yaml": "version: 1\n" + text}))
+	}
+	section, err := tests(`tests:
+- {name: info, service: backend, port: 9898, http: {path: /api/info, expect: {status: [200, 3xx], json: {.count: 1000000, .ok: true}}}}
+- {name: health, service: backend, when: after-promotion, timeout: 500ms, grpc: }
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	probes, err := probe.Parse(section)
+	if err != nil || len(probes) != 2 || probes[0].Port != "9898" || probes[0].HTTP.JSON[0].Value != 1e6 || len(probes[0].HTTP.Status) != 2 || probes[1].GRPC == nil {
+		t.Errorf("got %+v, %v", probes, err)
+	}
+	if section, err := tests(""); section != nil || err != nil {
+		t.Errorf("of none: %q, %v", section, err)
+	}
+	_, err = tests(`tests:
+- {name: info, service: Backend!, http: {path: api}}
+- {name: info, service: backend, http: {expect: {matches: "("}}, retry: 1}
+`)
+	var all *render.BuildError
+	if !errors.As(err, &all) {
+		t.Fatalf("got %v, want all that is wrong", err)
+	}
+	for _, want := range []string{"wheelwright.yaml: tests[0].service: ", "wheelwright.yaml: tests[0].http.path: ", "wheelwright.yaml: tests[1].http.expect.matches: ",
+		"wheelwright.yaml: tests[1].retry: unknown key", "wheelwright.yaml: tests[1].name: "} {
+		if !slices.ContainsFunc(all.Problems, func(p string) bool { return strings.HasPrefix(p, want) }) {
+			t.Errorf("%q is not among\n  %s", want, strings.Join(all.Problems, "\n  "))
+		}
+	}
+	if _, err := tests("tests: smoke"); err == nil || !strings.Contains(err.Error(), "wheelwright.yaml: tests: want a list of tests") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestTheExampleOfWheelwrightYAMLLoads(t *testing.T) {
 	text, err := os.ReadFile("../../deploy/examples/wheelwright.yaml")
 	if err != nil {
@@ -148,6 +186,10 @@ func TestTheExampleOfWheelwrightYAMLLoads(t *testing.T) {
 	}
 	if h, err := render.Health(given); err != nil || len(h) == 0 {
 		t.Errorf("got %v, %v", h, err)
+	}
+	section, err := render.Tests(given)
+	if probes, wrong := probe.Parse(section); err != nil || wrong != nil || len(probes) == 0 {
+		t.Errorf("got %+v, %v, %v", probes, err, wrong)
 	}
 	c, err := render.CourseOf(given)
 	if err != nil || len(c.Stops) == 0 {

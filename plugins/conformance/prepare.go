@@ -9,8 +9,9 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/wheelwright-dev/wheelwright/pkg/probe"
+	"github.com/wheelwright-dev/wheelwright/plugins/conformance/internal/asker"
 	"github.com/wheelwright-dev/wheelwright/plugins/conformance/internal/job"
-	"github.com/wheelwright-dev/wheelwright/plugins/conformance/internal/probe"
 	"github.com/wheelwright-dev/wheelwright/plugins/internal/excerpt"
 	"github.com/wheelwright-dev/wheelwright/plugins/internal/kube"
 	"github.com/wheelwright-dev/wheelwright/plugins/internal/webhook"
@@ -124,9 +125,9 @@ func isNow(when []string, m pluginv1.Moment) bool {
 }
 
 func (c *conformance) prepareProbes(p *preparation, r release, m pluginv1.Moment, cluster *kube.Client, dial kube.DialFunc) {
-	asker := probe.Asker{Dial: dial, Redactor: p.redactor}
+	prober := asker.Asker{Dial: dial, Redactor: p.redactor}
 	if c.throughAPI && cluster != nil {
-		asker.Proxy = cluster.Via()
+		prober.Proxy = cluster.Via()
 	}
 	declared, problems := r.probes()
 	p.warnings = append(p.warnings, problems...)
@@ -151,7 +152,7 @@ func (c *conformance) prepareProbes(p *preparation, r release, m pluginv1.Moment
 			continue
 		}
 		domain := "." + r.namespaceOf(s) + ".svc"
-		at := probe.Target{Host: r.target(s, m) + domain, Port: port, Name: s.GetName() + domain}
+		at := asker.Target{Host: r.target(s, m) + domain, Port: port, Name: s.GetName() + domain}
 		p.tests = append(p.tests, test{name: name, service: one.Service, run: func(ctx context.Context, _ func(string)) result {
 			if err != nil { // the provider's mistake, which says nothing of the release
 				return unable(err)
@@ -159,7 +160,7 @@ func (c *conformance) prepareProbes(p *preparation, r release, m pluginv1.Moment
 			if c.throughAPI && cluster == nil && one.HTTP != nil {
 				return unable(errNoCredentials)
 			}
-			return result{verdict: asker.Ask(ctx, one, at)}
+			return result{verdict: prober.Ask(ctx, one, at)}
 		}})
 	}
 }

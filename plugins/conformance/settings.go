@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/wheelwright-dev/wheelwright/plugins/conformance/internal/probe"
+	"github.com/wheelwright-dev/wheelwright/pkg/probe"
 	"github.com/wheelwright-dev/wheelwright/plugins/internal/webhook"
 )
 

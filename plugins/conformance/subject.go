@@ -10,7 +10,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/wheelwright-dev/wheelwright/plugins/conformance/internal/probe"
+	"github.com/wheelwright-dev/wheelwright/pkg/probe"
 	"github.com/wheelwright-dev/wheelwright/plugins/internal/kube"
 	pluginv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/plugin/v1"
 )

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -195,6 +196,7 @@ func TestAutoscalerKeepsItsReplicas(t *testing.T) {
 func (a autoscaled) run(t *testing.T) (resets, changes int) {
 	t.Helper()
 	s := newStage(t)
+	s.sub.HealthTimeout, s.every.Grace = time.Minute, time.Minute // every release is good: none waits for it
 	version, image, patch := "", "", 0
 	next := func(least, most int) {
 		t.Helper()

@@ -10,6 +10,9 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/manifest"
+	"github.com/wheelwright-dev/wheelwright/pkg/probe"
+	"github.com/wheelwright-dev/wheelwright/pkg/provenance"
+	"github.com/wheelwright-dev/wheelwright/pkg/render"
 	pluginv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/plugin/v1"
 )
 
@@ -18,7 +21,16 @@ import (
 func (w *worker) subject(whole bool) (*pluginv1.Subject, *strings.Replacer, error) {
 	d := w.rec.Delivery
 	was := past{w.rec.Installation.Running, w.rec.Manifest}
-	return w.a.subjectOf(w.name, w.ledger.Plan.Namespace, was, past{d.Target, d.Manifest}, whole)
+	s, private, err := w.a.subjectOf(w.name, w.ledger.Plan.Namespace, was, past{d.Target, d.Manifest}, whole)
+	if err != nil || whole {
+		return s, private, err
+	}
+	b, err := w.a.openVerified(d.Bundle, d.Target)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read what %s declares: %w", d.Target, err)
+	}
+	s.Objects, err = declared(s.Objects, b.Files())
+	return s, private, err
 }
 
 func (a *Agent) subjectOf(name, namespace string, was, to past, whole bool) (*pluginv1.Subject, *strings.Replacer, error) {
@@ -38,6 +50,22 @@ func (a *Agent) subjectOf(name, namespace string, was, to past, whole bool) (*pl
 		return nil, nil, err
 	}
 	return s, hiding(private), nil
+}
+
+// declared puts the tests of a release's wheelwright.yaml behind its objects, as a document of their own.
+func declared(objects []byte, files []provenance.File) ([]byte, error) {
+	section, err := render.Tests(files)
+	if err != nil || section == nil {
+		return objects, err
+	}
+	document, err := probe.Document(section)
+	if err != nil {
+		return nil, err
+	}
+	if len(objects) > 0 {
+		objects = append(slices.Clip(objects), "---\n"...)
+	}
+	return append(objects, document...), nil
 }
 
 // secrets are the values of Secrets, which are taken out of them where they are to be emptied.

@@ -36,6 +36,21 @@ func TestTheExamplesPluginsLoad(t *testing.T) {
 	dir := filepath.Dir(path)
 	want := []Plugin{
 		{
+			Name: "conformance", Path: "/plugins/conformance", SHA256: "4e388ab32b10dc8dbc7e28144f552830adc74787c1e2c0824032078a79f227fb",
+			Kinds: []pluginv1.Kind{pluginv1.Kind_KIND_CONFORMANCE},
+			Permissions: &Permissions{Namespace: "shop", Rules: []PermissionRule{
+				{APIGroups: []string{""}, Resources: []string{"services"}, Verbs: []string{"get"}},
+				{APIGroups: []string{"batch"}, Resources: []string{"jobs"}, Verbs: []string{"create", "get", "list", "watch", "delete"}},
+				{APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"create", "get", "list", "watch", "delete"}},
+				{APIGroups: []string{""}, Resources: []string{"pods/log"}, Verbs: []string{"get"}},
+			}},
+		},
+		{
+			Name: "phone", Path: "/plugins/notify", SHA256: "2c624232cc56c4a9f4d0eb1f3e4ca3d1dbd6b0b2a1fb9e6f4f2a3c0e3f0a7d11",
+			Kinds: []pluginv1.Kind{pluginv1.Kind_KIND_NOTIFIER}, Args: []string{"slack", "--url-from", "SLACK_URL"},
+			Env: []string{"SLACK_URL=https://hooks.slack.com/services/T0/B0/secret"},
+		},
+		{
 			Name: "smoke", Path: filepath.Join(dir, "plugins/smoke"), SHA256: "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
 			Kinds: []pluginv1.Kind{pluginv1.Kind_KIND_CONFORMANCE}, Args: []string{"--url", "http://backend.shop"},
 			Env: []string{"PATH=/usr/bin:/bin", "SMOKE_LEVEL=2"}, Timeout: 2 * time.Minute,

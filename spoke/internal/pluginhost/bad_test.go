@@ -20,6 +20,7 @@ import (
 	"time"
 
 	pluginv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/plugin/v1"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/pluginhost/supervise"
 )
 
 // alive lists the processes that have mark among their arguments, and those whose parent is parent.
@@ -259,7 +260,7 @@ func TestLeftovers(t *testing.T) {
 	}
 	mark := "mark-" + unique()
 	orphan := exec.Command(built.path, "sleep", mark)
-	orphan.Env = []string{folderVariable + "=" + filepath.Join(dir, "example-1")}
+	orphan.Env = []string{supervise.FolderVariable + "=" + filepath.Join(dir, "example-1")}
 	if err := orphan.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -344,7 +345,7 @@ func supervisorKilled(t *testing.T, without bool) int {
 		t.Fatal(err)
 	}
 	proc := h.named("example").proc
-	proc.cmd.Process.Kill()
+	proc.below.Kill()
 	begin := time.Now()
 	<-proc.ended
 	return survivors(t, mark, begin, log)

@@ -5,10 +5,9 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
-)
 
-// inSupervisor is the descriptor that the supervisor has the file under.
-const inSupervisor = "/proc/self/fd/3"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/pluginhost/supervise"
+)
 
 // privateFile is in memory, where it can be sealed; in the folder where the kernel does not execute from
 // memory.
@@ -28,11 +27,11 @@ func privateFile(dir string) (*privateCopy, error) {
 func (c *privateCopy) seal() (*os.File, string, error) {
 	if c.memory {
 		_, err := unix.FcntlInt(c.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_WRITE|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_SEAL)
-		return c.File, inSupervisor, err
+		return c.File, supervise.ProgramPath, err
 	}
 	f, err := c.reopened()
 	if err == nil {
 		err = os.Remove(c.Name()) // reached through its descriptor alone
 	}
-	return f, inSupervisor, err
+	return f, supervise.ProgramPath, err
 }

@@ -88,7 +88,7 @@ func (p *plugin) get(ctx context.Context) (*process, error) {
 	}
 	p.proc = proc
 	p.log.Info("plugin started", "name", printable(proc.hello.GetName(), maxName), logging.Version, printable(proc.hello.GetVersion(), maxName),
-		"contract", proc.hello.GetContract(), "isolation", proc.isolation, logging.Duration, time.Since(proc.began).Round(time.Millisecond))
+		"contract", proc.hello.GetContract(), "isolation", proc.below.Isolation, logging.Duration, time.Since(proc.began).Round(time.Millisecond))
 	return proc, nil
 }
 

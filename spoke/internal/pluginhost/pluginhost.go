@@ -29,11 +29,11 @@ import (
 	"regexp"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/pluginwire"
 	pluginv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/plugin/v1"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/pluginhost/supervise"
 )
 
 // Defaults of Plugin and Config.
@@ -81,12 +81,12 @@ type Config struct {
 
 // Host runs plugins. Its methods may be called concurrently.
 type Host struct {
-	cfg       Config
-	mu        sync.Mutex // of plugins and closed; never held while one is waited for
-	plugins   []*plugin  // in the file's order
-	closed    bool
-	isolation atomic.Int32 // index of the first way of starting that has not failed
-	tasks     sync.WaitGroup
+	cfg     Config
+	mu      sync.Mutex // of plugins and closed; never held while one is waited for
+	plugins []*plugin  // in the file's order
+	closed  bool
+	starter supervise.Starter
+	tasks   sync.WaitGroup
 }
 
 var (
@@ -98,9 +98,13 @@ var (
 
 var pluginName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$`)
 
+// ChildMain belongs in the first line of main, and of TestMain where a test runs plugins: in a process
+// that was started as a supervisor it supervises and exits. In any other it returns false at once.
+func ChildMain() bool { return supervise.ChildMain() }
+
 // New makes the host and clears up after one that was killed. It starts no plugin.
 func New(cfg Config) (*Host, error) {
-	h := &Host{cfg: cfg}
+	h := &Host{cfg: cfg, starter: supervise.Starter{WithoutNamespaces: cfg.WithoutNamespaces}}
 	if cfg.Log == nil {
 		h.cfg.Log = slog.New(slog.DiscardHandler)
 	}
@@ -115,7 +119,7 @@ func New(cfg Config) (*Host, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("folder of plugins: %w", err)
 	}
-	if err := sweep(dir + string(filepath.Separator)); err != nil {
+	if err := supervise.Sweep(dir + string(filepath.Separator)); err != nil {
 		h.cfg.Log.Warn("processes that an earlier spoke left could not be looked for", "error", err)
 	}
 	left, err := os.ReadDir(dir)

@@ -186,7 +186,7 @@ func TestCalls(t *testing.T) {
 	if _, err := h.Canary("other"); !errors.Is(err, ErrNoPlugin) {
 		t.Errorf("got %v", err)
 	}
-	t.Log("isolation:", h.named("example").proc.isolation)
+	t.Log("isolation:", h.named("example").proc.below.Isolation)
 	if n := strings.Count(log.String(), "plugin started"); n != 1 {
 		t.Errorf("%d processes were started:\n%s", n, log)
 	}

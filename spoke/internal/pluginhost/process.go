@@ -4,15 +4,12 @@ import (
 	"bufio"
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -20,42 +17,14 @@ import (
 
 	"google.golang.org/grpc"
 
-	"github.com/wheelwright-dev/wheelwright/pkg/logging"
 	"github.com/wheelwright-dev/wheelwright/pkg/pluginwire"
 	pluginv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/plugin/v1"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/pluginhost/supervise"
 )
-
-// childName is what the supervisor finds as its own name. The name, not an argument, so that no command
-// line of the program can be mistaken for it.
-const childName = "wheelwright-plugin"
-
-// folderVariable is in the environment of everything that a plugin starts, and names its folder.
-const folderVariable = "WHEELWRIGHT_PLUGIN_FOLDER"
-
-// order is the first line that a supervisor gets on its standard input. "stop" may follow; the end of
-// the input means that nobody is there any more.
-type order struct {
-	Path      string // to execute
-	Args      []string
-	Env       []string
-	Dir       string
-	Remove    []string // folders, at the end
-	Grace     time.Duration
-	Processes int
-	Namespace bool // whether it is the first process of a PID namespace
-	Inherit   bool // whether the plugin keeps the descriptor of its own file: a script is read through it
-}
-
-// ending is the one line that a supervisor answers.
-type ending struct {
-	Exit   string // of the plugin's first process; empty: it did not start
-	Reason string // why it was ended; empty: by itself
-}
 
 // process is one run of a plugin.
 type process struct {
 	began       time.Time
-	isolation   string
 	hello       *pluginv1.HandshakeResponse
 	front       pluginv1.PluginServiceClient
 	conformance pluginv1.ConformanceServiceClient
@@ -66,8 +35,7 @@ type process struct {
 	logs   *logs
 	folder string
 	remove []string
-	cmd    *exec.Cmd
-	life   *os.File           // the supervisor's standard input
+	below  *supervise.Supervisor
 	exited chan struct{}      // how it ended is known, and its log is read
 	ended  chan struct{}      // nothing of it is left
 	quit   context.CancelFunc // of the tasks beside it
@@ -76,7 +44,7 @@ type process struct {
 	mu       sync.Mutex
 	conn     *grpc.ClientConn
 	stopping bool // an end is expected, or told by who started it
-	ending   ending
+	ending   supervise.Ending
 	expires  time.Time // of the credentials
 }
 
@@ -107,15 +75,16 @@ func (p *plugin) start(ctx context.Context) (_ *process, err error) {
 	}
 	tasks, quit := context.WithCancel(p.life)
 	proc.quit = quit
-	stdout, err := proc.launch(p.host, o, executable)
-	if err != nil {
+	if proc.below, err = p.host.starter.Start(o, executable.File); err != nil {
 		quit()
 		return nil, err
 	}
-	launched = true
+	launched, proc.stopping = true, true
+	proc.tasks.Add(1) // the start
+	proc.watch()
 	started := sync.OnceFunc(proc.tasks.Done) // nothing is cleared while this may still begin tasks
 	defer started()
-	if err := p.greet(ctx, tasks, proc, id, stdout); err != nil {
+	if err := p.greet(ctx, tasks, proc, id); err != nil {
 		over := proc.over()
 		started()
 		proc.stop()
@@ -142,105 +111,45 @@ func said(last string) string {
 }
 
 // prepare fills the plugin's folder and says what to run.
-func (p *plugin) prepare(ctx context.Context, proc *process, executable *executable) (order, pluginwire.Identity, error) {
+func (p *plugin) prepare(ctx context.Context, proc *process, executable *executable) (supervise.Order, pluginwire.Identity, error) {
 	id, err := pluginwire.NewIdentity()
 	if err != nil {
-		return order{}, id, err
+		return supervise.Order{}, id, err
 	}
 	work, sockets := filepath.Join(proc.folder, "work"), filepath.Join(proc.folder, "s")
 	if len(sockets) > 80 { // a socket's path has 108 bytes at most
 		if sockets, err = os.MkdirTemp("", "wheelwright-"); err != nil {
-			return order{}, id, fmt.Errorf("make a folder for its socket: %w", err)
+			return supervise.Order{}, id, fmt.Errorf("make a folder for its socket: %w", err)
 		}
 		proc.remove = append(proc.remove, sockets)
 	}
 	for _, dir := range []string{work, sockets} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return order{}, id, fmt.Errorf("make its folder: %w", err)
+			return supervise.Order{}, id, fmt.Errorf("make its folder: %w", err)
 		}
 	}
-	env := slices.Concat(p.cfg.Env, pluginwire.Environment(id, sockets), []string{"TMPDIR=" + work, folderVariable + "=" + proc.folder})
+	env := slices.Concat(p.cfg.Env, pluginwire.Environment(id, sockets), []string{"TMPDIR=" + work, supervise.FolderVariable + "=" + proc.folder})
 	if p.cfg.Kubeconfig {
 		if _, err := p.authorise(ctx, proc); err != nil {
-			return order{}, id, err
+			return supervise.Order{}, id, err
 		}
 		env = append(env, "KUBECONFIG="+proc.kubeconfig())
 	}
-	return order{
+	return supervise.Order{
 		Path: executable.path, Args: append([]string{filepath.Base(p.cfg.Path)}, p.cfg.Args...), Env: env, Dir: work, Remove: proc.remove,
 		Grace: grace, Processes: p.cfg.Processes, Inherit: executable.script,
 	}, id, nil
 }
 
-// launch starts the supervisor, in the strongest way that the machine lets it be started.
-func (proc *process) launch(h *Host, o order, executable *executable) (*os.File, error) {
-	ways := isolations(h.cfg.WithoutNamespaces)
-	for {
-		n := h.isolation.Load()
-		o.Namespace, proc.isolation = ways[n].namespace, ways[n].name
-		stdout, err := proc.launchIn(o, executable, ways[n])
-		if err == nil || int(n) == len(ways)-1 || !notPermitted(err) {
-			return stdout, err
-		}
-		h.isolation.CompareAndSwap(n, n+1)
-	}
-}
-
-func (proc *process) launchIn(o order, executable *executable, way isolation) (_ *os.File, err error) {
-	var opened []*os.File
-	pipe := func() (r, w *os.File) {
-		if err == nil {
-			if r, w, err = os.Pipe(); err == nil {
-				opened = append(opened, r, w)
-			}
-		}
-		return r, w
-	}
-	theirLife, life := pipe()
-	stdout, theirStdout := pipe()
-	stderr, theirStderr := pipe()
-	report, theirReport := pipe()
-	fail := func(err error) (*os.File, error) {
-		for _, f := range opened {
-			f.Close()
-		}
-		return nil, err
-	}
-	if err != nil {
-		return fail(err)
-	}
-	cmd := &exec.Cmd{
-		Path: self(), Args: []string{childName}, Env: []string{}, Dir: "/",
-		Stdin: theirLife, Stdout: theirStdout, Stderr: theirStderr, ExtraFiles: []*os.File{executable.File, theirReport},
-		SysProcAttr: way.attributes(),
-	}
-	if err := cmd.Start(); err != nil {
-		return fail(fmt.Errorf("start its supervisor: %w", err))
-	}
-	for _, f := range []*os.File{theirLife, theirStdout, theirStderr, theirReport} {
-		f.Close()
-	}
-	text, err := json.Marshal(o)
-	if err == nil {
-		_, err = life.Write(append(text, '\n'))
-	}
-	if err != nil { // it ends without an order; what it reports says why
-		proc.log.Debug("the supervisor took no order", logging.Error, err)
-	}
-	proc.cmd, proc.life, proc.stopping = cmd, life, true
-	proc.tasks.Add(1) // the start
-	proc.watch(stderr, report)
-	return stdout, nil
-}
-
 // greet reads the handshake line, connects and agrees on a contract.
-func (p *plugin) greet(ctx, tasks context.Context, proc *process, id pluginwire.Identity, stdout *os.File) error {
+func (p *plugin) greet(ctx, tasks context.Context, proc *process, id pluginwire.Identity) error {
 	type said struct {
 		line pluginwire.Line
 		err  error
 	}
 	first := make(chan said, 1)
 	proc.tasks.Go(func() {
+		stdout := proc.below.Stdout
 		defer stdout.Close()
 		defer context.AfterFunc(tasks, func() { stdout.Close() })()
 		r := bufio.NewReader(stdout)
@@ -291,18 +200,6 @@ func (p *plugin) greet(ctx, tasks context.Context, proc *process, id pluginwire.
 		errs.Flush()
 	})
 	return nil
-}
-
-// self is the running program, also where its file was replaced meanwhile.
-func self() string {
-	if runtime.GOOS == "linux" {
-		return "/proc/self/exe"
-	}
-	path, err := os.Executable()
-	if err != nil {
-		return os.Args[0]
-	}
-	return path
 }
 
 // unique is a name that nobody guesses.

@@ -1,17 +1,17 @@
 package pluginhost
 
 import (
-	"encoding/json"
 	"io"
 	"os"
 	"time"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/pluginhost/supervise"
 )
 
 // watch waits for the end of the plugin and clears up after it.
-func (proc *process) watch(stderr, report *os.File) {
-	read := make(chan struct{})
+func (proc *process) watch() {
+	stderr, read := proc.below.Stderr, make(chan struct{})
 	go func() {
 		defer close(read)
 		lines := proc.logs.stream("stderr")
@@ -19,12 +19,9 @@ func (proc *process) watch(stderr, report *os.File) {
 		lines.Flush()
 	}()
 	go func() {
-		// The report comes when all that the plugin started is gone; it ends without one where the
-		// supervisor was killed.
-		var e ending
-		told := json.NewDecoder(io.LimitReader(report, 64<<10)).Decode(&e) == nil
+		e, told := proc.below.Ending()
 		if !told {
-			proc.cmd.Wait()
+			proc.below.Wait()
 			proc.sweep()
 		}
 		stderr.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
@@ -42,16 +39,14 @@ func (proc *process) watch(stderr, report *os.File) {
 			conn.Close()
 		}
 		if told {
-			proc.cmd.Wait() // how it ended is in its report
+			proc.below.Wait()
 			proc.sweep()
 		}
 		proc.tasks.Wait()
 		if conn == nil && proc.conn != nil { // made meanwhile by the start, which is over
 			proc.conn.Close()
 		}
-		stderr.Close()
-		report.Close()
-		proc.life.Close()
+		proc.below.Close()
 		proc.logs.close()
 		proc.clear()
 		close(proc.ended)
@@ -59,7 +54,7 @@ func (proc *process) watch(stderr, report *os.File) {
 }
 
 func (proc *process) sweep() {
-	if err := sweep(proc.folder); err != nil {
+	if err := supervise.Sweep(proc.folder); err != nil {
 		proc.log.Warn("processes that a plugin left could not be looked for", logging.Error, err)
 	}
 }
@@ -69,10 +64,10 @@ func (proc *process) stop() {
 	proc.mu.Lock()
 	proc.stopping = true
 	proc.mu.Unlock()
-	_, _ = proc.life.Write([]byte("stop\n")) // an error: it has ended
+	proc.below.Stop()
 	late := time.AfterFunc(grace+patience, func() {
 		proc.log.Warn("a plugin's supervisor does not end: it is killed")
-		proc.cmd.Process.Kill()
+		proc.below.Kill()
 	})
 	defer late.Stop()
 	<-proc.ended

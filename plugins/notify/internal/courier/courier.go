@@ -120,6 +120,7 @@ func (c *Courier) Carry(ctx context.Context, p Parcel) ([]byte, error) {
 	if !ok {
 		deadline = time.Now().Add(defaultDeadline)
 	}
+	var before error // of the attempt before
 	for attempt := 1; ; attempt++ {
 		answer, asked, err := c.attempt(ctx, p)
 		if err == nil {
@@ -128,6 +129,10 @@ func (c *Courier) Carry(ctx context.Context, p Parcel) ([]byte, error) {
 		if refused, ok := errors.AsType[*Refusal](err); ok {
 			return nil, refused
 		}
+		if ctx.Err() != nil && before != nil { // what was answered says more than that this one was cut off
+			return nil, fmt.Errorf("%w (attempt %d; then %w)", before, attempt-1, ctx.Err())
+		}
+		before = err
 		wait := max(pause(attempt, c.config.Backoff, rand.Float64()), asked)
 		if left := time.Until(deadline); wait >= left {
 			return nil, fmt.Errorf("%w (attempt %d; the next would be in %s, past the deadline)", err, attempt, wait.Round(time.Millisecond))

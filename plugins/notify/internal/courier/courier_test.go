@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -89,27 +91,65 @@ func TestCarry(t *testing.T) {
 	}
 }
 
+// Why the last whole attempt failed is said, wherever the deadline falls: into a pause or into an attempt.
 func TestGivesUpAtTheDeadline(t *testing.T) {
-	server, _ := script(t, 500)
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-	defer cancel()
-	_, err := quick(t, Config{}).Carry(ctx, parcel(server.URL+"/secret-path"))
-	if err == nil || !strings.Contains(err.Error(), "answers 500") || !strings.Contains(err.Error(), "attempt ") {
-		t.Errorf("%v", err)
+	answers := func(took time.Duration) roundTrip {
+		return func(r *http.Request) (*http.Response, error) {
+			select {
+			case <-time.After(took):
+				return &http.Response{StatusCode: http.StatusInternalServerError, Header: http.Header{}, Body: io.NopCloser(strings.NewReader("broken"))}, nil
+			case <-r.Context().Done():
+				return nil, r.Context().Err()
+			}
+		}
 	}
-	// Nobody at all, and somebody who never answers.
-	server.Close()
+	for name, test := range map[string]struct {
+		transport roundTrip
+		deadline  time.Duration
+		want      string
+	}{
+		"in a pause":    {answers(0), 10 * time.Second, "chat.example.com answers 500 broken (attempt "},
+		"in an attempt": {answers(8 * time.Second), 10 * time.Second, "chat.example.com answers 500 broken (attempt 1; then context deadline exceeded)"},
+		"in the first":  {answers(8 * time.Second), 5 * time.Second, "chat.example.com: no answer before the deadline (attempt 1; "},
+		"nobody": {func(*http.Request) (*http.Response, error) {
+			return nil, &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
+		}, 10 * time.Second, "chat.example.com: dial tcp: connection refused (attempt "},
+		"silent": {answers(time.Hour), 45 * time.Second, "chat.example.com: no answer within 10s (attempt "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c, err := New(Config{Transport: test.transport})
+				if err != nil {
+					t.Fatal(err)
+				}
+				begin := time.Now()
+				ctx, cancel := context.WithTimeout(t.Context(), test.deadline)
+				defer cancel()
+				_, err = c.Carry(ctx, parcel("https://chat.example.com/secret-path"))
+				if err == nil || !strings.HasPrefix(err.Error(), test.want) || strings.Contains(err.Error(), "secret-path") {
+					t.Errorf("%v, want %s", err, test.want)
+				}
+				if took := time.Since(begin); took > test.deadline {
+					t.Errorf("it took %s", took)
+				}
+			})
+		})
+	}
+}
+
+// So with real sockets: nobody at all, and somebody who never answers.
+func TestOutOfReach(t *testing.T) {
+	gone := httptest.NewServer(http.NotFoundHandler())
+	gone.Close()
 	release := make(chan struct{})
 	silent := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
 	defer silent.Close()
 	defer close(release)
-	for url, want := range map[string]string{server.URL: "connection refused", silent.URL: "no answer "} {
-		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-		_, err := quick(t, Config{Attempt: 20 * time.Millisecond}).Carry(ctx, parcel(url+"/secret-path"))
+	for url, want := range map[string]string{gone.URL: "connection refused", silent.URL: "no answer within 20ms"} {
+		_, _, err := quick(t, Config{Attempt: 20 * time.Millisecond}).attempt(t.Context(), parcel(url+"/secret-path"))
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "secret-path") {
 			t.Errorf("%v, want %s", err, want)
 		}
-		cancel()
 	}
 }
 

@@ -1,4 +1,4 @@
-package probe_test
+package asker_test
 
 import (
 	"context"
@@ -12,14 +12,14 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
 
-	"github.com/wheelwright-dev/wheelwright/plugins/conformance/internal/probe"
+	"github.com/wheelwright-dev/wheelwright/pkg/probe"
+	"github.com/wheelwright-dev/wheelwright/plugins/conformance/internal/asker"
 	"github.com/wheelwright-dev/wheelwright/plugins/internal/excerpt"
 	pluginv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/plugin/v1"
 )
@@ -44,7 +44,7 @@ func indent(text string) string {
 	return "  " + strings.ReplaceAll(strings.TrimSpace(text), "\n", "\n  ") + "\n"
 }
 
-func target(t *testing.T, address string) probe.Target {
+func target(t *testing.T, address string) asker.Target {
 	t.Helper()
 	if u, err := url.Parse(address); err == nil && u.Host != "" {
 		address = u.Host
@@ -57,7 +57,7 @@ func target(t *testing.T, address string) probe.Target {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return probe.Target{Host: host, Port: n}
+	return asker.Target{Host: host, Port: n}
 }
 
 func want(t *testing.T, v *pluginv1.Verdict, outcome pluginv1.Outcome, reason string) {
@@ -90,7 +90,7 @@ func shop() http.Handler {
 func TestHTTP(t *testing.T) {
 	s := httptest.NewServer(shop())
 	defer s.Close()
-	asker := probe.Asker{Redactor: excerpt.NewRedactor("hunter22")}
+	through := asker.Asker{Redactor: excerpt.NewRedactor("hunter22")}
 	for text, expected := range map[string]struct {
 		outcome pluginv1.Outcome
 		reason  string
@@ -115,7 +115,7 @@ func TestHTTP(t *testing.T) {
 		`grpc: {}`:                                                      {fail, ""},
 	} {
 		t.Run(text, func(t *testing.T) {
-			want(t, asker.Ask(t.Context(), one(t, text), target(t, s.URL)), expected.outcome, expected.reason)
+			want(t, through.Ask(t.Context(), one(t, text), target(t, s.URL)), expected.outcome, expected.reason)
 		})
 	}
 }
@@ -129,7 +129,7 @@ func TestReach(t *testing.T) {
 	gone := free.Addr().String()
 	free.Close()
 	for _, text := range []string{"retries: 1\ninterval: 1ms\nhttp: {}", "grpc: {}"} {
-		v := probe.Asker{}.Ask(t.Context(), one(t, text), target(t, gone))
+		v := asker.Asker{}.Ask(t.Context(), one(t, text), target(t, gone))
 		want(t, v, unknown, gone)
 		if v.GetSample() != 0 {
 			t.Errorf("a sample of %d of nobody", v.GetSample())
@@ -139,7 +139,7 @@ func TestReach(t *testing.T) {
 		<-ctx.Done()
 		return nil, ctx.Err()
 	}
-	want(t, probe.Asker{Dial: never}.Ask(t.Context(), one(t, "timeout: 20ms\nhttp: {}"), target(t, gone)), unknown, "no connection within 20ms")
+	want(t, asker.Asker{Dial: never}.Ask(t.Context(), one(t, "timeout: 20ms\nhttp: {}"), target(t, gone)), unknown, "no connection within 20ms")
 
 	s := httptest.NewServer(shop())
 	at := target(t, s.URL)
@@ -150,14 +150,14 @@ func TestReach(t *testing.T) {
 		}
 		return (&net.Dialer{}).DialContext(ctx, network, address)
 	}
-	v := probe.Asker{Dial: half}.Ask(t.Context(), one(t, "retries: 2\ninterval: 1ms\nhttp: {path: /broken}"), at)
+	v := asker.Asker{Dial: half}.Ask(t.Context(), one(t, "retries: 2\ninterval: 1ms\nhttp: {path: /broken}"), at)
 	want(t, v, fail, "answers 500")
 	if v.GetSample() != 1 {
 		t.Errorf("a sample of %d, want 1", v.GetSample())
 	}
 	over, cancel := context.WithCancel(t.Context())
 	cancel()
-	want(t, probe.Asker{}.Ask(over, one(t, "http: {path: /api/info}"), at), unknown, "before the deadline")
+	want(t, asker.Asker{}.Ask(over, one(t, "http: {path: /api/info}"), at), unknown, "before the deadline")
 	s.Close()
 }
 
@@ -169,7 +169,7 @@ func TestRetries(t *testing.T) {
 		}
 	}))
 	defer s.Close()
-	v := probe.Asker{}.Ask(t.Context(), one(t, "retries: 5\ninterval: 1ms\nhttp: {}"), target(t, s.URL))
+	v := asker.Asker{}.Ask(t.Context(), one(t, "retries: 5\ninterval: 1ms\nhttp: {}"), target(t, s.URL))
 	want(t, v, pass, "")
 	if v.GetSample() != 3 || calls.Load() != 3 {
 		t.Errorf("%d calls, a sample of %d, want 3", calls.Load(), v.GetSample())
@@ -179,9 +179,9 @@ func TestRetries(t *testing.T) {
 func TestTLS(t *testing.T) {
 	s := httptest.NewTLSServer(shop())
 	defer s.Close()
-	want(t, probe.Asker{}.Ask(t.Context(), one(t, "http: {scheme: https, path: /api/info}"), target(t, s.URL)), fail, "certificate")
-	want(t, probe.Asker{}.Ask(t.Context(), one(t, "http: {scheme: https, insecure: true, path: /api/info}"), target(t, s.URL)), pass, "")
-	want(t, probe.Asker{}.Ask(t.Context(), one(t, "http: {path: /api/info}"), target(t, s.URL)), fail, "answers 400")
+	want(t, asker.Asker{}.Ask(t.Context(), one(t, "http: {scheme: https, path: /api/info}"), target(t, s.URL)), fail, "certificate")
+	want(t, asker.Asker{}.Ask(t.Context(), one(t, "http: {scheme: https, insecure: true, path: /api/info}"), target(t, s.URL)), pass, "")
+	want(t, asker.Asker{}.Ask(t.Context(), one(t, "http: {path: /api/info}"), target(t, s.URL)), fail, "answers 400")
 }
 
 // serveGRPC is a real gRPC server with a real health service.
@@ -202,7 +202,7 @@ func TestGRPC(t *testing.T) {
 	address, h := serveGRPC(t)
 	h.SetServingStatus("shop.Orders", grpc_health_v1.HealthCheckResponse_NOT_SERVING)
 	at := target(t, address)
-	ask := func(text string) *pluginv1.Verdict { return probe.Asker{}.Ask(t.Context(), one(t, text), at) }
+	ask := func(text string) *pluginv1.Verdict { return asker.Asker{}.Ask(t.Context(), one(t, text), at) }
 	want(t, ask("grpc: {}"), pass, "")
 	want(t, ask("grpc:"), pass, "")
 	want(t, ask("grpc: {service: shop.Orders}"), fail, `NOT_SERVING of "shop.Orders"`)
@@ -219,15 +219,15 @@ func TestGRPC(t *testing.T) {
 	bare := grpc.NewServer()
 	go func() { _ = bare.Serve(l) }()
 	t.Cleanup(bare.Stop)
-	want(t, probe.Asker{}.Ask(t.Context(), one(t, "grpc: {}"), target(t, l.Addr().String())), fail, "has no grpc.health.v1")
+	want(t, asker.Asker{}.Ask(t.Context(), one(t, "grpc: {}"), target(t, l.Addr().String())), fail, "has no grpc.health.v1")
 
 	pair := httptest.NewUnstartedServer(nil)
 	pair.EnableHTTP2 = true
 	pair.StartTLS()
 	defer pair.Close()
 	secure, _ := serveGRPC(t, grpc.Creds(credentials.NewServerTLSFromCert(&pair.TLS.Certificates[0])))
-	want(t, probe.Asker{}.Ask(t.Context(), one(t, "grpc: {tls: true}"), target(t, secure)), fail, "certificate")
-	want(t, probe.Asker{}.Ask(t.Context(), one(t, "grpc: {tls: true, insecure: true}"), target(t, secure)), pass, "")
+	want(t, asker.Asker{}.Ask(t.Context(), one(t, "grpc: {tls: true}"), target(t, secure)), fail, "certificate")
+	want(t, asker.Asker{}.Ask(t.Context(), one(t, "grpc: {tls: true, insecure: true}"), target(t, secure)), pass, "")
 }
 
 // A candidate is asked under the name that users call it by, and its certificate is for that.
@@ -239,8 +239,8 @@ func TestName(t *testing.T) {
 	at := target(t, s.URL)
 	at.Name = "backend.shop.svc"
 	text := fmt.Sprintf("http: {scheme: https, insecure: true, expect: {contains: \"backend.shop.svc:%d backend.shop.svc\"}}", at.Port)
-	want(t, probe.Asker{}.Ask(t.Context(), one(t, text), at), pass, "")
-	want(t, probe.Asker{}.Ask(t.Context(), one(t, `http: {scheme: https, insecure: true, headers: {Host: shop.example.com}, expect: {contains: "shop.example.com "}}`), at), pass, "")
+	want(t, asker.Asker{}.Ask(t.Context(), one(t, text), at), pass, "")
+	want(t, asker.Asker{}.Ask(t.Context(), one(t, `http: {scheme: https, insecure: true, headers: {Host: shop.example.com}, expect: {contains: "shop.example.com "}}`), at), pass, "")
 }
 
 // A secret at the edge of what is quoted does not stay there by half.
@@ -249,7 +249,7 @@ func TestSecretAtTheEdge(t *testing.T) {
 		fmt.Fprint(w, strings.Repeat("x", 114)+" hunter22hunter22")
 	}))
 	defer s.Close()
-	v := probe.Asker{Redactor: excerpt.NewRedactor("hunter22hunter22")}.Ask(t.Context(), one(t, "http: {expect: {contains: nothing}}"), target(t, s.URL))
+	v := asker.Asker{Redactor: excerpt.NewRedactor("hunter22hunter22")}.Ask(t.Context(), one(t, "http: {expect: {contains: nothing}}"), target(t, s.URL))
 	if want(t, v, fail, "xxx ***"); strings.Contains(v.GetReason(), "hun") {
 		t.Errorf("half of it is in %q", v.GetReason())
 	}
@@ -264,64 +264,7 @@ func TestProxy(t *testing.T) {
 		}
 	}))
 	defer s.Close()
-	asker := probe.Asker{Proxy: http.DefaultTransport}
-	want(t, asker.Ask(t.Context(), one(t, "http: {path: /none}"), target(t, s.URL)), unknown, "no endpoints available")
-	want(t, asker.Ask(t.Context(), one(t, "http: {path: /}"), target(t, s.URL)), fail, "answers 503")
-}
-
-func TestParse(t *testing.T) {
-	probes, err := probe.Parse([]byte("- {name: a, service: backend, port: http, when: after-promotion, timeout: 3s, retries: 2, interval: 5s, latency: 200ms, http: {}}\n" +
-		"- {name: b, service: backend, port: 9999, grpc: {service: x}}\n"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	a, b := probes[0], probes[1]
-	if a.Port != "http" || len(a.When) != 1 || a.When[0] != probe.AfterPromotion || a.Timeout != 3*time.Second || a.Retries != 2 || a.Interval != 5*time.Second ||
-		a.Latency != 200*time.Millisecond || a.HTTP.Method != "GET" || a.HTTP.Path != "/" || a.GRPC != nil {
-		t.Errorf("got %+v", a)
-	}
-	if b.Port != "9999" || len(b.When) != 2 || b.GRPC.Service != "x" || b.HTTP != nil || b.Timeout != 5*time.Second {
-		t.Errorf("got %+v", b)
-	}
-	_, err = probe.Parse([]byte(`
-- {name: "", service: Shop!, port: 70000, when: [sometimes], timeout: soon, retries: 1000, interval: 5, latency: 1m, colour: red}
-- {name: a, service: s, http: {scheme: ftp, method: get, path: x, headers: {"a b": c, d: 5}, body: 7, insecure: maybe, follow: true,
-   expect: {status: [99, ok], matches: "(", json: {"a[": 1, "..": 2}, header: x}}}
-- {name: a, service: s, http: {}, grpc: {port: 1}}
-- nothing
-`))
-	for _, part := range []string{`tests[0].name: ""`, `tests[0].service: "Shop!"`, "tests[0].port", "tests[0].when: want before-traffic, after-promotion", "tests[0].timeout", "tests[0].retries: want a whole number from 0 to 100",
-		"tests[0].interval", "tests[0].latency: 1m0s is longer", "tests[0].colour: unknown key", "tests[0].http: want either http or grpc", "tests[1].http.scheme", "tests[1].http.method", "tests[1].http.path",
-		"tests[1].http.headers.a b", "tests[1].http.headers.d: want text", "tests[1].http.body", "tests[1].http.insecure", "tests[1].http.follow: unknown key", "tests[1].http.expect.status: 99", "expect.status: ok",
-		"expect.matches", `expect.json: "a["`, `expect.json: ".."`, "expect.header: unknown key", `tests[2].name: "a" is the name of tests[1] too`, "tests[2].http: want either", "tests[2].grpc.port: unknown key", "tests[3]: want keys and values"} {
-		if err == nil || !strings.Contains(err.Error(), part) {
-			t.Errorf("want %q in:\n%v", part, err)
-		}
-	}
-	for _, text := range []string{"a: b", "- {name: a, name: b}", "[", "x"} {
-		if _, err := probe.Parse([]byte(text)); err == nil {
-			t.Errorf("%q was read", text)
-		}
-	}
-	if got, err := probe.ReadFile([]byte("version: 1\ntests: [{name: a, service: s, grpc: }]\n")); err != nil || len(got) != 1 {
-		t.Errorf("a file: %v, %v", got, err)
-	}
-	if _, err := probe.ReadFile([]byte("test: []\ntests: [{}]\n")); err == nil || !strings.Contains(err.Error(), "test: unknown key") || !strings.Contains(err.Error(), "tests[0].name") {
-		t.Errorf("a bad file: %v", err)
-	}
-}
-
-func FuzzParse(f *testing.F) {
-	f.Add("- {name: a, service: b, http: {path: /, expect: {status: 2xx, json: {'.a[0][\"b\"].c': 1}}}}")
-	f.Fuzz(func(t *testing.T, text string) {
-		probes, err := probe.Parse([]byte(text))
-		if err != nil && probes != nil {
-			t.Error("an error and probes")
-		}
-		for _, p := range probes {
-			if (p.HTTP == nil) == (p.GRPC == nil) || p.Name == "" || p.Timeout <= 0 || len(p.When) == 0 {
-				t.Errorf("%+v", p)
-			}
-		}
-	})
+	through := asker.Asker{Proxy: http.DefaultTransport}
+	want(t, through.Ask(t.Context(), one(t, "http: {path: /none}"), target(t, s.URL)), unknown, "no endpoints available")
+	want(t, through.Ask(t.Context(), one(t, "http: {path: /}"), target(t, s.URL)), fail, "answers 503")
 }

@@ -185,7 +185,7 @@ func (r *reader) expect(h *HTTP, m map[string]any, at string) {
 		if err != nil {
 			r.add(at+"json", "%q: %v", path, err)
 		}
-		h.JSON = append(h.JSON, Equal{Path: path, steps: steps, Value: values[path]})
+		h.JSON = append(h.JSON, Equal{Path: path, Steps: steps, Value: values[path]})
 	}
 }
 
@@ -311,6 +311,15 @@ func (r *reader) when(m map[string]any, at string) []string {
 		out = []string{BeforeTraffic, AfterPromotion}
 	}
 	return out
+}
+
+// Document is a section as it travels among a release's objects.
+func Document(section []byte) ([]byte, error) {
+	var tests []any
+	if err := yaml.UnmarshalStrict(section, &tests); err != nil {
+		return nil, fmt.Errorf("read the declared tests: %w", err)
+	}
+	return yaml.Marshal(map[string]any{"apiVersion": APIVersion, "kind": Kind, Section: tests})
 }
 
 // What a mapping with a section says of itself, where it travels among a release's objects.

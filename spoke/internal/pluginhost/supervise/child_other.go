@@ -1,6 +1,6 @@
 //go:build !linux
 
-package pluginhost
+package supervise
 
 import (
 	"bufio"
@@ -23,8 +23,8 @@ func isolations(bool) []isolation { return []isolation{{name: "none"}} }
 
 func notPermitted(error) bool { return false }
 
-// sweep has no way to look.
-func sweep(string) error { return nil }
+// Sweep has no way to look.
+func Sweep(string) error { return nil }
 
 // ChildMain belongs in the first line of main, and of TestMain where a test runs plugins: in a process
 // that was started as a supervisor it supervises and exits. In any other it returns false at once.
@@ -33,13 +33,13 @@ func ChildMain() bool {
 		return false
 	}
 	in := bufio.NewReader(os.Stdin)
-	var o order
+	var o wire
 	text, err := in.ReadBytes('\n')
 	if err != nil || json.Unmarshal(text, &o) != nil {
 		os.Exit(1)
 	}
 	cmd := &exec.Cmd{Path: o.Path, Args: o.Args, Env: o.Env, Dir: o.Dir, Stdout: os.Stdout, Stderr: os.Stderr}
-	var e ending
+	var e Ending
 	if err := cmd.Start(); err != nil {
 		e.Reason = "start: " + err.Error()
 	} else {

@@ -1,4 +1,4 @@
-package probe
+package asker
 
 import (
 	"bytes"
@@ -11,12 +11,14 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/wheelwright-dev/wheelwright/pkg/probe"
 )
 
 const maxBody = 1 << 20
 
 // askHTTP sends one request. An error says that there was no answer.
-func (a Asker) askHTTP(ctx context.Context, h *HTTP, at Target) (outcome, error) {
+func (a Asker) askHTTP(ctx context.Context, h *probe.HTTP, at Target) (outcome, error) {
 	scheme := "http://"
 	if h.TLS {
 		scheme = "https://"
@@ -56,7 +58,7 @@ func (a Asker) askHTTP(ctx context.Context, h *HTTP, at Target) (outcome, error)
 	if len(body) > maxBody {
 		return wrong("%s answers more than %d MiB", what, maxBody>>20), nil
 	}
-	if problem := h.judge(response.StatusCode, body, a.Redactor.Line); problem != "" {
+	if problem := judgeHTTP(h, response.StatusCode, body, a.Redactor.Line); problem != "" {
 		return wrong("%s answers %s", what, problem), nil
 	}
 	return outcome{passed: true, reached: true}, nil
@@ -71,9 +73,9 @@ func proxyProblem(body []byte) string {
 	return "the API server does not reach it: " + s.Message
 }
 
-// judge says what is not as it should be; empty: nothing. line makes a short one of what was answered.
-func (h *HTTP) judge(status int, body []byte, line func(text string, most int) string) string {
-	if !slices.ContainsFunc(h.Status, func(r Range) bool { return status >= r.From && status <= r.To }) {
+// judgeHTTP says what is not as it should be; empty: nothing. line makes a short one of what was answered.
+func judgeHTTP(h *probe.HTTP, status int, body []byte, line func(text string, most int) string) string {
+	if !slices.ContainsFunc(h.Status, func(r probe.Range) bool { return status >= r.From && status <= r.To }) {
 		return strings.TrimSpace(fmt.Sprintf("%d, not %s: %s", status, ranges(h.Status), line(string(body), 120)))
 	}
 	if h.Contains != "" && !bytes.Contains(body, []byte(h.Contains)) {
@@ -92,7 +94,7 @@ func (h *HTTP) judge(status int, body []byte, line func(text string, most int) s
 		return "no JSON: " + line(string(body), 120)
 	}
 	for _, e := range h.JSON {
-		got, ok := follow(document, e.steps)
+		got, ok := follow(document, e.Steps)
 		switch {
 		case !ok:
 			return "JSON without " + e.Path
@@ -103,7 +105,7 @@ func (h *HTTP) judge(status int, body []byte, line func(text string, most int) s
 	return ""
 }
 
-func ranges(all []Range) string {
+func ranges(all []probe.Range) string {
 	var out []string
 	for _, r := range all {
 		switch {

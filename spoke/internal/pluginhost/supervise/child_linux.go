@@ -1,4 +1,4 @@
-package pluginhost
+package supervise
 
 import (
 	"bufio"
@@ -16,6 +16,9 @@ import (
 
 	"golang.org/x/sys/unix"
 )
+
+// ProgramPath is the path that a supervisor has the program's file under.
+const ProgramPath = "/proc/self/fd/3"
 
 // isolation is one way of starting a supervisor.
 type isolation struct {
@@ -58,7 +61,7 @@ func notPermitted(err error) bool {
 
 // supervisor is the process between the spoke and one plugin.
 type supervisor struct {
-	order order
+	order wire
 	main  int           // process id of the plugin's first process
 	exit  chan string   // how that ended
 	empty chan struct{} // closed when there is no child left, hence no descendant
@@ -83,7 +86,7 @@ func ChildMain() bool {
 	return true
 }
 
-func (s *supervisor) run(in *bufio.Reader) ending {
+func (s *supervisor) run(in *bufio.Reader) Ending {
 	text, err := in.ReadBytes('\n')
 	if err == nil {
 		err = json.Unmarshal(text, &s.order)
@@ -95,7 +98,7 @@ func (s *supervisor) run(in *bufio.Reader) ending {
 		err = s.start()
 	}
 	if err != nil {
-		return ending{Reason: err.Error()}
+		return Ending{Reason: err.Error()}
 	}
 	words := make(chan string)
 	go func() {
@@ -111,7 +114,7 @@ func (s *supervisor) run(in *bufio.Reader) ending {
 	go s.reap()
 	reason := s.wait(words)
 	s.kill()
-	return ending{Exit: <-s.exit, Reason: reason}
+	return Ending{Exit: <-s.exit, Reason: reason}
 }
 
 // wait returns when the plugin has ended, or should, and then says why; empty: it has, by itself.
@@ -141,7 +144,7 @@ func (s *supervisor) wait(words <-chan string) string {
 }
 
 // confine restricts this process and all below it.
-func confine(o order) error {
+func confine(o wire) error {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("adopt orphans: %w", err)
 	}
@@ -297,10 +300,10 @@ func usersThreads() int {
 	return n
 }
 
-// sweep kills what has the folder, or one below it where it ends in a slash, in its environment: what a
+// Sweep kills what has the folder, or one below it where it ends in a slash, in its environment: what a
 // supervisor left that was itself killed. Processes of this one's own ancestry are never among them.
-func sweep(folder string) error {
-	mark := []byte("\x00" + folderVariable + "=" + folder)
+func Sweep(folder string) error {
+	mark := []byte("\x00" + FolderVariable + "=" + folder)
 	if !strings.HasSuffix(folder, "/") {
 		mark = append(mark, 0)
 	}

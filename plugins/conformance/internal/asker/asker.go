@@ -1,11 +1,10 @@
-// Package probe asks one port of a Service over HTTP or gRPC and judges what it answers. What is asked
-// is declared by the vendor under `tests` in wheelwright.yaml, which Parse reads. It follows no redirect,
-// keeps no cookie, asks no reflection, and knows nothing of releases: where a probe is sent is the
-// caller's to say.
+// Package asker carries out a probe: it asks one port of a Service over HTTP or gRPC and judges what it
+// answers. It follows no redirect, keeps no cookie, asks no reflection, and knows nothing of releases:
+// where a probe is sent is the caller's to say.
 //
 // A try ends in one of three ways: the answer is as it should be; there is an answer and it is not, or
 // somebody was there and gave none; nobody could be reached. The last is no evidence against a release.
-package probe
+package asker
 
 import (
 	"cmp"
@@ -17,65 +16,15 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
-	"regexp"
 	"strconv"
 	"sync/atomic"
 	"time"
 
+	"github.com/wheelwright-dev/wheelwright/pkg/probe"
 	"github.com/wheelwright-dev/wheelwright/plugins/internal/excerpt"
 	"github.com/wheelwright-dev/wheelwright/plugins/internal/kube"
 	pluginv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/plugin/v1"
 )
-
-// Probe is one declared test. Exactly one of HTTP and GRPC is there.
-type Probe struct {
-	Name     string
-	Service  string // name of the Service that users call
-	Port     string // a number or a port's name; empty: the Service's first
-	When     []string
-	Timeout  time.Duration // of one try
-	Retries  int           // further tries
-	Interval time.Duration // between two
-	Latency  time.Duration // an answer later than this is not as it should be; 0: any
-	HTTP     *HTTP
-	GRPC     *GRPC
-}
-
-// When a probe is run; both where none is named.
-const (
-	BeforeTraffic  = "before-traffic"
-	AfterPromotion = "after-promotion"
-)
-
-// HTTP is a request and what has to come back.
-type HTTP struct {
-	TLS, Insecure bool
-	Method        string
-	Path          string // with its query
-	Headers       map[string]string
-	Body          string
-
-	Status   []Range
-	Contains string
-	Matches  *regexp.Regexp
-	JSON     []Equal
-}
-
-// Range of status codes, both inclusive.
-type Range struct{ From, To int }
-
-// Equal is a value that an answer in JSON has to have.
-type Equal struct {
-	Path  string // as it is declared
-	steps []any  // keys and indexes
-	Value any
-}
-
-// GRPC asks grpc.health.v1.Health/Check.
-type GRPC struct {
-	TLS, Insecure bool
-	Service       string // as the server names it; empty: the whole server
-}
 
 // Asker asks. It is safe for several goroutines.
 type Asker struct {
@@ -117,7 +66,7 @@ func wrong(format string, args ...any) outcome {
 
 // Ask tries until one try passes or all are used up. The verdict's sample counts the tries that reached
 // somebody.
-func (a Asker) Ask(ctx context.Context, p Probe, at Target) *pluginv1.Verdict {
+func (a Asker) Ask(ctx context.Context, p probe.Probe, at Target) *pluginv1.Verdict {
 	var last, failed outcome
 	sample := uint64(0)
 	for n := 0; n <= p.Retries; n++ {
@@ -146,7 +95,7 @@ func (a Asker) Ask(ctx context.Context, p Probe, at Target) *pluginv1.Verdict {
 
 func (a Asker) clean(s string) string { return a.Redactor.Line(s, 400) }
 
-func (a Asker) try(parent context.Context, p Probe, at Target) outcome {
+func (a Asker) try(parent context.Context, p probe.Probe, at Target) outcome {
 	ctx, cancel := context.WithTimeout(parent, p.Timeout)
 	defer cancel()
 	var connected atomic.Bool

@@ -1,4 +1,4 @@
-package probe
+package asker
 
 import (
 	"bytes"
@@ -14,12 +14,14 @@ import (
 
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/wheelwright-dev/wheelwright/pkg/probe"
 )
 
 // askGRPC makes the one call of grpc.health.v1 over plain HTTP/2: a unary call is a request with a length
 // before its message and a status behind the answer's. That way the server's certificate is the probe's
 // to judge, and a connection lasts for one call.
-func (a Asker) askGRPC(ctx context.Context, g *GRPC, at Target) (outcome, error) {
+func (a Asker) askGRPC(ctx context.Context, g *probe.GRPC, at Target) (outcome, error) {
 	message, err := proto.Marshal(&grpc_health_v1.HealthCheckRequest{Service: g.Service})
 	if err != nil {
 		return wrong("the name %q cannot be asked for", g.Service), nil
@@ -51,7 +53,7 @@ func (a Asker) askGRPC(ctx context.Context, g *GRPC, at Target) (outcome, error)
 	if err != nil {
 		return outcome{}, err
 	}
-	return g.judge(response, body, at), nil
+	return judgeGRPC(g, response, body, at), nil
 }
 
 // frame puts the head of an uncompressed message before it.
@@ -66,7 +68,7 @@ const (
 	unavailable   = "14"
 )
 
-func (g *GRPC) judge(response *http.Response, body []byte, at Target) outcome {
+func judgeGRPC(g *probe.GRPC, response *http.Response, body []byte, at Target) outcome {
 	if response.StatusCode != http.StatusOK || !strings.HasPrefix(response.Header.Get("Content-Type"), "application/grpc") {
 		return wrong("%s answers %s, which is no gRPC", at, response.Status)
 	}
