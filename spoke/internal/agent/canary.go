@@ -240,10 +240,11 @@ func (w *worker) measure(ctx context.Context) (delivery.Event, error) {
 	if err != nil {
 		return refuse("%w", err)
 	}
+	tests := []pluginv1.Moment{pluginv1.Moment_MOMENT_ROLLBACK, pluginv1.Moment_MOMENT_STEP}
 	if time.Since(w.rec.Delivery.Measured) < step.GetInterval().AsDuration() {
-		return delivery.Event{}, errGoesOn
+		return delivery.Event{}, cmp.Or(w.examining(tests...), errGoesOn) // they may make the traffic that is measured
 	}
-	f, err := w.examined(ctx, pluginv1.Moment_MOMENT_ROLLBACK, pluginv1.Moment_MOMENT_STEP)
+	f, err := w.examined(ctx, tests...)
 	if err != nil {
 		return delivery.Event{}, err
 	}

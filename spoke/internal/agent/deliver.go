@@ -77,7 +77,7 @@ func (w *worker) deliver(ctx context.Context, in input) result { return w.carry(
 // carry carries out effects until one has to wait.
 func (w *worker) carry(ctx context.Context, in input) result {
 	for len(w.todo) > 0 {
-		tested := w.exam != nil && w.exam.isOver() && slices.Contains([]delivery.Effect{delivery.Test, delivery.Try, delivery.Measure}, w.todo[0])
+		tested := w.exam != nil && w.exam.isOver() && slices.Contains([]delivery.Effect{delivery.Test, delivery.Try}, w.todo[0])
 		if left := w.wait.left(time.Now()); left > 0 && !tested {
 			return result{after: left, stop: w.state.Touching()}
 		}

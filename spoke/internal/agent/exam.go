@@ -111,14 +111,7 @@ func (w *worker) test(ctx context.Context) (delivery.Event, error) {
 
 // examined begins the exam of some moments, in their order, or takes what came of it; errGoesOn: not yet.
 func (w *worker) examined(ctx context.Context, moments ...pluginv1.Moment) (finding, error) {
-	if w.exam == nil {
-		subject, private, err := w.subject(false)
-		if err != nil {
-			return finding{}, err
-		}
-		w.beginExam(subject, private, moments)
-	}
-	if err := w.tellTests(); err != nil {
+	if err := w.examining(moments...); err != nil {
 		return finding{}, err
 	}
 	if !time.Now().Before(w.exam.until) { // it ends by itself
@@ -134,6 +127,18 @@ func (w *worker) examined(ctx context.Context, moments ...pluginv1.Moment) (find
 	f := w.exam.finding
 	w.endExam()
 	return f, f.err
+}
+
+// examining sees to it that an exam of some moments is begun, and tells what it found so far.
+func (w *worker) examining(moments ...pluginv1.Moment) error {
+	if w.exam == nil {
+		subject, private, err := w.subject(false)
+		if err != nil {
+			return err
+		}
+		w.beginExam(subject, private, moments)
+	}
+	return w.tellTests()
 }
 
 // judged is the event of a finding.
