@@ -27,8 +27,9 @@ type Dir struct {
 	paths map[string]string
 }
 
-// Path of a binary (etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kubectl, kwok, prometheus) or
-// file (stages, flagger-crd, gatewayapi-crd, istio-crd); empty where it is not to be had.
+// Path of a binary (etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kubectl, kwok, prometheus;
+// where asked for by name flagger, rollouts-controller too) or file (stages, flagger-crd, argorollouts-crd,
+// gatewayapi-crd, istio-crd); empty where it is not to be had.
 func (d Dir) Path(name string) string { return d.paths[name] }
 
 // pin is one nested module below integration/controlplane: what is built or copied out of it.
@@ -36,6 +37,7 @@ type pin struct {
 	folder   string            // below integration/controlplane
 	module   string            // the module whose version names the cache folder
 	packages map[string]string // binary -> package
+	onDemand map[string]string // the same, built only when asked for by name
 	tags     string            // build tags
 	files    map[string]string // file in the cache -> glob inside the module, several files joined
 }
@@ -55,15 +57,28 @@ func pins() []pin {
 		// clouds' libraries are most of the build.
 		{folder: "prometheus", module: "github.com/prometheus/prometheus", packages: map[string]string{"prometheus": "github.com/prometheus/prometheus/cmd/prometheus"},
 			tags: "remove_all_sd,enable_kubernetes_sd"},
-		{folder: "flagger", module: "github.com/fluxcd/flagger", files: map[string]string{"flagger-crd": "artifacts/flagger/crd.yaml"}},
+		{folder: "flagger", module: "github.com/fluxcd/flagger", files: map[string]string{"flagger-crd": "artifacts/flagger/crd.yaml"},
+			onDemand: map[string]string{
+				"flagger": "github.com/fluxcd/flagger/cmd/flagger",
+			}},
+		{folder: "argorollouts", module: "github.com/argoproj/argo-rollouts", files: map[string]string{"argorollouts-crd": "manifests/crds/*.yaml"},
+			onDemand: map[string]string{"rollouts-controller": "github.com/argoproj/argo-rollouts/cmd/rollouts-controller"}},
 		{folder: "gatewayapi", module: "sigs.k8s.io/gateway-api", files: map[string]string{"gatewayapi-crd": "config/crd/standard/gateway.networking.k8s.io_httproutes.yaml"}},
 		{folder: "istio", module: "istio.io/api", files: map[string]string{"istio-crd": "kubernetes/customresourcedefinitions.gen.yaml"}},
 	}
 }
 
-// Binaries finds what is named, everything where nothing is, and makes what is missing into the
-// cache, one process at a time. All of it takes from nothing about ten minutes on two cores and half
-// a gigabyte of disk; later it takes milliseconds. Lines about what is built go to progress.
+// binaries are all that the pin can build.
+func (p pin) binaries() map[string]string {
+	all := map[string]string{}
+	maps.Copy(all, p.packages)
+	maps.Copy(all, p.onDemand)
+	return all
+}
+
+// Binaries finds what is named, the simulated clusters' needs where nothing is, and makes what is missing
+// into the cache, one process at a time. From nothing those needs take about ten minutes on two cores and
+// half a gigabyte of disk; later it takes milliseconds. Lines about what is built go to progress.
 func Binaries(ctx context.Context, progress io.Writer, names ...string) (Dir, error) {
 	root, err := projectRoot()
 	if err != nil {
@@ -77,6 +92,7 @@ func Binaries(ctx context.Context, progress io.Writer, names ...string) (Dir, er
 	given := assets()
 	for _, p := range pins() {
 		if len(names) > 0 {
+			p.packages = p.binaries()
 			unwanted := func(name, _ string) bool { return !slices.Contains(names, name) }
 			maps.DeleteFunc(p.packages, unwanted)
 			maps.DeleteFunc(p.files, unwanted)
@@ -106,7 +122,7 @@ func Built(name string) string {
 	for _, p := range pins() {
 		version, err := pinnedVersion(filepath.Join(root, "integration", "controlplane", p.folder), p.module)
 		path := filepath.Join(cache, p.folder+"-"+version, name)
-		if err == nil && p.packages[name] != "" && executable(path) {
+		if err == nil && p.binaries()[name] != "" && executable(path) {
 			return path
 		}
 	}
@@ -125,6 +141,12 @@ func RouteCRDs(ctx context.Context) (gatewayAPI, istio string, err error) {
 	return d.Path("gatewayapi-crd"), d.Path("istio-crd"), err
 }
 
+// RolloutsCRD is the path of Argo Rollouts' own CustomResourceDefinitions; it needs no cluster.
+func RolloutsCRD(ctx context.Context) (string, error) {
+	d, err := Binaries(ctx, os.Stderr, "argorollouts-crd")
+	return d.Path("argorollouts-crd"), err
+}
+
 // assets lists the binaries in KUBEBUILDER_ASSETS; nil where that is not set.
 func assets() map[string]string {
 	folder := os.Getenv("KUBEBUILDER_ASSETS")
@@ -133,7 +155,7 @@ func assets() map[string]string {
 	}
 	found := map[string]string{}
 	for _, p := range pins() {
-		for name := range p.packages {
+		for name := range p.binaries() {
 			if path := filepath.Join(folder, name); executable(path) {
 				found[name] = path
 			}
