@@ -94,7 +94,7 @@ func canaryEvidence(ctx context.Context, b *bench) error {
 		a := b.ask(ctx, p, q)
 		if f, ok := a.message.(*pluginv1.FollowResponse); ok && a.err == nil {
 			if f.GetVerdict().GetOutcome() == pluginv1.Outcome_OUTCOME_PASS {
-				return errors.New("Follow passes a release that does not exist")
+				return errors.New("it passes a release that does not exist, when it is asked to follow one")
 			}
 			continue
 		}

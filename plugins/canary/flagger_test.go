@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -10,9 +11,17 @@ import (
 )
 
 // flaggers is a release of two services for Flagger; web is through before api has failed often enough.
-func flaggers(t *testing.T, version, namespace string) []strategy.Object {
+func flaggers(t *testing.T, version, namespace, prometheus string) []strategy.Object {
 	t.Helper()
-	out := ""
+	out := strings.ReplaceAll(`
+apiVersion: flagger.app/v1beta1
+kind: MetricTemplate
+metadata: {name: error-share}
+spec:
+  provider: {type: prometheus, address: "PROMETHEUS"}
+  query: 'errors{workload="{{ target }}"}'
+---
+`, "PROMETHEUS", prometheus)
 	for name, threshold := range map[string]string{"web": "1", "api": "5"} {
 		out += strings.NewReplacer("NAME", name, "VERSION", version, "HASH", strings.ReplaceAll(version, ".", ""), "MOST", threshold).Replace(`
 apiVersion: apps/v1
@@ -44,7 +53,7 @@ spec:
     threshold: MOST
     iterations: 1
     metrics:
-    - {name: error-share, interval: 1m, thresholdRange: {max: 1}, query: 'errors{workload="{{ target }}"}'}
+    - {name: error-share, interval: 1m, thresholdRange: {max: 1}, templateRef: {name: error-share}}
 ---
 `)
 	}
@@ -54,10 +63,9 @@ spec:
 // Flagger promotes one release whole; of the next it promotes web and fails api, which alone would leave a
 // mixture: followed, everything is back on the release before, and nothing is measured on the way.
 func TestFlagger(t *testing.T) {
-	tr := newTroupe(t, follow.Flagger)
-	tr.run("flagger", "-kubeconfig", tr.cluster.Kubeconfig, "-namespace", tr.namespace, "-metrics-server", tr.prometheus(),
-		"-mesh-provider", "kubernetes", "-control-loop-interval", "1s", "-port", freePort(t), "-log-level", "info")
-	first, second, third := flaggers(t, "1.1.0", tr.namespace), flaggers(t, "1.2.0", tr.namespace), flaggers(t, "1.4.0", tr.namespace)
+	t.Parallel()
+	tr, address := withFlagger(t)
+	first, second, third := flaggers(t, "1.1.0", tr.namespace, address), flaggers(t, "1.2.0", tr.namespace, address), flaggers(t, "1.4.0", tr.namespace, address)
 
 	tr.plan("", "1.1.0", nil, first)
 	tr.release(first)
@@ -118,10 +126,47 @@ func TestFlagger(t *testing.T) {
 
 	// The way is free for the next one, which is measured.
 	tr.spoil("")
-	tr.plan("1.2.0", "1.4.1", second, flaggers(t, "1.4.1", tr.namespace))
-	tr.release(flaggers(t, "1.4.1", tr.namespace))
+	tr.plan("1.2.0", "1.4.1", second, flaggers(t, "1.4.1", tr.namespace, address))
+	tr.release(flaggers(t, "1.4.1", tr.namespace, address))
 	if r := tr.follow(nil); r.GetVerdict().GetOutcome() != pluginv1.Outcome_OUTCOME_PASS || tr.measured() == before {
 		t.Fatalf("the release after: %v", r)
 	}
 	tr.only("1.4.1")
+}
+
+func withFlagger(t *testing.T) (*troupe, string) {
+	t.Helper()
+	tr := newTroupe(t, follow.Flagger)
+	address := tr.prometheus()
+	tr.run("flagger", "-kubeconfig", tr.cluster.Kubeconfig, "-namespace", tr.namespace, "-metrics-server", address,
+		"-mesh-provider", "kubernetes", "-control-loop-interval", "1s", "-port", freePort(t), "-log-level", "info")
+	return tr, address
+}
+
+// Restored in the middle of its analyses, Flagger would book their end for the release that is gone, and
+// analyse the old one anew.
+func TestFlaggerInterrupted(t *testing.T) {
+	t.Parallel()
+	tr, address := withFlagger(t)
+	first, second := flaggers(t, "1.1.0", tr.namespace, address), flaggers(t, "1.2.0", tr.namespace, address)
+	tr.plan("", "1.1.0", nil, first)
+	tr.release(first)
+	tr.follow(nil)
+	tr.plan("1.1.0", "1.2.0", first, second)
+	tr.release(second)
+	tr.cluster.Eventually(t, "an analysis of both", func() error {
+		r, err := tr.ask()
+		if err == nil && (r.GetServices()[0].GetPhase() != "Progressing" || r.GetServices()[1].GetPhase() != "Progressing" || tr.measured() == 0) {
+			err = fmt.Errorf("%v", r)
+		}
+		return err
+	})
+	tr.giveBack(first)
+	tr.only("1.1.0")
+	for _, name := range []string{"web", "api"} {
+		o := tr.get("flagger.app/v1beta1", "canaries", name)
+		if o.At("spec", "skipAnalysis") != nil || o.Text("status", "phase") != "Succeeded" || o.Text("status", "lastAppliedSpec") != o.Text("status", "lastPromotedSpec") {
+			t.Errorf("Canary %s is left with skipAnalysis %v and %s", name, o.At("spec", "skipAnalysis"), text(o["status"]))
+		}
+	}
 }

@@ -14,7 +14,7 @@ import (
 // What cannot be handed over is named by Plan; this cluster has neither Flagger nor Argo Rollouts.
 func TestHandOverBadInput(t *testing.T) {
 	s := newStage(t, strategy.RouterNone)
-	canaries, both := flaggers(t, "1.2.0", s.namespace), rollouts(t, "1.2.0", s.namespace, "http://prometheus")
+	canaries, both := flaggers(t, "1.2.0", s.namespace, "http://prometheus"), rollouts(t, "1.2.0", s.namespace, "http://prometheus")
 	set := func(kind, name, value string, keys ...string) func([]strategy.Object) []strategy.Object {
 		return func(objects []strategy.Object) []strategy.Object {
 			return edit(objects, kind, name, func(o strategy.Object) {

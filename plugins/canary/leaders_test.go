@@ -63,6 +63,7 @@ func newTroupe(t *testing.T, leader string) *troupe {
 	c.Eventually(t, "Flagger's definitions", func() error { return c.InstallFlaggerCRD(t.Context()) })
 	tr := &troupe{stage: stageOn(t, strategy.RouterNone, c), cluster: c, queries: map[string]int{}}
 	tr.canary.settings.handOver = leader
+	tr.wire.real = scoped(t, tr.stage, c) // what README.md asks for is enough
 	return tr
 }
 

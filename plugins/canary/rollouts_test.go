@@ -71,6 +71,7 @@ spec:
 
 // As with Flagger: one release promoted whole, one of which web is promoted and api fails.
 func TestArgoRollouts(t *testing.T) {
+	t.Parallel()
 	tr := newTroupe(t, follow.Rollouts)
 	tr.run("rollouts-controller", "--kubeconfig", tr.cluster.Kubeconfig, "--namespaced", "--namespace", tr.namespace, "--leader-elect=false",
 		"--metricsPort", freePort(t), "--healthzPort", freePort(t))
