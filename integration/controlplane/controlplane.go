@@ -28,8 +28,8 @@ type Dir struct {
 }
 
 // Path of a binary (etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kubectl, kwok, prometheus;
-// where asked for by name kubelet, kube-proxy, coredns, podinfo, podcli, flagger, loadtester, hey too) or file
-// (stages, flagger-crd, gatewayapi-crd, istio-crd); empty where it is not to be had.
+// where asked for by name kubelet, kube-proxy, coredns, podinfo, podcli, flagger, loadtester, rollouts-controller, hey too) or file
+// (stages, flagger-crd, argorollouts-crd, gatewayapi-crd, istio-crd); empty where it is not to be had.
 func (d Dir) Path(name string) string { return d.paths[name] }
 
 // pin is one nested module below integration/controlplane: what is built or copied out of it.
@@ -65,6 +65,8 @@ func pins() []pin {
 				"flagger":    "github.com/fluxcd/flagger/cmd/flagger",
 				"loadtester": "github.com/fluxcd/flagger/cmd/loadtester",
 			}},
+		{folder: "argorollouts", module: "github.com/argoproj/argo-rollouts", files: map[string]string{"argorollouts-crd": "manifests/crds/*.yaml"},
+			onDemand: map[string]string{"rollouts-controller": "github.com/argoproj/argo-rollouts/cmd/rollouts-controller"}},
 		{folder: "gatewayapi", module: "sigs.k8s.io/gateway-api", files: map[string]string{"gatewayapi-crd": "config/crd/standard/gateway.networking.k8s.io_httproutes.yaml"}},
 		{folder: "coredns", module: "github.com/coredns/coredns", onDemand: map[string]string{"coredns": "github.com/coredns/coredns"}},
 		{folder: "podinfo", module: "github.com/stefanprodan/podinfo", onDemand: map[string]string{
@@ -148,6 +150,12 @@ func FlaggerCRD(ctx context.Context) (string, error) {
 func RouteCRDs(ctx context.Context) (gatewayAPI, istio string, err error) {
 	d, err := Binaries(ctx, os.Stderr, "gatewayapi-crd", "istio-crd")
 	return d.Path("gatewayapi-crd"), d.Path("istio-crd"), err
+}
+
+// RolloutsCRD is the path of Argo Rollouts' own CustomResourceDefinitions; it needs no cluster.
+func RolloutsCRD(ctx context.Context) (string, error) {
+	d, err := Binaries(ctx, os.Stderr, "argorollouts-crd")
+	return d.Path("argorollouts-crd"), err
 }
 
 // assets lists the binaries in KUBEBUILDER_ASSETS; nil where that is not set.

@@ -95,6 +95,12 @@ type Canary interface {
 	Abort(context.Context, *pluginv1.AbortRequest) (*pluginv1.AbortResponse, error)
 }
 
+// Follower is a Canary that lets somebody else on the cluster lead, and says how far they are. Its plans have
+// courses that follow; a Canary without it has none of those.
+type Follower interface {
+	Follow(context.Context, *pluginv1.FollowRequest) (*pluginv1.FollowResponse, error)
+}
+
 // Notifier tells people.
 type Notifier interface {
 	Notify(context.Context, *pluginv1.NotifyRequest) (*pluginv1.NotifyResponse, error)

@@ -97,6 +97,14 @@ func (c canary) DescribeCanary(ctx context.Context, r *pluginv1.DescribeCanaryRe
 	return c.Describe(ctx, r)
 }
 
+func (c canary) Follow(ctx context.Context, r *pluginv1.FollowRequest) (*pluginv1.FollowResponse, error) {
+	f, ok := c.Canary.(Follower)
+	if !ok {
+		return nil, status.Error(codes.Unimplemented, "the plugin leads itself: its courses follow nobody")
+	}
+	return f.Follow(ctx, r)
+}
+
 type notifier struct {
 	pluginv1.UnsafeNotifierServiceServer
 	Notifier

@@ -100,6 +100,9 @@ func (b *bench) canaryQuestions() []question {
 		{"Measure", func(ctx context.Context, p *process) answer {
 			return to(client(p).Measure(ctx, &pluginv1.MeasureRequest{Call: b.call("measure"), Subject: subject(), Course: course, Step: step, From: from, To: until}))
 		}},
+		{"Follow", func(ctx context.Context, p *process) answer {
+			return to(client(p).Follow(ctx, &pluginv1.FollowRequest{Call: b.call("follow"), Subject: subject(), Course: &pluginv1.Course{Follows: true}, Since: from}))
+		}},
 		{"Promote", func(ctx context.Context, p *process) answer {
 			return to(client(p).Promote(ctx, &pluginv1.PromoteRequest{Call: b.call("promote"), Subject: subject(), Course: course}))
 		}},
@@ -201,6 +204,7 @@ func emptyRequests(ctx context.Context, b *bench) error {
 				{"Plan", func(ctx context.Context, _ *process) answer { return to(c.Plan(ctx, &pluginv1.PlanRequest{})) }},
 				{"Step", func(ctx context.Context, _ *process) answer { return to(c.Step(ctx, &pluginv1.StepRequest{})) }},
 				{"Measure", func(ctx context.Context, _ *process) answer { return to(c.Measure(ctx, &pluginv1.MeasureRequest{})) }},
+				{"Follow", func(ctx context.Context, _ *process) answer { return to(c.Follow(ctx, &pluginv1.FollowRequest{})) }},
 				{"Promote", func(ctx context.Context, _ *process) answer { return to(c.Promote(ctx, &pluginv1.PromoteRequest{})) }},
 				{"Abort", func(ctx context.Context, _ *process) answer { return to(c.Abort(ctx, &pluginv1.AbortRequest{})) }},
 			} {

@@ -88,10 +88,19 @@ func canaryEvidence(ctx context.Context, b *bench) error {
 		return err
 	}
 	for _, q := range b.canaryQuestions() {
-		if q.name != "Measure" {
+		if q.name != "Measure" && q.name != "Follow" {
 			continue
 		}
 		a := b.ask(ctx, p, q)
+		if f, ok := a.message.(*pluginv1.FollowResponse); ok && a.err == nil {
+			if f.GetVerdict().GetOutcome() == pluginv1.Outcome_OUTCOME_PASS {
+				return errors.New("it passes a release that does not exist, when it is asked to follow one")
+			}
+			continue
+		}
+		if q.name == "Follow" {
+			continue // it follows nobody, or could not look, and says so
+		}
 		m, ok := a.message.(*pluginv1.MeasureResponse)
 		if a.err != nil || !ok {
 			return nil // it could not measure, and says so

@@ -38,6 +38,9 @@ func (c *canary) Describe(context.Context, *pluginv1.DescribeCanaryRequest) (*pl
 
 // Step makes candidates, waits for them and leads traffic.
 func (c *canary) Step(ctx context.Context, r *pluginv1.StepRequest) (*pluginv1.StepResponse, error) {
+	if r.GetCourse().GetFollows() {
+		return nil, errFollows
+	}
 	rel, err := c.understand(r.GetSubject())
 	if err != nil {
 		return nil, fmt.Errorf("step: %w", err)
@@ -62,6 +65,9 @@ func (c *canary) Step(ctx context.Context, r *pluginv1.StepRequest) (*pluginv1.S
 
 // Promote leads all traffic to stable and takes the copies away.
 func (c *canary) Promote(ctx context.Context, r *pluginv1.PromoteRequest) (*pluginv1.PromoteResponse, error) {
+	if r.GetCourse().GetFollows() {
+		return nil, errFollows
+	}
 	rel, err := c.understand(r.GetSubject())
 	if err != nil {
 		return nil, fmt.Errorf("promote: %w", err)
@@ -78,6 +84,9 @@ func (c *canary) Promote(ctx context.Context, r *pluginv1.PromoteRequest) (*plug
 func (c *canary) Abort(ctx context.Context, r *pluginv1.AbortRequest) (*pluginv1.AbortResponse, error) {
 	if r.GetSubject() == nil {
 		return nil, errors.New("abort: the call has no subject")
+	}
+	if followed, err := c.followed(ctx, r.GetCourse(), r.GetSubject()); err != nil || len(followed) > 0 {
+		return c.giveBack(ctx, r, followed, err)
 	}
 	rel, err := c.understand(r.GetSubject())
 	if err != nil {

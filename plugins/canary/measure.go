@@ -110,6 +110,9 @@ func (r release) ingress(m course.Member) string {
 
 // Measure asks everything that can be known about the step's candidates, and counts.
 func (c *canary) Measure(ctx context.Context, r *pluginv1.MeasureRequest) (*pluginv1.MeasureResponse, error) {
+	if r.GetCourse().GetFollows() {
+		return nil, errFollows
+	}
 	rel, err := c.understand(r.GetSubject())
 	if err != nil {
 		return nil, fmt.Errorf("measure: %w", err)

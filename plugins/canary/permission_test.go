@@ -18,7 +18,7 @@ import (
 // What README.md asks a provider to permit is what it takes, from the first step to the end.
 func TestPermissions(t *testing.T) {
 	s := newStage(t, strategy.RouterNone)
-	limited := scoped(t, s)
+	limited := scoped(t, s, harness.Shared(t, 1)[0])
 	st := tell(s, "1.1.0", "1.2.0", shop(t, "1.1.0", "istio", s.namespace), shop(t, "1.2.0", "istio", s.namespace))
 	s.wire.real = limited
 	st.step(0, 0)
@@ -31,7 +31,7 @@ func TestPermissions(t *testing.T) {
 }
 
 // scoped is a client of a service account that may do what README.md says.
-func scoped(t *testing.T, s *stage) *kube.Client {
+func scoped(t *testing.T, s *stage, c *harness.Cluster) *kube.Client {
 	t.Helper()
 	readme, err := os.ReadFile("README.md")
 	if err != nil {
@@ -57,7 +57,6 @@ func scoped(t *testing.T, s *stage) *kube.Client {
 	if err != nil || len(rules) < 100 {
 		t.Fatalf("%s, %v", rules, err)
 	}
-	c := harness.Shared(t, 1)[0]
 	const name = "canary-plugin"
 	err = c.Apply(strings.NewReplacer("NAME", name, "NS", s.namespace, "RULES", string(rules)).Replace(`
 apiVersion: v1

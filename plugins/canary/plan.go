@@ -20,6 +20,9 @@ func (c *canary) Plan(ctx context.Context, r *pluginv1.PlanRequest) (*pluginv1.P
 	if r.GetSubject() == nil {
 		return nil, errors.New("plan: the call has no subject")
 	}
+	if handed, err := c.handOver(ctx, r.GetSubject()); err != nil || handed.any() {
+		return handed.plan(ctx, c, err)
+	}
 	p := plan{}
 	rel, err := c.understand(r.GetSubject())
 	for _, w := range rel.warnings {

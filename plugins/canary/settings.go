@@ -5,9 +5,11 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/wheelwright-dev/wheelwright/plugins/canary/internal/follow"
 	"github.com/wheelwright-dev/wheelwright/plugins/canary/internal/measure"
 	"github.com/wheelwright-dev/wheelwright/plugins/canary/internal/route"
 	"github.com/wheelwright-dev/wheelwright/plugins/canary/internal/strategy"
@@ -21,6 +23,7 @@ type settings struct {
 	drain        time.Duration
 	prometheus   measure.Config // no Address: there is none
 	minimum      uint64
+	handOver     string // who leads instead: flagger, argo-rollouts, auto or none
 }
 
 const usage = `usage: canary [flags]
@@ -47,6 +50,7 @@ func parse(args []string, env func(string) string, read func(string) ([]byte, er
 	flags.DurationVar(&s.drain, "drain", 5*time.Second, "between the last traffic and the end of a candidate")
 	flags.StringVar(&keys, "selector-keys", strings.Join(strategy.SelectorKeys(), ","), "the labels that tell workloads apart, the first one present counts")
 	flags.StringVar(&prefix, "nginx-annotation-prefix", "", "that of ingress-nginx, where it has another one")
+	flags.StringVar(&s.handOver, "hand-over", handNone, "who leads instead of the plugin, which then follows: flagger, argo-rollouts, auto (whoever leads already) or none")
 	flags.BoolVar(&wholeMirrors, "gateway-mirrors-all", false, "the Gateway API is older than 1.3: it mirrors everything or nothing")
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
 		fmt.Fprint(stderr, usage)
@@ -63,6 +67,9 @@ func parse(args []string, env func(string) string, read func(string) ([]byte, er
 	}
 	if _, err := route.For(s.router); err != nil {
 		wrong("--router: %w", err)
+	}
+	if !slices.Contains([]string{follow.Flagger, follow.Rollouts, handAuto, handNone}, s.handOver) {
+		wrong("--hand-over: %q is none of flagger, argo-rollouts, auto and none", s.handOver)
 	}
 	if s.drain < 0 || s.drain > time.Hour {
 		wrong("--drain: %s is none of 0s to 1h", s.drain)

@@ -19,8 +19,8 @@ func TestSettings(t *testing.T) {
 	if s, err = parse(nil, env, read, io.Discard); err != nil || s.router != "none" || s.prometheus.Address != "" || s.drain != 5*time.Second {
 		t.Errorf("got %+v, %v", s, err)
 	}
-	_, err = parse([]string{"--router", "envoy", "--prometheus", "prometheus", "--prometheus-token-from", "NOPE", "--prometheus-ca", "ca.pem", "--drain", "2h", "--selector-keys", " ", "more"}, env, read, io.Discard)
-	for _, want := range []string{"--router: router \"envoy\" is not known", "--prometheus: ", "--prometheus-token-from: the variable NOPE is empty", "--prometheus-ca: no such file", "--drain: 2h0m0s", "--selector-keys: ", `"more": no argument`} {
+	_, err = parse([]string{"--router", "envoy", "--prometheus", "prometheus", "--prometheus-token-from", "NOPE", "--prometheus-ca", "ca.pem", "--drain", "2h", "--hand-over", "somebody", "--selector-keys", " ", "more"}, env, read, io.Discard)
+	for _, want := range []string{"--router: router \"envoy\" is not known", "--prometheus: ", "--prometheus-token-from: the variable NOPE is empty", "--prometheus-ca: no such file", "--drain: 2h0m0s", `--hand-over: "somebody"`, "--selector-keys: ", `"more": no argument`} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %s", err, want)
 		}

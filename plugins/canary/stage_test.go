@@ -46,6 +46,13 @@ func newStage(t *testing.T, router string) *stage {
 		t.Skip("starts an API server")
 	}
 	c := harness.Shared(t, 1)[0]
+	defineRoutes(t, c)
+	return stageOn(t, router, c)
+}
+
+// defineRoutes gives the shared cluster the routers' definitions.
+func defineRoutes(t *testing.T, c *harness.Cluster) {
+	t.Helper()
 	definitions.Do(func() {
 		gateway, istio, err := controlplane.RouteCRDs(t.Context())
 		if err != nil {
@@ -60,6 +67,11 @@ func newStage(t *testing.T, router string) *stage {
 			t.Fatal(err)
 		}
 	})
+}
+
+// stageOn is a stage on a cluster of its own definitions.
+func stageOn(t *testing.T, router string, c *harness.Cluster) *stage {
+	t.Helper()
 	client, err := kube.Open(c.Kubeconfig)
 	if err != nil {
 		t.Fatal(err)

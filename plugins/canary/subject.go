@@ -181,7 +181,9 @@ func (c *canary) abandoned(subject *pluginv1.Subject) []course.Member {
 				}
 			}
 		}
-		out = append(out, m)
+		if m.Name != "" { // nothing is made for who has none, and nothing may be taken for its
+			out = append(out, m)
+		}
 	}
 	return out
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/wheelwright-dev/wheelwright/plugins/canary/internal/course"
 	"github.com/wheelwright-dev/wheelwright/plugins/canary/internal/document"
+	"github.com/wheelwright-dev/wheelwright/plugins/canary/internal/route"
 	"github.com/wheelwright-dev/wheelwright/plugins/canary/internal/strategy"
 	"github.com/wheelwright-dev/wheelwright/plugins/internal/kube"
 )
@@ -80,10 +81,51 @@ func versions(group string) []string {
 		return []string{group + "/v1alpha2"}
 	case "policy.linkerd.io":
 		return []string{group + "/v1beta3", group + "/v1beta2"}
+	case "flagger.app":
+		return []string{group + "/v1beta1"}
+	case "argoproj.io":
+		return []string{group + "/v1alpha1"}
 	case "networking.istio.io":
 		return []string{group + "/v1", group + "/v1beta1", group + "/v1alpha3"}
 	}
 	return []string{group + "/v1"}
+}
+
+// Serves tells whether the cluster has a kind.
+func (v *View) Serves(ctx context.Context, kind route.Kind, namespace string) (bool, error) {
+	err := v.server.Do(ctx, kube.Request{Path: path(versions(kind.Group)[0], kind.Kind, namespace), Query: url.Values{"limit": {"1"}}}, nil)
+	if err != nil && !kube.HasCode(err, http.StatusNotFound) {
+		return false, fmt.Errorf("list %s in %s: %w", plural(kind.Kind), namespace, err)
+	}
+	return err == nil, nil
+}
+
+// Merge changes an object by a merge patch, if it is still as it was read; ErrStale: it is not.
+func (v *View) Merge(ctx context.Context, was course.Object, patch map[string]any, status bool) error {
+	merged := document.Clone(patch)
+	meta, _ := merged["metadata"].(map[string]any)
+	if meta == nil {
+		meta = map[string]any{}
+		merged["metadata"] = meta
+	}
+	meta["resourceVersion"] = document.Text(was, "metadata", "resourceVersion")
+	body, err := json.Marshal(merged)
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", ID(was), err)
+	}
+	below := []string{document.Text(was, "metadata", "name")}
+	if status {
+		below = append(below, "status")
+	}
+	v.Forget(document.Text(was, "kind"))
+	err = v.server.Do(ctx, kube.Request{Method: http.MethodPatch, Path: pathOf(was, below...), Query: url.Values{"fieldManager": {Manager}}, Type: "application/merge-patch+json", Body: body}, nil)
+	switch {
+	case kube.HasCode(err, http.StatusConflict), kube.HasCode(err, http.StatusNotFound):
+		return ErrStale
+	case err != nil:
+		return fmt.Errorf("patch %s: %w", ID(was), err)
+	}
+	return nil
 }
 
 func (v *View) list(ctx context.Context, q course.Query) ([]course.Object, error) {
@@ -111,6 +153,9 @@ func (v *View) list(ctx context.Context, q course.Query) ([]course.Object, error
 
 func plural(kind string) string {
 	kind = strings.ToLower(kind)
+	if kind == "canary" {
+		return "canaries"
+	}
 	if strings.HasSuffix(kind, "s") {
 		return kind + "es"
 	}

@@ -224,9 +224,12 @@ func find(live []Object, group, kind, namespace, name string) Object {
 	return nil
 }
 
-// mine are the objects that were made for the member.
+// mine are the objects that were made for the member. Nothing is made for one without a name.
 func (m Member) mine(live []Object, kinds ...string) []Object {
 	var out []Object
+	if m.Name == "" {
+		return nil
+	}
 	for _, o := range live {
 		if document.Text(o, "metadata", "labels", strategy.LabelCandidateOf) == m.Name && document.Text(o, "metadata", "namespace") == m.Namespace &&
 			slices.Contains(kinds, document.Text(o, "kind")) {

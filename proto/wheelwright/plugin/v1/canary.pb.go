@@ -186,7 +186,10 @@ type PlanResponse struct {
 	Objects []byte `protobuf:"bytes,4,opt,name=objects,proto3" json:"objects,omitempty"`
 	// Objects of the Subject that configure the plugin and nothing on the cluster, by kind, namespace and
 	// name, such as "Canary shop/backend". The spoke leaves them out of what it applies.
-	Consumed      []string `protobuf:"bytes,5,rep,name=consumed,proto3" json:"consumed,omitempty"`
+	Consumed []string `protobuf:"bytes,5,rep,name=consumed,proto3" json:"consumed,omitempty"`
+	// What of the release's objects somebody else on the cluster writes from then on. The spoke declares
+	// these fields when it makes an object, and afterwards neither sets them nor takes them for drift.
+	Yields        []*Yield `protobuf:"bytes,6,rep,name=yields,proto3" json:"yields,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -256,20 +259,86 @@ func (x *PlanResponse) GetConsumed() []string {
 	return nil
 }
 
+func (x *PlanResponse) GetYields() []*Yield {
+	if x != nil {
+		return x.Yields
+	}
+	return nil
+}
+
+// Yield is fields of one object that are left to somebody else.
+type Yield struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Kind, namespace and name, such as "Deployment shop/backend".
+	Object string `protobuf:"bytes,1,opt,name=object,proto3" json:"object,omitempty"`
+	// Paths from the root, such as "spec.replicas", each with all that is below it.
+	Fields        []string `protobuf:"bytes,2,rep,name=fields,proto3" json:"fields,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Yield) Reset() {
+	*x = Yield{}
+	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Yield) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Yield) ProtoMessage() {}
+
+func (x *Yield) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Yield.ProtoReflect.Descriptor instead.
+func (*Yield) Descriptor() ([]byte, []int) {
+	return file_wheelwright_plugin_v1_canary_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Yield) GetObject() string {
+	if x != nil {
+		return x.Object
+	}
+	return ""
+}
+
+func (x *Yield) GetFields() []string {
+	if x != nil {
+		return x.Fields
+	}
+	return nil
+}
+
 // Course is the whole way of one subject, as Plan answered it. The spoke keeps it and hands it back.
 type Course struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// In order. Empty: straight to promotion.
 	Steps []*CanaryStep `protobuf:"bytes,1,rep,name=steps,proto3" json:"steps,omitempty"`
 	// Per service, how it is led; a service that is not named has no canary.
-	Leads         []*Lead `protobuf:"bytes,2,rep,name=leads,proto3" json:"leads,omitempty"`
+	Leads []*Lead `protobuf:"bytes,2,rep,name=leads,proto3" json:"leads,omitempty"`
+	// Somebody else on the cluster leads (Lead.router names them): there are no steps. The spoke applies the
+	// release, calls Follow until there is a verdict, and neither Step, Measure nor Promote. After a fail it
+	// restores the old release whole and calls Abort until that has settled.
+	Follows       bool `protobuf:"varint,3,opt,name=follows,proto3" json:"follows,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Course) Reset() {
 	*x = Course{}
-	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[4]
+	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -281,7 +350,7 @@ func (x *Course) String() string {
 func (*Course) ProtoMessage() {}
 
 func (x *Course) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[4]
+	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -294,7 +363,7 @@ func (x *Course) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Course.ProtoReflect.Descriptor instead.
 func (*Course) Descriptor() ([]byte, []int) {
-	return file_wheelwright_plugin_v1_canary_proto_rawDescGZIP(), []int{4}
+	return file_wheelwright_plugin_v1_canary_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Course) GetSteps() []*CanaryStep {
@@ -309,6 +378,13 @@ func (x *Course) GetLeads() []*Lead {
 		return x.Leads
 	}
 	return nil
+}
+
+func (x *Course) GetFollows() bool {
+	if x != nil {
+		return x.Follows
+	}
+	return false
 }
 
 type Lead struct {
@@ -326,7 +402,7 @@ type Lead struct {
 
 func (x *Lead) Reset() {
 	*x = Lead{}
-	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[5]
+	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -338,7 +414,7 @@ func (x *Lead) String() string {
 func (*Lead) ProtoMessage() {}
 
 func (x *Lead) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[5]
+	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -351,7 +427,7 @@ func (x *Lead) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lead.ProtoReflect.Descriptor instead.
 func (*Lead) Descriptor() ([]byte, []int) {
-	return file_wheelwright_plugin_v1_canary_proto_rawDescGZIP(), []int{5}
+	return file_wheelwright_plugin_v1_canary_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Lead) GetService() string {
@@ -406,7 +482,7 @@ type Objective struct {
 
 func (x *Objective) Reset() {
 	*x = Objective{}
-	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[6]
+	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -418,7 +494,7 @@ func (x *Objective) String() string {
 func (*Objective) ProtoMessage() {}
 
 func (x *Objective) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[6]
+	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -431,7 +507,7 @@ func (x *Objective) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Objective.ProtoReflect.Descriptor instead.
 func (*Objective) Descriptor() ([]byte, []int) {
-	return file_wheelwright_plugin_v1_canary_proto_rawDescGZIP(), []int{6}
+	return file_wheelwright_plugin_v1_canary_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Objective) GetName() string {
@@ -485,9 +561,10 @@ func (x *Objective) GetUnit() string {
 
 type CanaryStep struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// From 1.
+	// From 1. 0, which is in no course: the candidates are up and have no traffic. The spoke may ask for it
+	// before the first one, with no traffic at all or with every weight and mirror 0.
 	Number uint32 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
-	// Every service of Course.leads.
+	// Every service of Course.leads; who is not named gets none.
 	Traffic []*Traffic `protobuf:"bytes,2,rep,name=traffic,proto3" json:"traffic,omitempty"`
 	// How long traffic stays so between two measurements.
 	Interval *durationpb.Duration `protobuf:"bytes,3,opt,name=interval,proto3" json:"interval,omitempty"`
@@ -501,7 +578,7 @@ type CanaryStep struct {
 
 func (x *CanaryStep) Reset() {
 	*x = CanaryStep{}
-	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[7]
+	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -513,7 +590,7 @@ func (x *CanaryStep) String() string {
 func (*CanaryStep) ProtoMessage() {}
 
 func (x *CanaryStep) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[7]
+	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -526,7 +603,7 @@ func (x *CanaryStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CanaryStep.ProtoReflect.Descriptor instead.
 func (*CanaryStep) Descriptor() ([]byte, []int) {
-	return file_wheelwright_plugin_v1_canary_proto_rawDescGZIP(), []int{7}
+	return file_wheelwright_plugin_v1_canary_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *CanaryStep) GetNumber() uint32 {
@@ -582,7 +659,7 @@ type Traffic struct {
 
 func (x *Traffic) Reset() {
 	*x = Traffic{}
-	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[8]
+	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -594,7 +671,7 @@ func (x *Traffic) String() string {
 func (*Traffic) ProtoMessage() {}
 
 func (x *Traffic) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[8]
+	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -607,7 +684,7 @@ func (x *Traffic) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Traffic.ProtoReflect.Descriptor instead.
 func (*Traffic) Descriptor() ([]byte, []int) {
-	return file_wheelwright_plugin_v1_canary_proto_rawDescGZIP(), []int{8}
+	return file_wheelwright_plugin_v1_canary_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Traffic) GetService() string {
@@ -655,7 +732,7 @@ type Match struct {
 
 func (x *Match) Reset() {
 	*x = Match{}
-	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[9]
+	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -667,7 +744,7 @@ func (x *Match) String() string {
 func (*Match) ProtoMessage() {}
 
 func (x *Match) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[9]
+	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -680,7 +757,7 @@ func (x *Match) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Match.ProtoReflect.Descriptor instead.
 func (*Match) Descriptor() ([]byte, []int) {
-	return file_wheelwright_plugin_v1_canary_proto_rawDescGZIP(), []int{9}
+	return file_wheelwright_plugin_v1_canary_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Match) GetHeaders() []*Header {
@@ -706,7 +783,7 @@ type Header struct {
 
 func (x *Header) Reset() {
 	*x = Header{}
-	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[10]
+	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -718,7 +795,7 @@ func (x *Header) String() string {
 func (*Header) ProtoMessage() {}
 
 func (x *Header) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[10]
+	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -731,7 +808,7 @@ func (x *Header) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Header.ProtoReflect.Descriptor instead.
 func (*Header) Descriptor() ([]byte, []int) {
-	return file_wheelwright_plugin_v1_canary_proto_rawDescGZIP(), []int{10}
+	return file_wheelwright_plugin_v1_canary_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Header) GetName() string {
@@ -810,7 +887,7 @@ type StepRequest struct {
 
 func (x *StepRequest) Reset() {
 	*x = StepRequest{}
-	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[11]
+	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -822,7 +899,7 @@ func (x *StepRequest) String() string {
 func (*StepRequest) ProtoMessage() {}
 
 func (x *StepRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[11]
+	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -835,7 +912,7 @@ func (x *StepRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepRequest.ProtoReflect.Descriptor instead.
 func (*StepRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_plugin_v1_canary_proto_rawDescGZIP(), []int{11}
+	return file_wheelwright_plugin_v1_canary_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *StepRequest) GetCall() *Call {
@@ -885,7 +962,7 @@ type StepResponse struct {
 
 func (x *StepResponse) Reset() {
 	*x = StepResponse{}
-	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[12]
+	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -897,7 +974,7 @@ func (x *StepResponse) String() string {
 func (*StepResponse) ProtoMessage() {}
 
 func (x *StepResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[12]
+	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -910,7 +987,7 @@ func (x *StepResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepResponse.ProtoReflect.Descriptor instead.
 func (*StepResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_plugin_v1_canary_proto_rawDescGZIP(), []int{12}
+	return file_wheelwright_plugin_v1_canary_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *StepResponse) GetChanges() []*Change {
@@ -962,7 +1039,7 @@ type Tally struct {
 
 func (x *Tally) Reset() {
 	*x = Tally{}
-	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[13]
+	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -974,7 +1051,7 @@ func (x *Tally) String() string {
 func (*Tally) ProtoMessage() {}
 
 func (x *Tally) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[13]
+	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -987,7 +1064,7 @@ func (x *Tally) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tally.ProtoReflect.Descriptor instead.
 func (*Tally) Descriptor() ([]byte, []int) {
-	return file_wheelwright_plugin_v1_canary_proto_rawDescGZIP(), []int{13}
+	return file_wheelwright_plugin_v1_canary_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Tally) GetService() string {
@@ -1036,7 +1113,7 @@ type MeasureRequest struct {
 
 func (x *MeasureRequest) Reset() {
 	*x = MeasureRequest{}
-	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[14]
+	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1048,7 +1125,7 @@ func (x *MeasureRequest) String() string {
 func (*MeasureRequest) ProtoMessage() {}
 
 func (x *MeasureRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[14]
+	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1061,7 +1138,7 @@ func (x *MeasureRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MeasureRequest.ProtoReflect.Descriptor instead.
 func (*MeasureRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_plugin_v1_canary_proto_rawDescGZIP(), []int{14}
+	return file_wheelwright_plugin_v1_canary_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *MeasureRequest) GetCall() *Call {
@@ -1129,7 +1206,7 @@ type MeasureResponse struct {
 
 func (x *MeasureResponse) Reset() {
 	*x = MeasureResponse{}
-	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[15]
+	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1141,7 +1218,7 @@ func (x *MeasureResponse) String() string {
 func (*MeasureResponse) ProtoMessage() {}
 
 func (x *MeasureResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[15]
+	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1154,7 +1231,7 @@ func (x *MeasureResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MeasureResponse.ProtoReflect.Descriptor instead.
 func (*MeasureResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_plugin_v1_canary_proto_rawDescGZIP(), []int{15}
+	return file_wheelwright_plugin_v1_canary_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *MeasureResponse) GetMetrics() []*Metric {
@@ -1201,7 +1278,7 @@ type Metric struct {
 
 func (x *Metric) Reset() {
 	*x = Metric{}
-	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[16]
+	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1213,7 +1290,7 @@ func (x *Metric) String() string {
 func (*Metric) ProtoMessage() {}
 
 func (x *Metric) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[16]
+	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1226,7 +1303,7 @@ func (x *Metric) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Metric.ProtoReflect.Descriptor instead.
 func (*Metric) Descriptor() ([]byte, []int) {
-	return file_wheelwright_plugin_v1_canary_proto_rawDescGZIP(), []int{16}
+	return file_wheelwright_plugin_v1_canary_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Metric) GetService() string {
@@ -1271,6 +1348,229 @@ func (x *Metric) GetNewest() *timestamppb.Timestamp {
 	return nil
 }
 
+type FollowRequest struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Call    *Call                  `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
+	Subject *Subject               `protobuf:"bytes,2,opt,name=subject,proto3" json:"subject,omitempty"`
+	Course  *Course                `protobuf:"bytes,3,opt,name=course,proto3" json:"course,omitempty"`
+	// When the release had been applied, by the spoke's clock: what ended before is not this one's.
+	Since         *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=since,proto3" json:"since,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FollowRequest) Reset() {
+	*x = FollowRequest{}
+	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FollowRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FollowRequest) ProtoMessage() {}
+
+func (x *FollowRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FollowRequest.ProtoReflect.Descriptor instead.
+func (*FollowRequest) Descriptor() ([]byte, []int) {
+	return file_wheelwright_plugin_v1_canary_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *FollowRequest) GetCall() *Call {
+	if x != nil {
+		return x.Call
+	}
+	return nil
+}
+
+func (x *FollowRequest) GetSubject() *Subject {
+	if x != nil {
+		return x.Subject
+	}
+	return nil
+}
+
+func (x *FollowRequest) GetCourse() *Course {
+	if x != nil {
+		return x.Course
+	}
+	return nil
+}
+
+func (x *FollowRequest) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+type FollowResponse struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Services []*Followed            `protobuf:"bytes,1,rep,name=services,proto3" json:"services,omitempty"`
+	// Every service has come to its end, a good one or a bad one.
+	Settled bool `protobuf:"varint,2,opt,name=settled,proto3" json:"settled,omitempty"`
+	// What is waited for; empty where it is settled.
+	WaitingFor string `protobuf:"bytes,3,opt,name=waiting_for,json=waitingFor,proto3" json:"waiting_for,omitempty"`
+	// Of all services together. A pass: every one of them runs the new release and nothing else. A fail: one
+	// of them never will; the others may still be on their way to it. Inconclusive: they wait for a person,
+	// and it goes on once that one has spoken. Unset: on its way.
+	Verdict       *Verdict `protobuf:"bytes,4,opt,name=verdict,proto3" json:"verdict,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FollowResponse) Reset() {
+	*x = FollowResponse{}
+	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FollowResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FollowResponse) ProtoMessage() {}
+
+func (x *FollowResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FollowResponse.ProtoReflect.Descriptor instead.
+func (*FollowResponse) Descriptor() ([]byte, []int) {
+	return file_wheelwright_plugin_v1_canary_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *FollowResponse) GetServices() []*Followed {
+	if x != nil {
+		return x.Services
+	}
+	return nil
+}
+
+func (x *FollowResponse) GetSettled() bool {
+	if x != nil {
+		return x.Settled
+	}
+	return false
+}
+
+func (x *FollowResponse) GetWaitingFor() string {
+	if x != nil {
+		return x.WaitingFor
+	}
+	return ""
+}
+
+func (x *FollowResponse) GetVerdict() *Verdict {
+	if x != nil {
+		return x.Verdict
+	}
+	return nil
+}
+
+// Followed is how far one service is.
+type Followed struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Service string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// Whose status this is, such as "Canary shop/backend".
+	Object string `protobuf:"bytes,2,opt,name=object,proto3" json:"object,omitempty"`
+	// In the words of who leads, such as "Progressing".
+	Phase string `protobuf:"bytes,3,opt,name=phase,proto3" json:"phase,omitempty"`
+	// Percent of live requests that the new release gets, as far as they tell.
+	Weight uint32 `protobuf:"varint,4,opt,name=weight,proto3" json:"weight,omitempty"`
+	// Unset: on its way.
+	Verdict       *Verdict `protobuf:"bytes,5,opt,name=verdict,proto3" json:"verdict,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Followed) Reset() {
+	*x = Followed{}
+	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Followed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Followed) ProtoMessage() {}
+
+func (x *Followed) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Followed.ProtoReflect.Descriptor instead.
+func (*Followed) Descriptor() ([]byte, []int) {
+	return file_wheelwright_plugin_v1_canary_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *Followed) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *Followed) GetObject() string {
+	if x != nil {
+		return x.Object
+	}
+	return ""
+}
+
+func (x *Followed) GetPhase() string {
+	if x != nil {
+		return x.Phase
+	}
+	return ""
+}
+
+func (x *Followed) GetWeight() uint32 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
+func (x *Followed) GetVerdict() *Verdict {
+	if x != nil {
+		return x.Verdict
+	}
+	return nil
+}
+
 type PromoteRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Call          *Call                  `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
@@ -1282,7 +1582,7 @@ type PromoteRequest struct {
 
 func (x *PromoteRequest) Reset() {
 	*x = PromoteRequest{}
-	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[17]
+	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1294,7 +1594,7 @@ func (x *PromoteRequest) String() string {
 func (*PromoteRequest) ProtoMessage() {}
 
 func (x *PromoteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[17]
+	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1307,7 +1607,7 @@ func (x *PromoteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PromoteRequest.ProtoReflect.Descriptor instead.
 func (*PromoteRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_plugin_v1_canary_proto_rawDescGZIP(), []int{17}
+	return file_wheelwright_plugin_v1_canary_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *PromoteRequest) GetCall() *Call {
@@ -1342,7 +1642,7 @@ type PromoteResponse struct {
 
 func (x *PromoteResponse) Reset() {
 	*x = PromoteResponse{}
-	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[18]
+	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1354,7 +1654,7 @@ func (x *PromoteResponse) String() string {
 func (*PromoteResponse) ProtoMessage() {}
 
 func (x *PromoteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[18]
+	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1367,7 +1667,7 @@ func (x *PromoteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PromoteResponse.ProtoReflect.Descriptor instead.
 func (*PromoteResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_plugin_v1_canary_proto_rawDescGZIP(), []int{18}
+	return file_wheelwright_plugin_v1_canary_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *PromoteResponse) GetChanges() []*Change {
@@ -1404,7 +1704,7 @@ type AbortRequest struct {
 
 func (x *AbortRequest) Reset() {
 	*x = AbortRequest{}
-	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[19]
+	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1416,7 +1716,7 @@ func (x *AbortRequest) String() string {
 func (*AbortRequest) ProtoMessage() {}
 
 func (x *AbortRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[19]
+	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1429,7 +1729,7 @@ func (x *AbortRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AbortRequest.ProtoReflect.Descriptor instead.
 func (*AbortRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_plugin_v1_canary_proto_rawDescGZIP(), []int{19}
+	return file_wheelwright_plugin_v1_canary_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *AbortRequest) GetCall() *Call {
@@ -1471,7 +1771,7 @@ type AbortResponse struct {
 
 func (x *AbortResponse) Reset() {
 	*x = AbortResponse{}
-	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[20]
+	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1483,7 +1783,7 @@ func (x *AbortResponse) String() string {
 func (*AbortResponse) ProtoMessage() {}
 
 func (x *AbortResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[20]
+	mi := &file_wheelwright_plugin_v1_canary_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1496,7 +1796,7 @@ func (x *AbortResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AbortResponse.ProtoReflect.Descriptor instead.
 func (*AbortResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_plugin_v1_canary_proto_rawDescGZIP(), []int{20}
+	return file_wheelwright_plugin_v1_canary_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *AbortResponse) GetChanges() []*Change {
@@ -1534,16 +1834,21 @@ const file_wheelwright_plugin_v1_canary_proto_rawDesc = "" +
 	"\asources\x18\x03 \x03(\tR\asources\"x\n" +
 	"\vPlanRequest\x12/\n" +
 	"\x04call\x18\x01 \x01(\v2\x1b.wheelwright.plugin.v1.CallR\x04call\x128\n" +
-	"\asubject\x18\x02 \x01(\v2\x1e.wheelwright.plugin.v1.SubjectR\asubject\"\xb3\x01\n" +
+	"\asubject\x18\x02 \x01(\v2\x1e.wheelwright.plugin.v1.SubjectR\asubject\"\xe9\x01\n" +
 	"\fPlanResponse\x125\n" +
 	"\x06course\x18\x01 \x01(\v2\x1d.wheelwright.plugin.v1.CourseR\x06course\x12\x1a\n" +
 	"\bwarnings\x18\x02 \x03(\tR\bwarnings\x12\x1a\n" +
 	"\bproblems\x18\x03 \x03(\tR\bproblems\x12\x18\n" +
 	"\aobjects\x18\x04 \x01(\fR\aobjects\x12\x1a\n" +
-	"\bconsumed\x18\x05 \x03(\tR\bconsumed\"t\n" +
+	"\bconsumed\x18\x05 \x03(\tR\bconsumed\x124\n" +
+	"\x06yields\x18\x06 \x03(\v2\x1c.wheelwright.plugin.v1.YieldR\x06yields\"7\n" +
+	"\x05Yield\x12\x16\n" +
+	"\x06object\x18\x01 \x01(\tR\x06object\x12\x16\n" +
+	"\x06fields\x18\x02 \x03(\tR\x06fields\"\x8e\x01\n" +
 	"\x06Course\x127\n" +
 	"\x05steps\x18\x01 \x03(\v2!.wheelwright.plugin.v1.CanaryStepR\x05steps\x121\n" +
-	"\x05leads\x18\x02 \x03(\v2\x1b.wheelwright.plugin.v1.LeadR\x05leads\"\xd1\x01\n" +
+	"\x05leads\x18\x02 \x03(\v2\x1b.wheelwright.plugin.v1.LeadR\x05leads\x12\x18\n" +
+	"\afollows\x18\x03 \x01(\bR\afollows\"\xd1\x01\n" +
 	"\x04Lead\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12;\n" +
 	"\bstrategy\x18\x02 \x01(\x0e2\x1f.wheelwright.plugin.v1.StrategyR\bstrategy\x12\x16\n" +
@@ -1620,7 +1925,24 @@ const file_wheelwright_plugin_v1_canary_proto_rawDesc = "" +
 	"\x04unit\x18\x04 \x01(\tR\x04unit\x128\n" +
 	"\averdict\x18\x05 \x01(\v2\x1e.wheelwright.plugin.v1.VerdictR\averdict\x122\n" +
 	"\x06newest\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x06newestB\b\n" +
-	"\x06_value\"\xb2\x01\n" +
+	"\x06_value\"\xe3\x01\n" +
+	"\rFollowRequest\x12/\n" +
+	"\x04call\x18\x01 \x01(\v2\x1b.wheelwright.plugin.v1.CallR\x04call\x128\n" +
+	"\asubject\x18\x02 \x01(\v2\x1e.wheelwright.plugin.v1.SubjectR\asubject\x125\n" +
+	"\x06course\x18\x03 \x01(\v2\x1d.wheelwright.plugin.v1.CourseR\x06course\x120\n" +
+	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xc2\x01\n" +
+	"\x0eFollowResponse\x12;\n" +
+	"\bservices\x18\x01 \x03(\v2\x1f.wheelwright.plugin.v1.FollowedR\bservices\x12\x18\n" +
+	"\asettled\x18\x02 \x01(\bR\asettled\x12\x1f\n" +
+	"\vwaiting_for\x18\x03 \x01(\tR\n" +
+	"waitingFor\x128\n" +
+	"\averdict\x18\x04 \x01(\v2\x1e.wheelwright.plugin.v1.VerdictR\averdict\"\xa4\x01\n" +
+	"\bFollowed\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x16\n" +
+	"\x06object\x18\x02 \x01(\tR\x06object\x12\x14\n" +
+	"\x05phase\x18\x03 \x01(\tR\x05phase\x12\x16\n" +
+	"\x06weight\x18\x04 \x01(\rR\x06weight\x128\n" +
+	"\averdict\x18\x05 \x01(\v2\x1e.wheelwright.plugin.v1.VerdictR\averdict\"\xb2\x01\n" +
 	"\x0ePromoteRequest\x12/\n" +
 	"\x04call\x18\x01 \x01(\v2\x1b.wheelwright.plugin.v1.CallR\x04call\x128\n" +
 	"\asubject\x18\x02 \x01(\v2\x1e.wheelwright.plugin.v1.SubjectR\asubject\x125\n" +
@@ -1639,12 +1961,13 @@ const file_wheelwright_plugin_v1_canary_proto_rawDesc = "" +
 	"\achanges\x18\x01 \x03(\v2\x1d.wheelwright.plugin.v1.ChangeR\achanges\x12\x18\n" +
 	"\asettled\x18\x02 \x01(\bR\asettled\x12\x1f\n" +
 	"\vwaiting_for\x18\x03 \x01(\tR\n" +
-	"waitingFor2\xa8\x04\n" +
+	"waitingFor2\xff\x04\n" +
 	"\rCanaryService\x12m\n" +
 	"\x0eDescribeCanary\x12,.wheelwright.plugin.v1.DescribeCanaryRequest\x1a-.wheelwright.plugin.v1.DescribeCanaryResponse\x12O\n" +
 	"\x04Plan\x12\".wheelwright.plugin.v1.PlanRequest\x1a#.wheelwright.plugin.v1.PlanResponse\x12O\n" +
 	"\x04Step\x12\".wheelwright.plugin.v1.StepRequest\x1a#.wheelwright.plugin.v1.StepResponse\x12X\n" +
-	"\aMeasure\x12%.wheelwright.plugin.v1.MeasureRequest\x1a&.wheelwright.plugin.v1.MeasureResponse\x12X\n" +
+	"\aMeasure\x12%.wheelwright.plugin.v1.MeasureRequest\x1a&.wheelwright.plugin.v1.MeasureResponse\x12U\n" +
+	"\x06Follow\x12$.wheelwright.plugin.v1.FollowRequest\x1a%.wheelwright.plugin.v1.FollowResponse\x12X\n" +
 	"\aPromote\x12%.wheelwright.plugin.v1.PromoteRequest\x1a&.wheelwright.plugin.v1.PromoteResponse\x12R\n" +
 	"\x05Abort\x12#.wheelwright.plugin.v1.AbortRequest\x1a$.wheelwright.plugin.v1.AbortResponseBMZKgithub.com/wheelwright-dev/wheelwright/proto/wheelwright/plugin/v1;pluginv1b\x06proto3"
 
@@ -1660,94 +1983,108 @@ func file_wheelwright_plugin_v1_canary_proto_rawDescGZIP() []byte {
 	return file_wheelwright_plugin_v1_canary_proto_rawDescData
 }
 
-var file_wheelwright_plugin_v1_canary_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_wheelwright_plugin_v1_canary_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_wheelwright_plugin_v1_canary_proto_goTypes = []any{
 	(*DescribeCanaryRequest)(nil),  // 0: wheelwright.plugin.v1.DescribeCanaryRequest
 	(*DescribeCanaryResponse)(nil), // 1: wheelwright.plugin.v1.DescribeCanaryResponse
 	(*PlanRequest)(nil),            // 2: wheelwright.plugin.v1.PlanRequest
 	(*PlanResponse)(nil),           // 3: wheelwright.plugin.v1.PlanResponse
-	(*Course)(nil),                 // 4: wheelwright.plugin.v1.Course
-	(*Lead)(nil),                   // 5: wheelwright.plugin.v1.Lead
-	(*Objective)(nil),              // 6: wheelwright.plugin.v1.Objective
-	(*CanaryStep)(nil),             // 7: wheelwright.plugin.v1.CanaryStep
-	(*Traffic)(nil),                // 8: wheelwright.plugin.v1.Traffic
-	(*Match)(nil),                  // 9: wheelwright.plugin.v1.Match
-	(*Header)(nil),                 // 10: wheelwright.plugin.v1.Header
-	(*StepRequest)(nil),            // 11: wheelwright.plugin.v1.StepRequest
-	(*StepResponse)(nil),           // 12: wheelwright.plugin.v1.StepResponse
-	(*Tally)(nil),                  // 13: wheelwright.plugin.v1.Tally
-	(*MeasureRequest)(nil),         // 14: wheelwright.plugin.v1.MeasureRequest
-	(*MeasureResponse)(nil),        // 15: wheelwright.plugin.v1.MeasureResponse
-	(*Metric)(nil),                 // 16: wheelwright.plugin.v1.Metric
-	(*PromoteRequest)(nil),         // 17: wheelwright.plugin.v1.PromoteRequest
-	(*PromoteResponse)(nil),        // 18: wheelwright.plugin.v1.PromoteResponse
-	(*AbortRequest)(nil),           // 19: wheelwright.plugin.v1.AbortRequest
-	(*AbortResponse)(nil),          // 20: wheelwright.plugin.v1.AbortResponse
-	(Strategy)(0),                  // 21: wheelwright.plugin.v1.Strategy
-	(*Call)(nil),                   // 22: wheelwright.plugin.v1.Call
-	(*Subject)(nil),                // 23: wheelwright.plugin.v1.Subject
-	(*durationpb.Duration)(nil),    // 24: google.protobuf.Duration
-	(*Change)(nil),                 // 25: wheelwright.plugin.v1.Change
-	(*Verdict)(nil),                // 26: wheelwright.plugin.v1.Verdict
-	(*timestamppb.Timestamp)(nil),  // 27: google.protobuf.Timestamp
+	(*Yield)(nil),                  // 4: wheelwright.plugin.v1.Yield
+	(*Course)(nil),                 // 5: wheelwright.plugin.v1.Course
+	(*Lead)(nil),                   // 6: wheelwright.plugin.v1.Lead
+	(*Objective)(nil),              // 7: wheelwright.plugin.v1.Objective
+	(*CanaryStep)(nil),             // 8: wheelwright.plugin.v1.CanaryStep
+	(*Traffic)(nil),                // 9: wheelwright.plugin.v1.Traffic
+	(*Match)(nil),                  // 10: wheelwright.plugin.v1.Match
+	(*Header)(nil),                 // 11: wheelwright.plugin.v1.Header
+	(*StepRequest)(nil),            // 12: wheelwright.plugin.v1.StepRequest
+	(*StepResponse)(nil),           // 13: wheelwright.plugin.v1.StepResponse
+	(*Tally)(nil),                  // 14: wheelwright.plugin.v1.Tally
+	(*MeasureRequest)(nil),         // 15: wheelwright.plugin.v1.MeasureRequest
+	(*MeasureResponse)(nil),        // 16: wheelwright.plugin.v1.MeasureResponse
+	(*Metric)(nil),                 // 17: wheelwright.plugin.v1.Metric
+	(*FollowRequest)(nil),          // 18: wheelwright.plugin.v1.FollowRequest
+	(*FollowResponse)(nil),         // 19: wheelwright.plugin.v1.FollowResponse
+	(*Followed)(nil),               // 20: wheelwright.plugin.v1.Followed
+	(*PromoteRequest)(nil),         // 21: wheelwright.plugin.v1.PromoteRequest
+	(*PromoteResponse)(nil),        // 22: wheelwright.plugin.v1.PromoteResponse
+	(*AbortRequest)(nil),           // 23: wheelwright.plugin.v1.AbortRequest
+	(*AbortResponse)(nil),          // 24: wheelwright.plugin.v1.AbortResponse
+	(Strategy)(0),                  // 25: wheelwright.plugin.v1.Strategy
+	(*Call)(nil),                   // 26: wheelwright.plugin.v1.Call
+	(*Subject)(nil),                // 27: wheelwright.plugin.v1.Subject
+	(*durationpb.Duration)(nil),    // 28: google.protobuf.Duration
+	(*Change)(nil),                 // 29: wheelwright.plugin.v1.Change
+	(*Verdict)(nil),                // 30: wheelwright.plugin.v1.Verdict
+	(*timestamppb.Timestamp)(nil),  // 31: google.protobuf.Timestamp
 }
 var file_wheelwright_plugin_v1_canary_proto_depIdxs = []int32{
-	21, // 0: wheelwright.plugin.v1.DescribeCanaryResponse.strategies:type_name -> wheelwright.plugin.v1.Strategy
-	22, // 1: wheelwright.plugin.v1.PlanRequest.call:type_name -> wheelwright.plugin.v1.Call
-	23, // 2: wheelwright.plugin.v1.PlanRequest.subject:type_name -> wheelwright.plugin.v1.Subject
-	4,  // 3: wheelwright.plugin.v1.PlanResponse.course:type_name -> wheelwright.plugin.v1.Course
-	7,  // 4: wheelwright.plugin.v1.Course.steps:type_name -> wheelwright.plugin.v1.CanaryStep
-	5,  // 5: wheelwright.plugin.v1.Course.leads:type_name -> wheelwright.plugin.v1.Lead
-	21, // 6: wheelwright.plugin.v1.Lead.strategy:type_name -> wheelwright.plugin.v1.Strategy
-	6,  // 7: wheelwright.plugin.v1.Lead.objectives:type_name -> wheelwright.plugin.v1.Objective
-	8,  // 8: wheelwright.plugin.v1.CanaryStep.traffic:type_name -> wheelwright.plugin.v1.Traffic
-	24, // 9: wheelwright.plugin.v1.CanaryStep.interval:type_name -> google.protobuf.Duration
-	9,  // 10: wheelwright.plugin.v1.Traffic.matches:type_name -> wheelwright.plugin.v1.Match
-	24, // 11: wheelwright.plugin.v1.Traffic.affinity:type_name -> google.protobuf.Duration
-	10, // 12: wheelwright.plugin.v1.Match.headers:type_name -> wheelwright.plugin.v1.Header
-	22, // 13: wheelwright.plugin.v1.StepRequest.call:type_name -> wheelwright.plugin.v1.Call
-	23, // 14: wheelwright.plugin.v1.StepRequest.subject:type_name -> wheelwright.plugin.v1.Subject
-	4,  // 15: wheelwright.plugin.v1.StepRequest.course:type_name -> wheelwright.plugin.v1.Course
-	7,  // 16: wheelwright.plugin.v1.StepRequest.step:type_name -> wheelwright.plugin.v1.CanaryStep
-	25, // 17: wheelwright.plugin.v1.StepResponse.changes:type_name -> wheelwright.plugin.v1.Change
-	26, // 18: wheelwright.plugin.v1.StepResponse.verdict:type_name -> wheelwright.plugin.v1.Verdict
-	22, // 19: wheelwright.plugin.v1.MeasureRequest.call:type_name -> wheelwright.plugin.v1.Call
-	23, // 20: wheelwright.plugin.v1.MeasureRequest.subject:type_name -> wheelwright.plugin.v1.Subject
-	4,  // 21: wheelwright.plugin.v1.MeasureRequest.course:type_name -> wheelwright.plugin.v1.Course
-	7,  // 22: wheelwright.plugin.v1.MeasureRequest.step:type_name -> wheelwright.plugin.v1.CanaryStep
-	27, // 23: wheelwright.plugin.v1.MeasureRequest.from:type_name -> google.protobuf.Timestamp
-	27, // 24: wheelwright.plugin.v1.MeasureRequest.to:type_name -> google.protobuf.Timestamp
-	13, // 25: wheelwright.plugin.v1.MeasureRequest.counted:type_name -> wheelwright.plugin.v1.Tally
-	16, // 26: wheelwright.plugin.v1.MeasureResponse.metrics:type_name -> wheelwright.plugin.v1.Metric
-	26, // 27: wheelwright.plugin.v1.MeasureResponse.verdict:type_name -> wheelwright.plugin.v1.Verdict
-	13, // 28: wheelwright.plugin.v1.MeasureResponse.counted:type_name -> wheelwright.plugin.v1.Tally
-	26, // 29: wheelwright.plugin.v1.Metric.verdict:type_name -> wheelwright.plugin.v1.Verdict
-	27, // 30: wheelwright.plugin.v1.Metric.newest:type_name -> google.protobuf.Timestamp
-	22, // 31: wheelwright.plugin.v1.PromoteRequest.call:type_name -> wheelwright.plugin.v1.Call
-	23, // 32: wheelwright.plugin.v1.PromoteRequest.subject:type_name -> wheelwright.plugin.v1.Subject
-	4,  // 33: wheelwright.plugin.v1.PromoteRequest.course:type_name -> wheelwright.plugin.v1.Course
-	25, // 34: wheelwright.plugin.v1.PromoteResponse.changes:type_name -> wheelwright.plugin.v1.Change
-	22, // 35: wheelwright.plugin.v1.AbortRequest.call:type_name -> wheelwright.plugin.v1.Call
-	23, // 36: wheelwright.plugin.v1.AbortRequest.subject:type_name -> wheelwright.plugin.v1.Subject
-	4,  // 37: wheelwright.plugin.v1.AbortRequest.course:type_name -> wheelwright.plugin.v1.Course
-	25, // 38: wheelwright.plugin.v1.AbortResponse.changes:type_name -> wheelwright.plugin.v1.Change
-	0,  // 39: wheelwright.plugin.v1.CanaryService.DescribeCanary:input_type -> wheelwright.plugin.v1.DescribeCanaryRequest
-	2,  // 40: wheelwright.plugin.v1.CanaryService.Plan:input_type -> wheelwright.plugin.v1.PlanRequest
-	11, // 41: wheelwright.plugin.v1.CanaryService.Step:input_type -> wheelwright.plugin.v1.StepRequest
-	14, // 42: wheelwright.plugin.v1.CanaryService.Measure:input_type -> wheelwright.plugin.v1.MeasureRequest
-	17, // 43: wheelwright.plugin.v1.CanaryService.Promote:input_type -> wheelwright.plugin.v1.PromoteRequest
-	19, // 44: wheelwright.plugin.v1.CanaryService.Abort:input_type -> wheelwright.plugin.v1.AbortRequest
-	1,  // 45: wheelwright.plugin.v1.CanaryService.DescribeCanary:output_type -> wheelwright.plugin.v1.DescribeCanaryResponse
-	3,  // 46: wheelwright.plugin.v1.CanaryService.Plan:output_type -> wheelwright.plugin.v1.PlanResponse
-	12, // 47: wheelwright.plugin.v1.CanaryService.Step:output_type -> wheelwright.plugin.v1.StepResponse
-	15, // 48: wheelwright.plugin.v1.CanaryService.Measure:output_type -> wheelwright.plugin.v1.MeasureResponse
-	18, // 49: wheelwright.plugin.v1.CanaryService.Promote:output_type -> wheelwright.plugin.v1.PromoteResponse
-	20, // 50: wheelwright.plugin.v1.CanaryService.Abort:output_type -> wheelwright.plugin.v1.AbortResponse
-	45, // [45:51] is the sub-list for method output_type
-	39, // [39:45] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	25, // 0: wheelwright.plugin.v1.DescribeCanaryResponse.strategies:type_name -> wheelwright.plugin.v1.Strategy
+	26, // 1: wheelwright.plugin.v1.PlanRequest.call:type_name -> wheelwright.plugin.v1.Call
+	27, // 2: wheelwright.plugin.v1.PlanRequest.subject:type_name -> wheelwright.plugin.v1.Subject
+	5,  // 3: wheelwright.plugin.v1.PlanResponse.course:type_name -> wheelwright.plugin.v1.Course
+	4,  // 4: wheelwright.plugin.v1.PlanResponse.yields:type_name -> wheelwright.plugin.v1.Yield
+	8,  // 5: wheelwright.plugin.v1.Course.steps:type_name -> wheelwright.plugin.v1.CanaryStep
+	6,  // 6: wheelwright.plugin.v1.Course.leads:type_name -> wheelwright.plugin.v1.Lead
+	25, // 7: wheelwright.plugin.v1.Lead.strategy:type_name -> wheelwright.plugin.v1.Strategy
+	7,  // 8: wheelwright.plugin.v1.Lead.objectives:type_name -> wheelwright.plugin.v1.Objective
+	9,  // 9: wheelwright.plugin.v1.CanaryStep.traffic:type_name -> wheelwright.plugin.v1.Traffic
+	28, // 10: wheelwright.plugin.v1.CanaryStep.interval:type_name -> google.protobuf.Duration
+	10, // 11: wheelwright.plugin.v1.Traffic.matches:type_name -> wheelwright.plugin.v1.Match
+	28, // 12: wheelwright.plugin.v1.Traffic.affinity:type_name -> google.protobuf.Duration
+	11, // 13: wheelwright.plugin.v1.Match.headers:type_name -> wheelwright.plugin.v1.Header
+	26, // 14: wheelwright.plugin.v1.StepRequest.call:type_name -> wheelwright.plugin.v1.Call
+	27, // 15: wheelwright.plugin.v1.StepRequest.subject:type_name -> wheelwright.plugin.v1.Subject
+	5,  // 16: wheelwright.plugin.v1.StepRequest.course:type_name -> wheelwright.plugin.v1.Course
+	8,  // 17: wheelwright.plugin.v1.StepRequest.step:type_name -> wheelwright.plugin.v1.CanaryStep
+	29, // 18: wheelwright.plugin.v1.StepResponse.changes:type_name -> wheelwright.plugin.v1.Change
+	30, // 19: wheelwright.plugin.v1.StepResponse.verdict:type_name -> wheelwright.plugin.v1.Verdict
+	26, // 20: wheelwright.plugin.v1.MeasureRequest.call:type_name -> wheelwright.plugin.v1.Call
+	27, // 21: wheelwright.plugin.v1.MeasureRequest.subject:type_name -> wheelwright.plugin.v1.Subject
+	5,  // 22: wheelwright.plugin.v1.MeasureRequest.course:type_name -> wheelwright.plugin.v1.Course
+	8,  // 23: wheelwright.plugin.v1.MeasureRequest.step:type_name -> wheelwright.plugin.v1.CanaryStep
+	31, // 24: wheelwright.plugin.v1.MeasureRequest.from:type_name -> google.protobuf.Timestamp
+	31, // 25: wheelwright.plugin.v1.MeasureRequest.to:type_name -> google.protobuf.Timestamp
+	14, // 26: wheelwright.plugin.v1.MeasureRequest.counted:type_name -> wheelwright.plugin.v1.Tally
+	17, // 27: wheelwright.plugin.v1.MeasureResponse.metrics:type_name -> wheelwright.plugin.v1.Metric
+	30, // 28: wheelwright.plugin.v1.MeasureResponse.verdict:type_name -> wheelwright.plugin.v1.Verdict
+	14, // 29: wheelwright.plugin.v1.MeasureResponse.counted:type_name -> wheelwright.plugin.v1.Tally
+	30, // 30: wheelwright.plugin.v1.Metric.verdict:type_name -> wheelwright.plugin.v1.Verdict
+	31, // 31: wheelwright.plugin.v1.Metric.newest:type_name -> google.protobuf.Timestamp
+	26, // 32: wheelwright.plugin.v1.FollowRequest.call:type_name -> wheelwright.plugin.v1.Call
+	27, // 33: wheelwright.plugin.v1.FollowRequest.subject:type_name -> wheelwright.plugin.v1.Subject
+	5,  // 34: wheelwright.plugin.v1.FollowRequest.course:type_name -> wheelwright.plugin.v1.Course
+	31, // 35: wheelwright.plugin.v1.FollowRequest.since:type_name -> google.protobuf.Timestamp
+	20, // 36: wheelwright.plugin.v1.FollowResponse.services:type_name -> wheelwright.plugin.v1.Followed
+	30, // 37: wheelwright.plugin.v1.FollowResponse.verdict:type_name -> wheelwright.plugin.v1.Verdict
+	30, // 38: wheelwright.plugin.v1.Followed.verdict:type_name -> wheelwright.plugin.v1.Verdict
+	26, // 39: wheelwright.plugin.v1.PromoteRequest.call:type_name -> wheelwright.plugin.v1.Call
+	27, // 40: wheelwright.plugin.v1.PromoteRequest.subject:type_name -> wheelwright.plugin.v1.Subject
+	5,  // 41: wheelwright.plugin.v1.PromoteRequest.course:type_name -> wheelwright.plugin.v1.Course
+	29, // 42: wheelwright.plugin.v1.PromoteResponse.changes:type_name -> wheelwright.plugin.v1.Change
+	26, // 43: wheelwright.plugin.v1.AbortRequest.call:type_name -> wheelwright.plugin.v1.Call
+	27, // 44: wheelwright.plugin.v1.AbortRequest.subject:type_name -> wheelwright.plugin.v1.Subject
+	5,  // 45: wheelwright.plugin.v1.AbortRequest.course:type_name -> wheelwright.plugin.v1.Course
+	29, // 46: wheelwright.plugin.v1.AbortResponse.changes:type_name -> wheelwright.plugin.v1.Change
+	0,  // 47: wheelwright.plugin.v1.CanaryService.DescribeCanary:input_type -> wheelwright.plugin.v1.DescribeCanaryRequest
+	2,  // 48: wheelwright.plugin.v1.CanaryService.Plan:input_type -> wheelwright.plugin.v1.PlanRequest
+	12, // 49: wheelwright.plugin.v1.CanaryService.Step:input_type -> wheelwright.plugin.v1.StepRequest
+	15, // 50: wheelwright.plugin.v1.CanaryService.Measure:input_type -> wheelwright.plugin.v1.MeasureRequest
+	18, // 51: wheelwright.plugin.v1.CanaryService.Follow:input_type -> wheelwright.plugin.v1.FollowRequest
+	21, // 52: wheelwright.plugin.v1.CanaryService.Promote:input_type -> wheelwright.plugin.v1.PromoteRequest
+	23, // 53: wheelwright.plugin.v1.CanaryService.Abort:input_type -> wheelwright.plugin.v1.AbortRequest
+	1,  // 54: wheelwright.plugin.v1.CanaryService.DescribeCanary:output_type -> wheelwright.plugin.v1.DescribeCanaryResponse
+	3,  // 55: wheelwright.plugin.v1.CanaryService.Plan:output_type -> wheelwright.plugin.v1.PlanResponse
+	13, // 56: wheelwright.plugin.v1.CanaryService.Step:output_type -> wheelwright.plugin.v1.StepResponse
+	16, // 57: wheelwright.plugin.v1.CanaryService.Measure:output_type -> wheelwright.plugin.v1.MeasureResponse
+	19, // 58: wheelwright.plugin.v1.CanaryService.Follow:output_type -> wheelwright.plugin.v1.FollowResponse
+	22, // 59: wheelwright.plugin.v1.CanaryService.Promote:output_type -> wheelwright.plugin.v1.PromoteResponse
+	24, // 60: wheelwright.plugin.v1.CanaryService.Abort:output_type -> wheelwright.plugin.v1.AbortResponse
+	54, // [54:61] is the sub-list for method output_type
+	47, // [47:54] is the sub-list for method input_type
+	47, // [47:47] is the sub-list for extension type_name
+	47, // [47:47] is the sub-list for extension extendee
+	0,  // [0:47] is the sub-list for field type_name
 }
 
 func init() { file_wheelwright_plugin_v1_canary_proto_init() }
@@ -1756,20 +2093,20 @@ func file_wheelwright_plugin_v1_canary_proto_init() {
 		return
 	}
 	file_wheelwright_plugin_v1_plugin_proto_init()
-	file_wheelwright_plugin_v1_canary_proto_msgTypes[6].OneofWrappers = []any{}
-	file_wheelwright_plugin_v1_canary_proto_msgTypes[10].OneofWrappers = []any{
+	file_wheelwright_plugin_v1_canary_proto_msgTypes[7].OneofWrappers = []any{}
+	file_wheelwright_plugin_v1_canary_proto_msgTypes[11].OneofWrappers = []any{
 		(*Header_Exact)(nil),
 		(*Header_Prefix)(nil),
 		(*Header_Regex)(nil),
 	}
-	file_wheelwright_plugin_v1_canary_proto_msgTypes[16].OneofWrappers = []any{}
+	file_wheelwright_plugin_v1_canary_proto_msgTypes[17].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wheelwright_plugin_v1_canary_proto_rawDesc), len(file_wheelwright_plugin_v1_canary_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

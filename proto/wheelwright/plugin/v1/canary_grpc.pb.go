@@ -23,6 +23,7 @@ const (
 	CanaryService_Plan_FullMethodName           = "/wheelwright.plugin.v1.CanaryService/Plan"
 	CanaryService_Step_FullMethodName           = "/wheelwright.plugin.v1.CanaryService/Step"
 	CanaryService_Measure_FullMethodName        = "/wheelwright.plugin.v1.CanaryService/Measure"
+	CanaryService_Follow_FullMethodName         = "/wheelwright.plugin.v1.CanaryService/Follow"
 	CanaryService_Promote_FullMethodName        = "/wheelwright.plugin.v1.CanaryService/Promote"
 	CanaryService_Abort_FullMethodName          = "/wheelwright.plugin.v1.CanaryService/Abort"
 )
@@ -41,10 +42,15 @@ type CanaryServiceClient interface {
 	Step(ctx context.Context, in *StepRequest, opts ...grpc.CallOption) (*StepResponse, error)
 	// Measure judges the candidate over a span of time. It changes nothing.
 	Measure(ctx context.Context, in *MeasureRequest, opts ...grpc.CallOption) (*MeasureResponse, error)
+	// Follow says how far those have come who lead in the plugin's place, where Course.follows says so. The
+	// spoke asks every few seconds, from when it has applied the release until there is a verdict. It
+	// changes nothing.
+	Follow(ctx context.Context, in *FollowRequest, opts ...grpc.CallOption) (*FollowResponse, error)
 	// Promote leads all traffic to stable, which is the new release by then, and takes away what Step made.
 	Promote(ctx context.Context, in *PromoteRequest, opts ...grpc.CallOption) (*PromoteResponse, error)
 	// Abort leads all traffic to stable, which is the old release, and takes away what Step made. It works
-	// from any state, also where nothing was begun.
+	// from any state, also where nothing was begun. Where somebody else leads it is called once the old
+	// release is restored, and makes them go back to it without measuring it.
 	Abort(ctx context.Context, in *AbortRequest, opts ...grpc.CallOption) (*AbortResponse, error)
 }
 
@@ -96,6 +102,16 @@ func (c *canaryServiceClient) Measure(ctx context.Context, in *MeasureRequest, o
 	return out, nil
 }
 
+func (c *canaryServiceClient) Follow(ctx context.Context, in *FollowRequest, opts ...grpc.CallOption) (*FollowResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(FollowResponse)
+	err := c.cc.Invoke(ctx, CanaryService_Follow_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *canaryServiceClient) Promote(ctx context.Context, in *PromoteRequest, opts ...grpc.CallOption) (*PromoteResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(PromoteResponse)
@@ -130,10 +146,15 @@ type CanaryServiceServer interface {
 	Step(context.Context, *StepRequest) (*StepResponse, error)
 	// Measure judges the candidate over a span of time. It changes nothing.
 	Measure(context.Context, *MeasureRequest) (*MeasureResponse, error)
+	// Follow says how far those have come who lead in the plugin's place, where Course.follows says so. The
+	// spoke asks every few seconds, from when it has applied the release until there is a verdict. It
+	// changes nothing.
+	Follow(context.Context, *FollowRequest) (*FollowResponse, error)
 	// Promote leads all traffic to stable, which is the new release by then, and takes away what Step made.
 	Promote(context.Context, *PromoteRequest) (*PromoteResponse, error)
 	// Abort leads all traffic to stable, which is the old release, and takes away what Step made. It works
-	// from any state, also where nothing was begun.
+	// from any state, also where nothing was begun. Where somebody else leads it is called once the old
+	// release is restored, and makes them go back to it without measuring it.
 	Abort(context.Context, *AbortRequest) (*AbortResponse, error)
 	mustEmbedUnimplementedCanaryServiceServer()
 }
@@ -156,6 +177,9 @@ func (UnimplementedCanaryServiceServer) Step(context.Context, *StepRequest) (*St
 }
 func (UnimplementedCanaryServiceServer) Measure(context.Context, *MeasureRequest) (*MeasureResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Measure not implemented")
+}
+func (UnimplementedCanaryServiceServer) Follow(context.Context, *FollowRequest) (*FollowResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Follow not implemented")
 }
 func (UnimplementedCanaryServiceServer) Promote(context.Context, *PromoteRequest) (*PromoteResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Promote not implemented")
@@ -256,6 +280,24 @@ func _CanaryService_Measure_Handler(srv interface{}, ctx context.Context, dec fu
 	return interceptor(ctx, in, info, handler)
 }
 
+func _CanaryService_Follow_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(FollowRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CanaryServiceServer).Follow(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CanaryService_Follow_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CanaryServiceServer).Follow(ctx, req.(*FollowRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _CanaryService_Promote_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(PromoteRequest)
 	if err := dec(in); err != nil {
@@ -314,6 +356,10 @@ var CanaryService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Measure",
 			Handler:    _CanaryService_Measure_Handler,
+		},
+		{
+			MethodName: "Follow",
+			Handler:    _CanaryService_Follow_Handler,
 		},
 		{
 			MethodName: "Promote",
