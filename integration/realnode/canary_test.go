@@ -157,7 +157,7 @@ func (s *shop) provider(vendor *world.Vendor) *provider {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	bin, err := world.Build(ctx, root, dir, false)
+	bin, err := world.Build(ctx, root, s.t.TempDir(), false)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -187,7 +187,7 @@ func (s *shop) provider(vendor *world.Vendor) *provider {
 		s.t.Fatal(err)
 	}
 	p := &provider{shop: s}
-	if p.hub, err = world.NewHub(bin, filepath.Join(dir, "hub")); err != nil {
+	if p.hub, err = world.NewHub(bin, s.t.TempDir()); err != nil {
 		s.t.Fatal(err)
 	}
 	if err := p.hub.Start(ctx); err != nil {
@@ -210,7 +210,7 @@ func (s *shop) provider(vendor *world.Vendor) *provider {
 	s.t.Cleanup(func() {
 		p.spoke.Stop()
 		if s.t.Failed() {
-			s.t.Log(world.Tail(p.spoke.Log, 120))
+			s.t.Log(world.Tail(p.spoke.Log, 60))
 		}
 	})
 	return p
