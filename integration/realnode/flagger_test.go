@@ -64,7 +64,8 @@ spec: {selector: {app: tester}, ports: [{name: http, port: 80, targetPort: http}
 func TestFlagger(t *testing.T) {
 	node := realnode.Shared(t)
 	namespace := node.Cluster.NewNamespace(t)
-	deploy(t, node, namespace, app("web", 1, "6.9.2")+tester, "tester")
+	deploy(t, node, namespace, deployment("web", 1, "6.9.2")+tester, "tester")
+	// The Service web is Flagger's: to apply one would lead the users away from the primary.
 	mark := node.Cluster.MarkRequests(t)
 	flagger, err := node.StartFlagger(t.Context())
 	if err != nil {
@@ -112,7 +113,7 @@ func TestFlagger(t *testing.T) {
 	}
 	defer users.Stop()
 
-	if err := node.Cluster.ApplyIn(namespace, app("web", 0, "6.10.0")); err != nil {
+	if err := node.Cluster.ApplyIn(namespace, deployment("web", 0, "6.10.0")); err != nil {
 		t.Fatal(err)
 	}
 	become("Succeeded")
@@ -121,7 +122,7 @@ func TestFlagger(t *testing.T) {
 		t.Errorf("the primary runs %q, %v", image, err)
 	}
 	// Longer, for a bad release whose errors come by the second: it must not get by between two of them.
-	bad := fmt.Sprintf(canary, namespace, 8) + "---\n" + app("web", 0, "6.10.0", "--random-error=true")
+	bad := fmt.Sprintf(canary, namespace, 8) + "---\n" + deployment("web", 0, "6.10.0", "--random-error=true")
 	if err := node.Cluster.ApplyIn(namespace, bad); err != nil {
 		t.Fatal(err)
 	}
@@ -132,7 +133,7 @@ func TestFlagger(t *testing.T) {
 	}
 	report := users.Stop()
 	t.Logf("users meanwhile: %v; Flagger made %d requests", report, len(node.Cluster.Requests(t, mark, "flagger")))
-	if report.FailedShare() > 0.05 {
+	if report.FailedShare() > 0.01 {
 		t.Errorf("%v: the primary had nothing wrong", report)
 	}
 }

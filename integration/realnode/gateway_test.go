@@ -32,20 +32,18 @@ spec:
 `, one, two, mirrored)
 }
 
-// What the route says is what the pods get: counted by the gateway and by the pods themselves, through Prometheus.
-func TestGatewayHonoursRoutes(t *testing.T) {
-	node := realnode.Shared(t)
+// routed starts a gateway in front of three podinfos and the route, once it is accepted.
+func routed(t *testing.T, node *realnode.Node, namespace string) *gateway.Gateway {
+	t.Helper()
 	crd, _, err := controlplane.RouteCRDs(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := node.Cluster.Kubectl("apply", "--server-side", "-f", crd); err != nil {
-		t.Fatal(err)
+	for _, args := range [][]string{{"apply", "--server-side", "-f", crd}, {"wait", "--for=condition=Established", "--timeout=60s", "crd/httproutes.gateway.networking.k8s.io"}} {
+		if _, err := node.Cluster.Kubectl(args...); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if _, err := node.Cluster.Kubectl("wait", "--for=condition=Established", "--timeout=60s", "crd/httproutes.gateway.networking.k8s.io"); err != nil {
-		t.Fatal(err)
-	}
-	namespace := node.Cluster.NewNamespace(t)
 	names := []string{"one", "two", "three"}
 	manifests := route(90, 10, 50)
 	for _, name := range names {
@@ -59,46 +57,61 @@ func TestGatewayHonoursRoutes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() {
+	t.Cleanup(func() {
 		if err := g.Stop(); err != nil {
 			t.Error(err)
 		}
-	}()
+	})
+	accepted(t, node, namespace, 1)
+	return g
+}
+
+// accepted waits until the gateway has taken a generation of the route.
+func accepted(t *testing.T, node *realnode.Node, namespace string, generation int) {
+	t.Helper()
 	eventually(t, "the route to be accepted", 30*time.Second, func() error {
-		out, err := node.Cluster.Kubectl("-n", namespace, "get", "httproute", "web", "-o", "jsonpath={.status.parents[0].conditions[0].status}")
-		if err == nil && out != "True" {
-			err = fmt.Errorf("accepted is %q", out)
+		out, err := node.Cluster.Kubectl("-n", namespace, "get", "httproute", "web", "-o", "jsonpath={.status.parents[0].conditions[0].status} {.status.parents[0].conditions[0].observedGeneration}")
+		if err == nil && out != fmt.Sprintf("True %d", generation) {
+			err = fmt.Errorf("accepted and observed generation are %q, want generation %d", out, generation)
 		}
 		return err
 	})
+}
 
-	// send sends requests as fast as a load may, and returns how the gateway's counts rose.
-	send := func(rate int, header ...string) (sent int, served, mirrored map[string]int) {
-		t.Helper()
-		before, beside := g.Served(), g.Mirrored()
-		h := http.Header{"Host": {"web.example"}}
-		for i := 0; i+1 < len(header); i += 2 {
-			h.Set(header[i], header[i+1])
-		}
-		run, err := load.Start(t.Context(), load.Config{URL: g.URL + "/", Rate: rate, Duration: 5 * time.Second, Header: h})
-		if err != nil {
-			t.Fatal(err)
-		}
-		report := run.Wait()
-		t.Log(report)
-		if report.Failed > 0 {
-			t.Errorf("%v, want no failure", report)
-		}
-		served, mirrored = map[string]int{}, map[string]int{}
-		for key, n := range g.Served() {
-			served[strings.TrimPrefix(key, namespace+"/")] = n - before[key]
-		}
-		for key, n := range g.Mirrored() {
-			mirrored[strings.TrimPrefix(key, namespace+"/")] = n - beside[key]
-		}
-		return report.Sent, served, mirrored
+// send sends requests for five seconds, none of which may fail, and returns how the gateway's counts by Service rose.
+func send(t *testing.T, g *gateway.Gateway, rate int, header ...string) (sent int, served, mirrored map[string]int) {
+	t.Helper()
+	before, beside := g.Served(), g.Mirrored()
+	h := http.Header{"Host": {"web.example"}}
+	for i := 0; i+1 < len(header); i += 2 {
+		h.Set(header[i], header[i+1])
 	}
-	sent, served, mirrored := send(200)
+	run, err := load.Start(t.Context(), load.Config{URL: g.URL + "/", Rate: rate, Duration: 5 * time.Second, Header: h})
+	if err != nil {
+		t.Fatal(err)
+	}
+	report := run.Wait()
+	t.Log(report)
+	if report.Failed > 0 {
+		t.Errorf("%v, want no failure", report)
+	}
+	rise := func(now, before map[string]int) map[string]int {
+		out := map[string]int{}
+		for key, n := range now {
+			_, service, _ := strings.Cut(key, "/")
+			out[service] = n - before[key]
+		}
+		return out
+	}
+	return report.Sent, rise(g.Served(), before), rise(g.Mirrored(), beside)
+}
+
+// What the route says is what the pods get: counted by the gateway and by the pods themselves, through Prometheus.
+func TestGatewayHonoursRoutes(t *testing.T) {
+	node := realnode.Shared(t)
+	namespace := node.Cluster.NewNamespace(t)
+	g := routed(t, node, namespace)
+	sent, served, mirrored := send(t, g, 200)
 	share := 100 * float64(served["two"]) / float64(sent)
 	t.Logf("FIGURE e2e.gateway-weight-10 %.1f %% of %d requests", share, sent)
 	// Of a thousand draws of 10 % the standard deviation is 0.95 %, of 50 % 1.6 %: five of them.
@@ -109,7 +122,7 @@ func TestGatewayHonoursRoutes(t *testing.T) {
 		t.Errorf("of %d requests %v were mirrored, want half", sent, mirrored)
 	}
 	total := map[string]int{"one": served["one"], "two": served["two"], "three": mirrored["three"]}
-	if sent, served, _ = send(20, "X-Canary", "always"); served["two"] != sent {
+	if sent, served, _ = send(t, g, 20, "X-Canary", "always"); served["two"] != sent {
 		t.Errorf("of %d requests with the header %v", sent, served)
 	}
 	total["two"] += served["two"]
@@ -117,14 +130,8 @@ func TestGatewayHonoursRoutes(t *testing.T) {
 	if err := node.Cluster.ApplyIn(namespace, route(0, 100, 0)); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the new weights", 10*time.Second, func() error {
-		out, err := node.Cluster.Kubectl("-n", namespace, "get", "httproute", "web", "-o", "jsonpath={.metadata.generation} {.status.parents[0].conditions[0].observedGeneration}")
-		if err == nil && out != "2 2" {
-			err = fmt.Errorf("generation and observed %q", out)
-		}
-		return err
-	})
-	if sent, served, mirrored = send(20); served["two"] != sent || mirrored["three"] != 0 {
+	accepted(t, node, namespace, 2)
+	if sent, served, mirrored = send(t, g, 20); served["two"] != sent || mirrored["three"] != 0 {
 		t.Errorf("of %d requests %v, mirrored %v, want all at two", sent, served, mirrored)
 	}
 	total["two"] += served["two"]

@@ -32,6 +32,17 @@ func eventually(t *testing.T, what string, within time.Duration, check func() er
 
 // app is a Deployment of podinfo with a Service of its name. args are podinfo's flags.
 func app(name string, replicas int, tag string, args ...string) string {
+	return deployment(name, replicas, tag, args...) + fmt.Sprintf(`---
+apiVersion: v1
+kind: Service
+metadata: {name: %[1]s}
+spec:
+  selector: {app: %[1]s}
+  ports: [{name: http, port: 9898, targetPort: http}]
+`, name)
+}
+
+func deployment(name string, replicas int, tag string, args ...string) string {
 	flags := ""
 	for _, a := range args {
 		flags += ", " + a
@@ -51,13 +62,6 @@ spec:
         command: [./podinfo, --port=9898, --port-metrics=9797%[4]s]
         ports: [{name: http, containerPort: 9898}, {name: http-metrics, containerPort: 9797}]
         readinessProbe: {tcpSocket: {port: http}, periodSeconds: 1}
----
-apiVersion: v1
-kind: Service
-metadata: {name: %[1]s}
-spec:
-  selector: {app: %[1]s}
-  ports: [{name: http, port: 9898, targetPort: http}]
 `, name, replicas, realnode.PodinfoImage(tag), flags)
 }
 

@@ -156,7 +156,10 @@ func (n *Node) makeFolders() (err error) {
 	if err != nil {
 		return fmt.Errorf("choose a folder: %w", err)
 	}
-	for _, name := range []string{"state", "images", "cni", "logs", "cluster"} {
+	if err := os.WriteFile(dirFile, []byte(n.dir), 0o644); err != nil {
+		return err
+	}
+	for _, name := range append([]string{"logs", "cluster"}, bulk[:]...) {
 		if err := os.MkdirAll(n.file(name), 0o755); err != nil {
 			return err
 		}
@@ -240,9 +243,7 @@ func (n *Node) Stop() error {
 		n.keep = true
 	}
 	if n.dir != "" {
-		for _, name := range []string{"state", "images", "cni"} {
-			errs = append(errs, os.RemoveAll(n.file(name)))
-		}
+		errs = append(errs, removeBulk(n.dir), os.Remove(dirFile))
 	}
 	if n.ownDir && !n.keep {
 		errs = append(errs, os.RemoveAll(n.dir))

@@ -19,13 +19,20 @@ const (
 	folderPrefix = "wheelwright-node-"
 	cgroup       = "wheelwright-node"
 	cgroups      = "/sys/fs/cgroup"
+
+	// What the next run needs to know is at fixed places too, whatever TMPDIR says.
+	lockFile   = "/run/wheelwright-node.lock"
+	dirFile    = "/run/wheelwright-node.dir"    // the folder of the last node
+	hiddenFile = "/run/wheelwright-node.hidden" // those of the hidden folders that were not there before, a line each
 )
+
+// bulk are the parts of a node's folder that nobody wants to read when it is gone.
+var bulk = [...]string{"state", "images", "cni"}
 
 // lock waits until no other process has a node on this machine: link and cgroup have fixed names, so that a later
 // run finds what a killed one left.
 func lock(ctx context.Context, log io.Writer) (unlock func() error, err error) {
-	path := filepath.Join(os.TempDir(), "wheelwright-node.lock")
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
+	file, err := os.OpenFile(lockFile, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("lock the machine: %w", err)
 	}
@@ -35,15 +42,15 @@ func lock(ctx context.Context, log io.Writer) (unlock func() error, err error) {
 		}
 		if !errors.Is(err, syscall.EWOULDBLOCK) {
 			file.Close()
-			return nil, fmt.Errorf("lock %s: %w", path, err)
+			return nil, fmt.Errorf("lock %s: %w", lockFile, err)
 		}
 		if !said {
-			fmt.Fprintf(log, "realnode: another process has a node on this machine, waiting for it (%s)\n", path)
+			fmt.Fprintf(log, "realnode: another process has a node on this machine, waiting for it (%s)\n", lockFile)
 		}
 		select {
 		case <-ctx.Done():
 			file.Close()
-			return nil, fmt.Errorf("wait for the other node's end (%s): %w", path, ctx.Err())
+			return nil, fmt.Errorf("wait for the other node's end (%s): %w", lockFile, ctx.Err())
 		case <-time.After(200 * time.Millisecond):
 		}
 	}
@@ -51,14 +58,23 @@ func lock(ctx context.Context, log io.Writer) (unlock func() error, err error) {
 
 // sweep takes away what a run that was killed left behind. The caller has the lock, so nobody uses it.
 func sweep() error {
-	errs := []error{removeLink(), removeCgroup()}
-	old, _ := filepath.Glob(filepath.Join(os.TempDir(), folderPrefix+"*"))
-	for _, dir := range old {
-		for _, name := range []string{"state", "images", "cni"} {
-			errs = append(errs, os.RemoveAll(filepath.Join(dir, name)))
-		}
+	errs := []error{removeLink(), removeCgroup(), removeHidden()}
+	dir, err := os.ReadFile(dirFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return errors.Join(errs...)
 	}
-	return errors.Join(append(errs, removeHidden())...)
+	if errs = append(errs, err); err == nil {
+		errs = append(errs, removeBulk(string(dir)), os.Remove(dirFile))
+	}
+	return errors.Join(errs...)
+}
+
+func removeBulk(dir string) error {
+	var errs []error
+	for _, name := range bulk {
+		errs = append(errs, os.RemoveAll(filepath.Join(dir, name)))
+	}
+	return errors.Join(errs...)
 }
 
 func removeLink() error {
@@ -142,9 +158,6 @@ func removeCgroup() error {
 	}
 }
 
-// made is a list of the hidden folders that were not there before; beside the lock, so that the next run finds it.
-func made() string { return filepath.Join(os.TempDir(), "wheelwright-node.made") }
-
 // makeHidden makes the folders that are mounted over on the node, and remembers which it made.
 func makeHidden() error {
 	var list []string
@@ -153,7 +166,7 @@ func makeHidden() error {
 			continue
 		}
 		list = append(list, folder)
-		if err := os.WriteFile(made(), []byte(strings.Join(list, "\n")), 0o644); err != nil {
+		if err := os.WriteFile(hiddenFile, []byte(strings.Join(list, "\n")), 0o644); err != nil {
 			return err
 		}
 		if err := os.MkdirAll(folder, 0o755); err != nil {
@@ -165,7 +178,7 @@ func makeHidden() error {
 
 // removeHidden removes them again, where they are still empty.
 func removeHidden() error {
-	list, err := os.ReadFile(made())
+	list, err := os.ReadFile(hiddenFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -177,5 +190,5 @@ func removeHidden() error {
 			_ = os.Remove(folder)
 		}
 	}
-	return os.Remove(made())
+	return os.Remove(hiddenFile)
 }

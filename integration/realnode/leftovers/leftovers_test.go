@@ -49,7 +49,7 @@ func traces(t *testing.T, temporary string) (found []string) {
 			}
 		}
 	}
-	for _, pattern := range []string{"/sys/fs/cgroup/wheelwright-node", "/sys/fs/cgroup/*/wheelwright-node", temporary + "/wheelwright-node-*"} {
+	for _, pattern := range []string{"/sys/fs/cgroup/wheelwright-node", "/sys/fs/cgroup/*/wheelwright-node", temporary + "/wheelwright-node-*", "/run/wheelwright-node.dir", "/run/wheelwright-node.hidden"} {
 		paths, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)
@@ -180,12 +180,12 @@ func TestNothingRemains(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("a node with a ready pod after %.1f s", time.Since(begin).Seconds())
+	t.Logf("FIGURE e2e.node-ready %.1f s from nothing to a node with a ready pod, binaries cached", time.Since(begin).Seconds())
 	begin = time.Now()
 	if err := node.Stop(); err != nil {
 		t.Error(err)
 	}
-	t.Logf("stopped after %.1f s", time.Since(begin).Seconds())
+	t.Logf("FIGURE e2e.node-stop %.1f s", time.Since(begin).Seconds())
 	left = slices.DeleteFunc(traces(t, temporary), func(s string) bool { return logsOnly(s) })
 	if len(left) > 0 {
 		t.Errorf("left of a stopped node:\n%s", strings.Join(left, "\n"))
