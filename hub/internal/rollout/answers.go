@@ -38,7 +38,7 @@ func (s State) Offers(c fleet.Cluster) bool {
 // Withdraws is what this rollout takes off the cluster's offer, for ever. Where the release was called back,
 // that is everybody's.
 func (s State) Withdraws(c fleet.Cluster) (fleet.Withdrawal, bool) {
-	w := fleet.Withdrawal{Version: s.Version, Kind: fleet.TakenBack, Reason: s.told()}
+	w := fleet.Withdrawal{Version: s.Version, Kind: fleet.TakenBack, Reason: s.Told}
 	m, there := s.Members[c]
 	back := false
 	switch m.Mark {
@@ -64,15 +64,6 @@ func (s State) Withdraws(c fleet.Cluster) (fleet.Withdrawal, bool) {
 		return w, back
 	}
 	return fleet.Withdrawal{}, false
-}
-
-// told is the reason as every provider may read it: what a look found out names another provider's cluster
-// after the first semicolon.
-func (s State) told() string {
-	if found, _, more := strings.Cut(s.Reason, "; "); more && strings.HasPrefix(found, "wave ") {
-		return found
-	}
-	return s.Reason
 }
 
 // Due is when time alone changes something: Next has to look then, and whenever the fleet changes. The zero

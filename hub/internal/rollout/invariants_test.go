@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
@@ -13,7 +14,7 @@ import (
 // check returns what is wrong with a step from one state to the next, which Next has brought to its fixed
 // point; empty: nothing. latest is what the clock has shown already.
 func check(now, latest time.Time, before, s State, f Fleet) string {
-	for _, problem := range []string{checkWaves(now, s), checkOffers(now, before, s, f), checkAdmitted(now, before, s, f), checkPins(before, s, f), checkGates(now, latest, before, s, f), checkEnds(before, s), checkWaits(now, s), checkRecall(s, f), checkPatience(now, before, s)} {
+	for _, problem := range []string{checkWaves(now, s), checkOffers(now, before, s, f), checkAdmitted(now, before, s, f), checkPins(before, s, f), checkGates(now, latest, before, s, f), checkEnds(before, s), checkWaits(now, s), checkRecall(s, f), checkPatience(now, before, s), checkTold(s)} {
 		if problem != "" {
 			return fmt.Sprintf("%s\nat %s: %s wave %d, %s\nwaves %+v\nmembers %+v", problem, now.Format(time.RFC3339), s.Phase, s.Wave, s.Reason, s.Waves, s.Members)
 		}
@@ -29,7 +30,7 @@ func check(now, latest time.Time, before, s State, f Fleet) string {
 }
 
 func sameHead(a, b State) bool {
-	if a.Phase != b.Phase || a.Since != b.Since || a.Reason != b.Reason || a.Before != b.Before || a.End != b.End || a.Wave != b.Wave || a.Wake != b.Wake || len(a.Waves) != len(b.Waves) {
+	if a.Phase != b.Phase || a.Since != b.Since || a.Reason != b.Reason || a.Told != b.Told || a.Before != b.Before || a.End != b.End || a.Wave != b.Wave || a.Wake != b.Wake || len(a.Waves) != len(b.Waves) {
 		return false
 	}
 	for i := range a.Waves {
@@ -38,6 +39,19 @@ func sameHead(a, b State) bool {
 		}
 	}
 	return true
+}
+
+// checkTold: what every provider reads names nobody, and says something where the vendor is told something.
+func checkTold(s State) string {
+	for c := range s.Members {
+		if strings.Contains(s.Told, string(c)) {
+			return fmt.Sprintf("every provider reads of %s: %s", c, s.Told)
+		}
+	}
+	if (s.Told == "") != (s.Reason == "") {
+		return fmt.Sprintf("the vendor reads %q and providers %q", s.Reason, s.Told)
+	}
+	return ""
 }
 
 // checkWaves: slots, gates and order.

@@ -33,7 +33,8 @@ type State struct {
 
 	Phase  fleet.RolloutPhase
 	Since  time.Time
-	Reason string // what it waits for, or why it ended; one line
+	Reason string // what it waits for, or why it ended; one line, for the vendor
+	Told   string // the same as every provider may read it: it names nobody's cluster
 	// Before is the phase that a pause or a hold interrupted; End is where a return leads to.
 	Before, End fleet.RolloutPhase
 

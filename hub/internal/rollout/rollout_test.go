@@ -44,6 +44,9 @@ func rowText(r row) string {
 	say := ""
 	if r.say != nil {
 		say = " says " + name(r.say)
+		if r.tell != nil {
+			say += ", tells " + name(r.tell)
+		}
 	}
 	return strings.TrimRight(fmt.Sprintf("  %-9s %-38s -> %-16s [%s]%s", on, strings.Join(conditions, ", "), r.to, strings.Join(effects, ", "), say), " ")
 }

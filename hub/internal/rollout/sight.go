@@ -283,6 +283,8 @@ func (l *sight) returnFrom(first int) {
 
 func (l *sight) keep() string { return l.s.Reason }
 
+func (l *sight) keepTold() string { return l.s.Told }
+
 func (l *sight) said() string { return l.command.text() }
 
 // again has the phase say what it said when it was interrupted.
@@ -308,8 +310,12 @@ func (l *sight) brokenBudget() string {
 			first = c
 		}
 	}
-	return fmt.Sprintf("wave %s: %d failed, its budget is %d; %s: %s", l.s.Waves[i].Name, l.failures(i), l.s.Waves[i].Budget, first,
-		cmp.Or(l.s.Members[first].Reason, "failed"))
+	return fmt.Sprintf("%s; %s: %s", l.overBudget(), first, cmp.Or(l.s.Members[first].Reason, "failed"))
+}
+
+func (l *sight) overBudget() string {
+	i := l.breakage()
+	return fmt.Sprintf("wave %s: %d failed, its budget is %d", l.s.Waves[i].Name, l.failures(i), l.s.Waves[i].Budget)
 }
 
 func (l *sight) matchesNobody() string {

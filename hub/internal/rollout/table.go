@@ -15,6 +15,7 @@ type row struct {
 	to     fleet.RolloutPhase
 	do     []effect // before the phase changes
 	say    reason   // of the new phase; nil: nothing to say
+	tell   reason   // what of that every provider may read; nil: all of it
 }
 
 const look Verb = ""
@@ -46,9 +47,9 @@ func table() []row {
 	underWay := slices.Concat(active, in(fleet.RolloutHolding, fleet.RolloutPaused))
 	over := in(fleet.RolloutCompleted, fleet.RolloutAborted, fleet.RolloutSuperseded)
 	return []row{
-		{from: active, when: when((*sight).broken, (*sight).rollBackAll), to: fleet.RolloutReturning, do: do((*sight).returnAll), say: (*sight).brokenBudget},
-		{from: active, when: when((*sight).broken, (*sight).rollBackWave), to: fleet.RolloutReturning, do: do((*sight).returnWave), say: (*sight).brokenBudget},
-		{from: active, when: when((*sight).broken), to: fleet.RolloutHolding, do: do((*sight).remember), say: (*sight).brokenBudget},
+		{from: active, when: when((*sight).broken, (*sight).rollBackAll), to: fleet.RolloutReturning, do: do((*sight).returnAll), say: (*sight).brokenBudget, tell: (*sight).overBudget},
+		{from: active, when: when((*sight).broken, (*sight).rollBackWave), to: fleet.RolloutReturning, do: do((*sight).returnWave), say: (*sight).brokenBudget, tell: (*sight).overBudget},
+		{from: active, when: when((*sight).broken), to: fleet.RolloutHolding, do: do((*sight).remember), say: (*sight).brokenBudget, tell: (*sight).overBudget},
 
 		// Nobody to carry it to: open at once. A plan that matches nobody of a fleet is a slip, and asks.
 		{from: in(fleet.RolloutProgressing), when: when((*sight).nobody, (*sight).leftOut), unless: when((*sight).ended), to: fleet.RolloutHolding,
@@ -78,7 +79,7 @@ func table() []row {
 		{from: in(fleet.RolloutVerdicts), when: when((*sight).evident), unless: when((*sight).passed), to: fleet.RolloutHolding, do: do((*sight).rememberGate), say: (*sight).tooFewPass},
 		{from: in(fleet.RolloutVerdicts), when: when((*sight).evident), to: fleet.RolloutProgressing, do: do((*sight).endWave)},
 
-		{from: in(fleet.RolloutReturning), unless: when((*sight).returning), to: end, say: (*sight).keep},
+		{from: in(fleet.RolloutReturning), unless: when((*sight).returning), to: end, say: (*sight).keep, tell: (*sight).keepTold},
 
 		// People, and the hub for another release's sake.
 		{from: in(fleet.RolloutApproval), on: Approve, to: fleet.RolloutProgressing, do: do((*sight).approve)},
@@ -120,12 +121,16 @@ func (r row) matches(l *sight, on Verb) bool {
 
 // apply takes the row. A reason is made of the state before the row's effects, which may forget why.
 func (r row) apply(l *sight) {
-	said := l.s.Reason
+	said, told := l.s.Reason, l.s.Told
 	if r.to != stay {
-		said = ""
+		said, told = "", ""
 	}
 	if r.say != nil {
 		said = r.say(l)
+		told = said
+	}
+	if r.tell != nil {
+		told = r.tell(l)
 	}
 	to := r.to
 	switch r.to {
@@ -143,5 +148,5 @@ func (r row) apply(l *sight) {
 	if to != l.s.Phase {
 		l.s.Phase, l.s.Since = to, l.now
 	}
-	l.s.Reason = said
+	l.s.Reason, l.s.Told = said, told
 }

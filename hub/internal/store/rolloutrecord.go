@@ -23,6 +23,7 @@ type rolloutRecord struct {
 	Phase        string          `json:"phase"`
 	Since        time.Time       `json:"since,omitzero"`
 	Reason       string          `json:"reason,omitempty"`
+	Told         string          `json:"told,omitempty"`
 	Before       string          `json:"before,omitempty"`
 	End          string          `json:"end,omitempty"`
 	Wave         int             `json:"wave,omitempty"`
@@ -57,7 +58,7 @@ func (r rolloutRecord) over() bool { return fleet.RolloutPhase(r.Phase).Terminal
 func rolloutRecordOf(s rollout.State) rolloutRecord {
 	r := rolloutRecord{
 		Distribution: s.Distribution, Version: s.Version, Plan: string(s.Plan.YAML()), PlanSource: s.PlanSource, StartedBy: s.StartedBy,
-		Started: utc(s.Started), Phase: string(s.Phase), Since: utc(s.Since), Reason: s.Reason, Before: string(s.Before), End: string(s.End),
+		Started: utc(s.Started), Phase: string(s.Phase), Since: utc(s.Since), Reason: s.Reason, Told: s.Told, Before: string(s.Before), End: string(s.End),
 		Wave: s.Wave, LeftOut: s.LeftOut,
 	}
 	for _, w := range s.Waves {
@@ -71,7 +72,7 @@ func rolloutRecordOf(s rollout.State) rolloutRecord {
 func headOf(id uint64, r rolloutRecord, p plan.Plan) rollout.State {
 	s := rollout.State{
 		ID: id, Distribution: r.Distribution, Version: r.Version, Plan: p, PlanSource: r.PlanSource, StartedBy: r.StartedBy,
-		Started: r.Started, Phase: fleet.RolloutPhase(r.Phase), Since: r.Since, Reason: r.Reason, Before: fleet.RolloutPhase(r.Before),
+		Started: r.Started, Phase: fleet.RolloutPhase(r.Phase), Since: r.Since, Reason: r.Reason, Told: r.Told, Before: fleet.RolloutPhase(r.Before),
 		End: fleet.RolloutPhase(r.End), Wave: r.Wave, LeftOut: r.LeftOut,
 	}
 	for _, w := range r.Waves {
