@@ -2,6 +2,7 @@ package spoke
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -79,7 +80,11 @@ func (p *programs) Credentials(ctx context.Context, plugin string) (kubeconfig [
 	if i < 0 || all[i].Permissions == nil {
 		return nil, time.Time{}, fmt.Errorf("spoke.yaml grants %s no permissions", plugin)
 	}
-	return p.cluster.Credentials(ctx, account(plugin, *all[i].Permissions), credentialLife)
+	kubeconfig, expires, err = p.cluster.Credentials(ctx, account(plugin, *all[i].Permissions), credentialLife)
+	if errors.Is(err, apply.ErrNoNamespace) {
+		err = fmt.Errorf("%w: %w", pluginhost.ErrNotYet, err)
+	}
+	return kubeconfig, expires, err
 }
 
 // account is the service account that is there, or one that is the plugin's own.

@@ -191,7 +191,7 @@ func (w *worker) beginExam(subject *pluginv1.Subject, private *strings.Replacer,
 	x.cancel = cancel
 	w.exam = x
 	q := questions{names: w.testers(), id: w.callID(), subject: subject, private: private, moments: moments, weight: uint32(w.weight())}
-	// After a canary, and before one, that nothing is declared to be tested is no lack of evidence.
+	// After a canary, and before one, that nothing is to be tested is no lack of evidence.
 	q.anyway = len(w.rec.Delivery.Course) == 0 && slices.Contains(moments, pluginv1.Moment_MOMENT_AFTER_PROMOTION)
 	w.beside.Go(func() {
 		defer w.box.poke()
@@ -212,7 +212,7 @@ type questions struct {
 	private *strings.Replacer
 	moments []pluginv1.Moment
 	weight  uint32
-	anyway  bool // who announces no test is asked all the same, and that none ran is no pass
+	anyway  bool // where nobody announces any test all are asked all the same, and that none ran is no pass
 }
 
 // weight is the largest share of live requests that a candidate has.
@@ -249,6 +249,9 @@ func (w *worker) callID() string {
 // all of them.
 func (w *worker) examine(ctx context.Context, x *exam, q questions) finding {
 	tests := w.count(ctx, x, q)
+	for _, of := range tests { // what has tests, and none of this moment, lacks none
+		q.anyway = q.anyway && len(of) == 0
+	}
 	all := finding{verdict: delivery.Pass}
 	asked := 0
 	for _, moment := range q.moments {

@@ -3,6 +3,7 @@ package apply
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -29,12 +30,19 @@ type AccountRule struct {
 	Verbs         []string `json:"verbs"`
 }
 
+// ErrNoNamespace: what is to be made has a namespace that is not there.
+var ErrNoNamespace = errors.New("its namespace is not there yet")
+
 // Credentials is a kubeconfig as a, with a token that ends by itself after about life, and the time when
 // it does; the API server gives no less than ten minutes. It names the cluster as this spoke reaches it
 // and has none of the spoke's own credentials.
 func (c *Cluster) Credentials(ctx context.Context, a Account, life time.Duration) (kubeconfig []byte, expires time.Time, err error) {
 	if len(a.Rules) > 0 {
-		if err := c.provide(ctx, a); err != nil {
+		err := c.provide(ctx, a)
+		if isMissingNamespace(err) != "" {
+			return nil, time.Time{}, fmt.Errorf("make service account %s/%s: %w", a.Namespace, a.Name, ErrNoNamespace)
+		}
+		if err != nil {
 			return nil, time.Time{}, fmt.Errorf("make service account %s/%s: %w", a.Namespace, a.Name, err)
 		}
 	}

@@ -2,6 +2,7 @@ package pluginhost
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -18,9 +19,13 @@ const (
 
 func (proc *process) kubeconfig() string { return filepath.Join(proc.folder, "kubeconfig") }
 
-// authorise puts fresh credentials in the place of the old ones, in one piece.
+// authorise puts fresh credentials in the place of the old ones, in one piece. Where there cannot be any
+// yet, expires is zero, and the process has to do without until the next call.
 func (p *plugin) authorise(ctx context.Context, proc *process) (expires time.Time, err error) {
 	text, expires, err := p.host.cfg.Credentials.Credentials(ctx, p.cfg.Name)
+	if errors.Is(err, ErrNotYet) {
+		return time.Time{}, nil
+	}
 	if err != nil {
 		return time.Time{}, fmt.Errorf("make its credentials for the cluster: %w", err)
 	}
@@ -38,12 +43,27 @@ func (p *plugin) authorise(ctx context.Context, proc *process) (expires time.Tim
 	return expires, nil
 }
 
+// catchUp makes the credentials that there could not be when the process was started.
+func (p *plugin) catchUp(ctx context.Context, proc *process) error {
+	proc.mu.Lock()
+	without := proc.expires.IsZero()
+	proc.mu.Unlock()
+	if !p.cfg.Kubeconfig || !without {
+		return nil
+	}
+	_, err := p.authorise(ctx, proc)
+	return err
+}
+
 // renew keeps the credentials fresh until ctx ends.
 func (p *plugin) renew(ctx context.Context, proc *process) {
 	proc.mu.Lock()
 	expires := proc.expires
 	proc.mu.Unlock()
-	wait := untilRenewal(time.Until(expires))
+	wait := renewPause
+	if !expires.IsZero() {
+		wait = untilRenewal(time.Until(expires))
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -52,6 +72,8 @@ func (p *plugin) renew(ctx context.Context, proc *process) {
 		}
 		next, err := p.authorise(ctx, proc)
 		switch {
+		case err == nil && next.IsZero():
+			wait = renewPause
 		case err == nil:
 			expires = next
 			wait = untilRenewal(time.Until(expires))

@@ -176,6 +176,9 @@ func callFor[A any](ctx context.Context, p *plugin, method string, timeout time.
 	begin := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
+	if err := p.catchUp(ctx, proc); err != nil {
+		return none, fmt.Errorf("plugin %s: %w", p.cfg.Name, err)
+	}
 	answer, err := ask(ctx, proc)
 	if err == nil {
 		return answer, nil

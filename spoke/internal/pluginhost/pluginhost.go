@@ -62,7 +62,8 @@ type Plugin struct {
 	Processes  int             // that it may have at once; 0: DefaultProcesses
 }
 
-// credentials makes a kubeconfig for a plugin that ends by itself, and says when.
+// credentials makes a kubeconfig for a plugin that ends by itself, and says when; ErrNotYet: there is no
+// place for its account so far, and it is asked for again before the next call.
 type credentials interface {
 	Credentials(ctx context.Context, plugin string) (kubeconfig []byte, expires time.Time, err error)
 }
@@ -92,6 +93,8 @@ type Host struct {
 var (
 	// ErrNoPlugin: spoke.yaml names none by that name, or not with that kind.
 	ErrNoPlugin = errors.New("no such plugin")
+	// ErrNotYet: the cluster has no place for a plugin's account yet, such as before a first install.
+	ErrNotYet = errors.New("the cluster has no place for the plugin's account yet")
 	// ErrClosed: the host is closed, or the plugin is another one now.
 	ErrClosed = errors.New("the plugin was ended: the spoke ends, or its spoke.yaml has changed")
 )
