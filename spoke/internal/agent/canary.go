@@ -156,7 +156,7 @@ func (w *worker) lead(ctx context.Context) (delivery.Event, error) {
 	}
 	d := *w.rec.Delivery
 	d.Measured = time.Now()
-	w.rec.Delivery = &d
+	w.rec.Delivery, w.ledTo = &d, shares(step)
 	w.log.Info("traffic is led", logging.Version, w.state.Target, "step", walk.Step, "of", walk.Steps, "traffic", traffic(step))
 	return delivery.Event{Kind: delivery.Led, Passes: int(max(step.GetPasses(), 1)), Reason: where}, nil
 }
@@ -169,29 +169,30 @@ func place(walk delivery.Walk, step *pluginv1.CanaryStep) string {
 	return fmt.Sprintf("step %d of %d (%s)", walk.Step, walk.Steps, traffic(step))
 }
 
-// traffic is a step's traffic, services with the same together.
-func traffic(step *pluginv1.CanaryStep) string {
-	var words []string
-	names := map[string][]string{}
+// traffic is a step's traffic for people.
+func traffic(step *pluginv1.CanaryStep) string { return fleet.TrafficText(shares(step)) }
+
+// shares are a step's traffic. A plugin's numbers are shown to others, so they are kept within reason.
+func shares(step *pluginv1.CanaryStep) (all []fleet.Traffic) {
 	for _, t := range step.GetTraffic() {
-		word := fmt.Sprintf("%d %%", t.GetWeight())
-		switch {
-		case t.GetMirror() > 0:
-			word = fmt.Sprintf("copies of %d %%", t.GetMirror())
-		case len(t.GetMatches()) > 0 && t.GetWeight() == 100:
-			word = "what matches"
-		case len(t.GetMatches()) > 0:
-			word += " of what matches"
-		}
-		if names[word] == nil {
-			words = append(words, word)
-		}
-		names[word] = append(names[word], t.GetService())
+		all = append(all, fleet.Traffic{Service: oneLine(t.GetService()), Weight: int(min(t.GetWeight(), 100)), Mirror: int(min(t.GetMirror(), 100)), Matches: len(t.GetMatches()) > 0})
 	}
-	for i, word := range words {
-		words[i] = strings.Join(names[word], ", ") + " " + word
+	return all
+}
+
+// shown is the canary as it is told to others: was with what an event made of it.
+func (w *worker) shown(was *fleet.Canary, e delivery.Event, n delivery.State) *fleet.Canary {
+	if n.Phase != fleet.Progressing && !n.Walk.Asked {
+		return nil
 	}
-	return strings.Join(words, "; ")
+	c := &fleet.Canary{Step: n.Walk.Step, Steps: n.Walk.Steps, Held: n.Walk.Held, Gate: n.Walk.Gate()}
+	switch {
+	case e.Kind == delivery.Led:
+		c.Traffic = w.ledTo
+	case was != nil:
+		c.Traffic = was.Traffic
+	}
+	return c
 }
 
 func (w *worker) sayChanges(changes []*pluginv1.Change, c call) {
@@ -392,20 +393,10 @@ func (w *worker) beyondLed(ctx context.Context, set apply.Set) (apply.Set, error
 	return set, nil
 }
 
-// Steer is a person's word about a canary under way.
-type Steer string
-
-const (
-	SteerHold   Steer = "hold"   // stay where it is; what is measured may still end it
-	SteerResume Steer = "resume" // go on
-	SteerStep   Steer = "step"   // the next step now, whatever was measured of this one
-	SteerSkip   Steer = "skip"   // the promotion now
-)
-
 // Steer takes a person's word about the canary of a version, empty: of the one under way; and answers
 // which one that is.
-func (a *Agent) Steer(ctx context.Context, distribution, version string, s Steer, reason string) (steered string, err error) {
-	kinds := map[Steer]delivery.Kind{SteerHold: delivery.Pause, SteerResume: delivery.Resume, SteerStep: delivery.Advance, SteerSkip: delivery.Skip}
+func (a *Agent) Steer(ctx context.Context, distribution, version string, s fleet.Steer, reason string) (steered string, err error) {
+	kinds := map[fleet.Steer]delivery.Kind{fleet.SteerHold: delivery.Pause, fleet.SteerResume: delivery.Resume, fleet.SteerStep: delivery.Advance, fleet.SteerSkip: delivery.Skip}
 	kind, known := kinds[s]
 	if !known {
 		return "", fmt.Errorf("%q is none of hold, resume, step and skip", s)
@@ -416,9 +407,9 @@ func (a *Agent) Steer(ctx context.Context, distribution, version string, s Steer
 		switch {
 		case !under || version != "" && version != w.state.Target:
 			return fmt.Errorf("%s: %w: no canary is under way; spoke status %s says what is", strings.TrimSpace(w.name+" "+version), fleet.ErrNothingWaits, w.name)
-		case s == SteerHold && walk.Held, s == SteerResume && !walk.Held:
+		case s == fleet.SteerHold && walk.Held, s == fleet.SteerResume && !walk.Held:
 			return fmt.Errorf("%s %s: %w: it is %s already", w.name, w.state.Target, fleet.ErrNothingWaits, map[bool]string{true: "held", false: "going on"}[walk.Held])
-		case s == SteerStep && !walk.Asked && (walk.Stage == delivery.Leading || walk.Stage == delivery.Admitting):
+		case s == fleet.SteerStep && !walk.Asked && (walk.Stage == delivery.Leading || walk.Stage == delivery.Admitting):
 			return fmt.Errorf("%s %s: %w: traffic is just being led; try again when that is over: spoke status %s", w.name, w.state.Target, fleet.ErrNothingWaits, w.name)
 		}
 		steered = w.state.Target

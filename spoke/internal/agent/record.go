@@ -98,6 +98,7 @@ func (w *worker) feed(e delivery.Event, said ...fleet.Event) error {
 	}
 	i := &rec.Installation
 	i.Phase, i.Target, i.Reason, i.PhaseSince, i.Declined = n.Phase, n.Target, n.Reason, n.Since, n.Declined
+	i.Canary = w.shown(i.Canary, e, n)
 	rec.Delivery = attempt(rec.Delivery, e, n)
 	news := append(said, w.news(now, e, old, n, rec)...)
 	if n.Phase == old.Phase && n.Target == old.Target && n.Deadline.Equal(old.Deadline) && n.Walk == old.Walk && slices.Contains([]delivery.Kind{delivery.Observed, delivery.Waiting}, e.Kind) && len(news) == 0 {
