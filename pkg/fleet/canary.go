@@ -9,7 +9,7 @@ import (
 // place.
 type Canary struct {
 	Step, Steps int       // step 0: the candidates stand beside what runs, and have no live traffic
-	Traffic     []Traffic // of each service that is led, as it was led last
+	Traffic     []Traffic // of each service that is led, as it was asked for last; where pods make the shares, they are near it
 	Held        bool      // a person holds it where it is
 	Gate        string    // what its provider is asked about, one of the gates below; empty: nothing
 }

@@ -169,32 +169,6 @@ func place(walk delivery.Walk, step *pluginv1.CanaryStep) string {
 	return fmt.Sprintf("step %d of %d (%s)", walk.Step, walk.Steps, traffic(step))
 }
 
-// traffic is a step's traffic for people.
-func traffic(step *pluginv1.CanaryStep) string { return fleet.TrafficText(shares(step)) }
-
-// shares are a step's traffic. A plugin's numbers are shown to others, so they are kept within reason.
-func shares(step *pluginv1.CanaryStep) (all []fleet.Traffic) {
-	for _, t := range step.GetTraffic() {
-		all = append(all, fleet.Traffic{Service: oneLine(t.GetService()), Weight: int(min(t.GetWeight(), 100)), Mirror: int(min(t.GetMirror(), 100)), Matches: len(t.GetMatches()) > 0})
-	}
-	return all
-}
-
-// shown is the canary as it is told to others: was with what an event made of it.
-func (w *worker) shown(was *fleet.Canary, e delivery.Event, n delivery.State) *fleet.Canary {
-	if n.Phase != fleet.Progressing && !n.Walk.Asked {
-		return nil
-	}
-	c := &fleet.Canary{Step: n.Walk.Step, Steps: n.Walk.Steps, Held: n.Walk.Held, Gate: n.Walk.Gate()}
-	switch {
-	case e.Kind == delivery.Led:
-		c.Traffic = w.ledTo
-	case was != nil:
-		c.Traffic = was.Traffic
-	}
-	return c
-}
-
 func (w *worker) sayChanges(changes []*pluginv1.Change, c call) {
 	for _, ch := range changes {
 		w.log.Info("changed to lead traffic", logging.Version, w.state.Target, logging.Object, ch.GetObject(), "verb", ch.GetVerb(), "detail", c.clean(ch.GetDetail()))

@@ -128,3 +128,35 @@ func TestNobodyAnswersAtAGateOfACanary(t *testing.T) {
 		t.Errorf("reason: %s", i.Reason)
 	}
 }
+
+func TestTheHubHearsOfAHeldCanary(t *testing.T) {
+	s := newStage(t)
+	s.walking("missing")
+	s.sub.Canary = config.Canary{} // it waits for evidence without an end
+	defer s.walked()()
+	s.cluster.Eventually(t, "the first step", func() error {
+		if c := s.now().Canary; c == nil || c.Step != 1 || len(c.Traffic) != 3 || c.Traffic[0] != (fleet.Traffic{Service: "backend", Weight: 20}) {
+			return fmt.Errorf("%+v", c)
+		}
+		return nil
+	})
+	for n, word := range []fleet.Steer{fleet.SteerHold, fleet.SteerResume} {
+		held := n == 0
+		if _, err := s.agent.Steer(t.Context(), "shop", "1.1.0", word, "lunch"); err != nil {
+			t.Fatal(err)
+		}
+		events, err := s.journal.Pending(0, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n = len(events) - 1
+		for ; n >= 0 && !strings.Contains(events[n].Message, "a person says "+string(word)+" to the canary of 1.1.0, in step 1 of 3: lunch"); n-- {
+		}
+		if n < 0 || events[n].Installation.Canary == nil || events[n].Installation.Canary.Held != held || s.now().Canary.Held != held {
+			t.Errorf("%s: %d events tell of %+v", word, len(events), s.now().Canary)
+		}
+	}
+	if _, err := s.agent.Reject(t.Context(), "shop", "", "no"); err == nil {
+		t.Error("nothing was asked, and a no was taken")
+	}
+}

@@ -64,6 +64,7 @@ $` + dataVariable + `.
   spoke status --data DIR                             what runs, with the hub away too
   spoke diff DISTRIBUTION --data DIR                  what the next release would do
   spoke pin DISTRIBUTION VERSION --data DIR           stay where it is
+  spoke canary status DISTRIBUTION --data DIR         how far live traffic is led to a release
   spoke rollback DISTRIBUTION --data DIR              back to the one before
 
 Exit codes: 0 done and healthy; 1 failed, unhealthy or different; 2 usage or transport; 3 timed out;

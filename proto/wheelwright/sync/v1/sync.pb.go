@@ -1585,7 +1585,7 @@ type Canary struct {
 	// 0: the candidates stand beside what runs, and have no live traffic.
 	Step  uint32 `protobuf:"varint,1,opt,name=step,proto3" json:"step,omitempty"`
 	Steps uint32 `protobuf:"varint,2,opt,name=steps,proto3" json:"steps,omitempty"`
-	// Of each service that is led, as it was led last.
+	// Of each service that is led, as it was asked for last; where pods make the shares, they are near it.
 	Traffic []*CanaryTraffic `protobuf:"bytes,3,rep,name=traffic,proto3" json:"traffic,omitempty"`
 	// A person holds it where it is.
 	Held bool `protobuf:"varint,4,opt,name=held,proto3" json:"held,omitempty"`
