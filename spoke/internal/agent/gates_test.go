@@ -160,3 +160,28 @@ func TestTheHubHearsOfAHeldCanary(t *testing.T) {
 		t.Error("nothing was asked, and a no was taken")
 	}
 }
+
+// Going on without evidence is one answer, and more traffic is another.
+func TestAnAnswerInPlaceOfEvidenceIsNoneToTheGate(t *testing.T) {
+	s := newStage(t)
+	m := s.walking("missing")
+	s.sub.FromHub.Decisions = true
+	s.sub.Canary = config.Canary{Increase: true, Evidence: time.Second}
+	defer s.walked()()
+	first := s.atGate(gate{fleet.GateEvidence, "step 1 of 3 (", 1, ""}, time.Time{})
+	s.answered(true, time.Now().Add(time.Hour), first.PhaseSince)
+	second := s.atGate(allGates()[1], first.PhaseSince)
+	s.answered(true, time.Now().Add(2*time.Hour), first.PhaseSince)
+	s.told(fleet.EventDeclined, "wants an answer of its own")
+	if i := s.now(); i.Phase != fleet.AwaitingApproval || !i.PhaseSince.Equal(second.PhaseSince) {
+		t.Fatalf("%s: %s", i.Phase, i.Reason)
+	}
+	m.mode.Store("good")
+	if _, err := s.agent.Approve(t.Context(), "shop", ""); err != nil {
+		t.Fatal(err)
+	}
+	third := s.atGate(allGates()[2], second.PhaseSince)
+	s.answered(true, time.Now().Add(3*time.Hour), third.PhaseSince)
+	s.reaches(fleet.Succeeded, "1.1.0", "1.1.0")
+	s.alone("1.1.0", "new")
+}
