@@ -118,25 +118,17 @@ func TestACanaryIsWatched(t *testing.T) {
 	if code, out, _ := invoke(t, "canary", "status", "shop"); code != 0 || !strings.Contains(out, "backend") {
 		t.Errorf("%d %s", code, out)
 	}
-	go func() { // what the spoke does meanwhile
-		for _, next := range []func(){
-			func() { s.now.Canary = &fleet.Canary{Step: 3, Steps: 5, Held: true}; s.now.Reason = "held by a person" },
-			func() { s.now.Canary, s.now.Phase, s.now.Reason = nil, fleet.Settling, "" },
-			func() { s.now.Running, s.now.Phase = "1.2.0", fleet.Succeeded },
-		} {
-			s.mu.Lock()
-			at := s.seen
-			s.mu.Unlock()
-			for now := at; now < at+2; { // one look may have begun before
-				s.mu.Lock()
-				now = s.seen
-				s.mu.Unlock()
-			}
-			s.mu.Lock()
-			next()
-			s.mu.Unlock()
+	first := s.seen
+	s.looked = func() { // what the spoke does meanwhile
+		switch s.seen - first {
+		case 2:
+			s.now.Canary, s.now.Reason = &fleet.Canary{Step: 3, Steps: 5, Held: true}, "held by a person"
+		case 4:
+			s.now.Canary, s.now.Phase, s.now.Reason = nil, fleet.Settling, ""
+		case 5:
+			s.now.Running, s.now.Phase = "1.2.0", fleet.Succeeded
 		}
-	}()
+	}
 	want := `shop  Progressing(1.2.0 step 2/5, backend, web 33 %; cache what matches): step 2 of 5 (backend 33 %): 1 of 3 measurements passed
 shop  Progressing(1.2.0 step 3/5, held): held by a person
 shop  Settling(1.2.0)
@@ -147,5 +139,22 @@ shop  Succeeded
 	}
 	if code, _, text := invoke(t, "canary", "status", "shop"); code != 1 || !strings.Contains(text, "no canary is under way") {
 		t.Errorf("when it is over: %d %s", code, text)
+	}
+}
+
+func TestACanaryThatIsTakenBackIsWatched(t *testing.T) {
+	s := walking()
+	serve(t, s)
+	s.looked = func() {
+		switch s.seen {
+		case 2:
+			s.now.Canary, s.now.Phase, s.now.Reason = nil, fleet.RollingBack, "step 2 of 5 (backend 33 %): success rate 66.7 % < 99 %"
+		case 3:
+			s.now.Phase = fleet.RolledBack
+		}
+	}
+	code, out, text := invoke(t, "canary", "status", "shop", "-w")
+	if code != 1 || !strings.Contains(out, "\nshop  RollingBack(1.2.0): step 2 of 5") || !strings.HasSuffix(out, "\nshop  RolledBack: step 2 of 5 (backend 33 %): success rate 66.7 % < 99 %\n") || !strings.Contains(text, "shop 1.2.0 was not promoted; spoke status shop") {
+		t.Errorf("%d\n%s%s", code, out, text)
 	}
 }

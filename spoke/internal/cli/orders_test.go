@@ -30,6 +30,8 @@ type stand struct {
 	looks int         // at the status before a return ends
 	seen  int         // looks at the status
 
+	looked func() // what happens at one
+
 	withdrawn []fleet.Withdrawal
 }
 
@@ -43,7 +45,9 @@ func (s *stand) LastContact() time.Time { return moment }
 func (s *stand) Installations() ([]fleet.Installation, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.seen++
+	if s.seen++; s.looked != nil {
+		s.looked()
+	}
 	if s.now.Phase == fleet.RollingBack && s.ends != "" {
 		if s.looks--; s.looks < 0 {
 			s.now.Phase = s.ends
