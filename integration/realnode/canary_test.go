@@ -235,8 +235,8 @@ func (p *provider) pin(version, plugins string) {
 
 // row is what the spoke says of itself.
 type row struct {
-	Running string `json:"running"`
-	Target  string `json:"target"`
+	Running string `json:"runningVersion"`
+	Target  string `json:"targetVersion"`
 	Phase   string `json:"phase"`
 	Reason  string `json:"reason"`
 }

@@ -18,7 +18,8 @@ type Installation struct {
 	Target     string // the release that the delivery goes to
 	Reason     string // one redacted line; empty when there is nothing to say
 	PhaseSince time.Time
-	Declined   bool // Refused, and not by the release's fault: its provider said no, or did not answer in time
+	Declined   bool    // Refused, and not by the release's fault: its provider said no, or did not answer in time
+	Canary     *Canary // nil: none is under way
 
 	Health         Health
 	HealthMessage  string

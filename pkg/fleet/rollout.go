@@ -112,6 +112,7 @@ type HubDecision struct {
 	Reason       string
 	Author       string
 	At           time.Time
+	Asked        time.Time // the PhaseSince of what it answers, by the spoke's clock; zero: whatever was asked at At
 }
 
 // Entry is one change by a person or by the hub, for the audit.

@@ -109,13 +109,13 @@ func FromHubPin(m *syncv1.HubPin) (*fleet.Pin, error) {
 
 // HubDecision makes the message of a decision that was made at the hub.
 func HubDecision(d fleet.HubDecision) *syncv1.HubDecision {
-	return &syncv1.HubDecision{Version: d.Version, Approved: d.Approved, Reason: d.Reason, Author: d.Author, At: Time(d.At)}
+	return &syncv1.HubDecision{Version: d.Version, Approved: d.Approved, Reason: d.Reason, Author: d.Author, At: Time(d.At), Asked: Time(d.Asked)}
 }
 
 // FromHubDecision reads a decision about one of a cluster's distributions.
 func FromHubDecision(cluster fleet.Cluster, distribution string, m *syncv1.HubDecision) (fleet.HubDecision, error) {
 	d := fleet.HubDecision{Cluster: cluster, Distribution: distribution, Version: m.GetVersion(), Approved: m.GetApproved(),
-		Reason: m.GetReason(), Author: m.GetAuthor(), At: FromTime(m.GetAt())}
+		Reason: m.GetReason(), Author: m.GetAuthor(), At: FromTime(m.GetAt()), Asked: FromTime(m.GetAsked())}
 	if d.Version == "" || d.At.IsZero() {
 		return d, fmt.Errorf("decision of the hub about %s: it names no release or no time", distribution)
 	}

@@ -36,7 +36,7 @@ func Installation(i fleet.Installation) *syncv1.SubscriptionStatus {
 		Phase: string(i.Phase), TargetVersion: i.Target, Reason: i.Reason, PhaseSince: Time(i.PhaseSince),
 		Health: string(i.Health), HealthMessage: i.HealthMessage, Objects: uint32(i.Objects), Ready: uint32(i.Ready),
 		DriftCorrected: uint32(i.DriftCorrected), Drifted: uint32(i.Drifted), DriftMessage: i.DriftMessage, ObservedAt: Time(i.ObservedAt),
-		Wants: i.Wants, Would: i.Would, Declined: i.Declined,
+		Wants: i.Wants, Would: i.Would, Declined: i.Declined, Canary: Canary(i.Canary),
 	}
 }
 
@@ -67,7 +67,7 @@ func FromInstallation(m *syncv1.SubscriptionStatus) (fleet.Installation, error) 
 		Phase:    fleet.Phase(m.GetPhase()), Target: m.GetTargetVersion(), Reason: m.GetReason(), PhaseSince: FromTime(m.GetPhaseSince()),
 		Health: fleet.Health(m.GetHealth()), HealthMessage: m.GetHealthMessage(), Objects: int(m.GetObjects()), Ready: int(m.GetReady()),
 		DriftCorrected: int(m.GetDriftCorrected()), Drifted: int(m.GetDrifted()), DriftMessage: m.GetDriftMessage(), ObservedAt: FromTime(m.GetObservedAt()),
-		Wants: m.GetWants(), Would: m.GetWould(), Declined: m.GetDeclined(),
+		Wants: m.GetWants(), Would: m.GetWould(), Declined: m.GetDeclined(), Canary: FromCanary(m.GetCanary()),
 	}, nil
 }
 

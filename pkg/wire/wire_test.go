@@ -53,7 +53,7 @@ func TestWhatTheHubSaysSurvivesTheWire(t *testing.T) {
 	if got, err := FromHubPin(nil); got != nil || err != nil {
 		t.Errorf("no pin: got %+v, %v", got, err)
 	}
-	d := fleet.HubDecision{Cluster: "acme/eu-1", Distribution: "shop", Version: "1.4.0", Approved: true, Reason: "yes", Author: "bob", At: at}
+	d := fleet.HubDecision{Cluster: "acme/eu-1", Distribution: "shop", Version: "1.4.0", Approved: true, Reason: "yes", Author: "bob", At: at, Asked: at.Add(-1)}
 	whole(t, d)
 	if got, err := FromHubDecision("acme/eu-1", "shop", HubDecision(d)); err != nil || got != d {
 		t.Errorf("got %+v, %v", got, err)
@@ -79,8 +79,11 @@ func TestAnInstallationSurvivesTheWire(t *testing.T) {
 		Running: "1.0.0", Bundle: d, Overlay: d, Rendered: d, Phase: fleet.RolledBack, Target: "1.1.0", Reason: "database: ImagePullBackOff",
 		PhaseSince: time.Unix(1, 0).UTC(), Health: fleet.Healthy, HealthMessage: "m", Objects: 24, Ready: 23, DriftCorrected: 2, Drifted: 1, DriftMessage: "d", ObservedAt: time.Unix(2, 0).UTC(),
 		Wants: "1.0.0", Would: "1.1.0", Declined: true,
+		Canary: &fleet.Canary{Step: 2, Steps: 5, Held: true, Gate: fleet.GateIncrease, Traffic: []fleet.Traffic{{Service: "backend", Weight: 33, Mirror: 10, Matches: true}, {Service: "web"}}},
 	}
 	whole(t, i)
+	whole(t, *i.Canary)
+	whole(t, i.Canary.Traffic[0])
 	whole(t, i.Policy)
 	whole(t, *i.Policy.Pin)
 	e := fleet.Event{Seq: 7, At: time.Unix(3, 0).UTC(), Cluster: "acme/eu-1", Distribution: "shop", Version: "1.1.0", Kind: fleet.EventPhase, Message: "x", Installation: &i}
@@ -116,5 +119,21 @@ func TestWhatIsNoNounIsRefused(t *testing.T) {
 		if _, err := FromEvent("acme/eu-1", m); err == nil {
 			t.Errorf("%v: want an error", m)
 		}
+	}
+}
+
+// A canary that makes no sense is left out, and one that is too much is cut: it is no reason not to hear the rest.
+func TestACanaryThatMakesNoSense(t *testing.T) {
+	for _, m := range []*syncv1.Canary{nil, {Step: 3, Steps: 2}, {Steps: 1 << 31}} {
+		if c := FromCanary(m); c != nil {
+			t.Errorf("%v: got %+v", m, c)
+		}
+	}
+	m := &syncv1.Canary{Step: 1, Steps: 1}
+	for range 2 * mostServices {
+		m.Traffic = append(m.Traffic, &syncv1.CanaryTraffic{Service: "a", Weight: 4_000_000_000, Mirror: 101})
+	}
+	if c := FromCanary(m); len(c.Traffic) != mostServices || c.Traffic[0] != (fleet.Traffic{Service: "a", Weight: 100, Mirror: 100}) {
+		t.Errorf("got %d services, the first is %+v", len(c.Traffic), c.Traffic[0])
 	}
 }

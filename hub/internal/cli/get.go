@@ -197,16 +197,19 @@ func listClusters(ctx context.Context, hub fleetv1.FleetServiceClient, a *app, n
 	}
 	answer := printer.Answer{
 		Message: &fleetv1.ListClustersResponse{Clusters: items},
-		Headers: []string{"NAME", "STATE", "SEEN", "SUBSCRIPTIONS", "KUBERNETES", "SPOKE"}, WideHeaders: []string{"LABELS", "CERTIFICATE UNTIL"},
+		Headers: []string{"NAME", "STATE", "SEEN", "SUBSCRIPTIONS", "KUBERNETES", "SPOKE"}, WideHeaders: []string{"LABELS", "CERTIFICATE UNTIL", "CANARY"},
 		Empty: "No clusters. Invite one: hub cluster invite PROVIDER/NAME",
 	}
 	for _, c := range items {
-		var subs []string
+		var subs, canaries []string
 		for _, s := range c.GetSubscriptions() {
 			subs = append(subs, s.GetDistribution())
+			if of := wire.FromCanary(s.GetCanary()); of != nil {
+				canaries = append(canaries, fmt.Sprintf("%s %s %s", s.GetDistribution(), s.GetTargetVersion(), of))
+			}
 		}
 		answer.Rows = append(answer.Rows, []string{c.GetName(), cmp.Or(why[c.GetName()], clusterState(c)), a.age(c.GetLastSeen()), strings.Join(subs, ","), c.GetKubernetesVersion(), c.GetSpokeVersion()})
-		answer.WideRows = append(answer.WideRows, []string{labelText(c.GetLabels()), stamp(c.GetCertificateNotAfter())})
+		answer.WideRows = append(answer.WideRows, []string{labelText(c.GetLabels()), stamp(c.GetCertificateNotAfter()), strings.Join(canaries, " | ")})
 		answer.Names = append(answer.Names, c.GetName())
 	}
 	return answer, nil

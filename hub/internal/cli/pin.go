@@ -97,9 +97,14 @@ func (a *app) unpinCommand() *cobra.Command {
 			})
 		},
 	}
-	c.Flags().StringVar(&req.Reason, "reason", "", "why, for the audit")
-	c.Flags().BoolVar(&req.DryRun, "dry-run", false, "say what would happen and change nothing")
+	audited(c, &req.Reason, &req.DryRun)
 	return c
+}
+
+// audited adds the flags of a command that is written down.
+func audited(c *cobra.Command, reason *string, dryRun *bool) {
+	c.Flags().StringVar(reason, "reason", "", "why, for the audit")
+	c.Flags().BoolVar(dryRun, "dry-run", false, "say what would happen and change nothing")
 }
 
 // deliveryCommand answers at the hub for a release that waits for its provider.
@@ -109,7 +114,8 @@ func (a *app) deliveryCommand(word, past string, approve bool) *cobra.Command {
 		Use:   word + " PROVIDER/NAME DISTRIBUTION [VERSION]",
 		Short: map[bool]string{true: "Let a cluster take the release that waits for its provider", false: "Refuse the release that waits for a cluster's provider"}[approve],
 		Long: fmt.Sprintf(`%s answers for one cluster, where its spoke.yaml lets the hub do that; "spoke %s" does it at the spoke.
-For a wave of a rollout there is "hub rollout %s".`, word, word, word),
+It is about what its provider is asked now: each gate of a canary wants an answer of its own. For a wave of a rollout
+there is "hub rollout %s".`, word, word, word),
 		Args:              args(2, 3, "PROVIDER/NAME, DISTRIBUTION and perhaps VERSION"),
 		ValidArgsFunction: a.complete(clusterArg, distributionArg, versionArg),
 		RunE: func(c *cobra.Command, given []string) error {
@@ -136,8 +142,7 @@ For a wave of a rollout there is "hub rollout %s".`, word, word, word),
 			})
 		},
 	}
-	c.Flags().StringVar(&req.Reason, "reason", "", "why, for the audit")
-	c.Flags().BoolVar(&req.DryRun, "dry-run", false, "say what would happen and change nothing")
+	audited(c, &req.Reason, &req.DryRun)
 	return c
 }
 

@@ -92,8 +92,7 @@ func (a *app) rolloutStart() *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&file, "plan", "", planUsage)
-	c.Flags().StringVar(&reason, "reason", "", "why, for the audit")
-	c.Flags().BoolVar(&dryRun, "dry-run", false, "say what would happen and change nothing")
+	audited(c, &reason, &dryRun)
 	return c
 }
 
@@ -206,8 +205,7 @@ func (a *app) rolloutVerb(v verb) *cobra.Command {
 	if v.asks != "" {
 		c.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	}
-	c.Flags().StringVar(&req.Reason, "reason", "", "why, for the audit")
-	c.Flags().BoolVar(&req.DryRun, "dry-run", false, "say what would happen and change nothing")
+	audited(c, &req.Reason, &req.DryRun)
 	return c
 }
 

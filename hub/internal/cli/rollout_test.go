@@ -16,6 +16,7 @@ import (
 
 	"github.com/wheelwright-dev/wheelwright/pkg/exitcode"
 	fleetv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/fleet/v1"
+	syncv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1"
 )
 
 // planned is a plan with everything in it that a plan can have.
@@ -74,7 +75,8 @@ func everything(t *testing.T) *answers {
 		"Explain": explained(), "ListDistributions": &fleetv1.ListDistributionsResponse{Distributions: []*fleetv1.Distribution{{Name: "shop", Latest: "1.4.0"}, {Name: "cart"}}},
 		"ListReleases": &fleetv1.ListReleasesResponse{Releases: []*fleetv1.Release{{Distribution: "shop", Version: "1.3.0", Phase: "Available", RunningOn: []string{"acme/eu-1"}, Published: ago(time.Hour)},
 			{Distribution: "shop", Version: "1.4.0", Phase: "Recalled", Published: ago(time.Minute), Recalled: ago(time.Second), RecallReason: "loses orders", RecalledBy: "operator admin"}}},
-		"ListClusters": &fleetv1.ListClustersResponse{Clusters: []*fleetv1.Cluster{{Name: "acme/eu-1", Connected: true, Joined: ago(time.Hour), LastSeen: ago(time.Second)},
+		"ListClusters": &fleetv1.ListClustersResponse{Clusters: []*fleetv1.Cluster{{Name: "acme/eu-1", Connected: true, Joined: ago(time.Hour), LastSeen: ago(time.Second), Subscriptions: []*syncv1.SubscriptionStatus{{Distribution: "cart"},
+			{Distribution: "shop", RunningVersion: "1.3.0", TargetVersion: "1.4.0", Phase: "Progressing", Canary: &syncv1.Canary{Step: 2, Steps: 5, Traffic: []*syncv1.CanaryTraffic{{Service: "backend", Weight: 33}, {Service: "web", Mirror: 100}}, Held: true}}}},
 			{Name: "globex/eu-1", Connected: true, Joined: ago(time.Hour), LastSeen: ago(time.Second)}, {Name: "initech/ap-1", Joined: ago(time.Hour), LastSeen: ago(time.Hour)}}},
 		"ListEvents": &fleetv1.ListEventsResponse{Events: []*fleetv1.FleetEvent{
 			{Id: 7, At: ago(time.Hour), Distribution: "shop", Version: "1.4.0", Kind: "Rollout", Message: "started by operator admin"},
@@ -135,6 +137,8 @@ func TestWhatCommandsPrint(t *testing.T) {
 		{"pins.names", "get pins -o name", exitcode.OK},
 		{"pins-none.txt", "get pins globex/eu-1", exitcode.OK},
 		{"releases-recalled.txt", "get releases shop", exitcode.OK},
+		{"clusters-wide.txt", "get clusters -o wide", exitcode.OK},
+		{"clusters.json", "get clusters acme/eu-1 -o json", exitcode.OK},
 		{"clusters-issues.txt", "get clusters --issues", exitcode.OK},
 		{"recall.txt", "release recall shop 1.4.0 --reason bad --yes", exitcode.OK},
 		{"recall-rollback.txt", "release recall shop 1.4.0 --reason bad --roll-back --dry-run", exitcode.OK},

@@ -72,18 +72,21 @@ func (a *app) printStatus(p *printer.Printer, distribution string, r *fleetv1.Ge
 	answer := answerOf(r)
 	now := wire.FromTime(r.GetAt()) // the hub's clock made the times, so it tells their age
 	answer.Headers = []string{"CLUSTER", "DISTRIBUTION", "DESIRED", "RUNNING", "PHASE", "HEALTH", "READY", "SEEN"}
-	answer.WideHeaders = []string{"VARIANT", "NAMESPACE", "WITHOUT PIN", "DRIFT CORRECTED", "DRIFTED", "LABELS", "REASON"}
+	answer.WideHeaders = []string{"VARIANT", "NAMESPACE", "WITHOUT PIN", "DRIFT CORRECTED", "DRIFTED", "LABELS", "CANARY", "REASON"}
 	answer.Empty = "No clusters. Invite one: hub cluster invite PROVIDER/NAME"
 	if distribution != "" {
 		answer.Empty = fmt.Sprintf("No cluster subscribes to %s. Providers do so in their spoke.yaml", distribution)
 	}
 	for _, row := range r.GetRows() {
-		ready := ""
+		ready, canary := "", ""
+		if c := wire.FromCanary(row.GetCanary()); c != nil {
+			canary = c.String()
+		}
 		if row.GetObjects() > 0 {
 			ready = fmt.Sprintf("%d/%d", row.GetReady(), row.GetObjects())
 		}
 		answer.Rows = append(answer.Rows, []string{row.GetCluster(), row.GetDistribution(), row.GetDesiredVersion(), row.GetRunningVersion(), row.GetPhase(), row.GetHealth(), ready, fleet.Age(now, wire.FromTime(row.GetLastSeen()))})
-		answer.WideRows = append(answer.WideRows, []string{row.GetVariant(), row.GetNamespace(), row.GetWould(), fmt.Sprint(row.GetDriftCorrected()), fmt.Sprint(row.GetDrifted()), labelText(row.GetLabels()), row.GetReason()})
+		answer.WideRows = append(answer.WideRows, []string{row.GetVariant(), row.GetNamespace(), row.GetWould(), fmt.Sprint(row.GetDriftCorrected()), fmt.Sprint(row.GetDrifted()), labelText(row.GetLabels()), canary, row.GetReason()})
 		answer.Names = append(answer.Names, strings.TrimSuffix(row.GetCluster()+"/"+row.GetDistribution(), "/"))
 	}
 	if p.Human() {

@@ -284,6 +284,9 @@ func (c canvas) clusters(trunk string, r *fleetv1.Rollout, shown []*fleetv1.Roll
 		k := markOf(m.GetMark())
 		age := fleet.Age(c.now, wire.FromTime(m.GetSince()))
 		text := shorten(m.GetReason(), 400)
+		if c := wire.FromCanary(m.GetCanary()); c != nil && fleet.Mark(m.GetMark()) != fleet.MarkUnderway { // it stands at a gate
+			text = strings.TrimPrefix(shorten(text+"; "+c.String(), 400), "; ")
+		}
 		lines = append(lines, c.paint(dim, trunk)+"   "+c.paint(k.colour, k.sign)+" "+pad(shorten(m.GetCluster(), name), name)+"  "+
 			c.paint(k.colour, pad(stage(m), what))+"  "+c.paint(dim, strings.Repeat(" ", max(4-len(age), 0))+age)+"  "+text)
 	}
@@ -293,9 +296,13 @@ func (c canvas) clusters(trunk string, r *fleetv1.Rollout, shown []*fleetv1.Roll
 	return lines
 }
 
-// stage is where a cluster stands, in one word: for one under way the phase of its delivery.
+// stage is where a cluster stands, in a word or two: for one under way the phase of its delivery, with the
+// step of its canary.
 func stage(m *fleetv1.RolloutCluster) string {
 	if fleet.Mark(m.GetMark()) == fleet.MarkUnderway && m.GetPhase() != "" {
+		if c := wire.FromCanary(m.GetCanary()); c != nil {
+			return plain(fmt.Sprintf("%s step %d/%d", m.GetPhase(), c.Step, c.Steps))
+		}
 		return plain(m.GetPhase())
 	}
 	return plain(m.GetMark())

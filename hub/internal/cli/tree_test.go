@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	fleetv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/fleet/v1"
+	syncv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1"
 )
 
 func later(d time.Duration) *timestamppb.Timestamp { return timestamppb.New(moment.Add(d)) }
@@ -35,6 +36,10 @@ func rolling() *fleetv1.Rollout {
 			{Cluster: "globex/eu-1", Wave: 1, Mark: "Failed", Reason: "rolled back: p99 812ms > 500ms in Deployment shop/frontend over 5m", Since: ago(9 * time.Minute), RunningVersion: "1.3.0", Phase: "RolledBack"},
 			{Cluster: "hooli/eu-2", Wave: 1, Mark: "Underway", Since: ago(12 * time.Second), RunningVersion: "1.3.0", Phase: "Fetching"},
 			{Cluster: "hooli/eu-1", Wave: 1, Mark: "Underway", Reason: "2 of 15 objects not ready", Since: ago(3 * time.Minute), RunningVersion: "1.3.0", Phase: "Settling"},
+			{Cluster: "hooli/eu-3", Wave: 1, Mark: "Underway", Reason: "step 2 of 5 (backend 33 %): 1 of 3 measurements passed", Since: ago(5 * time.Minute), RunningVersion: "1.3.0", Phase: "Progressing",
+				Canary: &syncv1.Canary{Step: 2, Steps: 5, Traffic: []*syncv1.CanaryTraffic{{Service: "backend", Weight: 33}}}},
+			{Cluster: "hooli/eu-4", Wave: 1, Mark: "Parked", Reason: "waits for its provider's approval", Since: ago(time.Minute), RunningVersion: "1.3.0", Phase: "AwaitingApproval",
+				Canary: &syncv1.Canary{Step: 3, Steps: 5, Traffic: []*syncv1.CanaryTraffic{{Service: "backend", Weight: 50}}, Gate: "increase"}},
 			{Cluster: "hooli/us-1", Wave: 1, Mark: "Offered", Since: ago(2 * time.Second), RunningVersion: "1.3.0", Phase: "Succeeded"},
 			{Cluster: "initech/ap-1", Wave: 1, Mark: "Parked", Reason: "pinned at 1.1.0", Since: ago(41 * time.Minute), RunningVersion: "1.1.0", Phase: "Succeeded"},
 			{Cluster: "initech/ap-2", Wave: 1, Mark: "Parked", Reason: "silent for 3h", Since: ago(41 * time.Minute), RunningVersion: "1.3.0"},

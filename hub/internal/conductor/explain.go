@@ -153,6 +153,9 @@ func (a account) delivery() []string {
 	case i.Phase == fleet.AwaitingWindow:
 		return []string{fmt.Sprintf("%s waits for its provider's maintenance window%s", target, since)}
 	}
+	if i.Phase == fleet.Progressing && i.Canary != nil {
+		since = " (" + i.Canary.String() + ")" + since
+	}
 	return []string{strings.TrimSuffix(fmt.Sprintf("%s is being delivered: %s%s: %s", target, i.Phase, since, i.Reason), ": ")}
 }
 

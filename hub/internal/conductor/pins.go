@@ -332,13 +332,14 @@ func (c *Conductor) DecideDelivery(now time.Time, who Who, decision fleet.HubDec
 	if err != nil {
 		return "", nil, err
 	}
-	if old, ok := p.of(distribution).decisions[cluster]; ok && old.Version == decision.Version && old.Approved == decision.Approved && !old.At.Before(i.PhaseSince) {
+	if old, ok := p.of(distribution).decisions[cluster]; ok && old.Version == decision.Version && old.Approved == decision.Approved && current(old, i) {
 		return "", nil, refuse(ErrExists, "%s was %s for %s by %s %s ago already; its spoke has not acted on it: whether it does is for its spoke.yaml to say",
 			decision.Version, decided(old.Approved), cluster, old.Author, fleet.Age(now, old.At))
 	}
 	if dry {
 		return decision.Version, warnings, nil
 	}
+	decision.Asked = i.PhaseSince
 	action := "delivery reject"
 	if decision.Approved {
 		action = "delivery approve"
@@ -352,6 +353,14 @@ func (c *Conductor) DecideDelivery(now time.Time, who Who, decision fleet.HubDec
 		return "", nil, fmt.Errorf("decide about %s of %s: %w", decision.Version, cluster, err)
 	}
 	return decision.Version, warnings, nil
+}
+
+// current: the decision is about what is asked now, not about what was asked before it in the same delivery.
+func current(d fleet.HubDecision, i *fleet.Installation) bool {
+	if d.Asked.IsZero() { // of an earlier hub
+		return !d.At.Before(i.PhaseSince)
+	}
+	return d.Asked.Equal(i.PhaseSince)
 }
 
 func decided(approved bool) string {

@@ -14,6 +14,7 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/wire"
 	fleetv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/fleet/v1"
+	syncv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1"
 )
 
 // refuse is an answer to a person that is no trouble of the hub's: a whole sentence, and its kind.
@@ -197,9 +198,17 @@ func (c *Conductor) Rollout(now time.Time, distribution, version string) (*fleet
 	for _, cluster := range byWave(s) {
 		i, member := installationOf(installations[cluster], distribution), s.Members[cluster]
 		m.Clusters = append(m.Clusters, &fleetv1.RolloutCluster{Cluster: string(cluster), Wave: int32(member.Wave), Mark: string(member.Mark),
-			Reason: member.Reason, Since: wire.Time(member.Since), RunningVersion: i.Running, Phase: string(i.Phase)})
+			Reason: member.Reason, Since: wire.Time(member.Since), RunningVersion: i.Running, Phase: string(i.Phase), Canary: canaryTo(s.Version, i)})
 	}
 	return m, nil
+}
+
+// canaryTo is how far traffic is led to a release; nil where it is not, or to another one.
+func canaryTo(version string, i fleet.Installation) *syncv1.Canary {
+	if i.Target != version {
+		return nil
+	}
+	return wire.Canary(i.Canary)
 }
 
 // find is the last rollout of a release, or of a distribution.

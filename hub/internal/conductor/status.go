@@ -320,6 +320,7 @@ func (r row) message() *fleetv1.StatusRow {
 		m.RunningVersion, m.TargetVersion, m.RawPhase, m.HealthMessage = i.Running, i.Target, string(i.Phase), i.HealthMessage
 		m.Objects, m.Ready, m.DriftCorrected = uint32(i.Objects), uint32(i.Ready), uint32(i.DriftCorrected)
 		m.Drifted, m.DriftMessage = uint32(i.Drifted), i.DriftMessage
+		m.Canary = wire.Canary(i.Canary)
 	}
 	return m
 }

@@ -68,6 +68,9 @@ func TestStatusWords(t *testing.T) {
 	declinedBy.Declined = true
 	pinnedAway := in(fleet.RolledBack, "1.2.0", "database: down")
 	pinnedAway.Policy = pin("1.1.0")
+	led, gate := in(fleet.Progressing, "1.2.0", "step 2 of 5 (backend 33 %)"), in(fleet.AwaitingApproval, "1.2.0", "step 2 of 5 passed; asks before more traffic")
+	led.Canary = &fleet.Canary{Step: 2, Steps: 5, Traffic: []fleet.Traffic{{Service: "backend", Weight: 33}}}
+	gate.Canary = &fleet.Canary{Step: 2, Steps: 5, Gate: fleet.GateIncrease}
 	long := "database: ImagePullBackOff: Back-off pulling image \"example.com/database:1.2.0\" on node one"
 
 	for _, c := range []struct {
@@ -98,6 +101,9 @@ func TestStatusWords(t *testing.T) {
 		{"pinned after a rollback", pinnedAway, 0, "1.1.0", "Pinned(1.1.0)", fleet.Healthy, pinned, false},
 		{"nothing in range", fleet.Installation{Distribution: "shop", Policy: fleet.Policy{Range: ">=9"}}, 0, "", "AwaitingRelease(vendor)", fleet.HealthUnknown, idle, false},
 		{"settling", in(fleet.Settling, "1.2.0", ""), 0, "1.2.0", "Settling(1.2.0)", fleet.Healthy, progressing, false},
+		{"led live traffic", led, 0, "1.2.0", "Progressing(1.2.0 step 2/5, backend 33 %)", fleet.Healthy, progressing, false},
+		{"at a gate of its canary", gate, 0, "1.2.0", "AwaitingApproval(provider)", fleet.Healthy, progressing, true},
+		{"to be led live traffic", in(fleet.Progressing, "1.2.0", ""), 0, "1.2.0", "Progressing(1.2.0)", fleet.Healthy, progressing, false},
 		{"fetching", in(fleet.Fetching, "1.2.0", ""), 0, "1.2.0", "Fetching(1.2.0)", fleet.Healthy, progressing, false},
 		{"rolling back", in(fleet.RollingBack, "1.2.0", "database: down"), 0, "1.2.0", "RollingBack(database: down)", fleet.Healthy, progressing, false},
 		{"rolled back", in(fleet.RolledBack, "1.2.0", long), 0, "1.2.0", "RolledBack(database: ImagePullBackOff: Back-off pulling image \"example…)", fleet.Healthy, failed, true},

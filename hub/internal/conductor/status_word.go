@@ -118,6 +118,8 @@ func (s *screen) delivery(v view) wording {
 		return wording{word: "AwaitingWindow(provider)" + opens(s.now, i.Policy.Windows), class: progressing}
 	case i.Phase == fleet.RollingBack:
 		return wording{word: fmt.Sprintf("%s(%s)", i.Phase, shorten(cmp.Or(i.Reason, i.Target, i.Running))), class: progressing}
+	case i.Phase == fleet.Progressing && i.Canary != nil:
+		return wording{word: fmt.Sprintf("%s(%s %s)", i.Phase, i.Target, shorten(i.Canary.String())), class: progressing}
 	case i.Phase != fleet.PhaseNone && !i.Phase.Terminal():
 		return wording{word: fmt.Sprintf("%s(%s)", i.Phase, cmp.Or(i.Target, v.want.Version)), class: progressing}
 	}

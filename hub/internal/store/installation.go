@@ -56,29 +56,30 @@ func policyOf(r policyRecord, w *windows) fleet.Policy {
 }
 
 type installationRecord struct {
-	Distribution   string       `json:"distribution"`
-	Variant        string       `json:"variant,omitempty"`
-	Namespace      string       `json:"namespace,omitempty"`
-	Policy         policyRecord `json:"policy,omitzero"`
-	Running        string       `json:"running,omitempty"`
-	Bundle         string       `json:"bundle,omitempty"`
-	Overlay        string       `json:"overlay,omitempty"`
-	Rendered       string       `json:"rendered,omitempty"`
-	Phase          string       `json:"phase,omitempty"`
-	Target         string       `json:"target,omitempty"`
-	Reason         string       `json:"reason,omitempty"`
-	PhaseSince     time.Time    `json:"phaseSince,omitzero"`
-	Health         string       `json:"health,omitempty"`
-	HealthMessage  string       `json:"healthMessage,omitempty"`
-	Objects        int          `json:"objects,omitempty"`
-	Ready          int          `json:"ready,omitempty"`
-	DriftCorrected int          `json:"driftCorrected,omitempty"`
-	Drifted        int          `json:"drifted,omitempty"`
-	DriftMessage   string       `json:"driftMessage,omitempty"`
-	ObservedAt     time.Time    `json:"observedAt,omitzero"`
-	Wants          string       `json:"wants,omitempty"`
-	Would          string       `json:"would,omitempty"`
-	Declined       bool         `json:"declined,omitempty"`
+	Distribution   string        `json:"distribution"`
+	Variant        string        `json:"variant,omitempty"`
+	Namespace      string        `json:"namespace,omitempty"`
+	Policy         policyRecord  `json:"policy,omitzero"`
+	Running        string        `json:"running,omitempty"`
+	Bundle         string        `json:"bundle,omitempty"`
+	Overlay        string        `json:"overlay,omitempty"`
+	Rendered       string        `json:"rendered,omitempty"`
+	Phase          string        `json:"phase,omitempty"`
+	Target         string        `json:"target,omitempty"`
+	Reason         string        `json:"reason,omitempty"`
+	PhaseSince     time.Time     `json:"phaseSince,omitzero"`
+	Health         string        `json:"health,omitempty"`
+	HealthMessage  string        `json:"healthMessage,omitempty"`
+	Objects        int           `json:"objects,omitempty"`
+	Ready          int           `json:"ready,omitempty"`
+	DriftCorrected int           `json:"driftCorrected,omitempty"`
+	Drifted        int           `json:"drifted,omitempty"`
+	DriftMessage   string        `json:"driftMessage,omitempty"`
+	ObservedAt     time.Time     `json:"observedAt,omitzero"`
+	Wants          string        `json:"wants,omitempty"`
+	Would          string        `json:"would,omitempty"`
+	Declined       bool          `json:"declined,omitempty"`
+	Canary         *canaryRecord `json:"canary,omitempty"`
 }
 
 func installationRecordOf(i fleet.Installation) installationRecord {
@@ -89,7 +90,7 @@ func installationRecordOf(i fleet.Installation) installationRecord {
 		Phase: string(i.Phase), Target: i.Target, Reason: i.Reason, PhaseSince: utc(i.PhaseSince),
 		Health: string(i.Health), HealthMessage: i.HealthMessage, Objects: i.Objects, Ready: i.Ready,
 		DriftCorrected: i.DriftCorrected, Drifted: i.Drifted, DriftMessage: i.DriftMessage, ObservedAt: utc(i.ObservedAt),
-		Wants: i.Wants, Would: i.Would, Declined: i.Declined,
+		Wants: i.Wants, Would: i.Would, Declined: i.Declined, Canary: canaryRecordOf(i.Canary),
 	}
 }
 
@@ -101,7 +102,7 @@ func installationOf(r installationRecord, w *windows) fleet.Installation {
 		Phase: fleet.Phase(r.Phase), Target: r.Target, Reason: r.Reason, PhaseSince: r.PhaseSince,
 		Health: fleet.Health(r.Health), HealthMessage: r.HealthMessage, Objects: r.Objects, Ready: r.Ready,
 		DriftCorrected: r.DriftCorrected, Drifted: r.Drifted, DriftMessage: r.DriftMessage, ObservedAt: r.ObservedAt,
-		Wants: r.Wants, Would: r.Would, Declined: r.Declined,
+		Wants: r.Wants, Would: r.Would, Declined: r.Declined, Canary: r.Canary.noun(),
 	}
 }
 

@@ -43,12 +43,13 @@ type decisionRecord struct {
 	Reason   string    `json:"reason,omitempty"`
 	Author   string    `json:"author,omitempty"`
 	At       time.Time `json:"at,omitzero"`
+	Asked    time.Time `json:"asked,omitzero"`
 }
 
 func decisionOf(key string, r decisionRecord) fleet.HubDecision {
 	cluster, distribution, _ := strings.Cut(key, "\x00")
 	return fleet.HubDecision{Cluster: fleet.Cluster(cluster), Distribution: distribution, Version: r.Version, Approved: r.Approved, Reason: r.Reason,
-		Author: r.Author, At: r.At}
+		Author: r.Author, At: r.At, Asked: r.Asked}
 }
 
 // PutRecall records that a release is called back, for ever; a later word on the same release takes the
@@ -140,7 +141,7 @@ func (s *Store) PutDecision(d fleet.HubDecision, event fleet.Event, entry fleet.
 		if _, err := mustCluster(tx, d.Cluster); err != nil {
 			return err
 		}
-		rec := decisionRecord{Version: d.Version, Approved: d.Approved, Reason: d.Reason, Author: d.Author, At: utc(d.At)}
+		rec := decisionRecord{Version: d.Version, Approved: d.Approved, Reason: d.Reason, Author: d.Author, At: utc(d.At), Asked: utc(d.Asked)}
 		if err := put(tx.Bucket(bucketDecisions), key, rec); err != nil {
 			return err
 		}

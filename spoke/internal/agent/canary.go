@@ -156,7 +156,7 @@ func (w *worker) lead(ctx context.Context) (delivery.Event, error) {
 	}
 	d := *w.rec.Delivery
 	d.Measured = time.Now()
-	w.rec.Delivery = &d
+	w.rec.Delivery, w.ledTo = &d, shares(step)
 	w.log.Info("traffic is led", logging.Version, w.state.Target, "step", walk.Step, "of", walk.Steps, "traffic", traffic(step))
 	return delivery.Event{Kind: delivery.Led, Passes: int(max(step.GetPasses(), 1)), Reason: where}, nil
 }
@@ -167,31 +167,6 @@ func place(walk delivery.Walk, step *pluginv1.CanaryStep) string {
 		return "candidates without live traffic"
 	}
 	return fmt.Sprintf("step %d of %d (%s)", walk.Step, walk.Steps, traffic(step))
-}
-
-// traffic is a step's traffic, services with the same together.
-func traffic(step *pluginv1.CanaryStep) string {
-	var words []string
-	names := map[string][]string{}
-	for _, t := range step.GetTraffic() {
-		word := fmt.Sprintf("%d %%", t.GetWeight())
-		switch {
-		case t.GetMirror() > 0:
-			word = fmt.Sprintf("copies of %d %%", t.GetMirror())
-		case len(t.GetMatches()) > 0 && t.GetWeight() == 100:
-			word = "what matches"
-		case len(t.GetMatches()) > 0:
-			word += " of what matches"
-		}
-		if names[word] == nil {
-			words = append(words, word)
-		}
-		names[word] = append(names[word], t.GetService())
-	}
-	for i, word := range words {
-		words[i] = strings.Join(names[word], ", ") + " " + word
-	}
-	return strings.Join(words, "; ")
 }
 
 func (w *worker) sayChanges(changes []*pluginv1.Change, c call) {
@@ -393,20 +368,10 @@ func (w *worker) beyondLed(ctx context.Context, set apply.Set) (apply.Set, error
 	return set, nil
 }
 
-// Steer is a person's word about a canary under way.
-type Steer string
-
-const (
-	SteerHold   Steer = "hold"   // stay where it is; what is measured may still end it
-	SteerResume Steer = "resume" // go on
-	SteerStep   Steer = "step"   // the next step now, whatever was measured of this one
-	SteerSkip   Steer = "skip"   // the promotion now
-)
-
 // Steer takes a person's word about the canary of a version, empty: of the one under way; and answers
 // which one that is.
-func (a *Agent) Steer(ctx context.Context, distribution, version string, s Steer, reason string) (steered string, err error) {
-	kinds := map[Steer]delivery.Kind{SteerHold: delivery.Pause, SteerResume: delivery.Resume, SteerStep: delivery.Advance, SteerSkip: delivery.Skip}
+func (a *Agent) Steer(ctx context.Context, distribution, version string, s fleet.Steer, reason string) (steered string, err error) {
+	kinds := map[fleet.Steer]delivery.Kind{fleet.SteerHold: delivery.Pause, fleet.SteerResume: delivery.Resume, fleet.SteerStep: delivery.Advance, fleet.SteerSkip: delivery.Skip}
 	kind, known := kinds[s]
 	if !known {
 		return "", fmt.Errorf("%q is none of hold, resume, step and skip", s)
@@ -417,9 +382,9 @@ func (a *Agent) Steer(ctx context.Context, distribution, version string, s Steer
 		switch {
 		case !under || version != "" && version != w.state.Target:
 			return fmt.Errorf("%s: %w: no canary is under way; spoke status %s says what is", strings.TrimSpace(w.name+" "+version), fleet.ErrNothingWaits, w.name)
-		case s == SteerHold && walk.Held, s == SteerResume && !walk.Held:
+		case s == fleet.SteerHold && walk.Held, s == fleet.SteerResume && !walk.Held:
 			return fmt.Errorf("%s %s: %w: it is %s already", w.name, w.state.Target, fleet.ErrNothingWaits, map[bool]string{true: "held", false: "going on"}[walk.Held])
-		case s == SteerStep && !walk.Asked && (walk.Stage == delivery.Leading || walk.Stage == delivery.Admitting):
+		case s == fleet.SteerStep && !walk.Asked && (walk.Stage == delivery.Leading || walk.Stage == delivery.Admitting):
 			return fmt.Errorf("%s %s: %w: traffic is just being led; try again when that is over: spoke status %s", w.name, w.state.Target, fleet.ErrNothingWaits, w.name)
 		}
 		steered = w.state.Target

@@ -14,7 +14,6 @@ import (
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	pluginv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/plugin/v1"
-	"github.com/wheelwright-dev/wheelwright/spoke/internal/agent"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/config"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/pluginhost"
 )
@@ -269,7 +268,7 @@ func TestSteeringACanary(t *testing.T) {
 	m := s.walking("missing")
 	s.sub.Canary = config.Canary{} // it waits for evidence without an end
 	defer s.walked()()
-	steer := func(how agent.Steer) error {
+	steer := func(how fleet.Steer) error {
 		_, err := s.agent.Steer(t.Context(), "shop", "", how, "a test")
 		return err
 	}
@@ -284,23 +283,23 @@ func TestSteeringACanary(t *testing.T) {
 	}
 	at("step 1 of 3")
 	at("Inconclusive(")
-	if err := steer(agent.SteerResume); !errors.Is(err, fleet.ErrNothingWaits) {
+	if err := steer(fleet.SteerResume); !errors.Is(err, fleet.ErrNothingWaits) {
 		t.Errorf("resume of what is not held: %v", err)
 	}
-	if err := steer(agent.SteerHold); err != nil {
+	if err := steer(fleet.SteerHold); err != nil {
 		t.Fatal(err)
 	}
 	m.mode.Store("good")
 	at("held by a person")
-	if err := steer(agent.SteerStep); err != nil {
+	if err := steer(fleet.SteerStep); err != nil {
 		t.Fatal(err)
 	}
 	m.mode.Store("missing")
 	at("step 2 of 3")
-	s.cluster.Eventually(t, "skip", func() error { return steer(agent.SteerSkip) })
+	s.cluster.Eventually(t, "skip", func() error { return steer(fleet.SteerSkip) })
 	s.reaches(fleet.Succeeded, "1.1.0", "1.1.0")
 	s.alone("1.1.0", "new")
-	if err := steer(agent.SteerHold); !errors.Is(err, fleet.ErrNothingWaits) {
+	if err := steer(fleet.SteerHold); !errors.Is(err, fleet.ErrNothingWaits) {
 		t.Errorf("hold of what is over: %v", err)
 	}
 }

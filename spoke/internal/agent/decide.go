@@ -65,7 +65,10 @@ func (w *worker) heed(in input, d fleet.HubDecision) error {
 		text = fmt.Sprintf("%s was %s, which does not count here: spoke.yaml does not say fromHub: {decisions: true}", d.Version, said)
 	case w.state.Phase != fleet.AwaitingApproval || w.state.Target != d.Version:
 		text = fmt.Sprintf("%s was %s, and does not wait for an answer here", d.Version, said)
-	case !d.At.After(w.state.Since):
+	case !d.Asked.IsZero() && !d.Asked.Equal(w.state.Since):
+		text = fmt.Sprintf("%s was %s, which answers what was asked here at %s; what has been asked since %s wants an answer of its own: spoke approve %s",
+			d.Version, said, d.Asked.UTC().Format(time.RFC3339), w.state.Since.UTC().Format(time.RFC3339), w.name)
+	case d.Asked.IsZero() && !d.At.After(w.state.Since):
 		text = fmt.Sprintf("%s was %s at %s, before it was asked for here at %s: it is not taken; compare the clocks, or answer with: spoke approve %s",
 			d.Version, said, d.At.UTC().Format(time.RFC3339), w.state.Since.UTC().Format(time.RFC3339), w.name)
 	case !d.Approved:

@@ -57,10 +57,11 @@ func (w *worker) finish(ctx context.Context, in input) result {
 	if !w.state.Touching() {
 		return result{}
 	}
-	if !w.state.Applied {
+	if !w.state.Applied && !w.state.Walk.Asked {
 		return w.carry(ctx, in)
 	}
-	// The steps beyond are not reached while its provider is asked about what is on the cluster.
+	// The steps beyond are not reached while its provider is asked about what is on the cluster, or at a gate
+	// of the canary.
 	if r := w.decide(ctx, in); r.stop {
 		return r
 	}

@@ -98,7 +98,12 @@ func (w *worker) feed(e delivery.Event, said ...fleet.Event) error {
 	}
 	i := &rec.Installation
 	i.Phase, i.Target, i.Reason, i.PhaseSince, i.Declined = n.Phase, n.Target, n.Reason, n.Since, n.Declined
+	i.Canary = w.shown(i.Canary, e, n)
 	rec.Delivery = attempt(rec.Delivery, e, n)
+	for k := range said { // it was said of what has become of the subscription by now
+		after := rec.Installation
+		said[k].Installation = &after
+	}
 	news := append(said, w.news(now, e, old, n, rec)...)
 	if n.Phase == old.Phase && n.Target == old.Target && n.Deadline.Equal(old.Deadline) && n.Walk == old.Walk && slices.Contains([]delivery.Kind{delivery.Observed, delivery.Waiting}, e.Kind) && len(news) == 0 {
 		w.rec = rec // it goes on as recorded

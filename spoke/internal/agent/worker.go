@@ -95,8 +95,9 @@ type worker struct {
 	tries   int       // exams of it
 	unsure  string    // why the last of them came to no verdict
 
-	repository string         // where the distribution comes from, as the hub says
-	beside     sync.WaitGroup // of exams
+	ledTo      []fleet.Traffic // where traffic was led last
+	repository string          // where the distribution comes from, as the hub says
+	beside     sync.WaitGroup  // of exams
 }
 
 // mailbox holds the newest input.

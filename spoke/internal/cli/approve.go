@@ -24,9 +24,10 @@ func (a *app) approveCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "approve DISTRIBUTION [VERSION]",
 		Short: "Let a release go on that waits for you, or take up one that is held",
-		Long: `approve lets a delivery go on that waits for you: one that deletes more than the deletion budget of spoke.yaml,
-or cannot be gone back from. It also takes up again a release that is held after it failed, was rejected or was
-rolled back from. Without VERSION: the one that waits, or else the only one that is held.`,
+		Long: `approve lets a delivery go on that waits for you: one that deletes more than the deletion budget of spoke.yaml or
+cannot be gone back from, a canary at a gate, or tests that came to no verdict. It answers what is asked now: the next
+gate asks again. It also takes up again a release that is held after it failed, was rejected or was rolled back
+from. Without VERSION: the one that waits, or else the only one that is held.`,
 		Example: `  spoke status                        what waits, and why
   spoke diff shop 1.4.0               what it would do
   spoke approve shop 1.4.0`,
@@ -57,8 +58,9 @@ func (a *app) rejectCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "reject DISTRIBUTION [VERSION]",
 		Short: "Refuse a release that waits for you",
-		Long: `reject ends a delivery that waits for you, before anything of it is applied: what runs is kept as it is, and the
-release is held, until you approve it after all or a newer one comes. Your reason is told to the vendor.`,
+		Long: `reject ends a delivery that waits for you: what runs is kept as it is, traffic that a canary has is led back, and what
+was applied already is taken back. The release is held, until you approve it after all or a newer one comes. Your
+reason is told to the vendor.`,
 		Example:           `  spoke reject shop 1.4.0 --reason "it deletes the search service"`,
 		Args:              arguments(1, 2, "a distribution's name and perhaps a version"),
 		ValidArgsFunction: a.completed(actionable),

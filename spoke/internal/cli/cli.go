@@ -64,6 +64,7 @@ $` + dataVariable + `.
   spoke status --data DIR                             what runs, with the hub away too
   spoke diff DISTRIBUTION --data DIR                  what the next release would do
   spoke pin DISTRIBUTION VERSION --data DIR           stay where it is
+  spoke canary status DISTRIBUTION --data DIR         how far live traffic is led to a release
   spoke rollback DISTRIBUTION --data DIR              back to the one before
 
 Exit codes: 0 done and healthy; 1 failed, unhealthy or different; 2 usage or transport; 3 timed out;
@@ -84,7 +85,7 @@ Exit codes: 0 done and healthy; 1 failed, unhealthy or different; 2 usage or tra
 	root.PersistentFlags().StringVar(&a.dir, "data", "", "data `DIR` (default $"+dataVariable+")")
 	_ = root.MarkPersistentFlagDirname("data")
 	root.AddCommand(a.joinCommand(), a.runCommand(), a.statusCommand(), a.renderCommand(), a.diffCommand(), a.approveCommand(), a.rejectCommand(),
-		a.pinCommand(), a.unpinCommand(), a.rollbackCommand(), a.pluginCommand(), a.versionCommand())
+		a.pinCommand(), a.unpinCommand(), a.rollbackCommand(), a.canaryCommand(), a.pluginCommand(), a.versionCommand())
 	return root
 }
 

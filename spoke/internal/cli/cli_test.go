@@ -51,6 +51,10 @@ func golden(t *testing.T, name string, got []byte) {
 	}
 }
 
+func traffic() []fleet.Traffic {
+	return []fleet.Traffic{{Service: "backend", Weight: 33}, {Service: "cache", Weight: 100, Matches: true}, {Service: "web", Weight: 33}}
+}
+
 func installations() []fleet.Installation {
 	d := func(c string) fleet.Digest { return fleet.Digest("sha256:" + strings.Repeat(c, 64)) }
 	return []fleet.Installation{
@@ -70,6 +74,10 @@ func installations() []fleet.Installation {
 			Health: fleet.Healthy, Objects: 30, Ready: 30, ObservedAt: moment},
 		{Distribution: "bank", Running: "1.0.0", Phase: fleet.Succeeded, Target: "1.0.0", Health: fleet.Healthy, Objects: 3, Ready: 3, Drifted: 2,
 			DriftMessage: "Deployment bank/web: spec.replicas: set by keda", ObservedAt: moment},
+		{Distribution: "game", Running: "1.3.0", Phase: fleet.Progressing, Target: "1.4.0", Reason: "step 2 of 5 (backend, web 33 %; cache what matches): 1 of 3 measurements passed", PhaseSince: moment.Add(-4 * time.Minute), Health: fleet.Healthy, Objects: 9, Ready: 9, ObservedAt: moment,
+			Canary: &fleet.Canary{Step: 2, Steps: 5, Traffic: traffic()}},
+		{Distribution: "blog", Running: "1.3.0", Phase: fleet.AwaitingApproval, Target: "1.4.0", Reason: "step 2 of 5 passed; asks before more traffic; see it with: spoke status blog, then: spoke approve blog, or: spoke reject blog",
+			PhaseSince: moment.Add(-time.Minute), Health: fleet.Healthy, Objects: 2, Ready: 2, ObservedAt: moment, Canary: &fleet.Canary{Step: 2, Steps: 5, Traffic: traffic()[:1], Held: true, Gate: fleet.GateIncrease}},
 		{Distribution: "feed", Reason: "none of 5 releases is in range \">=3.0.0\"", Health: fleet.HealthUnknown},
 	}
 }
@@ -182,6 +190,12 @@ func TestWhatIsWrongIsSaidWithTheNextCommand(t *testing.T) {
 		{[]string{"pin", "shop", "1.0.0", "--reason", "x", "--data", empty}, 2, []string{"no spoke runs", "spoke run --data " + empty}},
 		{[]string{"unpin", "shop", "--data", empty}, 2, []string{"no spoke runs", "spoke run --data " + empty}},
 		{[]string{"unpin", "--data", empty}, 2, []string{"distribution", "spoke unpin --help"}},
+		{[]string{"canary", "hold", "--data", empty}, 2, []string{"distribution", "spoke canary hold --help"}},
+		{[]string{"canary", "hold", "shop", "--data", empty}, 2, []string{"no spoke runs", "spoke run --data " + empty}},
+		{[]string{"canary", "skip", "shop", "--yes", "--data", empty}, 2, []string{"no spoke runs", "spoke run --data " + empty}},
+		{[]string{"canary", "abort", "shop", "1.0.0", "--data", empty}, 2, []string{"distribution's name", "spoke canary abort --help"}},
+		{[]string{"canary", "abort", "shop", "--yes", "--data", empty}, 2, []string{"no spoke runs", "spoke run --data " + empty}},
+		{[]string{"canary", "status", "shop", "--data", empty}, 2, []string{"no spoke runs", "spoke run --data " + empty}},
 		{[]string{"rollback", "shop", "1.0.0", "--data", empty}, 2, []string{"--to", "spoke rollback --help"}},
 		{[]string{"rollback", "shop", "--yes", "--data", empty}, 2, []string{"no spoke runs", "spoke run --data " + empty}},
 		{[]string{"rollback", "shop", "--yes", "--data", empty, "--timeout", "-1s"}, 2, []string{"--timeout"}},

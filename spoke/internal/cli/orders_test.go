@@ -28,6 +28,9 @@ type stand struct {
 	heard []string
 	ends  fleet.Phase // of a return; empty: it does not end
 	looks int         // at the status before a return ends
+	seen  int         // looks at the status
+
+	looked func() // what happens at one
 
 	withdrawn []fleet.Withdrawal
 }
@@ -42,6 +45,9 @@ func (s *stand) LastContact() time.Time { return moment }
 func (s *stand) Installations() ([]fleet.Installation, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.seen++; s.looked != nil {
+		s.looked()
+	}
 	if s.now.Phase == fleet.RollingBack && s.ends != "" {
 		if s.looks--; s.looks < 0 {
 			s.now.Phase = s.ends
@@ -91,6 +97,13 @@ func (s *stand) hear(what ...string) (string, error) {
 func (s *stand) RollBack(_ context.Context, distribution, version, reason string, dry bool) (from, to string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if c := s.now.Canary; c != nil && (version == "" || version == s.now.Running) {
+		if !dry {
+			s.heard = append(s.heard, "rollback "+s.now.Running+" "+reason)
+			s.now.Phase, s.now.Canary, s.now.Reason = fleet.RollingBack, nil, "rolled back by hand"
+		}
+		return s.now.Target, s.now.Running, nil
+	}
 	if version == "" {
 		version = "1.0.1"
 	}
@@ -136,6 +149,16 @@ func (s *stand) Unpin(_ context.Context, distribution, reason string, dry bool) 
 		s.now.Policy.Pin = nil
 	}
 	return nil
+}
+
+func (s *stand) Steer(_ context.Context, distribution, version string, word fleet.Steer, reason string) (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.now.Canary == nil || word == fleet.SteerResume && !s.now.Canary.Held {
+		return "", fmt.Errorf("%s: %w; spoke status %[1]s says what is", distribution, fleet.ErrNothingWaits)
+	}
+	s.heard = append(s.heard, strings.TrimSpace(strings.Join([]string{string(word), version, reason}, " ")))
+	return s.now.Target, nil
 }
 
 func (s *stand) said() string {

@@ -26,6 +26,16 @@ type rollback struct {
 	timeout                  time.Duration
 }
 
+// flags are those of every command that goes back.
+func (o *rollback) flags(c *cobra.Command) {
+	f := c.Flags()
+	f.StringVar(&o.reason, "reason", "", "why, for the vendor to see")
+	f.BoolVar(&o.dry, "dry-run", false, "only say what would be done")
+	f.BoolVar(&o.yes, "yes", false, "do not ask")
+	f.BoolVar(&o.wait, "wait", true, "wait until the earlier release runs")
+	f.DurationVar(&o.timeout, "timeout", 10*time.Minute, "how long to wait")
+}
+
 func (a *app) rollbackCommand() *cobra.Command {
 	var o rollback
 	c := &cobra.Command{
@@ -49,13 +59,8 @@ Exit code 0: it runs; 1: it failed; 2: usage, or no spoke runs; 3: timed out, an
 			return a.rollBack(c.Context(), o)
 		},
 	}
-	f := c.Flags()
-	f.StringVar(&o.to, "to", "", "`VERSION` to go back to (default: the one before)")
-	f.StringVar(&o.reason, "reason", "", "why, for the vendor to see")
-	f.BoolVar(&o.dry, "dry-run", false, "only say what would be done")
-	f.BoolVar(&o.yes, "yes", false, "do not ask")
-	f.BoolVar(&o.wait, "wait", true, "wait until the earlier release runs")
-	f.DurationVar(&o.timeout, "timeout", 10*time.Minute, "how long to wait")
+	c.Flags().StringVar(&o.to, "to", "", "`VERSION` to go back to (default: the one before)")
+	o.flags(c)
 	_ = c.RegisterFlagCompletionFunc("to", func(c *cobra.Command, given []string, _ string) ([]string, cobra.ShellCompDirective) {
 		r, ok := a.glance(c)
 		if !ok || len(given) == 0 {

@@ -144,7 +144,7 @@ func memoryOf(rec journal.Record, desired *syncv1.DesiredState) *localv1.Memory 
 func (a *app) printStatus(p *printer.Printer, r *localv1.GetStatusResponse) error {
 	answer := printer.Answer{Message: r,
 		Headers:     []string{"DISTRIBUTION", "RUNNING", "PHASE", "HEALTH", "READY", "SEEN"},
-		WideHeaders: []string{"VARIANT", "NAMESPACE", "POLICY", "WINDOW", "BUNDLE", "OVERLAY", "DRIFT CORRECTED", "DRIFT LEFT", "BACK TO", "HELD", "REASON"},
+		WideHeaders: []string{"VARIANT", "NAMESPACE", "POLICY", "WINDOW", "BUNDLE", "OVERLAY", "DRIFT CORRECTED", "DRIFT LEFT", "BACK TO", "HELD", "CANARY", "REASON"},
 		Empty:       "No subscriptions. Write them into spoke.yaml: see deploy/examples/spoke.yaml",
 	}
 	if !r.GetRunning() {
@@ -217,11 +217,15 @@ func (say *screen) add(now time.Time, s *syncv1.SubscriptionStatus, m *localv1.M
 // wide are the further cells of a subscription's row.
 func wide(now time.Time, s *syncv1.SubscriptionStatus, m *localv1.Memory) []string {
 	var held []string
+	canary := ""
+	if c := wire.FromCanary(s.GetCanary()); c != nil {
+		canary = c.String()
+	}
 	for _, h := range m.GetHeld() {
 		held = append(held, h.GetVersion())
 	}
 	return []string{s.GetVariant(), s.GetNamespace(), policy(now, s), window(now, s), fleet.Digest(s.GetBundleDigest()).Short(), fleet.Digest(s.GetOverlayDigest()).Short(),
-		fmt.Sprint(s.GetDriftCorrected()), fmt.Sprint(s.GetDrifted()), strings.Join(m.GetPrevious(), ","), strings.Join(held, ","), oneLine(s.GetReason(), 400)}
+		fmt.Sprint(s.GetDriftCorrected()), fmt.Sprint(s.GetDrifted()), strings.Join(m.GetPrevious(), ","), strings.Join(held, ","), canary, oneLine(s.GetReason(), 400)}
 }
 
 // holds are the releases that are not taken again by themselves, one line each.

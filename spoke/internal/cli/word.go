@@ -81,6 +81,8 @@ func next(now time.Time, s *syncv1.SubscriptionStatus, m *localv1.Memory) string
 	d, target := s.GetDistribution(), s.GetTargetVersion()
 	pin := pinOf(now, s)
 	switch {
+	case asks(s) && s.GetCanary() != nil:
+		return fmt.Sprintf("; look: spoke canary status %s, then: spoke approve %[1]s %s, or: spoke reject %[1]s %[2]s", d, target)
 	case asks(s) && strings.HasPrefix(s.GetReason(), "Inconclusive("): // it is on the cluster
 		return fmt.Sprintf("; it runs already: spoke approve %s %s keeps it, spoke reject %[1]s %[2]s goes back", d, target)
 	case asks(s):
@@ -117,7 +119,11 @@ func progress(s *syncv1.SubscriptionStatus) string {
 	if !underWay(s) {
 		return ""
 	}
-	return fmt.Sprintf("%s(%s)", s.GetPhase(), cmp.Or(s.GetTargetVersion(), s.GetRunningVersion()))
+	what := cmp.Or(s.GetTargetVersion(), s.GetRunningVersion())
+	if c := wire.FromCanary(s.GetCanary()); c != nil {
+		what += " " + oneLine(c.String(), reasonLength)
+	}
+	return fmt.Sprintf("%s(%s)", s.GetPhase(), what)
 }
 
 // pinOf is the pin that holds a subscription now; nil for none.

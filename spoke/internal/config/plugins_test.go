@@ -60,6 +60,11 @@ func TestTheExamplesPluginsLoad(t *testing.T) {
 			Name: "chat", Path: filepath.Join(dir, "plugins/chat"), SHA256: "60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752",
 			Kinds: []pluginv1.Kind{pluginv1.Kind_KIND_NOTIFIER}, Permissions: &Permissions{Namespace: "shop", ServiceAccount: "chat"},
 		},
+		{
+			Name: "canary", Path: filepath.Join(dir, "plugins/canary"), SHA256: "4355a46b19d348dc2f57c046f8ef63d4538ebb936000f3c9ee954a27460dd865",
+			Kinds: []pluginv1.Kind{pluginv1.Kind_KIND_CANARY}, Args: []string{"--router", "istio", "--prometheus", "http://prometheus.monitoring:9090"},
+			Permissions: &Permissions{Namespace: "shop", ServiceAccount: "canary"},
+		},
 	}
 	if !reflect.DeepEqual(c.Plugins, want) {
 		t.Errorf("got  %+v\nwant %+v", c.Plugins, want)

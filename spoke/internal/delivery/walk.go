@@ -59,6 +59,21 @@ func (w Walk) question() string {
 	return fmt.Sprintf("all %d steps passed; asks before promotion", w.Steps)
 }
 
+// Gate is what the provider is asked about, in the words of pkg/fleet; empty: nothing.
+func (w Walk) Gate() string {
+	switch {
+	case !w.Asked:
+		return ""
+	case w.Stage == Measuring:
+		return fleet.GateEvidence
+	case w.Step == 0:
+		return fleet.GateTraffic
+	case w.Step < w.Steps:
+		return fleet.GateIncrease
+	}
+	return fleet.GatePromotion
+}
+
 // gated is AwaitingApproval in a canary: a phase of its own in the table alone.
 const gated fleet.Phase = "AwaitingApproval, at a gate"
 

@@ -186,6 +186,7 @@ func fullInstallation() fleet.Installation {
 		Distribution: "shop", Variant: "app-istio", Namespace: "shop", Policy: fullPolicy(),
 		Running: "1.0.0", Bundle: d, Overlay: d, Rendered: d, Phase: fleet.RolledBack, Target: "1.1.0", Reason: "r", PhaseSince: at,
 		Health: fleet.Healthy, HealthMessage: "m", Objects: 24, Ready: 23, DriftCorrected: 2, Drifted: 3, DriftMessage: "d", ObservedAt: at, Wants: "1.0.0", Would: "1.2.0", Declined: true,
+		Canary: &fleet.Canary{Step: 2, Steps: 5, Held: true, Gate: fleet.GateIncrease, Traffic: []fleet.Traffic{{Service: "backend", Weight: 33, Mirror: 10, Matches: true}, {Service: "web"}}},
 	}
 }
 
@@ -213,6 +214,8 @@ func TestARecordComesBackWhole(t *testing.T) {
 	whole(inst)
 	whole(inst.Policy)
 	whole(*inst.Policy.Pin)
+	whole(*inst.Canary)
+	whole(inst.Canary.Traffic[0])
 	at := time.Unix(1700000002, 0).UTC()
 	rel := func(v, set string) Release {
 		return Release{v, "app-istio", "shop", "sha256:b" + "", "o", "r", []byte(set)}

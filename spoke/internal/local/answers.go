@@ -128,6 +128,21 @@ func (s *Server) Unpin(ctx context.Context, r *localv1.UnpinRequest) (*localv1.U
 	return &localv1.UnpinResponse{}, nil
 }
 
+// Steer implements LocalService.
+func (s *Server) Steer(ctx context.Context, r *localv1.SteerRequest) (*localv1.SteerResponse, error) {
+	word := fleet.Steer(r.GetWord())
+	switch word {
+	case fleet.SteerHold, fleet.SteerResume, fleet.SteerStep, fleet.SteerSkip:
+	default:
+		return nil, status.Errorf(codes.InvalidArgument, "%q is none of hold, resume, step and skip", r.GetWord())
+	}
+	version, err := s.cfg.Agent.Steer(ctx, r.GetDistribution(), r.GetVersion(), word, r.GetReason())
+	if err != nil {
+		return nil, answered(err)
+	}
+	return &localv1.SteerResponse{Version: version}, nil
+}
+
 // answered gives the one error that callers tell apart its code; the text is the agent's.
 func answered(err error) error {
 	if errors.Is(err, fleet.ErrNothingWaits) {

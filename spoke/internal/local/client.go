@@ -113,6 +113,14 @@ func (c *Client) Unpin(ctx context.Context, distribution, reason string, dry boo
 	return plain(ctx, err)
 }
 
+// Steer says a person's word about the canary that is under way, and returns its version;
+// fleet.ErrNothingWaits where there is none, or where the word changes nothing. An empty version is whichever
+// is under way.
+func (c *Client) Steer(ctx context.Context, distribution, version string, word fleet.Steer, reason string) (string, error) {
+	r, err := c.rpc.Steer(ctx, &localv1.SteerRequest{Distribution: distribution, Version: version, Word: string(word), Reason: reason})
+	return r.GetVersion(), plain(ctx, err)
+}
+
 // answer is what the spoke said, for people already.
 type answer struct {
 	text string

@@ -1,6 +1,6 @@
 // Package local answers a provider's own questions to the running spoke, over a unix socket in the data
 // folder: what runs, what would be applied and what that would do; and it passes the provider's word on:
-// go on, do not, go back, stay. It works with the hub away. It decides nothing, and whoever may open the
+// go on, do not, go back, stay, lead it faster. It works with the hub away. It decides nothing, and whoever may open the
 // socket, the data folder's owner, may ask and say.
 package local
 
@@ -57,11 +57,18 @@ type pins interface {
 	Unpin(ctx context.Context, distribution, reason string, dry bool) error
 }
 
+// steering is an order about the canary that is under way, or of this version only; it answers which one
+// that is. Where none is, or where the word changes nothing, the error is fleet.ErrNothingWaits.
+type steering interface {
+	Steer(ctx context.Context, distribution, version string, word fleet.Steer, reason string) (steered string, err error)
+}
+
 // agent is all of them.
 type agent interface {
 	questions
 	orders
 	pins
+	steering
 }
 
 // hub is the connection.

@@ -78,6 +78,13 @@ func (stand) Unpin(_ context.Context, distribution, reason string, dry bool) err
 	return fmt.Errorf("%s: %w", distribution, fleet.ErrNothingWaits)
 }
 
+func (stand) Steer(_ context.Context, distribution, version string, word fleet.Steer, reason string) (string, error) {
+	if version == "" {
+		return "", fmt.Errorf("%s: %w", distribution, fleet.ErrNothingWaits)
+	}
+	return fmt.Sprint(version, " ", word, " ", reason), nil
+}
+
 type away struct{}
 
 func (away) Connected() bool        { return false }
@@ -209,9 +216,16 @@ func speak(t *testing.T, c *Client) {
 	if err := c.Unpin(ctx, "shop", "", true); !errors.Is(err, fleet.ErrNothingWaits) {
 		t.Errorf("got %v", err)
 	}
+	if v, err := c.Steer(ctx, "shop", "1.2.0", fleet.SteerHold, "lunch"); v != "1.2.0 hold lunch" || err != nil {
+		t.Errorf("got %s, %v", v, err)
+	}
+	if _, err := c.Steer(ctx, "shop", "1.2.0", "faster", ""); err == nil || err.Error() != `"faster" is none of hold, resume, step and skip` || errors.Is(err, fleet.ErrNothingWaits) {
+		t.Errorf("got %v", err)
+	}
+	_, steer := c.Steer(ctx, "shop", "", fleet.SteerSkip, "")
 	_, approve := c.Approve(ctx, "shop", "")
 	_, reject := c.Reject(ctx, "shop", "", "")
-	for _, err := range []error{approve, reject} {
+	for _, err := range []error{approve, reject, steer} {
 		if !errors.Is(err, fleet.ErrNothingWaits) || err.Error() != "shop: nothing to act on" {
 			t.Errorf("got %v", err)
 		}

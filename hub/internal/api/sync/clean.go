@@ -58,6 +58,12 @@ func installation(m *syncv1.SubscriptionStatus) (fleet.Installation, error) {
 	for _, s := range []*string{&i.Reason, &i.HealthMessage, &i.DriftMessage} {
 		*s = line(*s, maxMessage)
 	}
+	if c := i.Canary; c != nil { // ours: it was just read
+		c.Gate = line(c.Gate, maxName)
+		for n := range c.Traffic {
+			c.Traffic[n].Service = line(c.Traffic[n].Service, maxName)
+		}
+	}
 	if p := i.Policy.Pin; p != nil {
 		p.Version, p.Reason, p.Source, p.Author = line(p.Version, maxName), line(p.Reason, maxMessage), line(p.Source, maxName), line(p.Author, maxName)
 	}

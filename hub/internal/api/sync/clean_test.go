@@ -34,3 +34,17 @@ func TestAPreflightIsMadeSafeToPrintAndToKeep(t *testing.T) {
 		t.Errorf("of another version: got %+v", e)
 	}
 }
+
+func TestACanaryIsMadeSafeToPrint(t *testing.T) {
+	i, err := installation(&syncv1.SubscriptionStatus{Distribution: "shop", Phase: string(fleet.Progressing), Canary: &syncv1.Canary{Step: 1, Steps: 2, Gate: "odd\x1b[2J",
+		Traffic: []*syncv1.CanaryTraffic{{Service: "back\nend"}, {Service: strings.Repeat("x", 1000)}}}})
+	if err != nil || i.Canary == nil {
+		t.Fatalf("got %+v, %v", i.Canary, err)
+	}
+	if c := i.Canary; c.Gate != "odd [2J" || c.Traffic[0].Service != "back end" || len(c.Traffic[1].Service) > maxName {
+		t.Errorf("got %+v", c)
+	}
+	if i, err = installation(&syncv1.SubscriptionStatus{Distribution: "shop", Phase: string(fleet.Progressing), Canary: &syncv1.Canary{Step: 3, Steps: 2}}); err != nil || i.Canary != nil {
+		t.Errorf("step 3 of 2: got %+v, %v", i.Canary, err)
+	}
+}

@@ -1210,6 +1210,120 @@ func (*UnpinResponse) Descriptor() ([]byte, []int) {
 	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{18}
 }
 
+type SteerRequest struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Distribution string                 `protobuf:"bytes,1,opt,name=distribution,proto3" json:"distribution,omitempty"`
+	// Empty: the one that is under way.
+	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	// fleet.Steer: "hold", "resume", "step" or "skip".
+	Word          string `protobuf:"bytes,3,opt,name=word,proto3" json:"word,omitempty"`
+	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SteerRequest) Reset() {
+	*x = SteerRequest{}
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SteerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SteerRequest) ProtoMessage() {}
+
+func (x *SteerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SteerRequest.ProtoReflect.Descriptor instead.
+func (*SteerRequest) Descriptor() ([]byte, []int) {
+	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *SteerRequest) GetDistribution() string {
+	if x != nil {
+		return x.Distribution
+	}
+	return ""
+}
+
+func (x *SteerRequest) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *SteerRequest) GetWord() string {
+	if x != nil {
+		return x.Word
+	}
+	return ""
+}
+
+func (x *SteerRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type SteerResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SteerResponse) Reset() {
+	*x = SteerResponse{}
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SteerResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SteerResponse) ProtoMessage() {}
+
+func (x *SteerResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SteerResponse.ProtoReflect.Descriptor instead.
+func (*SteerResponse) Descriptor() ([]byte, []int) {
+	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *SteerResponse) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
 var File_wheelwright_local_v1_local_proto protoreflect.FileDescriptor
 
 const file_wheelwright_local_v1_local_proto_rawDesc = "" +
@@ -1295,7 +1409,14 @@ const file_wheelwright_local_v1_local_proto_rawDesc = "" +
 	"\fdistribution\x18\x01 \x01(\tR\fdistribution\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x17\n" +
 	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"\x0f\n" +
-	"\rUnpinResponse2\xb6\x05\n" +
+	"\rUnpinResponse\"x\n" +
+	"\fSteerRequest\x12\"\n" +
+	"\fdistribution\x18\x01 \x01(\tR\fdistribution\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x12\x12\n" +
+	"\x04word\x18\x03 \x01(\tR\x04word\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\")\n" +
+	"\rSteerResponse\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion2\x88\x06\n" +
 	"\fLocalService\x12\\\n" +
 	"\tGetStatus\x12&.wheelwright.local.v1.GetStatusRequest\x1a'.wheelwright.local.v1.GetStatusResponse\x12S\n" +
 	"\x06Render\x12#.wheelwright.local.v1.RenderRequest\x1a$.wheelwright.local.v1.RenderResponse\x12M\n" +
@@ -1304,7 +1425,8 @@ const file_wheelwright_local_v1_local_proto_rawDesc = "" +
 	"\x06Reject\x12#.wheelwright.local.v1.RejectRequest\x1a$.wheelwright.local.v1.RejectResponse\x12Y\n" +
 	"\bRollBack\x12%.wheelwright.local.v1.RollBackRequest\x1a&.wheelwright.local.v1.RollBackResponse\x12J\n" +
 	"\x03Pin\x12 .wheelwright.local.v1.PinRequest\x1a!.wheelwright.local.v1.PinResponse\x12P\n" +
-	"\x05Unpin\x12\".wheelwright.local.v1.UnpinRequest\x1a#.wheelwright.local.v1.UnpinResponseBKZIgithub.com/wheelwright-dev/wheelwright/proto/wheelwright/local/v1;localv1b\x06proto3"
+	"\x05Unpin\x12\".wheelwright.local.v1.UnpinRequest\x1a#.wheelwright.local.v1.UnpinResponse\x12P\n" +
+	"\x05Steer\x12\".wheelwright.local.v1.SteerRequest\x1a#.wheelwright.local.v1.SteerResponseBKZIgithub.com/wheelwright-dev/wheelwright/proto/wheelwright/local/v1;localv1b\x06proto3"
 
 var (
 	file_wheelwright_local_v1_local_proto_rawDescOnce sync.Once
@@ -1318,7 +1440,7 @@ func file_wheelwright_local_v1_local_proto_rawDescGZIP() []byte {
 	return file_wheelwright_local_v1_local_proto_rawDescData
 }
 
-var file_wheelwright_local_v1_local_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_wheelwright_local_v1_local_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_wheelwright_local_v1_local_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),      // 0: wheelwright.local.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),     // 1: wheelwright.local.v1.GetStatusResponse
@@ -1339,24 +1461,26 @@ var file_wheelwright_local_v1_local_proto_goTypes = []any{
 	(*PinResponse)(nil),           // 16: wheelwright.local.v1.PinResponse
 	(*UnpinRequest)(nil),          // 17: wheelwright.local.v1.UnpinRequest
 	(*UnpinResponse)(nil),         // 18: wheelwright.local.v1.UnpinResponse
-	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
-	(*v1.SubscriptionStatus)(nil), // 20: wheelwright.sync.v1.SubscriptionStatus
-	(*v1.Withdrawal)(nil),         // 21: wheelwright.sync.v1.Withdrawal
-	(*v1.Preflight)(nil),          // 22: wheelwright.sync.v1.Preflight
+	(*SteerRequest)(nil),          // 19: wheelwright.local.v1.SteerRequest
+	(*SteerResponse)(nil),         // 20: wheelwright.local.v1.SteerResponse
+	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
+	(*v1.SubscriptionStatus)(nil), // 22: wheelwright.sync.v1.SubscriptionStatus
+	(*v1.Withdrawal)(nil),         // 23: wheelwright.sync.v1.Withdrawal
+	(*v1.Preflight)(nil),          // 24: wheelwright.sync.v1.Preflight
 }
 var file_wheelwright_local_v1_local_proto_depIdxs = []int32{
-	19, // 0: wheelwright.local.v1.GetStatusResponse.at:type_name -> google.protobuf.Timestamp
-	19, // 1: wheelwright.local.v1.GetStatusResponse.last_contact:type_name -> google.protobuf.Timestamp
-	19, // 2: wheelwright.local.v1.GetStatusResponse.certificate_not_after:type_name -> google.protobuf.Timestamp
-	20, // 3: wheelwright.local.v1.GetStatusResponse.subscriptions:type_name -> wheelwright.sync.v1.SubscriptionStatus
+	21, // 0: wheelwright.local.v1.GetStatusResponse.at:type_name -> google.protobuf.Timestamp
+	21, // 1: wheelwright.local.v1.GetStatusResponse.last_contact:type_name -> google.protobuf.Timestamp
+	21, // 2: wheelwright.local.v1.GetStatusResponse.certificate_not_after:type_name -> google.protobuf.Timestamp
+	22, // 3: wheelwright.local.v1.GetStatusResponse.subscriptions:type_name -> wheelwright.sync.v1.SubscriptionStatus
 	4,  // 4: wheelwright.local.v1.GetStatusResponse.memories:type_name -> wheelwright.local.v1.Memory
 	5,  // 5: wheelwright.local.v1.Memory.held:type_name -> wheelwright.local.v1.Held
-	21, // 6: wheelwright.local.v1.Memory.withdrawn:type_name -> wheelwright.sync.v1.Withdrawal
-	19, // 7: wheelwright.local.v1.Held.at:type_name -> google.protobuf.Timestamp
-	22, // 8: wheelwright.local.v1.PlanResponse.preflight:type_name -> wheelwright.sync.v1.Preflight
+	23, // 6: wheelwright.local.v1.Memory.withdrawn:type_name -> wheelwright.sync.v1.Withdrawal
+	21, // 7: wheelwright.local.v1.Held.at:type_name -> google.protobuf.Timestamp
+	24, // 8: wheelwright.local.v1.PlanResponse.preflight:type_name -> wheelwright.sync.v1.Preflight
 	8,  // 9: wheelwright.local.v1.PlanResponse.steps:type_name -> wheelwright.local.v1.Step
-	19, // 10: wheelwright.local.v1.PinRequest.until:type_name -> google.protobuf.Timestamp
-	20, // 11: wheelwright.local.v1.PinResponse.subscription:type_name -> wheelwright.sync.v1.SubscriptionStatus
+	21, // 10: wheelwright.local.v1.PinRequest.until:type_name -> google.protobuf.Timestamp
+	22, // 11: wheelwright.local.v1.PinResponse.subscription:type_name -> wheelwright.sync.v1.SubscriptionStatus
 	0,  // 12: wheelwright.local.v1.LocalService.GetStatus:input_type -> wheelwright.local.v1.GetStatusRequest
 	2,  // 13: wheelwright.local.v1.LocalService.Render:input_type -> wheelwright.local.v1.RenderRequest
 	6,  // 14: wheelwright.local.v1.LocalService.Plan:input_type -> wheelwright.local.v1.PlanRequest
@@ -1365,16 +1489,18 @@ var file_wheelwright_local_v1_local_proto_depIdxs = []int32{
 	13, // 17: wheelwright.local.v1.LocalService.RollBack:input_type -> wheelwright.local.v1.RollBackRequest
 	15, // 18: wheelwright.local.v1.LocalService.Pin:input_type -> wheelwright.local.v1.PinRequest
 	17, // 19: wheelwright.local.v1.LocalService.Unpin:input_type -> wheelwright.local.v1.UnpinRequest
-	1,  // 20: wheelwright.local.v1.LocalService.GetStatus:output_type -> wheelwright.local.v1.GetStatusResponse
-	3,  // 21: wheelwright.local.v1.LocalService.Render:output_type -> wheelwright.local.v1.RenderResponse
-	7,  // 22: wheelwright.local.v1.LocalService.Plan:output_type -> wheelwright.local.v1.PlanResponse
-	10, // 23: wheelwright.local.v1.LocalService.Approve:output_type -> wheelwright.local.v1.ApproveResponse
-	12, // 24: wheelwright.local.v1.LocalService.Reject:output_type -> wheelwright.local.v1.RejectResponse
-	14, // 25: wheelwright.local.v1.LocalService.RollBack:output_type -> wheelwright.local.v1.RollBackResponse
-	16, // 26: wheelwright.local.v1.LocalService.Pin:output_type -> wheelwright.local.v1.PinResponse
-	18, // 27: wheelwright.local.v1.LocalService.Unpin:output_type -> wheelwright.local.v1.UnpinResponse
-	20, // [20:28] is the sub-list for method output_type
-	12, // [12:20] is the sub-list for method input_type
+	19, // 20: wheelwright.local.v1.LocalService.Steer:input_type -> wheelwright.local.v1.SteerRequest
+	1,  // 21: wheelwright.local.v1.LocalService.GetStatus:output_type -> wheelwright.local.v1.GetStatusResponse
+	3,  // 22: wheelwright.local.v1.LocalService.Render:output_type -> wheelwright.local.v1.RenderResponse
+	7,  // 23: wheelwright.local.v1.LocalService.Plan:output_type -> wheelwright.local.v1.PlanResponse
+	10, // 24: wheelwright.local.v1.LocalService.Approve:output_type -> wheelwright.local.v1.ApproveResponse
+	12, // 25: wheelwright.local.v1.LocalService.Reject:output_type -> wheelwright.local.v1.RejectResponse
+	14, // 26: wheelwright.local.v1.LocalService.RollBack:output_type -> wheelwright.local.v1.RollBackResponse
+	16, // 27: wheelwright.local.v1.LocalService.Pin:output_type -> wheelwright.local.v1.PinResponse
+	18, // 28: wheelwright.local.v1.LocalService.Unpin:output_type -> wheelwright.local.v1.UnpinResponse
+	20, // 29: wheelwright.local.v1.LocalService.Steer:output_type -> wheelwright.local.v1.SteerResponse
+	21, // [21:30] is the sub-list for method output_type
+	12, // [12:21] is the sub-list for method input_type
 	12, // [12:12] is the sub-list for extension type_name
 	12, // [12:12] is the sub-list for extension extendee
 	0,  // [0:12] is the sub-list for field type_name
@@ -1391,7 +1517,7 @@ func file_wheelwright_local_v1_local_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wheelwright_local_v1_local_proto_rawDesc), len(file_wheelwright_local_v1_local_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   19,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

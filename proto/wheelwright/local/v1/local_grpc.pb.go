@@ -30,6 +30,7 @@ const (
 	LocalService_RollBack_FullMethodName  = "/wheelwright.local.v1.LocalService/RollBack"
 	LocalService_Pin_FullMethodName       = "/wheelwright.local.v1.LocalService/Pin"
 	LocalService_Unpin_FullMethodName     = "/wheelwright.local.v1.LocalService/Unpin"
+	LocalService_Steer_FullMethodName     = "/wheelwright.local.v1.LocalService/Steer"
 )
 
 // LocalServiceClient is the client API for LocalService service.
@@ -57,6 +58,9 @@ type LocalServiceClient interface {
 	// Unpin takes that pin away. FAILED_PRECONDITION where none was made so: one of the overlay, of
 	// spoke.yaml or of the hub is taken away where it was made.
 	Unpin(ctx context.Context, in *UnpinRequest, opts ...grpc.CallOption) (*UnpinResponse, error)
+	// Steer takes a person's word about the canary that is under way, and answers when it is recorded.
+	// FAILED_PRECONDITION where none is, or where the word changes nothing.
+	Steer(ctx context.Context, in *SteerRequest, opts ...grpc.CallOption) (*SteerResponse, error)
 }
 
 type localServiceClient struct {
@@ -147,6 +151,16 @@ func (c *localServiceClient) Unpin(ctx context.Context, in *UnpinRequest, opts .
 	return out, nil
 }
 
+func (c *localServiceClient) Steer(ctx context.Context, in *SteerRequest, opts ...grpc.CallOption) (*SteerResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SteerResponse)
+	err := c.cc.Invoke(ctx, LocalService_Steer_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // LocalServiceServer is the server API for LocalService service.
 // All implementations must embed UnimplementedLocalServiceServer
 // for forward compatibility.
@@ -172,6 +186,9 @@ type LocalServiceServer interface {
 	// Unpin takes that pin away. FAILED_PRECONDITION where none was made so: one of the overlay, of
 	// spoke.yaml or of the hub is taken away where it was made.
 	Unpin(context.Context, *UnpinRequest) (*UnpinResponse, error)
+	// Steer takes a person's word about the canary that is under way, and answers when it is recorded.
+	// FAILED_PRECONDITION where none is, or where the word changes nothing.
+	Steer(context.Context, *SteerRequest) (*SteerResponse, error)
 	mustEmbedUnimplementedLocalServiceServer()
 }
 
@@ -205,6 +222,9 @@ func (UnimplementedLocalServiceServer) Pin(context.Context, *PinRequest) (*PinRe
 }
 func (UnimplementedLocalServiceServer) Unpin(context.Context, *UnpinRequest) (*UnpinResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Unpin not implemented")
+}
+func (UnimplementedLocalServiceServer) Steer(context.Context, *SteerRequest) (*SteerResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Steer not implemented")
 }
 func (UnimplementedLocalServiceServer) mustEmbedUnimplementedLocalServiceServer() {}
 func (UnimplementedLocalServiceServer) testEmbeddedByValue()                      {}
@@ -371,6 +391,24 @@ func _LocalService_Unpin_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _LocalService_Steer_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SteerRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LocalServiceServer).Steer(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LocalService_Steer_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LocalServiceServer).Steer(ctx, req.(*SteerRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // LocalService_ServiceDesc is the grpc.ServiceDesc for LocalService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -409,6 +447,10 @@ var LocalService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Unpin",
 			Handler:    _LocalService_Unpin_Handler,
+		},
+		{
+			MethodName: "Steer",
+			Handler:    _LocalService_Steer_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

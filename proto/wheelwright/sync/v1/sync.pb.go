@@ -895,12 +895,15 @@ func (x *HubPin) GetUntil() *timestamppb.Timestamp {
 
 // HubDecision answers for a release that waits for its provider.
 type HubDecision struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Version       string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
-	Approved      bool                   `protobuf:"varint,2,opt,name=approved,proto3" json:"approved,omitempty"`
-	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
-	Author        string                 `protobuf:"bytes,4,opt,name=author,proto3" json:"author,omitempty"`
-	At            *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=at,proto3" json:"at,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Version  string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	Approved bool                   `protobuf:"varint,2,opt,name=approved,proto3" json:"approved,omitempty"`
+	Reason   string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	Author   string                 `protobuf:"bytes,4,opt,name=author,proto3" json:"author,omitempty"`
+	At       *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=at,proto3" json:"at,omitempty"`
+	// The phase_since of the question that it answers, as the spoke told it; unset: whatever was asked at that
+	// time. A delivery may ask several times, and an answer counts for one of them.
+	Asked         *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=asked,proto3" json:"asked,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -966,6 +969,13 @@ func (x *HubDecision) GetAuthor() string {
 func (x *HubDecision) GetAt() *timestamppb.Timestamp {
 	if x != nil {
 		return x.At
+	}
+	return nil
+}
+
+func (x *HubDecision) GetAsked() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Asked
 	}
 	return nil
 }
@@ -1364,7 +1374,9 @@ type SubscriptionStatus struct {
 	Would string `protobuf:"bytes,22,opt,name=would,proto3" json:"would,omitempty"`
 	// The phase is "Refused" and the release did nothing wrong: its provider said no, or did not answer in
 	// time.
-	Declined      bool `protobuf:"varint,23,opt,name=declined,proto3" json:"declined,omitempty"`
+	Declined bool `protobuf:"varint,23,opt,name=declined,proto3" json:"declined,omitempty"`
+	// Unset: none is under way.
+	Canary        *Canary `protobuf:"bytes,24,opt,name=canary,proto3" json:"canary,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1560,6 +1572,166 @@ func (x *SubscriptionStatus) GetDeclined() bool {
 	return false
 }
 
+func (x *SubscriptionStatus) GetCanary() *Canary {
+	if x != nil {
+		return x.Canary
+	}
+	return nil
+}
+
+// Canary is how far live traffic has been led to a release that is not promoted yet.
+type Canary struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 0: the candidates stand beside what runs, and have no live traffic.
+	Step  uint32 `protobuf:"varint,1,opt,name=step,proto3" json:"step,omitempty"`
+	Steps uint32 `protobuf:"varint,2,opt,name=steps,proto3" json:"steps,omitempty"`
+	// Of each service that is led, as it was asked for last; where pods make the shares, they are near it.
+	Traffic []*CanaryTraffic `protobuf:"bytes,3,rep,name=traffic,proto3" json:"traffic,omitempty"`
+	// A person holds it where it is.
+	Held bool `protobuf:"varint,4,opt,name=held,proto3" json:"held,omitempty"`
+	// What its provider is asked about: "traffic", "increase", "promotion" or "evidence"; empty: nothing.
+	Gate          string `protobuf:"bytes,5,opt,name=gate,proto3" json:"gate,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Canary) Reset() {
+	*x = Canary{}
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Canary) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Canary) ProtoMessage() {}
+
+func (x *Canary) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Canary.ProtoReflect.Descriptor instead.
+func (*Canary) Descriptor() ([]byte, []int) {
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Canary) GetStep() uint32 {
+	if x != nil {
+		return x.Step
+	}
+	return 0
+}
+
+func (x *Canary) GetSteps() uint32 {
+	if x != nil {
+		return x.Steps
+	}
+	return 0
+}
+
+func (x *Canary) GetTraffic() []*CanaryTraffic {
+	if x != nil {
+		return x.Traffic
+	}
+	return nil
+}
+
+func (x *Canary) GetHeld() bool {
+	if x != nil {
+		return x.Held
+	}
+	return false
+}
+
+func (x *Canary) GetGate() string {
+	if x != nil {
+		return x.Gate
+	}
+	return ""
+}
+
+// CanaryTraffic is the part of a service's live traffic that its candidate has.
+type CanaryTraffic struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Service string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// Percent; where matches is set, of what matches.
+	Weight uint32 `protobuf:"varint,2,opt,name=weight,proto3" json:"weight,omitempty"`
+	// Percent that is copied to it, its answers thrown away.
+	Mirror uint32 `protobuf:"varint,3,opt,name=mirror,proto3" json:"mirror,omitempty"`
+	// Only requests that match the release's conditions.
+	Matches       bool `protobuf:"varint,4,opt,name=matches,proto3" json:"matches,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CanaryTraffic) Reset() {
+	*x = CanaryTraffic{}
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CanaryTraffic) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CanaryTraffic) ProtoMessage() {}
+
+func (x *CanaryTraffic) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CanaryTraffic.ProtoReflect.Descriptor instead.
+func (*CanaryTraffic) Descriptor() ([]byte, []int) {
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *CanaryTraffic) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *CanaryTraffic) GetWeight() uint32 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
+func (x *CanaryTraffic) GetMirror() uint32 {
+	if x != nil {
+		return x.Mirror
+	}
+	return 0
+}
+
+func (x *CanaryTraffic) GetMatches() bool {
+	if x != nil {
+		return x.Matches
+	}
+	return false
+}
+
 // Policy is the provider's: what this cluster takes by itself.
 type Policy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1588,7 +1760,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[16]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1600,7 +1772,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[16]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1613,7 +1785,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{16}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Policy) GetRange() string {
@@ -1711,7 +1883,7 @@ type FromHub struct {
 
 func (x *FromHub) Reset() {
 	*x = FromHub{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[17]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1723,7 +1895,7 @@ func (x *FromHub) String() string {
 func (*FromHub) ProtoMessage() {}
 
 func (x *FromHub) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[17]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1736,7 +1908,7 @@ func (x *FromHub) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FromHub.ProtoReflect.Descriptor instead.
 func (*FromHub) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{17}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *FromHub) GetPins() bool {
@@ -1762,7 +1934,7 @@ type FetchBundleRequest struct {
 
 func (x *FetchBundleRequest) Reset() {
 	*x = FetchBundleRequest{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[18]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1774,7 +1946,7 @@ func (x *FetchBundleRequest) String() string {
 func (*FetchBundleRequest) ProtoMessage() {}
 
 func (x *FetchBundleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[18]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1787,7 +1959,7 @@ func (x *FetchBundleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchBundleRequest.ProtoReflect.Descriptor instead.
 func (*FetchBundleRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{18}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *FetchBundleRequest) GetDigest() string {
@@ -1806,7 +1978,7 @@ type FetchBundleResponse struct {
 
 func (x *FetchBundleResponse) Reset() {
 	*x = FetchBundleResponse{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[19]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1818,7 +1990,7 @@ func (x *FetchBundleResponse) String() string {
 func (*FetchBundleResponse) ProtoMessage() {}
 
 func (x *FetchBundleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[19]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1831,7 +2003,7 @@ func (x *FetchBundleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchBundleResponse.ProtoReflect.Descriptor instead.
 func (*FetchBundleResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{19}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *FetchBundleResponse) GetData() []byte {
@@ -1851,7 +2023,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[20]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1863,7 +2035,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[20]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1876,7 +2048,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{20}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RenewRequest) GetCsr() []byte {
@@ -1897,7 +2069,7 @@ type RenewResponse struct {
 
 func (x *RenewResponse) Reset() {
 	*x = RenewResponse{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[21]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1909,7 +2081,7 @@ func (x *RenewResponse) String() string {
 func (*RenewResponse) ProtoMessage() {}
 
 func (x *RenewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[21]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1922,7 +2094,7 @@ func (x *RenewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewResponse.ProtoReflect.Descriptor instead.
 func (*RenewResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{21}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RenewResponse) GetCertificate() []byte {
@@ -2001,13 +2173,14 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x16\n" +
 	"\x06author\x18\x03 \x01(\tR\x06author\x120\n" +
-	"\x05until\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"\x9f\x01\n" +
+	"\x05until\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"\xd1\x01\n" +
 	"\vHubDecision\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x1a\n" +
 	"\bapproved\x18\x02 \x01(\bR\bapproved\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x16\n" +
 	"\x06author\x18\x04 \x01(\tR\x06author\x12*\n" +
-	"\x02at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"\x9d\x01\n" +
+	"\x02at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x120\n" +
+	"\x05asked\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05asked\"\x9d\x01\n" +
 	"\x05Offer\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\tR\x06digest\x12\x12\n" +
@@ -2037,7 +2210,7 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"KindChange\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04verb\x18\x02 \x01(\tR\x04verb\x12\x14\n" +
-	"\x05count\x18\x03 \x01(\rR\x05count\"\xb1\x06\n" +
+	"\x05count\x18\x03 \x01(\rR\x05count\"\xe6\x06\n" +
 	"\x12SubscriptionStatus\x12\"\n" +
 	"\fdistribution\x18\x01 \x01(\tR\fdistribution\x12\x18\n" +
 	"\avariant\x18\x02 \x01(\tR\avariant\x12\x1c\n" +
@@ -2064,7 +2237,19 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\rdrift_message\x18\x14 \x01(\tR\fdriftMessage\x12\x14\n" +
 	"\x05wants\x18\x15 \x01(\tR\x05wants\x12\x14\n" +
 	"\x05would\x18\x16 \x01(\tR\x05would\x12\x1a\n" +
-	"\bdeclined\x18\x17 \x01(\bR\bdeclined\"\xfd\x02\n" +
+	"\bdeclined\x18\x17 \x01(\bR\bdeclined\x123\n" +
+	"\x06canary\x18\x18 \x01(\v2\x1b.wheelwright.sync.v1.CanaryR\x06canary\"\x98\x01\n" +
+	"\x06Canary\x12\x12\n" +
+	"\x04step\x18\x01 \x01(\rR\x04step\x12\x14\n" +
+	"\x05steps\x18\x02 \x01(\rR\x05steps\x12<\n" +
+	"\atraffic\x18\x03 \x03(\v2\".wheelwright.sync.v1.CanaryTrafficR\atraffic\x12\x12\n" +
+	"\x04held\x18\x04 \x01(\bR\x04held\x12\x12\n" +
+	"\x04gate\x18\x05 \x01(\tR\x04gate\"s\n" +
+	"\rCanaryTraffic\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x16\n" +
+	"\x06weight\x18\x02 \x01(\rR\x06weight\x12\x16\n" +
+	"\x06mirror\x18\x03 \x01(\rR\x06mirror\x12\x18\n" +
+	"\amatches\x18\x04 \x01(\bR\amatches\"\xfd\x02\n" +
 	"\x06Policy\x12\x14\n" +
 	"\x05range\x18\x01 \x01(\tR\x05range\x12 \n" +
 	"\vprereleases\x18\x02 \x01(\bR\vprereleases\x12\x10\n" +
@@ -2125,7 +2310,7 @@ func file_wheelwright_sync_v1_sync_proto_rawDescGZIP() []byte {
 }
 
 var file_wheelwright_sync_v1_sync_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_wheelwright_sync_v1_sync_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_wheelwright_sync_v1_sync_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_wheelwright_sync_v1_sync_proto_goTypes = []any{
 	(WithdrawalKind)(0),           // 0: wheelwright.sync.v1.WithdrawalKind
 	(EventKind)(0),                // 1: wheelwright.sync.v1.EventKind
@@ -2145,13 +2330,15 @@ var file_wheelwright_sync_v1_sync_proto_goTypes = []any{
 	(*Preflight)(nil),             // 15: wheelwright.sync.v1.Preflight
 	(*KindChange)(nil),            // 16: wheelwright.sync.v1.KindChange
 	(*SubscriptionStatus)(nil),    // 17: wheelwright.sync.v1.SubscriptionStatus
-	(*Policy)(nil),                // 18: wheelwright.sync.v1.Policy
-	(*FromHub)(nil),               // 19: wheelwright.sync.v1.FromHub
-	(*FetchBundleRequest)(nil),    // 20: wheelwright.sync.v1.FetchBundleRequest
-	(*FetchBundleResponse)(nil),   // 21: wheelwright.sync.v1.FetchBundleResponse
-	(*RenewRequest)(nil),          // 22: wheelwright.sync.v1.RenewRequest
-	(*RenewResponse)(nil),         // 23: wheelwright.sync.v1.RenewResponse
-	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
+	(*Canary)(nil),                // 18: wheelwright.sync.v1.Canary
+	(*CanaryTraffic)(nil),         // 19: wheelwright.sync.v1.CanaryTraffic
+	(*Policy)(nil),                // 20: wheelwright.sync.v1.Policy
+	(*FromHub)(nil),               // 21: wheelwright.sync.v1.FromHub
+	(*FetchBundleRequest)(nil),    // 22: wheelwright.sync.v1.FetchBundleRequest
+	(*FetchBundleResponse)(nil),   // 23: wheelwright.sync.v1.FetchBundleResponse
+	(*RenewRequest)(nil),          // 24: wheelwright.sync.v1.RenewRequest
+	(*RenewResponse)(nil),         // 25: wheelwright.sync.v1.RenewResponse
+	(*timestamppb.Timestamp)(nil), // 26: google.protobuf.Timestamp
 }
 var file_wheelwright_sync_v1_sync_proto_depIdxs = []int32{
 	4,  // 0: wheelwright.sync.v1.ConnectRequest.hello:type_name -> wheelwright.sync.v1.Hello
@@ -2162,38 +2349,41 @@ var file_wheelwright_sync_v1_sync_proto_depIdxs = []int32{
 	7,  // 5: wheelwright.sync.v1.ConnectResponse.ack:type_name -> wheelwright.sync.v1.Ack
 	6,  // 6: wheelwright.sync.v1.ConnectResponse.heartbeat:type_name -> wheelwright.sync.v1.Heartbeat
 	17, // 7: wheelwright.sync.v1.Hello.subscriptions:type_name -> wheelwright.sync.v1.SubscriptionStatus
-	24, // 8: wheelwright.sync.v1.Heartbeat.at:type_name -> google.protobuf.Timestamp
+	26, // 8: wheelwright.sync.v1.Heartbeat.at:type_name -> google.protobuf.Timestamp
 	9,  // 9: wheelwright.sync.v1.DesiredState.distributions:type_name -> wheelwright.sync.v1.DistributionOffers
 	13, // 10: wheelwright.sync.v1.DistributionOffers.offers:type_name -> wheelwright.sync.v1.Offer
 	10, // 11: wheelwright.sync.v1.DistributionOffers.withdrawals:type_name -> wheelwright.sync.v1.Withdrawal
 	11, // 12: wheelwright.sync.v1.DistributionOffers.pin:type_name -> wheelwright.sync.v1.HubPin
 	12, // 13: wheelwright.sync.v1.DistributionOffers.decisions:type_name -> wheelwright.sync.v1.HubDecision
 	0,  // 14: wheelwright.sync.v1.Withdrawal.kind:type_name -> wheelwright.sync.v1.WithdrawalKind
-	24, // 15: wheelwright.sync.v1.HubPin.until:type_name -> google.protobuf.Timestamp
-	24, // 16: wheelwright.sync.v1.HubDecision.at:type_name -> google.protobuf.Timestamp
-	24, // 17: wheelwright.sync.v1.Event.at:type_name -> google.protobuf.Timestamp
-	1,  // 18: wheelwright.sync.v1.Event.kind:type_name -> wheelwright.sync.v1.EventKind
-	17, // 19: wheelwright.sync.v1.Event.status:type_name -> wheelwright.sync.v1.SubscriptionStatus
-	15, // 20: wheelwright.sync.v1.Event.preflight:type_name -> wheelwright.sync.v1.Preflight
-	16, // 21: wheelwright.sync.v1.Preflight.changes:type_name -> wheelwright.sync.v1.KindChange
-	24, // 22: wheelwright.sync.v1.Preflight.at:type_name -> google.protobuf.Timestamp
-	18, // 23: wheelwright.sync.v1.SubscriptionStatus.policy:type_name -> wheelwright.sync.v1.Policy
-	24, // 24: wheelwright.sync.v1.SubscriptionStatus.phase_since:type_name -> google.protobuf.Timestamp
-	24, // 25: wheelwright.sync.v1.SubscriptionStatus.observed_at:type_name -> google.protobuf.Timestamp
-	24, // 26: wheelwright.sync.v1.Policy.pin_until:type_name -> google.protobuf.Timestamp
-	19, // 27: wheelwright.sync.v1.Policy.from_hub:type_name -> wheelwright.sync.v1.FromHub
-	24, // 28: wheelwright.sync.v1.RenewResponse.not_after:type_name -> google.protobuf.Timestamp
-	2,  // 29: wheelwright.sync.v1.SyncService.Connect:input_type -> wheelwright.sync.v1.ConnectRequest
-	20, // 30: wheelwright.sync.v1.SyncService.FetchBundle:input_type -> wheelwright.sync.v1.FetchBundleRequest
-	22, // 31: wheelwright.sync.v1.SyncService.Renew:input_type -> wheelwright.sync.v1.RenewRequest
-	3,  // 32: wheelwright.sync.v1.SyncService.Connect:output_type -> wheelwright.sync.v1.ConnectResponse
-	21, // 33: wheelwright.sync.v1.SyncService.FetchBundle:output_type -> wheelwright.sync.v1.FetchBundleResponse
-	23, // 34: wheelwright.sync.v1.SyncService.Renew:output_type -> wheelwright.sync.v1.RenewResponse
-	32, // [32:35] is the sub-list for method output_type
-	29, // [29:32] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	26, // 15: wheelwright.sync.v1.HubPin.until:type_name -> google.protobuf.Timestamp
+	26, // 16: wheelwright.sync.v1.HubDecision.at:type_name -> google.protobuf.Timestamp
+	26, // 17: wheelwright.sync.v1.HubDecision.asked:type_name -> google.protobuf.Timestamp
+	26, // 18: wheelwright.sync.v1.Event.at:type_name -> google.protobuf.Timestamp
+	1,  // 19: wheelwright.sync.v1.Event.kind:type_name -> wheelwright.sync.v1.EventKind
+	17, // 20: wheelwright.sync.v1.Event.status:type_name -> wheelwright.sync.v1.SubscriptionStatus
+	15, // 21: wheelwright.sync.v1.Event.preflight:type_name -> wheelwright.sync.v1.Preflight
+	16, // 22: wheelwright.sync.v1.Preflight.changes:type_name -> wheelwright.sync.v1.KindChange
+	26, // 23: wheelwright.sync.v1.Preflight.at:type_name -> google.protobuf.Timestamp
+	20, // 24: wheelwright.sync.v1.SubscriptionStatus.policy:type_name -> wheelwright.sync.v1.Policy
+	26, // 25: wheelwright.sync.v1.SubscriptionStatus.phase_since:type_name -> google.protobuf.Timestamp
+	26, // 26: wheelwright.sync.v1.SubscriptionStatus.observed_at:type_name -> google.protobuf.Timestamp
+	18, // 27: wheelwright.sync.v1.SubscriptionStatus.canary:type_name -> wheelwright.sync.v1.Canary
+	19, // 28: wheelwright.sync.v1.Canary.traffic:type_name -> wheelwright.sync.v1.CanaryTraffic
+	26, // 29: wheelwright.sync.v1.Policy.pin_until:type_name -> google.protobuf.Timestamp
+	21, // 30: wheelwright.sync.v1.Policy.from_hub:type_name -> wheelwright.sync.v1.FromHub
+	26, // 31: wheelwright.sync.v1.RenewResponse.not_after:type_name -> google.protobuf.Timestamp
+	2,  // 32: wheelwright.sync.v1.SyncService.Connect:input_type -> wheelwright.sync.v1.ConnectRequest
+	22, // 33: wheelwright.sync.v1.SyncService.FetchBundle:input_type -> wheelwright.sync.v1.FetchBundleRequest
+	24, // 34: wheelwright.sync.v1.SyncService.Renew:input_type -> wheelwright.sync.v1.RenewRequest
+	3,  // 35: wheelwright.sync.v1.SyncService.Connect:output_type -> wheelwright.sync.v1.ConnectResponse
+	23, // 36: wheelwright.sync.v1.SyncService.FetchBundle:output_type -> wheelwright.sync.v1.FetchBundleResponse
+	25, // 37: wheelwright.sync.v1.SyncService.Renew:output_type -> wheelwright.sync.v1.RenewResponse
+	35, // [35:38] is the sub-list for method output_type
+	32, // [32:35] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_wheelwright_sync_v1_sync_proto_init() }
@@ -2218,7 +2408,7 @@ func file_wheelwright_sync_v1_sync_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wheelwright_sync_v1_sync_proto_rawDesc), len(file_wheelwright_sync_v1_sync_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   22,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
