@@ -324,6 +324,22 @@ func TestReleasesOnRealTraffic(t *testing.T) {
 
 	p.pin("1.4.0", "")
 	took, r := p.reaches("RolledBack", "1.4.0")
+	// In a bad second the release's own acceptance test catches it first; then it is taken up again by hand.
+	for tries := 1; strings.Contains(r.Reason, "acceptance-test") && tries < 8; tries++ {
+		if now := s.stable(""); fmt.Sprint(now) != fmt.Sprint(good) {
+			t.Errorf("after the return:\n%v\nwant\n%v", now, good)
+		}
+		if said, err := p.spoke.Run(t.Context(), "approve", "app", "1.4.0"); err != nil || said.Code != 0 {
+			t.Fatalf("%v %+v", err, said)
+		}
+		eventually(t, "1.4.0 is begun again", time.Minute, func() error {
+			if r := p.row(); r.Phase == "RolledBack" {
+				return fmt.Errorf("%s", r.Reason)
+			}
+			return nil
+		})
+		took, r = p.reaches("RolledBack", "1.4.0")
+	}
 	if !strings.Contains(r.Reason, "success rate") {
 		t.Errorf("1.4.0 is rolled back because of %q", r.Reason)
 	}
