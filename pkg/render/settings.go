@@ -80,6 +80,7 @@ type declaration struct {
 	health   []HealthRule
 	course   Course
 	tests    []byte // YAML; nil: it declares none
+	after    map[string][]string
 }
 
 // settingsReader collects what is wrong with the file.
@@ -104,7 +105,7 @@ func settings(t *tree) (declaration, error) {
 		r.add("%v", err)
 		return declaration{}, &BuildError{r.problems}
 	}
-	r.unknown(top, "", "version", "variants", "health", "rollout", "upgrade", probe.Section)
+	r.unknown(top, "", "version", "variants", "health", "rollout", "upgrade", "services", probe.Section)
 	switch v := top["version"].(type) {
 	case nil:
 		r.add("version: is missing; want version: %s", settingsVersion)
@@ -125,6 +126,9 @@ func settings(t *tree) (declaration, error) {
 	}
 	if v := top["upgrade"]; v != nil {
 		d.course.Stops = r.upgrade(v)
+	}
+	if v := top["services"]; v != nil {
+		d.after = r.services(v)
 	}
 	if v := top[probe.Section]; v != nil {
 		d.tests = r.tests(v)

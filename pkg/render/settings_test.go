@@ -55,7 +55,7 @@ health:
 - {apiVersion: example.com/v1, kind: Queue, failed: "true"}
 `})
 	want := []string{
-		"wheelwright.yaml: extra: unknown key (known: version, variants, health, rollout, upgrade, tests)",
+		"wheelwright.yaml: extra: unknown key (known: version, variants, health, rollout, upgrade, services, tests)",
 		"wheelwright.yaml: version: is 2; this program reads version 1",
 		`wheelwright.yaml: variants[0]: folder "gone" holds no kustomization.yaml`,
 		"wheelwright.yaml: health[0]: want keys and values, not text",
@@ -197,5 +197,35 @@ func TestTheExampleOfWheelwrightYAMLLoads(t *testing.T) {
 	}
 	if p, err := plan.Parse(c.Plan); err != nil || len(p.Waves) != 3 {
 		t.Errorf("got %v, %v", p, err)
+	}
+}
+
+func TestOrderOfServices(t *testing.T) {
+	given := func(services string) ([]string, map[string][]string) {
+		after, err := render.Order(files(map[string]string{"kustomization.yaml": "resources: []", "wheelwright.yaml": "version: 1\nservices:\n" + services}))
+		var b *render.BuildError
+		if err != nil && !errors.As(err, &b) {
+			t.Fatal(err)
+		}
+		if b == nil {
+			return nil, after
+		}
+		return b.Problems, after
+	}
+	problems, after := given("  frontend: {after: [backend, cache]}\n  backend: {after: [database]}\n")
+	if want := map[string][]string{"frontend": {"backend", "cache"}, "backend": {"database"}}; problems != nil || !reflect.DeepEqual(after, want) {
+		t.Errorf("got %v, %v", after, problems)
+	}
+	for text, want := range map[string]string{
+		"  a: {after: [b]}\n  b: {after: [c]}\n  c: {after: [a]}\n": "services: each of a, c, b, a comes after the one before it, and so after itself",
+		"  a: {after: [a]}\n":             "services: each of a, a comes after the one before it, and so after itself",
+		"  a: {after: b}\n":               "services.a.after: want a list of services, such as [backend]",
+		"  a: {after: [b, b], wait: 1}\n": `services.a.wait: unknown key (known: after); wheelwright.yaml: services.a.after[1]: "b" is given twice`,
+		"  a: [b]\n":                      "services.a: want a mapping with after",
+		"  - a\n":                         "services: want names of services, each with after",
+	} {
+		if problems, _ := given(text); strings.Join(problems, "; ") != "wheelwright.yaml: "+want {
+			t.Errorf("%s: got %q", text, problems)
+		}
 	}
 }

@@ -37,7 +37,7 @@ func TestVariants(t *testing.T) {
 		})
 	}
 	for settings, want := range map[string]string{
-		"version: 2\nvariants: [gone, a, ./a, ../x, 7]\nstops: []\n": "wheelwright.yaml: stops: unknown key (known: version, variants, health, rollout, upgrade, tests); " +
+		"version: 2\nvariants: [gone, a, ./a, ../x, 7]\nstops: []\n": "wheelwright.yaml: stops: unknown key (known: version, variants, health, rollout, upgrade, services, tests); " +
 			"wheelwright.yaml: version: is 2; this program reads version 1; " +
 			`wheelwright.yaml: variants[0]: folder "gone" holds no kustomization.yaml; ` +
 			`wheelwright.yaml: variants[2]: "./a" is given twice; ` +

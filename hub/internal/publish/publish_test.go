@@ -165,7 +165,7 @@ func TestRejected(t *testing.T) {
 		{"no kustomization", "1.0.1", map[string]string{"dist/web.yaml": deployment},
 			[]string{"dist holds nothing to build: want dist/kustomization.yaml, or dist/VARIANT/kustomization.yaml in a folder of its own for every variant, or a list of folders under variants: in dist/wheelwright.yaml"}, nil},
 		{"settings in error", "1.0.2", change(map[string]string{"dist/wheelwright.yaml": "version: 1\nvariants: [gone]\nextra: 1\n"}),
-			[]string{"wheelwright.yaml: extra: unknown key (known: version, variants, health, rollout, upgrade, tests)", `wheelwright.yaml: variants[0]: folder "gone" holds no kustomization.yaml`}, nil},
+			[]string{"wheelwright.yaml: extra: unknown key (known: version, variants, health, rollout, upgrade, services, tests)", `wheelwright.yaml: variants[0]: folder "gone" holds no kustomization.yaml`}, nil},
 		{"tests in error", "1.0.8", change(map[string]string{"dist/wheelwright.yaml": "version: 1\ntests:\n- {name: info, service: backend, http: {path: api, retry: 1}}\n"}),
 			[]string{"wheelwright.yaml: tests[0].http.retry: unknown key (known: scheme, insecure, method, path, headers, body, expect)",
 				`wheelwright.yaml: tests[0].http.path: "api": want a path that begins with / and is escaped as in a URL`}, nil},

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
 	"github.com/wheelwright-dev/wheelwright/pkg/manifest"
+	"github.com/wheelwright-dev/wheelwright/pkg/provenance"
 	"github.com/wheelwright-dev/wheelwright/pkg/render"
 	pluginv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/plugin/v1"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/config"
@@ -57,7 +59,7 @@ type laid struct {
 
 // planned has the canary plugin read what a release declares: its configuration is marked, what the bundle
 // leaves out is added. What is wrong with it is a BuildError.
-func (a *Agent) planned(ctx context.Context, in input, p plan, version string, was past, res render.Result) (laid, error) {
+func (a *Agent) planned(ctx context.Context, in input, p plan, version string, was past, res render.Result, bundle []provenance.File) (laid, error) {
 	name := a.leader(in.sub)
 	if name == "" {
 		return laid{Result: res}, nil
@@ -65,6 +67,13 @@ func (a *Agent) planned(ctx context.Context, in input, p plan, version string, w
 	subject, private, err := a.subjectOf(in.sub.Distribution, p.Namespace, was, past{version, res.Manifest}, true)
 	if err != nil {
 		return laid{}, err
+	}
+	after, err := render.Order(bundle)
+	if err != nil {
+		return laid{}, err
+	}
+	for _, unknown := range ordered(subject.GetServices(), after) {
+		a.cfg.Log.Warn("wheelwright.yaml orders a service that the release does not have", logging.Version, version, "service", unknown)
 	}
 	plugin, err := a.cfg.Plugins.Canary(name)
 	if err != nil {
@@ -92,6 +101,27 @@ func (a *Agent) planned(ctx context.Context, in input, p plan, version string, w
 	}
 	out.Digest = fleet.Digest(fmt.Sprintf("sha256:%x", sha256.Sum256(out.Manifest)))
 	return out, nil
+}
+
+// ordered tells each service which others step before it, and answers the names that are nobody's.
+func ordered(services []*pluginv1.Service, after map[string][]string) (unknown []string) {
+	has := func(name string) bool {
+		return slices.ContainsFunc(services, func(s *pluginv1.Service) bool { return s.GetName() == name })
+	}
+	for _, name := range slices.Sorted(maps.Keys(after)) {
+		if !has(name) {
+			unknown = append(unknown, name)
+		}
+		for _, earlier := range after[name] {
+			if !has(earlier) {
+				unknown = append(unknown, earlier)
+			}
+		}
+	}
+	for _, s := range services {
+		s.After = slices.DeleteFunc(slices.Clone(after[s.GetName()]), func(earlier string) bool { return !has(earlier) })
+	}
+	return unknown
 }
 
 // completed is a set with objects added that it does not have, and with those marked that are read only.

@@ -278,7 +278,7 @@ func (a *Agent) lay(ctx context.Context, in input, b *bundle.Bundle, version str
 	if res.Objects == 0 {
 		return laid{}, &render.BuildError{Problems: []string{fmt.Sprintf("render %s: the set is empty", version)}}
 	}
-	return a.planned(ctx, in, p, version, was, res)
+	return a.planned(ctx, in, p, version, was, res, b.Files())
 }
 
 // release lets go of what a delivery needed.
