@@ -2,6 +2,7 @@ package realnode_test
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -24,6 +25,9 @@ type outcome struct {
 // spoke and its canary plugin. 1.1.1 is good. 1.4.0's backend fails a third of its requests; the other three
 // services of it are well, and are promoted by whoever judges them one by one.
 func TestSideBySideWithFlagger(t *testing.T) {
+	if os.Getenv("WHEELWRIGHT_FIGURES") == "" {
+		t.Skip("takes a quarter of an hour: make figures ONLY='canary|flagger' runs it")
+	}
 	node := realnode.Shared(t)
 	s := &shop{t: t, node: node}
 	vendor := reference(t)
