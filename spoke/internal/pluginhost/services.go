@@ -187,6 +187,11 @@ func (c Canary) Follow(ctx context.Context, r *pluginv1.FollowRequest) (*pluginv
 	if err != nil {
 		return nil, err
 	}
+	return whole(f, r.GetCourse().GetLeads()), nil
+}
+
+// whole is f, inconclusive where it passes without one of those who are led.
+func whole(f *pluginv1.FollowResponse, leads []*pluginv1.Lead) *pluginv1.FollowResponse {
 	passed := map[string]bool{}
 	for _, s := range f.GetServices() {
 		if s.Verdict != nil {
@@ -195,15 +200,15 @@ func (c Canary) Follow(ctx context.Context, r *pluginv1.FollowRequest) (*pluginv
 		passed[s.GetService()] = s.GetVerdict().GetOutcome() == pluginv1.Outcome_OUTCOME_PASS
 	}
 	if f.Verdict == nil {
-		return f, nil
+		return f
 	}
 	f.Verdict = settled(f.GetVerdict())
-	for _, lead := range r.GetCourse().GetLeads() {
+	for _, lead := range leads {
 		if f.GetVerdict().GetOutcome() == pluginv1.Outcome_OUTCOME_PASS && !passed[lead.GetService()] {
 			f.Verdict = inconclusive(f.GetVerdict(), "the plugin says pass, without one of "+printable(lead.GetService(), maxReason))
 		}
 	}
-	return f, nil
+	return f
 }
 
 // Promote takes the canary away, all traffic being stable's.
