@@ -92,7 +92,10 @@ func withYields(t terms.Terms, objs []*unstructured.Unstructured, namespace stri
 }
 
 // withoutMarks is a set for people.
-func withoutMarks(set []byte) ([]byte, error) {
+func withoutMarks(set []byte, err error) ([]byte, error) {
+	if err != nil {
+		return nil, err
+	}
 	objs, err := manifest.Parse(set)
 	if err != nil {
 		return nil, fmt.Errorf("read the rendered set: %w", err)
