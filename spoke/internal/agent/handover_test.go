@@ -91,7 +91,7 @@ func (f flaggerStandIn) promote(name string) {
 	}
 	primary := name + "-primary"
 	if err := f.cluster.ApplyIn(f.ns, fmt.Sprintf(`{apiVersion: apps/v1, kind: Deployment, metadata: {name: %[1]s, labels: {app: %[1]s}},
- spec: {replicas: 2, selector: {matchLabels: {app: %[1]s}}, template: {metadata: {labels: {app: %[1]s}}, spec: %s}}}`, primary, spec)); err != nil {
+ spec: {replicas: 2, selector: {matchLabels: {app: %[1]s}}, template: {metadata: {labels: {app: %[1]s}, annotations: {flagger-id: the-stand-in}}, spec: %s}}}`, primary, spec)); err != nil {
 		f.t.Fatal(err)
 	}
 	f.kubectl(f.t, "rollout", "status", "deployment/"+primary, "--timeout=60s")
