@@ -380,7 +380,7 @@ func (a *Agent) Render(ctx context.Context, distribution, version string) ([]byt
 	if err != nil {
 		return nil, err
 	}
-	return a.preview(ctx, in, o, version, d)
+	return withoutMarks(a.preview(ctx, in, o, version, d))
 }
 
 // subscribed finds a subscription of spoke.yaml; its worker is nil in the moment before it is started.

@@ -18,6 +18,7 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
 	pluginv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/plugin/v1"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/apply"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/config"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/delivery"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/journal"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/pluginhost"
@@ -41,13 +42,13 @@ type finder interface {
 func (w *worker) prepareWalk(in input) {
 	c := in.sub.Canary
 	w.state.Gates = delivery.Gates{Traffic: c.Traffic, Increase: c.Increase, Promotion: c.Promotion}
-	w.state.Evidence = c.Evidence
+	w.state.Evidence, w.state.Following = c.Evidence, cmp.Or(c.Follow, config.DefaultFollow)
 	w.state.Hint = fmt.Sprintf("see it with: spoke status %s, then: spoke approve %[1]s, or: spoke reject %[1]s", w.name)
 }
 
 // courseOf is how a course is kept; nil where there is nothing to walk.
 func (w *worker) courseOf(c *pluginv1.Course) ([]byte, error) {
-	if len(c.GetSteps()) == 0 {
+	if len(c.GetSteps()) == 0 && !c.GetFollows() {
 		return nil, nil
 	}
 	text, err := proto.MarshalOptions{Deterministic: true}.Marshal(c)
@@ -303,6 +304,9 @@ func (w *worker) conclude(ctx context.Context) (delivery.Event, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, atOnce)
 	defer cancel()
+	if c.course.GetFollows() {
+		return w.askLeaders(ctx, c)
+	}
 	r, err := c.plugin.Promote(ctx, &pluginv1.PromoteRequest{Call: c.head, Subject: c.subject, Course: c.course})
 	if err != nil {
 		return delivery.Event{}, c.failed("lead traffic back to stable", err)
@@ -356,7 +360,7 @@ func (w *worker) regain(ctx context.Context) error {
 
 // beyondLed is a set without the objects that lead to candidates now: they are applied when those are gone.
 func (w *worker) beyondLed(ctx context.Context, set apply.Set) (apply.Set, error) {
-	if !w.state.Walk.Led {
+	if !w.state.Walk.Led || w.state.Walk.Follows() {
 		return set, nil
 	}
 	led, err := w.a.cfg.Find.Annotated(ctx, set, ledNote)

@@ -268,8 +268,9 @@ func (w *worker) leaveByHand(rec journal.Record, from, to string, in input, reas
 // leave begins the return to what runs in rec.
 func (w *worker) leave(rec journal.Record, from, text string, byHand bool) error {
 	was, ledger, state := w.rec, w.ledger, w.state
+	rec, follows := w.ledByOthers(rec)
 	w.rec, w.ledger.Mixed = rec, true
-	if err := w.feed(delivery.Event{Kind: delivery.Return, Target: from, Reason: text, ByHand: byHand}); err != nil {
+	if err := w.feed(delivery.Event{Kind: delivery.Return, Target: from, Reason: text, ByHand: byHand, Follows: follows}); err != nil {
 		w.rec, w.ledger, w.state = was, ledger, state
 		return err
 	}

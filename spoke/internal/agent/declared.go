@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -60,6 +61,9 @@ type laid struct {
 // planned has the canary plugin read what a release declares: its configuration is marked, what the bundle
 // leaves out is added. What is wrong with it is a BuildError.
 func (a *Agent) planned(ctx context.Context, in input, p plan, version string, was past, res render.Result, bundle []provenance.File) (laid, error) {
+	if err := unyielding(res.Manifest); err != nil {
+		return laid{}, err
+	}
 	name := a.leader(in.sub)
 	if name == "" {
 		return laid{Result: res}, nil
@@ -95,7 +99,7 @@ func (a *Agent) planned(ctx context.Context, in input, p plan, version string, w
 		return laid{}, b
 	}
 	out := laid{Result: res, course: r.GetCourse()}
-	out.Manifest, out.Objects, err = completed(res.Manifest, r.GetObjects(), r.GetConsumed(), p.Namespace)
+	out.Manifest, out.Objects, err = completed(res.Manifest, r.GetObjects(), r.GetConsumed(), r.GetYields(), p.Namespace)
 	if err != nil {
 		return laid{}, fmt.Errorf("take in what plugin %s adds to %s: %w", name, version, err)
 	}
@@ -124,8 +128,9 @@ func ordered(services []*pluginv1.Service, after map[string][]string) (unknown [
 	return unknown
 }
 
-// completed is a set with objects added that it does not have, and with those marked that are read only.
-func completed(set, added []byte, consumed []string, namespace string) ([]byte, int, error) {
+// completed is a set with objects added that it does not have, and with those marked that are read only, or
+// whose fields are left to who leads.
+func completed(set, added []byte, consumed []string, yields []*pluginv1.Yield, namespace string) ([]byte, int, error) {
 	objs, err := manifest.Parse(set)
 	if err != nil {
 		return nil, 0, err
@@ -135,11 +140,7 @@ func completed(set, added []byte, consumed []string, namespace string) ([]byte, 
 		return nil, 0, err
 	}
 	id := func(o *unstructured.Unstructured) string {
-		ns := o.GetNamespace()
-		if ns == "" {
-			ns = namespace
-		}
-		return fmt.Sprintf("%s %s/%s", o.GetKind(), ns, o.GetName())
+		return fmt.Sprintf("%s %s/%s", o.GetKind(), cmp.Or(o.GetNamespace(), namespace), o.GetName())
 	}
 	for _, o := range more {
 		same := func(b *unstructured.Unstructured) bool {
@@ -152,12 +153,10 @@ func completed(set, added []byte, consumed []string, namespace string) ([]byte, 
 	left := 0
 	for _, o := range objs {
 		if slices.Contains(consumed, id(o)) {
-			marked := o.GetAnnotations()
-			if marked == nil {
-				marked = map[string]string{}
-			}
-			marked[configures] = "canary"
-			o.SetAnnotations(marked)
+			mark(o, configures, "canary")
+		}
+		if err := yield(o, id(o), yields); err != nil {
+			return nil, 0, err
 		}
 		if applied(o) {
 			left++
@@ -184,14 +183,26 @@ func applicable(objs []*unstructured.Unstructured) []*unstructured.Unstructured 
 	return slices.DeleteFunc(objs, func(o *unstructured.Unstructured) bool { return !applied(o) })
 }
 
+// mark puts a note of ours on an object of a rendered set.
+func mark(o *unstructured.Unstructured, key, text string) {
+	notes := o.GetAnnotations()
+	if notes == nil {
+		notes = map[string]string{}
+	}
+	notes[key] = text
+	o.SetAnnotations(notes)
+}
+
 // unmarked takes the marks off again, in place: they are nobody else's business.
 func unmarked(objs []*unstructured.Unstructured) {
 	for _, o := range objs {
 		notes := o.GetAnnotations()
-		if _, ok := notes[configures]; !ok {
+		before := len(notes)
+		delete(notes, configures)
+		delete(notes, yieldsNote)
+		if len(notes) == before {
 			continue
 		}
-		delete(notes, configures)
 		if len(notes) == 0 {
 			notes = nil
 		}

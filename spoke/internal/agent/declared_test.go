@@ -47,7 +47,7 @@ apiVersion: v1
 kind: Service
 metadata: {name: cache, namespace: shop}
 `
-	text, count, err := completed([]byte(set), []byte(added), []string{"Canary shop/backend"}, "shop")
+	text, count, err := completed([]byte(set), []byte(added), []string{"Canary shop/backend"}, nil, "shop")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +65,7 @@ metadata: {name: cache, namespace: shop}
 	if want := []string{"Service backend", "Service cache"}; !reflect.DeepEqual(left, want) {
 		t.Errorf("applied are %v, want %v", left, want)
 	}
-	again, _, err := completed(text, []byte(added), []string{"Canary shop/backend"}, "shop")
+	again, _, err := completed(text, []byte(added), []string{"Canary shop/backend"}, nil, "shop")
 	if err != nil || string(again) != string(text) {
 		t.Errorf("once more it is another: %v\n%s", err, again)
 	}

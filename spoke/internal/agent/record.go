@@ -160,6 +160,8 @@ func (w *worker) next(e delivery.Event, old delivery.State, effects []delivery.E
 		w.wait.until = now.Add(i.RetryMax)
 	case slices.Contains(w.todo, delivery.Watch) && e.Kind != delivery.Tested, slices.Contains(w.todo, delivery.Test) && w.exam != nil:
 		w.wait.until = now.Add(i.Settle)
+	case e.Kind == delivery.Waiting && w.state.Walk.Follows() && w.state.Forward():
+		w.wait.until = now.Add(3 * i.Settle) // it is others' business, and takes minutes
 	case e.Kind == delivery.Waiting:
 		w.wait.until = now.Add(min(i.Settle, time.Second))
 	case e.Kind == delivery.Tried && slices.Contains(w.todo, delivery.Try):

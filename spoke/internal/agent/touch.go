@@ -30,7 +30,12 @@ func (a *Agent) setOf(sub config.Subscription, data []byte, namespace, version s
 	if err != nil {
 		return apply.Set{}, fmt.Errorf("read the rendered set of %s: %w", version, err)
 	}
-	return apply.Set{Distribution: sub.Distribution, Terms: sub.Terms, Namespace: namespace, Objects: applicable(objs), Version: version, Bundle: b, Overlay: o, Rendered: r}, nil
+	objs = applicable(objs)
+	t, err := withYields(sub.Terms, objs, namespace)
+	if err != nil {
+		return apply.Set{}, fmt.Errorf("read the rendered set of %s: %w", version, err)
+	}
+	return apply.Set{Distribution: sub.Distribution, Terms: t, Namespace: namespace, Objects: objs, Version: version, Bundle: b, Overlay: o, Rendered: r}, nil
 }
 
 // nextSet is the attempt's, runningSet the one that the cluster returns to.
@@ -105,7 +110,7 @@ func (w *worker) check(ctx context.Context) (delivery.Event, error) {
 	if err := proto.Unmarshal(d.Course, course); err != nil {
 		return refuse("read the course of %s: %w", set.Version, err)
 	}
-	return delivery.Event{Kind: delivery.Checked, Steps: len(course.GetSteps())}, nil
+	return delivery.Event{Kind: delivery.Checked, Steps: len(course.GetSteps()), Follows: course.GetFollows()}, nil
 }
 
 // sayConflicts: fields that the release declares and that others have set are the release's from now on;
@@ -166,7 +171,11 @@ func (w *worker) apply(ctx context.Context) (delivery.Event, error) {
 	if set, err = w.beyondLed(ctx, set); err != nil {
 		return delivery.Event{}, err
 	}
-	return w.send(ctx, set, delivery.Applied)
+	e, err := w.send(ctx, set, delivery.Applied)
+	if err == nil && e.Kind == delivery.Applied {
+		w.noteApplied()
+	}
+	return e, err
 }
 
 // send applies a set. Whatever comes of it, the ledger then names all that may be on the cluster.

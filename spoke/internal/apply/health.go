@@ -35,7 +35,7 @@ type ailing struct {
 
 // Health asks for the state of every object of an inventory, with one list for each kind and
 // namespace, and looks into the pods and the last event of the first workload that is not well. A kind
-// that the book has a rule about is judged by it, and by nothing else. Values of Secrets are never asked
+// that the book, or we ourselves, have a rule about is judged by it, and by nothing else. Values of Secrets are never asked
 // for, and those of ConfigMaps only by a rule.
 func (c *Cluster) Health(ctx context.Context, inv Inventory, book *rules.Book) (HealthReport, error) {
 	ctx, requests := counted(ctx)
@@ -167,7 +167,7 @@ func assess(i Item, u *unstructured.Unstructured, book *rules.Book) (ailing, boo
 		a.why = "it is being deleted"
 		return a, false
 	}
-	if verdict, message, ok, err := book.Judge(u.Object); ok {
+	if verdict, message, ok, err := judge(u, book); ok {
 		a.failed, a.why = verdict == rules.Failed, message
 		if err != nil {
 			a.why = "its health cannot be told: " + err.Error()
@@ -192,6 +192,18 @@ func assess(i Item, u *unstructured.Unstructured, book *rules.Book) (ailing, boo
 		a.why = res.Message
 	}
 	return a, false
+}
+
+// judge asks the rules that somebody wrote, and then our own.
+func judge(u *unstructured.Unstructured, book *rules.Book) (v rules.Verdict, message string, ok bool, err error) {
+	if v, message, ok, err = book.Judge(u.Object); ok {
+		return v, message, ok, err
+	}
+	own, err := rules.Builtin()
+	if err != nil {
+		return rules.Unknown, "", true, err
+	}
+	return own.Judge(u.Object)
 }
 
 // unfinished: a release whose Job (a migration, say) still runs is not there yet; kstatus asks only that

@@ -27,11 +27,42 @@ func leave(ours, live map[string]any, mine fields.Set, others []fields.Owner, pa
 			continue
 		}
 		prune(ours, at)
+		var kept []fields.Path
 		for _, leaf := range mine.Paths() {
 			if under(leaf, at) && !slices.ContainsFunc(others, func(o fields.Owner) bool { return o.Fields.Has(leaf) }) {
 				graft(ours, live, leaf)
+				kept = append(kept, leaf)
 			}
 		}
+		undeclare(ours, mine, at, kept)
+	}
+}
+
+// undeclare takes keys out of items that were put back, where they were never declared: the server filled them
+// in (the protocol of a port), and to declare them would be to own more than before.
+func undeclare(ours map[string]any, mine fields.Set, at []string, kept []fields.Path) {
+	type key struct {
+		item map[string]any
+		name string
+	}
+	var all []key
+	for _, leaf := range kept {
+		for n := len(at); n < len(leaf); n++ {
+			keys, isItem := terms.Item(leaf[n])
+			found, _ := find(ours, leaf[:n+1])
+			item, isMap := found.(map[string]any)
+			if !isItem || !isMap {
+				continue
+			}
+			for k := range keys {
+				if !mine.Has(append(slices.Clone(leaf[:n+1]), k)) {
+					all = append(all, key{item, k})
+				}
+			}
+		}
+	}
+	for _, k := range all { // only now: the items were found by them
+		delete(k.item, k.name)
 	}
 }
 

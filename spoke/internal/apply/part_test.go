@@ -109,6 +109,19 @@ func TestLeave(t *testing.T) {
 	}
 }
 
+// A key that the server has filled in was never ours, and is not declared with what is put back.
+func TestLeaveDeclaresNoMoreThanBefore(t *testing.T) {
+	managed := []metav1.ManagedFieldsEntry{
+		entry("wheelwright", metav1.ManagedFieldsOperationApply, `{"f:spec":{"f:ports":{"k:{\"port\":80,\"protocol\":\"TCP\"}":{".":{},"f:name":{},"f:port":{}},"k:{\"port\":90,\"protocol\":\"UDP\"}":{".":{},"f:port":{},"f:protocol":{}}},"f:selector":{}}}`),
+	}
+	live := parsed(t, "spec: {selector: {app: theirs}, ports: [{name: http, port: 80, protocol: TCP, targetPort: 80}, {port: 90, protocol: UDP, targetPort: 90}]}")
+	ours := parsed(t, "spec: {selector: {app: new}, ports: [{name: web, port: 81}]}")
+	leave(ours, live, fields.Owned(managed, "wheelwright"), nil, terms.Path{"spec", "ports"})
+	if want := parsed(t, "spec: {selector: {app: new}, ports: [{name: http, port: 80}, {port: 90, protocol: UDP}]}"); !reflect.DeepEqual(ours, want) {
+		t.Errorf("%v, want\n%v", ours, want)
+	}
+}
+
 // Nothing of 5,000 objects' identities can be packed well, and it fits all the same.
 func TestInventoryOf5000ObjectsFits(t *testing.T) {
 	random := func(n int) string {

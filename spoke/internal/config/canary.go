@@ -47,6 +47,7 @@ func (d *decoder) canary(n *yaml.Node, at string, c *Canary) {
 			}
 			c.Evidence = d.Duration(n, key, time.Second, 30*24*time.Hour)
 		},
+		"followTimeout": func(n *yaml.Node, key string) { c.Follow = d.Duration(n, key, time.Second, 30*24*time.Hour) },
 	})
 }
 

@@ -29,6 +29,7 @@ const (
 	DefaultInterval        = time.Minute
 	DefaultTestsTimeout    = 15 * time.Minute
 	DefaultEvidence        = 10 * time.Minute
+	DefaultFollow          = 2 * time.Hour
 	DefaultRevision        = "main"
 )
 
@@ -72,10 +73,12 @@ type Canary struct {
 	Traffic, Increase, Promotion bool
 	// Evidence is how long a step waits for some; then the provider is asked. 0: it waits without an end.
 	Evidence time.Duration
+	// Follow is how long those who lead in the plugin's place may take to a verdict; then the provider is asked.
+	Follow time.Duration
 }
 
 // DefaultCanary is where the file says nothing.
-func DefaultCanary() Canary { return Canary{Evidence: DefaultEvidence} }
+func DefaultCanary() Canary { return Canary{Evidence: DefaultEvidence, Follow: DefaultFollow} }
 
 // FromHub says what counts that somebody with this provider's role says at the hub.
 type FromHub struct {

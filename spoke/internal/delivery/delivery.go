@@ -49,6 +49,9 @@ type State struct {
 
 	// Walk is how far the canary has come; the zero Walk where there is none.
 	Walk Walk
+	// Following is how long those who lead in the canary plugin's place may take to a verdict, until the provider
+	// is asked; and how long their way back may take. The caller sets it, and keeps it.
+	Following time.Duration
 	// Touched: something of the target's own was applied. Until then a return has nothing to restore.
 	Touched bool
 	// Gates are where the provider is asked on the way; Evidence is how long a step waits for some before it
@@ -97,7 +100,7 @@ const (
 	Verified      Kind = "Verified"      // digest, provenance chain and name are right
 	Rendered      Kind = "Rendered"      // the set differs from the one that runs
 	Unchanged     Kind = "Unchanged"     // the set is the one that runs
-	Checked       Kind = "Checked"       // the API server would take every object, and nothing needs the provider's word; Steps
+	Checked       Kind = "Checked"       // the API server would take every object, and nothing needs the provider's word; Steps, Follows
 	Asking        Kind = "Asking"        // it would take them, and the provider has to say yes first; Reason
 	Approve       Kind = "Approve"       // the provider says yes
 	Reject        Kind = "Reject"        // the provider says no; Reason
@@ -109,10 +112,10 @@ const (
 	Tested        Kind = "Tested"        // the tests are over; Verdict, Reason
 	Tried         Kind = "Tried"         // those of the stage of the canary are over; Verdict, Reason
 	Led           Kind = "Led"           // traffic is as the step says; Passes
-	Unled         Kind = "Unled"         // it will never be; Reason
-	Waiting       Kind = "Waiting"       // traffic is not yet as it is to be; Reason
+	Unled         Kind = "Unled"         // it will never be, or who leads says no; Reason
+	Waiting       Kind = "Waiting"       // traffic is not yet as it is to be, or who leads says nothing yet; Reason
 	Measured      Kind = "Measured"      // the candidates were judged; Verdict, Over, Reason
-	Concluded     Kind = "Concluded"     // stable has all traffic, the candidates are gone
+	Concluded     Kind = "Concluded"     // stable has all traffic, the candidates are gone; or who leads says yes
 	Aborted       Kind = "Aborted"       // likewise, and stable is the previous release
 	Pause         Kind = "Pause"         // a person holds the canary where it is
 	Resume        Kind = "Resume"        // a person lets it go on
@@ -121,7 +124,7 @@ const (
 	Pruned        Kind = "Pruned"        // what the release no longer has is gone
 	Restored      Kind = "Restored"      // the previous set is applied and what only the failed one had is gone
 	Undone        Kind = "Undone"        // what a first install had made is gone
-	Return        Kind = "Return"        // the previous release is wanted back; Target is the one that is left, Reason, ByHand
+	Return        Kind = "Return"        // the previous release is wanted back; Target is the one that is left, Reason, ByHand, Follows
 	Delayed       Kind = "Delayed"       // the step could not be done now and will be tried again; Reason, Lost
 	Refuse        Kind = "Refuse"        // the step can never be done; Reason
 	Unrenderable  Kind = "Unrenderable"  // the provider's new overlay does not render; Reason
@@ -148,6 +151,7 @@ type Event struct {
 	Until    time.Time     // when a window opens
 	Lost     time.Duration // time in which nothing could be seen: it does not count against a deadline
 	Steps    int           // of the canary's course; 0: there is none
+	Follows  bool          // somebody else leads traffic to it
 	Passes   int           // measurements that the step has to pass
 	Over     bool          // more has failed than the release allows
 }
@@ -166,7 +170,7 @@ const (
 	Try        Effect = "try"        // run the tests of the canary's stage; answers Tried
 	Lead       Effect = "lead"       // make traffic be what the step says; answers Led, Unled or Waiting
 	Measure    Effect = "measure"    // judge the candidates after a while; answers Measured
-	Conclude   Effect = "conclude"   // lead all to stable and take the candidates away; answers Concluded or Waiting
+	Conclude   Effect = "conclude"   // lead all to stable and take the candidates away, or ask who leads; answers Concluded, Unled or Waiting
 	Abort      Effect = "abort"      // the same, where stable is the previous release; answers Aborted or Waiting
 	Prune      Effect = "prune"      // delete what the new release no longer has; answers Pruned
 	Restore    Effect = "restore"    // apply the previous set, delete what only the failed one had; answers Restored

@@ -60,6 +60,12 @@ func variants() []variant {
 			vs = append(vs, variant{"Checked", e, soon})
 			e.Steps = 3
 			vs = append(vs, variant{"Checked, with a course", e, soon})
+			e.Steps, e.Follows = 0, true
+			vs = append(vs, variant{"Checked, led by others", e, soon})
+		case Return:
+			vs = append(vs, variant{"Return", e, soon})
+			e.Follows = true
+			vs = append(vs, variant{"Return, led by others", e, soon})
 		case Led:
 			e.Passes = 2
 			vs = append(vs, variant{"Led", e, soon})
@@ -80,7 +86,7 @@ func variants() []variant {
 
 func stateIn(p fleet.Phase, previous, restored bool) State {
 	s := State{Phase: p, Target: "1", Reason: "was", Since: t0, Previous: previous, Restored: restored, Timeout: 5 * time.Minute, Grace: 10 * time.Second, Patience: time.Hour,
-		Proving: 15 * time.Minute, Evidence: 10 * time.Minute, Hint: "answer", Touched: p != fleet.Progressing && p != gated}
+		Proving: 15 * time.Minute, Following: 2 * time.Hour, Evidence: 10 * time.Minute, Hint: "answer", Touched: p != fleet.Progressing && p != gated}
 	if p == gated {
 		s.Phase, s.Walk, s.Deadline, p = fleet.AwaitingApproval, Walk{Steps: 3, Step: 1, Stage: Gating, Need: 2, Passed: 2, Led: true, Asked: true}, t0.Add(s.Patience), fleet.PhaseNone
 	}
@@ -137,10 +143,12 @@ func TestTheMachineIsPrinted(t *testing.T) {
 	walked := walk("upgrade, with candidates", Walk{Step: 3}, Gates{})
 	untouched := walk("upgrade, with candidates, stable untouched", Walk{Step: 1}, Gates{})
 	untouched.untouched = true
+	led := known{name: "led by others, no verdict", previous: true, walk: Walk{Stage: Following, Led: true}}
+	agreed := known{name: "led by others, who said yes", previous: true, walk: Walk{Stage: Followed, Led: true}}
 	more := map[fleet.Phase][]known{
-		fleet.Progressing: walks, gated: gates, fleet.Promoting: append(slices.Clone(always), walked),
-		fleet.RollingBack: append(slices.Clone(restored), walked, untouched), fleet.Settling: append(append(slices.Clone(always), tested...), walked), fleet.Testing: tested,
-		fleet.RollbackFailed: append(slices.Clone(restored), walked, untouched, known{name: "first install, with tests", tests: true}, known{name: "first install, disproved", tests: true, proof: Disproved}),
+		fleet.Progressing: walks, gated: gates, fleet.Promoting: append(slices.Clone(always), walked, led, agreed), asked: append(slices.Clone(always), led, agreed),
+		fleet.RollingBack: append(slices.Clone(restored), walked, untouched, led), fleet.Settling: append(append(slices.Clone(always), tested...), walked, led, agreed), fleet.Testing: append(slices.Clone(tested), agreed),
+		fleet.RollbackFailed: append(slices.Clone(restored), walked, untouched, led, known{name: "first install, with tests", tests: true}, known{name: "first install, disproved", tests: true, proof: Disproved}),
 	}
 	for _, p := range slices.Concat(fleet.Phases, []fleet.Phase{asked, gated}) {
 		last := ""
@@ -267,8 +275,12 @@ func walk(t *testing.T, look func(s State, e Event, n State, effects []Effect)) 
 	t.Logf("seed %d", seed)
 	vs := variants()
 	for range 300 {
-		s, now := State{Timeout: 5 * time.Minute, Grace: 10 * time.Second, Patience: time.Hour, Proving: 15 * time.Minute,
-			Tests: rnd.IntN(2) == 0, Retry: rnd.IntN(2) == 0}, t0
+		s, now := State{Timeout: 5 * time.Minute, Grace: 10 * time.Second, Patience: time.Hour, Proving: 15 * time.Minute, Following: 20 * time.Minute}, t0
+		if rnd.IntN(3) == 0 { // few histories come so far by chance
+			s = stateIn(fleet.Promoting, true, false)
+			s.Walk, s.Following = Walk{Stage: Following, Led: true}, 20*time.Minute
+		}
+		s.Tests, s.Retry = rnd.IntN(2) == 0, rnd.IntN(2) == 0
 		for range 200 {
 			e := vs[rnd.IntN(len(vs))].e
 			e.Previous, e.ByHand = rnd.IntN(2) == 0, rnd.IntN(2) == 0
@@ -305,7 +317,8 @@ func TestLaws(t *testing.T) {
 		if n.Applied && n.Phase != fleet.AwaitingApproval {
 			t.Fatalf("%s in %s: asked in %s", e.Kind, s.Phase, n.Phase)
 		}
-		if s.Applied && !n.Applied && !slices.Contains([]Kind{Approve, Reject, Expired, Return, Observed}, e.Kind) {
+		if s.Applied && !n.Applied && !slices.Contains([]Kind{Approve, Reject, Expired, Return, Observed}, e.Kind) &&
+			!(s.Walk.Stage == Following && (e.Kind == Concluded || e.Kind == Unled)) {
 			t.Fatalf("law 7: %s takes the question about what is on the cluster away: %s", e.Kind, n.Phase)
 		}
 		if s.Touching() && !n.Touching() && !n.Phase.Terminal() {
@@ -346,6 +359,26 @@ func TestLaws(t *testing.T) {
 		}
 		if s.Walk.Held && n.Walk.Step > s.Walk.Step && !slices.Contains([]Kind{Approve, Advance, Skip}, e.Kind) {
 			t.Fatalf("%s goes on though a person holds it", e.Kind)
+		}
+		if s.Walk.Stage == Following && s.Forward() {
+			if slices.Contains([]Kind{Waiting, Delayed}, e.Kind) && s.Phase != fleet.Promoting && !n.Forward() {
+				t.Fatalf("law 6: %s without a verdict of those who lead decides in %s: %s", e.Kind, s.Phase, n.Phase)
+			}
+			if slices.Contains(effects, Prune) || slices.Contains(effects, Promote) || n.Phase == fleet.Testing {
+				t.Fatalf("law 4: %s in %s leads to %s before those who lead have said yes", e.Kind, s.Phase, n.Phase)
+			}
+			if n.Walk.Stage == Followed && e.Kind != Concluded && e.Kind != Approve {
+				t.Fatalf("law 6: %s in %s is taken for a yes of those who lead", e.Kind, s.Phase)
+			}
+			if n.Proof != s.Proof && n.Proof == Accepted {
+				t.Fatalf("law 6: %s about who leads is taken for one about the tests", e.Kind)
+			}
+		}
+		if s.Walk.Follows() && !n.Walk.Follows() && e.Kind != Aborted && n.Phase != fleet.Succeeded {
+			t.Fatalf("law 7: %s in %s forgets who leads, in %s", e.Kind, s.Phase, n.Phase)
+		}
+		if s.Walk.Follows() && n.Phase == fleet.RolledBack && s.Phase != n.Phase && (e.Kind != Aborted || !s.Restored) {
+			t.Fatalf("law 7: %s in %s is the end of a return that did not go through those who lead", e.Kind, s.Phase)
 		}
 		if n.Walk.Asked && (n.Phase != fleet.AwaitingApproval || n.Applied) {
 			t.Fatalf("%s in %s: at a gate in %s", e.Kind, s.Phase, n.Phase)
@@ -512,5 +545,46 @@ func TestHealthIsLookedAtWhileAndAfterTesting(t *testing.T) {
 	}
 	if n, _ = Next(t0.Add(2*time.Second), passed, Event{Kind: Restart}); n.Phase != fleet.Promoting || n.Proof != Unproven {
 		t.Fatalf("restarted after it passed: %s %q", n.Phase, n.Proof)
+	}
+}
+
+// Who leads is asked on while the provider is: a late verdict counts, and the provider's word in its place is
+// none about the tests. What was on its way through them goes back through them.
+func TestALateVerdictOfThoseWhoLead(t *testing.T) {
+	following := stateIn(fleet.Settling, true, false)
+	following.Walk, following.Tests, following.Deadline = Walk{Stage: Following, Led: true}, true, t0.Add(following.Following)
+	early, effects := Next(t0.Add(time.Hour), following, Event{Kind: Waiting, Reason: "backend"})
+	if early.Phase != fleet.Settling || !slices.Equal(effects, []Effect{Conclude}) || !early.Deadline.Equal(following.Deadline) {
+		t.Fatalf("on the way: %s %v %s", early.place(), effects, early.Deadline)
+	}
+	s, effects := Next(t0.Add(2*time.Hour), early, Event{Kind: Waiting, Reason: "backend"})
+	if s.place() != asked || s.Reason != "backend; answer" || !slices.Equal(effects, []Effect{Watch}) {
+		t.Fatalf("late: %s %q %v", s.place(), s.Reason, effects)
+	}
+	ill := s
+	for n, e := range []Event{{Kind: Observed, Health: fleet.InProgress}, {Kind: Waiting}, {Kind: Observed, Health: fleet.InProgress}} {
+		// A pause that waits for a person is no ill health, however long it is.
+		ill, effects = Next(t0.Add(2*time.Hour+time.Duration(n)*20*time.Minute), ill, e)
+		if want := []Effect{map[Kind]Effect{Observed: Conclude, Waiting: Watch}[e.Kind]}; ill.place() != asked || !slices.Equal(effects, want) {
+			t.Fatalf("%s while it is asked: %s %v", e.Kind, ill.place(), effects)
+		}
+	}
+	at := t0.Add(3 * time.Hour)
+	if n, effects := Next(at, ill, Event{Kind: Unled, Reason: "no"}); n.Phase != fleet.RollingBack || !slices.Equal(effects, []Effect{Restore}) || !n.Walk.Led {
+		t.Errorf("a late no: %s %v", n.Phase, effects)
+	}
+	for _, yes := range []Kind{Concluded, Approve} {
+		n, _ := Next(at, ill, Event{Kind: yes})
+		n, effects := Next(at.Add(time.Second), n, Event{Kind: Observed, Health: fleet.Healthy})
+		if n.Phase != fleet.Testing || n.Proof != Unproven || !slices.Equal(effects, []Effect{Test}) {
+			t.Errorf("%s: %s %s %v, want its tests", yes, n.place(), n.Proof, effects)
+		}
+		n, _ = Next(at.Add(time.Minute), n, Event{Kind: Tested, Verdict: Fail, Reason: "a test"})
+		for _, e := range []Event{{Kind: Restored}, {Kind: Observed, Health: fleet.Healthy}} {
+			n, effects = Next(at.Add(time.Minute), n, e)
+		}
+		if n.Phase != fleet.RollingBack || !slices.Equal(effects, []Effect{Abort}) || !n.Deadline.Equal(at.Add(time.Minute+n.Following)) {
+			t.Errorf("restored after %s: %s %v, by %s", yes, n.Phase, effects, n.Deadline)
+		}
 	}
 }

@@ -60,13 +60,14 @@ const (
 type clock int
 
 const (
-	stop     clock = iota
-	run            // starts anew
-	hold           // goes on
-	patient        // starts anew, for a person
-	until          // the event's
-	trial          // starts anew, for the tests
-	evidence       // starts anew, for a measurement
+	stop      clock = iota
+	run             // starts anew
+	hold            // goes on
+	patient         // starts anew, for a person
+	until           // the event's
+	trial           // starts anew, for the tests
+	evidence        // starts anew, for a measurement
+	following       // starts anew, for those who lead
 )
 
 func healthy(_ time.Time, _ State, e Event) bool  { return e.Health == fleet.Healthy }
@@ -137,7 +138,7 @@ func table() []row {
 	and := func(e ...Effect) []Effect { return e }
 	landed := in(fleet.Settling, fleet.Testing)
 	touched := in(fleet.Promoting, fleet.Settling, fleet.Testing)
-	return append(canary(), []row{
+	return append(append(handover(), canary()...), []row{
 		{from: slices.Concat(idle, waiting), on: Start, when: free, to: fleet.Fetching, do: and(Fetch), clock: run},
 
 		{from: in(fleet.Fetching), on: Fetched, to: fleet.Verifying, do: and(Verify), clock: hold},
@@ -177,8 +178,8 @@ func table() []row {
 		{from: in(fleet.Testing, asked), on: Observed, when: ailing, to: fleet.RollbackFailed, do: and(Hold), say: expire},
 		{from: in(fleet.Testing), on: Observed, when: unproven, to: stay, do: and(Test), say: give, clock: hold},
 		{from: landed, on: Observed, to: stay, do: and(Watch), say: give, clock: hold},
-		{from: landed, on: Pruned, when: unproven, to: fleet.Testing, do: and(Test), clock: trial},
-		{from: landed, on: Pruned, to: fleet.Succeeded, do: and(Promote)},
+		{from: landed, on: Pruned, when: all(through, unproven), to: fleet.Testing, do: and(Test), clock: trial},
+		{from: landed, on: Pruned, when: through, to: fleet.Succeeded, do: and(Promote), walk: ended},
 		{from: touched, on: Delayed, when: all(late, previous), to: fleet.RollingBack, do: and(Restore), say: expire, clock: run},
 		{from: in(fleet.Promoting), on: Delayed, when: late, to: fleet.RollingBack, do: and(Undo), say: expire, clock: run},
 		{from: landed, on: Delayed, when: late, to: fleet.RollbackFailed, do: and(Hold), say: expire},
@@ -207,6 +208,7 @@ func table() []row {
 
 		// A person's word goes before everything, and so does a release's withdrawal: whatever is under way ends in the return.
 		{from: slices.Concat(touched, in(asked)), on: Return, when: previous, to: fleet.RollingBack, do: and(Restore), say: give, clock: run},
+		{from: slices.Concat(idle, waiting), on: Return, when: all(free, followed), to: fleet.RollingBack, do: and(Restore), say: give, walk: handed(Followed), clock: run},
 		{from: slices.Concat(idle, waiting), on: Return, when: free, to: fleet.RollingBack, do: and(Restore), say: give, clock: run},
 
 		// The reason of a return stays what it was begun for.
@@ -309,6 +311,8 @@ func (r row) apply(now time.Time, s State, e Event) State {
 		if s.Evidence > 0 {
 			n.Deadline = now.Add(s.Evidence)
 		}
+	case following:
+		n.Deadline = now.Add(s.Following)
 	case until:
 		n.Deadline = e.Until
 	}
@@ -345,6 +349,8 @@ func proof(s State, e Event) Proof {
 		return Passed
 	case e.Kind == Tested && e.Verdict == Fail:
 		return Disproved
+	case s.Applied && s.Walk.Stage == Following && slices.Contains([]Kind{Approve, Reject, Expired}, e.Kind):
+		return s.Proof // what was asked about are not the tests
 	case s.Applied && e.Kind == Approve:
 		return Accepted
 	case s.Applied && (e.Kind == Reject || e.Kind == Expired):

@@ -28,6 +28,10 @@ const (
 	Trying    Stage = "trying"    // the candidates are tested, before live traffic
 	Measuring Stage = "measuring"
 	Gating    Stage = "gating" // tests say whether it may go on
+
+	// Where somebody else leads there are no steps; the release's own objects are applied by then.
+	Following Stage = "following" // they have come to no verdict yet
+	Followed  Stage = "followed"  // they have, or the provider in their place: a return has to go through them
 )
 
 // Gates are the places of a canary at which its provider is asked.
@@ -223,11 +227,11 @@ func canary() []row {
 		row{from: walking, on: Restart, to: stay, do: and(Lead), say: keep, walk: to(Leading), clock: run},
 
 		// Stable is the new release, whole and healthy: the candidates go, and then what had to lead to them.
-		row{from: in(fleet.Settling), on: Observed, when: all(healthy, led), to: stay, do: and(Conclude), clock: hold},
-		row{from: in(fleet.Settling), on: Concluded, when: led, to: stay, do: and(Apply), walk: ended, clock: run},
+		row{from: in(fleet.Settling), on: Observed, when: all(healthy, beside), to: stay, do: and(Conclude), clock: hold},
+		row{from: in(fleet.Settling), on: Concluded, when: beside, to: stay, do: and(Apply), walk: ended, clock: run},
 		row{from: in(fleet.Settling), on: Applied, to: stay, do: and(Watch), clock: hold},
-		row{from: in(fleet.Settling), on: Waiting, when: all(led, previous, late), to: fleet.RollingBack, do: and(Restore), say: expire, clock: run},
-		row{from: in(fleet.Settling), on: Waiting, when: led, to: stay, do: and(Watch), say: give, clock: hold},
+		row{from: in(fleet.Settling), on: Waiting, when: all(beside, previous, late), to: fleet.RollingBack, do: and(Restore), say: expire, clock: run},
+		row{from: in(fleet.Settling), on: Waiting, when: beside, to: stay, do: and(Watch), say: give, clock: hold},
 
 		// The candidates hold their traffic until stable is whole again.
 		row{from: in(fleet.RollingBack), on: Observed, when: all(restored, healthy, led), to: stay, do: and(Abort), say: keep, clock: hold},

@@ -178,6 +178,39 @@ func (c Canary) Measure(ctx context.Context, r *pluginv1.MeasureRequest) (*plugi
 	return m, nil
 }
 
+// Follow says how far those have come who lead in the plugin's place. No verdict is one too: they are on
+// their way. A pass counts where each one of them has passed.
+func (c Canary) Follow(ctx context.Context, r *pluginv1.FollowRequest) (*pluginv1.FollowResponse, error) {
+	f, err := ask(ctx, c.plugin, "Follow", r, func(ctx context.Context, proc *process, r *pluginv1.FollowRequest) (*pluginv1.FollowResponse, error) {
+		return proc.canary.Follow(ctx, r)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return whole(f, r.GetCourse().GetLeads()), nil
+}
+
+// whole is f, inconclusive where it passes without one of those who are led.
+func whole(f *pluginv1.FollowResponse, leads []*pluginv1.Lead) *pluginv1.FollowResponse {
+	passed := map[string]bool{}
+	for _, s := range f.GetServices() {
+		if s.Verdict != nil {
+			s.Verdict = settled(s.GetVerdict())
+		}
+		passed[s.GetService()] = s.GetVerdict().GetOutcome() == pluginv1.Outcome_OUTCOME_PASS
+	}
+	if f.Verdict == nil {
+		return f
+	}
+	f.Verdict = settled(f.GetVerdict())
+	for _, lead := range leads {
+		if f.GetVerdict().GetOutcome() == pluginv1.Outcome_OUTCOME_PASS && !passed[lead.GetService()] {
+			f.Verdict = inconclusive(f.GetVerdict(), "the plugin says pass, without one of "+printable(lead.GetService(), maxReason))
+		}
+	}
+	return f
+}
+
 // Promote takes the canary away, all traffic being stable's.
 func (c Canary) Promote(ctx context.Context, r *pluginv1.PromoteRequest) (*pluginv1.PromoteResponse, error) {
 	return ask(ctx, c.plugin, "Promote", r, func(ctx context.Context, proc *process, r *pluginv1.PromoteRequest) (*pluginv1.PromoteResponse, error) {

@@ -67,7 +67,7 @@ func copied(target, primary any) bool {
 func template(target, primary Object) bool {
 	t, p := document.Mapping(target, "spec", "template"), document.Mapping(primary, "spec", "template")
 	return copied(t["spec"], p["spec"]) && copied(document.At(t, "metadata", "labels"), document.At(p, "metadata", "labels")) &&
-		covers(document.At(t, "metadata", "annotations"), document.At(p, "metadata", "annotations"))
+		covers(document.Mapping(t, "metadata", "annotations"), document.At(p, "metadata", "annotations")) // also of a target without any
 }
 
 // config is a ConfigMap or Secret that pods name.

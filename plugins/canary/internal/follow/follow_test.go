@@ -23,6 +23,10 @@ func object(t *testing.T, text string) follow.Object {
 
 func deployment(t *testing.T, name, image, config string, replicas, available int) follow.Object {
 	t.Helper()
+	notes := ""
+	if strings.HasSuffix(name, "-primary") {
+		notes = ", annotations: {flagger-id: 1f0d}" // Flagger's own, which no target has
+	}
 	return object(t, fmt.Sprintf(`
 apiVersion: apps/v1
 kind: Deployment
@@ -30,10 +34,10 @@ metadata: {name: %[1]s, namespace: shop, generation: 1}
 spec:
   replicas: %[4]d
   template:
-    metadata: {labels: {app: %[1]s}}
+    metadata: {labels: {app: %[1]s}%[6]s}
     spec: {containers: [{name: api, image: "api:%[2]s", envFrom: [{configMapRef: {name: %[3]s}}]}]}
 status: {observedGeneration: 1, replicas: %[4]d, updatedReplicas: %[4]d, availableReplicas: %[5]d}
-`, name, image, config, replicas, available))
+`, name, image, config, replicas, available, notes))
 }
 
 func configMap(t *testing.T, name, value string) follow.Object {
