@@ -11,6 +11,8 @@ UNIT         = go list -f '{{.ImportPath}}{{range .TestImports}} {{.}}{{end}}{{r
 	| awk -v m='$(MODULE)/integration' '$$1 !~ "^"m"$$" && $$0 !~ m"/(harness|world|realnode)" {print $$1}'
 # Packages whose tests run on a real node; without WHEELWRIGHT_E2E they skip.
 E2E          = ./integration/realnode/...
+# Tests that run Flagger's and Argo Rollouts' own controllers.
+LEADERS      = TestFlagger|TestArgoRollouts|TestHandedToFlagger
 # What the protobuf contracts must stay compatible with: the main branch's last commit.
 BASE        ?= $(shell git rev-parse -q --verify origin/main || git rev-parse -q --verify main || git rev-parse -q --verify HEAD)
 
@@ -37,6 +39,7 @@ race: controlplane ## every test with the race detector
 e2e: ## real pods and traffic on a real node: as root on Linux [RUN=regexp of tests]
 	go run ./integration/harness/cmd/cluster -real -build
 	WHEELWRIGHT_E2E=1 go test -count=1 -p 1 -timeout 25m -v -run '$(RUN)' $(E2E)
+	WHEELWRIGHT_E2E=1 go test -count=1 -p 1 -timeout 15m -v -run '$(or $(RUN),^($(LEADERS))$$)' ./plugins/canary ./spoke/internal/agent
 
 lint: ## gofmt, vet, staticcheck, buf lint, buf breaking
 	@unformatted=$$($(SOURCES) -print0 | xargs -0 gofmt -l); \
