@@ -15,7 +15,6 @@ import (
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	pluginv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/plugin/v1"
-	"github.com/wheelwright-dev/wheelwright/spoke/internal/agent"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/config"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/journal"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/pluginhost"
@@ -274,7 +273,7 @@ func TestNobodyTakesUpWhatOthersShallLead(t *testing.T) {
 	if !strings.HasSuffix(i.Reason, "see it with: spoke status shop, then: spoke approve shop, or: spoke reject shop") || i.Running != "1.0.0" {
 		t.Errorf("%s runs, reason %q", i.Running, i.Reason)
 	}
-	if _, err := s.agent.Steer(t.Context(), "shop", "", agent.SteerSkip, "a test"); !errors.Is(err, fleet.ErrNothingWaits) {
+	if _, err := s.agent.Steer(t.Context(), "shop", "", fleet.SteerSkip, "a test"); !errors.Is(err, fleet.ErrNothingWaits) {
 		t.Errorf("steered: %v", err)
 	}
 	for _, name := range handedServices {
