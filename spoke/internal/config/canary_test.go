@@ -28,9 +28,9 @@ subscriptions:
 		got = append(got, s.Canary)
 	}
 	want := []Canary{
-		{Plugin: "lead", Increase: true},
-		{None: true, Evidence: 5 * time.Minute},
-		{Traffic: true, Promotion: true, Evidence: 5 * time.Minute},
+		{Plugin: "lead", Increase: true, Follow: DefaultFollow},
+		{None: true, Evidence: 5 * time.Minute, Follow: DefaultFollow},
+		{Traffic: true, Promotion: true, Evidence: 5 * time.Minute, Follow: DefaultFollow},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
@@ -42,7 +42,7 @@ subscriptions:
 	if err != nil || c.Subscriptions[0].Canary.None || c.Subscriptions[0].Canary.Plugin != "lead" {
 		t.Errorf("one of its own: %+v %v", c.Subscriptions, err)
 	}
-	if c, err = Load(write(t, "version: 1\n")); err != nil || c.Canary != (Canary{Evidence: DefaultEvidence}) {
+	if c, err = Load(write(t, "version: 1\n")); err != nil || c.Canary != (Canary{Evidence: DefaultEvidence, Follow: DefaultFollow}) {
 		t.Errorf("where the file says nothing: %+v %v", c.Canary, err)
 	}
 }
@@ -62,7 +62,7 @@ subscriptions:
 		`line 5: canary.askBefore[1]: "lunch": want traffic, increase or promotion`,
 		`line 5: canary.askBefore[2]: want text, found a list`,
 		`line 5: canary.evidenceTimeout: "soon": want `,
-		`line 5: canary.steps: unknown key; known here: askBefore, evidenceTimeout, plugin`,
+		`line 5: canary.steps: unknown key; known here: askBefore, evidenceTimeout, followTimeout, plugin`,
 		`line 7: canary.plugin: "leed": no plugin under ` + "`plugins`" + ` has this name; or say none`,
 		`line 7: subscriptions[0].canary.askBefore: want a list, found "traffic"`,
 		`line 7: subscriptions[0].canary.evidenceTimeout: "721h": want 1s to 720h`,
