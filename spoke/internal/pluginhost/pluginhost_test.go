@@ -368,6 +368,34 @@ func (k *ticket) Credentials(_ context.Context, plugin string) ([]byte, time.Tim
 	return []byte(fmt.Sprintf("ticket %d of %s", k.n, plugin)), time.Now().Add(400 * time.Millisecond), nil
 }
 
+// Before a first install there is no namespace for a plugin's account: it does without until there is one.
+func TestCredentialsThatCannotBeYet(t *testing.T) {
+	p := example("kubeconfig", "")
+	p.Kubeconfig = true
+	issuer := &ticket{fail: fmt.Errorf("namespace shop: %w", ErrNotYet)}
+	h, _ := host(t, Config{Dir: filepath.Join(t.TempDir(), "plugins"), Plugins: []Plugin{p}, Credentials: issuer})
+	c, _ := h.Conformance("example")
+	read := func() (string, error) {
+		d, err := c.Describe(t.Context(), &pluginv1.DescribeConformanceRequest{})
+		return strings.Join(d.GetWarnings(), " "), err
+	}
+	if got, err := read(); err != nil || strings.Contains(got, "ticket") {
+		t.Fatalf("got %q, %v", got, err)
+	}
+	issuer.mu.Lock()
+	issuer.fail = nil
+	issuer.mu.Unlock()
+	if got, err := read(); err != nil || !strings.HasPrefix(got, "ticket 1 of example") {
+		t.Errorf("the next call finds %q, %v", got, err)
+	}
+	issuer.mu.Lock()
+	issuer.fail = errors.New("forbidden")
+	issuer.mu.Unlock()
+	if _, err := read(); err != nil {
+		t.Errorf("what there is is good for as long as it lives: %v", err)
+	}
+}
+
 func TestCredentials(t *testing.T) {
 	p := example("kubeconfig", "")
 	p.Kubeconfig = true
