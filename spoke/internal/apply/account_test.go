@@ -1,6 +1,7 @@
 package apply_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,8 +18,11 @@ import (
 func TestCredentialsAreScopedAndShort(t *testing.T) {
 	b := start(t)
 	ns := b.scratch(t)
-	b.kubectl(t, "create", "namespace", ns)
 	account := apply.Account{Namespace: ns, Name: "smoke", Rules: []apply.AccountRule{{APIGroups: []string{""}, Resources: []string{"configmaps"}, Verbs: []string{"get", "list"}}}}
+	if _, _, err := b.hand.Credentials(t.Context(), account, 10*time.Minute); !errors.Is(err, apply.ErrNoNamespace) {
+		t.Errorf("before its namespace is there: %v", err)
+	}
+	b.kubectl(t, "create", "namespace", ns)
 	var text []byte
 	for range 2 { // the second time all is there
 		got, expires, err := b.hand.Credentials(t.Context(), account, 10*time.Minute)
