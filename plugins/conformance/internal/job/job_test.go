@@ -2,6 +2,7 @@ package job_test
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -154,13 +155,23 @@ func (b bench) end(phase, reason string, code int) {
 // kubelet stands in for the simulated node's, which has no logs.
 func (b bench) kubelet(log string) {
 	b.t.Helper()
-	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	certificate, key, err := b.ServerCertificate("stand-in-kubelet", "127.0.0.1")
+	if err != nil {
+		b.t.Skip(err)
+	}
+	pair, err := tls.LoadX509KeyPair(certificate, key)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasPrefix(r.URL.Path, "/containerLogs/"+b.namespace+"/") {
 			fmt.Fprint(w, log)
 			return
 		}
 		w.WriteHeader(http.StatusNotFound)
 	}))
+	s.TLS = &tls.Config{Certificates: []tls.Certificate{pair}}
+	s.StartTLS()
 	b.t.Cleanup(s.Close)
 	_, port, err := net.SplitHostPort(s.Listener.Addr().String())
 	if err != nil {
