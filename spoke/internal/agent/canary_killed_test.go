@@ -38,7 +38,7 @@ func TestCanaryKilled(t *testing.T) {
 				every := os.Getenv("WHEELWRIGHT_FIGURES") != ""
 				for n := 1; ; n++ {
 					for _, after := range []bool{false, true} {
-						if !every && ((n+kind)%4 != 0 || after != (n%8 < 4)) {
+						if !every && ((n+2*kind)%8 != 0 || after != (n%16 < 8)) {
 							continue
 						}
 						did, problem := walkedKilled(t, mode, ends[mode], n, after)
