@@ -236,7 +236,8 @@ func upgrades() []upgrade {
 
 // TestCrashMatrix kills a spoke with SIGKILL before and after each of its journal writes, in each kind of
 // upgrade, and starts it again: every object in the store is then the old release's or the new one's, and
-// all of the same one (law 7). Beside `make figures` each write is met at one of the two moments.
+// all of the same one (law 7). Beside `make figures` every
+// second write is met, at one of the two moments.
 func TestCrashMatrix(t *testing.T) {
 	all := upgrades()
 	if testing.Short() {
@@ -249,10 +250,14 @@ func TestCrashMatrix(t *testing.T) {
 			t.Run(u.name, func(t *testing.T) {
 				t.Parallel()
 				old, want := references(t, u)
-				for n := 1; ; n++ {
+				first, stride := 1, 1
+				if os.Getenv("WHEELWRIGHT_FIGURES") == "" {
+					first, stride = 1+kind%2, 2
+				}
+				for n := first; ; n += stride {
 					killed := false
 					for _, after := range []bool{false, true} {
-						if os.Getenv("WHEELWRIGHT_FIGURES") == "" && after != ((n+kind)%2 == 0) {
+						if stride > 1 && after != ((n/2+kind/2)%2 == 0) {
 							continue
 						}
 						did, end := u.killedAt(t, n, after)
