@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"net/http"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -13,7 +12,6 @@ import (
 
 	"github.com/wheelwright-dev/wheelwright/integration/load"
 	"github.com/wheelwright-dev/wheelwright/integration/realnode"
-	"github.com/wheelwright-dev/wheelwright/integration/world"
 )
 
 func command(t *testing.T, program string, args ...string) (string, error) {
@@ -25,18 +23,7 @@ func command(t *testing.T, program string, args ...string) (string, error) {
 // render is one variant of one tag of the reference distribution, without its Canary objects.
 func render(t *testing.T, node *realnode.Node, tag, variant string) string {
 	t.Helper()
-	root, err := world.Root()
-	if err != nil {
-		t.Fatal(err)
-	}
-	archive := filepath.Join(root, "..", "shared", "distributions", "app-distribution.gitbundle")
-	if _, err := os.Stat(archive); err != nil {
-		t.Skip("the reference distribution is not beside this checkout; the other tests use podinfo alone")
-	}
-	vendor, err := world.CloneVendor(t.Context(), filepath.Join(t.TempDir(), "reference"), archive)
-	if err != nil {
-		t.Fatal(err)
-	}
+	vendor := reference(t)
 	if err := vendor.Git(t.Context(), "checkout", "-q", tag); err != nil {
 		t.Fatal(err)
 	}

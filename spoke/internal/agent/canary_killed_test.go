@@ -1,11 +1,8 @@
 package agent_test
 
 import (
-	"errors"
 	"fmt"
-	"log/slog"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -13,7 +10,6 @@ import (
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/config"
-	"github.com/wheelwright-dev/wheelwright/spoke/internal/journal"
 )
 
 // TestCanaryKilled kills a spoke with SIGKILL before and after every write of its journal on the way through
@@ -76,23 +72,12 @@ func walkedKilled(t *testing.T, mode string, ends []fleet.Phase, n int, after bo
 	s.reaches(fleet.Succeeded, "1.0.0", "1.0.0")
 	s.vendor.release(t, "1.1.0", led("1.1.0", "new"))
 	stop()
-	j, err := journal.Open(filepath.Join(s.dir, "journal.db"), slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(j.PutDesired(s.vendor.desired()), j.Close()); err != nil {
-		t.Fatal(err)
-	}
-	for d, tar := range s.vendor.tars {
-		if err := os.WriteFile(filepath.Join(s.dir, "bundles", d.Hex()+".tar"), tar, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
+	s.keepOffers()
 	killed = s.doom(doomed{N: n, After: after})
 	stop = s.start(nil)
 	defer stop()
 	var end fleet.Installation
-	err = s.cluster.Wait("an end", func() error {
+	err := s.cluster.Wait("an end", func() error {
 		if end = s.now(); end.Target != "1.1.0" || !end.Phase.Terminal() {
 			return fmt.Errorf("it is %s %s: %s", end.Phase, end.Target, end.Reason)
 		}

@@ -341,18 +341,7 @@ func (u upgrade) killedAt(t *testing.T, n int, after bool) (bool, []string) {
 	t.Helper()
 	s, stop := u.ready(t)
 	stop()
-	j, err := journal.Open(filepath.Join(s.dir, "journal.db"), slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(j.PutDesired(s.vendor.desired()), j.Close()); err != nil {
-		t.Fatal(err)
-	}
-	for d, tar := range s.vendor.tars {
-		if err := os.WriteFile(filepath.Join(s.dir, "bundles", d.Hex()+".tar"), tar, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
+	s.keepOffers()
 	if !s.doom(doomed{N: n, After: after}) {
 		return false, nil
 	}
@@ -360,6 +349,24 @@ func (u upgrade) killedAt(t *testing.T, n int, after bool) (bool, []string) {
 	defer stop()
 	s.ends(u.end)
 	return true, s.store()
+}
+
+// keepOffers puts what the vendor has into the journal and the cache of a spoke that does not run: one in a
+// process of its own has no hub.
+func (s *stage) keepOffers() {
+	s.t.Helper()
+	j, err := journal.Open(filepath.Join(s.dir, "journal.db"), slog.New(slog.DiscardHandler))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if err := errors.Join(j.PutDesired(s.vendor.desired()), j.Close()); err != nil {
+		s.t.Fatal(err)
+	}
+	for d, tar := range s.vendor.tars {
+		if err := os.WriteFile(filepath.Join(s.dir, "bundles", d.Hex()+".tar"), tar, 0o600); err != nil {
+			s.t.Fatal(err)
+		}
+	}
 }
 
 // doom runs a spoke in a process of its own and reports whether it was killed.

@@ -44,7 +44,7 @@ type exam struct {
 	total   int // tests that were announced; 0: nobody knows
 	done    map[string]bool
 	line    string
-	news    []string // of tests that ended, not told yet
+	news    []testNews // of tests that ended, not told yet
 	finding finding
 }
 
@@ -166,17 +166,36 @@ func short(s string, most int) string {
 	return s
 }
 
-// tellTests tells the hub of tests that ended: names, states and one redacted line, never their logs.
+// testNews is what a test came to, for the hub.
+type testNews struct{ test, text string }
+
+// tellTests tells the hub of tests that ended: names, states and one redacted line, never their logs. What a
+// test said before in this delivery is not told again: those of a step are run at each measurement.
 func (w *worker) tellTests() error {
 	x := w.exam
 	x.mu.Lock()
 	news := x.news
 	x.news = nil
 	x.mu.Unlock()
-	if len(news) == 0 {
+	var texts []string
+	for _, n := range news {
+		if w.toldTests[n.test] != n.text {
+			texts = append(texts, n.text)
+		}
+	}
+	if len(texts) == 0 {
 		return nil
 	}
-	return w.record(w.rec, event(time.Now(), w.rec.Installation, fleet.EventAgent, fmt.Sprintf("tests of %s: %s", w.state.Target, strings.Join(news, "; "))))
+	if err := w.record(w.rec, event(time.Now(), w.rec.Installation, fleet.EventAgent, fmt.Sprintf("tests of %s: %s", w.state.Target, strings.Join(texts, "; ")))); err != nil {
+		return err
+	}
+	if w.toldTests == nil {
+		w.toldTests = map[string]string{}
+	}
+	for _, n := range news {
+		w.toldTests[n.test] = n.text
+	}
+	return nil
 }
 
 func (w *worker) beginExam(subject *pluginv1.Subject, private *strings.Replacer, moments []pluginv1.Moment) {
@@ -366,7 +385,7 @@ func (w *worker) progress(x *exam, name string, p *pluginv1.Progress, private *s
 	news := ended && !x.done[key]
 	if news && len(x.done) < mostTold {
 		x.done[key] = true
-		x.news = append(x.news, text)
+		x.news = append(x.news, testNews{key, text})
 	}
 	x.line = text
 	if n := len(x.done); x.total > 0 {

@@ -4,9 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -16,7 +14,6 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	pluginv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/plugin/v1"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/config"
-	"github.com/wheelwright-dev/wheelwright/spoke/internal/journal"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/pluginhost"
 )
 
@@ -343,18 +340,7 @@ func handedKilled(t *testing.T, n int, after bool) {
 	flaggerStandIn{s}.takesOver()
 	s.vendor.release(t, "1.1.0", handed("1.1.0", newer, plainCanary))
 	stop()
-	j, err := journal.Open(filepath.Join(s.dir, "journal.db"), slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(j.PutDesired(s.vendor.desired()), j.Close()); err != nil {
-		t.Fatal(err)
-	}
-	for d, tar := range s.vendor.tars {
-		if err := os.WriteFile(filepath.Join(s.dir, "bundles", d.Hex()+".tar"), tar, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
+	s.keepOffers()
 	killed := s.doom(doomed{N: n, After: after})
 	stop = s.start(nil)
 	defer stop()

@@ -171,7 +171,7 @@ func (w *worker) next(e delivery.Event, old delivery.State, effects []delivery.E
 		w.endExam()
 	}
 	if w.state.Phase != fleet.Testing && w.state.Phase != fleet.Progressing {
-		w.tries, w.unsure = 0, ""
+		w.tries, w.unsure, w.toldTests = 0, "", nil
 	}
 	if w.state.Phase != old.Phase {
 		w.watch.last = now

@@ -94,6 +94,8 @@ type worker struct {
 	exam    *exam     // of the delivery under way; nil: none was begun
 	tries   int       // exams of it
 	unsure  string    // why the last of them came to no verdict
+	// toldTests is what the hub was told last of each test of the delivery.
+	toldTests map[string]string
 
 	ledTo      []fleet.Traffic // where traffic was led last
 	repository string          // where the distribution comes from, as the hub says

@@ -2,13 +2,11 @@ package config
 
 import (
 	"fmt"
-	"slices"
 	"time"
 
 	"go.yaml.in/yaml/v3"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/strictyaml"
-	pluginv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/plugin/v1"
 )
 
 // NoCanary stands in the place of a plugin's name.
@@ -49,18 +47,4 @@ func (d *decoder) canary(n *yaml.Node, at string, c *Canary) {
 		},
 		"followTimeout": func(n *yaml.Node, key string) { c.Follow = d.Duration(n, key, time.Second, 30*24*time.Hour) },
 	})
-}
-
-// leading checks the names that stand under canary.
-func (d *decoder) leading(all []Plugin) {
-	for _, n := range d.leaders {
-		i := slices.IndexFunc(all, func(p Plugin) bool { return p.Name == n.Value })
-		switch {
-		case n.Kind != yaml.ScalarNode:
-		case i < 0:
-			d.Problem(n, "canary.plugin", "%q: no plugin under `plugins` has this name; or say none", n.Value)
-		case !slices.Contains(all[i].Kinds, pluginv1.Kind_KIND_CANARY):
-			d.Problem(n, "canary.plugin", "%q: the plugin is not of the kind canary", n.Value)
-		}
-	}
 }

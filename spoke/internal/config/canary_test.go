@@ -63,7 +63,7 @@ subscriptions:
 		`line 5: canary.askBefore[2]: want text, found a list`,
 		`line 5: canary.evidenceTimeout: "soon": want `,
 		`line 5: canary.steps: unknown key; known here: askBefore, evidenceTimeout, followTimeout, plugin`,
-		`line 7: canary.plugin: "leed": no plugin under ` + "`plugins`" + ` has this name; or say none`,
+		`line 7: canary.plugin: "leed": no plugin under ` + "`plugins`" + ` has this name`,
 		`line 7: subscriptions[0].canary.askBefore: want a list, found "traffic"`,
 		`line 7: subscriptions[0].canary.evidenceTimeout: "721h": want 1s to 720h`,
 		`line 8: subscriptions[1].canary.plugin: want text, found a list`,

@@ -66,8 +66,8 @@ func (d *decoder) file(data []byte) Config {
 		}
 		c.Subscriptions = append(c.Subscriptions, s)
 	}
-	d.testers(c.Plugins)
-	d.leading(c.Plugins)
+	d.named(d.tests, "tests.plugins", c.Plugins, "conformance")
+	d.named(d.leaders, "canary.plugin", c.Plugins, "canary")
 	return c
 }
 

@@ -259,16 +259,16 @@ func (d *decoder) provenBy(n *yaml.Node, at string, t *Tests) {
 	})
 }
 
-// testers checks the names that stand under tests.
-func (d *decoder) testers(all []Plugin) {
-	for _, n := range d.tests {
+// named checks the names of plugins that stand under a key: each is under plugins, and of a kind.
+func (d *decoder) named(names []*yaml.Node, key string, all []Plugin, kind string) {
+	for _, n := range names {
 		i := slices.IndexFunc(all, func(p Plugin) bool { return p.Name == n.Value })
 		switch {
 		case n.Kind != yaml.ScalarNode:
 		case i < 0:
-			d.Problem(n, "tests.plugins", "%q: no plugin under `plugins` has this name", n.Value)
-		case !slices.Contains(all[i].Kinds, pluginv1.Kind_KIND_CONFORMANCE):
-			d.Problem(n, "tests.plugins", "%q: the plugin is not of the kind conformance", n.Value)
+			d.Problem(n, key, "%q: no plugin under `plugins` has this name", n.Value)
+		case !slices.Contains(all[i].Kinds, pluginKinds()[kind]):
+			d.Problem(n, key, "%q: the plugin is not of the kind %s", n.Value, kind)
 		}
 	}
 }
