@@ -174,6 +174,7 @@ func (s *shop) withFlagger(vendor *world.Vendor) (o outcome) {
 	backend("backend's failure again", undone)
 	o.byRate = time.Since(begin)
 	o.failed = failedSince(users, first)
+	s.t.Logf("users: %v", users.Report())
 	o.requests = len(s.node.Cluster.Requests(s.t, mark, "flagger"))
 	s.gone()
 	return o
@@ -201,6 +202,7 @@ func (s *shop) withSpoke(vendor *world.Vendor) (o outcome) {
 		s.t.Errorf("1.4.1 is rolled back because of %q", r.Reason)
 	}
 	o.failed = failedSince(users, begin)
+	s.t.Logf("users: %v", users.Report())
 	o.mixed = mixed(s.stable(""))
 	for _, agent := range []string{"wheelwright", "spoke", "canary", "conformance"} {
 		o.requests += len(s.node.Cluster.Requests(s.t, mark, agent))

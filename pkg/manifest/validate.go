@@ -20,8 +20,8 @@ type Problem struct {
 func (p Problem) String() string { return p.Object + ": " + p.Message }
 
 // Validate names every problem that can be seen without a cluster: missing kind or name, fields that
-// the kind does not have, values of the wrong type, an object given twice. Kinds that client-go's
-// scheme does not know are judged only by their name.
+// the kind does not have, values of the wrong type, an object given twice, a hook that cannot be one.
+// Kinds that client-go's scheme does not know are judged only by their name.
 func Validate(objs []*unstructured.Unstructured) []Problem {
 	strict := json.NewSerializerWithOptions(json.DefaultMetaFactory, scheme.Scheme, scheme.Scheme,
 		json.SerializerOptions{Strict: true})
@@ -54,6 +54,9 @@ func Validate(objs []*unstructured.Unstructured) []Problem {
 			continue
 		}
 		seen[k] = true
+		if _, _, err := ReadHook(obj); err != nil {
+			add("%v", err)
+		}
 		for _, m := range decode(strict, obj) {
 			add("%s", m)
 		}

@@ -47,6 +47,7 @@ type applier interface {
 // observer reads the cluster; apply.Cluster is one.
 type observer interface {
 	Health(context.Context, apply.Inventory, *rules.Book) (apply.HealthReport, error)
+	Hooks(ctx context.Context, inv apply.Inventory, objs []*unstructured.Unstructured) (apply.HealthReport, error)
 	ReadInventory(ctx context.Context, distribution, namespace string) (apply.Inventory, bool, error)
 	Rebuild(ctx context.Context, distribution, namespace string) (apply.Inventory, bool, error)
 	Definitions(ctx context.Context, names []string) ([]*unstructured.Unstructured, error)

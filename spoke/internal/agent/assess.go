@@ -270,6 +270,9 @@ func (a *Agent) Plan(ctx context.Context, distribution, version string) (fleet.P
 	if err != nil {
 		return fleet.Plan{}, err
 	}
+	if set, err = withAllHooks(set, manifest, b.rec.Installation.Running == ""); err != nil {
+		return fleet.Plan{}, err
+	}
 	s, err := a.assess(ctx, set, b.inventory, b.rec.Installation.Running)
 	if err != nil {
 		return fleet.Plan{}, err

@@ -129,6 +129,17 @@ func (c call) step(n int) (*pluginv1.CanaryStep, error) {
 // lead makes traffic be what the step says.
 func (w *worker) lead(ctx context.Context) (delivery.Event, error) {
 	walk := w.state.Walk
+	if walk.Hooks && walk.Step == 0 {
+		o, err := w.hook(ctx, before, w.ahead)
+		switch {
+		case err != nil:
+			return delivery.Event{}, err
+		case o.failed != "":
+			return delivery.Event{Kind: delivery.Unled, Reason: o.failed}, nil
+		case o.waits != "":
+			return delivery.Event{Kind: delivery.Waiting, Reason: o.waits, Lost: o.lost}, nil
+		}
+	}
 	c, err := w.call(fmt.Sprintf("step%d", walk.Step))
 	if err != nil {
 		return delivery.Event{}, err

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
@@ -61,7 +60,7 @@ type laid struct {
 // planned has the canary plugin read what a release declares: its configuration is marked, what the bundle
 // leaves out is added. What is wrong with it is a BuildError.
 func (a *Agent) planned(ctx context.Context, in input, p plan, version string, was past, res render.Result, bundle []provenance.File) (laid, error) {
-	if err := unyielding(res.Manifest); err != nil {
+	if err := errors.Join(unyielding(res.Manifest), hookable(res.Manifest)); err != nil {
 		return laid{}, err
 	}
 	name := a.leader(in.sub)
@@ -166,16 +165,11 @@ func completed(set, added []byte, consumed []string, yields []*pluginv1.Yield, n
 	return text, left, err
 }
 
-// applied: the object is meant for the cluster, not for a plugin: what configures one, or is a test, is not.
+// applied: the object is a part of what runs: what configures a plugin is not, nor a test, nor a hook.
 func applied(o *unstructured.Unstructured) bool {
 	notes := o.GetAnnotations()
-	if notes[configures] != "" || notes["wheelwright.dev/test"] != "" {
-		return false
-	}
-	return !slices.ContainsFunc(strings.Split(notes["helm.sh/hook"], ","), func(hook string) bool {
-		hook = strings.TrimSpace(hook)
-		return hook == "test" || hook == "test-success"
-	})
+	_, hook, _ := manifest.ReadHook(o)
+	return !hook && notes[configures] == "" && notes["wheelwright.dev/test"] == ""
 }
 
 // applicable are the objects of a set that are applied.

@@ -26,6 +26,8 @@ type ledger struct {
 	Mixed bool `json:"mixed,omitempty"`
 	// Keep are definitions that stayed in a newer form when the cluster went back.
 	Keep []string `json:"keep,omitempty"`
+	// Hooks are the objects that were made for the delivery under way, or the last one, as apply.Item names them.
+	Hooks map[string]hookRun `json:"hooks,omitempty"`
 }
 
 // plan is what, beside the bundle, a rendered set depends on.
@@ -90,7 +92,7 @@ func (w *worker) feed(e delivery.Event, said ...fleet.Event) error {
 			w.hold(&rec, e, old, n)
 		}
 	}
-	if n.Phase == fleet.Promoting {
+	if n.Phase == fleet.Promoting || n.Phase == fleet.Progressing && n.Walk.Hooks {
 		w.ledger.Mixed = true
 	}
 	if n.Phase == fleet.RolledBack {

@@ -58,6 +58,13 @@ func (w *worker) check(ctx context.Context) (delivery.Event, error) {
 	if err != nil {
 		return refuse("%w", err)
 	}
+	first, err := hooks(w.rec.Delivery.Manifest, before, w.first())
+	if err != nil {
+		return refuse("%w", err)
+	}
+	if set, err = withAllHooks(set, w.rec.Delivery.Manifest, w.first()); err != nil {
+		return refuse("%w", err)
+	}
 	prev := w.ledger.Inventory
 	if w.ledger.Mixed {
 		prev = prev.Unsure()
@@ -110,7 +117,7 @@ func (w *worker) check(ctx context.Context) (delivery.Event, error) {
 	if err := proto.Unmarshal(d.Course, course); err != nil {
 		return refuse("read the course of %s: %w", set.Version, err)
 	}
-	return delivery.Event{Kind: delivery.Checked, Steps: len(course.GetSteps()), Follows: course.GetFollows()}, nil
+	return delivery.Event{Kind: delivery.Checked, Steps: len(course.GetSteps()), Follows: course.GetFollows(), Hooks: len(first) > 0}, nil
 }
 
 // sayConflicts: fields that the release declares and that others have set are the release's from now on;
@@ -164,6 +171,15 @@ func final(err error) bool {
 }
 
 func (w *worker) apply(ctx context.Context) (delivery.Event, error) {
+	o, err := w.hook(ctx, before, w.ahead)
+	switch {
+	case err != nil:
+		return delivery.Event{}, err
+	case o.failed != "":
+		return delivery.Event{Kind: delivery.Refuse, Reason: o.failed}, nil
+	case o.waits != "":
+		return delivery.Event{Kind: delivery.Waiting, Reason: o.waits, Lost: o.lost}, nil
+	}
 	set, err := w.nextSet()
 	if err != nil {
 		return refuse("%w", err)
@@ -191,6 +207,9 @@ func (w *worker) send(ctx context.Context, set apply.Set, then delivery.Kind) (d
 		return refuse("%w", err)
 	case err != nil:
 		return delivery.Event{}, err
+	}
+	if change.Requests == 0 {
+		return delivery.Event{Kind: then}, nil // a second look
 	}
 	w.log.Info("applied", logging.Version, set.Version, "created", len(change.Created), "changed", len(change.Changed), "unchanged", len(change.Unchanged), "requests", change.Requests)
 	return delivery.Event{Kind: then}, nil
@@ -232,7 +251,7 @@ func merged(inv, was apply.Inventory) apply.Inventory {
 
 // prune deletes what is on the cluster beside the set applied last.
 func (w *worker) prune(ctx context.Context, then delivery.Kind) (delivery.Event, error) {
-	keep, old := w.ledger.Current(), w.ledger.Inventory
+	keep, old := w.keptHooks(w.ledger.Current()), w.ledger.Inventory
 	for _, namespace := range []string{w.rec.Installation.Namespace, w.ledger.Plan.Namespace} {
 		if namespace != "" && namespace != keep.Namespace {
 			old.Namespace = namespace // the subscription moved: its inventory there goes too
@@ -290,6 +309,9 @@ func (w *worker) undo(ctx context.Context) (delivery.Event, error) {
 func (w *worker) watchOver(ctx context.Context) (delivery.Event, error) {
 	before := w.rec.Installation
 	e, err := w.observe(ctx)
+	if settled := w.state.Phase == fleet.Settling && (!w.state.Walk.Led || w.state.Walk.Stage == delivery.Followed); err == nil && settled && e.Health == fleet.Healthy {
+		return w.afterwards(ctx, e)
+	}
 	if err == nil && w.state.Applied {
 		err = w.sayHealth(time.Now(), before)
 	}

@@ -37,6 +37,9 @@ const (
 	InventoryLabel    = "wheelwright.dev/inventory"    // on the ConfigMap that holds its inventory
 )
 
+// HookRunAnnotation says on an object which delivery it was made for. Such an object is a hook: see Item.
+const HookRunAnnotation = "wheelwright.dev/hook-run"
+
 const (
 	defaultManager = "wheelwright"
 	workers        = 16 // requests in flight per operation; more gains nothing on a small API server

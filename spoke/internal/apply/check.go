@@ -133,8 +133,10 @@ func (k *check) leaving(ctx context.Context, objs []object) (rights, error) {
 			k.step(fleet.VerbKeep, i.Kind, i.String())
 			continue
 		}
-		k.step(fleet.VerbDelete, i.Kind, i.String())
-		k.report.Deletions++
+		if !i.Hook { // of a delivery that is over: nobody's loss
+			k.step(fleet.VerbDelete, i.Kind, i.String())
+			k.report.Deletions++
+		}
 		if r, ok := served.like(i.GroupVersionKind); ok {
 			need.need(place{r, i.Namespace}, "get", "delete")
 		}

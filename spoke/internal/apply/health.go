@@ -33,13 +33,24 @@ type ailing struct {
 	object *unstructured.Unstructured // nil: not looked into
 }
 
+// Hooks is the health of objects of an inventory that were made for one delivery: Healthy when all have ended well.
+func (c *Cluster) Hooks(ctx context.Context, inv Inventory, objs []*unstructured.Unstructured) (HealthReport, error) {
+	inv.Items = slices.DeleteFunc(slices.Clone(inv.Items), func(i Item) bool {
+		return !i.Hook || !slices.ContainsFunc(objs, func(o *unstructured.Unstructured) bool { return i.is(o, inv.Namespace) })
+	})
+	for n := range inv.Items {
+		inv.Items[n].Hook, inv.Items[n].Leaving, inv.Items[n].Passing = false, false, false
+	}
+	return c.Health(ctx, inv, nil)
+}
+
 // Health asks for the state of every object of an inventory, with one list for each kind and
 // namespace, and looks into the pods and the last event of the first workload that is not well. A kind
-// that the book, or we ourselves, have a rule about is judged by it, and by nothing else. Values of Secrets are never asked
-// for, and those of ConfigMaps only by a rule.
+// that the book, or we ourselves, have a rule about is judged by it, and by nothing else. Values of Secrets
+// are never asked for, and those of ConfigMaps only by a rule. Hooks do not count.
 func (c *Cluster) Health(ctx context.Context, inv Inventory, book *rules.Book) (HealthReport, error) {
 	ctx, requests := counted(ctx)
-	items := inv.Current().Items
+	items := slices.DeleteFunc(inv.Current().Items, func(i Item) bool { return i.Hook })
 	report := HealthReport{Health: fleet.HealthUnknown, Objects: len(items)}
 	if len(items) == 0 {
 		report.Message = "nothing is installed"

@@ -44,6 +44,7 @@ type Item struct {
 	Owned     string   // digest of the fields that are ours, as last seen by Apply or Drift
 	Made      bool     // created by an attempt that was not promoted yet: Undo takes it away
 	Leaving   bool     // no longer in the set, and not pruned yet
+	Hook      bool     // made for one delivery: no part of what runs, and of its health
 	Passing   bool     // the cluster removes it when it is done, as it does a Job with a time to live
 	Contested []string // fields that somebody else kept taking: left alone while the set stays
 
@@ -64,12 +65,13 @@ type leanItem struct {
 	Made    bool   `json:"m,omitempty"`
 	Leaving bool   `json:"l,omitempty"`
 	Passing bool   `json:"p,omitempty"`
+	Hook    bool   `json:"h,omitempty"`
 
 	Contested []string `json:"c,omitempty"`
 }
 
 func (i Item) lean() leanItem {
-	return leanItem{i.Group, i.Version, i.Kind, i.Namespace, i.Name, i.UID, i.Digest, i.Owned, i.Made, i.Leaving, i.Passing, i.Contested}
+	return leanItem{i.Group, i.Version, i.Kind, i.Namespace, i.Name, i.UID, i.Digest, i.Owned, i.Made, i.Leaving, i.Passing, i.Hook, i.Contested}
 }
 
 func (i Item) MarshalJSON() ([]byte, error) { return json.Marshal(i.lean()) }
@@ -94,7 +96,7 @@ func (i *Item) UnmarshalJSON(b []byte) error {
 	}
 	*i = Item{
 		GroupVersionKind: schema.GroupVersionKind{Group: l.Group, Version: l.Version, Kind: l.Kind}, Namespace: l.Space, Name: l.Name,
-		UID: l.UID, Digest: l.Digest, Owned: l.Owned, Made: l.Made, Leaving: l.Leaving, Passing: l.Passing, Contested: l.Contested,
+		UID: l.UID, Digest: l.Digest, Owned: l.Owned, Made: l.Made, Leaving: l.Leaving, Passing: l.Passing, Hook: l.Hook, Contested: l.Contested,
 	}
 	return nil
 }
@@ -138,12 +140,17 @@ func (inv Inventory) UnsureOf(objs []*unstructured.Unstructured) Inventory {
 	inv.Items = slices.Clone(inv.Items)
 	for n, i := range inv.Items {
 		for _, o := range objs {
-			if o.GroupVersionKind().GroupKind() == i.GroupKind() && o.GetName() == i.Name && cmp.Or(o.GetNamespace(), inv.Namespace) == cmp.Or(i.Namespace, inv.Namespace) {
+			if i.is(o, inv.Namespace) {
 				inv.Items[n].Digest = ""
 			}
 		}
 	}
 	return inv
+}
+
+// is reports that an object of a set for a namespace is this one.
+func (i Item) is(o *unstructured.Unstructured, namespace string) bool {
+	return o.GroupVersionKind().GroupKind() == i.GroupKind() && o.GetName() == i.Name && cmp.Or(o.GetNamespace(), namespace) == cmp.Or(i.Namespace, namespace)
 }
 
 // Settled is the inventory after its release was promoted: nothing of it is an attempt's any more.

@@ -74,6 +74,7 @@ func (c *Cluster) labelledAnywhere(ctx context.Context, r resource, distribution
 			continue // served by two groups, and applied through the other one
 		}
 		i := Item{GroupVersionKind: gv.WithKind(r.Kind), Namespace: m.Namespace, Name: m.Name, UID: string(m.UID), Owned: c.owned(m)}
+		i.Hook = isHook(m.Annotations)
 		i.Passing = c.passes(i.GroupKind(), m.ManagedFields)
 		items = append(items, i)
 	}

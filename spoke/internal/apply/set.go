@@ -116,7 +116,7 @@ type object struct {
 }
 
 func (o object) item() Item {
-	return Item{GroupVersionKind: o.resource.GroupVersionKind, Namespace: o.GetNamespace(), Name: o.GetName(), Digest: o.digest, Passing: o.passing()}
+	return Item{GroupVersionKind: o.resource.GroupVersionKind, Namespace: o.GetNamespace(), Name: o.GetName(), Digest: o.digest, Passing: o.passing(), Hook: isHook(o.GetAnnotations())}
 }
 
 // passing: a Job with a time to live leaves the cluster when it has finished. That is neither drift nor
@@ -124,6 +124,19 @@ func (o object) item() Item {
 func (o object) passing() bool {
 	_, lives, _ := unstructured.NestedFieldNoCopy(o.Object, "spec", "ttlSecondsAfterFinished")
 	return lives && o.resource.GroupKind() == schema.GroupKind{Group: "batch", Kind: "Job"}
+}
+
+func isHook(notes map[string]string) bool { return notes[HookRunAnnotation] != "" }
+
+// Inert reports an object that does nothing to what runs where it is new: it is only read, or says what may be.
+func Inert(o *unstructured.Unstructured) bool {
+	switch gk := o.GroupVersionKind().GroupKind(); gk.Group {
+	case "":
+		return slices.Contains([]string{"Namespace", "ServiceAccount", "ConfigMap", "Secret", "PersistentVolume", "PersistentVolumeClaim"}, gk.Kind)
+	case "apiextensions.k8s.io", "rbac.authorization.k8s.io":
+		return true
+	}
+	return false
 }
 
 // standsIn reports that an item is this very object, applied.

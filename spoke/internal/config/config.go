@@ -25,6 +25,7 @@ const Version = "1"
 // Defaults of keys that may be left out.
 const (
 	DefaultHealthTimeout   = 5 * time.Minute
+	DefaultHookTimeout     = 30 * time.Minute
 	DefaultApprovalTimeout = 7 * 24 * time.Hour
 	DefaultInterval        = time.Minute
 	DefaultTestsTimeout    = 15 * time.Minute
@@ -46,6 +47,7 @@ type Config struct {
 	// The defaults of subscriptions.
 	Terms           terms.Terms
 	HealthTimeout   time.Duration
+	HookTimeout     time.Duration
 	ApprovalTimeout time.Duration
 	Health          []rules.Rule
 	Windows         fleet.Windows
@@ -103,6 +105,7 @@ type Subscription struct {
 
 	Terms           terms.Terms
 	HealthTimeout   time.Duration // until a release has to be healthy
+	HookTimeout     time.Duration // until a hook of it, such as a migration, has to end
 	ApprovalTimeout time.Duration // until a release that waits for its provider is given up
 	Health          []rules.Rule  // one of a kind at most
 }

@@ -59,7 +59,7 @@ func TestTheExampleLoads(t *testing.T) {
 	want := []Subscription{{
 		Distribution: "shop", Variant: "app-kubernetes", Namespace: "shop", Source: []string{"https://github.com/example-vendor/shop"},
 		Overlay: Overlay{Path: filepath.Join(dir, "provider")}, Policy: fleet.Policy{Range: "1.x", Patch: fleet.Automatic, Minor: fleet.Automatic, Major: fleet.AskFirst}, FromHub: FromHub{Pins: true}, Tests: DefaultTests(), Canary: DefaultCanary(),
-		Terms: theirs, HealthTimeout: 10 * time.Minute, ApprovalTimeout: 168 * time.Hour, Health: queue,
+		Terms: theirs, HealthTimeout: 10 * time.Minute, HookTimeout: 30 * time.Minute, ApprovalTimeout: 168 * time.Hour, Health: queue,
 	}}
 	if !reflect.DeepEqual(c.Subscriptions, want) {
 		t.Errorf("got  %+v\nwant %+v", c.Subscriptions, want)
@@ -109,12 +109,12 @@ kubeconfig: kube/config
 	}
 	reported := terms.Default()
 	reported.Drift = terms.Report
-	want := Config{Path: path, Digest: first, Kubeconfig: filepath.Join(dir, "kube/config"), Terms: reported, HealthTimeout: DefaultHealthTimeout, ApprovalTimeout: DefaultApprovalTimeout, FromHub: FromHub{Pins: true}, Tests: DefaultTests(), Canary: DefaultCanary(),
+	want := Config{Path: path, Digest: first, Kubeconfig: filepath.Join(dir, "kube/config"), Terms: reported, HealthTimeout: DefaultHealthTimeout, HookTimeout: DefaultHookTimeout, ApprovalTimeout: DefaultApprovalTimeout, FromHub: FromHub{Pins: true}, Tests: DefaultTests(), Canary: DefaultCanary(),
 		Subscriptions: []Subscription{
 			{Distribution: "shop", Namespace: "shop", Overlay: Overlay{Git: filepath.Join(filepath.Dir(dir), "platform"), Path: "app", Revision: "main", Interval: 5 * time.Second},
 				Policy: fleet.Policy{Prereleases: true, Pin: &fleet.Pin{Version: "1.2.0", Reason: "audit", Source: "spoke.yaml"}}, FromHub: FromHub{Pins: true}, Tests: DefaultTests(), Canary: DefaultCanary(),
-				Terms: reported, HealthTimeout: DefaultHealthTimeout, ApprovalTimeout: DefaultApprovalTimeout},
-			{Distribution: "mail", Variant: "default", Namespace: "mail", FromHub: FromHub{Pins: true}, Tests: DefaultTests(), Canary: DefaultCanary(), Terms: reported, HealthTimeout: 30 * time.Second, ApprovalTimeout: DefaultApprovalTimeout},
+				Terms: reported, HealthTimeout: DefaultHealthTimeout, HookTimeout: DefaultHookTimeout, ApprovalTimeout: DefaultApprovalTimeout},
+			{Distribution: "mail", Variant: "default", Namespace: "mail", FromHub: FromHub{Pins: true}, Tests: DefaultTests(), Canary: DefaultCanary(), Terms: reported, HealthTimeout: 30 * time.Second, HookTimeout: DefaultHookTimeout, ApprovalTimeout: DefaultApprovalTimeout},
 		}}
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %+v\nwant %+v", c, want)
@@ -162,7 +162,7 @@ subscriptions:
 	}
 	want := []string{
 		`line 1: version: "2" is not known to this spoke: want 1`,
-		`line 2: kubeConfig: unknown key; known here: approvalTimeout, canary, context, delete, deletionBudget, drift, fromHub, git, health, healthTimeout, ignore, kubeconfig, plugins, recreate, subscriptions, tests, version, windows`,
+		`line 2: kubeConfig: unknown key; known here: approvalTimeout, canary, context, delete, deletionBudget, drift, fromHub, git, health, healthTimeout, hookTimeout, ignore, kubeconfig, plugins, recreate, subscriptions, tests, version, windows`,
 		`line 4: context: is there twice: first on line 3`,
 		`line 5: healthTimeout: "5": want a duration with its unit, such as 90s or 24h`,
 		`line 6: drift: "never": want correct, report or ignore`,

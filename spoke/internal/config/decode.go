@@ -31,7 +31,7 @@ func (d *decoder) sorted() []Problem {
 }
 
 func (d *decoder) file(data []byte) Config {
-	c := Config{Terms: terms.Default(), HealthTimeout: DefaultHealthTimeout, ApprovalTimeout: DefaultApprovalTimeout, FromHub: DefaultFromHub(), Tests: DefaultTests(), Canary: DefaultCanary()}
+	c := Config{Terms: terms.Default(), HealthTimeout: DefaultHealthTimeout, HookTimeout: DefaultHookTimeout, ApprovalTimeout: DefaultApprovalTimeout, FromHub: DefaultFromHub(), Tests: DefaultTests(), Canary: DefaultCanary()}
 	root := d.Document(data, fmt.Sprintf("the file is empty: it starts with `version: %s`", Version))
 	if root == nil {
 		return c
@@ -49,7 +49,7 @@ func (d *decoder) file(data []byte) Config {
 		"plugins":       func(n *yaml.Node, key string) { c.Plugins = d.plugins(n, key) },
 		"subscriptions": func(n *yaml.Node, key string) { subscriptions = d.List(n, key) },
 	}
-	maps.Copy(known, d.shared(shared{&c.Terms, &c.HealthTimeout, &c.ApprovalTimeout, &c.Health, &c.Windows, &c.FromHub, &c.Tests, &c.Canary}))
+	maps.Copy(known, d.shared(shared{&c.Terms, &c.HealthTimeout, &c.HookTimeout, &c.ApprovalTimeout, &c.Health, &c.Windows, &c.FromHub, &c.Tests, &c.Canary}))
 	seen := d.Mapping(root, "", known)
 	if root.Kind == yaml.MappingNode && seen["version"] == nil {
 		d.Problem(root, "version", "missing: want `version: %s`", Version)
@@ -74,7 +74,7 @@ func (d *decoder) file(data []byte) Config {
 var namespaceName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
 
 func (d *decoder) subscription(n *yaml.Node, at string, c Config) Subscription {
-	s := Subscription{Terms: c.Terms, HealthTimeout: c.HealthTimeout, ApprovalTimeout: c.ApprovalTimeout, Health: c.Health, FromHub: c.FromHub, Tests: c.Tests, Canary: c.Canary}
+	s := Subscription{Terms: c.Terms, HealthTimeout: c.HealthTimeout, HookTimeout: c.HookTimeout, ApprovalTimeout: c.ApprovalTimeout, Health: c.Health, FromHub: c.FromHub, Tests: c.Tests, Canary: c.Canary}
 	windows := c.Windows
 	known := strictyaml.Fields{
 		"distribution": func(n *yaml.Node, key string) {
@@ -108,7 +108,7 @@ func (d *decoder) subscription(n *yaml.Node, at string, c Config) Subscription {
 		"overlay":  func(n *yaml.Node, key string) { s.Overlay = d.overlay(n, key) },
 		"versions": func(n *yaml.Node, key string) { s.Policy = d.policy(n, key) },
 	}
-	maps.Copy(known, d.shared(shared{&s.Terms, &s.HealthTimeout, &s.ApprovalTimeout, &s.Health, &windows, &s.FromHub, &s.Tests, &s.Canary}))
+	maps.Copy(known, d.shared(shared{&s.Terms, &s.HealthTimeout, &s.HookTimeout, &s.ApprovalTimeout, &s.Health, &windows, &s.FromHub, &s.Tests, &s.Canary}))
 	seen := d.Mapping(n, at, known)
 	s.Policy.Windows = windows
 	if seen == nil {

@@ -18,13 +18,13 @@ import (
 
 // shared is what a subscription may set, and the top of the file for all of them.
 type shared struct {
-	terms                          *terms.Terms
-	healthTimeout, approvalTimeout *time.Duration
-	health                         *[]rules.Rule
-	windows                        *fleet.Windows
-	fromHub                        *FromHub
-	tests                          *Tests
-	canary                         *Canary
+	terms                                       *terms.Terms
+	healthTimeout, hookTimeout, approvalTimeout *time.Duration
+	health                                      *[]rules.Rule
+	windows                                     *fleet.Windows
+	fromHub                                     *FromHub
+	tests                                       *Tests
+	canary                                      *Canary
 }
 
 // shared reads into s. What is there already is the default: a scalar and the windows take its place,
@@ -33,6 +33,7 @@ func (d *decoder) shared(s shared) strictyaml.Fields {
 	t := s.terms
 	return strictyaml.Fields{
 		"healthTimeout": func(n *yaml.Node, key string) { *s.healthTimeout = d.duration(n, key) },
+		"hookTimeout":   func(n *yaml.Node, key string) { *s.hookTimeout = d.duration(n, key) },
 		"approvalTimeout": func(n *yaml.Node, key string) {
 			*s.approvalTimeout = d.Duration(n, key, time.Minute, 365*24*time.Hour)
 		},

@@ -100,7 +100,7 @@ const (
 	Verified      Kind = "Verified"      // digest, provenance chain and name are right
 	Rendered      Kind = "Rendered"      // the set differs from the one that runs
 	Unchanged     Kind = "Unchanged"     // the set is the one that runs
-	Checked       Kind = "Checked"       // the API server would take every object, and nothing needs the provider's word; Steps, Follows
+	Checked       Kind = "Checked"       // the API server would take every object, and nothing needs the provider's word; Steps, Follows, Hooks
 	Asking        Kind = "Asking"        // it would take them, and the provider has to say yes first; Reason
 	Approve       Kind = "Approve"       // the provider says yes
 	Reject        Kind = "Reject"        // the provider says no; Reason
@@ -113,7 +113,7 @@ const (
 	Tried         Kind = "Tried"         // those of the stage of the canary are over; Verdict, Reason
 	Led           Kind = "Led"           // traffic is as the step says; Passes
 	Unled         Kind = "Unled"         // it will never be, or who leads says no; Reason
-	Waiting       Kind = "Waiting"       // traffic is not yet as it is to be, or who leads says nothing yet; Reason
+	Waiting       Kind = "Waiting"       // traffic is not yet as it is to be, who leads says nothing yet, or a hook has not ended; Reason, Lost
 	Measured      Kind = "Measured"      // the candidates were judged; Verdict, Over, Reason
 	Concluded     Kind = "Concluded"     // stable has all traffic, the candidates are gone; or who leads says yes
 	Aborted       Kind = "Aborted"       // likewise, and stable is the previous release
@@ -152,6 +152,7 @@ type Event struct {
 	Lost     time.Duration // time in which nothing could be seen: it does not count against a deadline
 	Steps    int           // of the canary's course; 0: there is none
 	Follows  bool          // somebody else leads traffic to it
+	Hooks    bool          // objects of it, such as migrations, go before its candidates
 	Passes   int           // measurements that the step has to pass
 	Over     bool          // more has failed than the release allows
 }
@@ -164,8 +165,8 @@ const (
 	Verify     Effect = "verify"     // answers Verified
 	Render     Effect = "render"     // answers Rendered or Unchanged
 	Check      Effect = "check"      // dry run; answers Checked
-	Apply      Effect = "apply"      // answers Applied
-	Watch      Effect = "watch"      // read health after a while; answers Observed
+	Apply      Effect = "apply"      // answers Applied, or Waiting for a hook
+	Watch      Effect = "watch"      // read health after a while; answers Observed, or Tested where a hook failed after it
 	Test       Effect = "test"       // begin the tests, or look how they and the cluster get on; answers Tested or Observed
 	Try        Effect = "try"        // run the tests of the canary's stage; answers Tried
 	Lead       Effect = "lead"       // make traffic be what the step says; answers Led, Unled or Waiting

@@ -143,12 +143,14 @@ func TestTheMachineIsPrinted(t *testing.T) {
 	walked := walk("upgrade, with candidates", Walk{Step: 3}, Gates{})
 	untouched := walk("upgrade, with candidates, stable untouched", Walk{Step: 1}, Gates{})
 	untouched.untouched = true
+	preceded := untouched
+	preceded.name, preceded.walk.Hooks = "upgrade, with candidates and hooks, stable untouched", true
 	led := known{name: "led by others, no verdict", previous: true, walk: Walk{Stage: Following, Led: true}}
 	agreed := known{name: "led by others, who said yes", previous: true, walk: Walk{Stage: Followed, Led: true}}
 	more := map[fleet.Phase][]known{
 		fleet.Progressing: walks, gated: gates, fleet.Promoting: append(slices.Clone(always), walked, led, agreed), asked: append(slices.Clone(always), led, agreed),
-		fleet.RollingBack: append(slices.Clone(restored), walked, untouched, led), fleet.Settling: append(append(slices.Clone(always), tested...), walked, led, agreed), fleet.Testing: append(slices.Clone(tested), agreed),
-		fleet.RollbackFailed: append(slices.Clone(restored), walked, untouched, led, known{name: "first install, with tests", tests: true}, known{name: "first install, disproved", tests: true, proof: Disproved}),
+		fleet.RollingBack: append(slices.Clone(restored), walked, untouched, preceded, led), fleet.Settling: append(append(slices.Clone(always), tested...), walked, led, agreed), fleet.Testing: append(slices.Clone(tested), agreed),
+		fleet.RollbackFailed: append(slices.Clone(restored), walked, untouched, preceded, led, known{name: "first install, with tests", tests: true}, known{name: "first install, disproved", tests: true, proof: Disproved}),
 	}
 	for _, p := range slices.Concat(fleet.Phases, []fleet.Phase{asked, gated}) {
 		last := ""

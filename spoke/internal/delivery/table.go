@@ -165,6 +165,10 @@ func table() []row {
 
 		{from: in(fleet.Promoting), on: Applied, when: seldom, to: fleet.Settling, do: and(Watch), clock: run},
 		{from: in(fleet.Promoting), on: Applied, to: fleet.Settling, do: and(Watch), clock: hold},
+		// A hook may take longer than health may: who applies tells the time that it took, and gives it up.
+		{from: in(fleet.Promoting), on: Waiting, when: all(late, previous), to: fleet.RollingBack, do: and(Restore), say: expire, clock: run},
+		{from: in(fleet.Promoting), on: Waiting, when: late, to: fleet.RollingBack, do: and(Undo), say: expire, clock: run},
+		{from: in(fleet.Promoting), on: Waiting, to: stay, do: and(Apply), say: give, clock: hold},
 		{from: in(fleet.Settling), on: Observed, when: all(healthy, unproven, seldom), to: fleet.Testing, do: and(Test), clock: trial},
 		{from: in(fleet.Settling), on: Observed, when: all(healthy, unproven), to: fleet.Testing, do: and(Test), clock: hold},
 		{from: in(fleet.Testing), on: Observed, when: all(healthy, unproven, late), to: asked, do: and(Watch), say: untested, clock: patient},
@@ -190,8 +194,8 @@ func table() []row {
 
 		// The tests may have taken long: health is looked at once more after they passed.
 		{from: in(fleet.Testing), on: Tested, when: pass, to: stay, do: and(Watch), clock: hold},
-		{from: in(fleet.Testing), on: Tested, when: all(fail, previous), to: fleet.RollingBack, do: and(Restore), say: give, clock: run},
-		{from: in(fleet.Testing), on: Tested, when: fail, to: fleet.RollbackFailed, do: and(Hold), say: give},
+		{from: landed, on: Tested, when: all(fail, previous), to: fleet.RollingBack, do: and(Restore), say: give, clock: run},
+		{from: landed, on: Tested, when: fail, to: fleet.RollbackFailed, do: and(Hold), say: give},
 		{from: in(fleet.Testing), on: Tested, when: all(retried, early), to: stay, do: and(Test), say: give, clock: hold},
 		{from: in(fleet.Testing), on: Tested, to: asked, do: and(Watch), say: give, clock: patient},
 		{from: in(asked), on: Approve, to: fleet.Settling, do: and(Watch), clock: run},
@@ -225,7 +229,7 @@ func table() []row {
 		// A first install that its tests, or its provider, said no to stays one.
 		{from: in(fleet.RollbackFailed), on: Observed, when: all(disproved, first), to: stay, say: keep},
 		{from: in(fleet.RollbackFailed), on: Observed, when: all(healthy, first, unproven), to: fleet.Testing, do: and(Test), clock: trial},
-		{from: in(fleet.RollbackFailed), on: Observed, when: all(healthy, first), to: fleet.Settling, do: and(Prune), clock: run},
+		{from: in(fleet.RollbackFailed), on: Observed, when: all(healthy, first), to: fleet.Settling, do: and(Watch), clock: run},
 		{from: in(fleet.RollbackFailed), on: Observed, when: all(healthy, restored), to: fleet.RolledBack, say: keep},
 		{from: in(fleet.RollbackFailed), on: Observed, to: stay, say: keep},
 		{from: in(fleet.RollbackFailed), on: Restored, when: previous, to: fleet.RollingBack, do: and(Watch), say: keep, clock: run},

@@ -15,6 +15,7 @@ type Walk struct {
 	Need   int  // measurements that the step has to pass
 	Passed int  // that it has passed
 	Led    bool // candidates, and routes that lead to them, may be on the cluster
+	Hooks  bool // so may objects of the release that go before them: a return has to take them away
 	Held   bool // a person holds it where it is: it is measured and may fail, and does not go on
 	Asked  bool // the provider is asked whether it may go on
 }
@@ -86,6 +87,7 @@ const mostStandstill = 10
 
 func course(_ time.Time, s State, e Event) bool    { return e.Steps > 0 && s.Previous }
 func led(_ time.Time, s State, _ Event) bool       { return s.Walk.Led }
+func hooked(_ time.Time, s State, _ Event) bool    { return s.Walk.Hooks }
 func free(_ time.Time, s State, _ Event) bool      { return !s.Walk.Led }
 func untouched(_ time.Time, s State, _ Event) bool { return s.Walk.Led && !s.Touched }
 func whole(_ time.Time, s State, _ Event) bool {
@@ -115,17 +117,21 @@ func at(stages ...Stage) guard {
 // stride is what an event does to the walk.
 type stride func(Walk, Event) Walk
 
-func begin(w Walk, e Event) Walk { return Walk{Steps: e.Steps, Stage: Admitting, Led: true} }
+func begin(w Walk, e Event) Walk {
+	return Walk{Steps: e.Steps, Stage: Admitting, Led: true, Hooks: e.Hooks}
+}
 func ended(w Walk, _ Event) Walk { return Walk{} }
 func onwards(w Walk, _ Event) Walk {
-	return Walk{Steps: w.Steps, Step: w.Step + 1, Stage: Leading, Led: true, Held: w.Held}
+	return Walk{Steps: w.Steps, Step: w.Step + 1, Stage: Leading, Led: true, Hooks: w.Hooks, Held: w.Held}
 }
 func hurry(w Walk, e Event) Walk { // a person's word ends a hold
 	w = onwards(w, e)
 	w.Held = false
 	return w
 }
-func done(w Walk, _ Event) Walk       { return Walk{Steps: w.Steps, Step: w.Steps, Led: true} }
+func done(w Walk, _ Event) Walk {
+	return Walk{Steps: w.Steps, Step: w.Steps, Led: true, Hooks: w.Hooks}
+}
 func questioned(w Walk, _ Event) Walk { w.Asked = true; return w }
 func passed(w Walk, _ Event) Walk     { w.Passed = min(w.Passed+1, max(w.Need, 1)); return w }
 func paused(w Walk, _ Event) Walk     { w.Held = true; return w }
@@ -235,6 +241,7 @@ func canary() []row {
 
 		// The candidates hold their traffic until stable is whole again.
 		row{from: in(fleet.RollingBack), on: Observed, when: all(restored, healthy, led), to: stay, do: and(Abort), say: keep, clock: hold},
+		row{from: in(fleet.RollingBack, fleet.RollbackFailed), on: Aborted, when: all(untouched, hooked), to: fleet.RollingBack, do: and(Restore), say: keep, walk: ended, clock: run},
 		row{from: in(fleet.RollingBack), on: Aborted, when: whole, to: fleet.RolledBack, do: and(Hold), say: keep, walk: ended},
 		row{from: in(fleet.RollingBack), on: Waiting, when: all(led, late), to: fleet.RollbackFailed, do: and(Hold), say: both},
 		row{from: in(fleet.RollingBack), on: Waiting, when: led, to: stay, do: and(Abort), say: keep, clock: hold},
