@@ -325,8 +325,17 @@ func (w *worker) regain(ctx context.Context) error {
 	return nil
 }
 
-// beyondLed is a set without the objects that lead to candidates now: they are applied when those are gone.
+// beyondLed is unled of a set that is applied now: the others are applied when the candidates are gone.
 func (w *worker) beyondLed(ctx context.Context, set apply.Set) (apply.Set, error) {
+	rest, err := w.unled(ctx, set)
+	if err == nil {
+		w.ledger.Inventory = w.ledger.UnsureOf(slices.DeleteFunc(slices.Clone(set.Objects), func(o *unstructured.Unstructured) bool { return slices.Contains(rest.Objects, o) }))
+	}
+	return rest, err
+}
+
+// unled is a set without the objects that lead to candidates now.
+func (w *worker) unled(ctx context.Context, set apply.Set) (apply.Set, error) {
 	if !w.state.Walk.Led || w.state.Walk.Follows() {
 		return set, nil
 	}
@@ -335,7 +344,6 @@ func (w *worker) beyondLed(ctx context.Context, set apply.Set) (apply.Set, error
 		return set, err
 	}
 	set.Objects = slices.DeleteFunc(slices.Clone(set.Objects), func(o *unstructured.Unstructured) bool { return slices.Contains(led, o) })
-	w.ledger.Inventory = w.ledger.UnsureOf(led)
 	return set, nil
 }
 

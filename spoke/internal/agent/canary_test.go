@@ -324,3 +324,43 @@ func TestACanaryIsRecalled(t *testing.T) {
 		t.Errorf("reason: %s", i.Reason)
 	}
 }
+
+// What runs is looked after while candidates stand beside it, however long that is.
+func TestWhatRunsIsLookedAfterBesideACanary(t *testing.T) {
+	s := newStage(t)
+	s.walking("missing")
+	s.sub.Canary = config.Canary{} // it waits for evidence without an end
+	defer s.walked()()
+	s.waitsFor(fleet.Progressing, "Inconclusive(")
+	led := s.get("service/backend", ".spec.selector")
+	if out, err := s.cluster.Kubectl("-n", s.ns, "label", "deployment", "database", "--overwrite", "app.kubernetes.io/version=mine"); err != nil {
+		t.Fatal(out, err)
+	}
+	if out, err := s.cluster.Kubectl("-n", s.ns, "delete", "configmap", "old"); err != nil {
+		t.Fatal(out, err)
+	}
+	s.cluster.Eventually(t, "both are put back", func() error {
+		if v, old := s.get("deployment/database", `.metadata.labels.app\.kubernetes\.io/version`), s.get("configmap/old", ".metadata.name"); v != "1.0.0" || old == "" {
+			return fmt.Errorf("version %s, ConfigMap %q", v, old)
+		}
+		return nil
+	})
+	if now := s.get("service/backend", ".spec.selector"); now != led {
+		t.Errorf("what leads to the candidates was taken for drift: %s, was %s", now, led)
+	}
+	if told := strings.Join(s.events(fleet.EventDrift), "\n"); !strings.Contains(told, "database") || strings.Contains(told, "Service") {
+		t.Errorf("told of drift: %s", told)
+	}
+	if out, err := s.cluster.Kubectl("-n", s.ns, "patch", "deployment", "database", "--type=merge", "-p", `{"spec":{"template":{"metadata":{"annotations":{"test.wheelwright.dev/never-ready":"yes"}}},"strategy":{"rollingUpdate":{"maxUnavailable":2}}}}`); err != nil {
+		t.Fatal(out, err)
+	}
+	s.cluster.Eventually(t, "it is told that what runs is not well", func() error {
+		if all := s.events(fleet.EventHealth); len(all) == 0 || strings.Contains(all[len(all)-1], "Healthy") {
+			return fmt.Errorf("%q", all)
+		}
+		return nil
+	})
+	if i := s.now(); i.Phase != fleet.Progressing || i.Running != "1.0.0" {
+		t.Errorf("it is %s with %s running", i.Phase, i.Running)
+	}
+}

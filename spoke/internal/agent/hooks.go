@@ -127,7 +127,7 @@ func withAllHooks(set apply.Set, rendered []byte, first bool) (apply.Set, error)
 
 // hookRun names the delivery under way for its hooks.
 func (w *worker) hookRun() string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %q %d", w.a.cfg.Cluster, w.name, w.rec.Delivery.Target, w.rec.Delivery.Started.UnixNano()))
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %d", w.name, w.rec.Delivery.Target, w.rec.Delivery.Started.UnixNano()))
 	return fmt.Sprintf("%x", sum[:8])
 }
 

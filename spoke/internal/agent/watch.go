@@ -30,7 +30,7 @@ const remind = 30 * time.Second // between events about health that is not well 
 // watchHealth looks at what runs, between deliveries.
 func (w *worker) watchHealth(ctx context.Context, _ input) result {
 	lost := w.state.Phase == fleet.RollbackFailed
-	if w.state.Touching() || (w.rec.Installation.Running == "" && !lost) || len(w.ledger.Items) == 0 {
+	if w.state.Touching() && !w.state.Beside() || (w.rec.Installation.Running == "" && !lost) || len(w.ledger.Items) == 0 {
 		return result{}
 	}
 	now := time.Now()
@@ -125,7 +125,7 @@ func (w *worker) sayHealth(now time.Time, before fleet.Installation) error {
 // correctDrift looks at what others changed or deleted of what runs, when the watch says that something
 // was, and now and then for what a watch may have missed. What is done about it is the provider's.
 func (w *worker) correctDrift(ctx context.Context, in input) result {
-	if w.state.Touching() || !w.canReturn() || ctx.Err() != nil {
+	if w.state.Touching() && !w.state.Beside() || !w.canReturn() || ctx.Err() != nil {
 		return result{}
 	}
 	now := time.Now()
@@ -146,6 +146,11 @@ func (w *worker) correctDrift(ctx context.Context, in input) result {
 	if err != nil {
 		w.log.Error("drift cannot be looked for", logging.Error, err)
 		return result{after: every}
+	}
+	if set, err = w.unled(ctx, set); err != nil {
+		w.log.Warn("drift was not looked for", logging.Error, err)
+		w.watch.drift = now.Add(w.intervals().RetryMax)
+		return result{after: w.intervals().RetryMax}
 	}
 	inv, found, err := w.a.cfg.Apply.Drift(ctx, set, w.ledger.Current(), in.sub.Terms.Drift != terms.Report)
 	if ctx.Err() != nil {

@@ -69,6 +69,11 @@ type State struct {
 // Touching: objects on the cluster may be between two releases; nothing else is begun before that is over.
 func (s State) Touching() bool { return s.Phase.Touching() || s.Applied || s.Walk.Asked }
 
+// Beside: candidates stand beside the previous release, which runs as it did and is looked after.
+func (s State) Beside() bool {
+	return s.Walk.Led && !s.Touched && !s.Walk.Follows() && (s.Phase == fleet.Progressing || s.Walk.Asked)
+}
+
 // Forward: the target is, in part or whole, on the cluster and does not count as what runs yet.
 func (s State) Forward() bool { return s.Touching() && s.Phase != fleet.RollingBack }
 
