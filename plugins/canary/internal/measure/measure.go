@@ -102,7 +102,7 @@ func Judge(now time.Time, o Objective, s Samples) Verdict {
 		v.Value = &s.Values[0]
 	}
 	if cause, reason := doubt(now, o, s, v.Sample); cause != "" {
-		v.Outcome, v.Cause, v.Reason, v.Do = Inconclusive, cause, reason, o.do(cause)
+		v.Outcome, v.Cause, v.Reason, v.Do = Inconclusive, cause, reason, o.do(cause, s.Counted != nil)
 		return v
 	}
 	value := *v.Value
@@ -195,12 +195,14 @@ func (o Objective) title() string {
 	return o.Name
 }
 
-func (o Objective) do(cause Cause) OnInconclusive {
+// do is what helps. Load helps where too few requests are counted; where nobody counts them it may, as a rate of
+// no requests is NaN or nothing at all.
+func (o Objective) do(cause Cause, counted bool) OnInconclusive {
 	switch {
 	case o.OnInconclusive == Ask:
 		return Ask
-	case o.OnInconclusive == GenerateLoad && (cause == NoTraffic || cause == NoData || cause == NotANumber):
-		return GenerateLoad // a rate of no requests is NaN
+	case o.OnInconclusive == GenerateLoad && (cause == NoTraffic || !counted && (cause == NoData || cause == NotANumber)):
+		return GenerateLoad
 	}
 	return Hold
 }
