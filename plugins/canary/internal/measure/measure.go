@@ -148,11 +148,11 @@ func doubt(now time.Time, o Objective, s Samples, sample uint64) (Cause, string)
 	case s.Counted == nil && minimum > 1:
 		return NoTraffic, fmt.Sprintf("unknown sample: the query does not tell how many requests it rests on, wants %s", group(minimum))
 	case s.Shape != "":
-		return WrongShape, fmt.Sprintf("the query returned a %s, wants one number", s.Shape)
+		return WrongShape, fmt.Sprintf("the query of %s returned a %s, wants one number", o.Name, s.Shape)
 	case len(s.Values) == 0:
-		return NoData, "no data: the query returned nothing"
+		return NoData, "no data: the query of " + o.Name + " returned nothing"
 	case len(s.Values) > 1:
-		return WrongShape, fmt.Sprintf("the query returned a vector of %d, wants one number", len(s.Values))
+		return WrongShape, fmt.Sprintf("the query of %s returned a vector of %d, wants one number: write sum() around it, or what else makes one", o.Name, len(s.Values))
 	}
 	oldest := o.maxAge()
 	switch age := now.Sub(s.Newest); {
