@@ -4,10 +4,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/wheelwright-dev/wheelwright/plugins/canary/internal/route"
 	"github.com/wheelwright-dev/wheelwright/plugins/canary/internal/strategy"
 )
 
-// What is asked where load is generated, and at which of several ports.
+// What is asked where load is generated, and which of several ports routes and load lead to.
 func TestWhatIsAsked(t *testing.T) {
 	const fine = "  analysis: {interval: 10s, threshold: 2, iterations: 3}"
 	service := `
@@ -33,7 +34,7 @@ spec: {selector: {app: web}, ports: [{name: admin, port: 9797}, {name: http, por
 			t.Errorf("%s: %v", test.name, err)
 			continue
 		}
-		if s := release.Services[0]; s.LoadPath != test.path || s.Main.Port != test.port {
+		if s := release.Services[0]; s.LoadPath != test.path || s.Main.Port != test.port || route.Of(s).Port != test.port {
 			t.Errorf("%s: got %s at %d", test.name, s.LoadPath, s.Main.Port)
 		}
 	}
