@@ -9,9 +9,11 @@ import (
 	"slices"
 	"time"
 
+	"github.com/wheelwright-dev/wheelwright/pkg/buildinfo"
 	"github.com/wheelwright-dev/wheelwright/plugins/canary/internal/cluster"
 	"github.com/wheelwright-dev/wheelwright/plugins/canary/internal/course"
 	"github.com/wheelwright-dev/wheelwright/plugins/canary/internal/document"
+	"github.com/wheelwright-dev/wheelwright/plugins/canary/internal/load"
 	"github.com/wheelwright-dev/wheelwright/plugins/canary/internal/strategy"
 	pluginv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/plugin/v1"
 )
@@ -21,6 +23,15 @@ type canary struct {
 	settings
 	open func() (cluster.Server, func(), error)
 	log  *slog.Logger
+	load *load.Generator // nil: none is made
+}
+
+func newCanary(s settings, open func() (cluster.Server, func(), error), log *slog.Logger) *canary {
+	c := &canary{settings: s, open: open, log: log}
+	if s.rate > 0 {
+		c.load = load.New(load.Config{Rate: s.rate, Agent: "wheelwright-canary/" + buildinfo.Version(), Log: log, Find: c.whereabouts})
+	}
+	return c
 }
 
 // Describe says what the plugin can do.
@@ -41,6 +52,7 @@ func (c *canary) Step(ctx context.Context, r *pluginv1.StepRequest) (*pluginv1.S
 	if r.GetCourse().GetFollows() {
 		return nil, errFollows
 	}
+	c.load.Stop(delivery(r.GetSubject()), stepOf(r.GetSubject(), r.GetStep()))
 	rel, err := c.understand(r.GetSubject())
 	if err != nil {
 		return nil, fmt.Errorf("step: %w", err)
@@ -68,6 +80,7 @@ func (c *canary) Promote(ctx context.Context, r *pluginv1.PromoteRequest) (*plug
 	if r.GetCourse().GetFollows() {
 		return nil, errFollows
 	}
+	c.load.Stop(delivery(r.GetSubject()), "")
 	rel, err := c.understand(r.GetSubject())
 	if err != nil {
 		return nil, fmt.Errorf("promote: %w", err)
@@ -85,6 +98,7 @@ func (c *canary) Abort(ctx context.Context, r *pluginv1.AbortRequest) (*pluginv1
 	if r.GetSubject() == nil {
 		return nil, errors.New("abort: the call has no subject")
 	}
+	c.load.Stop(delivery(r.GetSubject()), "")
 	if followed, err := c.followed(ctx, r.GetCourse(), r.GetSubject()); err != nil || len(followed) > 0 {
 		return c.giveBack(ctx, r, followed, err)
 	}

@@ -25,7 +25,7 @@ func main() {
 		fmt.Fprintln(os.Stderr, "canary:", err)
 		os.Exit(2)
 	}
-	pluginsdk.Serve(pluginsdk.Plugin{Name: "canary", Version: buildinfo.Version(), Canary: &canary{settings: s, open: open, log: log}, Log: log})
+	pluginsdk.Serve(pluginsdk.Plugin{Name: "canary", Version: buildinfo.Version(), Canary: newCanary(s, open, log), Log: log})
 }
 
 // open takes the credentials that the spoke gives now.

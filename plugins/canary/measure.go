@@ -47,7 +47,7 @@ func (c *canary) checks(rel release, m course.Member) checks {
 		if metric.Template.Name != "" {
 			d.Template = metric.Template.Namespace + "/" + metric.Template.Name
 		}
-		check, err := d.Check(m.Router, model, measure.Policy{MinimumSample: c.minimum}, templates)
+		check, err := d.Check(m.Router, model, measure.Policy{MinimumSample: c.minimum, OnInconclusive: c.withoutTraffic(m, metric)}, templates)
 		switch {
 		case err != nil:
 			out.problems = append(out.problems, fmt.Sprintf("Canary %s/%s: spec.analysis.metrics: %v", m.Namespace, m.Canary, err))
@@ -125,13 +125,18 @@ func (c *canary) Measure(ctx context.Context, r *pluginv1.MeasureRequest) (*plug
 		at = r.GetTo().AsTime()
 	}
 	asked := c.ask(ctx, rel, rel.measured(r.GetStep()), r.GetFrom().AsTime(), at)
+	c.wind(r.GetSubject(), r.GetStep(), asked)
 	out := &pluginv1.MeasureResponse{Counted: rel.tallies(r.GetCounted())}
 	var names []string
 	var all []measure.Verdict
 	var over []string
 	for _, a := range asked {
 		for _, v := range a.verdicts {
-			out.Metrics = append(out.Metrics, v.Metric(rel.wire(a.member.Name)))
+			metric := v.Metric(rel.wire(a.member.Name))
+			out.Metrics = append(out.Metrics, metric)
+			if v.Outcome == measure.Pass {
+				metric.Verdict.Reason = a.load
+			}
 			names, all = append(names, rel.wire(a.member.Name)), append(all, v)
 		}
 		counted := rel.count(out.Counted, a)
@@ -140,6 +145,9 @@ func (c *canary) Measure(ctx context.Context, r *pluginv1.MeasureRequest) (*plug
 		}
 	}
 	out.Verdict = measure.Pool(names, all).Wire()
+	if out.Verdict.GetOutcome() == pluginv1.Outcome_OUTCOME_PASS {
+		out.Verdict.Reason = loads(rel, asked)
+	}
 	if out.Over = len(over) > 0; out.Over {
 		reason := strings.Join(over, "; ")
 		if out.Verdict.GetOutcome() == pluginv1.Outcome_OUTCOME_FAIL {
@@ -173,6 +181,7 @@ func (r release) measured(step *pluginv1.CanaryStep) []course.Member {
 type asked struct {
 	member   course.Member
 	verdicts []measure.Verdict
+	load     string // what is to be said of load that the plugin made; empty: it made none
 }
 
 // ask asks all services' checks, as of one moment.

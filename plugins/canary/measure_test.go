@@ -91,7 +91,7 @@ func TestMeasure(t *testing.T) {
 		{"none", script{"web": good}, pluginv1.Outcome_OUTCOME_INCONCLUSIVE, "api: no traffic: 0 requests in 1m, wants 20"},
 		{"stale", script{"web": good, "api": {"0", "300", "10m"}}, pluginv1.Outcome_OUTCOME_INCONCLUSIVE, "api: stale: newest sample is 10m"},
 		{"not a number", script{"web": good, "api": {"NaN", "300", "10s"}}, pluginv1.Outcome_OUTCOME_INCONCLUSIVE, "api: success rate is NaN"},
-		{"a vector", script{"web": good, "api": {vector, "300", "10s"}}, pluginv1.Outcome_OUTCOME_INCONCLUSIVE, "api: the query returned a vector of 2, wants one number"},
+		{"a vector", script{"web": good, "api": {vector, "300", "10s"}}, pluginv1.Outcome_OUTCOME_INCONCLUSIVE, "api: the query of request-success-rate returned a vector of 2, wants one number: write sum() around it"},
 		{"bad beats doubt", script{"web": {"NaN", "300", "10s"}, "api": {"10", "300", "10s"}}, pluginv1.Outcome_OUTCOME_FAIL, "api: success rate 10 % < 99 % over 1m, 300 requests"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -116,8 +116,8 @@ func (c *canary) planMember(p *plan, rel release, m course.Member) {
 		lead.Objects = append(lead.Objects, cluster.ID(o))
 	}
 	checks := c.checks(rel, m)
-	for _, u := range checks.unmeasured {
-		p.warn(u)
+	for _, w := range slices.Concat(checks.unmeasured, c.unloaded(m, checks)) {
+		p.warn(w)
 	}
 	p.problems = append(p.problems, checks.problems...)
 	lead.Objectives = checks.objectives()

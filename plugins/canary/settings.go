@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/wheelwright-dev/wheelwright/plugins/canary/internal/follow"
+	"github.com/wheelwright-dev/wheelwright/plugins/canary/internal/load"
 	"github.com/wheelwright-dev/wheelwright/plugins/canary/internal/measure"
 	"github.com/wheelwright-dev/wheelwright/plugins/canary/internal/route"
 	"github.com/wheelwright-dev/wheelwright/plugins/canary/internal/strategy"
@@ -23,7 +24,8 @@ type settings struct {
 	drain        time.Duration
 	prometheus   measure.Config // no Address: there is none
 	minimum      uint64
-	handOver     string // who leads instead: flagger, argo-rollouts, auto or none
+	rate         float64 // requests a second to each candidate that nobody uses; 0: none
+	handOver     string  // who leads instead: flagger, argo-rollouts, auto or none
 }
 
 const usage = `usage: canary [flags]
@@ -47,6 +49,7 @@ func parse(args []string, env func(string) string, read func(string) ([]byte, er
 	flags.StringVar(&password, "prometheus-password-from", "", "VAR with the name's password")
 	flags.StringVar(&authorities, "prometheus-ca", "", "a file of certificate authorities in PEM to believe instead of the system's")
 	flags.Uint64Var(&s.minimum, "minimum-sample", 20, "how many requests a verdict rests on at least")
+	flags.Float64Var(&s.rate, "generate-load", 0, "how many requests a second are made to each candidate that gets too few to be judged (0.1 to 100); 0: none")
 	flags.DurationVar(&s.drain, "drain", 5*time.Second, "between the last traffic and the end of a candidate")
 	flags.StringVar(&keys, "selector-keys", strings.Join(strategy.SelectorKeys(), ","), "the labels that tell workloads apart, the first one present counts")
 	flags.StringVar(&prefix, "nginx-annotation-prefix", "", "that of ingress-nginx, where it has another one")
@@ -70,6 +73,9 @@ func parse(args []string, env func(string) string, read func(string) ([]byte, er
 	}
 	if !slices.Contains([]string{follow.Flagger, follow.Rollouts, handAuto, handNone}, s.handOver) {
 		wrong("--hand-over: %q is none of flagger, argo-rollouts, auto and none", s.handOver)
+	}
+	if s.rate != 0 && !(s.rate >= load.Slowest && s.rate <= load.Fastest) { // which NaN is not
+		wrong("--generate-load: %g is none of %g to %d requests a second, nor 0, which makes none; a load test belongs to the release, as a webhook of type rollout", s.rate, load.Slowest, load.Fastest)
 	}
 	if s.drain < 0 || s.drain > time.Hour {
 		wrong("--drain: %s is none of 0s to 1h", s.drain)

@@ -27,8 +27,8 @@ type binary struct {
 	err      error
 }
 
-// built is the plugin in testdata, leads the one that leads traffic.
-var built, leads binary
+// built is the plugin in testdata, leads the one that leads traffic, proves the one that runs tests.
+var built, leads, proves binary
 
 func (b *binary) of(t *testing.T, pkg string) (path, sum string) {
 	t.Helper()

@@ -122,6 +122,9 @@ func (w *worker) feed(e delivery.Event, said ...fleet.Event) error {
 	if old.Touching() && !n.Touching() || e.Kind == delivery.Restart {
 		w.follow()
 		w.watch.drift = now.Add(w.intervals().Drift)
+		if n.Phase == fleet.RollbackFailed {
+			w.watch.drift = now.Add(w.intervals().RetryMax) // what is between two releases does not stay there for so long
+		}
 	}
 	return nil
 }

@@ -35,6 +35,9 @@ func (w *worker) weigh(d *journal.Attempt, step *pluginv1.CanaryStep, f finding,
 	switch e.Verdict {
 	case delivery.Pass:
 		e.Reason = fmt.Sprintf("%s: %d of %d measurements passed", where, min(walk.Passed+1, max(walk.Need, 1)), max(walk.Need, 1))
+		if why != "" { // what the plugin says beside a pass, such as that the load was its own
+			e.Reason += " (" + short(why, longest/2) + ")"
+		}
 	case delivery.Inconclusive:
 		e.Reason = fmt.Sprintf("%s: %s(%s)", where, e.Verdict, short(why, longest/2))
 	default:

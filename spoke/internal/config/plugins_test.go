@@ -62,7 +62,7 @@ func TestTheExamplesPluginsLoad(t *testing.T) {
 		},
 		{
 			Name: "canary", Path: filepath.Join(dir, "plugins/canary"), SHA256: "4355a46b19d348dc2f57c046f8ef63d4538ebb936000f3c9ee954a27460dd865",
-			Kinds: []pluginv1.Kind{pluginv1.Kind_KIND_CANARY}, Args: []string{"--router", "istio", "--prometheus", "http://prometheus.monitoring:9090"},
+			Kinds: []pluginv1.Kind{pluginv1.Kind_KIND_CANARY}, Args: []string{"--router", "istio", "--prometheus", "http://prometheus.monitoring:9090", "--generate-load", "2"},
 			Permissions: &Permissions{Namespace: "shop", ServiceAccount: "canary"},
 		},
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -25,6 +26,7 @@ type plugin struct {
 	turn      chan struct{} // held by who starts or ends a process; guards what is below
 	proc      *process
 	failures  int
+	why       string // what the last of them was
 	notBefore time.Time
 	closed    bool
 
@@ -65,7 +67,7 @@ func (p *plugin) get(ctx context.Context) (*process, error) {
 		if !p.proc.over() {
 			return p.proc, nil
 		}
-		p.failed(time.Since(p.proc.began))
+		p.failed(time.Since(p.proc.began), strings.TrimSuffix(p.proc.how()+": "+p.proc.logs.last(), ": "))
 		p.proc = nil
 	}
 	if pause := time.Until(p.notBefore); pause > 0 {
@@ -74,13 +76,13 @@ func (p *plugin) get(ctx context.Context) (*process, error) {
 		case <-p.life.Done():
 			return nil, ErrClosed
 		case <-ctx.Done():
-			return nil, fmt.Errorf("plugin %s: ended %d times in a row, is started again at %s: %w",
-				p.cfg.Name, p.failures, p.notBefore.Format(time.TimeOnly), context.Cause(ctx))
+			return nil, fmt.Errorf("plugin %s: ended %d times in a row (%s), is started again at %s: %w",
+				p.cfg.Name, p.failures, p.why, p.notBefore.Format(time.TimeOnly), context.Cause(ctx))
 		}
 	}
 	proc, err := p.start(ctx)
 	if err != nil {
-		p.failed(0)
+		p.failed(0, err.Error())
 		if p.life.Err() != nil {
 			err = ErrClosed
 		}
@@ -93,12 +95,13 @@ func (p *plugin) get(ctx context.Context) (*process, error) {
 }
 
 // failed sets the pause before the next start: 0.25 s, doubled with every failure in a row to 30 s.
-func (p *plugin) failed(lived time.Duration) {
+func (p *plugin) failed(lived time.Duration, why string) {
 	if lived >= steady {
 		p.failures = 0
 	}
 	pause := min(mostPause, 250*time.Millisecond<<min(p.failures, 7))
 	p.failures++
+	p.why = why
 	p.notBefore = time.Now().Add(pause)
 }
 

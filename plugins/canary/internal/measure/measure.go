@@ -102,7 +102,7 @@ func Judge(now time.Time, o Objective, s Samples) Verdict {
 		v.Value = &s.Values[0]
 	}
 	if cause, reason := doubt(now, o, s, v.Sample); cause != "" {
-		v.Outcome, v.Cause, v.Reason, v.Do = Inconclusive, cause, reason, o.do(cause)
+		v.Outcome, v.Cause, v.Reason, v.Do = Inconclusive, cause, reason, o.do(cause, s.Counted != nil)
 		return v
 	}
 	value := *v.Value
@@ -148,11 +148,11 @@ func doubt(now time.Time, o Objective, s Samples, sample uint64) (Cause, string)
 	case s.Counted == nil && minimum > 1:
 		return NoTraffic, fmt.Sprintf("unknown sample: the query does not tell how many requests it rests on, wants %s", group(minimum))
 	case s.Shape != "":
-		return WrongShape, fmt.Sprintf("the query returned a %s, wants one number", s.Shape)
+		return WrongShape, fmt.Sprintf("the query of %s returned a %s, wants one number", o.Name, s.Shape)
 	case len(s.Values) == 0:
-		return NoData, "no data: the query returned nothing"
+		return NoData, "no data: the query of " + o.Name + " returned nothing"
 	case len(s.Values) > 1:
-		return WrongShape, fmt.Sprintf("the query returned a vector of %d, wants one number", len(s.Values))
+		return WrongShape, fmt.Sprintf("the query of %s returned a vector of %d, wants one number: write sum() around it, or what else makes one", o.Name, len(s.Values))
 	}
 	oldest := o.maxAge()
 	switch age := now.Sub(s.Newest); {
@@ -195,12 +195,14 @@ func (o Objective) title() string {
 	return o.Name
 }
 
-func (o Objective) do(cause Cause) OnInconclusive {
+// do is what helps. Load helps where too few requests are counted; where nobody counts them it may, as a rate of
+// no requests is NaN or nothing at all.
+func (o Objective) do(cause Cause, counted bool) OnInconclusive {
 	switch {
 	case o.OnInconclusive == Ask:
 		return Ask
-	case o.OnInconclusive == GenerateLoad && (cause == NoTraffic || cause == NoData || cause == NotANumber):
-		return GenerateLoad // a rate of no requests is NaN
+	case o.OnInconclusive == GenerateLoad && (cause == NoTraffic || !counted && (cause == NoData || cause == NotANumber)):
+		return GenerateLoad
 	}
 	return Hold
 }

@@ -246,7 +246,7 @@ func (p *Prometheus) unreachable(ctx context.Context, err error) error {
 	if outer, ok := errors.AsType[*url.Error](err); ok {
 		err = outer.Err
 	}
-	return trouble{Unreachable, oneLine("Prometheus unreachable: " + p.redact(err.Error()))}
+	return trouble{Unreachable, oneLine(p.redact("Prometheus unreachable: " + err.Error() + " (" + p.endpoint.Host + ")"))}
 }
 
 func (p *Prometheus) redact(s string) string {

@@ -42,11 +42,7 @@ type Service struct {
 
 // Of takes what a router has to know out of a service.
 func Of(s strategy.Service) Service {
-	out := Service{Name: s.Name, Namespace: s.Namespace, Candidate: s.Candidate(), Target: s.Target.Name, Label: s.Label, Route: s.Route, Ingress: s.Ingress.Name}
-	if len(s.Ports) > 0 {
-		out.Port = s.Ports[0].Port
-	}
-	return out
+	return Service{Name: s.Name, Namespace: s.Namespace, Candidate: s.Candidate(), Port: s.Main.Port, Target: s.Target.Name, Label: s.Label, Route: s.Route, Ingress: s.Ingress.Name}
 }
 
 // Traffic is what the candidate gets. The zero value: nothing, everything is as it was found.

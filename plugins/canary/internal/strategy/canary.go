@@ -53,6 +53,7 @@ func readCanary(r *report, all set, object Object, o Options) Service {
 		return c.out
 	}
 	c.spec(spec)
+	c.annotations()
 	return c.out
 }
 
@@ -290,6 +291,7 @@ func (c *canaryReader) service(n node) {
 	m.unused("App Mesh is none of our routers", "meshName", "backends")
 	m.unused("VirtualServices that are delegated to are patched as they are", "delegation")
 	m.done()
+	c.out.Main = c.out.Ports[0]
 	if existing := c.all.get("", "Service", c.out.Namespace, c.out.Name); existing != nil && c.out.Name != "" {
 		c.out.HasService = true
 		c.existingPorts(m, existing, port)
@@ -332,7 +334,9 @@ func (c *canaryReader) existingPorts(m node, existing Object, port int) {
 		if made.Target == nil {
 			made.Target = made.Port
 		}
-		c.out.Ports = append(c.out.Ports, made)
+		if c.out.Ports = append(c.out.Ports, made); len(c.out.Ports) == 1 || made.Port == port {
+			c.out.Main = made
+		}
 		numbers = append(numbers, fmt.Sprint(made.Port))
 	}
 	if port != 0 && !slices.Contains(numbers, fmt.Sprint(port)) {

@@ -66,6 +66,8 @@ type Service struct {
 	Ingress    Ref    // zero: none named
 	HasService bool   // the release brings the Service object itself; else StableService makes it
 	Ports      []Port
+	Main       Port   // of Ports: the one that spec.service.port names, else the first
+	LoadPath   string // what is asked where load is generated; begins with /
 	Route      Object // what spec.service says of routes that have to be made: hosts, gateways, gatewayRefs, ...
 
 	Strategy Kind
