@@ -50,9 +50,15 @@ const newer = "registry.example.com/app:2"
 func (s *stage) handOver() {
 	s.t.Helper()
 	s.cluster.Eventually(s.t, "Flagger's definitions", func() error { return s.cluster.InstallFlaggerCRD(s.t.Context()) })
+	s.handOverTo("flagger")
+}
+
+// handOverTo gives the stage the plugin that leaves all to somebody else.
+func (s *stage) handOverTo(leader string) {
+	s.t.Helper()
 	path, sum := leads.of(s.t, "github.com/wheelwright-dev/wheelwright/plugins/canary")
 	s.plugins = append(s.plugins, pluginhost.Plugin{
-		Name: "canary", Path: path, SHA256: sum, Args: []string{"--hand-over", "flagger"}, Timeout: time.Minute, Kubeconfig: true,
+		Name: "canary", Path: path, SHA256: sum, Args: []string{"--hand-over", leader}, Timeout: time.Minute, Kubeconfig: true,
 		Kinds: []pluginv1.Kind{pluginv1.Kind_KIND_CANARY},
 	})
 	s.sub.HealthTimeout = 20 * time.Second
