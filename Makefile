@@ -12,7 +12,7 @@ UNIT         = go list -f '{{.ImportPath}}{{range .TestImports}} {{.}}{{end}}{{r
 # Packages whose tests run on a real node; without WHEELWRIGHT_E2E they skip.
 E2E          = ./integration/realnode/...
 # Tests that run Flagger's and Argo Rollouts' own controllers.
-LEADERS      = TestFlagger|TestArgoRollouts|TestHandedToFlagger
+LEADERS      = TestFlagger|TestArgoRollouts|TestHandedTo(Flagger|ArgoRollouts)
 # What the protobuf contracts must stay compatible with: the main branch's last commit.
 BASE        ?= $(shell git rev-parse -q --verify origin/main || git rev-parse -q --verify main || git rev-parse -q --verify HEAD)
 

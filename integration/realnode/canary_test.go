@@ -143,14 +143,60 @@ func (s *shop) mixture(suffix string, version func(string) string) *mixture {
 // image is what a release changes everywhere.
 func image(what string) string { image, _, _ := strings.Cut(what, " "); return image }
 
-// provider is the spoke of the reference distribution's provider, with our plugins.
+// plugin is one of ours as spoke.yaml has it: its arguments, and what it may do in the namespace.
+type plugin struct{ name, args, rules string }
+
+// install is what a provider has of a vendor.
+type install struct {
+	variant, namespace, first string
+	plugins                   []plugin
+}
+
+// provider is a spoke with its hub.
 type provider struct {
 	*shop
+	install
 	hub   *world.Hub
 	spoke *world.Spoke
 }
 
+const candidateRules = `
+    - {apiGroups: [apps], resources: [deployments], verbs: [get, list, create, patch, delete]}
+    - {apiGroups: [""], resources: [services, configmaps, serviceaccounts], verbs: [get, list, create, patch, delete]}
+    - {apiGroups: [""], resources: [pods], verbs: [list]}
+    - {apiGroups: [autoscaling], resources: [horizontalpodautoscalers], verbs: [get, list, create, patch, delete]}`
+
+// provider has the reference distribution, with our plugins.
 func (s *shop) provider(vendor *world.Vendor) *provider {
+	s.t.Helper()
+	return s.providerOf(vendor, install{variant: "app-kubernetes", namespace: "app", first: "1.1.0", plugins: []plugin{
+		{"canary", "[--prometheus, " + s.node.PrometheusURL + "]", candidateRules},
+		{"conformance", "[]", `
+    - {apiGroups: [""], resources: [services], verbs: [get]}`},
+	}})
+}
+
+// built are the plugins' programs, as spoke.yaml names them.
+func (s *shop) built(root, dir string, all []plugin, namespace string) string {
+	s.t.Helper()
+	text := ""
+	for _, p := range all {
+		path := filepath.Join(dir, "plugin-"+p.name)
+		build := exec.CommandContext(s.t.Context(), "go", "build", "-trimpath", "-o", path, "./plugins/"+p.name)
+		build.Dir, build.Env = root, append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			s.t.Fatalf("%v: %s", err, out)
+		}
+		program, err := os.ReadFile(path)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		text += fmt.Sprintf("- name: %s\n  path: %s\n  sha256: %x\n  kinds: [%[1]s]\n  args: %[4]s\n  timeout: 2m\n  permissions:\n    namespace: %[5]s\n    rules:%[6]s\n", p.name, path, sha256.Sum256(program), p.args, namespace, p.rules)
+	}
+	return text
+}
+
+func (s *shop) providerOf(vendor *world.Vendor, has install) *provider {
 	s.t.Helper()
 	ctx, dir := s.t.Context(), s.t.TempDir()
 	root, err := world.Root()
@@ -161,32 +207,11 @@ func (s *shop) provider(vendor *world.Vendor) *provider {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	plugins := ""
-	for _, p := range []struct{ name, kind, args, rules string }{
-		{"canary", "canary", "[--prometheus, " + s.node.PrometheusURL + "]", `
-    - {apiGroups: [apps], resources: [deployments], verbs: [get, list, create, patch, delete]}
-    - {apiGroups: [""], resources: [services, configmaps, serviceaccounts], verbs: [get, list, create, patch, delete]}
-    - {apiGroups: [""], resources: [pods], verbs: [list]}
-    - {apiGroups: [autoscaling], resources: [horizontalpodautoscalers], verbs: [get, list, create, patch, delete]}`},
-		{"conformance", "conformance", "[]", `
-    - {apiGroups: [""], resources: [services], verbs: [get]}`},
-	} {
-		path := filepath.Join(dir, "plugin-"+p.name)
-		build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", path, "./plugins/"+p.name)
-		build.Dir, build.Env = root, append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := build.CombinedOutput(); err != nil {
-			s.t.Fatalf("%v: %s", err, out)
-		}
-		text, err := os.ReadFile(path)
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		plugins += fmt.Sprintf("- name: %s\n  path: %s\n  sha256: %x\n  kinds: [%s]\n  args: %s\n  timeout: 2m\n  permissions:\n    namespace: app\n    rules:%s\n", p.name, path, sha256.Sum256(text), p.kind, p.args, p.rules)
-	}
+	plugins := s.built(root, dir, has.plugins, has.namespace)
 	if bin.Spoke, err = s.node.ClusterDNSWrapper(bin.Spoke); err != nil {
 		s.t.Fatal(err)
 	}
-	p := &provider{shop: s}
+	p := &provider{shop: s, install: has}
 	if p.hub, err = world.NewHub(bin, s.t.TempDir()); err != nil {
 		s.t.Fatal(err)
 	}
@@ -203,7 +228,7 @@ func (s *shop) provider(vendor *world.Vendor) *provider {
 	if err := p.spoke.Join(ctx, p.hub); err != nil {
 		s.t.Fatal(err)
 	}
-	p.pin("1.1.0", plugins)
+	p.pin(has.first, plugins)
 	if err := p.spoke.Start(); err != nil {
 		s.t.Fatal(err)
 	}
@@ -226,8 +251,8 @@ func (p *provider) pin(version, plugins string) {
 		}
 		_, plugins, _ = strings.Cut(string(text), "plugins:\n")
 	}
-	text := fmt.Sprintf("version: 1\nkubeconfig: %s\nhealthTimeout: 3m\nsubscriptions:\n- distribution: app\n  variant: app-kubernetes\n  namespace: app\n  versions: {pin: %q, pinReason: story}\nplugins:\n%s",
-		p.spoke.Kubeconfig, version, plugins)
+	text := fmt.Sprintf("version: 1\nkubeconfig: %s\nhealthTimeout: 3m\nsubscriptions:\n- distribution: app\n  variant: %s\n  namespace: %s\n  versions: {pin: %q, pinReason: story}\nplugins:\n%s",
+		p.spoke.Kubeconfig, p.variant, p.namespace, version, plugins)
 	if err := os.WriteFile(p.spoke.Config, []byte(text), 0o600); err != nil {
 		p.t.Fatal(err)
 	}

@@ -35,15 +35,7 @@ spec:
 // routed starts a gateway in front of three podinfos and the route, once it is accepted.
 func routed(t *testing.T, node *realnode.Node, namespace string) *gateway.Gateway {
 	t.Helper()
-	crd, _, err := controlplane.RouteCRDs(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, args := range [][]string{{"apply", "--server-side", "-f", crd}, {"wait", "--for=condition=Established", "--timeout=60s", "crd/httproutes.gateway.networking.k8s.io"}} {
-		if _, err := node.Cluster.Kubectl(args...); err != nil {
-			t.Fatal(err)
-		}
-	}
+	defined(t, node)
 	names := []string{"one", "two", "three"}
 	manifests := route(90, 10, 50)
 	for _, name := range names {
@@ -53,6 +45,30 @@ func routed(t *testing.T, node *realnode.Node, namespace string) *gateway.Gatewa
 	for _, name := range names {
 		answering(t, "http://"+node.ServiceAddress(t, namespace, name)+":9898")
 	}
+	g := serving(t, node)
+	accepted(t, node, namespace, 1)
+	return g
+}
+
+// defined gives the cluster the Gateway API's own definition.
+func defined(t *testing.T, node *realnode.Node) {
+	t.Helper()
+	crd, _, err := controlplane.RouteCRDs(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := node.Cluster.Kubectl("apply", "--server-side", "-f", crd); err != nil {
+		t.Fatal(err)
+	}
+	node.Cluster.Eventually(t, "HTTPRoutes to be served", func() error { // who waits for a status that is not there yet is told off
+		_, err := node.Cluster.Kubectl("wait", "--for=condition=Established", "--timeout=60s", "crd/httproutes.gateway.networking.k8s.io")
+		return err
+	})
+}
+
+// serving is a gateway for as long as the test runs.
+func serving(t *testing.T, node *realnode.Node) *gateway.Gateway {
+	t.Helper()
 	g, err := gateway.Start(node.Cluster.RESTConfig(), os.Stderr)
 	if err != nil {
 		t.Fatal(err)
@@ -62,7 +78,6 @@ func routed(t *testing.T, node *realnode.Node, namespace string) *gateway.Gatewa
 			t.Error(err)
 		}
 	})
-	accepted(t, node, namespace, 1)
 	return g
 }
 

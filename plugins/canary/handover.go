@@ -189,6 +189,8 @@ func (h *handing) yields() []*pluginv1.Yield {
 			continue
 		}
 		o := h.get(h.rollouts, "argoproj.io", "Rollout", s.Namespace, s.Object)
+		// One with its pods in itself leaves nothing else to its controller. That it is led is known by this too.
+		add("argoproj.io", "Rollout", s.Namespace, s.Object, "status")
 		for _, how := range []strategy.Object{document.Mapping(o, "spec", "strategy", "canary"), document.Mapping(o, "spec", "strategy", "blueGreen")} {
 			for _, key := range []string{"activeService", "previewService", "stableService", "canaryService"} {
 				add("", "Service", s.Namespace, document.Text(how, key), "spec.selector")

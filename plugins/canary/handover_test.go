@@ -87,6 +87,28 @@ func TestHandOverAuto(t *testing.T) {
 	st.asBefore("abort")
 }
 
+// Something is yielded of every service that somebody else leads, and be it the status: by that the spoke knows that
+// the way back leads through them.
+func TestEveryLedServiceYields(t *testing.T) {
+	for leader, next := range map[string][]strategy.Object{
+		follow.Rollouts: rollouts(t, "1.2.0", "shop", "http://prometheus"), follow.Flagger: flaggers(t, "1.2.0", "shop", "http://prometheus"),
+	} {
+		h := &handing{subject: handedSubject(t, "1.1.0", "1.2.0", nil, next, "shop"), leaders: []string{leader}}
+		h.read()
+		h.follow()
+		if len(h.followed) != 2 {
+			t.Errorf("%s leads %v", leader, h.followed)
+		}
+		for _, s := range h.followed {
+			if !slices.ContainsFunc(h.yields(), func(y *pluginv1.Yield) bool {
+				return strings.HasSuffix(y.GetObject(), " shop/"+s.Name) && len(y.GetFields()) > 0
+			}) {
+				t.Errorf("%s: nothing of %s is yielded: %v", leader, s.Name, h.yields())
+			}
+		}
+	}
+}
+
 // A course that follows is not stepped, measured or promoted.
 func TestFollowedIsNotLed(t *testing.T) {
 	c := &canary{}

@@ -58,25 +58,36 @@ spec:
 // flagger runs Flagger itself for the stage's namespace.
 func (s *stage) flagger(prometheus string) {
 	s.t.Helper()
-	bin, err := controlplane.Binaries(s.t.Context(), os.Stderr, "flagger")
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	s.controller("flagger", "-kubeconfig", s.cluster.Kubeconfig, "-namespace", s.ns, "-metrics-server", prometheus,
+		"-mesh-provider", "kubernetes", "-control-loop-interval", "1s", "-port", s.freePort(), "-log-level", "info")
+}
+
+func (s *stage) freePort() string {
+	s.t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	defer l.Close()
 	_, port, _ := net.SplitHostPort(l.Addr().String())
-	l.Close()
-	path := filepath.Join(s.t.TempDir(), "flagger.log")
+	return port
+}
+
+// controller runs somebody else's controller for as long as the test runs.
+func (s *stage) controller(program string, args ...string) {
+	s.t.Helper()
+	bin, err := controlplane.Binaries(s.t.Context(), os.Stderr, program)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	path := filepath.Join(s.t.TempDir(), program+".log")
 	log, err := os.Create(path)
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	defer log.Close()
 	ctx, cancel := context.WithCancel(context.Background())
-	cmd := exec.CommandContext(ctx, bin.Path("flagger"), "-kubeconfig", s.cluster.Kubeconfig, "-namespace", s.ns, "-metrics-server", prometheus,
-		"-mesh-provider", "kubernetes", "-control-loop-interval", "1s", "-port", port, "-log-level", "info")
+	cmd := exec.CommandContext(ctx, bin.Path(program), args...)
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
 		s.t.Fatal(err)
@@ -85,12 +96,12 @@ func (s *stage) flagger(prometheus string) {
 		cancel()
 		_ = cmd.Wait()
 		if text, err := os.ReadFile(path); err == nil && s.t.Failed() {
-			s.t.Logf("the end of Flagger's log:\n%s", text[max(0, len(text)-6000):])
+			s.t.Logf("the end of %s's log:\n%s", program, text[max(0, len(text)-6000):])
 		}
 	})
 }
 
-// endsIn waits for an end for as long as Flagger may take to one, and looks meanwhile.
+// endsIn waits for an end for as long as who leads may take to one, and looks meanwhile.
 func (s *stage) endsIn(phase fleet.Phase, target, running string, look func()) fleet.Installation {
 	s.t.Helper()
 	var i fleet.Installation

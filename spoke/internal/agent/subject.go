@@ -150,8 +150,16 @@ func divided(now, next []*unstructured.Unstructured) (services []*pluginv1.Servi
 	return services, rest, err
 }
 
+// isWorkload: a Rollout is one where it has its pods in itself; else it is about the Deployment that has them.
 func isWorkload(o *unstructured.Unstructured) bool {
-	return o.GroupVersionKind().Group == "apps" && slices.Contains([]string{"Deployment", "StatefulSet", "DaemonSet"}, o.GetKind())
+	switch o.GroupVersionKind().Group {
+	case "apps":
+		return slices.Contains([]string{"Deployment", "StatefulSet", "DaemonSet"}, o.GetKind())
+	case "argoproj.io":
+		_, own, _ := unstructured.NestedMap(o.Object, "spec", "template")
+		return own && o.GetKind() == "Rollout"
+	}
+	return false
 }
 
 // part is a workload and the Services that lead to its pods.

@@ -1,13 +1,53 @@
 package agent
 
 import (
+	"slices"
 	"strings"
 	"testing"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/manifest"
 	"github.com/wheelwright-dev/wheelwright/pkg/probe"
 	"github.com/wheelwright-dev/wheelwright/pkg/provenance"
 )
+
+// A Rollout with its pods in it is a service as a Deployment is, with what it was: else nobody who takes it back
+// knows what to. One that is about a Deployment is not a second one.
+func TestARolloutIsAService(t *testing.T) {
+	release := func(version string) []*unstructured.Unstructured {
+		objs, err := manifest.Parse([]byte(strings.ReplaceAll(`{apiVersion: argoproj.io/v1alpha1, kind: Rollout, metadata: {name: web}, spec: {template: {metadata: {labels: {app: web}}, spec: {containers: [{name: app, image: "web:VERSION"}]}}}}
+---
+{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {selector: {app: web}}}
+---
+{apiVersion: argoproj.io/v1alpha1, kind: Rollout, metadata: {name: api}, spec: {workloadRef: {apiVersion: apps/v1, kind: Deployment, name: api}}}
+---
+{apiVersion: apps/v1, kind: Deployment, metadata: {name: api}, spec: {template: {metadata: {labels: {app: api}}, spec: {containers: [{name: app, image: "api:VERSION"}]}}}}
+`, "VERSION", version)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return objs
+	}
+	services, rest, err := divided(release("1.0.0"), release("1.1.0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, s := range services {
+		names = append(names, s.GetName())
+		if stable, next := string(s.GetStable()), string(s.GetCandidate()); !strings.Contains(stable, s.GetName()+":1.0.0") || !strings.Contains(next, s.GetName()+":1.1.0") {
+			t.Errorf("%s was\n%s\nand is to be\n%s", s.GetName(), stable, next)
+		}
+		if s.GetName() == "web" && !strings.Contains(string(s.GetCandidate()), "kind: Service") {
+			t.Errorf("web is without its Service:\n%s", s.GetCandidate())
+		}
+	}
+	slices.Sort(names)
+	if !slices.Equal(names, []string{"api", "web"}) || !strings.Contains(string(rest), "workloadRef") {
+		t.Errorf("services %v, and beside them\n%s", names, rest)
+	}
+}
 
 // What a vendor declares under tests reaches plugins as one more document, which they read with pkg/probe.
 func TestDeclaredTestsAreADocumentOfTheirOwn(t *testing.T) {

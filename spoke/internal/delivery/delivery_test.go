@@ -582,11 +582,18 @@ func TestALateVerdictOfThoseWhoLead(t *testing.T) {
 			t.Errorf("%s: %s %s %v, want its tests", yes, n.place(), n.Proof, effects)
 		}
 		n, _ = Next(at.Add(time.Minute), n, Event{Kind: Tested, Verdict: Fail, Reason: "a test"})
-		for _, e := range []Event{{Kind: Restored}, {Kind: Observed, Health: fleet.Healthy}} {
-			n, effects = Next(at.Add(time.Minute), n, e)
-		}
+		// They are told before anything is well: it may be well only when they have ended.
+		n, effects = Next(at.Add(time.Minute), n, Event{Kind: Restored})
 		if n.Phase != fleet.RollingBack || !slices.Equal(effects, []Effect{Abort}) || !n.Deadline.Equal(at.Add(time.Minute+n.Following)) {
 			t.Errorf("restored after %s: %s %v, by %s", yes, n.Phase, effects, n.Deadline)
+		}
+		for _, step := range []struct {
+			e    Event
+			want fleet.Phase
+		}{{Event{Kind: Waiting}, fleet.RollingBack}, {Event{Kind: Aborted}, fleet.RollingBack}, {Event{Kind: Observed, Health: fleet.InProgress}, fleet.RollingBack}, {Event{Kind: Observed, Health: fleet.Healthy}, fleet.RolledBack}} {
+			if n, effects = Next(at.Add(2*time.Minute), n, step.e); n.Phase != step.want {
+				t.Errorf("on the way back after %s: %s leads to %s %v", yes, step.e.Kind, n.Phase, effects)
+			}
 		}
 	}
 }

@@ -31,12 +31,9 @@ func handover() []row {
 	in := func(p ...fleet.Phase) []fleet.Phase { return p }
 	and := func(e ...Effect) []Effect { return e }
 	settling, both := in(fleet.Settling), in(fleet.Settling, asked)
-	open := at(Following)
+	open, theirs := at(Following), at(Following, Followed)
 	overdue := func(on Kind) row {
 		return row{from: settling, on: on, when: all(open, late), to: asked, do: and(Watch), say: hint, clock: patient}
-	}
-	back := func(from, to fleet.Phase, when guard) row {
-		return row{from: in(from), on: Observed, when: all(restored, healthy, at(Following, Followed), when), to: to, do: and(Abort), say: keep, clock: following}
 	}
 	return []row{
 		{from: in(fleet.Checking), on: Checked, when: all(followed, previous), to: fleet.Promoting, do: and(Apply), walk: handed(Following), clock: run},
@@ -55,8 +52,13 @@ func handover() []row {
 		{from: in(asked), on: Observed, when: open, to: stay, do: and(Conclude), say: keep, clock: hold},
 		{from: in(asked), on: Waiting, when: open, to: stay, do: and(Watch), say: keep, clock: hold},
 
-		// Their way back takes several of their own intervals, however soon the objects are well.
-		back(fleet.RollingBack, stay, seldom),
-		back(fleet.RollbackFailed, fleet.RollingBack, nil),
+		// They are told at once that the way leads back: who is not would take the old release through all his steps
+		// and measurements, well only at their end or never. Their way back takes several of their own intervals,
+		// and health is looked at after it.
+		{from: in(fleet.RollingBack), on: Restored, when: all(theirs, seldom), to: stay, do: and(Abort), say: keep, clock: following},
+		{from: in(fleet.RollingBack), on: Restored, when: theirs, to: stay, do: and(Abort), say: keep, clock: hold},
+		{from: in(fleet.RollingBack), on: Aborted, when: all(theirs, restored), to: stay, do: and(Watch), say: keep, walk: ended, clock: run},
+		{from: in(fleet.RollbackFailed), on: Restored, when: all(theirs, previous), to: fleet.RollingBack, do: and(Abort), say: keep, clock: following},
+		{from: in(fleet.RollbackFailed), on: Observed, when: all(theirs, restored, healthy), to: fleet.RollingBack, do: and(Abort), say: keep, clock: following},
 	}
 }
