@@ -14,8 +14,8 @@ import (
 )
 
 // rolledOut is a release of two services for Argo Rollouts: frontend is a Rollout with its pods in it, backend
-// one with its pods in a Deployment. backend is measured so late that frontend is promoted before.
-func rolledOut(version, image, prometheus string) map[string]string {
+// one with its pods in a Deployment. Each is measured after a while of its own.
+func rolledOut(version, image, prometheus, frontend, backend string) map[string]string {
 	files := map[string]string{"settings.yaml": configMap("settings", version), "metric.yaml": `apiVersion: argoproj.io/v1alpha1
 kind: AnalysisTemplate
 metadata: {name: error-share}
@@ -45,8 +45,8 @@ spec:
 	fill := func(name, pods, delay string) string {
 		return strings.NewReplacer("NAME", name, "VERSION", version, "PODS", pods, "DELAY", delay).Replace(rollout)
 	}
-	files["frontend.yaml"] = fill("frontend", "template: {metadata: {labels: {app: frontend}}, spec: {containers: [{name: app, image: \""+image+"\"}]}}", "1s")
-	files["backend.yaml"] = fill("backend", "workloadRef: {apiVersion: apps/v1, kind: Deployment, name: backend}", "8s")
+	files["frontend.yaml"] = fill("frontend", "template: {metadata: {labels: {app: frontend}}, spec: {containers: [{name: app, image: \""+image+"\"}]}}", frontend)
+	files["backend.yaml"] = fill("backend", "workloadRef: {apiVersion: apps/v1, kind: Deployment, name: backend}", backend)
 	files["deployment.yaml"] = strings.ReplaceAll(app(version, image)["deployment.yaml"], "replicas: 1", "replicas: 0")
 	return kustomized(files)
 }
@@ -112,10 +112,16 @@ func (s *stage) ofRollouts(version string) {
 	}
 }
 
-// runs counts the analyses that there ever were.
-func (s *stage) runs() int {
+// measured counts the analyses that came to a measurement; those that were ended before did not.
+func (s *stage) measured() (n int) {
 	s.t.Helper()
-	return len(strings.Fields(s.kubectl(s.t, "get", "analysisruns", "-o", "name")))
+	out := s.kubectl(s.t, "get", "analysisruns", "-o", `jsonpath={range .items[*]}{.status.metricResults[0].count}{"\n"}{end}`)
+	for _, count := range strings.Fields(out) {
+		if count != "0" {
+			n++
+		}
+	}
+	return n
 }
 
 // Argo Rollouts itself leads: a good release is followed until all of it is promoted; of a bad one, which alone
@@ -131,13 +137,13 @@ func TestHandedToArgoRollouts(t *testing.T) {
 	prometheus := httptest.NewServer(bad)
 	defer prometheus.Close()
 
-	s.vendor.release(t, "1.0.0", rolledOut("1.0.0", good, prometheus.URL))
+	s.vendor.release(t, "1.0.0", rolledOut("1.0.0", good, prometheus.URL, "1m", "1m"))
 	defer s.start(nil)()
 	s.offer()
 	s.endsIn(fleet.Succeeded, "1.0.0", "1.0.0", func() {})
 	s.rolled("1.0.0", good)
 
-	s.vendor.release(t, "1.1.0", rolledOut("1.1.0", newer, prometheus.URL))
+	s.vendor.release(t, "1.1.0", rolledOut("1.1.0", newer, prometheus.URL, "1s", "8s"))
 	s.offer()
 	seen := map[string]bool{}
 	s.endsIn(fleet.Succeeded, "1.1.0", "1.1.0", func() {
@@ -150,13 +156,13 @@ func TestHandedToArgoRollouts(t *testing.T) {
 	}
 	s.rolled("1.1.0", newer)
 	s.undrifted()
-	if s.runs() != 2 {
-		t.Errorf("1.1.0 was measured %d times, want once for each service", s.runs())
+	if n := s.measured(); n != 2 {
+		t.Errorf("1.1.0 was measured %d times, want once for each service", n)
 	}
 
 	const worse = "registry.example.com/app:3"
 	bad.workload.Store("backend")
-	s.vendor.release(t, "1.2.0", rolledOut("1.2.0", worse, prometheus.URL))
+	s.vendor.release(t, "1.2.0", rolledOut("1.2.0", worse, prometheus.URL, "1s", "8s"))
 	s.offer()
 	mixed := false
 	i := s.endsIn(fleet.RolledBack, "1.2.0", "1.1.0", func() {
@@ -172,15 +178,15 @@ func TestHandedToArgoRollouts(t *testing.T) {
 	s.rolled("1.1.0", newer)
 	s.undrifted()
 
-	bad.workload.Store("frontend")
-	before := s.runs()
+	bad.workload.Store("frontend") // which 1.0.0 would be measured by a minute after its return began
+	before := s.measured()
 	if _, _, err := s.agent.RollBack(t.Context(), "shop", "", "we do not like it", false); err != nil {
 		t.Fatal(err)
 	}
 	s.endsIn(fleet.RolledBack, "1.1.0", "1.0.0", func() {})
 	s.rolled("1.0.0", good)
 	s.undrifted()
-	if n := s.runs() - before; n != 0 {
+	if n := s.measured() - before; n != 0 {
 		t.Errorf("on the way back 1.0.0 was measured %d times", n)
 	}
 }
