@@ -35,10 +35,10 @@ var floors = []struct {
 	{2, "adapters", []string{"hub/internal/store", "hub/internal/blob", "hub/internal/tagwatch", "hub/internal/publish",
 		"hub/internal/identity", "hub/internal/presence", "hub/internal/clientcontext", "hub/internal/config",
 		"spoke/internal/journal", "spoke/internal/hubclient", "spoke/internal/overlay", "spoke/internal/apply", "spoke/internal/config",
-		"spoke/internal/pluginhost", "pkg/plugintest"}},
+		"pkg/pluginhost", "pkg/plugintest"}},
 	{1, "tools", []string{"pkg/bundle", "pkg/provenance", "pkg/gitrepo", "pkg/render", "pkg/manifest", "pkg/wire", "pkg/transport",
-		"pkg/logging", "pkg/buildinfo", "pkg/table", "pkg/printer", "pkg/exitcode", "pkg/token", "pkg/rules", "pkg/strictyaml", "pkg/plan", "pkg/probe", "pkg/pluginwire", "pkg/pluginsdk", "hub/internal/caller", "hub/internal/rollout",
-		"spoke/internal/delivery", "spoke/internal/terms", "spoke/internal/fields", "spoke/internal/reversal", "spoke/internal/pluginhost/supervise",
+		"pkg/logging", "pkg/buildinfo", "pkg/table", "pkg/printer", "pkg/exitcode", "pkg/token", "pkg/rules", "pkg/strictyaml", "pkg/plan", "pkg/probe", "pkg/pluginwire", "pkg/pluginsdk", "pkg/pluginhost/supervise", "hub/internal/caller", "hub/internal/rollout",
+		"spoke/internal/delivery", "spoke/internal/terms", "spoke/internal/fields", "spoke/internal/reversal",
 		"plugins/canary/internal/measure",
 		"plugins/notify/internal/message", "plugins/notify/internal/courier"}},
 	{0, "nouns", []string{"pkg/fleet", "proto/..."}},
@@ -90,7 +90,7 @@ var doors = []struct {
 	{"google.golang.org/grpc/credentials", []string{"pkg/transport", "hub/internal/server", "spoke/internal/local", "pkg/pluginwire"},
 		"one place decides who is trusted on the wire; beside it only the server, which reads who called, the spoke's own socket, and plugin processes"},
 	{"google.golang.org/grpc/codes", []string{"hub/internal/api/...", "hub/internal/server", "hub/internal/cli", "spoke/internal/hubclient", "spoke/internal/local",
-		"pkg/pluginsdk", "pkg/plugintest", "spoke/internal/pluginhost", "proto/..."},
+		"pkg/pluginsdk", "pkg/plugintest", "pkg/pluginhost", "proto/..."},
 		"errors become codes at the API's edge, once; below it they are Go errors"},
 }
 
