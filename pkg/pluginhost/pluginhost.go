@@ -32,6 +32,7 @@ import (
 	"time"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/pluginhost/supervise"
+	"github.com/wheelwright-dev/wheelwright/pkg/pluginlist"
 	"github.com/wheelwright-dev/wheelwright/pkg/pluginwire"
 	pluginv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/plugin/v1"
 )
@@ -60,6 +61,11 @@ type Plugin struct {
 	Timeout    time.Duration   // of every call; 0: the defaults
 	Kubeconfig bool            // whether it gets credentials for the cluster
 	Processes  int             // that it may have at once; 0: DefaultProcesses
+}
+
+// Of is a plugin as the configuration has it, without credentials.
+func Of(p pluginlist.Plugin) Plugin {
+	return Plugin{Name: p.Name, Path: p.Path, SHA256: p.SHA256, Args: p.Args, Env: p.Env, Kinds: p.Kinds, Timeout: p.Timeout}
 }
 
 // credentials makes a kubeconfig for a plugin that ends by itself, and says when; ErrNotYet: there is no
