@@ -88,7 +88,7 @@ func (o *offering) followed(also func(version string) bool) (all []followed) {
 			continue
 		}
 		f := followed{distribution: o.distribution, release: o.releases[v], current: current, tally: fleet.Tally{},
-			course: rollout.Course{Phase: r.Phase, Recalled: recalled, Harmed: r.Phase == fleet.RolloutSuperseded && !harmless(r)}}
+			course: rollout.Course{Phase: r.Phase, Recalled: recalled, Harmed: !harmless(r)}}
 		if latest != "" && above(latest, v) {
 			f.course.Next = latest
 		}
@@ -101,6 +101,7 @@ func (f followed) standing() rollout.Standing {
 	s := rollout.Standing{Distribution: f.distribution.Name, Version: f.release.Version, Repository: f.distribution.URL, Commit: f.release.Commit, Tally: f.tally}
 	s.State, s.Why = rollout.Judge(f.tally, f.course)
 	s.Over = !f.current && f.tally.Sum().UnderWay == 0
+	s.Superseded = f.course.Superseded()
 	return s
 }
 

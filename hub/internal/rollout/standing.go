@@ -16,19 +16,26 @@ type Standing struct {
 	Why   string // where the tally does not say it: how the rollout ended; names nobody
 	// Over: nothing more is to come of it, whoever has the release.
 	Over bool
+	// Superseded: another release goes to everybody in its place, and nobody took this one back.
+	Superseded bool
 }
 
 // Course is what became of a release beside what its clusters say.
 type Course struct {
 	Phase    fleet.RolloutPhase // of its last rollout; empty: it has none
 	Recalled bool
-	Harmed   bool   // a cluster failed with it before it was superseded; that cluster's own news is of the next by now
+	Harmed   bool   // a cluster failed with it, whose own news may be of another release by now
 	Next     string // the release that goes to everybody in its place; empty: none does
 }
 
 // Open: clusters that do not have the release are to have it, now or when their turn comes.
 func (c Course) Open() bool {
 	return !c.Recalled && c.Phase != "" && (c.Phase == fleet.RolloutCompleted || !c.Phase.Terminal() && c.Phase != fleet.RolloutReturning)
+}
+
+// Superseded: another release goes to everybody in its place, and nobody took this one back.
+func (c Course) Superseded() bool {
+	return c.Next != "" && !c.Recalled && c.Phase != fleet.RolloutReturning && c.Phase != fleet.RolloutReturned && c.Phase != fleet.RolloutAborted
 }
 
 // Judge says what a tally and a course come to. It fails where one cluster did not come to run the release,
@@ -51,7 +58,7 @@ func Judge(t fleet.Tally, c Course) (state fleet.Mark, why string) {
 		why = "its rollout is held"
 	}
 	switch {
-	case s.Failed > 0, c.Harmed:
+	case s.Failed > 0, c.Superseded() && c.Harmed:
 		return fleet.MarkFailed, why
 	case s.UnderWay > 0, c.Phase != "" && !c.Phase.Terminal():
 		return fleet.MarkUnderway, why
