@@ -1,8 +1,11 @@
 package herald
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -34,7 +37,7 @@ type messenger struct {
 	cfg  Config
 	poke chan struct{}
 
-	mu        sync.Mutex // of what is below; never held while somebody is told
+	mu        sync.Mutex // of what is below; never held while somebody is told or something is stored
 	told      map[store.ReleaseName]store.Told
 	notices   []*item
 	standings map[store.ReleaseName]*item
@@ -64,7 +67,7 @@ func (m *messenger) wake() {
 	}
 }
 
-// knows: the notifier was told of the release, and it may change.
+// knows: the notifier was told of the release, or is to be, and that may change.
 func (m *messenger) knows(r store.ReleaseName) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -75,20 +78,28 @@ func (m *messenger) knows(r store.ReleaseName) bool {
 // show takes where the clusters stand now: what is another than was told is to be told. What is nobody's
 // concern any more is forgotten.
 func (m *messenger) show(now time.Time, all []rollout.Standing) {
+	for r, t := range m.showing(now, all) {
+		m.store(r, t)
+	}
+	m.wake()
+}
+
+// showing returns what is to be stored: of a release that is new, that something is to be told; nil: that
+// nothing is any more.
+func (m *messenger) showing(now time.Time, all []rollout.Standing) map[store.ReleaseName]*store.Told {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	there := map[store.ReleaseName]bool{}
+	there, changed := map[store.ReleaseName]bool{}, map[store.ReleaseName]*store.Told{}
 	for _, s := range all {
 		r := nameOf(s)
 		last, told := m.told[r]
-		there[r] = true
-		switch {
-		case !told && s.Over, told && settled(s, last), told && last.Sum == fingerprint(s):
+		if !told && s.Over || told && (settled(s, last) || last.Sum == fingerprint(s)) {
 			delete(m.standings, r)
-			if told && s.Over {
-				m.forget(r)
-			}
+			there[r] = !s.Over
 			continue
+		}
+		if there[r] = true; !told {
+			m.told[r], changed[r] = store.Told{}, &store.Told{}
 		}
 		i := m.standings[r]
 		if i == nil { // else the newest takes its place, and its turn
@@ -99,11 +110,16 @@ func (m *messenger) show(now time.Time, all []rollout.Standing) {
 	}
 	for r := range m.told {
 		if !there[r] {
+			changed[r] = nil
+			delete(m.told, r)
 			delete(m.standings, r)
-			m.forget(r)
 		}
 	}
-	m.wake()
+	return changed
+}
+
+func inOrder(a, b store.ReleaseName) int {
+	return cmp.Or(cmp.Compare(a.Distribution, b.Distribution), fleet.CompareTags(a.Version, b.Version))
 }
 
 func nameOf(s rollout.Standing) store.ReleaseName {
@@ -112,16 +128,14 @@ func nameOf(s rollout.Standing) store.ReleaseName {
 
 // settled: what was told of the release stays true, though its clusters go on to another.
 func settled(s rollout.Standing, last store.Told) bool {
-	return s.Over && s.Superseded && last.State != fleet.MarkUnderway
+	return s.Over && s.Superseded && (last.State == fleet.MarkDone || last.State == fleet.MarkFailed)
 }
 
-// forget runs under the lock; a record that stays for once is forgotten with the next count.
-func (m *messenger) forget(r store.ReleaseName) {
-	if err := m.cfg.Store.PutTold(m.name, r, nil); err != nil {
-		m.cfg.Log.Error("what a notifier was told is not forgotten", slog.String(logging.Plugin, m.name), slog.Any(logging.Error, err))
-		return
+// store remembers what was told of a release; nil: nothing any more.
+func (m *messenger) store(r store.ReleaseName, t *store.Told) {
+	if err := m.cfg.Store.PutTold(m.name, r, t); err != nil {
+		m.cfg.Log.Error("what a notifier was told is not stored: a hub that starts anew may tell it again", slog.String(logging.Plugin, m.name), slog.Any(logging.Error, err))
 	}
-	delete(m.told, r)
 }
 
 // run tells what is due until ctx ends.
@@ -150,47 +164,40 @@ func (m *messenger) run(ctx context.Context) {
 
 // next is what is due, notices first and in their order; else when something is.
 func (m *messenger) next(now time.Time) (found *item, due time.Time) {
+	for _, i := range m.outdated(now) {
+		m.cfg.Log.Error("a notifier could not be told, and is not any more", slog.String(logging.Plugin, m.name), slog.String(logging.Distribution, i.notice.Distribution),
+			slog.String(logging.Version, i.notice.Version), slog.String(logging.Phase, string(i.notice.Phase)), slog.Int("tries", i.tries))
+		m.drop(i)
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for len(m.notices) > 0 {
-		n := m.notices[0]
-		tooMany, tooOld := len(m.notices) > mostNotices, now.Sub(n.notice.Since) > lifetime
-		if !tooMany && !tooOld {
-			break
-		}
-		m.cfg.Log.Error("a notifier could not be told, and is not any more", slog.String(logging.Plugin, m.name), slog.String(logging.Distribution, n.notice.Distribution),
-			slog.String(logging.Version, n.notice.Version), slog.String(logging.Phase, string(n.notice.Phase)), slog.Int("tries", n.tries))
-		m.drop(n)
+	all := slices.Clone(m.notices)
+	for _, r := range slices.SortedFunc(maps.Keys(m.standings), inOrder) {
+		all = append(all, m.standings[r])
 	}
-	consider := func(i *item) {
-		switch {
-		case !i.due.After(now):
-			found = i
-		case due.IsZero() || i.due.Before(due):
+	for _, i := range all {
+		if !i.due.After(now) {
+			return i, due
+		}
+		if due.IsZero() || i.due.Before(due) {
 			due = i.due
-		}
-	}
-	for _, i := range m.notices {
-		if consider(i); found != nil {
-			return found, due
-		}
-	}
-	for _, i := range m.standings {
-		if consider(i); found != nil {
-			return found, due
 		}
 	}
 	return nil, due
 }
 
-// drop runs under the lock. A notice that stays on disk is told again by the next hub, with the same id.
-func (m *messenger) drop(i *item) {
-	for n, other := range m.notices {
-		if other == i {
-			m.notices = append(m.notices[:n:n], m.notices[n+1:]...)
-			break
-		}
+// outdated takes out the notices that are no news any more, or too many.
+func (m *messenger) outdated(now time.Time) (all []*item) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for len(m.notices) > 0 && (len(m.notices) > mostNotices || now.Sub(m.notices[0].notice.Since) > lifetime) {
+		all, m.notices = append(all, m.notices[0]), m.notices[1:]
 	}
+	return all
+}
+
+// drop forgets a notice. One that stays on disk is told again by the next hub, with the same id.
+func (m *messenger) drop(i *item) {
 	if err := m.cfg.Store.DropNotice(*i.notice); err != nil {
 		m.cfg.Log.Error("a notice is not forgotten", slog.String(logging.Plugin, m.name), slog.Any(logging.Error, err))
 	}
@@ -202,22 +209,30 @@ func (m *messenger) tell(ctx context.Context, i *item) {
 	log := m.cfg.Log.With(slog.String(logging.Plugin, m.name), slog.String(logging.Distribution, e.GetDistribution()),
 		slog.String(logging.Version, e.GetVersionTo()), slog.String(logging.Phase, e.GetPhase()))
 	err := m.cfg.Tell(ctx, m.name, e)
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	switch {
 	case err != nil && ctx.Err() != nil:
 	case err != nil:
-		pause := min(mostPause, firstPause<<min(i.tries, 16))
-		i.tries++
-		i.due = time.Now().Add(pause)
-		log.Warn("a notifier could not be told; it is tried again", slog.Any(logging.Error, err), slog.Duration("in", pause))
+		log.Warn("a notifier could not be told; it is tried again", slog.Any(logging.Error, err), slog.Duration("in", m.postpone(i)))
 	case i.notice != nil:
 		log.Info("a notifier was told")
+		m.mu.Lock()
+		m.notices = slices.DeleteFunc(m.notices, func(other *item) bool { return other == i })
+		m.mu.Unlock()
 		m.drop(i)
 	default:
 		log.Debug("a notifier was told")
-		m.remember(i, s)
+		m.store(nameOf(s), m.remember(i, s))
 	}
+}
+
+// postpone sets when an item is tried again: after a second, then twice as long each time up to five minutes.
+func (m *messenger) postpone(i *item) time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	pause := min(mostPause, firstPause<<min(i.tries, 16))
+	i.tries++
+	i.due = time.Now().Add(pause)
+	return pause
 }
 
 // event is what an item says now.
@@ -241,19 +256,19 @@ func (m *messenger) event(i *item) (*pluginv1.Event, rollout.Standing) {
 	return noticeEvent(*i.notice, repository, commit), rollout.Standing{}
 }
 
-// remember runs under the lock.
-func (m *messenger) remember(i *item, s rollout.Standing) {
+// remember takes what was told of a release, and returns what is to be known of it.
+func (m *messenger) remember(i *item, s rollout.Standing) *store.Told {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	r := nameOf(s)
 	if i.tries, i.due = 0, (time.Time{}); fingerprint(i.standing) == fingerprint(s) && m.standings[r] == i {
 		delete(m.standings, r)
 	}
 	if s.Over {
-		m.forget(r)
-		return
+		delete(m.told, r)
+		return nil
 	}
 	t := store.Told{Sum: fingerprint(s), State: s.State}
 	m.told[r] = t
-	if err := m.cfg.Store.PutTold(m.name, r, &t); err != nil {
-		m.cfg.Log.Error("what a notifier was told is not remembered: a hub that starts anew tells it again", slog.String(logging.Plugin, m.name), slog.Any(logging.Error, err))
-	}
+	return &t
 }

@@ -59,7 +59,7 @@ type Notice struct {
 // ReleaseName is a release by its names.
 type ReleaseName struct{ Distribution, Version string }
 
-// Told is what a notifier was told last of a release.
+// Told is what a notifier was told last of a release; empty: it is to be told, and was not yet.
 type Told struct {
 	Sum   string // fingerprint of all that was said
 	State fleet.Mark
