@@ -136,3 +136,10 @@ func TestStandingsOfAFleet(t *testing.T) {
 		want("its successor", "1.1.0 Failed true: no cluster is to run 1.1.0", "1.2.0 Done false: 5 of 5 clusters run 1.2.0")
 	})
 }
+
+func BenchmarkStandingsOf10000Clusters(b *testing.B) {
+	f := bigFleet(10_000)
+	for b.Loop() {
+		standings(now, heartbeat, f, nil)
+	}
+}
