@@ -21,6 +21,7 @@ import (
 	syncapi "github.com/wheelwright-dev/wheelwright/hub/internal/api/sync"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/blob"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/conductor"
+	"github.com/wheelwright-dev/wheelwright/hub/internal/herald"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/identity"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/presence"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/publish"
@@ -87,6 +88,7 @@ type hub struct {
 	watchers  *watchers
 	server    *server.Server
 	metrics   *metrics
+	herald    *herald.Herald // nil without notifiers
 
 	closers []func() error // in reverse
 	info    Info
@@ -103,6 +105,9 @@ func Run(ctx context.Context, cfg Config, ready func(Info)) (err error) {
 		return err
 	}
 	h.build()
+	if err := h.openNotifiers(); err != nil {
+		return err
+	}
 	metricsListener, err := h.listen()
 	if err != nil {
 		return err
@@ -252,6 +257,9 @@ func (h *hub) run(ctx context.Context, metricsListener net.Listener, ready func(
 	group.Go(func() error { return h.conductor.Run(ctx) })
 	group.Go(func() error { return h.keepAdmin(ctx) })
 	group.Go(func() error { return h.keepHeard(ctx) })
+	if h.herald != nil {
+		group.Go(func() error { return h.herald.Run(ctx) })
+	}
 	if h.metrics != nil {
 		group.Go(func() error { return h.metrics.Run(ctx, metricsListener) })
 		h.metrics.ready.Store(true)

@@ -24,6 +24,7 @@ import (
 
 	"github.com/wheelwright-dev/wheelwright/hub/internal/clientcontext"
 	"github.com/wheelwright-dev/wheelwright/pkg/bundle"
+	"github.com/wheelwright-dev/wheelwright/pkg/pluginhost"
 	"github.com/wheelwright-dev/wheelwright/pkg/render"
 	"github.com/wheelwright-dev/wheelwright/pkg/transport"
 	enrollv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/enroll/v1"
@@ -32,7 +33,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if render.ChildMain() {
+	if render.ChildMain() || pluginhost.ChildMain() {
 		return
 	}
 	goleak.VerifyTestMain(m)

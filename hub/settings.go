@@ -15,6 +15,7 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/gitrepo"
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
 	"github.com/wheelwright-dev/wheelwright/pkg/plan"
+	"github.com/wheelwright-dev/wheelwright/pkg/pluginlist"
 )
 
 const (
@@ -30,6 +31,7 @@ type settings struct {
 	poll, heartbeat time.Duration
 	git             gitrepo.Credentials
 	rollouts        map[string]plan.Plan // by distribution
+	notifiers       []pluginlist.Plugin
 	log             *slog.Logger
 }
 
@@ -49,6 +51,7 @@ func settle(cfg Config) (settings, error) {
 		heartbeat: cmp.Or(cfg.Heartbeat, file.Heartbeat, defaultHeartbeat),
 		git:       file.Git,
 		rollouts:  file.Rollouts,
+		notifiers: file.Plugins,
 		log:       cfg.Log,
 	}
 	if cfg.Advertise != "" {

@@ -12,9 +12,9 @@ import (
 
 	"github.com/wheelwright-dev/wheelwright/pkg/buildinfo"
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
+	"github.com/wheelwright-dev/wheelwright/pkg/pluginhost"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/apply"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/config"
-	"github.com/wheelwright-dev/wheelwright/spoke/internal/pluginhost"
 )
 
 // programs are the plugins of spoke.yaml as it is now, with the credentials that it grants them.
@@ -63,9 +63,9 @@ func (p *programs) reload(settings config.Config) error {
 func hosted(all []config.Plugin) []pluginhost.Plugin {
 	var out []pluginhost.Plugin
 	for _, p := range all {
-		out = append(out, pluginhost.Plugin{
-			Name: p.Name, Path: p.Path, SHA256: p.SHA256, Args: p.Args, Env: p.Env, Kinds: p.Kinds, Timeout: p.Timeout, Kubeconfig: p.Permissions != nil,
-		})
+		h := pluginhost.Of(p.Plugin)
+		h.Kubeconfig = p.Permissions != nil
+		out = append(out, h)
 	}
 	return out
 }

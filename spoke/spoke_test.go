@@ -17,12 +17,12 @@ import (
 
 	"github.com/wheelwright-dev/wheelwright/integration/harness"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/pkg/pluginhost"
 	"github.com/wheelwright-dev/wheelwright/pkg/render"
 	"github.com/wheelwright-dev/wheelwright/spoke"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/hubclient"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/journal"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/local"
-	"github.com/wheelwright-dev/wheelwright/spoke/internal/pluginhost"
 )
 
 func TestMain(m *testing.M) {

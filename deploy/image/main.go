@@ -1,6 +1,6 @@
 // Command image packs the static binaries into container images, without a daemon and without a base
-// image: one layer with the binary and the certificate authorities that this machine believes, and in the
-// spoke's the plugins, whose entries for spoke.yaml it writes beside the images. The same binaries and
+// image: one layer with the binary and the certificate authorities that this machine believes, and the
+// plugins that it may run, whose entries for spoke.yaml and hub.yaml it writes beside the images. The same binaries and
 // authorities give the same bytes.
 package main
 
@@ -44,7 +44,7 @@ func run(bin, out, tag, arch string) error {
 	if err != nil {
 		return err
 	}
-	beside := map[string][]file{"spoke": plugins}
+	beside := map[string][]file{"spoke": plugins, "hub": notifiers(plugins)}
 	for _, binary := range []string{"hub", "spoke"} {
 		if err := pack(filepath.Join(bin, binary), beside[binary], filepath.Join(out, binary+".tar"), "wheelwright/"+binary+":"+tag, arch); err != nil {
 			return fmt.Errorf("%s: %w", binary, err)
@@ -54,16 +54,26 @@ func run(bin, out, tag, arch string) error {
 	if err := os.WriteFile(target, entries(plugins), 0o644); err != nil {
 		return err
 	}
-	fmt.Printf("%s  the plugins of that spoke, for its spoke.yaml\n", target)
+	fmt.Printf("%s  the plugins of both, for spoke.yaml and hub.yaml\n", target)
 	return nil
 }
 
-// pluginFolder is where the spoke's image has the plugins.
+// pluginFolder is where the images have the plugins.
 const pluginFolder = "plugins"
 
 // kinds of the plugins that are packed, by their names.
 func kinds() map[string]string {
 	return map[string]string{"canary": "canary", "conformance": "conformance", "notify": "notifier"}
+}
+
+// notifiers are the plugins that a hub runs.
+func notifiers(all []file) (some []file) {
+	for _, f := range all {
+		if kinds()[path.Base(f.path)] == "notifier" {
+			some = append(some, f)
+		}
+	}
+	return some
 }
 
 func pluginsIn(bin string) (all []file, err error) {
@@ -77,9 +87,10 @@ func pluginsIn(bin string) (all []file, err error) {
 	return all, nil
 }
 
-// entries is what stands under plugins in a spoke.yaml, without what is each provider's to say.
+// entries is what stands under plugins in a spoke.yaml, the notifiers also in a hub.yaml, without what is
+// each user's to say.
 func entries(plugins []file) []byte {
-	b := bytes.NewBufferString("# The plugins in this spoke's image; what each takes beside: plugins/NAME/README.md\nplugins:\n")
+	b := bytes.NewBufferString("# The plugins in the spoke's image, those of the kind notifier also in the hub's; what each takes beside: plugins/NAME/README.md\nplugins:\n")
 	for _, f := range plugins {
 		name := path.Base(f.path)
 		fmt.Fprintf(b, "- name: %s\n  path: /%s\n  sha256: %x\n  kinds: [%s]\n", name, f.path, sha256.Sum256(f.data), kinds()[name])

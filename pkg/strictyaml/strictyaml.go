@@ -122,6 +122,15 @@ func (d *Decoder) Text(n *yaml.Node, at string) string {
 	return strings.TrimSpace(n.Value)
 }
 
+// Texts is a list of texts by their letters, with the spaces around them.
+func (d *Decoder) Texts(n *yaml.Node, at string) (all []string) {
+	for i, item := range d.List(n, at) {
+		d.Text(item, fmt.Sprintf("%s[%d]", at, i))
+		all = append(all, item.Value)
+	}
+	return all
+}
+
 // Flag is true or false.
 func (d *Decoder) Flag(n *yaml.Node, at string) (v bool) {
 	if n.Kind != yaml.ScalarNode || n.Tag != "!!bool" || n.Decode(&v) != nil {

@@ -1,5 +1,5 @@
-// Command notify is a notifier plugin of the spoke: it tells Slack, Microsoft Teams, any receiver of
-// webhooks, or the commit that a release was made of, how deliveries go. One process tells one place, so
+// Command notify is a notifier plugin of the spoke and of the hub: it tells Slack, Microsoft Teams, any
+// receiver of webhooks, or the commit that a release was made of, how releases get on. One process tells one place, so
 // that each can fail and be repeated alone; README.md says how each is set up.
 package main
 

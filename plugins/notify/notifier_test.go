@@ -201,18 +201,19 @@ func (h *host) answer(w http.ResponseWriter, v any) {
 // A commit shows one status for the fleet, whatever the number of clusters and events.
 func TestOneStatusUpdatedInPlace(t *testing.T) {
 	type step struct {
+		phase   string
 		summary map[string]uint32
 		state   string // as GitHub has it
 		text    string
 		posts   int // after it
 	}
 	steps := []step{
-		{map[string]uint32{"Progressing": 3, "Waiting": 1}, "pending", "0 of 4 clusters, 4 under way", 1},
-		{map[string]uint32{"Progressing": 3, "Waiting": 1}, "pending", "0 of 4 clusters, 4 under way", 1}, // a repeat
-		{nil, "pending", "0 of 4 clusters, 4 under way", 1},                                               // one cluster's news
-		{map[string]uint32{"Succeeded": 3, "Waiting": 1}, "pending", "3 of 4 clusters, 1 under way", 2},
-		{map[string]uint32{"Succeeded": 4}, "success", "4 of 4 clusters", 3},
-		{map[string]uint32{"Succeeded": 3, "RolledBack": 1}, "failure", "3 of 4 clusters, 1 RolledBack", 4},
+		{"Underway", map[string]uint32{"Progressing": 3, "Waiting": 1}, "pending", "0 of 4 clusters run 1.4.0; 4 under way", 1},
+		{"Underway", map[string]uint32{"Progressing": 3, "Waiting": 1}, "pending", "0 of 4 clusters run 1.4.0; 4 under way", 1}, // a repeat
+		{"Completed", nil, "pending", "0 of 4 clusters run 1.4.0; 4 under way", 1},                                              // a rollout's news
+		{"Underway", map[string]uint32{"Succeeded": 3, "Waiting": 1}, "pending", "3 of 4 clusters run 1.4.0; 1 under way", 2},
+		{"Done", map[string]uint32{"Succeeded": 4}, "success", "4 of 4 clusters run 1.4.0", 3},
+		{"Failed", map[string]uint32{"Succeeded": 3, "RolledBack": 1}, "failure", "3 of 4 clusters run 1.4.0; 1 RolledBack", 4},
 	}
 	lab := map[string]string{"pending": "running", "success": "success", "failure": "failed"}
 	for _, h := range []*host{{t: t}, {t: t, gitlab: true}, {t: t, gitlab: true, old: true}} {
@@ -224,7 +225,7 @@ func TestOneStatusUpdatedInPlace(t *testing.T) {
 		}
 		n, said := notifierOf(t, args, "")
 		for i, s := range steps {
-			answer, err := n.Notify(t.Context(), event(func(e *pluginv1.Event) { e.Summary = s.summary }))
+			answer, err := n.Notify(t.Context(), event(func(e *pluginv1.Event) { e.Cluster, e.Message, e.Phase, e.Summary = "", "", s.phase, s.summary }))
 			if err != nil || h.posts != s.posts || len(h.statuses) != 2 {
 				t.Fatalf("%s, step %d: %v, %d posts, %v", kind, i, err, h.posts, h.statuses)
 			}
@@ -235,7 +236,7 @@ func TestOneStatusUpdatedInPlace(t *testing.T) {
 				continue // the old one keeps the old words while the state is the same
 			}
 			shown := h.statuses[1]
-			if want := map[bool]string{false: s.state, true: lab[s.state]}[h.gitlab]; shown[key] != "wheelwright/app" || shown["state"] != want || shown["description"] != s.text {
+			if want := map[bool]string{false: s.state, true: lab[s.state]}[h.gitlab]; shown[key] != "wheelwright/app/1.4.0" || shown["state"] != want || shown["description"] != s.text {
 				t.Errorf("%s, step %d: %v", kind, i, shown)
 			}
 			if h.gitlab && h.statuses[1]["ref"] != "1.4.0" {
@@ -251,7 +252,6 @@ func TestOneStatusUpdatedInPlace(t *testing.T) {
 
 // A token goes to the host that it is for and nowhere else.
 func TestStatusIsRefused(t *testing.T) {
-	counted := map[string]uint32{"Succeeded": 1}
 	asked := 0
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		asked++
@@ -273,7 +273,7 @@ func TestStatusIsRefused(t *testing.T) {
 	} {
 		n, said := notifierOf(t, test.args, "")
 		before := asked
-		_, err := n.Notify(t.Context(), event(func(e *pluginv1.Event) { e.Summary = counted; test.change(e) }))
+		_, err := n.Notify(t.Context(), event(func(e *pluginv1.Event) { e.Cluster, e.Phase = "", "Done"; test.change(e) }))
 		if err == nil || !strings.Contains(err.Error(), test.want) || (asked > before) != test.asks || strings.Contains(err.Error()+said.String(), "hunter2") {
 			t.Errorf("%s: %v", test.args, err)
 		}

@@ -192,7 +192,7 @@ func (p *problems) variable(flag, name string) string {
 	}
 	value := strings.TrimSpace(p.env(name))
 	if value == "" {
-		p.add("%s: the variable %s is empty: give it under env of the plugin in spoke.yaml", flag, name)
+		p.add("%s: the variable %s is empty: give it under the plugin's env", flag, name)
 	}
 	return value
 }

@@ -26,7 +26,7 @@ type shown struct {
 func (n *notifier) setStatus(ctx context.Context, e *pluginv1.Event) (string, error) {
 	s, ok := message.StatusOf(e)
 	if !ok {
-		n.log.Debug("no commit status: the event counts no clusters", slog.String("event", e.GetId()))
+		n.log.Debug("no commit status: the event is not about the whole fleet", slog.String("event", e.GetId()))
 		return "", nil
 	}
 	if err := message.CheckCommit(s.Commit); err != nil {

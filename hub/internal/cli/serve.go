@@ -19,6 +19,9 @@ func (a *app) serveCommand() *cobra.Command {
 		Long: `serve runs a hub on the data folder DIR. The first start creates the folder, the hub's certificate
 authority and DIR/admin.yaml, the context with which the other commands speak to it.
 
+It runs the notifier plugins that hub.yaml names, which tell people how rollouts end and git hosts how far
+each release has come in the fleet; deploy/examples/hub.yaml shows every key.
+
 It stops on SIGINT or SIGTERM after the calls under way; whatever it acknowledged survives being killed.`,
 		Example: "  hub serve --data ./hub-data --listen :7443 --advertise hub.example.com:7443",
 		Args:    args(0, 0, "no argument"),

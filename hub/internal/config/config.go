@@ -19,6 +19,7 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/gitrepo"
 	"github.com/wheelwright-dev/wheelwright/pkg/plan"
+	"github.com/wheelwright-dev/wheelwright/pkg/pluginlist"
 )
 
 // Config is what hub.yaml says.
@@ -32,6 +33,7 @@ type Config struct {
 	LogFormat string
 	Git       gitrepo.Credentials  // to reach the distributions' repositories
 	Rollouts  map[string]plan.Plan // of new releases, by distribution; wins over what a release brings
+	Plugins   []pluginlist.Plugin  // notifiers
 }
 
 // Problems are all that is wrong with a file.
@@ -63,7 +65,7 @@ func Parse(name string, data []byte) (Config, error) {
 		return Config{}, &Problems{File: name, List: []string{strings.TrimPrefix(err.Error(), "error converting YAML to JSON: ")}}
 	}
 	d := &decoder{dir: filepath.Dir(name)}
-	top := d.section("", root, "version", "listen", "advertise", "metrics", "poll", "heartbeat", "log", "git", "rollouts")
+	top := d.section("", root, "version", "listen", "advertise", "metrics", "poll", "heartbeat", "log", "git", "rollouts", "plugins")
 	if v, ok := top["version"]; !ok {
 		d.problem("version", "is missing; write `version: 1` first")
 	} else if n, ok := v.(float64); !ok || n != 1 {
@@ -77,6 +79,7 @@ func Parse(name string, data []byte) (Config, error) {
 		Heartbeat: d.duration("heartbeat", top["heartbeat"], time.Second, 5*time.Minute),
 		Git:       d.credentials("git", top["git"]),
 		Rollouts:  d.plans("rollouts", top["rollouts"]),
+		Plugins:   d.plugins("plugins", data),
 	}
 	if v, ok := top["log"]; ok && v != nil {
 		m, ok := v.(map[string]any)
@@ -265,8 +268,8 @@ func (d *decoder) credentials(key string, v any) gitrepo.Credentials {
 		d.section(at, entry, gitrepo.CredentialKeys()...)
 		for _, k := range gitrepo.CredentialKeys() {
 			field, file := all[n].Field(k)
-			if *field, ok = d.text(at+"."+k, entry[k]); ok && file && !filepath.IsAbs(*field) {
-				*field = filepath.Join(d.dir, *field)
+			if *field, ok = d.text(at+"."+k, entry[k]); ok && file {
+				*field = d.local(*field)
 			}
 		}
 	}

@@ -99,12 +99,13 @@ func TestTheExamplesLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	for n, v := 0, reflect.ValueOf(c); n < v.NumField(); n++ {
-		if name := v.Type().Field(n).Name; v.Field(n).IsZero() && name != "Git" {
+		if name := v.Type().Field(n).Name; v.Field(n).IsZero() && name != "Git" && name != "Plugins" {
 			t.Errorf("the example does not show %s", name)
 		}
 	}
 	// The list of credentials names files, so it stands there as a comment.
 	_, commented, _ := strings.Cut(string(text), "\n# git:")
+	commented, _, _ = strings.Cut(commented, "\n\n")
 	_, err = Parse("hub.yaml", []byte("version: 1\ngit:"+strings.ReplaceAll(commented, "\n# ", "\n")))
 	var p *Problems
 	if !errors.As(err, &p) {

@@ -4,9 +4,9 @@ package main
 import (
 	"os"
 
+	"github.com/wheelwright-dev/wheelwright/pkg/pluginhost"
 	"github.com/wheelwright-dev/wheelwright/pkg/render"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/cli"
-	"github.com/wheelwright-dev/wheelwright/spoke/internal/pluginhost"
 )
 
 func main() {

@@ -24,6 +24,7 @@ import (
 	"github.com/wheelwright-dev/wheelwright/integration/harness"
 	"github.com/wheelwright-dev/wheelwright/pkg/bundle"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/pkg/pluginhost"
 	"github.com/wheelwright-dev/wheelwright/pkg/provenance"
 	"github.com/wheelwright-dev/wheelwright/pkg/render"
 	syncv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1"
@@ -32,7 +33,6 @@ import (
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/config"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/journal"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/overlay"
-	"github.com/wheelwright-dev/wheelwright/spoke/internal/pluginhost"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/terms"
 )
 

@@ -13,9 +13,9 @@ import (
 	"time"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/pkg/pluginhost"
 	pluginv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/plugin/v1"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/config"
-	"github.com/wheelwright-dev/wheelwright/spoke/internal/pluginhost"
 )
 
 // admin gives plugins the cluster's own credentials.

@@ -15,10 +15,10 @@ import (
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
+	"github.com/wheelwright-dev/wheelwright/pkg/pluginhost"
 	pluginv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/plugin/v1"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/apply"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/delivery"
-	"github.com/wheelwright-dev/wheelwright/spoke/internal/pluginhost"
 )
 
 // plugins are the programs of spoke.yaml; pluginhost.Host is one. Safe for concurrent use.

@@ -15,9 +15,9 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/pkg/pluginhost"
 	pluginv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/plugin/v1"
 	syncv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1"
-	"github.com/wheelwright-dev/wheelwright/spoke/internal/pluginhost"
 )
 
 // binary is a program that is made once for all tests.
@@ -432,7 +432,7 @@ func TestAPluginThatIsNotThereWaitsForItsProvider(t *testing.T) {
 			return nil
 		})
 	}
-	says("no such file or directory; set its path in spoke.yaml")
+	says("no such file or directory; set its path under `plugins`")
 	if err := os.WriteFile(s.plugins[0].Path, []byte("another"), 0o700); err != nil {
 		t.Fatal(err)
 	}

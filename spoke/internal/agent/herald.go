@@ -15,9 +15,9 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/bundle"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
+	"github.com/wheelwright-dev/wheelwright/pkg/pluginhost"
 	pluginv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/plugin/v1"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/delivery"
-	"github.com/wheelwright-dev/wheelwright/spoke/internal/pluginhost"
 )
 
 // Bounds of the news that are kept for notifiers, and of the tries for each of them.

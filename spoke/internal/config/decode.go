@@ -14,6 +14,7 @@ import (
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/strictyaml"
+	pluginv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/plugin/v1"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/terms"
 )
 
@@ -66,8 +67,8 @@ func (d *decoder) file(data []byte) Config {
 		}
 		c.Subscriptions = append(c.Subscriptions, s)
 	}
-	d.named(d.tests, "tests.plugins", c.Plugins, "conformance")
-	d.named(d.leaders, "canary.plugin", c.Plugins, "canary")
+	d.named(d.tests, "tests.plugins", c.Plugins, pluginv1.Kind_KIND_CONFORMANCE)
+	d.named(d.leaders, "canary.plugin", c.Plugins, pluginv1.Kind_KIND_CANARY)
 	return c
 }
 

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/wheelwright-dev/wheelwright/pkg/pluginlist"
 	pluginv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/plugin/v1"
 )
 
@@ -36,8 +37,10 @@ func TestTheExamplesPluginsLoad(t *testing.T) {
 	dir := filepath.Dir(path)
 	want := []Plugin{
 		{
-			Name: "conformance", Path: "/plugins/conformance", SHA256: "4e388ab32b10dc8dbc7e28144f552830adc74787c1e2c0824032078a79f227fb",
-			Kinds: []pluginv1.Kind{pluginv1.Kind_KIND_CONFORMANCE},
+			Plugin: pluginlist.Plugin{
+				Name: "conformance", Path: "/plugins/conformance", SHA256: "4e388ab32b10dc8dbc7e28144f552830adc74787c1e2c0824032078a79f227fb",
+				Kinds: []pluginv1.Kind{pluginv1.Kind_KIND_CONFORMANCE},
+			},
 			Permissions: &Permissions{Namespace: "shop", Rules: []PermissionRule{
 				{APIGroups: []string{""}, Resources: []string{"services"}, Verbs: []string{"get"}},
 				{APIGroups: []string{"batch"}, Resources: []string{"jobs"}, Verbs: []string{"create", "get", "list", "watch", "delete"}},
@@ -46,23 +49,32 @@ func TestTheExamplesPluginsLoad(t *testing.T) {
 			}},
 		},
 		{
-			Name: "phone", Path: "/plugins/notify", SHA256: "2c624232cc56c4a9f4d0eb1f3e4ca3d1dbd6b0b2a1fb9e6f4f2a3c0e3f0a7d11",
-			Kinds: []pluginv1.Kind{pluginv1.Kind_KIND_NOTIFIER}, Args: []string{"slack", "--url-from", "SLACK_URL"},
-			Env: []string{"SLACK_URL=https://hooks.slack.com/services/T0/B0/secret"},
+			Plugin: pluginlist.Plugin{
+				Name: "phone", Path: "/plugins/notify", SHA256: "2c624232cc56c4a9f4d0eb1f3e4ca3d1dbd6b0b2a1fb9e6f4f2a3c0e3f0a7d11",
+				Kinds: []pluginv1.Kind{pluginv1.Kind_KIND_NOTIFIER}, Args: []string{"slack", "--url-from", "SLACK_URL"},
+				Env: []string{"SLACK_URL=https://hooks.slack.com/services/T0/B0/secret"},
+			},
 		},
 		{
-			Name: "smoke", Path: filepath.Join(dir, "plugins/smoke"), SHA256: "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
-			Kinds: []pluginv1.Kind{pluginv1.Kind_KIND_CONFORMANCE}, Args: []string{"--url", "http://backend.shop"},
-			Env: []string{"PATH=/usr/bin:/bin", "SMOKE_LEVEL=2"}, Timeout: 2 * time.Minute,
+			Plugin: pluginlist.Plugin{
+				Name: "smoke", Path: filepath.Join(dir, "plugins/smoke"), SHA256: "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+				Kinds: []pluginv1.Kind{pluginv1.Kind_KIND_CONFORMANCE}, Args: []string{"--url", "http://backend.shop"},
+				Env: []string{"PATH=/usr/bin:/bin", "SMOKE_LEVEL=2"}, Timeout: 2 * time.Minute,
+			},
 			Permissions: &Permissions{Namespace: "shop", Rules: []PermissionRule{{APIGroups: []string{""}, Resources: []string{"pods", "pods/log"}, Verbs: []string{"get", "list", "watch"}}}},
 		},
 		{
-			Name: "chat", Path: filepath.Join(dir, "plugins/chat"), SHA256: "60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752",
-			Kinds: []pluginv1.Kind{pluginv1.Kind_KIND_NOTIFIER}, Permissions: &Permissions{Namespace: "shop", ServiceAccount: "chat"},
+			Plugin: pluginlist.Plugin{
+				Name: "chat", Path: filepath.Join(dir, "plugins/chat"), SHA256: "60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752",
+				Kinds: []pluginv1.Kind{pluginv1.Kind_KIND_NOTIFIER},
+			},
+			Permissions: &Permissions{Namespace: "shop", ServiceAccount: "chat"},
 		},
 		{
-			Name: "canary", Path: filepath.Join(dir, "plugins/canary"), SHA256: "4355a46b19d348dc2f57c046f8ef63d4538ebb936000f3c9ee954a27460dd865",
-			Kinds: []pluginv1.Kind{pluginv1.Kind_KIND_CANARY}, Args: []string{"--router", "istio", "--prometheus", "http://prometheus.monitoring:9090", "--generate-load", "2"},
+			Plugin: pluginlist.Plugin{
+				Name: "canary", Path: filepath.Join(dir, "plugins/canary"), SHA256: "4355a46b19d348dc2f57c046f8ef63d4538ebb936000f3c9ee954a27460dd865",
+				Kinds: []pluginv1.Kind{pluginv1.Kind_KIND_CANARY}, Args: []string{"--router", "istio", "--prometheus", "http://prometheus.monitoring:9090", "--generate-load", "2"},
+			},
 			Permissions: &Permissions{Namespace: "shop", ServiceAccount: "canary"},
 		},
 	}
@@ -129,7 +141,7 @@ plugins:
 	want := []string{
 		`line 3: plugins[0].name: "Smoke": want lower-case letters, digits and dashes, at most 40`,
 		"line 3: plugins[0].sha256: \"abc\": want the 64 hex digits that `sha256sum PATH` prints",
-		`line 3: plugins[0].kinds[0]: "tests": want conformance, canary or notifier`,
+		`line 3: plugins[0].kinds[0]: "tests": want one of conformance, canary, notifier`,
 		`line 3: plugins[0].kinds[2]: canary is there twice`,
 		`line 4: plugins[1].kinds: is empty: want some of conformance, canary, notifier`,
 		`line 4: plugins[1].timeout: "2h": want 1s to 1h`,

@@ -126,34 +126,36 @@ func TestSign(t *testing.T) {
 
 func TestStatusOf(t *testing.T) {
 	for _, test := range []struct {
-		name    string
-		summary map[string]uint32
-		state   State
-		text    string
+		name, phase, why string
+		summary          map[string]uint32
+		state            State
+		text             string
 	}{
-		{"all", map[string]uint32{"Succeeded": 40}, Success, "40 of 40 clusters"},
-		{"on the way", map[string]uint32{"Succeeded": 12, "Progressing": 3, "AwaitingApproval": 25}, Pending, "12 of 40 clusters, 28 under way"},
-		{"one came back", map[string]uint32{"Succeeded": 12, "RolledBack": 1, "Refused": 2, "Fetching": 25}, Failure, "12 of 40 clusters, 2 Refused, 1 RolledBack, 25 under way"},
-		{"one is broken", map[string]uint32{"Succeeded": 39, "RollbackFailed": 1}, Error, "39 of 40 clusters, 1 RollbackFailed"},
-		{"marks of a rollout", map[string]uint32{"Done": 3, "Failed": 1, "Parked": 2, "Unaffected": 7, "Left": 1}, Failure, "3 of 6 clusters, 1 Failed, 2 under way"},
-		{"nobody wants it", map[string]uint32{"Unaffected": 7}, Pending, "no cluster takes it yet"},
-		{"zeroes", map[string]uint32{"Succeeded": 0, "RolledBack": 0}, Pending, "no cluster takes it yet"},
-		{"a word of tomorrow", map[string]uint32{"Succeeded": 1, "Levitating": 1}, Pending, "1 of 2 clusters, 1 under way"},
-		{"many", map[string]uint32{"Succeeded": 4711, "Offered": 5289}, Pending, "47 % of 10000 clusters"},
-		{"many, some bad", map[string]uint32{"Succeeded": 9998, "RolledBack": 2}, Failure, "99 % of 10000 clusters, 2 RolledBack"},
+		{"all", "Done", "", map[string]uint32{"Succeeded": 40}, Success, "40 of 40 clusters run 1.4.0"},
+		{"on the way", "Underway", "", map[string]uint32{"Succeeded": 12, "Progressing": 3, "AwaitingApproval": 25}, Pending, "12 of 40 clusters run 1.4.0; 28 under way"},
+		{"all that are to have it", "Done", "", map[string]uint32{"Succeeded": 7, "Pinned": 2, "Silent": 1}, Success, "7 of 10 clusters run 1.4.0; 2 Pinned; 1 Silent"},
+		{"one came back", "Failed", "", map[string]uint32{"Succeeded": 12, "RolledBack": 1, "Refused": 2, "Fetching": 25}, Failure,
+			"12 of 40 clusters run 1.4.0; 2 Refused; 1 RolledBack; 25 under way"},
+		{"one is broken", "Failed", "", map[string]uint32{"Succeeded": 39, "RollbackFailed": 1}, Error, "39 of 40 clusters run 1.4.0; 1 RollbackFailed"},
+		{"recalled", "Failed", "recalled", map[string]uint32{"Succeeded": 3}, Failure, "3 of 3 clusters run 1.4.0; recalled"},
+		{"nobody wants it", "Underway", "no cluster has it yet", nil, Pending, "no cluster is to run 1.4.0; no cluster has it yet"},
+		{"many", "Underway", "", map[string]uint32{"Succeeded": 4711, "Offered": 5289}, Pending, "47 % of 10000 clusters run 1.4.0"},
+		{"many, some bad", "Failed", "", map[string]uint32{"Succeeded": 9998, "RolledBack": 2}, Failure, "99 % of 10000 clusters run 1.4.0; 2 RolledBack"},
 	} {
-		s, ok := StatusOf(&pluginv1.Event{Distribution: "app", Commit: commit, Summary: test.summary})
-		if !ok || s.State != test.state || s.Description != test.text || s.Context != "wheelwright/app" || s.Commit != commit {
+		s, ok := StatusOf(&pluginv1.Event{Distribution: "app", VersionTo: "1.4.0", Tag: "1.4.0", Commit: commit, Phase: test.phase, Message: test.why, Summary: test.summary})
+		if !ok || s.State != test.state || s.Description != test.text || s.Context != "wheelwright/app/1.4.0" || s.Commit != commit {
 			t.Errorf("%s: %+v", test.name, s)
 		}
 	}
-	// One cluster's news is no news of the commit.
-	if s, ok := StatusOf(events()["installed"]); ok {
-		t.Errorf("%+v", s)
+	// One cluster's news, and a rollout's, is no news of the commit.
+	for name, e := range map[string]*pluginv1.Event{"installed": events()["installed"], "a rollout": {Phase: "Completed"},
+		"a phase of tomorrow": {Phase: "Levitating", Summary: map[string]uint32{"Succeeded": 1}}, "of one cluster": {Cluster: "acme/eu-1", Phase: "Failed"}} {
+		if s, ok := StatusOf(e); ok {
+			t.Errorf("%s: %+v", name, s)
+		}
 	}
-	long := map[string]uint32{"RolledBack": 4e9, "Refused": 4e9, "RollbackFailed": 4e9, "Failed": 4e9}
-	long["Succeeded"+strings.Repeat("x", 200)] = 1
-	if s, _ := StatusOf(&pluginv1.Event{Summary: long}); len([]rune(s.Description)) > 140 {
+	long := map[string]uint32{"RolledBack": 4e9, "Refused": 4e9, "RollbackFailed": 4e9}
+	if s, _ := StatusOf(&pluginv1.Event{Phase: "Failed", Summary: long, Message: strings.Repeat("x", 200)}); len([]rune(s.Description)) > 140 {
 		t.Errorf("%d characters", len(s.Description))
 	}
 }

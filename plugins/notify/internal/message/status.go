@@ -2,9 +2,7 @@ package message
 
 import (
 	"fmt"
-	"maps"
 	"net/url"
-	"slices"
 	"strings"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
@@ -25,7 +23,7 @@ const (
 type Status struct {
 	Commit      string
 	Tag         string
-	Context     string // "wheelwright/app"
+	Context     string // "wheelwright/app/1.2.0"
 	State       State
 	Description string // at most 140 characters
 }
@@ -34,52 +32,41 @@ type Status struct {
 // most a thousand statuses of one context and commit.
 const detailed = 200
 
-// StatusOf is the status that the event's counts make. ok is false where it has none, as the event of one
-// cluster: a commit's status of one cluster would hide the others.
+// StatusOf is the status that an event about the whole fleet makes. ok is false for any other: a commit's
+// status of one cluster would hide the others.
 func StatusOf(e *pluginv1.Event) (s Status, ok bool) {
-	if len(e.GetSummary()) == 0 {
+	if !ofFleet(e) {
 		return Status{}, false
 	}
-	var done, failed, underWay uint64
-	broken := false
-	var failures []string
-	for _, phase := range slices.Sorted(maps.Keys(e.GetSummary())) {
-		n := uint64(e.GetSummary()[phase])
-		switch p := fleet.Phase(phase); {
-		case n == 0, phase == string(fleet.MarkUnaffected), phase == string(fleet.MarkLeft):
-		case p == fleet.Succeeded, phase == string(fleet.MarkDone):
-			done += n
-		case p.Failed(), phase == string(fleet.MarkFailed):
-			failed += n
-			broken = broken || p == fleet.RollbackFailed
-			failures = append(failures, fmt.Sprintf("%d %s", n, phase))
-		default:
-			underWay += n
-		}
-	}
-	s = Status{Commit: e.GetCommit(), Tag: e.GetTag(), Context: "wheelwright/" + e.GetDistribution(), State: Pending}
-	all := done + failed + underWay
+	t := fleet.Tally(e.GetSummary())
+	s = Status{Commit: e.GetCommit(), Tag: e.GetTag(), Context: contextOf(e), State: Pending, Description: t.Brief(e.GetVersionTo(), detailed)}
 	switch {
-	case broken:
-		s.State = Error
-	case failed > 0:
-		s.State = Failure
-	case underWay == 0 && done > 0:
+	case fleet.Mark(e.GetPhase()) == fleet.MarkDone:
 		s.State = Success
+	case fleet.Mark(e.GetPhase()) == fleet.MarkFailed && t[string(fleet.RollbackFailed)] > 0:
+		s.State = Error
+	case fleet.Mark(e.GetPhase()) == fleet.MarkFailed:
+		s.State = Failure
 	}
-	s.Description = fmt.Sprintf("%d of %d clusters", done, all)
-	if all > detailed {
-		s.Description = fmt.Sprintf("%d %% of %d clusters", 100*done/all, all)
-	}
-	if all == 0 {
-		s.Description = "no cluster takes it yet"
-	}
-	s.Description = strings.Join(append([]string{s.Description}, failures...), ", ")
-	if underWay > 0 && all <= detailed {
-		s.Description += fmt.Sprintf(", %d under way", underWay)
+	if e.GetMessage() != "" {
+		s.Description += "; " + e.GetMessage()
 	}
 	s.Description = plain(s.Description, 140)
 	return s, true
+}
+
+// ofFleet: the event says where all clusters stand with a release.
+func ofFleet(e *pluginv1.Event) bool {
+	switch fleet.Mark(e.GetPhase()) {
+	case fleet.MarkUnderway, fleet.MarkDone, fleet.MarkFailed:
+		return e.GetCluster() == ""
+	}
+	return false
+}
+
+// contextOf is the status's name: of the tag, for two tags may be on one commit.
+func contextOf(e *pluginv1.Event) string {
+	return "wheelwright/" + e.GetDistribution() + "/" + e.GetTag()
 }
 
 // Repository is where a distribution lives, out of https://host/path.git, ssh://git@host/path or

@@ -173,7 +173,8 @@ func (x *NotifyResponse) GetReference() string {
 	return ""
 }
 
-// Event is one transition of a delivery. It names no object's content and no secret.
+// Event is one transition: of a delivery, of a rollout, or of where all clusters stand with a release. It names
+// no object's content and no secret.
 type Event struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The same for a repeat.
@@ -184,7 +185,9 @@ type Event struct {
 	VersionTo    string                 `protobuf:"bytes,5,opt,name=version_to,json=versionTo,proto3" json:"version_to,omitempty"`
 	// "provider/name".
 	Cluster string `protobuf:"bytes,6,opt,name=cluster,proto3" json:"cluster,omitempty"`
-	// The phase that was reached, such as "Progressing", "Succeeded", "RolledBack".
+	// What was reached. With a cluster, the phase of its delivery, such as "Succeeded", "RolledBack". Without
+	// one the event is the hub's: the phase of a rollout, such as "Completed", "Holding"; or "Underway",
+	// "Done" or "Failed" for where all clusters stand with the release, which summary counts.
 	Phase    string   `protobuf:"bytes,7,opt,name=phase,proto3" json:"phase,omitempty"`
 	Severity Severity `protobuf:"varint,8,opt,name=severity,proto3,enum=wheelwright.plugin.v1.Severity" json:"severity,omitempty"`
 	// One line for a person.
@@ -197,7 +200,8 @@ type Event struct {
 	Repository string `protobuf:"bytes,12,opt,name=repository,proto3" json:"repository,omitempty"`
 	Tag        string `protobuf:"bytes,13,opt,name=tag,proto3" json:"tag,omitempty"`
 	Commit     string `protobuf:"bytes,14,opt,name=commit,proto3" json:"commit,omitempty"`
-	// How many deliveries of the release ended in which phase, where the sender knows of several clusters.
+	// How many clusters stand where with the release, by the phase of their delivery or by "Waiting", "Offered",
+	// "Pinned", "Declined", "Silent", where the event is about all of them. It replaces what was told before.
 	Summary       map[string]uint32 `protobuf:"bytes,15,rep,name=summary,proto3" json:"summary,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -39,7 +39,7 @@ func isolations(without bool) []isolation {
 	return []isolation{{"user and pid namespace", syscall.CLONE_NEWUSER | syscall.CLONE_NEWPID, true}, plain}
 }
 
-// attributes: a process group of its own, so that a terminal's interrupt is the spoke's to pass on.
+// attributes: a process group of its own, so that a terminal's interrupt is the host's to pass on.
 func (i isolation) attributes() *syscall.SysProcAttr {
 	a := &syscall.SysProcAttr{Cloneflags: i.flags, Setpgid: true}
 	if i.flags&syscall.CLONE_NEWUSER != 0 { // nobody else than who it is, and no more than it may
@@ -59,7 +59,7 @@ func notPermitted(err error) bool {
 	return false
 }
 
-// supervisor is the process between the spoke and one plugin.
+// supervisor is the process between spoke or hub and one plugin.
 type supervisor struct {
 	order wire
 	main  int           // process id of the plugin's first process
@@ -79,7 +79,7 @@ func ChildMain() bool {
 	e := s.run(bufio.NewReader(os.Stdin))
 	syscall.Close(2) // whoever reads the plugin's log has all of it
 	for _, dir := range s.order.Remove {
-		os.RemoveAll(dir) // the credentials go even where the spoke was killed
+		os.RemoveAll(dir) // the credentials go even where the host was killed
 	}
 	json.NewEncoder(os.NewFile(4, "report")).Encode(e) // nobody may be there to read it
 	os.Exit(0)
@@ -129,7 +129,7 @@ func (s *supervisor) wait(words <-chan string) string {
 			return ""
 		case _, ok := <-words:
 			if !ok {
-				return "its spoke is gone"
+				return "its host is gone"
 			}
 			syscall.Kill(s.main, syscall.SIGTERM)
 			late = time.After(s.order.Grace)

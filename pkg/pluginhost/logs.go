@@ -24,8 +24,8 @@ const (
 	maxFields   = 16
 )
 
-// logs takes what a plugin writes, line by line, into the spoke's log. It never blocks and never fails:
-// a plugin that writes a lot loses lines, not its spoke's memory or disk. Several streams may write.
+// logs takes what a plugin writes, line by line, into its host's log. It never blocks and never fails:
+// a plugin that writes a lot loses lines, not its host's memory or disk. Several streams may write.
 type logs struct {
 	log *slog.Logger
 	now func() time.Time
@@ -153,7 +153,7 @@ func readLine(line []byte) (slog.Level, string, []slog.Attr) {
 		}
 	}
 	for _, key := range []string{"time", "@timestamp", "timestamp", "ts"} {
-		delete(fields, key) // the spoke's own clock is in the line
+		delete(fields, key) // the host's own clock is in the line
 	}
 	var attrs []any
 	for _, key := range slices.Sorted(maps.Keys(fields)) {

@@ -18,7 +18,7 @@ func TestAScript(t *testing.T) {
 		t.Skipf("the template needs Python's gRPC (apt-get install python3-grpcio python3-protobuf python3-cryptography): %v %s", err, out)
 	}
 	path := filepath.Join(t.TempDir(), "template-python")
-	build := exec.Command("../../../plugins/template-python/build.sh", path)
+	build := exec.Command("../../plugins/template-python/build.sh", path)
 	build.Env = append(os.Environ(), "PYTHON="+python)
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build.sh: %v\n%s", err, out)

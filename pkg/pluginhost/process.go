@@ -17,9 +17,9 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/wheelwright-dev/wheelwright/pkg/pluginhost/supervise"
 	"github.com/wheelwright-dev/wheelwright/pkg/pluginwire"
 	pluginv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/plugin/v1"
-	"github.com/wheelwright-dev/wheelwright/spoke/internal/pluginhost/supervise"
 )
 
 // process is one run of a plugin.
@@ -185,7 +185,7 @@ func (p *plugin) greet(ctx, tasks context.Context, proc *process, id pluginwire.
 	}
 	for _, k := range p.cfg.Kinds {
 		if !slices.Contains(proc.hello.GetKinds(), k) {
-			return fmt.Errorf("it serves no %s: take that out of its kinds in spoke.yaml", pluginwire.KindName(k))
+			return fmt.Errorf("it serves no %s: take that out of its kinds under `plugins`", pluginwire.KindName(k))
 		}
 	}
 	proc.front, proc.conformance = pluginv1.NewPluginServiceClient(conn), pluginv1.NewConformanceServiceClient(conn)

@@ -22,11 +22,11 @@ type executable struct {
 	script bool   // begins with #!
 }
 
-// ErrChecksum is a file that is not the one that spoke.yaml names.
+// ErrChecksum is a file that is not the one that the configuration names.
 type ErrChecksum struct{ Plugin, Path, Want, Got string }
 
 func (e *ErrChecksum) Error() string {
-	return fmt.Sprintf("%s has the SHA-256 %s, and spoke.yaml says %s: it is not run; where the file is the one that you want, put what `sha256sum %s` prints under its sha256",
+	return fmt.Sprintf("%s has the SHA-256 %s, and its sha256 under `plugins` is %s: it is not run; where the file is the one that you want, put what `sha256sum %s` prints under its sha256",
 		e.Path, e.Got, e.Want, e.Path)
 }
 
@@ -34,7 +34,7 @@ func (e *ErrChecksum) Error() string {
 func source(p Plugin) (*os.File, os.FileInfo, error) {
 	f, err := os.Open(p.Path)
 	if err != nil {
-		return nil, nil, fmt.Errorf("open it: %w; set its path in spoke.yaml", err)
+		return nil, nil, fmt.Errorf("open it: %w; set its path under `plugins`", err)
 	}
 	info, err := f.Stat()
 	switch {

@@ -138,7 +138,7 @@ type ErrDeadline struct {
 }
 
 func (e *ErrDeadline) Error() string {
-	return fmt.Sprintf("plugin %s did not answer %s within %s; where it needs longer, raise its timeout in spoke.yaml", e.Plugin, e.Method, e.After)
+	return fmt.Sprintf("plugin %s did not answer %s within %s; where it needs longer, raise its timeout under `plugins`", e.Plugin, e.Method, e.After)
 }
 
 func (e *ErrDeadline) Is(target error) bool { return target == context.DeadlineExceeded }

@@ -6,7 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/wheelwright-dev/wheelwright/spoke/internal/pluginhost/supervise"
+	"github.com/wheelwright-dev/wheelwright/pkg/pluginhost/supervise"
 )
 
 // privateFile is in memory, where it can be sealed; in the folder where the kernel does not execute from

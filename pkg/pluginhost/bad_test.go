@@ -19,8 +19,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/wheelwright-dev/wheelwright/pkg/pluginhost/supervise"
 	pluginv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/plugin/v1"
-	"github.com/wheelwright-dev/wheelwright/spoke/internal/pluginhost/supervise"
 )
 
 // alive lists the processes that have mark among their arguments, and those whose parent is parent.

@@ -2,20 +2,20 @@
 // after a crash with a growing pause, and ended with everything that it started.
 //
 // What is executed are the bytes that were hashed: the file is read once, into memory that cannot change
-// any more where the kernel has that. A process gets the environment that spoke.yaml gives it and no
-// other, a folder of its own that goes with it, and a kubeconfig only where it is granted one. Every call
-// has a deadline; every message, stream and log a bound.
+// any more where the kernel has that. A process gets the environment that its entry in spoke.yaml or
+// hub.yaml gives it and no other, a folder of its own that goes with it, and a kubeconfig only where it is
+// granted one. Every call has a deadline; every message, stream and log a bound.
 //
 // Each plugin runs below a supervisor, which is this same program (see ChildMain). Where the kernel
 // lets it, the supervisor is the first process of a PID namespace: when it goes, however it goes, the
 // kernel kills all that is in there. Elsewhere it adopts every orphan below it and kills until nothing is
-// left. It goes when the spoke does, because the pipe between them ends. That is a wall against bad
-// plugins, not against hostile ones: a plugin runs as the spoke's own user. Without namespaces, one that
+// left. It goes when spoke or hub does, because the pipe between them ends. That is a wall against bad
+// plugins, not against hostile ones: a plugin runs as its host's own user. Without namespaces, one that
 // kills its supervisor and has wiped its environment can leave a process; on other systems than Linux
 // only the plugin's own process is ended.
 //
-// The package decides nothing: what to ask of which plugin, and what becomes of a verdict, is the
-// agent's. A verdict that says nothing, or rests on too little, comes out inconclusive.
+// The package decides nothing: what to ask of which plugin, and what becomes of a verdict, is its
+// caller's. A verdict that says nothing, or rests on too little, comes out inconclusive.
 package pluginhost
 
 import (
@@ -31,9 +31,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/wheelwright-dev/wheelwright/pkg/pluginhost/supervise"
+	"github.com/wheelwright-dev/wheelwright/pkg/pluginlist"
 	"github.com/wheelwright-dev/wheelwright/pkg/pluginwire"
 	pluginv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/plugin/v1"
-	"github.com/wheelwright-dev/wheelwright/spoke/internal/pluginhost/supervise"
 )
 
 // Defaults of Plugin and Config.
@@ -49,7 +50,7 @@ const (
 	patience     = 600 * time.Millisecond // beyond grace, until the supervisor itself is killed
 )
 
-// Plugin is one plugin as spoke.yaml has it.
+// Plugin is one plugin as the configuration has it.
 type Plugin struct {
 	Name       string // unique, as in a file name
 	Path       string // absolute
@@ -60,6 +61,11 @@ type Plugin struct {
 	Timeout    time.Duration   // of every call; 0: the defaults
 	Kubeconfig bool            // whether it gets credentials for the cluster
 	Processes  int             // that it may have at once; 0: DefaultProcesses
+}
+
+// Of is a plugin as the configuration has it, without credentials.
+func Of(p pluginlist.Plugin) Plugin {
+	return Plugin{Name: p.Name, Path: p.Path, SHA256: p.SHA256, Args: p.Args, Env: p.Env, Kinds: p.Kinds, Timeout: p.Timeout}
 }
 
 // credentials makes a kubeconfig for a plugin that ends by itself, and says when; ErrNotYet: there is no
@@ -73,9 +79,9 @@ type Config struct {
 	Dir         string // private folder, for this host alone; what an earlier one left there is removed
 	Plugins     []Plugin
 	Credentials credentials // may be nil where no plugin has Kubeconfig
-	Version     string      // the spoke's, told to plugins
+	Version     string      // the spoke's or the hub's, told to plugins
 	Log         *slog.Logger
-	// WithoutNamespaces runs plugins in the spoke's own PID namespace, for clusters whose nodes have
+	// WithoutNamespaces runs plugins in the host's own PID namespace, for clusters whose nodes have
 	// them and should not use them.
 	WithoutNamespaces bool
 }
@@ -91,12 +97,12 @@ type Host struct {
 }
 
 var (
-	// ErrNoPlugin: spoke.yaml names none by that name, or not with that kind.
+	// ErrNoPlugin: the configuration names none by that name, or not with that kind.
 	ErrNoPlugin = errors.New("no such plugin")
 	// ErrNotYet: the cluster has no place for a plugin's account yet, such as before a first install.
 	ErrNotYet = errors.New("the cluster has no place for the plugin's account yet")
 	// ErrClosed: the host is closed, or the plugin is another one now.
-	ErrClosed = errors.New("the plugin was ended: the spoke ends, or its spoke.yaml has changed")
+	ErrClosed = errors.New("the plugin was ended: what runs it ends, or its configuration has changed")
 )
 
 var pluginName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$`)
@@ -123,7 +129,7 @@ func New(cfg Config) (*Host, error) {
 		return nil, fmt.Errorf("folder of plugins: %w", err)
 	}
 	if err := supervise.Sweep(dir + string(filepath.Separator)); err != nil {
-		h.cfg.Log.Warn("processes that an earlier spoke left could not be looked for", "error", err)
+		h.cfg.Log.Warn("processes that an earlier run left could not be looked for", "error", err)
 	}
 	left, err := os.ReadDir(dir)
 	if err != nil {
@@ -215,7 +221,7 @@ func (h *Host) named(name string) *plugin {
 func (h *Host) Inspect(name string) error {
 	p := h.named(name)
 	if p == nil {
-		return fmt.Errorf("%w: %s is not in spoke.yaml", ErrNoPlugin, name)
+		return fmt.Errorf("%w: %s is not under `plugins`", ErrNoPlugin, name)
 	}
 	if err := p.inspect(); err != nil {
 		return fmt.Errorf("plugin %s: %w", name, err)
@@ -240,7 +246,7 @@ func (h *Host) Named(kind pluginv1.Kind) []string {
 func (h *Host) Describe(ctx context.Context, name string) (*pluginv1.HandshakeResponse, error) {
 	p := h.named(name)
 	if p == nil {
-		return nil, fmt.Errorf("%w: %s is not in spoke.yaml", ErrNoPlugin, name)
+		return nil, fmt.Errorf("%w: %s is not under `plugins`", ErrNoPlugin, name)
 	}
 	proc, err := p.ready(ctx)
 	if err != nil {
@@ -253,7 +259,7 @@ func (h *Host) Describe(ctx context.Context, name string) (*pluginv1.HandshakeRe
 func (h *Host) CheckHealth(ctx context.Context, name string) error {
 	p := h.named(name)
 	if p == nil {
-		return fmt.Errorf("%w: %s is not in spoke.yaml", ErrNoPlugin, name)
+		return fmt.Errorf("%w: %s is not under `plugins`", ErrNoPlugin, name)
 	}
 	answer, err := call(ctx, p, "CheckHealth", func(ctx context.Context, proc *process) (*pluginv1.CheckHealthResponse, error) {
 		return proc.front.CheckHealth(ctx, &pluginv1.CheckHealthRequest{})
@@ -269,9 +275,9 @@ func (h *Host) of(name string, kind pluginv1.Kind) (*plugin, error) {
 	p := h.named(name)
 	switch {
 	case p == nil:
-		return nil, fmt.Errorf("%w: %s is not in spoke.yaml", ErrNoPlugin, name)
+		return nil, fmt.Errorf("%w: %s is not under `plugins`", ErrNoPlugin, name)
 	case !slices.Contains(p.cfg.Kinds, kind):
-		return nil, fmt.Errorf("%w: spoke.yaml gives %s no kind %s", ErrNoPlugin, name, pluginwire.KindName(kind))
+		return nil, fmt.Errorf("%w: %s has no kind %s under `plugins`", ErrNoPlugin, name, pluginwire.KindName(kind))
 	}
 	return p, nil
 }

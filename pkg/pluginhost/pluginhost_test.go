@@ -45,7 +45,7 @@ func TestMain(m *testing.M) {
 		}
 		defer os.RemoveAll(dir)
 		built.path = filepath.Join(dir, "example")
-		build := exec.Command("go", "build", "-o", built.path, "../../../pkg/plugintest/testdata/plugin")
+		build := exec.Command("go", "build", "-o", built.path, "../plugintest/testdata/plugin")
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := build.CombinedOutput(); err != nil {
 			fmt.Fprintf(os.Stderr, "%v\n%s", err, out)

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
-	"github.com/wheelwright-dev/wheelwright/spoke/internal/pluginhost/supervise"
+	"github.com/wheelwright-dev/wheelwright/pkg/pluginhost/supervise"
 )
 
 // watch waits for the end of the plugin and clears up after it.
