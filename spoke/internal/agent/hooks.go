@@ -137,7 +137,7 @@ func (w *worker) first() bool { return w.rec.Installation.Running == "" }
 // nothing by itself and has not been there.
 func (w *worker) ahead() (apply.Set, error) {
 	set, err := w.nextSet()
-	if err != nil || w.first() {
+	if moves := w.rec.Installation.Namespace != w.ledger.Plan.Namespace; err != nil || w.first() || moves {
 		set.Objects = slices.DeleteFunc(set.Objects, func(o *unstructured.Unstructured) bool { return !apply.Inert(o) })
 		return set, err
 	}
