@@ -8,6 +8,7 @@
 //	provenance/commit       the raw commit object
 //	provenance/release      three lines: the format's name and number, the path, the tag's name
 //	provenance/tag          the raw tag object; left out for a lightweight tag
+//	provenance/tag-000 …    the raw tag objects of further signers, if any
 //	provenance/tree-000 …   the raw tree objects, the root's first, down to the path
 //
 // A name of more than 100 bytes, or not ASCII, has a PAX header in front that holds its path. The headers
@@ -36,6 +37,7 @@ const (
 	commitName  = "provenance/commit"
 	releaseName = "provenance/release"
 	tagName     = "provenance/tag"
+	tagPrefix   = "provenance/tag-"
 	treePrefix  = "provenance/tree-"
 
 	release    = "wheelwright-bundle 1\npath %s\ntag %s\n"
@@ -80,7 +82,7 @@ func Pack(files []provenance.File, proof provenance.Proof) ([]byte, error) {
 	if err := check(files, proof); err != nil {
 		return nil, fmt.Errorf("pack bundle of %s: %w", proof.TagName, err)
 	}
-	entries := make([]entry, 0, len(files)+4+len(proof.Trees))
+	entries := make([]entry, 0, len(files)+4+len(proof.Cosigned)+len(proof.Trees))
 	for _, f := range files {
 		entries = append(entries, entry{filesDir + f.Path, f.Executable, f.Data})
 	}
@@ -90,8 +92,11 @@ func Pack(files []provenance.File, proof provenance.Proof) ([]byte, error) {
 	if proof.Tag != nil {
 		entries = append(entries, entry{name: tagName, data: proof.Tag})
 	}
+	for i, t := range proof.Cosigned {
+		entries = append(entries, entry{name: numbered(tagPrefix, i), data: t})
+	}
 	for i, t := range proof.Trees {
-		entries = append(entries, entry{name: treeName(i), data: t})
+		entries = append(entries, entry{name: numbered(treePrefix, i), data: t})
 	}
 	size := 2 * blockSize
 	for _, e := range entries {
@@ -106,7 +111,7 @@ func Pack(files []provenance.File, proof provenance.Proof) ([]byte, error) {
 	return append(tar, zeros[:]...), nil
 }
 
-func treeName(i int) string { return fmt.Sprintf("%s%03d", treePrefix, i) }
+func numbered(prefix string, i int) string { return fmt.Sprintf("%s%03d", prefix, i) }
 
 // check holds for what Pack writes and what Open accepts.
 func check(files []provenance.File, proof provenance.Proof) error {
@@ -150,6 +155,10 @@ func checkProof(p provenance.Proof) error {
 		return errors.New("no commit object")
 	case p.Tag != nil && len(p.Tag) == 0:
 		return errors.New("the tag object is empty")
+	case len(p.Cosigned) > provenance.MaxCosigned || (p.Tag == nil && len(p.Cosigned) > 0):
+		return fmt.Errorf("%d further tag objects, at most %d are allowed, beside a tag object", len(p.Cosigned), provenance.MaxCosigned)
+	case slices.ContainsFunc(p.Cosigned, func(t []byte) bool { return len(t) == 0 }):
+		return errors.New("a further tag object is empty")
 	case p.TagName == "" || len(p.TagName) > maxTagName || !utf8.ValidString(p.TagName) || strings.ContainsFunc(p.TagName, isControl):
 		return fmt.Errorf("tag name %q is empty, too long or holds control characters", p.TagName)
 	}
@@ -203,7 +212,9 @@ func (b *Bundle) take(e entry) error {
 		b.proof.Commit = e.data
 	case e.name == tagName:
 		b.proof.Tag = e.data
-	case e.name == treeName(len(b.proof.Trees)):
+	case e.name == numbered(tagPrefix, len(b.proof.Cosigned)):
+		b.proof.Cosigned = append(b.proof.Cosigned, e.data)
+	case e.name == numbered(treePrefix, len(b.proof.Trees)):
 		b.proof.Trees = append(b.proof.Trees, e.data)
 	default:
 		return fmt.Errorf("%q does not belong", e.name)

@@ -148,7 +148,7 @@ func (o *objects) commit(h plumbing.Hash) (tag []byte, id plumbing.Hash, commit 
 	}
 	t, err := provenance.ParseTag(obj.data)
 	if err != nil {
-		return nil, id, nil, err
+		return nil, id, nil, fmt.Errorf("%w: %w", ErrUnsupported, err)
 	}
 	if t.Kind != kindCommit.String() {
 		return nil, id, nil, fmt.Errorf("it names a %s, want a commit: %w", t.Kind, ErrUnsupported)
@@ -171,7 +171,7 @@ func (o *objects) snapshot(h plumbing.Hash, path string) (Snapshot, error) {
 	}
 	root, err := provenance.CommitTree(commit)
 	if err != nil {
-		return Snapshot{}, err
+		return Snapshot{}, fmt.Errorf("%w: %w", ErrUnsupported, err)
 	}
 	s := Snapshot{Commit: id.String(), Proof: provenance.Proof{Tag: tag, Commit: commit, Path: path}}
 	if tag != nil {
@@ -200,7 +200,7 @@ func (o *objects) descend(tree []byte, names []string) ([]byte, error) {
 	shown, name := strings.Join(names, "/"), names[len(names)-1]
 	entries, err := provenance.ParseTree(tree)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", ErrUnsupported, err)
 	}
 	for _, e := range entries {
 		if e.Name != name {

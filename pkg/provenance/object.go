@@ -1,7 +1,6 @@
 package provenance
 
 import (
-	"bytes"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -9,22 +8,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/pjbgf/sha1cd"
 )
 
 // ErrCollision: the content was built to share its SHA-1 with another (https://sha-mbles.github.io).
 var ErrCollision = errors.New("SHA-1 collision attack detected")
-
-// Modes of tree entries, as git writes them.
-const (
-	ModeFile       = "100644"
-	ModeExecutable = "100755"
-	ModeDir        = "40000"
-	ModeSymlink    = "120000"
-	ModeSubmodule  = "160000"
-)
 
 // ID is a git object id.
 type ID [20]byte
@@ -116,64 +105,4 @@ func (h hasher) tree(files []File, skip int) (ID, error) {
 		i = end
 	}
 	return h.object("tree", raw)
-}
-
-// Entry is one entry of a raw tree object.
-type Entry struct {
-	Mode string
-	Name string
-	ID   ID
-}
-
-// ParseTree reads a raw tree object strictly: entries sorted as git sorts them, no name twice.
-func ParseTree(raw []byte) ([]Entry, error) {
-	var entries []Entry
-	seen := map[string]struct{}{}
-	last := ""
-	for len(raw) > 0 {
-		mode, rest, ok := bytes.Cut(raw, []byte(" "))
-		if !ok {
-			return nil, errors.New("read tree object: it ends too early")
-		}
-		name, rest, ok := bytes.Cut(rest, []byte{0})
-		if !ok || len(rest) < len(ID{}) {
-			return nil, errors.New("read tree object: it ends too early")
-		}
-		e := Entry{Mode: string(mode), Name: string(name), ID: ID(rest[:len(ID{})])}
-		raw = rest[len(ID{}):]
-		key := e.Name
-		if e.Mode == ModeDir {
-			key += "/"
-		}
-		_, twice := seen[e.Name]
-		if e.Name == "" || strings.Contains(e.Name, "/") || twice || (len(entries) > 0 && key <= last) {
-			return nil, fmt.Errorf("read tree object: entry %q is out of order, there twice or not a name", e.Name)
-		}
-		seen[e.Name] = struct{}{}
-		last = key
-		entries = append(entries, e)
-	}
-	return entries, nil
-}
-
-// CheckPath accepts clean, relative, slash-separated paths of printable UTF-8 that stay inside their
-// root and name no git folder.
-func CheckPath(path string) error {
-	if path == "" {
-		return errors.New("path is empty")
-	}
-	if !utf8.ValidString(path) {
-		return fmt.Errorf("path %q is not UTF-8", path)
-	}
-	for _, r := range path {
-		if r < 0x20 || r == 0x7f || r == '\\' {
-			return fmt.Errorf("path %q holds a control character or a backslash", path)
-		}
-	}
-	for name := range strings.SplitSeq(path, "/") {
-		if name == "" || name == "." || name == ".." || strings.EqualFold(name, ".git") {
-			return fmt.Errorf("path %q is absolute, not clean or leaves its root", path)
-		}
-	}
-	return nil
 }

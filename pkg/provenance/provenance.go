@@ -1,14 +1,14 @@
-// Package provenance links the files of a release to the git objects that its vendor tagged: files to a
-// tree, trees to a commit, the commit to a tag. It works on raw object contents, recomputes every object
+// Package provenance links the files of a release to the git objects that its vendor tagged, and those to
+// the keys that signed them: files to a tree, trees to a commit, the commit to a tag, the tag to its
+// signers. It works on raw object contents, with its own strict readers of them, recomputes every object
 // id with a collision-detecting SHA-1, and knows no git library.
 //
-// It does not verify signatures: it says which tag object the files belong to, not who made it.
+// Proof.Check says which tag object the files belong to, Verify says in addition who signed it. What a
+// signature and a key are is package signer's business. Neither knows whether a release may be installed.
 package provenance
 
 import (
-	"bytes"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"strings"
 )
@@ -27,7 +27,16 @@ type Proof struct {
 	Trees   [][]byte // the root's tree first, then one for every folder down to Path
 	Path    string   // the distribution's path; "." for the repository's root
 	TagName string   // short name
+
+	// Cosigned are further annotated tag objects of the same name for the same commit, by other signers: a
+	// tag object carries one signature, so that two of three keys are two tag objects. A vendor keeps them
+	// beside the tag, made by git alone: git tag -s 1.4.0 COMMIT, then push
+	// refs/tags/1.4.0:refs/signatures/1.4.0/NAME.
+	Cosigned [][]byte
 }
+
+// MaxCosigned bounds the tag objects beside the first one.
+const MaxCosigned = 15
 
 // Claim is what a checked proof says: hexadecimal object ids.
 type Claim struct {
@@ -53,13 +62,45 @@ func (p Proof) Check(files []File) (Claim, error) {
 		return Claim{}, fmt.Errorf("check provenance of %s: %w", p.TagName, err)
 	}
 	c := Claim{TagName: p.TagName, Commit: hex.EncodeToString(commit[:]), Tree: tree}
-	if p.Tag == nil {
-		return c, nil
-	}
-	if c.TagObject, err = p.checkTag(c.Commit); err != nil {
+	if _, err := p.tags(&c); err != nil {
 		return Claim{}, fmt.Errorf("check provenance of %s: %w", p.TagName, err)
 	}
 	return c, nil
+}
+
+// tags reads the tag objects, which must all be of this name and commit.
+func (p Proof) tags(c *Claim) ([]Tag, error) {
+	if p.Tag == nil && len(p.Cosigned) > 0 || len(p.Cosigned) > MaxCosigned {
+		return nil, fmt.Errorf("%d further tag objects, want at most %d, and none without the tag itself", len(p.Cosigned), MaxCosigned)
+	}
+	if p.Tag == nil {
+		return nil, nil
+	}
+	var tags []Tag
+	for i, raw := range append([][]byte{p.Tag}, p.Cosigned...) {
+		t, err := ParseTag(raw)
+		if err != nil {
+			return nil, err
+		}
+		switch {
+		case t.Kind != "commit":
+			return nil, fmt.Errorf("the tag names a %s, want a commit", t.Kind)
+		case t.Object != c.Commit:
+			return nil, fmt.Errorf("the tag names commit %s, the proof holds %s", t.Object, c.Commit)
+		case t.Name != p.TagName:
+			return nil, fmt.Errorf("the tag object is of %q, not of %q", t.Name, p.TagName)
+		}
+		id, err := ObjectID("tag", raw)
+		if err != nil {
+			return nil, err
+		}
+		t.id = hex.EncodeToString(id[:])
+		if i == 0 {
+			c.TagObject = t.id
+		}
+		tags = append(tags, t)
+	}
+	return tags, nil
 }
 
 func (p Proof) checkTrees(tree string) error {
@@ -82,51 +123,55 @@ func (p Proof) checkTrees(tree string) error {
 		if got := hex.EncodeToString(id[:]); got != want {
 			return fmt.Errorf("tree object %d of path %q is %s, want %s", i, p.Path, got, want)
 		}
-		if i == len(names) {
-			break
-		}
 		entries, err := ParseTree(raw)
 		if err != nil {
 			return err
 		}
-		if want, err = subtree(entries, names[i]); err != nil {
-			return fmt.Errorf("path %q: %w", p.Path, err)
+		if i == len(names) {
+			return checkLast(entries, p.Path, want, tree)
 		}
-	}
-	if want != tree {
-		return fmt.Errorf("the files have tree id %s, the tagged commit has %s at %q", tree, want, p.Path)
+		if want, err = subtree(entries, names[i], p.Path); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-func subtree(entries []Entry, name string) (string, error) {
+// checkLast compares the distribution's own tree with the files'. A symlink or submodule makes them
+// different in any case: no files have such a tree. It is said by name.
+func checkLast(entries []Entry, path, want, tree string) error {
 	for _, e := range entries {
-		if e.Name == name {
-			if e.Mode != ModeDir {
-				return "", fmt.Errorf("%q is no folder", name)
-			}
-			return hex.EncodeToString(e.ID[:]), nil
+		if e.Mode == ModeSymlink || e.Mode == ModeSubmodule {
+			return refused(e, path)
 		}
 	}
-	return "", fmt.Errorf("no folder %q in its tree", name)
+	if want != tree {
+		return fmt.Errorf("the files have tree id %s, the tagged commit has %s at %q", tree, want, path)
+	}
+	return nil
 }
 
-func (p Proof) checkTag(commit string) (string, error) {
-	t, err := ParseTag(p.Tag)
-	if err != nil {
-		return "", err
+func refused(e Entry, path string) error {
+	if e.Mode == ModeSymlink {
+		return fmt.Errorf("%q in %q is a symlink; commit the file itself", e.Name, path)
 	}
-	if t.Kind != "commit" {
-		return "", fmt.Errorf("the tag names a %s, want a commit", t.Kind)
+	return fmt.Errorf("%q in %q is a submodule; commit its files", e.Name, path)
+}
+
+func subtree(entries []Entry, name, path string) (string, error) {
+	for _, e := range entries {
+		if e.Name != name {
+			continue
+		}
+		switch e.Mode {
+		case ModeDir:
+			return hex.EncodeToString(e.ID[:]), nil
+		case ModeSymlink, ModeSubmodule:
+			return "", refused(e, path)
+		}
+		return "", fmt.Errorf("%q in %q is a file, want a folder", name, path)
 	}
-	if t.Object != commit {
-		return "", fmt.Errorf("the tag names commit %s, the proof holds %s", t.Object, commit)
-	}
-	if t.Name != p.TagName {
-		return "", fmt.Errorf("the tag object is of %q, not of %q", t.Name, p.TagName)
-	}
-	id, err := ObjectID("tag", p.Tag)
-	return hex.EncodeToString(id[:]), err
+	return "", fmt.Errorf("no folder %q in its tree, want the path %q", name, path)
 }
 
 // Components splits a distribution's path; none for ".".
@@ -138,66 +183,4 @@ func Components(path string) ([]string, error) {
 		return nil, err
 	}
 	return strings.Split(path, "/"), nil
-}
-
-// Tag is what an annotated tag object says, but for its message and signature.
-type Tag struct {
-	Object string // hexadecimal id
-	Kind   string // of the object
-	Name   string
-}
-
-// ParseTag reads the fixed first lines of a raw tag object.
-func ParseTag(raw []byte) (Tag, error) {
-	var t Tag
-	for _, h := range []struct {
-		key string
-		to  *string
-	}{{"object", &t.Object}, {"type", &t.Kind}, {"tag", &t.Name}} {
-		v, rest, err := header(raw, h.key)
-		if err != nil {
-			return Tag{}, fmt.Errorf("read tag object: %w", err)
-		}
-		*h.to, raw = v, rest
-	}
-	if !isID(t.Object) {
-		return Tag{}, fmt.Errorf("read tag object: object id %q", t.Object)
-	}
-	return t, nil
-}
-
-// CommitTree is the hexadecimal id of a raw commit object's root tree.
-func CommitTree(raw []byte) (string, error) {
-	tree, _, err := header(raw, "tree")
-	if err != nil {
-		return "", fmt.Errorf("read commit object: %w", err)
-	}
-	if !isID(tree) {
-		return "", fmt.Errorf("read commit object: tree id %q", tree)
-	}
-	return tree, nil
-}
-
-func header(raw []byte, key string) (value string, rest []byte, err error) {
-	line, rest, ok := bytes.Cut(raw, []byte("\n"))
-	if !ok {
-		return "", nil, errors.New("it ends too early")
-	}
-	v, ok := strings.CutPrefix(string(line), key+" ")
-	if !ok {
-		return "", nil, fmt.Errorf("no %q line where it belongs", key)
-	}
-	return v, rest, nil
-}
-
-func isID(s string) bool {
-	if len(s) != 40 {
-		return false
-	}
-	for _, c := range s {
-		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
-			return false
-		}
-	}
-	return true
 }

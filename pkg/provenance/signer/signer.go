@@ -1,0 +1,117 @@
+// Package signer knows the keys whose signatures are taken, and checks a signature as git makes it over a
+// payload: SSH (keys listed as ssh-keygen(1) describes under ALLOWED SIGNERS) and OpenPGP (armoured public
+// keys). It has one idea of what is too weak, for both kinds.
+//
+// It does not know what was signed, when it was or who counts: that is package provenance's business.
+package signer
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// minRSABits of either kind of key.
+const minRSABits = 2048
+
+// Kind of a signature.
+type Kind string
+
+// The kinds of signature.
+const (
+	SSH     Kind = "ssh"
+	OpenPGP Kind = "openpgp"
+)
+
+// ErrUnknownKey: the signature is of a key that is not listed.
+var ErrUnknownKey = errors.New("the key is not among the signers listed here")
+
+// Signer is who signed.
+type Signer struct {
+	Kind        Kind
+	Principal   string // SSH: the principals of the line; OpenPGP: the key's first user id
+	Fingerprint string // SSH: SHA256:…; OpenPGP: of the primary key, in upper-case hexadecimal
+	Algorithm   string // such as ssh-ed25519 or rsa4096
+}
+
+// Source is one file of keys.
+type Source struct {
+	Name string // for errors
+	Text []byte
+}
+
+// Set holds keys. The zero Set holds none. It is never changed, and safe for concurrent use.
+type Set struct {
+	ssh []sshKey
+	pgp []pgpKey
+}
+
+// Read takes what is in the files, allowed signers or armoured OpenPGP keys, and reports all that is wrong
+// with them.
+func Read(sources ...Source) (Set, error) {
+	var s Set
+	var wrong []error
+	for _, source := range sources {
+		read := s.readAllowed
+		if bytes.HasPrefix(bytes.TrimLeft(source.Text, " \t\r\n"), []byte("-----BEGIN PGP ")) {
+			read = s.readKeyring
+		}
+		for _, err := range read(source.Text) {
+			wrong = append(wrong, fmt.Errorf("read signers of %s: %w", source.Name, err))
+		}
+	}
+	if len(wrong) > 0 {
+		return Set{}, errors.Join(wrong...)
+	}
+	return s, nil
+}
+
+// Len is the number of different keys that may sign tags.
+func (s Set) Len() int { return len(s.Fingerprints()) }
+
+// Fingerprints are of the keys that may sign tags, each once, in the order of the files.
+func (s Set) Fingerprints() []string {
+	var out []string
+	seen := map[string]bool{}
+	add := func(f string) {
+		if !seen[f] {
+			seen[f] = true
+			out = append(out, f)
+		}
+	}
+	for _, k := range s.ssh {
+		if k.git {
+			add(k.fingerprint)
+		}
+	}
+	for _, k := range s.pgp {
+		add(k.fingerprint)
+	}
+	return out
+}
+
+// Verify checks an armoured signature over the payload, made by a key of the set that was valid at that
+// time. No time that the signature itself holds may be after latest.
+func (s Set) Verify(payload, armoured []byte, at, latest time.Time) (Signer, error) {
+	switch begin, _, _ := strings.Cut(string(armoured[:min(len(armoured), 64)]), "\n"); begin {
+	case "-----BEGIN SSH SIGNATURE-----":
+		return s.verifySSH(payload, armoured, at)
+	case "-----BEGIN PGP SIGNATURE-----":
+		return s.verifyPGP(payload, armoured, at, latest)
+	default:
+		return Signer{}, fmt.Errorf("a signature that begins %q, want SSH or OpenPGP", begin)
+	}
+}
+
+// between says in what way a time is outside of what a key is valid for; nil where it is inside.
+func between(key string, at, after, before time.Time) error {
+	switch {
+	case !after.IsZero() && at.Before(after):
+		return fmt.Errorf("key %s was valid from %s on, the tag is of %s", key, after.UTC().Format(time.RFC3339), at.UTC().Format(time.RFC3339))
+	case !before.IsZero() && !at.Before(before):
+		return fmt.Errorf("key %s was valid until %s, the tag is of %s; have it signed with a current key", key, before.UTC().Format(time.RFC3339), at.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
