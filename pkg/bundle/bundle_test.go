@@ -61,13 +61,17 @@ func TestOpenGivesBackWhatWasPacked(t *testing.T) {
 	light.Tag = nil
 	root := sampleProof()
 	root.Path, root.Trees = ".", root.Trees[:1]
-	for name, p := range map[string]provenance.Proof{"annotated": sampleProof(), "lightweight": light, "root": root} {
+	cosigned := sampleProof()
+	for i := range provenance.MaxCosigned {
+		cosigned.Cosigned = append(cosigned.Cosigned, []byte{'t', byte(i)})
+	}
+	for name, p := range map[string]provenance.Proof{"annotated": sampleProof(), "lightweight": light, "root": root, "cosigned": cosigned} {
 		b, err := Open(pack(t, sampleFiles(), p))
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
 		if got := b.Proof(); got.Path != p.Path || got.TagName != p.TagName || !bytes.Equal(got.Tag, p.Tag) || (got.Tag == nil) != (p.Tag == nil) ||
-			!bytes.Equal(got.Commit, p.Commit) || !slices.EqualFunc(got.Trees, p.Trees, bytes.Equal) {
+			!bytes.Equal(got.Commit, p.Commit) || !slices.EqualFunc(got.Trees, p.Trees, bytes.Equal) || !slices.EqualFunc(got.Cosigned, p.Cosigned, bytes.Equal) {
 			t.Errorf("%s: got %+v", name, got)
 		}
 		want := sampleFiles()
@@ -182,7 +186,7 @@ func foreign(t *testing.T, h *tar.Header, data string) []byte {
 
 // proofEntries make a hostile tar complete but for what is hostile about it.
 func proofEntries() []entry {
-	return []entry{{name: commitName, data: []byte("c")}, {name: releaseName, data: []byte("wheelwright-bundle 1\npath .\ntag 1.0.0\n")}, {name: treeName(0), data: []byte("t")}}
+	return []entry{{name: commitName, data: []byte("c")}, {name: releaseName, data: []byte("wheelwright-bundle 1\npath .\ntag 1.0.0\n")}, {name: numbered(treePrefix, 0), data: []byte("t")}}
 }
 
 func with(files ...entry) []byte { return hostile(append(files, proofEntries()...)...) }
@@ -233,9 +237,12 @@ func TestOpenRefusesHostileTars(t *testing.T) {
 		"no commit":                 hostile(proofEntries()[1:]...),
 		"newer format":              hostile(proofEntries()[0], entry{name: releaseName, data: []byte("wheelwright-bundle 2\npath .\ntag 1.0.0\n")}, proofEntries()[2]),
 		"release with more":         hostile(proofEntries()[0], entry{name: releaseName, data: []byte("wheelwright-bundle 1\npath .\ntag 1.0.0\n\n")}, proofEntries()[2]),
-		"tree missing":              hostile(proofEntries()[0], proofEntries()[1], entry{name: treeName(1)}),
-		"tree too many":             hostile(append(proofEntries(), entry{name: treeName(1), data: []byte("t")})...),
+		"tree missing":              hostile(proofEntries()[0], proofEntries()[1], entry{name: numbered(treePrefix, 1)}),
+		"tree too many":             hostile(append(proofEntries(), entry{name: numbered(treePrefix, 1), data: []byte("t")})...),
 		"empty tag":                 hostile(proofEntries()[0], proofEntries()[1], entry{name: tagName}, proofEntries()[2]),
+		"empty further tag":         hostile(proofEntries()[0], proofEntries()[1], entry{name: tagName, data: []byte("t")}, entry{name: numbered(tagPrefix, 0)}, proofEntries()[2]),
+		"further tag missing":       hostile(proofEntries()[0], proofEntries()[1], entry{name: tagName, data: []byte("t")}, entry{name: numbered(tagPrefix, 1), data: []byte("t")}, proofEntries()[2]),
+		"further tag without a tag": hostile(proofEntries()[0], proofEntries()[1], entry{name: numbered(tagPrefix, 0), data: []byte("t")}, proofEntries()[2]),
 		"wrong mode":                patched(100, "0000666\x00"),
 		"set-user-id":               patched(100, "0004755\x00"),
 		"an owner":                  patched(108, "0001750\x00"),
