@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-func git(t *testing.T, dir string, args ...string) []byte {
+func git(t testing.TB, dir string, args ...string) []byte {
 	t.Helper()
 	cmd := exec.Command("git", args...)
 	cmd.Dir = dir

@@ -127,8 +127,14 @@ func mayBeGit(name string) bool { return strings.ContainsAny(name, "gG") }
 
 // asCheckedOut is the file that a name becomes on the most forgetful file systems: HFS+ drops code points
 // that show nothing, NTFS the end of a name from a colon on and trailing dots and spaces, and both do not
-// know upper from lower case.
+// know upper from lower case. Git takes the first byte that is not UTF-8 for the end of a name on HFS+.
 func asCheckedOut(name string) string {
+	for i, r := range name {
+		if _, size := utf8.DecodeRuneInString(name[i:]); r == utf8.RuneError && size == 1 {
+			name = name[:i]
+			break
+		}
+	}
 	name = strings.Map(func(r rune) rune {
 		switch {
 		case r >= 0x200c && r <= 0x200f, r >= 0x202a && r <= 0x202e, r >= 0x206a && r <= 0x206f, r == 0xfeff:
