@@ -132,7 +132,11 @@ func later() time.Time { return tagged().Add(time.Hour) }
 // release is a chain without git: the sample at the root of a commit, to be tagged.
 func release(t testing.TB) (Proof, string) {
 	t.Helper()
-	files := sample
+	return releaseOf(t, sample)
+}
+
+func releaseOf(t testing.TB, files []File) (Proof, string) {
+	t.Helper()
 	tree, err := TreeID(files)
 	if err != nil {
 		t.Fatal(err)
