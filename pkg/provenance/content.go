@@ -22,6 +22,16 @@ func ContentSHA256(files []File) (string, error) {
 		files = slices.Clone(files)
 		slices.SortFunc(files, byPath)
 	}
+	sums := make([][sha256.Size]byte, len(files))
+	err := each(len(files), func() func(int) error {
+		return func(i int) error {
+			sums[i] = sha256.Sum256(files[i].Data)
+			return nil
+		}
+	})
+	if err != nil {
+		return "", err
+	}
 	all := sha256.New()
 	var line []byte
 	for i, f := range files {
@@ -35,8 +45,7 @@ func ContentSHA256(files []File) (string, error) {
 		if f.Executable {
 			mode = ModeExecutable
 		}
-		sum := sha256.Sum256(f.Data)
-		line = append(hex.AppendEncode(append(append(line[:0], mode...), ' '), sum[:]), ' ')
+		line = append(hex.AppendEncode(append(append(line[:0], mode...), ' '), sums[i][:]), ' ')
 		all.Write(append(append(line, f.Path...), '\n'))
 	}
 	return hex.EncodeToString(all.Sum(nil)), nil

@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"github.com/pjbgf/sha1cd"
 )
@@ -61,18 +64,53 @@ func TreeID(files []File) (string, error) {
 		files = slices.Clone(files)
 		slices.SortFunc(files, byPath)
 	}
-	id, err := newHasher().tree(files, 0)
+	blobs := make([]ID, len(files))
+	err := each(len(files), func() func(int) error {
+		h := newHasher()
+		return func(i int) (err error) {
+			blobs[i], err = h.object("blob", files[i].Data)
+			return err
+		}
+	})
+	if err != nil {
+		return "", err
+	}
+	id, err := newHasher().tree(files, blobs, 0)
 	if err != nil {
 		return "", err
 	}
 	return hex.EncodeToString(id[:]), nil
 }
 
+// each does one thing for every index below n, on all processors: hashing is what a verification costs.
+// start makes what one of them does, with a hash of its own.
+func each(n int, start func() func(i int) error) error {
+	workers := max(1, min(runtime.GOMAXPROCS(0), n/16))
+	errs := make([]error, workers)
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for w := range workers {
+		wg.Go(func() {
+			do := start()
+			for errs[w] == nil {
+				i := int(next.Add(1)) - 1
+				if i >= n {
+					return
+				}
+				errs[w] = do(i)
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
 func byPath(a, b File) int { return strings.Compare(a.Path, b.Path) }
 
 // tree hashes the folder whose path is the first skip bytes of each file's. Files sorted by their whole
-// path are in git's order of tree entries, where a folder counts as its name and a slash.
-func (h hasher) tree(files []File, skip int) (ID, error) {
+// path are in git's order of tree entries, where a folder counts as its name and a slash. blobs are the
+// files' own ids.
+func (h hasher) tree(files []File, blobs []ID, skip int) (ID, error) {
 	var raw []byte
 	names := make(map[string]struct{}, len(files))
 	for i := 0; i < len(files); {
@@ -84,22 +122,21 @@ func (h hasher) tree(files []File, skip int) (ID, error) {
 		names[name] = struct{}{}
 		mode, end := ModeFile, i+1
 		var id ID
-		var err error
 		if isDir {
 			mode = ModeDir
 			prefix := f.Path[:skip+len(name)+1]
 			for end < len(files) && strings.HasPrefix(files[end].Path, prefix) {
 				end++
 			}
-			id, err = h.tree(files[i:end], len(prefix))
+			var err error
+			if id, err = h.tree(files[i:end], blobs[i:end], len(prefix)); err != nil {
+				return ID{}, err
+			}
 		} else {
 			if f.Executable {
 				mode = ModeExecutable
 			}
-			id, err = h.object("blob", f.Data)
-		}
-		if err != nil {
-			return ID{}, err
+			id = blobs[i]
 		}
 		raw = append(append(append(append(append(raw, mode...), ' '), name...), 0), id[:]...)
 		i = end
