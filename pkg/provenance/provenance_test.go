@@ -207,7 +207,9 @@ func TestParseTreeIsStrict(t *testing.T) {
 	}
 }
 
-func TestRealDistribution(t *testing.T) {
+// distribution clones the reference distribution and gives its folder and the file of its signers.
+func distribution(t *testing.T) (dir string, signers []byte) {
+	t.Helper()
 	source, err := filepath.Abs("../../../shared/distributions/app-distribution.gitbundle")
 	if err != nil {
 		t.Fatal(err)
@@ -215,20 +217,35 @@ func TestRealDistribution(t *testing.T) {
 	if _, err := os.Stat(source); err != nil {
 		t.Skipf("the reference distribution is absent: %v", err)
 	}
-	dir := filepath.Join(t.TempDir(), "app")
+	if signers, err = os.ReadFile(strings.TrimSuffix(source, ".gitbundle") + ".allowed_signers"); err != nil {
+		t.Fatal(err)
+	}
+	dir = filepath.Join(t.TempDir(), "app")
 	git(t, ".", "clone", "-q", "--bare", source, dir)
+	return dir, signers
+}
+
+// ofTag is a tag's release of the path dist.
+func ofTag(t *testing.T, dir, tag string) (Proof, []File) {
+	t.Helper()
+	p := Proof{Commit: git(t, dir, "cat-file", "commit", tag+"^{commit}"), Path: "dist", TagName: tag,
+		Trees: [][]byte{git(t, dir, "cat-file", "tree", tag+"^{tree}"), git(t, dir, "cat-file", "tree", tag+":dist")}}
+	if line(t, dir, "cat-file", "-t", tag) == "tag" {
+		p.Tag = git(t, dir, "cat-file", "tag", tag)
+	}
+	var files []File
+	for l := range strings.Lines(line(t, dir, "ls-tree", "-r", tag+":dist")) {
+		meta, path, _ := strings.Cut(strings.TrimSpace(l), "\t")
+		mode, rest, _ := strings.Cut(meta, " ")
+		files = append(files, File{Path: path, Executable: mode == ModeExecutable, Data: git(t, dir, "cat-file", "blob", strings.Fields(rest)[1])})
+	}
+	return p, files
+}
+
+func TestRealDistribution(t *testing.T) {
+	dir, _ := distribution(t)
 	for _, tag := range []string{"1.0.0", "2.0.0", "v1.2.3"} {
-		p := Proof{Commit: git(t, dir, "cat-file", "commit", tag+"^{commit}"), Path: "dist", TagName: tag,
-			Trees: [][]byte{git(t, dir, "cat-file", "tree", tag+"^{tree}"), git(t, dir, "cat-file", "tree", tag+":dist")}}
-		if line(t, dir, "cat-file", "-t", tag) == "tag" {
-			p.Tag = git(t, dir, "cat-file", "tag", tag)
-		}
-		var files []File
-		for l := range strings.Lines(line(t, dir, "ls-tree", "-r", tag+":dist")) {
-			meta, path, _ := strings.Cut(strings.TrimSpace(l), "\t")
-			mode, rest, _ := strings.Cut(meta, " ")
-			files = append(files, File{Path: path, Executable: mode == ModeExecutable, Data: git(t, dir, "cat-file", "blob", strings.Fields(rest)[1])})
-		}
+		p, files := ofTag(t, dir, tag)
 		c, err := p.Check(files)
 		if err != nil {
 			t.Fatal(err)

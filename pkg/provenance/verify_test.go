@@ -112,6 +112,21 @@ func wantSigned(t *testing.T, dir, tag string, set signer.Set, kind signer.Kind,
 	}
 }
 
+// Unsigned (1.0.0, 1.2.1), signed by a stranger (1.2.2) and lightweight (v1.2.3) tags of the real
+// distribution, and all others, which its vendor signed.
+func TestLaw1RealDistribution(t *testing.T) {
+	dir, signers := distribution(t)
+	policy := Policy{Signers: keys(t, string(signers))}
+	refused := map[string]bool{"1.0.0": true, "1.2.1": true, "1.2.2": true, "v1.2.3": true}
+	for _, tag := range strings.Fields(line(t, dir, "tag")) {
+		p, files := ofTag(t, dir, tag)
+		now := time.Unix(1_795_300_000, 0) // after the last of them
+		if s, err := Verify(p, files, tag, policy, now); errors.Is(err, ErrUnsigned) != refused[tag] || (err == nil) == refused[tag] {
+			t.Errorf("%s: %+v, %v", tag, s, err)
+		}
+	}
+}
+
 func TestUnsignedIsRefused(t *testing.T) {
 	dir := repository(t)
 	policy := Policy{Signers: sshVendor(t, "").set(t)}
