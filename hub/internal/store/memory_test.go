@@ -24,7 +24,7 @@ func TestOfTwoTransactionsTheLaterOneCounts(t *testing.T) {
 	s, _ := fresh(t)
 	rows := &table[fleet.Cluster, string]{rows: map[fleet.Cluster]string{"acme/gone": "there"}}
 	ordered := &sorted[string]{key: func(row string) string { return row[:1] }, rows: []string{"c0"}}
-	second := make(chan struct{})
+	second, before := make(chan struct{}), transactions(s)
 	var first sync.WaitGroup
 	first.Go(func() {
 		err := s.db.Update(func(tx *bolt.Tx) error {
@@ -41,7 +41,7 @@ func TestOfTwoTransactionsTheLaterOneCounts(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	for before := transactions(s); transactions(s) == before; { // the first has committed
+	for transactions(s) == before { // the first has committed
 		time.Sleep(time.Millisecond)
 	}
 	must(t, s.db.Update(func(tx *bolt.Tx) error {

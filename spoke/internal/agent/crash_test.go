@@ -322,7 +322,9 @@ func (u upgrade) ready(t *testing.T) (*stage, func()) {
 	if u.before != nil {
 		u.before(t, s)
 	}
-	s.sub.HealthTimeout = 1500 * time.Millisecond
+	if s.sub.HealthTimeout = 20 * time.Second; u.end == fleet.RolledBack { // a good one is not to be given up on a busy machine
+		s.sub.HealthTimeout = 1500 * time.Millisecond
+	}
 	s.vendor.release(t, "1.1.0", u.new(s.ns))
 	return s, stop
 }
