@@ -7,6 +7,8 @@ import (
 	"slices"
 	"time"
 
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
 	"github.com/wheelwright-dev/wheelwright/pkg/manifest"
@@ -189,5 +191,5 @@ func (a *Agent) preview(ctx context.Context, in input, o overlay.Overlay, versio
 	if err != nil {
 		return nil, fmt.Errorf("read the rendered set of %s: %w", version, err)
 	}
-	return manifest.Canonical(applicable(objs))
+	return manifest.Canonical(slices.DeleteFunc(objs, func(o *unstructured.Unstructured) bool { return !applied(o) && !hasTurn(o) }))
 }

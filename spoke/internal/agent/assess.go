@@ -216,6 +216,9 @@ func (w *worker) try(ctx context.Context, in input, want plan, version string) (
 		return fleet.Preflight{}, err
 	}
 	set, err := w.set(res.Manifest, want.Namespace, version, d, want.Overlay, res.Digest)
+	if err == nil {
+		set, err = withAllHooks(set, res.Manifest, w.first())
+	}
 	if err != nil {
 		return breaks(version, d, want.Overlay, err.Error()), nil
 	}

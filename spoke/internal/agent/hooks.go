@@ -82,6 +82,12 @@ func hooks(set []byte, when turn, first bool) (groups [][]*unstructured.Unstruct
 	return groups, nil
 }
 
+// hasTurn: the object is a hook, and some deliveries make it.
+func hasTurn(o *unstructured.Unstructured) bool {
+	h, is, err := manifest.ReadHook(o)
+	return is && err == nil && (h.Before || h.After)
+}
+
 // dressed is a hook as it is sent. Of a Job the template has the run too, which cannot be changed: so each run
 // makes it anew, and the same run never twice. How long it stays is not the cluster's business: it is looked
 // at when it has ended, and stays for its logs until the next delivery.

@@ -104,6 +104,12 @@ func TestAMigrationEndsBeforeWhatRunsIsTouched(t *testing.T) {
 		"never.yaml":   hookJob("never", "helm.sh/hook: pre-delete", "tool:1"),
 	})
 	s.waitsFor(fleet.Promoting, "waits for a hook: Job "+s.ns+"/migrate")
+	if shown, err := s.agent.Render(t.Context(), "shop", "1.1.0"); err != nil || !strings.Contains(string(shown), "name: migrate") || strings.Contains(string(shown), "name: never") {
+		t.Errorf("what is to be applied is shown without its hooks: %v\n%s", err, shown)
+	}
+	if p, err := s.agent.Plan(t.Context(), "shop", "1.1.0"); err != nil || !strings.Contains(fmt.Sprint(p), "migrate") {
+		t.Errorf("the plan does not name the migration: %v %v", err, p)
+	}
 	version := `.metadata.labels.app\.kubernetes\.io/version`
 	if v := s.get("deployment/backend", version); v != "1.0.0" {
 		t.Errorf("backend is of %s while the migration runs", v)
