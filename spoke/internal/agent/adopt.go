@@ -122,7 +122,7 @@ func (w *worker) rebuild(ctx context.Context, in input) result {
 	if ctx.Err() != nil {
 		return result{stop: true}
 	}
-	if err != nil && !errors.Is(err, errUnproven) && !builds(err) {
+	if err != nil && !unproven(err) && !builds(err) {
 		w.log.Warn("the release that runs cannot be rendered anew yet", logging.Version, i.Running, logging.Error, err)
 		w.wait.failed(time.Now(), w.intervals())
 		return result{after: w.wait.left(time.Now()), stop: true}
@@ -147,7 +147,7 @@ func (a *Agent) again(ctx context.Context, in input, d fleet.Digest, version str
 	if err := a.obtain(ctx, d); err != nil {
 		return laid{}, err
 	}
-	b, err := a.openVerified(d, version)
+	b, _, err := a.openVerified(in.sub, d, version)
 	if err != nil {
 		return laid{}, err
 	}

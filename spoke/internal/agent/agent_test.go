@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"golang.org/x/crypto/ssh"
 
 	"github.com/wheelwright-dev/wheelwright/integration/harness"
 	"github.com/wheelwright-dev/wheelwright/pkg/bundle"
@@ -57,6 +58,7 @@ type vendor struct {
 	tars  map[fleet.Digest][]byte
 	offer []*syncv1.Offer
 	away  atomic.Bool
+	key   ssh.Signer // nil: its tags are lightweight
 }
 
 // release packs a distribution "dist" with one variant "app".
@@ -74,7 +76,7 @@ func (v *vendor) release(t *testing.T, version string, files map[string]string) 
 	dist := tree(t, "app", app)
 	root := tree(t, "dist", objectID(t, "tree", dist))
 	commit := fmt.Appendf(nil, "tree %s\nauthor V <v@example.com> 1700000000 +0000\ncommitter V <v@example.com> 1700000000 +0000\n\n%s\n", objectID(t, "tree", root), version)
-	tar, err := bundle.Pack(all, provenance.Proof{Commit: commit, Trees: [][]byte{root, dist}, Path: "dist", TagName: version})
+	tar, err := bundle.Pack(all, provenance.Proof{Tag: v.tag(t, version, commit), Commit: commit, Trees: [][]byte{root, dist}, Path: "dist", TagName: version})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,16 +8,19 @@ import (
 	"os"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/bundle"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
+	"github.com/wheelwright-dev/wheelwright/pkg/provenance"
 	"github.com/wheelwright-dev/wheelwright/pkg/render"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/apply"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/config"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/delivery"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/overlay"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/verify"
 )
 
 // scratch is what a delivery needs in memory only.
@@ -192,41 +195,45 @@ func (a *Agent) obtain(ctx context.Context, d fleet.Digest) error {
 	return a.cache.put(d, tar)
 }
 
-// openVerified reads a bundle from the cache and checks everything about it that can be: the digest,
-// that it is canonical, the chain from files to tag, and that the tag is the version.
-func (a *Agent) openVerified(d fleet.Digest, version string) (*bundle.Bundle, error) {
+// openVerified reads a bundle from the cache and has everything about it checked that can be: see package verify.
+func (a *Agent) openVerified(sub config.Subscription, d fleet.Digest, version string) (*bundle.Bundle, provenance.Signed, error) {
 	tar, err := a.cache.get(d)
 	if err != nil {
-		return nil, err
+		return nil, provenance.Signed{}, err
 	}
-	b, err := bundle.Open(tar)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errUnproven, err)
-	}
-	claim, err := b.Proof().Check(b.Files())
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errUnproven, err)
-	}
-	if claim.TagName != version {
-		return nil, fmt.Errorf("%w: it is the content of tag %s, offered as %s", errUnproven, claim.TagName, version)
-	}
-	return b, nil
+	return verify.Bundle(tar, version, sub.Signers, time.Now())
 }
 
-var errUnproven = errors.New("the bundle does not prove what it is")
-
-func unproven(err error) bool { return errors.Is(err, errUnproven) }
+func unproven(err error) bool { return errors.Is(err, verify.ErrUnproven) }
 
 func (w *worker) verify() (delivery.Event, error) {
-	b, err := w.a.openVerified(w.rec.Delivery.Bundle, w.state.Target)
+	b, signed, err := w.a.openVerified(w.sub, w.rec.Delivery.Bundle, w.state.Target)
 	switch {
-	case errors.Is(err, errUnproven):
+	case unproven(err):
 		return refuse("%w", err)
 	case err != nil:
 		return delivery.Event{}, err
 	}
+	if err := w.saySigned(signed); err != nil {
+		return delivery.Event{}, err
+	}
 	w.work.bundle = b
 	return delivery.Event{Kind: delivery.Verified}, nil
+}
+
+// saySigned tells who signed the release.
+func (w *worker) saySigned(s provenance.Signed) error {
+	if w.sub.Signers.None() {
+		w.log.Warn("whose release it is was not checked: spoke.yaml names no signers", logging.Version, w.state.Target)
+		return nil
+	}
+	var by []string
+	for _, one := range s.By {
+		by = append(by, fmt.Sprintf("%s (%s %s)", one.Principal, one.Kind, one.Fingerprint))
+	}
+	text := oneLine(fmt.Sprintf("%s is signed by %s", w.state.Target, strings.Join(by, ", ")))
+	w.log.Info("the signature holds", logging.Version, w.state.Target, "by", by, "commit", s.Commit)
+	return w.record(w.rec, event(time.Now(), w.rec.Installation, fleet.EventAgent, text))
 }
 
 func (w *worker) render(ctx context.Context, in input) (delivery.Event, error) {

@@ -25,7 +25,7 @@ func (w *worker) subject(whole bool) (*pluginv1.Subject, *strings.Replacer, erro
 	if err != nil || whole {
 		return s, private, err
 	}
-	b, err := w.a.openVerified(d.Bundle, d.Target)
+	b, _, err := w.a.openVerified(w.sub, d.Bundle, d.Target)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read what %s declares: %w", d.Target, err)
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/rules"
 	"github.com/wheelwright-dev/wheelwright/pkg/strictyaml"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/terms"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/verify"
 )
 
 // Version is the number of the format, the value of the key "version".
@@ -54,6 +55,7 @@ type Config struct {
 	FromHub         FromHub
 	Tests           Tests
 	Canary          Canary
+	Signers         verify.Signers
 }
 
 // Tests are how a release is proven by plugins of the kind conformance, once it is applied and healthy.
@@ -102,6 +104,7 @@ type Subscription struct {
 	FromHub      FromHub
 	Tests        Tests
 	Canary       Canary
+	Signers      verify.Signers
 
 	Terms           terms.Terms
 	HealthTimeout   time.Duration // until a release has to be healthy

@@ -14,6 +14,7 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/rules"
 	"github.com/wheelwright-dev/wheelwright/pkg/strictyaml"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/terms"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/verify"
 )
 
 // shared is what a subscription may set, and the top of the file for all of them.
@@ -25,6 +26,7 @@ type shared struct {
 	fromHub                                     *FromHub
 	tests                                       *Tests
 	canary                                      *Canary
+	signers                                     *verify.Signers
 }
 
 // shared reads into s. What is there already is the default: a scalar and the windows take its place,
@@ -56,6 +58,7 @@ func (d *decoder) shared(s shared) strictyaml.Fields {
 		"fromHub":        func(n *yaml.Node, key string) { d.fromHub(n, key, s.fromHub) },
 		"tests":          func(n *yaml.Node, key string) { d.provenBy(n, key, s.tests) },
 		"canary":         func(n *yaml.Node, key string) { d.canary(n, key, s.canary) },
+		"signers":        func(n *yaml.Node, key string) { d.signers(n, key, s.signers) },
 	}
 }
 
