@@ -34,7 +34,7 @@ func TestCanaryKilled(t *testing.T) {
 				every := os.Getenv("WHEELWRIGHT_FIGURES") != ""
 				for n := 1; ; n++ {
 					for _, after := range []bool{false, true} {
-						if !every && ((n+2*kind)%8 != 0 || after != (n%16 < 8)) {
+						if !every && ((n+3*kind)%12 != 0 || after != (n%24 < 12)) {
 							continue
 						}
 						did, problem := walkedKilled(t, mode, ends[mode], n, after)

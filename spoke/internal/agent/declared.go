@@ -60,7 +60,7 @@ type laid struct {
 // planned has the canary plugin read what a release declares: its configuration is marked, what the bundle
 // leaves out is added. What is wrong with it is a BuildError.
 func (a *Agent) planned(ctx context.Context, in input, p plan, version string, was past, res render.Result, bundle []provenance.File) (laid, error) {
-	if err := errors.Join(unyielding(res.Manifest), hookable(res.Manifest)); err != nil {
+	if err := errors.Join(unyielding(res.Manifest), hookable(res.Manifest, was.manifest, p.Namespace)); err != nil {
 		return laid{}, err
 	}
 	name := a.leader(in.sub)

@@ -177,12 +177,7 @@ func (w *worker) tellTests() error {
 	news := x.news
 	x.news = nil
 	x.mu.Unlock()
-	var texts []string
-	for _, n := range news {
-		if w.toldTests[n.test] != n.text {
-			texts = append(texts, n.text)
-		}
-	}
+	texts := untold(w.toldTests, news)
 	if len(texts) == 0 {
 		return nil
 	}
@@ -196,6 +191,16 @@ func (w *worker) tellTests() error {
 		w.toldTests[n.test] = n.text
 	}
 	return nil
+}
+
+// untold are the texts of those tests that said another thing before, or nothing.
+func untold(told map[string]string, news []testNews) (texts []string) {
+	for _, n := range news {
+		if told[n.test] != n.text {
+			texts = append(texts, n.text)
+		}
+	}
+	return texts
 }
 
 func (w *worker) beginExam(subject *pluginv1.Subject, private *strings.Replacer, moments []pluginv1.Moment) {

@@ -38,8 +38,9 @@ const (
 	after  turn = "after"  // all of the release is well, and before it is tested
 )
 
-// hookable refuses a release whose hooks cannot be ones.
-func hookable(set []byte) error {
+// hookable refuses a release whose hooks cannot be ones. One that has the name of something that runs would take
+// its place before the release is well, and could not give it back.
+func hookable(set, running []byte, namespace string) error {
 	if !bytes.Contains(set, []byte("/hook")) {
 		return nil
 	}
@@ -47,9 +48,21 @@ func hookable(set []byte) error {
 	if err != nil {
 		return fmt.Errorf("read the rendered set: %w", err)
 	}
+	now, err := manifest.Parse(running)
+	if err != nil {
+		return fmt.Errorf("read the rendered set that runs: %w", err)
+	}
+	id := func(o *unstructured.Unstructured) string {
+		return fmt.Sprintf("%s %s/%s", o.GroupVersionKind().GroupKind(), cmp.Or(o.GetNamespace(), namespace), o.GetName())
+	}
 	b := &render.BuildError{}
 	for _, p := range manifest.HookProblems(objs) {
 		b.Problems = append(b.Problems, p.String())
+	}
+	for _, o := range slices.DeleteFunc(objs, func(o *unstructured.Unstructured) bool { return !hasTurn(o) }) {
+		if slices.ContainsFunc(now, func(other *unstructured.Unstructured) bool { return applied(other) && id(other) == id(o) }) {
+			b.Problems = append(b.Problems, manifest.ID(o)+": it is a hook, and a part of the release that runs has its name; give the hook another one")
+		}
 	}
 	if len(b.Problems) == 0 {
 		return nil

@@ -236,6 +236,23 @@ func TestAHookThatCannotBeOneIsRefused(t *testing.T) {
 	s.mustBeWhole("1.0.0")
 }
 
+// A Job that was a part of the release becomes a hook of the next one: under another name.
+func TestAHookDoesNotTakeThePlaceOfWhatRuns(t *testing.T) {
+	s := newStage(t)
+	defer s.start(nil)()
+	s.releases("1.0.0", app("1.0.0", good), map[string]string{"migrate.yaml": hookJob("migrate", "", "tool:1")})
+	s.reaches(fleet.Succeeded, "1.0.0", "1.0.0")
+	s.releases("1.1.0", app("1.1.0", good), map[string]string{"migrate.yaml": hookJob("migrate", beforeAll, "tool:2")})
+	i := s.reaches(fleet.Refused, "1.1.0", "1.0.0")
+	if !strings.Contains(i.Reason, "Job "+s.ns+"/migrate: it is a hook, and a part of the release that runs has its name; give the hook another one") {
+		t.Errorf("reason: %s", i.Reason)
+	}
+	s.mustBeWhole("1.0.0")
+	s.releases("1.1.1", app("1.1.1", good), map[string]string{"migrate.yaml": hookJob("migrate-before", beforeAll, "tool:2")})
+	s.reaches(fleet.Succeeded, "1.1.1", "1.1.1")
+	s.mustBeWhole("1.1.1")
+}
+
 // The migration runs before there are candidates; where it or they fail, what it brought goes again.
 func TestAMigrationBeforeACanary(t *testing.T) {
 	for _, tc := range []struct {

@@ -50,6 +50,16 @@ func TestAnUpgradeThatChangesNothingSendsNothing(t *testing.T) {
 		}
 		return nil
 	})
+	last, since := int64(-1), time.Now()
+	s.cluster.Eventually(t, "the watches to be there", func() error { // they are begun beside the delivery
+		if n := s.requests.Load(); n != last {
+			last, since = n, time.Now()
+		}
+		if time.Since(since) < time.Second {
+			return errors.New("requests are made still")
+		}
+		return nil
+	})
 	before := s.requests.Load()
 	files := app("1.0.0", good)
 	files["README.md"] = "other words"
