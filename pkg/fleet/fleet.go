@@ -48,7 +48,23 @@ type Distribution struct {
 	Tags     string        // semver constraint; empty: any
 	Interval time.Duration // between polls
 	Created  time.Time
+	Signers  Signers // zero: anybody's tags are published
 }
+
+// Signers are whose signatures the tags of a distribution need.
+type Signers struct {
+	Files     []SignerFile
+	Threshold int // different keys; 0 is 1
+}
+
+// SignerFile is a file of public keys: allowed signers of SSH, or armoured OpenPGP keys.
+type SignerFile struct {
+	Name string `json:"name"` // where it came from, for people
+	Text string `json:"text"`
+}
+
+// None reports that nobody's signature is asked for.
+func (s Signers) None() bool { return len(s.Files) == 0 }
 
 // Digest is "sha256:" and 64 hexadecimal digits.
 type Digest string
@@ -93,6 +109,7 @@ type Release struct {
 	Commit       string // hexadecimal object id
 	TagObject    string // hexadecimal object id; empty for a lightweight tag
 	Published    time.Time
+	SignedBy     []string // whose signatures were found, PRINCIPAL (KIND FINGERPRINT); none where the distribution names no signers
 	Stops        []string // releases that have to run before this one is taken, ascending
 	Plan         []byte   // the release's own rollout plan, canonical YAML; nil: it brings none
 }

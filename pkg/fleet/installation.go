@@ -53,6 +53,7 @@ const (
 	EventJoined     EventKind = "Joined"
 	EventAdded      EventKind = "Added" // a distribution is watched from here on
 	EventRemoved    EventKind = "Removed"
+	EventSigners    EventKind = "Signers"  // a distribution's tags need other signatures from here on
 	EventRollout    EventKind = "Rollout"  // a rollout entered another phase, or a wave did
 	EventRecalled   EventKind = "Recalled" // a release was called back
 	EventPinned     EventKind = "Pinned"   // a pin was made or taken away at the hub

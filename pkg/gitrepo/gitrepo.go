@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/url"
 	"slices"
 	"strings"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/go-git/go-git/v5/plumbing"
 
+	"github.com/wheelwright-dev/wheelwright/pkg/logging"
 	"github.com/wheelwright-dev/wheelwright/pkg/provenance"
 )
 
@@ -87,7 +89,13 @@ type Repository struct {
 	cfg    Config
 	shown  string // the URL without its password
 	origin origin
-	tags   map[string]plumbing.Hash // fetched, by short name
+	tags   map[string]fetched // by short name
+}
+
+// fetched is a tag that is here, and what lies beside it.
+type fetched struct {
+	hash       plumbing.Hash
+	signatures []plumbing.Hash // what refs/signatures/TAG/* name, in their order
 }
 
 // Open checks that a local repository is there. A remote one is first asked by Tags or Fetch.
@@ -95,7 +103,7 @@ func Open(_ context.Context, cfg Config) (*Repository, error) {
 	cfg.MaxBytes = cmp.Or(cfg.MaxBytes, defaultMaxBytes)
 	cfg.MaxContent = min(cmp.Or(cfg.MaxContent, defaultMaxContent), cfg.MaxBytes)
 	cfg.Log = cmp.Or(cfg.Log, slog.New(slog.DiscardHandler))
-	r := &Repository{cfg: cfg, shown: redact(cfg.URL), tags: map[string]plumbing.Hash{}}
+	r := &Repository{cfg: cfg, shown: redact(cfg.URL), tags: map[string]fetched{}}
 	path, isLocal, err := localPath(cfg.URL)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", r.shown, err)
@@ -136,7 +144,8 @@ func (r *Repository) Tags(ctx context.Context) ([]Ref, error) {
 	return tags, nil
 }
 
-// Fetch makes one tag available to Snapshot, as it is now; its commit comes without history.
+// Fetch makes one tag available to Snapshot, as it is now, with the tag objects of further signers (see
+// provenance.Proof); its commit comes without history.
 // ErrNotFound: the repository has no such tag (any more).
 func (r *Repository) Fetch(ctx context.Context, tag string) error {
 	r.mu.Lock()
@@ -149,27 +158,67 @@ func (r *Repository) Fetch(ctx context.Context, tag string) error {
 	if !ok {
 		return r.explain("fetch from", fmt.Errorf("tag %q: %w", tag, ErrNotFound))
 	}
-	if err := r.origin.fetch(ctx, []plumbing.Hash{hash}, false); err != nil {
+	got := fetched{hash: hash, signatures: signatures(refs, tag)}
+	if err := r.origin.fetch(ctx, append([]plumbing.Hash{hash}, got.signatures...), false); err != nil {
 		return r.explain("fetch tag "+tag+" of", err)
 	}
-	r.tags[tag] = hash
+	r.tags[tag] = got
 	return nil
+}
+
+// signatures are what further signers pushed beside a tag, at most as many as count.
+func signatures(refs map[string]plumbing.Hash, tag string) []plumbing.Hash {
+	var all []plumbing.Hash
+	for _, name := range slices.Sorted(maps.Keys(refs)) {
+		if who, ok := strings.CutPrefix(name, "refs/signatures/"+tag+"/"); ok && who != "" && len(all) < provenance.MaxCosigned {
+			all = append(all, refs[name])
+		}
+	}
+	return all
 }
 
 // Snapshot reads a tag that Fetch has fetched. ErrNotFound: the path is not in it.
 func (r *Repository) Snapshot(tag, path string) (Snapshot, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	hash, ok := r.tags[tag]
+	got, ok := r.tags[tag]
 	if !ok {
 		return Snapshot{}, fmt.Errorf("read tag %s of %s: it was not fetched", tag, r.shown)
 	}
-	s, err := r.origin.objects().snapshot(hash, path)
+	s, err := r.origin.objects().snapshot(got.hash, path)
 	if err != nil {
 		return Snapshot{}, fmt.Errorf("read %s at tag %s of %s: %w", path, tag, r.shown, err)
 	}
 	s.Proof.TagName = tag
+	s.Proof.Cosigned = r.cosigned(s, got)
 	return s, nil
+}
+
+// cosigned are the tag objects of further signers of what s is of. What is something else is left out, and
+// said: whoever may push there could otherwise keep a release from everybody.
+func (r *Repository) cosigned(s Snapshot, got fetched) [][]byte {
+	var all [][]byte
+	seen := map[plumbing.Hash]bool{got.hash: true}
+	for _, h := range got.signatures {
+		if seen[h] {
+			continue
+		}
+		seen[h] = true
+		raw, err := r.origin.objects().meta(h, plumbing.TagObject)
+		var t provenance.Tag
+		if err == nil {
+			t, err = provenance.ParseTag(raw)
+		}
+		switch {
+		case err != nil:
+			r.cfg.Log.Warn("a ref beside a tag names no tag object and is left out", "tag", s.Proof.TagName, "object", h.String(), logging.Error, err)
+		case s.TagObject == "" || t.Kind != kindCommit.String() || t.Object != s.Commit || t.Name != s.Proof.TagName:
+			r.cfg.Log.Warn("a tag object beside a tag is of another name or commit and is left out", "tag", s.Proof.TagName, "object", h.String())
+		default:
+			all = append(all, raw)
+		}
+	}
+	return all
 }
 
 // FetchRevision makes a branch, a tag or a full commit id available to SnapshotCommit, in this order of

@@ -26,9 +26,20 @@ func ObjectID(kind string, content []byte) (ID, error) {
 	return newHasher().object(kind, content)
 }
 
-type hasher struct{ sum hash.Hash }
+type hasher struct{ sum collisionResistant }
 
-func newHasher() hasher { return hasher{sum: sha1cd.New()} }
+type collisionResistant interface {
+	hash.Hash
+	sha1cd.CollisionResistantHash
+}
+
+func newHasher() hasher {
+	sum, ok := sha1cd.New().(collisionResistant)
+	if !ok {
+		panic("sha1cd: its hash does not detect collisions") // it is what the library is for
+	}
+	return hasher{sum: sum}
+}
 
 func (h hasher) object(kind string, content []byte) (ID, error) {
 	var head [40]byte
@@ -36,19 +47,22 @@ func (h hasher) object(kind string, content []byte) (ID, error) {
 	b = append(b, ' ')
 	b = strconv.AppendInt(b, int64(len(content)), 10)
 	b = append(b, 0)
-	h.sum.Reset()
-	h.sum.Write(b)
-	h.sum.Write(content)
-	var id ID
-	if c, ok := h.sum.(sha1cd.CollisionResistantHash); ok {
-		sum, collision := c.CollisionResistantSum(nil)
-		if collision {
-			return ID{}, fmt.Errorf("hash a %s: %w", kind, ErrCollision)
-		}
-		copy(id[:], sum)
-		return id, nil
+	id, err := h.of(b, content)
+	if err != nil {
+		return ID{}, fmt.Errorf("hash a %s: %w", kind, err)
 	}
-	h.sum.Sum(id[:0])
+	return id, nil
+}
+
+func (h hasher) of(head, content []byte) (id ID, err error) {
+	h.sum.Reset()
+	h.sum.Write(head)
+	h.sum.Write(content)
+	sum, collision := h.sum.CollisionResistantSum(nil)
+	if collision {
+		return ID{}, ErrCollision
+	}
+	copy(id[:], sum)
 	return id, nil
 }
 

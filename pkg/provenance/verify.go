@@ -15,6 +15,11 @@ const Skew = 10 * time.Minute
 // ErrUnsigned: fewer of the policy's keys than its threshold signed the release.
 var ErrUnsigned = errors.New("not signed as this place requires")
 
+// ShortError is an ErrUnsigned where some have signed, and not enough: others may yet.
+type ShortError struct{ Have, Want int }
+
+func (e *ShortError) Error() string { return fmt.Sprintf("%d of %d signatures", e.Have, e.Want) }
+
 // Policy says whose signatures a release needs.
 type Policy struct {
 	Signers   signer.Set
@@ -132,6 +137,9 @@ func signatures(p Proof, policy Policy, now time.Time) (by []Signature, trailers
 		by = append(by, Signature{Signer: who, TagObject: t.id, Tagged: t.Time})
 	}
 	if want := policy.threshold(); len(by) < want {
+		if len(by) > 0 {
+			why = append(why, &ShortError{len(by), want})
+		}
 		return nil, nil, fmt.Errorf("%w: %d of the %d keys listed here signed it, want %d: %w",
 			ErrUnsigned, len(by), policy.Signers.Len(), want, errors.Join(why...))
 	}

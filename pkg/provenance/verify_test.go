@@ -40,7 +40,7 @@ func TestLaw1WhatGitSigns(t *testing.T) {
 			wantSigned(t, dir, tag, keys(t, string(gpg(t, "--armor", "--export", user))), signer.OpenPGP, user)
 			// gpg writes the key's own signature anew when its expiry is moved: the key is no younger for it.
 			set := keys(t, string(gpg(t, "--armor", "--export", user)))
-			gpg(t, "--faked-system-time", time.Now().Add(24*time.Hour).UTC().Format("20060102T150405"), "--quick-set-expire", set.Fingerprints()[0], "2y")
+			gpg(t, "--faked-system-time", time.Now().Add(24*time.Hour).UTC().Format("20060102T150405"), "--quick-set-expire", set.Keys()[0].Fingerprint, "2y")
 			wantSigned(t, dir, tag, keys(t, string(gpg(t, "--armor", "--export", user))), signer.OpenPGP, user)
 		}
 	}
@@ -85,7 +85,7 @@ func wantSigned(t *testing.T, dir, tag string, set signer.Set, kind signer.Kind,
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(s.By) != 1 || s.By[0].Kind != kind || s.By[0].Principal != principal || s.By[0].Fingerprint != set.Fingerprints()[0] ||
+	if len(s.By) != 1 || s.By[0].Kind != kind || s.By[0].Principal != principal || s.By[0].Fingerprint != set.Keys()[0].Fingerprint ||
 		s.By[0].TagObject != line(t, dir, "rev-parse", tag) || s.Commit != line(t, dir, "rev-parse", tag+"^{commit}") {
 		t.Errorf("%s: %+v", tag, s)
 	}
@@ -273,7 +273,7 @@ func TestWeakOpenPGPIsRefused(t *testing.T) {
 		for _, text := range texts {
 			sources = append(sources, signer.Source{Name: name, Text: []byte(text)})
 		}
-		set, err := signer.Read(sources...)
+		set, err := signer.Read(signer.Git, sources...)
 		if err != nil {
 			continue // refused when it was read: as good
 		}

@@ -102,7 +102,7 @@ func listDistributions(ctx context.Context, hub fleetv1.FleetServiceClient, a *a
 	}
 	answer := printer.Answer{
 		Message: &fleetv1.ListDistributionsResponse{Distributions: items},
-		Headers: []string{"NAME", "LATEST", "AVAILABLE", "REJECTED", "POLLED", "STATE"}, WideHeaders: []string{"URL", "PATH", "TAGS", "PREFLIGHT", "NOTES"},
+		Headers: []string{"NAME", "LATEST", "AVAILABLE", "REJECTED", "POLLED", "STATE"}, WideHeaders: []string{"URL", "PATH", "TAGS", "SIGNERS", "PREFLIGHT", "NOTES"},
 		Empty: "No distributions. Add one: hub distribution add NAME --git URL",
 	}
 	for _, d := range items {
@@ -118,7 +118,7 @@ func listDistributions(ctx context.Context, hub fleetv1.FleetServiceClient, a *a
 			state = fmt.Sprintf("Watching, with %s: see -o wide", plural(n, "note", "notes"))
 		}
 		answer.Rows = append(answer.Rows, []string{d.GetName(), d.GetLatest(), fmt.Sprint(d.GetReleasesAvailable()), fmt.Sprint(d.GetReleasesRejected()), a.age(d.GetLastPolled()), state})
-		answer.WideRows = append(answer.WideRows, []string{d.GetUrl(), d.GetPath(), d.GetTags(), preflight, strings.Join(d.GetNotes(), "; ")})
+		answer.WideRows = append(answer.WideRows, []string{d.GetUrl(), d.GetPath(), d.GetTags(), signedBy(d.GetSigners()), preflight, strings.Join(d.GetNotes(), "; ")})
 		answer.Names = append(answer.Names, d.GetName())
 	}
 	return answer, nil

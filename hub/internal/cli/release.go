@@ -76,6 +76,9 @@ func (a *app) describe(r *fleetv1.Release) string {
 		tag = "lightweight, no tag object"
 	}
 	line("Tag", tag)
+	for _, who := range r.GetSignedBy() {
+		line("Signed by", plain(who))
+	}
 	line("Bundle", r.GetDigest())
 	if r.GetSize() > 0 {
 		line("Size", fmt.Sprintf("%d bytes, %d stored", r.GetSize(), r.GetCompressedSize()))

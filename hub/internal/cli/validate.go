@@ -23,21 +23,37 @@ import (
 
 func (a *app) validateCommand() *cobra.Command {
 	d := fleet.Distribution{Name: "validated"}
+	keys := signerFlags{}
 	c := &cobra.Command{
 		Use:   "validate PATH | URL@TAG",
 		Short: "Say what publication would say, without a hub",
 		Long: `validate builds every variant and applies every rule that the hub applies to a release, and changes
-nothing. PATH is a work tree, as it is now, uncommitted files included; URL@TAG is a tag of a repository.
+nothing. PATH is a work tree, as it is now, uncommitted files included; URL@TAG is a tag of a repository, whose signature is
+checked with --signers. For a work tree that passes it prints the sum of the content, which a signer may put into the tag's
+message: SHA-256 instead of git's SHA-1 then says what was signed.
 
 Exit code 0: it would be available; 1: it would be rejected, with the reasons; 2: it cannot be read.`,
 		Example: "  hub validate .\n  hub validate https://git.example.com/vendor/shop.git@1.4.0",
 		Args:    args(1, 1, "PATH or URL@TAG"),
 		RunE: func(c *cobra.Command, given []string) error {
-			r, err := a.validate(c.Context(), d, given[0])
+			signers, err := keys.read()
+			if err != nil {
+				return exitcode.With(exitcode.Usage, err)
+			}
+			d.Signers = signersOf(signers)
+			if !d.Signers.None() {
+				if _, err := publish.Policy(d.Signers); err != nil {
+					return exitcode.With(exitcode.Usage, err)
+				}
+			}
+			r, sum, err := a.validate(c.Context(), d, given[0])
 			if err != nil {
 				return err
 			}
 			fmt.Fprint(a.out, verdict(given[0], r))
+			if sum != "" && r.Phase == fleet.Available {
+				fmt.Fprint(a.err, trailer(sum))
+			}
 			if r.Phase != fleet.Available {
 				return exitcode.Silent(exitcode.Failed)
 			}
@@ -46,10 +62,11 @@ Exit code 0: it would be available; 1: it would be rejected, with the reasons; 2
 	}
 	c.Flags().StringVar(&d.Path, "path", "dist", "`PATH` of the distribution inside the repository")
 	c.Flags().StringVar(&d.Tags, "tags", "", "semver `RANGE` of tags that are releases")
+	keys.flags(c)
 	return c
 }
 
-func (a *app) validate(ctx context.Context, d fleet.Distribution, what string) (fleet.Release, error) {
+func (a *app) validate(ctx context.Context, d fleet.Distribution, what string) (r fleet.Release, sum string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, max(a.timeout, 2*time.Minute))
 	defer cancel()
 	log := slog.New(slog.DiscardHandler)
@@ -59,21 +76,28 @@ func (a *app) validate(ctx context.Context, d fleet.Distribution, what string) (
 	if info, err := os.Stat(what); err == nil && info.IsDir() {
 		files, err := workTree(filepath.Join(what, filepath.FromSlash(d.Path)))
 		if err != nil {
-			return fleet.Release{}, exitcode.With(exitcode.Usage, err)
+			return r, "", exitcode.With(exitcode.Usage, err)
 		}
-		return publisher.Check(ctx, d, "0.0.0", files)
+		if !d.Signers.None() {
+			return r, "", exitcode.With(exitcode.Usage, fmt.Errorf("%s is a work tree, which nobody has signed; with --signers give URL@TAG", what))
+		}
+		if sum, err = provenance.ContentSHA256(files); err != nil {
+			return r, "", exitcode.With(exitcode.Usage, err)
+		}
+		r, err = publisher.Check(ctx, d, publish.Untagged, files)
+		return r, sum, err
 	}
 	at := strings.LastIndex(what, "@")
 	if at <= 0 || strings.ContainsAny(what[at:], "/:") {
-		return fleet.Release{}, exitcode.With(exitcode.Usage, fmt.Errorf("%q is neither a folder nor URL@TAG", what))
+		return r, "", exitcode.With(exitcode.Usage, fmt.Errorf("%q is neither a folder nor URL@TAG", what))
 	}
 	d.URL = absolute(what[:at])
 	seen, err := fetch(ctx, d, what[at+1:], log)
 	if err != nil {
-		return fleet.Release{}, exitcode.With(exitcode.Usage, err)
+		return r, "", exitcode.With(exitcode.Usage, err)
 	}
-	r, _, err := publisher.Build(ctx, d, seen)
-	return r, err
+	r, _, err = publisher.Build(ctx, d, seen)
+	return r, "", err
 }
 
 // fetch brings one tag. A tag that cannot be a release is an answer, not an error.
@@ -135,6 +159,9 @@ func verdict(what string, r fleet.Release) string {
 	fmt.Fprintf(&b, "%s would be %s\n", what, r.Phase)
 	for _, reason := range r.Reasons {
 		fmt.Fprintf(&b, "  - %s\n", reason)
+	}
+	for _, who := range r.SignedBy {
+		fmt.Fprintf(&b, "  signed by %s\n", who)
 	}
 	for _, v := range r.Variants {
 		if len(v.Reasons) == 0 {

@@ -1,7 +1,7 @@
 // Package publish judges a tag: it packs what the tag holds as a bundle, builds every variant, and says
 // whether the outcome is a release that may be offered, with every reason against it.
 //
-// It neither watches repositories nor stores anything, and it verifies no signatures. The same tag gives
+// It neither watches repositories nor stores anything. The same tag gives
 // the same judgement: what can fail for reasons of our own is an error instead, and tried again.
 package publish
 
@@ -21,6 +21,7 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
 	"github.com/wheelwright-dev/wheelwright/pkg/manifest"
 	"github.com/wheelwright-dev/wheelwright/pkg/provenance"
+	"github.com/wheelwright-dev/wheelwright/pkg/provenance/signer"
 	"github.com/wheelwright-dev/wheelwright/pkg/render"
 	"github.com/wheelwright-dev/wheelwright/pkg/rules"
 )
@@ -71,12 +72,15 @@ func (p *Publisher) Build(ctx context.Context, d fleet.Distribution, seen Seen) 
 		r.Reasons = []string{seen.Err.Error()}
 	} else if r, tar, err = p.pack(d, seen); err != nil {
 		return fleet.Release{}, nil, err
+	} else if err = p.prove(d, seen, &r); err != nil {
+		return fleet.Release{}, nil, err
 	} else if r.Phase == fleet.Available {
 		judged, err := p.Check(ctx, d, seen.Tag, seen.Snapshot.Files)
 		if err != nil {
 			return fleet.Release{}, nil, err
 		}
-		r.Phase, r.Reasons, r.Variants, r.Stops, r.Plan = judged.Phase, judged.Reasons, judged.Variants, judged.Stops, judged.Plan
+		r.Reasons = append(r.Reasons, judged.Reasons...)
+		r.Variants, r.Stops, r.Plan = judged.Variants, judged.Stops, judged.Plan
 	}
 	if len(r.Reasons) > 0 {
 		r.Phase, r.Digest, r.Size, tar = fleet.Rejected, "", 0, nil
@@ -110,6 +114,45 @@ func (p *Publisher) pack(d fleet.Distribution, seen Seen) (fleet.Release, []byte
 	}
 	r.Digest, r.Size = bundle.DigestOf(tar), int64(len(tar))
 	return r, tar, nil
+}
+
+// prove checks the signatures that the distribution asks for, with the policy that a spoke has. A tag that
+// some have signed and not enough is no judgement yet: the others push theirs later.
+func (p *Publisher) prove(d fleet.Distribution, seen Seen, r *fleet.Release) error {
+	if d.Signers.None() || r.Phase != fleet.Available {
+		return nil
+	}
+	policy, err := Policy(d.Signers)
+	if err != nil {
+		return fmt.Errorf("publish %s of %s: %w", seen.Tag, d.Name, err)
+	}
+	signed, err := provenance.Verify(seen.Snapshot.Proof, seen.Snapshot.Files, seen.Tag, policy, p.cfg.Now())
+	var short *provenance.ShortError
+	switch {
+	case errors.As(err, &short):
+		return fmt.Errorf("it has %w so far; push the others as refs/signatures/%s/NAME: %w", short, seen.Tag, err)
+	case err != nil:
+		r.Reasons = append(r.Reasons, strings.Split(err.Error(), "\n")...)
+		return nil
+	}
+	for _, s := range signed.By {
+		r.SignedBy = append(r.SignedBy, s.String())
+	}
+	return nil
+}
+
+// Policy reads signers; an error says what is wrong with the files of keys.
+func Policy(s fleet.Signers) (provenance.Policy, error) {
+	var sources []signer.Source
+	for _, f := range s.Files {
+		sources = append(sources, signer.Source{Name: f.Name, Text: []byte(f.Text)})
+	}
+	set, err := signer.Read(signer.Git, sources...)
+	if err != nil {
+		return provenance.Policy{}, err
+	}
+	p := provenance.Policy{Signers: set, Threshold: s.Threshold}
+	return p, p.Check()
 }
 
 // healthReasons: the vendor's health rules are read by every spoke, and none of them can mend them.

@@ -93,7 +93,9 @@ func newPublisher(t *testing.T, cfg publish.Config) *publish.Publisher {
 	if cfg.Renderer == nil {
 		cfg.Renderer = r
 	}
-	cfg.Now = func() time.Time { return time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC) }
+	if cfg.Now == nil {
+		cfg.Now = func() time.Time { return time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC) }
+	}
 	return publish.New(cfg)
 }
 

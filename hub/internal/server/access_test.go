@@ -43,6 +43,7 @@ var access = map[protoreflect.FullName]string{
 	"wheelwright.fleet.v1.FleetService.ExportAudit":        "avq",
 	"wheelwright.fleet.v1.FleetService.ListOperators":      "avq",
 	"wheelwright.fleet.v1.FleetService.AddDistribution":    "a",
+	"wheelwright.fleet.v1.FleetService.SetSigners":         "a",
 	"wheelwright.fleet.v1.FleetService.RemoveDistribution": "a",
 	"wheelwright.fleet.v1.FleetService.StartRollout":       "a",
 	"wheelwright.fleet.v1.FleetService.RecallRelease":      "a",

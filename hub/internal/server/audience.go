@@ -51,7 +51,7 @@ func audienceOf(service, method string) audience {
 			return admins | approvers
 		case "ListDistributions", "GetRelease", "PlanRollout", "ListRollouts", "GetRollout", "ExportAudit", "ListOperators":
 			return readers
-		case "AddDistribution", "RemoveDistribution", "StartRollout", "RecallRelease", "InviteCluster", "RemoveCluster",
+		case "AddDistribution", "SetSigners", "RemoveDistribution", "StartRollout", "RecallRelease", "InviteCluster", "RemoveCluster",
 			"AddOperator", "RemoveOperator":
 			return admins
 		}

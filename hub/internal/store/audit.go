@@ -57,6 +57,11 @@ func (a Audited) AddDistributionWith(d fleet.Distribution, settings Settings) er
 	return a.update(func(tx *bolt.Tx) error { return addDistribution(tx, d, settings) })
 }
 
+// SetSigners says whose signatures the tags of a distribution need from now on; ErrNotFound when there is none.
+func (a Audited) SetSigners(name string, signers fleet.Signers) error {
+	return a.update(func(tx *bolt.Tx) error { return setSigners(tx, name, signers) })
+}
+
 // RemoveDistribution is the Store's.
 func (a Audited) RemoveDistribution(name string) error {
 	return a.update(func(tx *bolt.Tx) error { return removeDistribution(tx, name) })

@@ -13,11 +13,14 @@ type distributionRecord struct {
 	Interval time.Duration `json:"interval"`
 	Created  time.Time     `json:"created,omitzero"`
 
-	Preflight time.Duration `json:"preflight,omitempty"`
+	Preflight time.Duration      `json:"preflight,omitempty"`
+	Signers   []fleet.SignerFile `json:"signers,omitempty"`
+	Threshold int                `json:"threshold,omitempty"` // of the signers
 }
 
 func distributionOf(name string, r distributionRecord) fleet.Distribution {
-	return fleet.Distribution{Name: name, URL: r.URL, Path: r.Path, Tags: r.Tags, Interval: r.Interval, Created: r.Created}
+	return fleet.Distribution{Name: name, URL: r.URL, Path: r.Path, Tags: r.Tags, Interval: r.Interval, Created: r.Created,
+		Signers: fleet.Signers{Files: r.Signers, Threshold: r.Threshold}}
 }
 
 type releaseRecord struct {
@@ -33,6 +36,7 @@ type releaseRecord struct {
 	Commit       string          `json:"commit,omitempty"`
 	TagObject    string          `json:"tagObject,omitempty"`
 	Published    time.Time       `json:"published,omitzero"`
+	SignedBy     []string        `json:"signedBy,omitempty"`
 	Stops        []string        `json:"stops,omitempty"`
 	Plan         string          `json:"plan,omitempty"` // canonical YAML
 }
@@ -47,7 +51,7 @@ func releaseRecordOf(r fleet.Release, tagHash string) releaseRecord {
 	rec := releaseRecord{
 		Distribution: r.Distribution, Version: r.Version, TagHash: tagHash, Phase: string(r.Phase), Reasons: r.Reasons,
 		Digest: string(r.Digest), Size: r.Size, Compressed: r.Compressed, Commit: r.Commit, TagObject: r.TagObject, Published: utc(r.Published),
-		Stops: r.Stops, Plan: string(r.Plan),
+		SignedBy: r.SignedBy, Stops: r.Stops, Plan: string(r.Plan),
 	}
 	for _, v := range r.Variants {
 		rec.Variants = append(rec.Variants, variantRecord(v))
@@ -59,7 +63,7 @@ func releaseOf(rec releaseRecord) fleet.Release {
 	r := fleet.Release{
 		Distribution: rec.Distribution, Version: rec.Version, Phase: fleet.ReleasePhase(rec.Phase), Reasons: rec.Reasons,
 		Digest: fleet.Digest(rec.Digest), Size: rec.Size, Compressed: rec.Compressed, Commit: rec.Commit, TagObject: rec.TagObject, Published: rec.Published,
-		Stops: rec.Stops,
+		SignedBy: rec.SignedBy, Stops: rec.Stops,
 	}
 	if rec.Plan != "" {
 		r.Plan = []byte(rec.Plan)

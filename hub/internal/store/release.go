@@ -36,11 +36,25 @@ func addDistribution(tx *bolt.Tx, d fleet.Distribution, settings Settings) error
 	if b.Get([]byte(d.Name)) != nil {
 		return fmt.Errorf("add distribution %s: %w", d.Name, ErrExists)
 	}
-	rec := distributionRecord{URL: d.URL, Path: d.Path, Tags: d.Tags, Interval: d.Interval, Created: utc(d.Created), Preflight: settings.Preflight}
+	rec := distributionRecord{URL: d.URL, Path: d.Path, Tags: d.Tags, Interval: d.Interval, Created: utc(d.Created), Preflight: settings.Preflight,
+		Signers: d.Signers.Files, Threshold: d.Signers.Threshold}
 	if err := put(b, []byte(d.Name), rec); err != nil {
 		return err
 	}
 	return bump(tx, d.Name)
+}
+
+func setSigners(tx *bolt.Tx, name string, signers fleet.Signers) error {
+	b := tx.Bucket(bucketDistributions)
+	rec, found, err := get[distributionRecord](b, []byte(name))
+	if err == nil && !found {
+		err = ErrNotFound
+	}
+	if err != nil {
+		return fmt.Errorf("set the signers of %s: %w", name, err)
+	}
+	rec.Signers, rec.Threshold = signers.Files, signers.Threshold
+	return put(b, []byte(name), rec)
 }
 
 // RemoveDistribution forgets the distribution and what pre-flights found; its releases stay. ErrNotFound

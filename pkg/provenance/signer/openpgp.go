@@ -262,11 +262,24 @@ func verifyBy(e *openpgp.Entity, sig *packet.Signature, payload []byte, at time.
 			return Signer{}, err
 		}
 	}
-	who := Signer{Kind: OpenPGP, Fingerprint: shown, Algorithm: algorithm(key.PublicKey)}
-	if _, identity := e.PrimaryIdentity(time.Time{}, cfg); identity != nil {
+	return signerOf(e, key.PublicKey), nil
+}
+
+// signer is the primary key's.
+func (k pgpKey) signer() Signer {
+	e, err := k.entity()
+	if err != nil { // it was read before
+		return Signer{Kind: OpenPGP, Fingerprint: k.fingerprint}
+	}
+	return signerOf(e, e.PrimaryKey)
+}
+
+func signerOf(e *openpgp.Entity, key *packet.PublicKey) Signer {
+	who := Signer{Kind: OpenPGP, Fingerprint: fmt.Sprintf("%X", e.PrimaryKey.Fingerprint), Algorithm: algorithm(key)}
+	if _, identity := e.PrimaryIdentity(time.Time{}, pgpConfig()); identity != nil {
 		who.Principal = identity.Name
 	}
-	return who, nil
+	return who
 }
 
 func validAt(e *openpgp.Entity, key openpgp.Key, shown string, t time.Time, cfg *packet.Config) error {

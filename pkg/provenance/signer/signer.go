@@ -36,22 +36,47 @@ type Signer struct {
 	Algorithm   string // such as ssh-ed25519 or rsa4096
 }
 
+// String names who signed and the key: PRINCIPAL (KIND FINGERPRINT).
+func (s Signer) String() string { return fmt.Sprintf("%s (%s %s)", s.Principal, s.Kind, s.Fingerprint) }
+
 // Source is one file of keys.
 type Source struct {
 	Name string // for errors
 	Text []byte
 }
 
-// Set holds keys. The zero Set holds none. It is never changed, and safe for concurrent use.
+// Namespace is what a signature is for: one over a mail or a file is none over a tag. SSH signatures hold it;
+// what OpenPGP signs has to say itself what it is.
+type Namespace string
+
+// The namespaces of signatures.
+const (
+	Git     Namespace = "git"                     // what git signs in
+	Channel Namespace = "channel@wheelwright.dev" // a vendor's statement of what is current
+)
+
+// how a signature in the namespace is made.
+func (n Namespace) how() string {
+	switch n {
+	case Git:
+		return "sign with git tag -s"
+	case Channel:
+		return "sign with hub channel sign"
+	}
+	return "sign with ssh-keygen -Y sign -n " + string(n)
+}
+
+// Set holds keys for one namespace. The zero Set holds none. It is never changed, and safe for concurrent use.
 type Set struct {
-	ssh []sshKey
-	pgp []pgpKey
+	namespace Namespace
+	ssh       []sshKey
+	pgp       []pgpKey
 }
 
 // Read takes what is in the files, allowed signers or armoured OpenPGP keys, and reports all that is wrong
-// with them.
-func Read(sources ...Source) (Set, error) {
-	var s Set
+// with them. Keys that are listed for other namespaces are known, and sign nothing here.
+func Read(namespace Namespace, sources ...Source) (Set, error) {
+	s := Set{namespace: namespace}
 	var wrong []error
 	for _, source := range sources {
 		read := s.readAllowed
@@ -68,26 +93,27 @@ func Read(sources ...Source) (Set, error) {
 	return s, nil
 }
 
-// Len is the number of different keys that may sign tags.
-func (s Set) Len() int { return len(s.Fingerprints()) }
+// Len is the number of different keys that may sign.
+func (s Set) Len() int { return len(s.Keys()) }
 
-// Fingerprints are of the keys that may sign tags, each once, in the order of the files.
-func (s Set) Fingerprints() []string {
-	var out []string
+// Keys are those that may sign, each once, in the order of the files. One key that is listed as an SSH and as
+// an OpenPGP key is two.
+func (s Set) Keys() []Signer {
+	var out []Signer
 	seen := map[string]bool{}
-	add := func(f string) {
-		if !seen[f] {
-			seen[f] = true
-			out = append(out, f)
+	add := func(k Signer) {
+		if !seen[k.Fingerprint] {
+			seen[k.Fingerprint] = true
+			out = append(out, k)
 		}
 	}
 	for _, k := range s.ssh {
-		if k.git {
-			add(k.fingerprint)
+		if k.usable {
+			add(Signer{Kind: SSH, Principal: k.principals, Fingerprint: k.fingerprint, Algorithm: k.key.Type()})
 		}
 	}
 	for _, k := range s.pgp {
-		add(k.fingerprint)
+		add(k.signer())
 	}
 	return out
 }
@@ -95,6 +121,9 @@ func (s Set) Fingerprints() []string {
 // Verify checks an armoured signature over the payload, made by a key of the set that was valid at that
 // time. No time that the signature itself holds may be after latest.
 func (s Set) Verify(payload, armoured []byte, at, latest time.Time) (Signer, error) {
+	if len(s.ssh)+len(s.pgp) == 0 {
+		return Signer{}, ErrUnknownKey
+	}
 	switch begin, _, _ := strings.Cut(string(armoured[:min(len(armoured), 64)]), "\n"); begin {
 	case "-----BEGIN SSH SIGNATURE-----":
 		return s.verifySSH(payload, armoured, at)

@@ -42,7 +42,7 @@ func read(texts ...string) (Set, error) {
 	for _, text := range texts {
 		sources = append(sources, Source{"signers", []byte(text)})
 	}
-	return Read(sources...)
+	return Read(Git, sources...)
 }
 
 func TestAllowedSigners(t *testing.T) {

@@ -14,15 +14,12 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// namespace is what git signs in, and nothing else: a signature over a mail or a file is none over a tag.
-const namespace = "git"
-
 // sshKey is one line of allowed signers.
 type sshKey struct {
 	principals    string
 	key           ssh.PublicKey
 	fingerprint   string
-	git           bool // the line's namespaces hold git
+	usable        bool // the line's namespaces hold the set's
 	after, before time.Time
 }
 
@@ -32,7 +29,7 @@ func (s *Set) readAllowed(text []byte) (wrong []error) {
 		if line == "" || line[0] == '#' {
 			continue
 		}
-		k, err := parseAllowed(line)
+		k, err := s.parseAllowed(line)
 		if err != nil {
 			wrong = append(wrong, fmt.Errorf("line %d: %w", i+1, err))
 			continue
@@ -43,15 +40,15 @@ func (s *Set) readAllowed(text []byte) (wrong []error) {
 }
 
 // parseAllowed reads "principals [options] type key [comment]", ssh-keygen(1), ALLOWED SIGNERS.
-func parseAllowed(line string) (sshKey, error) {
+func (s *Set) parseAllowed(line string) (sshKey, error) {
 	principals, rest := field(line)
 	if principals = strings.Trim(principals, `"`); principals == "" || strings.Contains(principals, `"`) {
 		return sshKey{}, errors.New("no principals, such as release@example.com, in front")
 	}
-	k := sshKey{principals: principals, git: true}
+	k := sshKey{principals: principals, usable: true}
 	kind, rest := field(rest)
 	if !isKeyType(kind) {
-		if err := k.options(kind); err != nil {
+		if err := k.options(kind, s.namespace); err != nil {
 			return sshKey{}, err
 		}
 		kind, rest = field(rest)
@@ -113,7 +110,7 @@ func strongSSH(k ssh.PublicKey) error {
 
 // options reads "name" and "name=value" between commas. One that is not known may restrict the key, so
 // that it is refused.
-func (k *sshKey) options(text string) error {
+func (k *sshKey) options(text string, namespace Namespace) error {
 	seen := map[string]bool{}
 	for text != "" {
 		var option string
@@ -130,7 +127,7 @@ func (k *sshKey) options(text string) error {
 		var err error
 		switch name {
 		case "namespaces":
-			k.git, err = matchList(value, namespace)
+			k.usable, err = matchList(value, string(namespace))
 		case "valid-after":
 			k.after, err = parseTime(value)
 		case "valid-before":
@@ -212,8 +209,8 @@ func (s Set) verifySSH(payload, armoured []byte, at time.Time) (Signer, error) {
 	if err != nil {
 		return Signer{}, fmt.Errorf("read SSH signature: %w", err)
 	}
-	if sig.Namespace != namespace {
-		return Signer{}, fmt.Errorf("the SSH signature is for the namespace %q, want %q; sign with git tag -s", sig.Namespace, namespace)
+	if sig.Namespace != string(s.namespace) {
+		return Signer{}, fmt.Errorf("the SSH signature is for the namespace %q, want %q; %s", sig.Namespace, s.namespace, s.namespace.how())
 	}
 	shown, blob := ssh.FingerprintSHA256(sig.PublicKey), sig.PublicKey.Marshal()
 	refusal := fmt.Errorf("SSH key %s (%s): %w", shown, sig.PublicKey.Type(), ErrUnknownKey)
@@ -221,12 +218,12 @@ func (s Set) verifySSH(payload, armoured []byte, at time.Time) (Signer, error) {
 		if !bytes.Equal(k.key.Marshal(), blob) {
 			continue
 		}
-		if !k.git {
-			refusal = fmt.Errorf("SSH key %s of %s is listed for other namespaces than %q", shown, k.principals, namespace)
+		if !k.usable {
+			refusal = fmt.Errorf("SSH key %s of %s is listed for other namespaces than %q", shown, k.principals, s.namespace)
 			continue
 		}
 		// k.key, not the signature's own: what is checked is what the provider wrote.
-		if err := sshsig.Verify(bytes.NewReader(payload), sig, k.key, sig.HashAlgorithm, namespace); err != nil {
+		if err := sshsig.Verify(bytes.NewReader(payload), sig, k.key, sig.HashAlgorithm, string(s.namespace)); err != nil {
 			return Signer{}, fmt.Errorf("SSH signature of %s: what is signed is not what is here, or the signature is damaged: %w", shown, err)
 		}
 		if err := between(shown, at, k.after, k.before); err != nil {

@@ -229,7 +229,7 @@ func (w *worker) saySigned(s provenance.Signed) error {
 	}
 	var by []string
 	for _, one := range s.By {
-		by = append(by, fmt.Sprintf("%s (%s %s)", one.Principal, one.Kind, one.Fingerprint))
+		by = append(by, one.String())
 	}
 	text := oneLine(fmt.Sprintf("%s is signed by %s", w.state.Target, strings.Join(by, ", ")))
 	w.log.Info("the signature holds", logging.Version, w.state.Target, "by", by, "commit", s.Commit)

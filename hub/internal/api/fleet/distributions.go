@@ -87,6 +87,9 @@ func (s *Service) distribution(m *fleetv1.Distribution) (d fleet.Distribution, s
 	if _, err := fleet.ParseRange(d.Tags); err != nil {
 		return d, settings, invalid("distribution %s: --tags: %v", d.Name, err)
 	}
+	if d.Signers, err = signersOf(d.Name, m.GetSigners()); err != nil {
+		return d, settings, err
+	}
 	if d.Interval == 0 {
 		d.Interval = s.cfg.Interval
 	}
@@ -230,5 +233,5 @@ func (s *Service) ListDistributions(context.Context, *fleetv1.ListDistributionsR
 func message(d fleet.Distribution, settings store.Settings) *fleetv1.Distribution {
 	return &fleetv1.Distribution{Name: d.Name, Url: d.URL, Path: d.Path, Tags: d.Tags,
 		IntervalSeconds: uint32(d.Interval / time.Second), Created: wire.Time(d.Created),
-		PreflightSeconds: uint32(settings.Preflight / time.Second)}
+		PreflightSeconds: uint32(settings.Preflight / time.Second), Signers: signersMessage(d.Signers)}
 }

@@ -211,6 +211,51 @@ func TestAddDistribution(t *testing.T) {
 	}
 }
 
+func TestSetSigners(t *testing.T) {
+	w, ctx := newWorld(t)
+	const anna = "anna@vendor.example ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGfzhZ5zkWAbCyC9eQCq0oYFqqQ7ngvOGkh5ZWYRWz0y"
+	set := func(dry bool, threshold uint32, texts ...string) (*fleetv1.SetSignersResponse, error) {
+		m := &fleetv1.Signers{Threshold: threshold}
+		for _, text := range texts {
+			m.Files = append(m.Files, &fleetv1.SignerFile{Name: "keys", Text: text})
+		}
+		return w.SetSigners(ctx, &fleetv1.SetSignersRequest{Distribution: "shop", Signers: m, DryRun: dry})
+	}
+	_, err := set(false, 1, anna)
+	wantStatus(t, err, codes.NotFound, "shop", "hub get distributions")
+	if _, err := w.AddDistribution(ctx, &fleetv1.AddDistributionRequest{Distribution: &fleetv1.Distribution{Name: "shop", Url: "https://example.com/shop.git"}}); err != nil {
+		t.Fatal(err)
+	}
+	for text, words := range map[string][]string{
+		"nonsense": {"shop", "keys", "line 1"}, "# nobody": {"no signers"},
+	} {
+		_, err := set(false, 0, text)
+		wantStatus(t, err, codes.InvalidArgument, words...)
+	}
+	_, err = set(false, 2, anna)
+	wantStatus(t, err, codes.InvalidArgument, "threshold of 2 with 1 keys")
+	_, err = set(false, 1)
+	wantStatus(t, err, codes.InvalidArgument, "without keys")
+
+	signers := func() *fleetv1.Signers {
+		list, err := w.ListDistributions(ctx, nil)
+		if err != nil || len(list.Distributions) != 1 {
+			t.Fatalf("got %v, %v", list, err)
+		}
+		return list.Distributions[0].GetSigners()
+	}
+	if _, err := set(true, 0, anna); err != nil || signers() != nil {
+		t.Errorf("dry run: %v, %v", err, signers())
+	}
+	r, err := set(false, 0, anna)
+	if err != nil || len(r.GetSigners().GetKeys()) != 1 || signers().GetThreshold() != 1 || signers().GetFiles()[0].GetText() != anna || !w.watching["shop"] {
+		t.Errorf("got %v, %v; kept %v", r, err, signers())
+	}
+	if _, err := set(false, 0); err != nil || signers() != nil {
+		t.Errorf("nobody: %v, %v", err, signers())
+	}
+}
+
 func TestSpokesHearOfADistributionThatComesOrGoes(t *testing.T) {
 	w, ctx := newWorld(t)
 	session := w.presence.Register("acme/eu-1")

@@ -127,7 +127,7 @@ const phaseRecalled = "Recalled"
 func release(r fleet.Release, on map[running][]string, trying map[string]time.Time, recalled map[string]fleet.Recall) *fleetv1.Release {
 	m := &fleetv1.Release{Distribution: r.Distribution, Version: r.Version, Phase: string(r.Phase), Digest: string(r.Digest),
 		Size: uint64(r.Size), CompressedSize: uint64(r.Compressed), Commit: r.Commit, TagObject: r.TagObject, Reasons: r.Reasons,
-		Published: wire.Time(r.Published), RunningOn: on[running{r.Distribution, r.Version}], PreflightUntil: wire.Time(trying[r.Version]), Stops: r.Stops}
+		Published: wire.Time(r.Published), RunningOn: on[running{r.Distribution, r.Version}], PreflightUntil: wire.Time(trying[r.Version]), Stops: r.Stops, SignedBy: r.SignedBy}
 	for _, v := range r.Variants {
 		m.Variants = append(m.Variants, &fleetv1.VariantResult{Name: v.Name, Objects: uint32(v.Objects), Reasons: v.Reasons})
 	}

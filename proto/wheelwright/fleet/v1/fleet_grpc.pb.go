@@ -24,6 +24,7 @@ const (
 	FleetService_GetVersion_FullMethodName         = "/wheelwright.fleet.v1.FleetService/GetVersion"
 	FleetService_AddDistribution_FullMethodName    = "/wheelwright.fleet.v1.FleetService/AddDistribution"
 	FleetService_RemoveDistribution_FullMethodName = "/wheelwright.fleet.v1.FleetService/RemoveDistribution"
+	FleetService_SetSigners_FullMethodName         = "/wheelwright.fleet.v1.FleetService/SetSigners"
 	FleetService_ListDistributions_FullMethodName  = "/wheelwright.fleet.v1.FleetService/ListDistributions"
 	FleetService_ListReleases_FullMethodName       = "/wheelwright.fleet.v1.FleetService/ListReleases"
 	FleetService_GetRelease_FullMethodName         = "/wheelwright.fleet.v1.FleetService/GetRelease"
@@ -60,6 +61,8 @@ type FleetServiceClient interface {
 	AddDistribution(ctx context.Context, in *AddDistributionRequest, opts ...grpc.CallOption) (*AddDistributionResponse, error)
 	// RemoveDistribution stops watching; releases and what clusters run stay as they are.
 	RemoveDistribution(ctx context.Context, in *RemoveDistributionRequest, opts ...grpc.CallOption) (*RemoveDistributionResponse, error)
+	// SetSigners says whose signatures the tags of a distribution need from now on; what was judged stays.
+	SetSigners(ctx context.Context, in *SetSignersRequest, opts ...grpc.CallOption) (*SetSignersResponse, error)
 	ListDistributions(ctx context.Context, in *ListDistributionsRequest, opts ...grpc.CallOption) (*ListDistributionsResponse, error)
 	ListReleases(ctx context.Context, in *ListReleasesRequest, opts ...grpc.CallOption) (*ListReleasesResponse, error)
 	GetRelease(ctx context.Context, in *GetReleaseRequest, opts ...grpc.CallOption) (*GetReleaseResponse, error)
@@ -140,6 +143,16 @@ func (c *fleetServiceClient) RemoveDistribution(ctx context.Context, in *RemoveD
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(RemoveDistributionResponse)
 	err := c.cc.Invoke(ctx, FleetService_RemoveDistribution_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fleetServiceClient) SetSigners(ctx context.Context, in *SetSignersRequest, opts ...grpc.CallOption) (*SetSignersResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SetSignersResponse)
+	err := c.cc.Invoke(ctx, FleetService_SetSigners_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -414,6 +427,8 @@ type FleetServiceServer interface {
 	AddDistribution(context.Context, *AddDistributionRequest) (*AddDistributionResponse, error)
 	// RemoveDistribution stops watching; releases and what clusters run stay as they are.
 	RemoveDistribution(context.Context, *RemoveDistributionRequest) (*RemoveDistributionResponse, error)
+	// SetSigners says whose signatures the tags of a distribution need from now on; what was judged stays.
+	SetSigners(context.Context, *SetSignersRequest) (*SetSignersResponse, error)
 	ListDistributions(context.Context, *ListDistributionsRequest) (*ListDistributionsResponse, error)
 	ListReleases(context.Context, *ListReleasesRequest) (*ListReleasesResponse, error)
 	GetRelease(context.Context, *GetReleaseRequest) (*GetReleaseResponse, error)
@@ -478,6 +493,9 @@ func (UnimplementedFleetServiceServer) AddDistribution(context.Context, *AddDist
 }
 func (UnimplementedFleetServiceServer) RemoveDistribution(context.Context, *RemoveDistributionRequest) (*RemoveDistributionResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RemoveDistribution not implemented")
+}
+func (UnimplementedFleetServiceServer) SetSigners(context.Context, *SetSignersRequest) (*SetSignersResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetSigners not implemented")
 }
 func (UnimplementedFleetServiceServer) ListDistributions(context.Context, *ListDistributionsRequest) (*ListDistributionsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListDistributions not implemented")
@@ -622,6 +640,24 @@ func _FleetService_RemoveDistribution_Handler(srv interface{}, ctx context.Conte
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(FleetServiceServer).RemoveDistribution(ctx, req.(*RemoveDistributionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FleetService_SetSigners_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetSignersRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).SetSigners(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_SetSigners_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).SetSigners(ctx, req.(*SetSignersRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -1062,6 +1098,10 @@ var FleetService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RemoveDistribution",
 			Handler:    _FleetService_RemoveDistribution_Handler,
+		},
+		{
+			MethodName: "SetSigners",
+			Handler:    _FleetService_SetSigners_Handler,
 		},
 		{
 			MethodName: "ListDistributions",
