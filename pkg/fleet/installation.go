@@ -29,9 +29,24 @@ type Installation struct {
 	DriftMessage   string // the first of them: object, field, who wrote it
 	ObservedAt     time.Time
 
+	SignedBy []string // whose signatures the running release has, PRINCIPAL (KIND FINGERPRINT); none where nobody's were asked for
+	Alarm    string   // what is wrong with what the hub offers, such as a moved tag; one line; empty: nothing
+	Channel  *Channel // the vendor's own statement of what is current; nil: there is none
+
 	Wants string // the release that the policy takes of what is offered; empty: none
 	Would string // the one that it would take without its pin; empty: the same
 }
+
+// Channel is what a vendor has signed about what is current.
+type Channel struct {
+	Sequence uint64    `json:"sequence"`
+	Latest   string    `json:"latest"`
+	Issued   time.Time `json:"issued"`
+	Expires  time.Time `json:"expires"`
+}
+
+// Frozen: the statement is news no more, and nothing newer came.
+func (c *Channel) Frozen(now time.Time) bool { return c != nil && !now.Before(c.Expires) }
 
 // EventKind says what sort of thing happened.
 type EventKind string

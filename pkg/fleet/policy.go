@@ -22,6 +22,7 @@ type Policy struct {
 type FromHub struct {
 	Told            bool // false: the spoke does not say, and Pins and Decisions say nothing
 	Pins, Decisions bool
+	Rollbacks       bool // that what runs is left for an older release, without its provider being asked
 }
 
 // Pin holds a subscription at one version.

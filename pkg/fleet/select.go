@@ -20,6 +20,8 @@ type Choice struct {
 	Withdrawn []Withdrawal
 	Held      map[string]bool // not taken again by itself
 	Running   string          // empty: nothing
+	Floor     string          // nothing older is taken, but for the provider's own pin; empty: none
+	AskBack   bool            // that what runs was withdrawn is the hub's word alone: the provider is asked before it is left for something older
 }
 
 // Selection is what a policy makes of a choice.
@@ -38,7 +40,8 @@ type Selection struct {
 // withdrawn nor of a step that is never taken; one that is taken by itself comes before a higher one that
 // the provider is asked about, which is selected afterwards. On the way to a goal its required stops are
 // selected one after the other, but for a first install. What runs is never left for a lower version but
-// by a pin, or where it was withdrawn and nothing higher is taken by itself.
+// by a pin, or where it was withdrawn and nothing higher is taken by itself. The floor is not gone below but
+// by the provider's own pin, or by a withdrawal.
 func (p Policy) Select(c Choice) (Selection, error) {
 	s := selecting{policy: p, choice: c}
 	pin := p.PinAt(c.Now)
@@ -117,6 +120,9 @@ func (s *selecting) pinned(pin Pin) Selection {
 	}
 	if _, ok := s.offered(goal); !ok {
 		return Selection{Why: fmt.Sprintf("%s, the pin of %s, is not on offer", goal, pin.Source)}
+	}
+	if pin.Source == PinHub && s.choice.AskBack && s.below(goal) {
+		return Selection{Why: fmt.Sprintf("%s, the pin of %s, is %s; only a pin or a rollback of your own goes there", goal, pin.Source, s.older())}
 	}
 	unfit := func(string) string { return "" } // the provider's own pin takes the place of range and steps
 	if pin.Source == PinHub {
@@ -261,6 +267,10 @@ func (s *selecting) upwards() (up Selection, why string) {
 			why = cmp.Or(why, tag+" is held after it failed here")
 			continue
 		}
+		if s.below(tag) {
+			passed = cmp.Or(passed, tag+" is "+s.older())
+			continue
+		}
 		next, missing := s.next(tag, s.unfit)
 		if missing != "" {
 			why = cmp.Or(why, missing)
@@ -278,6 +288,15 @@ func (s *selecting) upwards() (up Selection, why string) {
 		}
 	}
 	return up, cmp.Or(why, passed)
+}
+
+// below: the version is older than what ran healthy here.
+func (s *selecting) below(version string) bool {
+	return s.choice.Floor != "" && CompareTags(version, s.choice.Floor) < 0
+}
+
+func (s *selecting) older() string {
+	return "older than " + s.choice.Floor + ", which ran healthy here"
 }
 
 // above are the offered releases that are higher than what runs, the highest first.
@@ -311,6 +330,9 @@ func (s *selecting) backwards(w Withdrawal, up Selection) Selection {
 		stays = fmt.Sprintf("%s; %s, the release to go to, was withdrawn too: %s", w.said(), w.To, again.said())
 	}
 	asks := s.asks(w.To)
+	if s.choice.AskBack && w.To != "" && asks == "" {
+		asks = fmt.Sprintf("going back from %s to %s is the hub's word alone and needs approval (fromHub.rollbacks: false)", w.Version, w.To)
+	}
 	switch {
 	case up.Version != "" && (stays != "" || asks != ""):
 		up.Why = w.said()

@@ -18,7 +18,7 @@ func Policy(p fleet.Policy) *syncv1.Policy {
 		m.Pin, m.PinReason, m.PinSource, m.PinAuthor, m.PinUntil = p.Pin.Version, p.Pin.Reason, p.Pin.Source, p.Pin.Author, Time(p.Pin.Until)
 	}
 	if f := p.FromHub; f.Told {
-		m.FromHub = &syncv1.FromHub{Pins: f.Pins, Decisions: f.Decisions}
+		m.FromHub = &syncv1.FromHub{Pins: f.Pins, Decisions: f.Decisions, Rollbacks: f.Rollbacks}
 	}
 	return m
 }
@@ -31,7 +31,7 @@ func FromPolicy(m *syncv1.Policy) (fleet.Policy, error) {
 		p.Pin = &fleet.Pin{Version: m.GetPin(), Reason: m.GetPinReason(), Source: m.GetPinSource(), Author: m.GetPinAuthor(), Until: FromTime(m.GetPinUntil())}
 	}
 	if f := m.GetFromHub(); f != nil {
-		p.FromHub = fleet.FromHub{Told: true, Pins: f.GetPins(), Decisions: f.GetDecisions()}
+		p.FromHub = fleet.FromHub{Told: true, Pins: f.GetPins(), Decisions: f.GetDecisions(), Rollbacks: f.GetRollbacks()}
 	}
 	for _, step := range []struct {
 		name, text string

@@ -37,6 +37,7 @@ func Installation(i fleet.Installation) *syncv1.SubscriptionStatus {
 		Health: string(i.Health), HealthMessage: i.HealthMessage, Objects: uint32(i.Objects), Ready: uint32(i.Ready),
 		DriftCorrected: uint32(i.DriftCorrected), Drifted: uint32(i.Drifted), DriftMessage: i.DriftMessage, ObservedAt: Time(i.ObservedAt),
 		Wants: i.Wants, Would: i.Would, Declined: i.Declined, Canary: Canary(i.Canary),
+		SignedBy: i.SignedBy, Alarm: i.Alarm, Channel: Channel(i.Channel),
 	}
 }
 
@@ -68,6 +69,7 @@ func FromInstallation(m *syncv1.SubscriptionStatus) (fleet.Installation, error) 
 		Health: fleet.Health(m.GetHealth()), HealthMessage: m.GetHealthMessage(), Objects: int(m.GetObjects()), Ready: int(m.GetReady()),
 		DriftCorrected: int(m.GetDriftCorrected()), Drifted: int(m.GetDrifted()), DriftMessage: m.GetDriftMessage(), ObservedAt: FromTime(m.GetObservedAt()),
 		Wants: m.GetWants(), Would: m.GetWould(), Declined: m.GetDeclined(), Canary: FromCanary(m.GetCanary()),
+		SignedBy: m.GetSignedBy()[:min(len(m.GetSignedBy()), mostSigners)], Alarm: m.GetAlarm(), Channel: FromChannel(m.GetChannel()),
 	}, nil
 }
 
@@ -78,6 +80,7 @@ var eventKinds = map[fleet.EventKind]syncv1.EventKind{
 	fleet.EventDeclined:  syncv1.EventKind_EVENT_KIND_DECLINED,
 	fleet.EventAgent:     syncv1.EventKind_EVENT_KIND_AGENT,
 	fleet.EventPreflight: syncv1.EventKind_EVENT_KIND_PREFLIGHT,
+	fleet.EventTagMoved:  syncv1.EventKind_EVENT_KIND_TAG_MOVED,
 }
 
 // Event makes the message of a spoke's event.

@@ -29,7 +29,7 @@ func policy(t *testing.T) fleet.Policy {
 	}
 	return fleet.Policy{Range: "1.x", Prereleases: true, Patch: fleet.Automatic, Minor: fleet.AskFirst, Major: fleet.NeverTaken, Windows: windows,
 		Pin:     &fleet.Pin{Version: "1.0.0", Reason: "audit", Source: fleet.PinOverlay, Author: "ada", Until: time.Unix(1800000000, 0).UTC()},
-		FromHub: fleet.FromHub{Told: true, Pins: true, Decisions: true}}
+		FromHub: fleet.FromHub{Told: true, Pins: true, Decisions: true, Rollbacks: true}}
 }
 
 func TestWhatTheHubSaysSurvivesTheWire(t *testing.T) {
@@ -78,8 +78,9 @@ func TestAnInstallationSurvivesTheWire(t *testing.T) {
 		Distribution: "shop", Variant: "app-istio", Namespace: "shop", Policy: policy(t),
 		Running: "1.0.0", Bundle: d, Overlay: d, Rendered: d, Phase: fleet.RolledBack, Target: "1.1.0", Reason: "database: ImagePullBackOff",
 		PhaseSince: time.Unix(1, 0).UTC(), Health: fleet.Healthy, HealthMessage: "m", Objects: 24, Ready: 23, DriftCorrected: 2, Drifted: 1, DriftMessage: "d", ObservedAt: time.Unix(2, 0).UTC(),
-		Wants: "1.0.0", Would: "1.1.0", Declined: true,
-		Canary: &fleet.Canary{Step: 2, Steps: 5, Held: true, Gate: fleet.GateIncrease, Traffic: []fleet.Traffic{{Service: "backend", Weight: 33, Mirror: 10, Matches: true}, {Service: "web"}}},
+		Wants: "1.0.0", Would: "1.1.0", Declined: true, SignedBy: []string{"release@example.com (ssh SHA256:x)"}, Alarm: "TagMoved: 1.1.0",
+		Channel: &fleet.Channel{Sequence: 3, Latest: "1.1.0", Issued: time.Unix(5, 0).UTC(), Expires: time.Unix(6, 0).UTC()},
+		Canary:  &fleet.Canary{Step: 2, Steps: 5, Held: true, Gate: fleet.GateIncrease, Traffic: []fleet.Traffic{{Service: "backend", Weight: 33, Mirror: 10, Matches: true}, {Service: "web"}}},
 	}
 	whole(t, i)
 	whole(t, *i.Canary)

@@ -22,6 +22,7 @@ type policyRecord struct {
 type fromHub struct {
 	Pins      bool `json:"pins"`
 	Decisions bool `json:"decisions"`
+	Rollbacks bool `json:"rollbacks,omitempty"`
 }
 
 type pinRecord struct {
@@ -38,7 +39,7 @@ func policyRecordOf(p fleet.Policy) policyRecord {
 		r.Pin = &pinRecord{Version: pin.Version, Reason: pin.Reason, Source: pin.Source, Author: pin.Author, Until: utc(pin.Until)}
 	}
 	if f := p.FromHub; f.Told {
-		r.FromHub = &fromHub{f.Pins, f.Decisions}
+		r.FromHub = &fromHub{f.Pins, f.Decisions, f.Rollbacks}
 	}
 	return r
 }
@@ -50,36 +51,39 @@ func policyOf(r policyRecord, w *windows) fleet.Policy {
 		p.Pin = &fleet.Pin{Version: pin.Version, Reason: pin.Reason, Source: pin.Source, Author: pin.Author, Until: pin.Until}
 	}
 	if f := r.FromHub; f != nil {
-		p.FromHub = fleet.FromHub{Told: true, Pins: f.Pins, Decisions: f.Decisions}
+		p.FromHub = fleet.FromHub{Told: true, Pins: f.Pins, Decisions: f.Decisions, Rollbacks: f.Rollbacks}
 	}
 	return p
 }
 
 type installationRecord struct {
-	Distribution   string        `json:"distribution"`
-	Variant        string        `json:"variant,omitempty"`
-	Namespace      string        `json:"namespace,omitempty"`
-	Policy         policyRecord  `json:"policy,omitzero"`
-	Running        string        `json:"running,omitempty"`
-	Bundle         string        `json:"bundle,omitempty"`
-	Overlay        string        `json:"overlay,omitempty"`
-	Rendered       string        `json:"rendered,omitempty"`
-	Phase          string        `json:"phase,omitempty"`
-	Target         string        `json:"target,omitempty"`
-	Reason         string        `json:"reason,omitempty"`
-	PhaseSince     time.Time     `json:"phaseSince,omitzero"`
-	Health         string        `json:"health,omitempty"`
-	HealthMessage  string        `json:"healthMessage,omitempty"`
-	Objects        int           `json:"objects,omitempty"`
-	Ready          int           `json:"ready,omitempty"`
-	DriftCorrected int           `json:"driftCorrected,omitempty"`
-	Drifted        int           `json:"drifted,omitempty"`
-	DriftMessage   string        `json:"driftMessage,omitempty"`
-	ObservedAt     time.Time     `json:"observedAt,omitzero"`
-	Wants          string        `json:"wants,omitempty"`
-	Would          string        `json:"would,omitempty"`
-	Declined       bool          `json:"declined,omitempty"`
-	Canary         *canaryRecord `json:"canary,omitempty"`
+	Distribution   string         `json:"distribution"`
+	Variant        string         `json:"variant,omitempty"`
+	Namespace      string         `json:"namespace,omitempty"`
+	Policy         policyRecord   `json:"policy,omitzero"`
+	Running        string         `json:"running,omitempty"`
+	Bundle         string         `json:"bundle,omitempty"`
+	Overlay        string         `json:"overlay,omitempty"`
+	Rendered       string         `json:"rendered,omitempty"`
+	Phase          string         `json:"phase,omitempty"`
+	Target         string         `json:"target,omitempty"`
+	Reason         string         `json:"reason,omitempty"`
+	PhaseSince     time.Time      `json:"phaseSince,omitzero"`
+	Health         string         `json:"health,omitempty"`
+	HealthMessage  string         `json:"healthMessage,omitempty"`
+	Objects        int            `json:"objects,omitempty"`
+	Ready          int            `json:"ready,omitempty"`
+	DriftCorrected int            `json:"driftCorrected,omitempty"`
+	Drifted        int            `json:"drifted,omitempty"`
+	DriftMessage   string         `json:"driftMessage,omitempty"`
+	ObservedAt     time.Time      `json:"observedAt,omitzero"`
+	Wants          string         `json:"wants,omitempty"`
+	Would          string         `json:"would,omitempty"`
+	Declined       bool           `json:"declined,omitempty"`
+	Canary         *canaryRecord  `json:"canary,omitempty"`
+	SignedBy       []string       `json:"signedBy,omitempty"`
+	Alarm          string         `json:"alarm,omitempty"`
+	Channel        *fleet.Channel `json:"channel,omitempty"`
 }
 
 func installationRecordOf(i fleet.Installation) installationRecord {
@@ -91,6 +95,7 @@ func installationRecordOf(i fleet.Installation) installationRecord {
 		Health: string(i.Health), HealthMessage: i.HealthMessage, Objects: i.Objects, Ready: i.Ready,
 		DriftCorrected: i.DriftCorrected, Drifted: i.Drifted, DriftMessage: i.DriftMessage, ObservedAt: utc(i.ObservedAt),
 		Wants: i.Wants, Would: i.Would, Declined: i.Declined, Canary: canaryRecordOf(i.Canary),
+		SignedBy: i.SignedBy, Alarm: i.Alarm, Channel: i.Channel,
 	}
 }
 
@@ -103,6 +108,7 @@ func installationOf(r installationRecord, w *windows) fleet.Installation {
 		Health: fleet.Health(r.Health), HealthMessage: r.HealthMessage, Objects: r.Objects, Ready: r.Ready,
 		DriftCorrected: r.DriftCorrected, Drifted: r.Drifted, DriftMessage: r.DriftMessage, ObservedAt: r.ObservedAt,
 		Wants: r.Wants, Would: r.Would, Declined: r.Declined, Canary: r.Canary.noun(),
+		SignedBy: r.SignedBy, Alarm: r.Alarm, Channel: r.Channel,
 	}
 }
 

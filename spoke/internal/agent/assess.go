@@ -253,7 +253,11 @@ func (a *Agent) Plan(ctx context.Context, distribution, version string) (fleet.P
 	}
 	policy = inForce(policy, b.rec.Pin, in, time.Now())
 	if version == "" {
-		selected, err := policy.Select(in.choice(time.Now(), heldFor(b.rec.Held, want.recipe(), time.Now()), b.rec.Installation.Running))
+		told, err := remembered(b.rec.Told)
+		if err != nil {
+			return fleet.Plan{}, err
+		}
+		selected, err := policy.Select(in.choice(time.Now(), heldFor(b.rec.Held, want.recipe(), time.Now()), b.rec, told))
 		if err != nil {
 			return fleet.Plan{}, err
 		}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/pkg/provenance/channel"
 	"github.com/wheelwright-dev/wheelwright/pkg/render"
 	"github.com/wheelwright-dev/wheelwright/pkg/wire"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/config"
@@ -72,7 +73,7 @@ func (w *worker) choose(ctx context.Context, in input) result {
 		return w.journalTrouble(err)
 	}
 	held := heldFor(w.rec.Held, want.recipe(), now)
-	selected, err := policy.Select(in.choice(now, held, w.rec.Installation.Running))
+	selected, err := policy.Select(in.choice(now, held, w.rec, w.told))
 	if err != nil {
 		return w.misconfigured(err)
 	}
@@ -170,9 +171,11 @@ func (w *worker) waits(policy fleet.Policy, now time.Time) time.Duration {
 }
 
 // choice is what the policy chooses from.
-func (in input) choice(now time.Time, held map[string]bool, running string) fleet.Choice {
+func (in input) choice(now time.Time, held map[string]bool, rec journal.Record, told channel.Log) fleet.Choice {
+	running := rec.Installation.Running
+	last, _ := told.Last()
 	return fleet.Choice{Now: now, Offered: wire.FromOffers(in.offers.GetOffers()), Withdrawn: wire.FromWithdrawals(in.offers.GetWithdrawals()),
-		Held: held, Running: running}
+		Held: held, Running: running, Floor: cmp.Or(rec.Floor, running), AskBack: !in.sub.Rollbacks() && !last.Recalls(running)}
 }
 
 // heldFor are the versions that are not to be taken now with this recipe.

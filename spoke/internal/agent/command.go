@@ -123,6 +123,9 @@ func (w *worker) approve(in input, version string, said ...fleet.Event) (string,
 	}
 	rec := w.rec
 	rec.Held = without(rec.Held, version)
+	if floor := cmp.Or(rec.Floor, rec.Installation.Running); fleet.CompareTags(version, floor) < 0 {
+		rec.Floor = version // by name, its provider wants it
+	}
 	if d := rec.Delivery; d != nil && d.Target == version { // what was asked is answered with it
 		n := *d
 		n.Approved = n.Asks
@@ -236,7 +239,9 @@ func (w *worker) earlier(version string) (string, journal.Record, error) {
 	rec.Delivery = &journal.Attempt{Target: i.Running, Bundle: i.Bundle, Overlay: i.Overlay, Rendered: i.Rendered, Started: time.Now()}
 	rec.Previous = slices.Clone(rec.Previous[n+1:])
 	rec.Manifest = p.Manifest
+	rec.Floor = cmp.Or(rec.Floor, i.Running) // to go back by hand moves it not
 	j := &rec.Installation
+	j.SignedBy = p.SignedBy
 	j.Running, j.Bundle, j.Overlay, j.Rendered, j.Variant, j.Namespace = p.Version, p.Bundle, p.Overlay, p.Rendered, p.Variant, p.Namespace
 	j.DriftCorrected, j.Drifted, j.DriftMessage = 0, 0, ""
 	return p.Version, rec, nil

@@ -214,6 +214,7 @@ func (w *worker) verify() (delivery.Event, error) {
 	case err != nil:
 		return delivery.Event{}, err
 	}
+	w.rec.First = withFirst(w.rec.First, w.state.Target, w.rec.Delivery.Bundle)
 	if err := w.saySigned(signed); err != nil {
 		return delivery.Event{}, err
 	}
@@ -229,8 +230,10 @@ func (w *worker) saySigned(s provenance.Signed) error {
 	}
 	var by []string
 	for _, one := range s.By {
-		by = append(by, one.String())
+		by = append(by, oneLine(one.String()))
 	}
+	d := *w.rec.Delivery
+	d.SignedBy, w.rec.Delivery = by, &d
 	text := oneLine(fmt.Sprintf("%s is signed by %s", w.state.Target, strings.Join(by, ", ")))
 	w.log.Info("the signature holds", logging.Version, w.state.Target, "by", by, "commit", s.Commit)
 	return w.record(w.rec, event(time.Now(), w.rec.Installation, fleet.EventAgent, text))

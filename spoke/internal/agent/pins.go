@@ -15,7 +15,7 @@ import (
 // at the spoke's command line, else the hub's where spoke.yaml lets it. One that has ended gives way to the
 // next.
 func inForce(p fleet.Policy, said *fleet.Pin, in input, now time.Time) fleet.Policy {
-	p.FromHub = fleet.FromHub{Told: true, Pins: in.sub.FromHub.Pins, Decisions: in.sub.FromHub.Decisions}
+	p.FromHub = fleet.FromHub{Told: true, Pins: in.sub.FromHub.Pins, Decisions: in.sub.FromHub.Decisions, Rollbacks: in.sub.Rollbacks()}
 	var hubs *fleet.Pin
 	if in.sub.FromHub.Pins {
 		hubs, _ = wire.FromHubPin(in.offers.GetPin()) // one that names no version holds nothing
@@ -62,7 +62,11 @@ func (w *worker) notePolicy(p fleet.Policy, now time.Time) (changed bool, err er
 // heeds says what counts of what is said at the hub for this provider.
 func heeds(f fleet.FromHub) string {
 	word := map[bool]string{true: "count", false: "do not count"}
-	return fmt.Sprintf("of what is said at the hub for this provider, pins %s and approvals %s", word[f.Pins], word[f.Decisions])
+	text := fmt.Sprintf("of what is said at the hub for this provider, pins %s and approvals %s", word[f.Pins], word[f.Decisions])
+	if !f.Rollbacks {
+		text += "; nothing that runs is left for an older release on the hub's word alone"
+	}
+	return text
 }
 
 // who made a pin, and where.
@@ -149,7 +153,7 @@ func (w *worker) pin(in input, p fleet.Pin, dry bool) (fleet.Installation, error
 		rec.Held = without(rec.Held, p.Version)
 	}
 	policy.Pin = &p
-	selected, err := policy.Select(in.choice(now, heldFor(rec.Held, want.recipe(), now), running))
+	selected, err := policy.Select(in.choice(now, heldFor(rec.Held, want.recipe(), now), rec, w.told))
 	if err != nil {
 		return none, err
 	}

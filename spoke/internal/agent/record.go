@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -45,12 +46,15 @@ func (w *worker) take(rec journal.Record) error {
 			return fmt.Errorf("read the journal's inventory of %s: %w", rec.Distribution, err)
 		}
 	}
+	var err error
+	if w.told, err = remembered(rec.Told); err != nil {
+		return fmt.Errorf("read what the vendor of %s told: %w", rec.Distribution, err)
+	}
 	w.rec = rec
 	i := rec.Installation
 	w.state = delivery.State{Phase: i.Phase, Target: i.Target, Reason: i.Reason, Since: i.PhaseSince, Previous: w.canReturn(), Declined: i.Declined}
 	if rec.Delivery != nil {
 		d := rec.Delivery
-		var err error
 		if w.state.Walk, err = decodeWalk(d); err != nil {
 			return fmt.Errorf("read the journal's record of the canary of %s: %w", rec.Distribution, err)
 		}
@@ -237,11 +241,13 @@ func (w *worker) record(rec journal.Record, events ...fleet.Event) error {
 func (w *worker) promote(rec *journal.Record) {
 	i, d := &rec.Installation, rec.Delivery
 	if len(rec.Manifest) > 0 && i.Running != "" && (i.Running != d.Target || i.Rendered != d.Rendered) {
-		was := journal.Release{Version: i.Running, Variant: i.Variant, Namespace: i.Namespace, Bundle: i.Bundle, Overlay: i.Overlay, Rendered: i.Rendered, Manifest: rec.Manifest}
+		was := journal.Release{Version: i.Running, Variant: i.Variant, Namespace: i.Namespace, Bundle: i.Bundle, Overlay: i.Overlay, Rendered: i.Rendered, Manifest: rec.Manifest, SignedBy: i.SignedBy}
 		rec.Previous = slices.Concat([]journal.Release{was}, rec.Previous)
 		rec.Previous = rec.Previous[:min(len(rec.Previous), journal.KeepPrevious)]
 	}
 	rec.Manifest = d.Manifest
+	rec.Floor = w.floor(*rec)
+	i.SignedBy = d.SignedBy
 	i.Running, i.Bundle, i.Overlay, i.Rendered = d.Target, d.Bundle, d.Overlay, d.Rendered
 	i.Variant, i.Namespace = w.ledger.Plan.Variant, w.ledger.Plan.Namespace
 	i.DriftCorrected, i.Drifted, i.DriftMessage = 0, 0, ""
@@ -250,6 +256,17 @@ func (w *worker) promote(rec *journal.Record) {
 	w.ledger.Version, w.ledger.Bundle, w.ledger.Overlay, w.ledger.Rendered = d.Target, d.Bundle, d.Overlay, d.Rendered
 	w.ledger.Mixed, w.ledger.Keep = false, nil
 	w.ledger.Inventory = w.ledger.Settled()
+}
+
+// floor is the floor once a delivery's release is what runs: it rises, and sinks where the provider agreed to
+// leave what runs for something older. A pin of the provider's own goes below it and leaves it where it is.
+func (w *worker) floor(rec journal.Record) string {
+	i, to := rec.Installation, rec.Delivery.Target
+	was := cmp.Or(rec.Floor, i.Running)
+	if pin := i.Policy.Pin; fleet.CompareTags(to, was) < 0 && pin != nil && pin.Source != fleet.PinHub && pin.Version == to {
+		return was
+	}
+	return to
 }
 
 // hold keeps the attempt from being made again as it was (law 8). What a dry run refused has touched

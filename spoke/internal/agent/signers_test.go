@@ -41,7 +41,7 @@ func sshKey(t *testing.T, principal string) (ssh.Signer, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return key, principal + ` namespaces="git" ` + string(ssh.MarshalAuthorizedKey(key.PublicKey()))
+	return key, principal + ` namespaces="git,channel@wheelwright.dev" ` + string(ssh.MarshalAuthorizedKey(key.PublicKey()))
 }
 
 func TestOnlyWhatTheVendorSignedIsTaken(t *testing.T) {

@@ -112,6 +112,7 @@ func (w *worker) goBack(ctx context.Context, in input) (done bool, err error) {
 	}
 	_, rec, err := w.earlier(s.Version)
 	if err == nil {
+		rec.Floor = s.Version // its provider agreed, here or in spoke.yaml
 		rec.Delivery.Keep, err = w.kept(ctx, rec.Manifest)
 	}
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
+	"github.com/wheelwright-dev/wheelwright/pkg/provenance/channel"
 	syncv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/apply"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/config"
@@ -97,6 +98,9 @@ type worker struct {
 	// toldTests is what the hub was told last of each test of the delivery.
 	toldTests map[string]string
 
+	told  channel.Log     // of the vendor: what the record's Told reads as
+	moved []*syncv1.Offer // of this round: offered as something else than before
+
 	ledTo      []fleet.Traffic // where traffic was led last
 	repository string          // where the distribution comes from, as the hub says
 	beside     sync.WaitGroup  // of exams
@@ -182,6 +186,7 @@ func (w *worker) steps() []step {
 		{name: "adopt", do: w.adopt},
 		{name: "resume", do: w.resume},
 		{name: "orders", do: w.obey, always: true},
+		{name: "alarms", do: w.alarms, always: true},
 		{name: "withdrawn", do: w.withdrawn},
 		{name: "finish", do: w.finish},
 		{name: "overlay", do: w.loadOverlay},
@@ -242,6 +247,7 @@ func (w *worker) uninterrupted(ctx context.Context) time.Duration {
 func (w *worker) round(ctx context.Context) (next time.Duration) {
 	in, news := w.input()
 	w.sub = in.sub
+	in, w.moved = w.settled(in)
 	if news {
 		w.wait, w.trial = backoff{}, backoff{} // what failed may work with what is new
 	}

@@ -88,6 +88,9 @@ func DefaultCanary() Canary { return Canary{Evidence: DefaultEvidence, Follow: D
 type FromHub struct {
 	Pins      bool // `hub pin`: it only ever holds back; true where the file does not say
 	Decisions bool // approvals and rejections
+	// Rollbacks: what runs is left for an older release where the hub withdraws it or a pin of the hub's says so.
+	// Nil where the file does not say: Subscription.Rollbacks decides.
+	Rollbacks *bool
 }
 
 // DefaultFromHub is where the file says nothing.
@@ -111,6 +114,15 @@ type Subscription struct {
 	HookTimeout     time.Duration // until a hook of it, such as a migration, has to end
 	ApprovalTimeout time.Duration // until a release that waits for its provider is given up
 	Health          []rules.Rule  // one of a kind at most
+}
+
+// Rollbacks reports that the hub's word is enough to leave what runs for an older release. Where the file does
+// not say, it is where nobody's signature is asked for: then the hub is trusted with more than that.
+func (s Subscription) Rollbacks() bool {
+	if r := s.FromHub.Rollbacks; r != nil {
+		return *r
+	}
+	return s.Signers.None()
 }
 
 // Overlay says where the provider's customisation is. The zero Overlay: there is none.

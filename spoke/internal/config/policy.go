@@ -90,5 +90,6 @@ func (d *decoder) fromHub(n *yaml.Node, at string, f *FromHub) {
 	d.Mapping(n, at, strictyaml.Fields{
 		"pins":      func(n *yaml.Node, key string) { f.Pins = d.Flag(n, key) },
 		"decisions": func(n *yaml.Node, key string) { f.Decisions = d.Flag(n, key) },
+		"rollbacks": func(n *yaml.Node, key string) { yes := d.Flag(n, key); f.Rollbacks = &yes },
 	})
 }

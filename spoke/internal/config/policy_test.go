@@ -42,15 +42,15 @@ fromHub: {decisions: true}
 		hub    FromHub
 	}{
 		{fleet.Policy{Range: "1.x", Patch: fleet.Automatic, Minor: fleet.AskFirst, Major: fleet.NeverTaken, Windows: windows("Sat,Sun 00:00-24:00 UTC"),
-			Pin: &fleet.Pin{Version: "1.2.0", Reason: "audit", Source: "spoke.yaml", Until: time.Date(2027, 1, 31, 0, 0, 0, 0, time.UTC)}}, FromHub{false, true}},
-		{fleet.Policy{Windows: ours, Pin: &fleet.Pin{Version: "1.0.0", Source: "spoke.yaml", Until: time.Date(2027, 1, 31, 17, 0, 0, 0, time.UTC)}}, FromHub{true, false}},
-		{fleet.Policy{}, FromHub{true, true}},
+			Pin: &fleet.Pin{Version: "1.2.0", Reason: "audit", Source: "spoke.yaml", Until: time.Date(2027, 1, 31, 0, 0, 0, 0, time.UTC)}}, FromHub{Decisions: true}},
+		{fleet.Policy{Windows: ours, Pin: &fleet.Pin{Version: "1.0.0", Source: "spoke.yaml", Until: time.Date(2027, 1, 31, 17, 0, 0, 0, time.UTC)}}, FromHub{Pins: true}},
+		{fleet.Policy{}, FromHub{Pins: true, Decisions: true}},
 	} {
 		if got := c.Subscriptions[n]; !got.Policy.Equal(want.policy) || got.FromHub != want.hub {
 			t.Errorf("%s: got %+v %+v, want %+v", got.Distribution, got.Policy, got.FromHub, want)
 		}
 	}
-	if !reflect.DeepEqual(c.Windows.Texts(), ours.Texts()) || c.FromHub != (FromHub{true, true}) {
+	if !reflect.DeepEqual(c.Windows.Texts(), ours.Texts()) || c.FromHub != (FromHub{Pins: true, Decisions: true}) {
 		t.Errorf("the defaults are %v %v", c.Windows, c.FromHub)
 	}
 }
@@ -92,7 +92,7 @@ subscriptions:
 		`line 4: windows[1]: want text, found keys and values`,
 		`line 5: windows[2]: window "Mon-Fry 22:00-04:00 UTC": "Mon-Fry" names no days: want Mon, Tue, Wed, Thu, Fri, Sat, Sun, a stretch such as Mon-Fri, several with commas, or daily`,
 		`line 6: fromHub.pins: want true or false, found "sometimes"`,
-		`line 6: fromHub.approvals: unknown key; known here: decisions, pins`,
+		`line 6: fromHub.approvals: unknown key; known here: decisions, pins, rollbacks`,
 		`line 11: subscriptions[0].windows: want a list, found "daily 01:00-02:00 UTC"`,
 		`line 12: subscriptions[0].fromHub: want keys and values, found "true"`,
 		`line 14: subscriptions[0].versions.patch: "always": want auto, approve or never`,

@@ -186,6 +186,7 @@ func fullInstallation() fleet.Installation {
 		Distribution: "shop", Variant: "app-istio", Namespace: "shop", Policy: fullPolicy(),
 		Running: "1.0.0", Bundle: d, Overlay: d, Rendered: d, Phase: fleet.RolledBack, Target: "1.1.0", Reason: "r", PhaseSince: at,
 		Health: fleet.Healthy, HealthMessage: "m", Objects: 24, Ready: 23, DriftCorrected: 2, Drifted: 3, DriftMessage: "d", ObservedAt: at, Wants: "1.0.0", Would: "1.2.0", Declined: true,
+		SignedBy: []string{"release@example.com"}, Alarm: "TagMoved: 1.1.0", Channel: &fleet.Channel{Sequence: 3, Latest: "1.1.0", Issued: at, Expires: at},
 		Canary: &fleet.Canary{Step: 2, Steps: 5, Held: true, Gate: fleet.GateIncrease, Traffic: []fleet.Traffic{{Service: "backend", Weight: 33, Mirror: 10, Matches: true}, {Service: "web"}}},
 	}
 }
@@ -197,7 +198,7 @@ func fullPolicy() fleet.Policy {
 	}
 	return fleet.Policy{Range: "1.x", Prereleases: true, Patch: fleet.Automatic, Minor: fleet.AskFirst, Major: fleet.NeverTaken, Windows: windows,
 		Pin:     &fleet.Pin{Version: "1.0.0", Reason: "audit", Source: fleet.PinOverlay, Author: "ada", Until: time.Unix(1800000000, 0).UTC()},
-		FromHub: fleet.FromHub{Told: true, Pins: true, Decisions: true}}
+		FromHub: fleet.FromHub{Told: true, Pins: true, Decisions: true, Rollbacks: true}}
 }
 
 func TestARecordComesBackWhole(t *testing.T) {
@@ -218,18 +219,19 @@ func TestARecordComesBackWhole(t *testing.T) {
 	whole(inst.Canary.Traffic[0])
 	at := time.Unix(1700000002, 0).UTC()
 	rel := func(v, set string) Release {
-		return Release{v, "app-istio", "shop", "sha256:b" + "", "o", "r", []byte(set)}
+		return Release{v, "app-istio", "shop", "sha256:b" + "", "o", "r", []byte(set), []string{"release@example.com"}}
 	}
 	trial := fleet.Preflight{Version: "1.2.0", Bundle: "b", Overlay: "o", Outcome: fleet.OutcomeChanges, Changes: []fleet.KindChange{{Kind: "Service", Verb: fleet.VerbCreate, Count: 2}},
 		Reason: "asks", Reversibility: fleet.OneWay, At: at}
 	want := Record{Distribution: "shop", Installation: inst, Manifest: []byte("set 1"), Inventory: []byte("{}"),
 		Delivery: &Attempt{"1.1.0", "b", "o", "r", []byte("set 2"), fleet.Settling, at, at.Add(time.Minute),
-			2, true, []string{"deletes 9 of 20"}, []string{"deletes 9 of 20"}, []string{"foos.example.com"}, "accepted", true, true, []byte("course"), []byte("walk"), []byte("counted"), 2, at},
+			2, true, []string{"deletes 9 of 20"}, []string{"deletes 9 of 20"}, []string{"foos.example.com"}, "accepted", true, true, []byte("course"), []byte("walk"), []byte("counted"), 2, at, []string{"release@example.com"}},
 		Previous: []Release{rel("1.0.0", "set 1"), rel("0.9.0", "set 0")},
 		Held:     map[string]Hold{"1.1.1": {"o", "database: CrashLoopBackOff", at, at.Add(time.Hour)}},
 		Tried:    map[string]Trial{"1.2.0": {"recipe", trial}},
 		Pin:      &fleet.Pin{Version: "1.0.0", Reason: "freeze", Source: fleet.PinSpoke, Author: "ada", Until: at.Add(time.Hour)},
-		Decided:  at.Add(time.Second)}
+		Decided:  at.Add(time.Second),
+		Floor:    "1.1.0", First: map[string]fleet.Digest{"1.0.0": "b"}, Told: []Told{{[]byte("statement"), at}}}
 	whole(want)
 	if err := j.PutRecord(want, fleet.Event{Kind: fleet.EventPreflight, Distribution: "shop", Preflight: &trial}); err != nil {
 		t.Fatal(err)
@@ -242,8 +244,8 @@ func TestARecordComesBackWhole(t *testing.T) {
 	if evs, _ := j.Pending(0, 0); len(evs) != 1 || !reflect.DeepEqual(evs[0].Preflight, &trial) {
 		t.Errorf("the event of the record: %v", evs)
 	}
-	if n := blobs(t, j); n != 4 {
-		t.Errorf("%d blobs, want 4: set 1 is shared", n)
+	if n := blobs(t, j); n != 5 {
+		t.Errorf("%d blobs, want 5: set 1 is shared", n)
 	}
 	if _, found, err := j.Record("other"); found || err != nil {
 		t.Error(found, err)

@@ -5,6 +5,8 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -27,6 +29,19 @@ type Record struct {
 	Tried        map[string]Trial // pre-flights by version
 	Pin          *fleet.Pin       // made at the spoke's command line; nil: none
 	Decided      time.Time        // of the newest decision of the hub that was acted on
+
+	Floor string                  // the highest version that ran healthy here; lower where its provider agreed to go back
+	First map[string]fleet.Digest // by version, the bundle that was first found good here; PutRecord keeps KeepFirst
+	Told  []Told                  // the vendor's statements that came, each once, in their order
+}
+
+// KeepFirst is how many versions' first bundles a record keeps: the highest.
+const KeepFirst = 500
+
+// Told is a vendor's statement that was verified, as package channel reads it.
+type Told struct {
+	Text []byte    `json:"text"`
+	At   time.Time `json:"at"`
 }
 
 // Attempt is one delivery, as far as it has come.
@@ -51,6 +66,8 @@ type Attempt struct {
 	Counted  []byte    // what its measurements came to
 	Failed   int       // tests that failed during them
 	Measured time.Time // when the last measurement was, or traffic had settled
+
+	SignedBy []string // whose signatures were found
 }
 
 // Trial is a release that was tried out without touching anything.
@@ -65,6 +82,7 @@ type Release struct {
 	Variant, Namespace        string
 	Bundle, Overlay, Rendered fleet.Digest
 	Manifest                  []byte
+	SignedBy                  []string
 }
 
 // Hold keeps a version from being taken again.
@@ -86,6 +104,9 @@ type storedRecord struct {
 	Tried        map[string]storedTrial `json:"tried,omitempty"`
 	Pin          *storedPin             `json:"pin,omitempty"`
 	Decided      time.Time              `json:"decided,omitzero"`
+	Floor        string                 `json:"floor,omitempty"`
+	First        map[string]string      `json:"first,omitempty"`
+	Told         string                 `json:"told,omitempty"` // a blob: it seldom changes
 }
 
 type storedAttempt struct {
@@ -109,13 +130,14 @@ type storedAttempt struct {
 }
 
 type storedRelease struct {
-	Version  string `json:"version"`
-	Variant  string `json:"variant,omitempty"`
-	Space    string `json:"namespace,omitempty"`
-	Bundle   string `json:"bundle,omitempty"`
-	Overlay  string `json:"overlay,omitempty"`
-	Rendered string `json:"rendered,omitempty"`
-	Manifest string `json:"manifest,omitempty"`
+	Version  string   `json:"version"`
+	Variant  string   `json:"variant,omitempty"`
+	Space    string   `json:"namespace,omitempty"`
+	Bundle   string   `json:"bundle,omitempty"`
+	Overlay  string   `json:"overlay,omitempty"`
+	Rendered string   `json:"rendered,omitempty"`
+	Manifest string   `json:"manifest,omitempty"`
+	SignedBy []string `json:"signedBy,omitempty"`
 }
 
 type storedHold struct {
@@ -230,15 +252,22 @@ func storeRecord(tx *bolt.Tx, r Record) (storedRecord, error) {
 		return hex.EncodeToString(sum[:])
 	}
 	s := storedRecord{Schema: Schema, Installation: storeInstallation(r.Installation), Manifest: blob(r.Manifest), Inventory: blob(r.Inventory),
-		Pin: storePin(r.Pin), Decided: r.Decided}
+		Pin: storePin(r.Pin), Decided: r.Decided, Floor: r.Floor, First: storeFirst(r.First)}
+	if len(r.Told) > 0 {
+		told, err := json.Marshal(r.Told)
+		if err != nil {
+			return s, err
+		}
+		s.Told = blob(told)
+	}
 	if a := r.Delivery; a != nil {
 		s.Delivery = &storedAttempt{Phase: string(a.Phase), Started: a.Started, Deadline: a.Deadline,
 			Restarts: a.Restarts, ByHand: a.ByHand, Asks: a.Asks, Approved: a.Approved, Keep: a.Keep, Proof: a.Proof, Applied: a.Applied,
 			Touched: a.Touched, Course: a.Course, Walk: a.Walk, Counted: a.Counted, Failed: a.Failed, Measured: a.Measured,
-			storedRelease: storedRelease{a.Target, "", "", string(a.Bundle), string(a.Overlay), string(a.Rendered), blob(a.Manifest)}}
+			storedRelease: storedRelease{a.Target, "", "", string(a.Bundle), string(a.Overlay), string(a.Rendered), blob(a.Manifest), a.SignedBy}}
 	}
 	for _, p := range r.Previous[:min(len(r.Previous), KeepPrevious)] {
-		s.Previous = append(s.Previous, storedRelease{p.Version, p.Variant, p.Namespace, string(p.Bundle), string(p.Overlay), string(p.Rendered), blob(p.Manifest)})
+		s.Previous = append(s.Previous, storedRelease{p.Version, p.Variant, p.Namespace, string(p.Bundle), string(p.Overlay), string(p.Rendered), blob(p.Manifest), p.SignedBy})
 	}
 	for version, h := range r.Held {
 		if s.Held == nil {
@@ -253,6 +282,19 @@ func storeRecord(tx *bolt.Tx, r Record) (storedRecord, error) {
 		s.Tried[version] = storeTrial(t)
 	}
 	return s, failed
+}
+
+// storeFirst keeps the highest versions.
+func storeFirst(first map[string]fleet.Digest) map[string]string {
+	if len(first) == 0 {
+		return nil
+	}
+	versions := slices.SortedFunc(maps.Keys(first), fleet.CompareTags)
+	kept := map[string]string{}
+	for _, v := range versions[max(0, len(versions)-KeepFirst):] {
+		kept[v] = string(first[v])
+	}
+	return kept
 }
 
 func readRecord(tx *bolt.Tx, distribution string, data []byte) (Record, error) {
@@ -278,13 +320,24 @@ func readRecord(tx *bolt.Tx, distribution string, data []byte) (Record, error) {
 		return Record{}, fmt.Errorf("%w: record of %s: %w", ErrDamaged, distribution, err)
 	}
 	r := Record{Distribution: distribution, Installation: installation, Manifest: blob(s.Manifest), Inventory: blob(s.Inventory),
-		Pin: s.Pin.noun(), Decided: s.Decided}
+		Pin: s.Pin.noun(), Decided: s.Decided, Floor: s.Floor}
+	for version, d := range s.First {
+		if r.First == nil {
+			r.First = map[string]fleet.Digest{}
+		}
+		r.First[version] = fleet.Digest(d)
+	}
+	if told := blob(s.Told); told != nil {
+		if err := json.Unmarshal(told, &r.Told); err != nil {
+			return Record{}, fmt.Errorf("%w: record of %s: what its vendor told: %w", ErrDamaged, distribution, err)
+		}
+	}
 	if a := s.Delivery; a != nil {
 		r.Delivery = &Attempt{a.Version, fleet.Digest(a.Bundle), fleet.Digest(a.Overlay), fleet.Digest(a.Rendered), blob(a.Manifest), fleet.Phase(a.Phase), a.Started, a.Deadline,
-			a.Restarts, a.ByHand, a.Asks, a.Approved, a.Keep, a.Proof, a.Applied, a.Touched, a.Course, a.Walk, a.Counted, a.Failed, a.Measured}
+			a.Restarts, a.ByHand, a.Asks, a.Approved, a.Keep, a.Proof, a.Applied, a.Touched, a.Course, a.Walk, a.Counted, a.Failed, a.Measured, a.SignedBy}
 	}
 	for _, p := range s.Previous {
-		r.Previous = append(r.Previous, Release{p.Version, p.Variant, p.Space, fleet.Digest(p.Bundle), fleet.Digest(p.Overlay), fleet.Digest(p.Rendered), blob(p.Manifest)})
+		r.Previous = append(r.Previous, Release{p.Version, p.Variant, p.Space, fleet.Digest(p.Bundle), fleet.Digest(p.Overlay), fleet.Digest(p.Rendered), blob(p.Manifest), p.SignedBy})
 	}
 	for version, h := range s.Held {
 		if r.Held == nil {
@@ -309,7 +362,7 @@ func sweep(tx *bolt.Tx) error {
 		if err := json.Unmarshal(v, &s); err != nil {
 			return fmt.Errorf("%w: record of %s: %w", ErrDamaged, k, err)
 		}
-		used[s.Manifest], used[s.Inventory] = true, true
+		used[s.Manifest], used[s.Inventory], used[s.Told] = true, true, true
 		if s.Delivery != nil {
 			used[s.Delivery.Manifest] = true
 		}

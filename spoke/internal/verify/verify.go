@@ -30,8 +30,10 @@ func (s Signers) None() bool { return len(s.Files) == 0 }
 // maxKeys bounds a file of keys, in bytes.
 const maxKeys = 1 << 20
 
-// Policy reads the files as they are now.
-func (s Signers) Policy() (provenance.Policy, error) {
+// Policy reads the files as they are now, for tags.
+func (s Signers) Policy() (provenance.Policy, error) { return s.policy(signer.Git) }
+
+func (s Signers) policy(namespace signer.Namespace) (provenance.Policy, error) {
 	var sources []signer.Source
 	var wrong []error
 	for _, path := range s.Files {
@@ -42,7 +44,7 @@ func (s Signers) Policy() (provenance.Policy, error) {
 		}
 		sources = append(sources, signer.Source{Name: path, Text: text})
 	}
-	set, err := signer.Read(signer.Git, sources...)
+	set, err := signer.Read(namespace, sources...)
 	if err := errors.Join(append(wrong, err)...); err != nil {
 		return provenance.Policy{}, err
 	}

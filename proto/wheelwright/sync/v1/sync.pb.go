@@ -90,6 +90,8 @@ const (
 	EventKind_EVENT_KIND_AGENT EventKind = 5
 	// A release was tried out without touching anything.
 	EventKind_EVENT_KIND_PREFLIGHT EventKind = 6
+	// A version is offered with other content than the first; the first stays.
+	EventKind_EVENT_KIND_TAG_MOVED EventKind = 7
 )
 
 // Enum value maps for EventKind.
@@ -102,6 +104,7 @@ var (
 		4: "EVENT_KIND_DECLINED",
 		5: "EVENT_KIND_AGENT",
 		6: "EVENT_KIND_PREFLIGHT",
+		7: "EVENT_KIND_TAG_MOVED",
 	}
 	EventKind_value = map[string]int32{
 		"EVENT_KIND_UNSPECIFIED": 0,
@@ -111,6 +114,7 @@ var (
 		"EVENT_KIND_DECLINED":    4,
 		"EVENT_KIND_AGENT":       5,
 		"EVENT_KIND_PREFLIGHT":   6,
+		"EVENT_KIND_TAG_MOVED":   7,
 	}
 )
 
@@ -668,8 +672,11 @@ type DistributionOffers struct {
 	// Releases that are no longer offered to this cluster, in ascending order of version.
 	Withdrawals []*Withdrawal `protobuf:"bytes,5,rep,name=withdrawals,proto3" json:"withdrawals,omitempty"`
 	// What somebody with this provider's role decided at the hub. Whether it counts is for spoke.yaml to say.
-	Pin           *HubPin        `protobuf:"bytes,6,opt,name=pin,proto3" json:"pin,omitempty"`
-	Decisions     []*HubDecision `protobuf:"bytes,7,rep,name=decisions,proto3" json:"decisions,omitempty"`
+	Pin       *HubPin        `protobuf:"bytes,6,opt,name=pin,proto3" json:"pin,omitempty"`
+	Decisions []*HubDecision `protobuf:"bytes,7,rep,name=decisions,proto3" json:"decisions,omitempty"`
+	// The vendor's newest signed statement of what is current, as package channel of pkg/provenance reads it; empty:
+	// there is none. The hub passes it on and cannot make one.
+	Channel       []byte `protobuf:"bytes,8,opt,name=channel,proto3" json:"channel,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -749,6 +756,13 @@ func (x *DistributionOffers) GetPin() *HubPin {
 func (x *DistributionOffers) GetDecisions() []*HubDecision {
 	if x != nil {
 		return x.Decisions
+	}
+	return nil
+}
+
+func (x *DistributionOffers) GetChannel() []byte {
+	if x != nil {
+		return x.Channel
 	}
 	return nil
 }
@@ -1376,7 +1390,14 @@ type SubscriptionStatus struct {
 	// time.
 	Declined bool `protobuf:"varint,23,opt,name=declined,proto3" json:"declined,omitempty"`
 	// Unset: none is under way.
-	Canary        *Canary `protobuf:"bytes,24,opt,name=canary,proto3" json:"canary,omitempty"`
+	Canary *Canary `protobuf:"bytes,24,opt,name=canary,proto3" json:"canary,omitempty"`
+	// Whose signatures the running release has; none where spoke.yaml asks for nobody's.
+	SignedBy []string `protobuf:"bytes,25,rep,name=signed_by,json=signedBy,proto3" json:"signed_by,omitempty"`
+	// What is wrong with what the hub offers: a moved tag, a vendor's statement that has run out or has two
+	// successors. One line; empty: nothing.
+	Alarm string `protobuf:"bytes,26,opt,name=alarm,proto3" json:"alarm,omitempty"`
+	// Unset: there is no statement of the vendor's.
+	Channel       *Channel `protobuf:"bytes,27,opt,name=channel,proto3" json:"channel,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1579,6 +1600,96 @@ func (x *SubscriptionStatus) GetCanary() *Canary {
 	return nil
 }
 
+func (x *SubscriptionStatus) GetSignedBy() []string {
+	if x != nil {
+		return x.SignedBy
+	}
+	return nil
+}
+
+func (x *SubscriptionStatus) GetAlarm() string {
+	if x != nil {
+		return x.Alarm
+	}
+	return ""
+}
+
+func (x *SubscriptionStatus) GetChannel() *Channel {
+	if x != nil {
+		return x.Channel
+	}
+	return nil
+}
+
+// Channel is what the vendor has signed about what is current.
+type Channel struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Sequence      uint64                 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	Latest        string                 `protobuf:"bytes,2,opt,name=latest,proto3" json:"latest,omitempty"`
+	Issued        *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=issued,proto3" json:"issued,omitempty"`
+	Expires       *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expires,proto3" json:"expires,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Channel) Reset() {
+	*x = Channel{}
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Channel) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Channel) ProtoMessage() {}
+
+func (x *Channel) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Channel.ProtoReflect.Descriptor instead.
+func (*Channel) Descriptor() ([]byte, []int) {
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Channel) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *Channel) GetLatest() string {
+	if x != nil {
+		return x.Latest
+	}
+	return ""
+}
+
+func (x *Channel) GetIssued() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Issued
+	}
+	return nil
+}
+
+func (x *Channel) GetExpires() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Expires
+	}
+	return nil
+}
+
 // Canary is how far live traffic has been led to a release that is not promoted yet.
 type Canary struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1597,7 +1708,7 @@ type Canary struct {
 
 func (x *Canary) Reset() {
 	*x = Canary{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[16]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1609,7 +1720,7 @@ func (x *Canary) String() string {
 func (*Canary) ProtoMessage() {}
 
 func (x *Canary) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[16]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1622,7 +1733,7 @@ func (x *Canary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Canary.ProtoReflect.Descriptor instead.
 func (*Canary) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{16}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Canary) GetStep() uint32 {
@@ -1676,7 +1787,7 @@ type CanaryTraffic struct {
 
 func (x *CanaryTraffic) Reset() {
 	*x = CanaryTraffic{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[17]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1688,7 +1799,7 @@ func (x *CanaryTraffic) String() string {
 func (*CanaryTraffic) ProtoMessage() {}
 
 func (x *CanaryTraffic) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[17]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1701,7 +1812,7 @@ func (x *CanaryTraffic) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CanaryTraffic.ProtoReflect.Descriptor instead.
 func (*CanaryTraffic) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{17}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *CanaryTraffic) GetService() string {
@@ -1760,7 +1871,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[18]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1772,7 +1883,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[18]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1785,7 +1896,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{18}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Policy) GetRange() string {
@@ -1874,16 +1985,18 @@ func (x *Policy) GetFromHub() *FromHub {
 
 // FromHub is what counts at the spoke of what is said at the hub in its provider's place.
 type FromHub struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Pins          bool                   `protobuf:"varint,1,opt,name=pins,proto3" json:"pins,omitempty"`
-	Decisions     bool                   `protobuf:"varint,2,opt,name=decisions,proto3" json:"decisions,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Pins      bool                   `protobuf:"varint,1,opt,name=pins,proto3" json:"pins,omitempty"`
+	Decisions bool                   `protobuf:"varint,2,opt,name=decisions,proto3" json:"decisions,omitempty"`
+	// That a withdrawn release is left for an older one without asking the provider.
+	Rollbacks     bool `protobuf:"varint,3,opt,name=rollbacks,proto3" json:"rollbacks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *FromHub) Reset() {
 	*x = FromHub{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[19]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1895,7 +2008,7 @@ func (x *FromHub) String() string {
 func (*FromHub) ProtoMessage() {}
 
 func (x *FromHub) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[19]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1908,7 +2021,7 @@ func (x *FromHub) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FromHub.ProtoReflect.Descriptor instead.
 func (*FromHub) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{19}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *FromHub) GetPins() bool {
@@ -1925,6 +2038,13 @@ func (x *FromHub) GetDecisions() bool {
 	return false
 }
 
+func (x *FromHub) GetRollbacks() bool {
+	if x != nil {
+		return x.Rollbacks
+	}
+	return false
+}
+
 type FetchBundleRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Digest        string                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
@@ -1934,7 +2054,7 @@ type FetchBundleRequest struct {
 
 func (x *FetchBundleRequest) Reset() {
 	*x = FetchBundleRequest{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[20]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1946,7 +2066,7 @@ func (x *FetchBundleRequest) String() string {
 func (*FetchBundleRequest) ProtoMessage() {}
 
 func (x *FetchBundleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[20]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1959,7 +2079,7 @@ func (x *FetchBundleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchBundleRequest.ProtoReflect.Descriptor instead.
 func (*FetchBundleRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{20}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *FetchBundleRequest) GetDigest() string {
@@ -1978,7 +2098,7 @@ type FetchBundleResponse struct {
 
 func (x *FetchBundleResponse) Reset() {
 	*x = FetchBundleResponse{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[21]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1990,7 +2110,7 @@ func (x *FetchBundleResponse) String() string {
 func (*FetchBundleResponse) ProtoMessage() {}
 
 func (x *FetchBundleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[21]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2003,7 +2123,7 @@ func (x *FetchBundleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchBundleResponse.ProtoReflect.Descriptor instead.
 func (*FetchBundleResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{21}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *FetchBundleResponse) GetData() []byte {
@@ -2023,7 +2143,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[22]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2035,7 +2155,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[22]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2048,7 +2168,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{22}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RenewRequest) GetCsr() []byte {
@@ -2069,7 +2189,7 @@ type RenewResponse struct {
 
 func (x *RenewResponse) Reset() {
 	*x = RenewResponse{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[23]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2081,7 +2201,7 @@ func (x *RenewResponse) String() string {
 func (*RenewResponse) ProtoMessage() {}
 
 func (x *RenewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[23]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2094,7 +2214,7 @@ func (x *RenewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewResponse.ProtoReflect.Descriptor instead.
 func (*RenewResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{23}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RenewResponse) GetCertificate() []byte {
@@ -2154,7 +2274,7 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\"y\n" +
 	"\fDesiredState\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12M\n" +
-	"\rdistributions\x18\x02 \x03(\v2'.wheelwright.sync.v1.DistributionOffersR\rdistributions\"\xc4\x02\n" +
+	"\rdistributions\x18\x02 \x03(\v2'.wheelwright.sync.v1.DistributionOffersR\rdistributions\"\xde\x02\n" +
 	"\x12DistributionOffers\x12\"\n" +
 	"\fdistribution\x18\x01 \x01(\tR\fdistribution\x12\x10\n" +
 	"\x03url\x18\x02 \x01(\tR\x03url\x12\x12\n" +
@@ -2162,7 +2282,8 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\x06offers\x18\x04 \x03(\v2\x1a.wheelwright.sync.v1.OfferR\x06offers\x12A\n" +
 	"\vwithdrawals\x18\x05 \x03(\v2\x1f.wheelwright.sync.v1.WithdrawalR\vwithdrawals\x12-\n" +
 	"\x03pin\x18\x06 \x01(\v2\x1b.wheelwright.sync.v1.HubPinR\x03pin\x12>\n" +
-	"\tdecisions\x18\a \x03(\v2 .wheelwright.sync.v1.HubDecisionR\tdecisions\"\x87\x01\n" +
+	"\tdecisions\x18\a \x03(\v2 .wheelwright.sync.v1.HubDecisionR\tdecisions\x12\x18\n" +
+	"\achannel\x18\b \x01(\fR\achannel\"\x87\x01\n" +
 	"\n" +
 	"Withdrawal\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x127\n" +
@@ -2210,7 +2331,7 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"KindChange\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04verb\x18\x02 \x01(\tR\x04verb\x12\x14\n" +
-	"\x05count\x18\x03 \x01(\rR\x05count\"\xe6\x06\n" +
+	"\x05count\x18\x03 \x01(\rR\x05count\"\xd1\a\n" +
 	"\x12SubscriptionStatus\x12\"\n" +
 	"\fdistribution\x18\x01 \x01(\tR\fdistribution\x12\x18\n" +
 	"\avariant\x18\x02 \x01(\tR\avariant\x12\x1c\n" +
@@ -2238,7 +2359,15 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\x05wants\x18\x15 \x01(\tR\x05wants\x12\x14\n" +
 	"\x05would\x18\x16 \x01(\tR\x05would\x12\x1a\n" +
 	"\bdeclined\x18\x17 \x01(\bR\bdeclined\x123\n" +
-	"\x06canary\x18\x18 \x01(\v2\x1b.wheelwright.sync.v1.CanaryR\x06canary\"\x98\x01\n" +
+	"\x06canary\x18\x18 \x01(\v2\x1b.wheelwright.sync.v1.CanaryR\x06canary\x12\x1b\n" +
+	"\tsigned_by\x18\x19 \x03(\tR\bsignedBy\x12\x14\n" +
+	"\x05alarm\x18\x1a \x01(\tR\x05alarm\x126\n" +
+	"\achannel\x18\x1b \x01(\v2\x1c.wheelwright.sync.v1.ChannelR\achannel\"\xa7\x01\n" +
+	"\aChannel\x12\x1a\n" +
+	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x16\n" +
+	"\x06latest\x18\x02 \x01(\tR\x06latest\x122\n" +
+	"\x06issued\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x06issued\x124\n" +
+	"\aexpires\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\"\x98\x01\n" +
 	"\x06Canary\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\rR\x04step\x12\x14\n" +
 	"\x05steps\x18\x02 \x01(\rR\x05steps\x12<\n" +
@@ -2266,10 +2395,11 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\x05major\x18\n" +
 	" \x01(\tR\x05major\x12\x18\n" +
 	"\awindows\x18\v \x03(\tR\awindows\x127\n" +
-	"\bfrom_hub\x18\f \x01(\v2\x1c.wheelwright.sync.v1.FromHubR\afromHub\";\n" +
+	"\bfrom_hub\x18\f \x01(\v2\x1c.wheelwright.sync.v1.FromHubR\afromHub\"Y\n" +
 	"\aFromHub\x12\x12\n" +
 	"\x04pins\x18\x01 \x01(\bR\x04pins\x12\x1c\n" +
-	"\tdecisions\x18\x02 \x01(\bR\tdecisions\",\n" +
+	"\tdecisions\x18\x02 \x01(\bR\tdecisions\x12\x1c\n" +
+	"\trollbacks\x18\x03 \x01(\bR\trollbacks\",\n" +
 	"\x12FetchBundleRequest\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\")\n" +
 	"\x13FetchBundleResponse\x12\x12\n" +
@@ -2283,7 +2413,7 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\x0eWithdrawalKind\x12\x1f\n" +
 	"\x1bWITHDRAWAL_KIND_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18WITHDRAWAL_KIND_RECALLED\x10\x01\x12\x1f\n" +
-	"\x1bWITHDRAWAL_KIND_ROLLED_BACK\x10\x02*\xb3\x01\n" +
+	"\x1bWITHDRAWAL_KIND_ROLLED_BACK\x10\x02*\xcd\x01\n" +
 	"\tEventKind\x12\x1a\n" +
 	"\x16EVENT_KIND_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10EVENT_KIND_PHASE\x10\x01\x12\x15\n" +
@@ -2291,7 +2421,8 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\x10EVENT_KIND_DRIFT\x10\x03\x12\x17\n" +
 	"\x13EVENT_KIND_DECLINED\x10\x04\x12\x14\n" +
 	"\x10EVENT_KIND_AGENT\x10\x05\x12\x18\n" +
-	"\x14EVENT_KIND_PREFLIGHT\x10\x062\x9b\x02\n" +
+	"\x14EVENT_KIND_PREFLIGHT\x10\x06\x12\x18\n" +
+	"\x14EVENT_KIND_TAG_MOVED\x10\a2\x9b\x02\n" +
 	"\vSyncService\x12X\n" +
 	"\aConnect\x12#.wheelwright.sync.v1.ConnectRequest\x1a$.wheelwright.sync.v1.ConnectResponse(\x010\x01\x12b\n" +
 	"\vFetchBundle\x12'.wheelwright.sync.v1.FetchBundleRequest\x1a(.wheelwright.sync.v1.FetchBundleResponse0\x01\x12N\n" +
@@ -2310,7 +2441,7 @@ func file_wheelwright_sync_v1_sync_proto_rawDescGZIP() []byte {
 }
 
 var file_wheelwright_sync_v1_sync_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_wheelwright_sync_v1_sync_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_wheelwright_sync_v1_sync_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_wheelwright_sync_v1_sync_proto_goTypes = []any{
 	(WithdrawalKind)(0),           // 0: wheelwright.sync.v1.WithdrawalKind
 	(EventKind)(0),                // 1: wheelwright.sync.v1.EventKind
@@ -2330,15 +2461,16 @@ var file_wheelwright_sync_v1_sync_proto_goTypes = []any{
 	(*Preflight)(nil),             // 15: wheelwright.sync.v1.Preflight
 	(*KindChange)(nil),            // 16: wheelwright.sync.v1.KindChange
 	(*SubscriptionStatus)(nil),    // 17: wheelwright.sync.v1.SubscriptionStatus
-	(*Canary)(nil),                // 18: wheelwright.sync.v1.Canary
-	(*CanaryTraffic)(nil),         // 19: wheelwright.sync.v1.CanaryTraffic
-	(*Policy)(nil),                // 20: wheelwright.sync.v1.Policy
-	(*FromHub)(nil),               // 21: wheelwright.sync.v1.FromHub
-	(*FetchBundleRequest)(nil),    // 22: wheelwright.sync.v1.FetchBundleRequest
-	(*FetchBundleResponse)(nil),   // 23: wheelwright.sync.v1.FetchBundleResponse
-	(*RenewRequest)(nil),          // 24: wheelwright.sync.v1.RenewRequest
-	(*RenewResponse)(nil),         // 25: wheelwright.sync.v1.RenewResponse
-	(*timestamppb.Timestamp)(nil), // 26: google.protobuf.Timestamp
+	(*Channel)(nil),               // 18: wheelwright.sync.v1.Channel
+	(*Canary)(nil),                // 19: wheelwright.sync.v1.Canary
+	(*CanaryTraffic)(nil),         // 20: wheelwright.sync.v1.CanaryTraffic
+	(*Policy)(nil),                // 21: wheelwright.sync.v1.Policy
+	(*FromHub)(nil),               // 22: wheelwright.sync.v1.FromHub
+	(*FetchBundleRequest)(nil),    // 23: wheelwright.sync.v1.FetchBundleRequest
+	(*FetchBundleResponse)(nil),   // 24: wheelwright.sync.v1.FetchBundleResponse
+	(*RenewRequest)(nil),          // 25: wheelwright.sync.v1.RenewRequest
+	(*RenewResponse)(nil),         // 26: wheelwright.sync.v1.RenewResponse
+	(*timestamppb.Timestamp)(nil), // 27: google.protobuf.Timestamp
 }
 var file_wheelwright_sync_v1_sync_proto_depIdxs = []int32{
 	4,  // 0: wheelwright.sync.v1.ConnectRequest.hello:type_name -> wheelwright.sync.v1.Hello
@@ -2349,41 +2481,44 @@ var file_wheelwright_sync_v1_sync_proto_depIdxs = []int32{
 	7,  // 5: wheelwright.sync.v1.ConnectResponse.ack:type_name -> wheelwright.sync.v1.Ack
 	6,  // 6: wheelwright.sync.v1.ConnectResponse.heartbeat:type_name -> wheelwright.sync.v1.Heartbeat
 	17, // 7: wheelwright.sync.v1.Hello.subscriptions:type_name -> wheelwright.sync.v1.SubscriptionStatus
-	26, // 8: wheelwright.sync.v1.Heartbeat.at:type_name -> google.protobuf.Timestamp
+	27, // 8: wheelwright.sync.v1.Heartbeat.at:type_name -> google.protobuf.Timestamp
 	9,  // 9: wheelwright.sync.v1.DesiredState.distributions:type_name -> wheelwright.sync.v1.DistributionOffers
 	13, // 10: wheelwright.sync.v1.DistributionOffers.offers:type_name -> wheelwright.sync.v1.Offer
 	10, // 11: wheelwright.sync.v1.DistributionOffers.withdrawals:type_name -> wheelwright.sync.v1.Withdrawal
 	11, // 12: wheelwright.sync.v1.DistributionOffers.pin:type_name -> wheelwright.sync.v1.HubPin
 	12, // 13: wheelwright.sync.v1.DistributionOffers.decisions:type_name -> wheelwright.sync.v1.HubDecision
 	0,  // 14: wheelwright.sync.v1.Withdrawal.kind:type_name -> wheelwright.sync.v1.WithdrawalKind
-	26, // 15: wheelwright.sync.v1.HubPin.until:type_name -> google.protobuf.Timestamp
-	26, // 16: wheelwright.sync.v1.HubDecision.at:type_name -> google.protobuf.Timestamp
-	26, // 17: wheelwright.sync.v1.HubDecision.asked:type_name -> google.protobuf.Timestamp
-	26, // 18: wheelwright.sync.v1.Event.at:type_name -> google.protobuf.Timestamp
+	27, // 15: wheelwright.sync.v1.HubPin.until:type_name -> google.protobuf.Timestamp
+	27, // 16: wheelwright.sync.v1.HubDecision.at:type_name -> google.protobuf.Timestamp
+	27, // 17: wheelwright.sync.v1.HubDecision.asked:type_name -> google.protobuf.Timestamp
+	27, // 18: wheelwright.sync.v1.Event.at:type_name -> google.protobuf.Timestamp
 	1,  // 19: wheelwright.sync.v1.Event.kind:type_name -> wheelwright.sync.v1.EventKind
 	17, // 20: wheelwright.sync.v1.Event.status:type_name -> wheelwright.sync.v1.SubscriptionStatus
 	15, // 21: wheelwright.sync.v1.Event.preflight:type_name -> wheelwright.sync.v1.Preflight
 	16, // 22: wheelwright.sync.v1.Preflight.changes:type_name -> wheelwright.sync.v1.KindChange
-	26, // 23: wheelwright.sync.v1.Preflight.at:type_name -> google.protobuf.Timestamp
-	20, // 24: wheelwright.sync.v1.SubscriptionStatus.policy:type_name -> wheelwright.sync.v1.Policy
-	26, // 25: wheelwright.sync.v1.SubscriptionStatus.phase_since:type_name -> google.protobuf.Timestamp
-	26, // 26: wheelwright.sync.v1.SubscriptionStatus.observed_at:type_name -> google.protobuf.Timestamp
-	18, // 27: wheelwright.sync.v1.SubscriptionStatus.canary:type_name -> wheelwright.sync.v1.Canary
-	19, // 28: wheelwright.sync.v1.Canary.traffic:type_name -> wheelwright.sync.v1.CanaryTraffic
-	26, // 29: wheelwright.sync.v1.Policy.pin_until:type_name -> google.protobuf.Timestamp
-	21, // 30: wheelwright.sync.v1.Policy.from_hub:type_name -> wheelwright.sync.v1.FromHub
-	26, // 31: wheelwright.sync.v1.RenewResponse.not_after:type_name -> google.protobuf.Timestamp
-	2,  // 32: wheelwright.sync.v1.SyncService.Connect:input_type -> wheelwright.sync.v1.ConnectRequest
-	22, // 33: wheelwright.sync.v1.SyncService.FetchBundle:input_type -> wheelwright.sync.v1.FetchBundleRequest
-	24, // 34: wheelwright.sync.v1.SyncService.Renew:input_type -> wheelwright.sync.v1.RenewRequest
-	3,  // 35: wheelwright.sync.v1.SyncService.Connect:output_type -> wheelwright.sync.v1.ConnectResponse
-	23, // 36: wheelwright.sync.v1.SyncService.FetchBundle:output_type -> wheelwright.sync.v1.FetchBundleResponse
-	25, // 37: wheelwright.sync.v1.SyncService.Renew:output_type -> wheelwright.sync.v1.RenewResponse
-	35, // [35:38] is the sub-list for method output_type
-	32, // [32:35] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	27, // 23: wheelwright.sync.v1.Preflight.at:type_name -> google.protobuf.Timestamp
+	21, // 24: wheelwright.sync.v1.SubscriptionStatus.policy:type_name -> wheelwright.sync.v1.Policy
+	27, // 25: wheelwright.sync.v1.SubscriptionStatus.phase_since:type_name -> google.protobuf.Timestamp
+	27, // 26: wheelwright.sync.v1.SubscriptionStatus.observed_at:type_name -> google.protobuf.Timestamp
+	19, // 27: wheelwright.sync.v1.SubscriptionStatus.canary:type_name -> wheelwright.sync.v1.Canary
+	18, // 28: wheelwright.sync.v1.SubscriptionStatus.channel:type_name -> wheelwright.sync.v1.Channel
+	27, // 29: wheelwright.sync.v1.Channel.issued:type_name -> google.protobuf.Timestamp
+	27, // 30: wheelwright.sync.v1.Channel.expires:type_name -> google.protobuf.Timestamp
+	20, // 31: wheelwright.sync.v1.Canary.traffic:type_name -> wheelwright.sync.v1.CanaryTraffic
+	27, // 32: wheelwright.sync.v1.Policy.pin_until:type_name -> google.protobuf.Timestamp
+	22, // 33: wheelwright.sync.v1.Policy.from_hub:type_name -> wheelwright.sync.v1.FromHub
+	27, // 34: wheelwright.sync.v1.RenewResponse.not_after:type_name -> google.protobuf.Timestamp
+	2,  // 35: wheelwright.sync.v1.SyncService.Connect:input_type -> wheelwright.sync.v1.ConnectRequest
+	23, // 36: wheelwright.sync.v1.SyncService.FetchBundle:input_type -> wheelwright.sync.v1.FetchBundleRequest
+	25, // 37: wheelwright.sync.v1.SyncService.Renew:input_type -> wheelwright.sync.v1.RenewRequest
+	3,  // 38: wheelwright.sync.v1.SyncService.Connect:output_type -> wheelwright.sync.v1.ConnectResponse
+	24, // 39: wheelwright.sync.v1.SyncService.FetchBundle:output_type -> wheelwright.sync.v1.FetchBundleResponse
+	26, // 40: wheelwright.sync.v1.SyncService.Renew:output_type -> wheelwright.sync.v1.RenewResponse
+	38, // [38:41] is the sub-list for method output_type
+	35, // [35:38] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_wheelwright_sync_v1_sync_proto_init() }
@@ -2408,7 +2543,7 @@ func file_wheelwright_sync_v1_sync_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wheelwright_sync_v1_sync_proto_rawDesc), len(file_wheelwright_sync_v1_sync_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   24,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

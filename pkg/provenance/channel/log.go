@@ -1,0 +1,77 @@
+package channel
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+)
+
+// Seen is a statement as it came to somebody.
+type Seen struct {
+	Signed
+	At time.Time
+}
+
+// Log is what one place was told, each statement once, in the order in which it came.
+type Log []Seen
+
+// maxLog is how many statements a place remembers.
+const maxLog = 500
+
+// Last is the statement that counts: the one with the highest sequence, the first of those with it.
+func (l Log) Last() (Seen, bool) {
+	var last Seen
+	for _, s := range l {
+		if s.Sequence > last.Sequence {
+			last = s
+		}
+	}
+	return last, last.Sequence > 0
+}
+
+// Add is the log with a statement that was verified, and whether it is a new one. What is not kept any more is
+// the oldest.
+func (l Log) Add(s Signed, at time.Time) (Log, bool) {
+	d := s.Digest()
+	if slices.ContainsFunc(l, func(o Seen) bool { return o.Digest() == d }) {
+		return l, false
+	}
+	l = append(slices.Clone(l), Seen{s, at})
+	return l[max(0, len(l)-maxLog):], true
+}
+
+// Fork is a proof: two statements that one chain cannot hold.
+type Fork struct{ A, B Seen }
+
+func (f Fork) String() string {
+	if f.A.Sequence == f.B.Sequence {
+		return fmt.Sprintf("two statements with the sequence %d: one says that %s is the latest, the other %s", f.A.Sequence, f.A.Latest, f.B.Latest)
+	}
+	return fmt.Sprintf("statement %d does not follow statement %d", f.B.Sequence, f.A.Sequence)
+}
+
+// Forks are all that two logs hold of it; a log with itself finds its own.
+func Forks(a, b Log) []Fork {
+	var all []Fork
+	known := map[[2]fleet.Digest]bool{}
+	for _, one := range a {
+		for _, other := range b {
+			x, y := one, other
+			if x.Sequence > y.Sequence {
+				x, y = y, x
+			}
+			pair := [2]fleet.Digest{x.Digest(), y.Digest()}
+			same := pair[0] == pair[1]
+			twice := x.Sequence == y.Sequence && !same
+			torn := y.Sequence == x.Sequence+1 && y.Previous != x.Digest()
+			if !(twice || torn) || known[pair] || known[[2]fleet.Digest{pair[1], pair[0]}] {
+				continue
+			}
+			known[pair] = true
+			all = append(all, Fork{x, y})
+		}
+	}
+	return all
+}
