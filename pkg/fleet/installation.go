@@ -68,12 +68,13 @@ const (
 	EventJoined     EventKind = "Joined"
 	EventAdded      EventKind = "Added" // a distribution is watched from here on
 	EventRemoved    EventKind = "Removed"
-	EventSigners    EventKind = "Signers"  // a distribution's tags need other signatures from here on
-	EventRollout    EventKind = "Rollout"  // a rollout entered another phase, or a wave did
-	EventRecalled   EventKind = "Recalled" // a release was called back
-	EventPinned     EventKind = "Pinned"   // a pin was made or taken away at the hub
-	EventDecided    EventKind = "Decided"  // somebody answered at the hub for a provider
-	EventOperator   EventKind = "Operator" // somebody got a role at the hub, or lost it
+	EventSigners    EventKind = "Signers"   // a distribution's tags need other signatures from here on
+	EventStatement  EventKind = "Statement" // a vendor's statement of what is current was passed on
+	EventRollout    EventKind = "Rollout"   // a rollout entered another phase, or a wave did
+	EventRecalled   EventKind = "Recalled"  // a release was called back
+	EventPinned     EventKind = "Pinned"    // a pin was made or taken away at the hub
+	EventDecided    EventKind = "Decided"   // somebody answered at the hub for a provider
+	EventOperator   EventKind = "Operator"  // somebody got a role at the hub, or lost it
 )
 
 // Event is something that happened: on a cluster, or at the hub where Cluster is empty.

@@ -21,6 +21,7 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
 	"github.com/wheelwright-dev/wheelwright/pkg/plan"
+	"github.com/wheelwright-dev/wheelwright/pkg/provenance/channel"
 )
 
 // releases are stored judgements. A tag that was judged stays judged: PutRelease says store.ErrExists.
@@ -30,6 +31,7 @@ type releases interface {
 	Release(distribution, version string) (fleet.Release, error)
 	Revision(distribution string) (uint64, error) // grows with each change of what there is to offer
 	Distributions() ([]fleet.Distribution, error)
+	Channel(distribution string) (channel.Log, error) // of the vendor's statements
 }
 
 // clusters are the fleet as stored.

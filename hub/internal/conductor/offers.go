@@ -24,6 +24,7 @@ type stock struct {
 	revision     uint64
 	distribution fleet.Distribution
 	watched      bool                     // by this hub, now
+	statement    []byte                   // the vendor's newest, as it was signed; nil: none
 	releases     map[string]fleet.Release // available and in range
 	versions     []string                 // of releases, ascending
 	rejected     []fleet.Release          // in range, ascending
@@ -149,6 +150,13 @@ func (c *Conductor) stock(name string, revision uint64) (*stock, error) {
 		return s, nil
 	}
 	s.distribution, s.watched = distributions[i], true
+	log, err := c.cfg.Store.Channel(name)
+	if err != nil {
+		return nil, err
+	}
+	if last, ok := log.Last(); ok {
+		s.statement = last.Bytes()
+	}
 	rs, err := c.cfg.Store.Releases(name)
 	if err != nil {
 		return nil, err
@@ -320,7 +328,7 @@ func (o *offering) taken(version string) (stops []string) {
 
 // pack makes a package of versions, ascending.
 func (o *offering) pack(versions []string, withdrawn []fleet.Withdrawal, pin *fleet.HubPin, decision *fleet.HubDecision) *parcel {
-	p := &parcel{withdrawn: withdrawn, message: &syncv1.DistributionOffers{Distribution: o.distribution.Name, Url: o.distribution.URL, Path: o.distribution.Path}}
+	p := &parcel{withdrawn: withdrawn, message: &syncv1.DistributionOffers{Distribution: o.distribution.Name, Url: o.distribution.URL, Path: o.distribution.Path, Channel: o.statement}}
 	for _, v := range o.versions {
 		_, trying := o.trying[v]
 		if !trying && !slices.Contains(versions, v) {

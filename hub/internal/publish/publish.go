@@ -141,13 +141,18 @@ func (p *Publisher) prove(d fleet.Distribution, seen Seen, r *fleet.Release) err
 	return nil
 }
 
-// Policy reads signers; an error says what is wrong with the files of keys.
-func Policy(s fleet.Signers) (provenance.Policy, error) {
+// Policy reads signers of tags; an error says what is wrong with the files of keys.
+func Policy(s fleet.Signers) (provenance.Policy, error) { return policyIn(signer.Git, s) }
+
+// ChannelPolicy reads signers of statements of what is current.
+func ChannelPolicy(s fleet.Signers) (provenance.Policy, error) { return policyIn(signer.Channel, s) }
+
+func policyIn(namespace signer.Namespace, s fleet.Signers) (provenance.Policy, error) {
 	var sources []signer.Source
 	for _, f := range s.Files {
 		sources = append(sources, signer.Source{Name: f.Name, Text: []byte(f.Text)})
 	}
-	set, err := signer.Read(signer.Git, sources...)
+	set, err := signer.Read(namespace, sources...)
 	if err != nil {
 		return provenance.Policy{}, err
 	}

@@ -44,6 +44,8 @@ var access = map[protoreflect.FullName]string{
 	"wheelwright.fleet.v1.FleetService.ListOperators":      "avq",
 	"wheelwright.fleet.v1.FleetService.AddDistribution":    "a",
 	"wheelwright.fleet.v1.FleetService.SetSigners":         "a",
+	"wheelwright.fleet.v1.FleetService.PublishStatement":   "a",
+	"wheelwright.fleet.v1.FleetService.GetChannel":         "avq",
 	"wheelwright.fleet.v1.FleetService.RemoveDistribution": "a",
 	"wheelwright.fleet.v1.FleetService.StartRollout":       "a",
 	"wheelwright.fleet.v1.FleetService.RecallRelease":      "a",

@@ -49,9 +49,9 @@ func audienceOf(service, method string) audience {
 			return admins | providers
 		case "DecideRollout":
 			return admins | approvers
-		case "ListDistributions", "GetRelease", "PlanRollout", "ListRollouts", "GetRollout", "ExportAudit", "ListOperators":
+		case "ListDistributions", "GetChannel", "GetRelease", "PlanRollout", "ListRollouts", "GetRollout", "ExportAudit", "ListOperators":
 			return readers
-		case "AddDistribution", "SetSigners", "RemoveDistribution", "StartRollout", "RecallRelease", "InviteCluster", "RemoveCluster",
+		case "AddDistribution", "SetSigners", "PublishStatement", "RemoveDistribution", "StartRollout", "RecallRelease", "InviteCluster", "RemoveCluster",
 			"AddOperator", "RemoveOperator":
 			return admins
 		}

@@ -16,6 +16,13 @@ type distributionRecord struct {
 	Preflight time.Duration      `json:"preflight,omitempty"`
 	Signers   []fleet.SignerFile `json:"signers,omitempty"`
 	Threshold int                `json:"threshold,omitempty"` // of the signers
+	Channel   []statementRecord  `json:"channel,omitempty"`   // the last of the vendor's statements, in their order
+}
+
+// statementRecord is a signed statement, as package channel of pkg/provenance reads it.
+type statementRecord struct {
+	Text []byte    `json:"text"`
+	At   time.Time `json:"at"`
 }
 
 func distributionOf(name string, r distributionRecord) fleet.Distribution {

@@ -17,6 +17,7 @@ import (
 	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
 	"github.com/wheelwright-dev/wheelwright/pkg/buildinfo"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/pkg/provenance/channel"
 	"github.com/wheelwright-dev/wheelwright/pkg/wire"
 	fleetv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/fleet/v1"
 )
@@ -25,6 +26,7 @@ import (
 type distributions interface {
 	Distributions() ([]fleet.Distribution, error)
 	Settings() (map[string]store.Settings, error)
+	Channel(distribution string) (channel.Log, error)
 }
 
 type releases interface {

@@ -756,6 +756,312 @@ func (x *SetSignersResponse) GetSigners() *Signers {
 	return nil
 }
 
+type PublishStatementRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The statement with its signatures, as package channel of pkg/provenance reads it.
+	Statement     []byte `protobuf:"bytes,1,opt,name=statement,proto3" json:"statement,omitempty"`
+	DryRun        bool   `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PublishStatementRequest) Reset() {
+	*x = PublishStatementRequest{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PublishStatementRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PublishStatementRequest) ProtoMessage() {}
+
+func (x *PublishStatementRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PublishStatementRequest.ProtoReflect.Descriptor instead.
+func (*PublishStatementRequest) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *PublishStatementRequest) GetStatement() []byte {
+	if x != nil {
+		return x.Statement
+	}
+	return nil
+}
+
+func (x *PublishStatementRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type PublishStatementResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Statement     *Statement             `protobuf:"bytes,1,opt,name=statement,proto3" json:"statement,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PublishStatementResponse) Reset() {
+	*x = PublishStatementResponse{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PublishStatementResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PublishStatementResponse) ProtoMessage() {}
+
+func (x *PublishStatementResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PublishStatementResponse.ProtoReflect.Descriptor instead.
+func (*PublishStatementResponse) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *PublishStatementResponse) GetStatement() *Statement {
+	if x != nil {
+		return x.Statement
+	}
+	return nil
+}
+
+type GetChannelRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Distribution  string                 `protobuf:"bytes,1,opt,name=distribution,proto3" json:"distribution,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetChannelRequest) Reset() {
+	*x = GetChannelRequest{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetChannelRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetChannelRequest) ProtoMessage() {}
+
+func (x *GetChannelRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetChannelRequest.ProtoReflect.Descriptor instead.
+func (*GetChannelRequest) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *GetChannelRequest) GetDistribution() string {
+	if x != nil {
+		return x.Distribution
+	}
+	return ""
+}
+
+type GetChannelResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In their order; the last counts.
+	Statements    []*Statement `protobuf:"bytes,1,rep,name=statements,proto3" json:"statements,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetChannelResponse) Reset() {
+	*x = GetChannelResponse{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetChannelResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetChannelResponse) ProtoMessage() {}
+
+func (x *GetChannelResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetChannelResponse.ProtoReflect.Descriptor instead.
+func (*GetChannelResponse) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *GetChannelResponse) GetStatements() []*Statement {
+	if x != nil {
+		return x.Statements
+	}
+	return nil
+}
+
+// Statement is what a vendor has signed about what is current.
+type Statement struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Distribution string                 `protobuf:"bytes,1,opt,name=distribution,proto3" json:"distribution,omitempty"`
+	Sequence     uint64                 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	Latest       string                 `protobuf:"bytes,3,opt,name=latest,proto3" json:"latest,omitempty"`
+	Recalled     []string               `protobuf:"bytes,4,rep,name=recalled,proto3" json:"recalled,omitempty"`
+	Issued       *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=issued,proto3" json:"issued,omitempty"`
+	Expires      *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=expires,proto3" json:"expires,omitempty"`
+	// "sha256:<hex>" of what is signed, and of the statement before it; empty for the first.
+	Digest   string `protobuf:"bytes,7,opt,name=digest,proto3" json:"digest,omitempty"`
+	Previous string `protobuf:"bytes,8,opt,name=previous,proto3" json:"previous,omitempty"`
+	// As it was signed.
+	Signed []byte `protobuf:"bytes,9,opt,name=signed,proto3" json:"signed,omitempty"`
+	// When it came to the hub.
+	Received      *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=received,proto3" json:"received,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Statement) Reset() {
+	*x = Statement{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Statement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Statement) ProtoMessage() {}
+
+func (x *Statement) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Statement.ProtoReflect.Descriptor instead.
+func (*Statement) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Statement) GetDistribution() string {
+	if x != nil {
+		return x.Distribution
+	}
+	return ""
+}
+
+func (x *Statement) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *Statement) GetLatest() string {
+	if x != nil {
+		return x.Latest
+	}
+	return ""
+}
+
+func (x *Statement) GetRecalled() []string {
+	if x != nil {
+		return x.Recalled
+	}
+	return nil
+}
+
+func (x *Statement) GetIssued() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Issued
+	}
+	return nil
+}
+
+func (x *Statement) GetExpires() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Expires
+	}
+	return nil
+}
+
+func (x *Statement) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *Statement) GetPrevious() string {
+	if x != nil {
+		return x.Previous
+	}
+	return ""
+}
+
+func (x *Statement) GetSigned() []byte {
+	if x != nil {
+		return x.Signed
+	}
+	return nil
+}
+
+func (x *Statement) GetReceived() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Received
+	}
+	return nil
+}
+
 type ListDistributionsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -764,7 +1070,7 @@ type ListDistributionsRequest struct {
 
 func (x *ListDistributionsRequest) Reset() {
 	*x = ListDistributionsRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[11]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -776,7 +1082,7 @@ func (x *ListDistributionsRequest) String() string {
 func (*ListDistributionsRequest) ProtoMessage() {}
 
 func (x *ListDistributionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[11]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -789,7 +1095,7 @@ func (x *ListDistributionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDistributionsRequest.ProtoReflect.Descriptor instead.
 func (*ListDistributionsRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{11}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{16}
 }
 
 type ListDistributionsResponse struct {
@@ -801,7 +1107,7 @@ type ListDistributionsResponse struct {
 
 func (x *ListDistributionsResponse) Reset() {
 	*x = ListDistributionsResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[12]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -813,7 +1119,7 @@ func (x *ListDistributionsResponse) String() string {
 func (*ListDistributionsResponse) ProtoMessage() {}
 
 func (x *ListDistributionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[12]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -826,7 +1132,7 @@ func (x *ListDistributionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDistributionsResponse.ProtoReflect.Descriptor instead.
 func (*ListDistributionsResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{12}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListDistributionsResponse) GetDistributions() []*Distribution {
@@ -871,7 +1177,7 @@ type Release struct {
 
 func (x *Release) Reset() {
 	*x = Release{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[13]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -883,7 +1189,7 @@ func (x *Release) String() string {
 func (*Release) ProtoMessage() {}
 
 func (x *Release) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[13]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -896,7 +1202,7 @@ func (x *Release) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Release.ProtoReflect.Descriptor instead.
 func (*Release) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{13}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Release) GetDistribution() string {
@@ -1037,7 +1343,7 @@ type VariantResult struct {
 
 func (x *VariantResult) Reset() {
 	*x = VariantResult{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[14]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1049,7 +1355,7 @@ func (x *VariantResult) String() string {
 func (*VariantResult) ProtoMessage() {}
 
 func (x *VariantResult) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[14]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1062,7 +1368,7 @@ func (x *VariantResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VariantResult.ProtoReflect.Descriptor instead.
 func (*VariantResult) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{14}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *VariantResult) GetName() string {
@@ -1096,7 +1402,7 @@ type ListReleasesRequest struct {
 
 func (x *ListReleasesRequest) Reset() {
 	*x = ListReleasesRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[15]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1108,7 +1414,7 @@ func (x *ListReleasesRequest) String() string {
 func (*ListReleasesRequest) ProtoMessage() {}
 
 func (x *ListReleasesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[15]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1121,7 +1427,7 @@ func (x *ListReleasesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReleasesRequest.ProtoReflect.Descriptor instead.
 func (*ListReleasesRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{15}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListReleasesRequest) GetDistribution() string {
@@ -1140,7 +1446,7 @@ type ListReleasesResponse struct {
 
 func (x *ListReleasesResponse) Reset() {
 	*x = ListReleasesResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[16]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1152,7 +1458,7 @@ func (x *ListReleasesResponse) String() string {
 func (*ListReleasesResponse) ProtoMessage() {}
 
 func (x *ListReleasesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[16]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1165,7 +1471,7 @@ func (x *ListReleasesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReleasesResponse.ProtoReflect.Descriptor instead.
 func (*ListReleasesResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{16}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListReleasesResponse) GetReleases() []*Release {
@@ -1185,7 +1491,7 @@ type GetReleaseRequest struct {
 
 func (x *GetReleaseRequest) Reset() {
 	*x = GetReleaseRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[17]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1197,7 +1503,7 @@ func (x *GetReleaseRequest) String() string {
 func (*GetReleaseRequest) ProtoMessage() {}
 
 func (x *GetReleaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[17]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1210,7 +1516,7 @@ func (x *GetReleaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReleaseRequest.ProtoReflect.Descriptor instead.
 func (*GetReleaseRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{17}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *GetReleaseRequest) GetDistribution() string {
@@ -1240,7 +1546,7 @@ type GetReleaseResponse struct {
 
 func (x *GetReleaseResponse) Reset() {
 	*x = GetReleaseResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[18]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1252,7 +1558,7 @@ func (x *GetReleaseResponse) String() string {
 func (*GetReleaseResponse) ProtoMessage() {}
 
 func (x *GetReleaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[18]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1265,7 +1571,7 @@ func (x *GetReleaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReleaseResponse.ProtoReflect.Descriptor instead.
 func (*GetReleaseResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{18}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GetReleaseResponse) GetRelease() *Release {
@@ -1310,7 +1616,7 @@ type ReleaseCluster struct {
 
 func (x *ReleaseCluster) Reset() {
 	*x = ReleaseCluster{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[19]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1322,7 +1628,7 @@ func (x *ReleaseCluster) String() string {
 func (*ReleaseCluster) ProtoMessage() {}
 
 func (x *ReleaseCluster) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[19]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1335,7 +1641,7 @@ func (x *ReleaseCluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseCluster.ProtoReflect.Descriptor instead.
 func (*ReleaseCluster) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{19}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ReleaseCluster) GetCluster() string {
@@ -1415,7 +1721,7 @@ type Cluster struct {
 
 func (x *Cluster) Reset() {
 	*x = Cluster{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[20]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1427,7 +1733,7 @@ func (x *Cluster) String() string {
 func (*Cluster) ProtoMessage() {}
 
 func (x *Cluster) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[20]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1440,7 +1746,7 @@ func (x *Cluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cluster.ProtoReflect.Descriptor instead.
 func (*Cluster) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{20}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Cluster) GetName() string {
@@ -1525,7 +1831,7 @@ type InviteClusterRequest struct {
 
 func (x *InviteClusterRequest) Reset() {
 	*x = InviteClusterRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[21]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1537,7 +1843,7 @@ func (x *InviteClusterRequest) String() string {
 func (*InviteClusterRequest) ProtoMessage() {}
 
 func (x *InviteClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[21]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1550,7 +1856,7 @@ func (x *InviteClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InviteClusterRequest.ProtoReflect.Descriptor instead.
 func (*InviteClusterRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{21}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *InviteClusterRequest) GetName() string {
@@ -1589,7 +1895,7 @@ type InviteClusterResponse struct {
 
 func (x *InviteClusterResponse) Reset() {
 	*x = InviteClusterResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[22]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1601,7 +1907,7 @@ func (x *InviteClusterResponse) String() string {
 func (*InviteClusterResponse) ProtoMessage() {}
 
 func (x *InviteClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[22]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1614,7 +1920,7 @@ func (x *InviteClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InviteClusterResponse.ProtoReflect.Descriptor instead.
 func (*InviteClusterResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{22}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *InviteClusterResponse) GetToken() string {
@@ -1655,7 +1961,7 @@ type RemoveClusterRequest struct {
 
 func (x *RemoveClusterRequest) Reset() {
 	*x = RemoveClusterRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[23]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1667,7 +1973,7 @@ func (x *RemoveClusterRequest) String() string {
 func (*RemoveClusterRequest) ProtoMessage() {}
 
 func (x *RemoveClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[23]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1680,7 +1986,7 @@ func (x *RemoveClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveClusterRequest.ProtoReflect.Descriptor instead.
 func (*RemoveClusterRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{23}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RemoveClusterRequest) GetName() string {
@@ -1705,7 +2011,7 @@ type RemoveClusterResponse struct {
 
 func (x *RemoveClusterResponse) Reset() {
 	*x = RemoveClusterResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[24]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1717,7 +2023,7 @@ func (x *RemoveClusterResponse) String() string {
 func (*RemoveClusterResponse) ProtoMessage() {}
 
 func (x *RemoveClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[24]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1730,7 +2036,7 @@ func (x *RemoveClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveClusterResponse.ProtoReflect.Descriptor instead.
 func (*RemoveClusterResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{24}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{29}
 }
 
 type ListClustersRequest struct {
@@ -1741,7 +2047,7 @@ type ListClustersRequest struct {
 
 func (x *ListClustersRequest) Reset() {
 	*x = ListClustersRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[25]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1753,7 +2059,7 @@ func (x *ListClustersRequest) String() string {
 func (*ListClustersRequest) ProtoMessage() {}
 
 func (x *ListClustersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[25]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1766,7 +2072,7 @@ func (x *ListClustersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClustersRequest.ProtoReflect.Descriptor instead.
 func (*ListClustersRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{25}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{30}
 }
 
 type ListClustersResponse struct {
@@ -1778,7 +2084,7 @@ type ListClustersResponse struct {
 
 func (x *ListClustersResponse) Reset() {
 	*x = ListClustersResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[26]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1790,7 +2096,7 @@ func (x *ListClustersResponse) String() string {
 func (*ListClustersResponse) ProtoMessage() {}
 
 func (x *ListClustersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[26]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1803,7 +2109,7 @@ func (x *ListClustersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClustersResponse.ProtoReflect.Descriptor instead.
 func (*ListClustersResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{26}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ListClustersResponse) GetClusters() []*Cluster {
@@ -1832,7 +2138,7 @@ type FleetEvent struct {
 
 func (x *FleetEvent) Reset() {
 	*x = FleetEvent{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[27]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1844,7 +2150,7 @@ func (x *FleetEvent) String() string {
 func (*FleetEvent) ProtoMessage() {}
 
 func (x *FleetEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[27]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1857,7 +2163,7 @@ func (x *FleetEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FleetEvent.ProtoReflect.Descriptor instead.
 func (*FleetEvent) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{27}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *FleetEvent) GetId() uint64 {
@@ -1923,7 +2229,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[28]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1935,7 +2241,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[28]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1948,7 +2254,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{28}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ListEventsRequest) GetCluster() string {
@@ -1989,7 +2295,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[29]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2001,7 +2307,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[29]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2014,7 +2320,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{29}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ListEventsResponse) GetEvents() []*FleetEvent {
@@ -2036,7 +2342,7 @@ type GetStatusRequest struct {
 
 func (x *GetStatusRequest) Reset() {
 	*x = GetStatusRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[30]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2048,7 +2354,7 @@ func (x *GetStatusRequest) String() string {
 func (*GetStatusRequest) ProtoMessage() {}
 
 func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[30]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2061,7 +2367,7 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{30}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *GetStatusRequest) GetDistribution() string {
@@ -2094,7 +2400,7 @@ type GetStatusResponse struct {
 
 func (x *GetStatusResponse) Reset() {
 	*x = GetStatusResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[31]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2106,7 +2412,7 @@ func (x *GetStatusResponse) String() string {
 func (*GetStatusResponse) ProtoMessage() {}
 
 func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[31]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2119,7 +2425,7 @@ func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetStatusResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{31}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *GetStatusResponse) GetAt() *timestamppb.Timestamp {
@@ -2209,7 +2515,7 @@ type StatusRow struct {
 
 func (x *StatusRow) Reset() {
 	*x = StatusRow{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[32]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2221,7 +2527,7 @@ func (x *StatusRow) String() string {
 func (*StatusRow) ProtoMessage() {}
 
 func (x *StatusRow) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[32]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2234,7 +2540,7 @@ func (x *StatusRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRow.ProtoReflect.Descriptor instead.
 func (*StatusRow) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{32}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *StatusRow) GetCluster() string {
@@ -2440,7 +2746,7 @@ type DistributionSummary struct {
 
 func (x *DistributionSummary) Reset() {
 	*x = DistributionSummary{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[33]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2452,7 +2758,7 @@ func (x *DistributionSummary) String() string {
 func (*DistributionSummary) ProtoMessage() {}
 
 func (x *DistributionSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[33]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2465,7 +2771,7 @@ func (x *DistributionSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DistributionSummary.ProtoReflect.Descriptor instead.
 func (*DistributionSummary) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{33}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *DistributionSummary) GetDistribution() string {
@@ -2572,7 +2878,7 @@ type PlanRolloutRequest struct {
 
 func (x *PlanRolloutRequest) Reset() {
 	*x = PlanRolloutRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[34]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2584,7 +2890,7 @@ func (x *PlanRolloutRequest) String() string {
 func (*PlanRolloutRequest) ProtoMessage() {}
 
 func (x *PlanRolloutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[34]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2597,7 +2903,7 @@ func (x *PlanRolloutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanRolloutRequest.ProtoReflect.Descriptor instead.
 func (*PlanRolloutRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{34}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *PlanRolloutRequest) GetDistribution() string {
@@ -2630,7 +2936,7 @@ type PlanRolloutResponse struct {
 
 func (x *PlanRolloutResponse) Reset() {
 	*x = PlanRolloutResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[35]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2642,7 +2948,7 @@ func (x *PlanRolloutResponse) String() string {
 func (*PlanRolloutResponse) ProtoMessage() {}
 
 func (x *PlanRolloutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[35]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2655,7 +2961,7 @@ func (x *PlanRolloutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanRolloutResponse.ProtoReflect.Descriptor instead.
 func (*PlanRolloutResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{35}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *PlanRolloutResponse) GetPlan() *RolloutPlan {
@@ -2688,7 +2994,7 @@ type RolloutPlan struct {
 
 func (x *RolloutPlan) Reset() {
 	*x = RolloutPlan{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[36]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2700,7 +3006,7 @@ func (x *RolloutPlan) String() string {
 func (*RolloutPlan) ProtoMessage() {}
 
 func (x *RolloutPlan) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[36]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2713,7 +3019,7 @@ func (x *RolloutPlan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RolloutPlan.ProtoReflect.Descriptor instead.
 func (*RolloutPlan) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{36}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *RolloutPlan) GetDistribution() string {
@@ -2787,7 +3093,7 @@ type PlannedWave struct {
 
 func (x *PlannedWave) Reset() {
 	*x = PlannedWave{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[37]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2799,7 +3105,7 @@ func (x *PlannedWave) String() string {
 func (*PlannedWave) ProtoMessage() {}
 
 func (x *PlannedWave) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[37]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2812,7 +3118,7 @@ func (x *PlannedWave) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlannedWave.ProtoReflect.Descriptor instead.
 func (*PlannedWave) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{37}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *PlannedWave) GetName() string {
@@ -2862,7 +3168,7 @@ type PlannedCluster struct {
 
 func (x *PlannedCluster) Reset() {
 	*x = PlannedCluster{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[38]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2874,7 +3180,7 @@ func (x *PlannedCluster) String() string {
 func (*PlannedCluster) ProtoMessage() {}
 
 func (x *PlannedCluster) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[38]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2887,7 +3193,7 @@ func (x *PlannedCluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlannedCluster.ProtoReflect.Descriptor instead.
 func (*PlannedCluster) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{38}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *PlannedCluster) GetCluster() string {
@@ -2941,7 +3247,7 @@ type Rollout struct {
 
 func (x *Rollout) Reset() {
 	*x = Rollout{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[39]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2953,7 +3259,7 @@ func (x *Rollout) String() string {
 func (*Rollout) ProtoMessage() {}
 
 func (x *Rollout) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[39]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2966,7 +3272,7 @@ func (x *Rollout) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rollout.ProtoReflect.Descriptor instead.
 func (*Rollout) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{39}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Rollout) GetDistribution() string {
@@ -3090,7 +3396,7 @@ type RolloutWave struct {
 
 func (x *RolloutWave) Reset() {
 	*x = RolloutWave{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[40]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3102,7 +3408,7 @@ func (x *RolloutWave) String() string {
 func (*RolloutWave) ProtoMessage() {}
 
 func (x *RolloutWave) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[40]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3115,7 +3421,7 @@ func (x *RolloutWave) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RolloutWave.ProtoReflect.Descriptor instead.
 func (*RolloutWave) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{40}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *RolloutWave) GetName() string {
@@ -3214,7 +3520,7 @@ type RolloutCluster struct {
 
 func (x *RolloutCluster) Reset() {
 	*x = RolloutCluster{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[41]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3226,7 +3532,7 @@ func (x *RolloutCluster) String() string {
 func (*RolloutCluster) ProtoMessage() {}
 
 func (x *RolloutCluster) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[41]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3239,7 +3545,7 @@ func (x *RolloutCluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RolloutCluster.ProtoReflect.Descriptor instead.
 func (*RolloutCluster) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{41}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *RolloutCluster) GetCluster() string {
@@ -3311,7 +3617,7 @@ type StartRolloutRequest struct {
 
 func (x *StartRolloutRequest) Reset() {
 	*x = StartRolloutRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[42]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3323,7 +3629,7 @@ func (x *StartRolloutRequest) String() string {
 func (*StartRolloutRequest) ProtoMessage() {}
 
 func (x *StartRolloutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[42]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3336,7 +3642,7 @@ func (x *StartRolloutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartRolloutRequest.ProtoReflect.Descriptor instead.
 func (*StartRolloutRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{42}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *StartRolloutRequest) GetDistribution() string {
@@ -3383,7 +3689,7 @@ type StartRolloutResponse struct {
 
 func (x *StartRolloutResponse) Reset() {
 	*x = StartRolloutResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[43]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3395,7 +3701,7 @@ func (x *StartRolloutResponse) String() string {
 func (*StartRolloutResponse) ProtoMessage() {}
 
 func (x *StartRolloutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[43]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3408,7 +3714,7 @@ func (x *StartRolloutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartRolloutResponse.ProtoReflect.Descriptor instead.
 func (*StartRolloutResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{43}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *StartRolloutResponse) GetRollout() *Rollout {
@@ -3430,7 +3736,7 @@ type ListRolloutsRequest struct {
 
 func (x *ListRolloutsRequest) Reset() {
 	*x = ListRolloutsRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[44]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3442,7 +3748,7 @@ func (x *ListRolloutsRequest) String() string {
 func (*ListRolloutsRequest) ProtoMessage() {}
 
 func (x *ListRolloutsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[44]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3455,7 +3761,7 @@ func (x *ListRolloutsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRolloutsRequest.ProtoReflect.Descriptor instead.
 func (*ListRolloutsRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{44}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ListRolloutsRequest) GetDistribution() string {
@@ -3481,7 +3787,7 @@ type ListRolloutsResponse struct {
 
 func (x *ListRolloutsResponse) Reset() {
 	*x = ListRolloutsResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[45]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3493,7 +3799,7 @@ func (x *ListRolloutsResponse) String() string {
 func (*ListRolloutsResponse) ProtoMessage() {}
 
 func (x *ListRolloutsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[45]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3506,7 +3812,7 @@ func (x *ListRolloutsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRolloutsResponse.ProtoReflect.Descriptor instead.
 func (*ListRolloutsResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{45}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ListRolloutsResponse) GetRollouts() []*Rollout {
@@ -3527,7 +3833,7 @@ type GetRolloutRequest struct {
 
 func (x *GetRolloutRequest) Reset() {
 	*x = GetRolloutRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[46]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3539,7 +3845,7 @@ func (x *GetRolloutRequest) String() string {
 func (*GetRolloutRequest) ProtoMessage() {}
 
 func (x *GetRolloutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[46]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3552,7 +3858,7 @@ func (x *GetRolloutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRolloutRequest.ProtoReflect.Descriptor instead.
 func (*GetRolloutRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{46}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *GetRolloutRequest) GetDistribution() string {
@@ -3579,7 +3885,7 @@ type GetRolloutResponse struct {
 
 func (x *GetRolloutResponse) Reset() {
 	*x = GetRolloutResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[47]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3591,7 +3897,7 @@ func (x *GetRolloutResponse) String() string {
 func (*GetRolloutResponse) ProtoMessage() {}
 
 func (x *GetRolloutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[47]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3604,7 +3910,7 @@ func (x *GetRolloutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRolloutResponse.ProtoReflect.Descriptor instead.
 func (*GetRolloutResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{47}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *GetRolloutResponse) GetRollout() *Rollout {
@@ -3636,7 +3942,7 @@ type DecideRolloutRequest struct {
 
 func (x *DecideRolloutRequest) Reset() {
 	*x = DecideRolloutRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[48]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3648,7 +3954,7 @@ func (x *DecideRolloutRequest) String() string {
 func (*DecideRolloutRequest) ProtoMessage() {}
 
 func (x *DecideRolloutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[48]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3661,7 +3967,7 @@ func (x *DecideRolloutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecideRolloutRequest.ProtoReflect.Descriptor instead.
 func (*DecideRolloutRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{48}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *DecideRolloutRequest) GetDistribution() string {
@@ -3715,7 +4021,7 @@ type DecideRolloutResponse struct {
 
 func (x *DecideRolloutResponse) Reset() {
 	*x = DecideRolloutResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[49]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3727,7 +4033,7 @@ func (x *DecideRolloutResponse) String() string {
 func (*DecideRolloutResponse) ProtoMessage() {}
 
 func (x *DecideRolloutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[49]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3740,7 +4046,7 @@ func (x *DecideRolloutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecideRolloutResponse.ProtoReflect.Descriptor instead.
 func (*DecideRolloutResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{49}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *DecideRolloutResponse) GetRollout() *Rollout {
@@ -3764,7 +4070,7 @@ type RecallReleaseRequest struct {
 
 func (x *RecallReleaseRequest) Reset() {
 	*x = RecallReleaseRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[50]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3776,7 +4082,7 @@ func (x *RecallReleaseRequest) String() string {
 func (*RecallReleaseRequest) ProtoMessage() {}
 
 func (x *RecallReleaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[50]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3789,7 +4095,7 @@ func (x *RecallReleaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecallReleaseRequest.ProtoReflect.Descriptor instead.
 func (*RecallReleaseRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{50}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *RecallReleaseRequest) GetDistribution() string {
@@ -3839,7 +4145,7 @@ type RecallReleaseResponse struct {
 
 func (x *RecallReleaseResponse) Reset() {
 	*x = RecallReleaseResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[51]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3851,7 +4157,7 @@ func (x *RecallReleaseResponse) String() string {
 func (*RecallReleaseResponse) ProtoMessage() {}
 
 func (x *RecallReleaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[51]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3864,7 +4170,7 @@ func (x *RecallReleaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecallReleaseResponse.ProtoReflect.Descriptor instead.
 func (*RecallReleaseResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{51}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *RecallReleaseResponse) GetClusters() []*RecalledCluster {
@@ -3895,7 +4201,7 @@ type RecalledCluster struct {
 
 func (x *RecalledCluster) Reset() {
 	*x = RecalledCluster{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[52]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3907,7 +4213,7 @@ func (x *RecalledCluster) String() string {
 func (*RecalledCluster) ProtoMessage() {}
 
 func (x *RecalledCluster) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[52]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3920,7 +4226,7 @@ func (x *RecalledCluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecalledCluster.ProtoReflect.Descriptor instead.
 func (*RecalledCluster) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{52}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *RecalledCluster) GetCluster() string {
@@ -3972,7 +4278,7 @@ type Pin struct {
 
 func (x *Pin) Reset() {
 	*x = Pin{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[53]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3984,7 +4290,7 @@ func (x *Pin) String() string {
 func (*Pin) ProtoMessage() {}
 
 func (x *Pin) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[53]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3997,7 +4303,7 @@ func (x *Pin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pin.ProtoReflect.Descriptor instead.
 func (*Pin) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{53}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Pin) GetCluster() string {
@@ -4080,7 +4386,7 @@ type PinClusterRequest struct {
 
 func (x *PinClusterRequest) Reset() {
 	*x = PinClusterRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[54]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4092,7 +4398,7 @@ func (x *PinClusterRequest) String() string {
 func (*PinClusterRequest) ProtoMessage() {}
 
 func (x *PinClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[54]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4105,7 +4411,7 @@ func (x *PinClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PinClusterRequest.ProtoReflect.Descriptor instead.
 func (*PinClusterRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{54}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *PinClusterRequest) GetPin() *Pin {
@@ -4133,7 +4439,7 @@ type PinClusterResponse struct {
 
 func (x *PinClusterResponse) Reset() {
 	*x = PinClusterResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[55]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4145,7 +4451,7 @@ func (x *PinClusterResponse) String() string {
 func (*PinClusterResponse) ProtoMessage() {}
 
 func (x *PinClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[55]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4158,7 +4464,7 @@ func (x *PinClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PinClusterResponse.ProtoReflect.Descriptor instead.
 func (*PinClusterResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{55}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *PinClusterResponse) GetPin() *Pin {
@@ -4187,7 +4493,7 @@ type UnpinClusterRequest struct {
 
 func (x *UnpinClusterRequest) Reset() {
 	*x = UnpinClusterRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[56]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4199,7 +4505,7 @@ func (x *UnpinClusterRequest) String() string {
 func (*UnpinClusterRequest) ProtoMessage() {}
 
 func (x *UnpinClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[56]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4212,7 +4518,7 @@ func (x *UnpinClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpinClusterRequest.ProtoReflect.Descriptor instead.
 func (*UnpinClusterRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{56}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *UnpinClusterRequest) GetCluster() string {
@@ -4251,7 +4557,7 @@ type UnpinClusterResponse struct {
 
 func (x *UnpinClusterResponse) Reset() {
 	*x = UnpinClusterResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[57]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4263,7 +4569,7 @@ func (x *UnpinClusterResponse) String() string {
 func (*UnpinClusterResponse) ProtoMessage() {}
 
 func (x *UnpinClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[57]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4276,7 +4582,7 @@ func (x *UnpinClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpinClusterResponse.ProtoReflect.Descriptor instead.
 func (*UnpinClusterResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{57}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{62}
 }
 
 type ListPinsRequest struct {
@@ -4289,7 +4595,7 @@ type ListPinsRequest struct {
 
 func (x *ListPinsRequest) Reset() {
 	*x = ListPinsRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[58]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4301,7 +4607,7 @@ func (x *ListPinsRequest) String() string {
 func (*ListPinsRequest) ProtoMessage() {}
 
 func (x *ListPinsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[58]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4314,7 +4620,7 @@ func (x *ListPinsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPinsRequest.ProtoReflect.Descriptor instead.
 func (*ListPinsRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{58}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *ListPinsRequest) GetDistribution() string {
@@ -4333,7 +4639,7 @@ type ListPinsResponse struct {
 
 func (x *ListPinsResponse) Reset() {
 	*x = ListPinsResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[59]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4345,7 +4651,7 @@ func (x *ListPinsResponse) String() string {
 func (*ListPinsResponse) ProtoMessage() {}
 
 func (x *ListPinsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[59]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4358,7 +4664,7 @@ func (x *ListPinsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPinsResponse.ProtoReflect.Descriptor instead.
 func (*ListPinsResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{59}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *ListPinsResponse) GetPins() []*Pin {
@@ -4383,7 +4689,7 @@ type DecideDeliveryRequest struct {
 
 func (x *DecideDeliveryRequest) Reset() {
 	*x = DecideDeliveryRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[60]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4395,7 +4701,7 @@ func (x *DecideDeliveryRequest) String() string {
 func (*DecideDeliveryRequest) ProtoMessage() {}
 
 func (x *DecideDeliveryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[60]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4408,7 +4714,7 @@ func (x *DecideDeliveryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecideDeliveryRequest.ProtoReflect.Descriptor instead.
 func (*DecideDeliveryRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{60}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *DecideDeliveryRequest) GetCluster() string {
@@ -4464,7 +4770,7 @@ type DecideDeliveryResponse struct {
 
 func (x *DecideDeliveryResponse) Reset() {
 	*x = DecideDeliveryResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[61]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4476,7 +4782,7 @@ func (x *DecideDeliveryResponse) String() string {
 func (*DecideDeliveryResponse) ProtoMessage() {}
 
 func (x *DecideDeliveryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[61]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4489,7 +4795,7 @@ func (x *DecideDeliveryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecideDeliveryResponse.ProtoReflect.Descriptor instead.
 func (*DecideDeliveryResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{61}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *DecideDeliveryResponse) GetVersion() string {
@@ -4516,7 +4822,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[62]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4528,7 +4834,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[62]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4541,7 +4847,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{62}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *ExplainRequest) GetCluster() string {
@@ -4573,7 +4879,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[63]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4585,7 +4891,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[63]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4598,7 +4904,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{63}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *ExplainResponse) GetRow() *StatusRow {
@@ -4639,7 +4945,7 @@ type ExportAuditRequest struct {
 
 func (x *ExportAuditRequest) Reset() {
 	*x = ExportAuditRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[64]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4651,7 +4957,7 @@ func (x *ExportAuditRequest) String() string {
 func (*ExportAuditRequest) ProtoMessage() {}
 
 func (x *ExportAuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[64]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4664,7 +4970,7 @@ func (x *ExportAuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportAuditRequest.ProtoReflect.Descriptor instead.
 func (*ExportAuditRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{64}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *ExportAuditRequest) GetAfter() uint64 {
@@ -4683,7 +4989,7 @@ type ExportAuditResponse struct {
 
 func (x *ExportAuditResponse) Reset() {
 	*x = ExportAuditResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[65]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4695,7 +5001,7 @@ func (x *ExportAuditResponse) String() string {
 func (*ExportAuditResponse) ProtoMessage() {}
 
 func (x *ExportAuditResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[65]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4708,7 +5014,7 @@ func (x *ExportAuditResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportAuditResponse.ProtoReflect.Descriptor instead.
 func (*ExportAuditResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{65}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *ExportAuditResponse) GetEntry() *AuditEntry {
@@ -4744,7 +5050,7 @@ type AuditEntry struct {
 
 func (x *AuditEntry) Reset() {
 	*x = AuditEntry{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[66]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4756,7 +5062,7 @@ func (x *AuditEntry) String() string {
 func (*AuditEntry) ProtoMessage() {}
 
 func (x *AuditEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[66]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4769,7 +5075,7 @@ func (x *AuditEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditEntry.ProtoReflect.Descriptor instead.
 func (*AuditEntry) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{66}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *AuditEntry) GetNumber() uint64 {
@@ -4860,7 +5166,7 @@ type Operator struct {
 
 func (x *Operator) Reset() {
 	*x = Operator{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[67]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4872,7 +5178,7 @@ func (x *Operator) String() string {
 func (*Operator) ProtoMessage() {}
 
 func (x *Operator) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[67]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4885,7 +5191,7 @@ func (x *Operator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operator.ProtoReflect.Descriptor instead.
 func (*Operator) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{67}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *Operator) GetName() string {
@@ -4946,7 +5252,7 @@ type AddOperatorRequest struct {
 
 func (x *AddOperatorRequest) Reset() {
 	*x = AddOperatorRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[68]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4958,7 +5264,7 @@ func (x *AddOperatorRequest) String() string {
 func (*AddOperatorRequest) ProtoMessage() {}
 
 func (x *AddOperatorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[68]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4971,7 +5277,7 @@ func (x *AddOperatorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddOperatorRequest.ProtoReflect.Descriptor instead.
 func (*AddOperatorRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{68}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *AddOperatorRequest) GetName() string {
@@ -5024,7 +5330,7 @@ type AddOperatorResponse struct {
 
 func (x *AddOperatorResponse) Reset() {
 	*x = AddOperatorResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[69]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5036,7 +5342,7 @@ func (x *AddOperatorResponse) String() string {
 func (*AddOperatorResponse) ProtoMessage() {}
 
 func (x *AddOperatorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[69]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5049,7 +5355,7 @@ func (x *AddOperatorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddOperatorResponse.ProtoReflect.Descriptor instead.
 func (*AddOperatorResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{69}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *AddOperatorResponse) GetOperator() *Operator {
@@ -5091,7 +5397,7 @@ type RemoveOperatorRequest struct {
 
 func (x *RemoveOperatorRequest) Reset() {
 	*x = RemoveOperatorRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[70]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5103,7 +5409,7 @@ func (x *RemoveOperatorRequest) String() string {
 func (*RemoveOperatorRequest) ProtoMessage() {}
 
 func (x *RemoveOperatorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[70]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5116,7 +5422,7 @@ func (x *RemoveOperatorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveOperatorRequest.ProtoReflect.Descriptor instead.
 func (*RemoveOperatorRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{70}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *RemoveOperatorRequest) GetName() string {
@@ -5148,7 +5454,7 @@ type RemoveOperatorResponse struct {
 
 func (x *RemoveOperatorResponse) Reset() {
 	*x = RemoveOperatorResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[71]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5160,7 +5466,7 @@ func (x *RemoveOperatorResponse) String() string {
 func (*RemoveOperatorResponse) ProtoMessage() {}
 
 func (x *RemoveOperatorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[71]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5173,7 +5479,7 @@ func (x *RemoveOperatorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveOperatorResponse.ProtoReflect.Descriptor instead.
 func (*RemoveOperatorResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{71}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{76}
 }
 
 type ListOperatorsRequest struct {
@@ -5184,7 +5490,7 @@ type ListOperatorsRequest struct {
 
 func (x *ListOperatorsRequest) Reset() {
 	*x = ListOperatorsRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[72]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5196,7 +5502,7 @@ func (x *ListOperatorsRequest) String() string {
 func (*ListOperatorsRequest) ProtoMessage() {}
 
 func (x *ListOperatorsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[72]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5209,7 +5515,7 @@ func (x *ListOperatorsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOperatorsRequest.ProtoReflect.Descriptor instead.
 func (*ListOperatorsRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{72}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{77}
 }
 
 type ListOperatorsResponse struct {
@@ -5222,7 +5528,7 @@ type ListOperatorsResponse struct {
 
 func (x *ListOperatorsResponse) Reset() {
 	*x = ListOperatorsResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[73]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5234,7 +5540,7 @@ func (x *ListOperatorsResponse) String() string {
 func (*ListOperatorsResponse) ProtoMessage() {}
 
 func (x *ListOperatorsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[73]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5247,7 +5553,7 @@ func (x *ListOperatorsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOperatorsResponse.ProtoReflect.Descriptor instead.
 func (*ListOperatorsResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{73}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *ListOperatorsResponse) GetOperators() []*Operator {
@@ -5265,7 +5571,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[74]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5277,7 +5583,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[74]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5290,7 +5596,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{74}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{79}
 }
 
 type WatchResponse struct {
@@ -5303,7 +5609,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[75]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5315,7 +5621,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[75]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5328,7 +5634,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{75}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *WatchResponse) GetRevision() uint64 {
@@ -5390,7 +5696,30 @@ const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"\asigners\x18\x02 \x01(\v2\x1d.wheelwright.fleet.v1.SignersR\asigners\x12\x17\n" +
 	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"M\n" +
 	"\x12SetSignersResponse\x127\n" +
-	"\asigners\x18\x01 \x01(\v2\x1d.wheelwright.fleet.v1.SignersR\asigners\"\x1a\n" +
+	"\asigners\x18\x01 \x01(\v2\x1d.wheelwright.fleet.v1.SignersR\asigners\"P\n" +
+	"\x17PublishStatementRequest\x12\x1c\n" +
+	"\tstatement\x18\x01 \x01(\fR\tstatement\x12\x17\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"Y\n" +
+	"\x18PublishStatementResponse\x12=\n" +
+	"\tstatement\x18\x01 \x01(\v2\x1f.wheelwright.fleet.v1.StatementR\tstatement\"7\n" +
+	"\x11GetChannelRequest\x12\"\n" +
+	"\fdistribution\x18\x01 \x01(\tR\fdistribution\"U\n" +
+	"\x12GetChannelResponse\x12?\n" +
+	"\n" +
+	"statements\x18\x01 \x03(\v2\x1f.wheelwright.fleet.v1.StatementR\n" +
+	"statements\"\xed\x02\n" +
+	"\tStatement\x12\"\n" +
+	"\fdistribution\x18\x01 \x01(\tR\fdistribution\x12\x1a\n" +
+	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12\x16\n" +
+	"\x06latest\x18\x03 \x01(\tR\x06latest\x12\x1a\n" +
+	"\brecalled\x18\x04 \x03(\tR\brecalled\x122\n" +
+	"\x06issued\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x06issued\x124\n" +
+	"\aexpires\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x12\x16\n" +
+	"\x06digest\x18\a \x01(\tR\x06digest\x12\x1a\n" +
+	"\bprevious\x18\b \x01(\tR\bprevious\x12\x16\n" +
+	"\x06signed\x18\t \x01(\fR\x06signed\x126\n" +
+	"\breceived\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\breceived\"\x1a\n" +
 	"\x18ListDistributionsRequest\"e\n" +
 	"\x19ListDistributionsResponse\x12H\n" +
 	"\rdistributions\x18\x01 \x03(\v2\".wheelwright.fleet.v1.DistributionR\rdistributions\"\x93\x05\n" +
@@ -5761,14 +6090,17 @@ const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"\x16ROLLOUT_DECISION_PAUSE\x10\x03\x12\x1b\n" +
 	"\x17ROLLOUT_DECISION_RESUME\x10\x04\x12\x1a\n" +
 	"\x16ROLLOUT_DECISION_ABORT\x10\x05\x12\x19\n" +
-	"\x15ROLLOUT_DECISION_UNDO\x10\x062\xb5\x16\n" +
+	"\x15ROLLOUT_DECISION_UNDO\x10\x062\x89\x18\n" +
 	"\fFleetService\x12_\n" +
 	"\n" +
 	"GetVersion\x12'.wheelwright.fleet.v1.GetVersionRequest\x1a(.wheelwright.fleet.v1.GetVersionResponse\x12n\n" +
 	"\x0fAddDistribution\x12,.wheelwright.fleet.v1.AddDistributionRequest\x1a-.wheelwright.fleet.v1.AddDistributionResponse\x12w\n" +
 	"\x12RemoveDistribution\x12/.wheelwright.fleet.v1.RemoveDistributionRequest\x1a0.wheelwright.fleet.v1.RemoveDistributionResponse\x12_\n" +
 	"\n" +
-	"SetSigners\x12'.wheelwright.fleet.v1.SetSignersRequest\x1a(.wheelwright.fleet.v1.SetSignersResponse\x12t\n" +
+	"SetSigners\x12'.wheelwright.fleet.v1.SetSignersRequest\x1a(.wheelwright.fleet.v1.SetSignersResponse\x12q\n" +
+	"\x10PublishStatement\x12-.wheelwright.fleet.v1.PublishStatementRequest\x1a..wheelwright.fleet.v1.PublishStatementResponse\x12_\n" +
+	"\n" +
+	"GetChannel\x12'.wheelwright.fleet.v1.GetChannelRequest\x1a(.wheelwright.fleet.v1.GetChannelResponse\x12t\n" +
 	"\x11ListDistributions\x12..wheelwright.fleet.v1.ListDistributionsRequest\x1a/.wheelwright.fleet.v1.ListDistributionsResponse\x12e\n" +
 	"\fListReleases\x12).wheelwright.fleet.v1.ListReleasesRequest\x1a*.wheelwright.fleet.v1.ListReleasesResponse\x12_\n" +
 	"\n" +
@@ -5811,7 +6143,7 @@ func file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP() []byte {
 }
 
 var file_wheelwright_fleet_v1_fleet_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_wheelwright_fleet_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 79)
+var file_wheelwright_fleet_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 84)
 var file_wheelwright_fleet_v1_fleet_proto_goTypes = []any{
 	(RolloutDecision)(0),               // 0: wheelwright.fleet.v1.RolloutDecision
 	(*GetVersionRequest)(nil),          // 1: wheelwright.fleet.v1.GetVersionRequest
@@ -5825,215 +6157,229 @@ var file_wheelwright_fleet_v1_fleet_proto_goTypes = []any{
 	(*RemoveDistributionResponse)(nil), // 9: wheelwright.fleet.v1.RemoveDistributionResponse
 	(*SetSignersRequest)(nil),          // 10: wheelwright.fleet.v1.SetSignersRequest
 	(*SetSignersResponse)(nil),         // 11: wheelwright.fleet.v1.SetSignersResponse
-	(*ListDistributionsRequest)(nil),   // 12: wheelwright.fleet.v1.ListDistributionsRequest
-	(*ListDistributionsResponse)(nil),  // 13: wheelwright.fleet.v1.ListDistributionsResponse
-	(*Release)(nil),                    // 14: wheelwright.fleet.v1.Release
-	(*VariantResult)(nil),              // 15: wheelwright.fleet.v1.VariantResult
-	(*ListReleasesRequest)(nil),        // 16: wheelwright.fleet.v1.ListReleasesRequest
-	(*ListReleasesResponse)(nil),       // 17: wheelwright.fleet.v1.ListReleasesResponse
-	(*GetReleaseRequest)(nil),          // 18: wheelwright.fleet.v1.GetReleaseRequest
-	(*GetReleaseResponse)(nil),         // 19: wheelwright.fleet.v1.GetReleaseResponse
-	(*ReleaseCluster)(nil),             // 20: wheelwright.fleet.v1.ReleaseCluster
-	(*Cluster)(nil),                    // 21: wheelwright.fleet.v1.Cluster
-	(*InviteClusterRequest)(nil),       // 22: wheelwright.fleet.v1.InviteClusterRequest
-	(*InviteClusterResponse)(nil),      // 23: wheelwright.fleet.v1.InviteClusterResponse
-	(*RemoveClusterRequest)(nil),       // 24: wheelwright.fleet.v1.RemoveClusterRequest
-	(*RemoveClusterResponse)(nil),      // 25: wheelwright.fleet.v1.RemoveClusterResponse
-	(*ListClustersRequest)(nil),        // 26: wheelwright.fleet.v1.ListClustersRequest
-	(*ListClustersResponse)(nil),       // 27: wheelwright.fleet.v1.ListClustersResponse
-	(*FleetEvent)(nil),                 // 28: wheelwright.fleet.v1.FleetEvent
-	(*ListEventsRequest)(nil),          // 29: wheelwright.fleet.v1.ListEventsRequest
-	(*ListEventsResponse)(nil),         // 30: wheelwright.fleet.v1.ListEventsResponse
-	(*GetStatusRequest)(nil),           // 31: wheelwright.fleet.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),          // 32: wheelwright.fleet.v1.GetStatusResponse
-	(*StatusRow)(nil),                  // 33: wheelwright.fleet.v1.StatusRow
-	(*DistributionSummary)(nil),        // 34: wheelwright.fleet.v1.DistributionSummary
-	(*PlanRolloutRequest)(nil),         // 35: wheelwright.fleet.v1.PlanRolloutRequest
-	(*PlanRolloutResponse)(nil),        // 36: wheelwright.fleet.v1.PlanRolloutResponse
-	(*RolloutPlan)(nil),                // 37: wheelwright.fleet.v1.RolloutPlan
-	(*PlannedWave)(nil),                // 38: wheelwright.fleet.v1.PlannedWave
-	(*PlannedCluster)(nil),             // 39: wheelwright.fleet.v1.PlannedCluster
-	(*Rollout)(nil),                    // 40: wheelwright.fleet.v1.Rollout
-	(*RolloutWave)(nil),                // 41: wheelwright.fleet.v1.RolloutWave
-	(*RolloutCluster)(nil),             // 42: wheelwright.fleet.v1.RolloutCluster
-	(*StartRolloutRequest)(nil),        // 43: wheelwright.fleet.v1.StartRolloutRequest
-	(*StartRolloutResponse)(nil),       // 44: wheelwright.fleet.v1.StartRolloutResponse
-	(*ListRolloutsRequest)(nil),        // 45: wheelwright.fleet.v1.ListRolloutsRequest
-	(*ListRolloutsResponse)(nil),       // 46: wheelwright.fleet.v1.ListRolloutsResponse
-	(*GetRolloutRequest)(nil),          // 47: wheelwright.fleet.v1.GetRolloutRequest
-	(*GetRolloutResponse)(nil),         // 48: wheelwright.fleet.v1.GetRolloutResponse
-	(*DecideRolloutRequest)(nil),       // 49: wheelwright.fleet.v1.DecideRolloutRequest
-	(*DecideRolloutResponse)(nil),      // 50: wheelwright.fleet.v1.DecideRolloutResponse
-	(*RecallReleaseRequest)(nil),       // 51: wheelwright.fleet.v1.RecallReleaseRequest
-	(*RecallReleaseResponse)(nil),      // 52: wheelwright.fleet.v1.RecallReleaseResponse
-	(*RecalledCluster)(nil),            // 53: wheelwright.fleet.v1.RecalledCluster
-	(*Pin)(nil),                        // 54: wheelwright.fleet.v1.Pin
-	(*PinClusterRequest)(nil),          // 55: wheelwright.fleet.v1.PinClusterRequest
-	(*PinClusterResponse)(nil),         // 56: wheelwright.fleet.v1.PinClusterResponse
-	(*UnpinClusterRequest)(nil),        // 57: wheelwright.fleet.v1.UnpinClusterRequest
-	(*UnpinClusterResponse)(nil),       // 58: wheelwright.fleet.v1.UnpinClusterResponse
-	(*ListPinsRequest)(nil),            // 59: wheelwright.fleet.v1.ListPinsRequest
-	(*ListPinsResponse)(nil),           // 60: wheelwright.fleet.v1.ListPinsResponse
-	(*DecideDeliveryRequest)(nil),      // 61: wheelwright.fleet.v1.DecideDeliveryRequest
-	(*DecideDeliveryResponse)(nil),     // 62: wheelwright.fleet.v1.DecideDeliveryResponse
-	(*ExplainRequest)(nil),             // 63: wheelwright.fleet.v1.ExplainRequest
-	(*ExplainResponse)(nil),            // 64: wheelwright.fleet.v1.ExplainResponse
-	(*ExportAuditRequest)(nil),         // 65: wheelwright.fleet.v1.ExportAuditRequest
-	(*ExportAuditResponse)(nil),        // 66: wheelwright.fleet.v1.ExportAuditResponse
-	(*AuditEntry)(nil),                 // 67: wheelwright.fleet.v1.AuditEntry
-	(*Operator)(nil),                   // 68: wheelwright.fleet.v1.Operator
-	(*AddOperatorRequest)(nil),         // 69: wheelwright.fleet.v1.AddOperatorRequest
-	(*AddOperatorResponse)(nil),        // 70: wheelwright.fleet.v1.AddOperatorResponse
-	(*RemoveOperatorRequest)(nil),      // 71: wheelwright.fleet.v1.RemoveOperatorRequest
-	(*RemoveOperatorResponse)(nil),     // 72: wheelwright.fleet.v1.RemoveOperatorResponse
-	(*ListOperatorsRequest)(nil),       // 73: wheelwright.fleet.v1.ListOperatorsRequest
-	(*ListOperatorsResponse)(nil),      // 74: wheelwright.fleet.v1.ListOperatorsResponse
-	(*WatchRequest)(nil),               // 75: wheelwright.fleet.v1.WatchRequest
-	(*WatchResponse)(nil),              // 76: wheelwright.fleet.v1.WatchResponse
-	nil,                                // 77: wheelwright.fleet.v1.Cluster.LabelsEntry
-	nil,                                // 78: wheelwright.fleet.v1.InviteClusterRequest.LabelsEntry
-	nil,                                // 79: wheelwright.fleet.v1.StatusRow.LabelsEntry
-	(*timestamppb.Timestamp)(nil),      // 80: google.protobuf.Timestamp
-	(*v1.Preflight)(nil),               // 81: wheelwright.sync.v1.Preflight
-	(*v1.SubscriptionStatus)(nil),      // 82: wheelwright.sync.v1.SubscriptionStatus
-	(*v1.Policy)(nil),                  // 83: wheelwright.sync.v1.Policy
-	(*v1.Canary)(nil),                  // 84: wheelwright.sync.v1.Canary
+	(*PublishStatementRequest)(nil),    // 12: wheelwright.fleet.v1.PublishStatementRequest
+	(*PublishStatementResponse)(nil),   // 13: wheelwright.fleet.v1.PublishStatementResponse
+	(*GetChannelRequest)(nil),          // 14: wheelwright.fleet.v1.GetChannelRequest
+	(*GetChannelResponse)(nil),         // 15: wheelwright.fleet.v1.GetChannelResponse
+	(*Statement)(nil),                  // 16: wheelwright.fleet.v1.Statement
+	(*ListDistributionsRequest)(nil),   // 17: wheelwright.fleet.v1.ListDistributionsRequest
+	(*ListDistributionsResponse)(nil),  // 18: wheelwright.fleet.v1.ListDistributionsResponse
+	(*Release)(nil),                    // 19: wheelwright.fleet.v1.Release
+	(*VariantResult)(nil),              // 20: wheelwright.fleet.v1.VariantResult
+	(*ListReleasesRequest)(nil),        // 21: wheelwright.fleet.v1.ListReleasesRequest
+	(*ListReleasesResponse)(nil),       // 22: wheelwright.fleet.v1.ListReleasesResponse
+	(*GetReleaseRequest)(nil),          // 23: wheelwright.fleet.v1.GetReleaseRequest
+	(*GetReleaseResponse)(nil),         // 24: wheelwright.fleet.v1.GetReleaseResponse
+	(*ReleaseCluster)(nil),             // 25: wheelwright.fleet.v1.ReleaseCluster
+	(*Cluster)(nil),                    // 26: wheelwright.fleet.v1.Cluster
+	(*InviteClusterRequest)(nil),       // 27: wheelwright.fleet.v1.InviteClusterRequest
+	(*InviteClusterResponse)(nil),      // 28: wheelwright.fleet.v1.InviteClusterResponse
+	(*RemoveClusterRequest)(nil),       // 29: wheelwright.fleet.v1.RemoveClusterRequest
+	(*RemoveClusterResponse)(nil),      // 30: wheelwright.fleet.v1.RemoveClusterResponse
+	(*ListClustersRequest)(nil),        // 31: wheelwright.fleet.v1.ListClustersRequest
+	(*ListClustersResponse)(nil),       // 32: wheelwright.fleet.v1.ListClustersResponse
+	(*FleetEvent)(nil),                 // 33: wheelwright.fleet.v1.FleetEvent
+	(*ListEventsRequest)(nil),          // 34: wheelwright.fleet.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),         // 35: wheelwright.fleet.v1.ListEventsResponse
+	(*GetStatusRequest)(nil),           // 36: wheelwright.fleet.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),          // 37: wheelwright.fleet.v1.GetStatusResponse
+	(*StatusRow)(nil),                  // 38: wheelwright.fleet.v1.StatusRow
+	(*DistributionSummary)(nil),        // 39: wheelwright.fleet.v1.DistributionSummary
+	(*PlanRolloutRequest)(nil),         // 40: wheelwright.fleet.v1.PlanRolloutRequest
+	(*PlanRolloutResponse)(nil),        // 41: wheelwright.fleet.v1.PlanRolloutResponse
+	(*RolloutPlan)(nil),                // 42: wheelwright.fleet.v1.RolloutPlan
+	(*PlannedWave)(nil),                // 43: wheelwright.fleet.v1.PlannedWave
+	(*PlannedCluster)(nil),             // 44: wheelwright.fleet.v1.PlannedCluster
+	(*Rollout)(nil),                    // 45: wheelwright.fleet.v1.Rollout
+	(*RolloutWave)(nil),                // 46: wheelwright.fleet.v1.RolloutWave
+	(*RolloutCluster)(nil),             // 47: wheelwright.fleet.v1.RolloutCluster
+	(*StartRolloutRequest)(nil),        // 48: wheelwright.fleet.v1.StartRolloutRequest
+	(*StartRolloutResponse)(nil),       // 49: wheelwright.fleet.v1.StartRolloutResponse
+	(*ListRolloutsRequest)(nil),        // 50: wheelwright.fleet.v1.ListRolloutsRequest
+	(*ListRolloutsResponse)(nil),       // 51: wheelwright.fleet.v1.ListRolloutsResponse
+	(*GetRolloutRequest)(nil),          // 52: wheelwright.fleet.v1.GetRolloutRequest
+	(*GetRolloutResponse)(nil),         // 53: wheelwright.fleet.v1.GetRolloutResponse
+	(*DecideRolloutRequest)(nil),       // 54: wheelwright.fleet.v1.DecideRolloutRequest
+	(*DecideRolloutResponse)(nil),      // 55: wheelwright.fleet.v1.DecideRolloutResponse
+	(*RecallReleaseRequest)(nil),       // 56: wheelwright.fleet.v1.RecallReleaseRequest
+	(*RecallReleaseResponse)(nil),      // 57: wheelwright.fleet.v1.RecallReleaseResponse
+	(*RecalledCluster)(nil),            // 58: wheelwright.fleet.v1.RecalledCluster
+	(*Pin)(nil),                        // 59: wheelwright.fleet.v1.Pin
+	(*PinClusterRequest)(nil),          // 60: wheelwright.fleet.v1.PinClusterRequest
+	(*PinClusterResponse)(nil),         // 61: wheelwright.fleet.v1.PinClusterResponse
+	(*UnpinClusterRequest)(nil),        // 62: wheelwright.fleet.v1.UnpinClusterRequest
+	(*UnpinClusterResponse)(nil),       // 63: wheelwright.fleet.v1.UnpinClusterResponse
+	(*ListPinsRequest)(nil),            // 64: wheelwright.fleet.v1.ListPinsRequest
+	(*ListPinsResponse)(nil),           // 65: wheelwright.fleet.v1.ListPinsResponse
+	(*DecideDeliveryRequest)(nil),      // 66: wheelwright.fleet.v1.DecideDeliveryRequest
+	(*DecideDeliveryResponse)(nil),     // 67: wheelwright.fleet.v1.DecideDeliveryResponse
+	(*ExplainRequest)(nil),             // 68: wheelwright.fleet.v1.ExplainRequest
+	(*ExplainResponse)(nil),            // 69: wheelwright.fleet.v1.ExplainResponse
+	(*ExportAuditRequest)(nil),         // 70: wheelwright.fleet.v1.ExportAuditRequest
+	(*ExportAuditResponse)(nil),        // 71: wheelwright.fleet.v1.ExportAuditResponse
+	(*AuditEntry)(nil),                 // 72: wheelwright.fleet.v1.AuditEntry
+	(*Operator)(nil),                   // 73: wheelwright.fleet.v1.Operator
+	(*AddOperatorRequest)(nil),         // 74: wheelwright.fleet.v1.AddOperatorRequest
+	(*AddOperatorResponse)(nil),        // 75: wheelwright.fleet.v1.AddOperatorResponse
+	(*RemoveOperatorRequest)(nil),      // 76: wheelwright.fleet.v1.RemoveOperatorRequest
+	(*RemoveOperatorResponse)(nil),     // 77: wheelwright.fleet.v1.RemoveOperatorResponse
+	(*ListOperatorsRequest)(nil),       // 78: wheelwright.fleet.v1.ListOperatorsRequest
+	(*ListOperatorsResponse)(nil),      // 79: wheelwright.fleet.v1.ListOperatorsResponse
+	(*WatchRequest)(nil),               // 80: wheelwright.fleet.v1.WatchRequest
+	(*WatchResponse)(nil),              // 81: wheelwright.fleet.v1.WatchResponse
+	nil,                                // 82: wheelwright.fleet.v1.Cluster.LabelsEntry
+	nil,                                // 83: wheelwright.fleet.v1.InviteClusterRequest.LabelsEntry
+	nil,                                // 84: wheelwright.fleet.v1.StatusRow.LabelsEntry
+	(*timestamppb.Timestamp)(nil),      // 85: google.protobuf.Timestamp
+	(*v1.Preflight)(nil),               // 86: wheelwright.sync.v1.Preflight
+	(*v1.SubscriptionStatus)(nil),      // 87: wheelwright.sync.v1.SubscriptionStatus
+	(*v1.Policy)(nil),                  // 88: wheelwright.sync.v1.Policy
+	(*v1.Canary)(nil),                  // 89: wheelwright.sync.v1.Canary
 }
 var file_wheelwright_fleet_v1_fleet_proto_depIdxs = []int32{
-	80,  // 0: wheelwright.fleet.v1.Distribution.created:type_name -> google.protobuf.Timestamp
-	80,  // 1: wheelwright.fleet.v1.Distribution.last_polled:type_name -> google.protobuf.Timestamp
+	85,  // 0: wheelwright.fleet.v1.Distribution.created:type_name -> google.protobuf.Timestamp
+	85,  // 1: wheelwright.fleet.v1.Distribution.last_polled:type_name -> google.protobuf.Timestamp
 	4,   // 2: wheelwright.fleet.v1.Distribution.signers:type_name -> wheelwright.fleet.v1.Signers
 	5,   // 3: wheelwright.fleet.v1.Signers.files:type_name -> wheelwright.fleet.v1.SignerFile
 	3,   // 4: wheelwright.fleet.v1.AddDistributionRequest.distribution:type_name -> wheelwright.fleet.v1.Distribution
 	3,   // 5: wheelwright.fleet.v1.AddDistributionResponse.distribution:type_name -> wheelwright.fleet.v1.Distribution
-	40,  // 6: wheelwright.fleet.v1.RemoveDistributionResponse.rollouts:type_name -> wheelwright.fleet.v1.Rollout
+	45,  // 6: wheelwright.fleet.v1.RemoveDistributionResponse.rollouts:type_name -> wheelwright.fleet.v1.Rollout
 	4,   // 7: wheelwright.fleet.v1.SetSignersRequest.signers:type_name -> wheelwright.fleet.v1.Signers
 	4,   // 8: wheelwright.fleet.v1.SetSignersResponse.signers:type_name -> wheelwright.fleet.v1.Signers
-	3,   // 9: wheelwright.fleet.v1.ListDistributionsResponse.distributions:type_name -> wheelwright.fleet.v1.Distribution
-	15,  // 10: wheelwright.fleet.v1.Release.variants:type_name -> wheelwright.fleet.v1.VariantResult
-	80,  // 11: wheelwright.fleet.v1.Release.published:type_name -> google.protobuf.Timestamp
-	80,  // 12: wheelwright.fleet.v1.Release.preflight_until:type_name -> google.protobuf.Timestamp
-	80,  // 13: wheelwright.fleet.v1.Release.recalled:type_name -> google.protobuf.Timestamp
-	14,  // 14: wheelwright.fleet.v1.ListReleasesResponse.releases:type_name -> wheelwright.fleet.v1.Release
-	14,  // 15: wheelwright.fleet.v1.GetReleaseResponse.release:type_name -> wheelwright.fleet.v1.Release
-	20,  // 16: wheelwright.fleet.v1.GetReleaseResponse.clusters:type_name -> wheelwright.fleet.v1.ReleaseCluster
-	80,  // 17: wheelwright.fleet.v1.GetReleaseResponse.at:type_name -> google.protobuf.Timestamp
-	81,  // 18: wheelwright.fleet.v1.ReleaseCluster.preflight:type_name -> wheelwright.sync.v1.Preflight
-	80,  // 19: wheelwright.fleet.v1.ReleaseCluster.last_seen:type_name -> google.protobuf.Timestamp
-	77,  // 20: wheelwright.fleet.v1.Cluster.labels:type_name -> wheelwright.fleet.v1.Cluster.LabelsEntry
-	80,  // 21: wheelwright.fleet.v1.Cluster.created:type_name -> google.protobuf.Timestamp
-	80,  // 22: wheelwright.fleet.v1.Cluster.joined:type_name -> google.protobuf.Timestamp
-	80,  // 23: wheelwright.fleet.v1.Cluster.last_seen:type_name -> google.protobuf.Timestamp
-	80,  // 24: wheelwright.fleet.v1.Cluster.certificate_not_after:type_name -> google.protobuf.Timestamp
-	82,  // 25: wheelwright.fleet.v1.Cluster.subscriptions:type_name -> wheelwright.sync.v1.SubscriptionStatus
-	78,  // 26: wheelwright.fleet.v1.InviteClusterRequest.labels:type_name -> wheelwright.fleet.v1.InviteClusterRequest.LabelsEntry
-	80,  // 27: wheelwright.fleet.v1.InviteClusterResponse.expires:type_name -> google.protobuf.Timestamp
-	21,  // 28: wheelwright.fleet.v1.ListClustersResponse.clusters:type_name -> wheelwright.fleet.v1.Cluster
-	80,  // 29: wheelwright.fleet.v1.FleetEvent.at:type_name -> google.protobuf.Timestamp
-	28,  // 30: wheelwright.fleet.v1.ListEventsResponse.events:type_name -> wheelwright.fleet.v1.FleetEvent
-	80,  // 31: wheelwright.fleet.v1.GetStatusResponse.at:type_name -> google.protobuf.Timestamp
-	33,  // 32: wheelwright.fleet.v1.GetStatusResponse.rows:type_name -> wheelwright.fleet.v1.StatusRow
-	34,  // 33: wheelwright.fleet.v1.GetStatusResponse.summaries:type_name -> wheelwright.fleet.v1.DistributionSummary
-	40,  // 34: wheelwright.fleet.v1.GetStatusResponse.rollouts:type_name -> wheelwright.fleet.v1.Rollout
-	79,  // 35: wheelwright.fleet.v1.StatusRow.labels:type_name -> wheelwright.fleet.v1.StatusRow.LabelsEntry
-	80,  // 36: wheelwright.fleet.v1.StatusRow.last_seen:type_name -> google.protobuf.Timestamp
-	83,  // 37: wheelwright.fleet.v1.StatusRow.policy:type_name -> wheelwright.sync.v1.Policy
-	84,  // 38: wheelwright.fleet.v1.StatusRow.canary:type_name -> wheelwright.sync.v1.Canary
-	37,  // 39: wheelwright.fleet.v1.PlanRolloutResponse.plan:type_name -> wheelwright.fleet.v1.RolloutPlan
-	38,  // 40: wheelwright.fleet.v1.RolloutPlan.waves:type_name -> wheelwright.fleet.v1.PlannedWave
-	39,  // 41: wheelwright.fleet.v1.RolloutPlan.left_out:type_name -> wheelwright.fleet.v1.PlannedCluster
-	39,  // 42: wheelwright.fleet.v1.PlannedWave.clusters:type_name -> wheelwright.fleet.v1.PlannedCluster
-	80,  // 43: wheelwright.fleet.v1.Rollout.started:type_name -> google.protobuf.Timestamp
-	80,  // 44: wheelwright.fleet.v1.Rollout.since:type_name -> google.protobuf.Timestamp
-	41,  // 45: wheelwright.fleet.v1.Rollout.waves:type_name -> wheelwright.fleet.v1.RolloutWave
-	37,  // 46: wheelwright.fleet.v1.Rollout.plan:type_name -> wheelwright.fleet.v1.RolloutPlan
-	42,  // 47: wheelwright.fleet.v1.Rollout.clusters:type_name -> wheelwright.fleet.v1.RolloutCluster
-	80,  // 48: wheelwright.fleet.v1.RolloutWave.started:type_name -> google.protobuf.Timestamp
-	80,  // 49: wheelwright.fleet.v1.RolloutWave.soak_until:type_name -> google.protobuf.Timestamp
-	80,  // 50: wheelwright.fleet.v1.RolloutCluster.since:type_name -> google.protobuf.Timestamp
-	84,  // 51: wheelwright.fleet.v1.RolloutCluster.canary:type_name -> wheelwright.sync.v1.Canary
-	40,  // 52: wheelwright.fleet.v1.StartRolloutResponse.rollout:type_name -> wheelwright.fleet.v1.Rollout
-	40,  // 53: wheelwright.fleet.v1.ListRolloutsResponse.rollouts:type_name -> wheelwright.fleet.v1.Rollout
-	40,  // 54: wheelwright.fleet.v1.GetRolloutResponse.rollout:type_name -> wheelwright.fleet.v1.Rollout
-	80,  // 55: wheelwright.fleet.v1.GetRolloutResponse.at:type_name -> google.protobuf.Timestamp
-	0,   // 56: wheelwright.fleet.v1.DecideRolloutRequest.decision:type_name -> wheelwright.fleet.v1.RolloutDecision
-	40,  // 57: wheelwright.fleet.v1.DecideRolloutResponse.rollout:type_name -> wheelwright.fleet.v1.Rollout
-	53,  // 58: wheelwright.fleet.v1.RecallReleaseResponse.clusters:type_name -> wheelwright.fleet.v1.RecalledCluster
-	40,  // 59: wheelwright.fleet.v1.RecallReleaseResponse.rollouts:type_name -> wheelwright.fleet.v1.Rollout
-	80,  // 60: wheelwright.fleet.v1.Pin.until:type_name -> google.protobuf.Timestamp
-	80,  // 61: wheelwright.fleet.v1.Pin.created:type_name -> google.protobuf.Timestamp
-	54,  // 62: wheelwright.fleet.v1.PinClusterRequest.pin:type_name -> wheelwright.fleet.v1.Pin
-	54,  // 63: wheelwright.fleet.v1.PinClusterResponse.pin:type_name -> wheelwright.fleet.v1.Pin
-	54,  // 64: wheelwright.fleet.v1.ListPinsResponse.pins:type_name -> wheelwright.fleet.v1.Pin
-	33,  // 65: wheelwright.fleet.v1.ExplainResponse.row:type_name -> wheelwright.fleet.v1.StatusRow
-	28,  // 66: wheelwright.fleet.v1.ExplainResponse.events:type_name -> wheelwright.fleet.v1.FleetEvent
-	67,  // 67: wheelwright.fleet.v1.ExportAuditResponse.entry:type_name -> wheelwright.fleet.v1.AuditEntry
-	80,  // 68: wheelwright.fleet.v1.AuditEntry.at:type_name -> google.protobuf.Timestamp
-	80,  // 69: wheelwright.fleet.v1.Operator.created:type_name -> google.protobuf.Timestamp
-	80,  // 70: wheelwright.fleet.v1.Operator.certificate_not_after:type_name -> google.protobuf.Timestamp
-	68,  // 71: wheelwright.fleet.v1.AddOperatorResponse.operator:type_name -> wheelwright.fleet.v1.Operator
-	68,  // 72: wheelwright.fleet.v1.ListOperatorsResponse.operators:type_name -> wheelwright.fleet.v1.Operator
-	1,   // 73: wheelwright.fleet.v1.FleetService.GetVersion:input_type -> wheelwright.fleet.v1.GetVersionRequest
-	6,   // 74: wheelwright.fleet.v1.FleetService.AddDistribution:input_type -> wheelwright.fleet.v1.AddDistributionRequest
-	8,   // 75: wheelwright.fleet.v1.FleetService.RemoveDistribution:input_type -> wheelwright.fleet.v1.RemoveDistributionRequest
-	10,  // 76: wheelwright.fleet.v1.FleetService.SetSigners:input_type -> wheelwright.fleet.v1.SetSignersRequest
-	12,  // 77: wheelwright.fleet.v1.FleetService.ListDistributions:input_type -> wheelwright.fleet.v1.ListDistributionsRequest
-	16,  // 78: wheelwright.fleet.v1.FleetService.ListReleases:input_type -> wheelwright.fleet.v1.ListReleasesRequest
-	18,  // 79: wheelwright.fleet.v1.FleetService.GetRelease:input_type -> wheelwright.fleet.v1.GetReleaseRequest
-	22,  // 80: wheelwright.fleet.v1.FleetService.InviteCluster:input_type -> wheelwright.fleet.v1.InviteClusterRequest
-	24,  // 81: wheelwright.fleet.v1.FleetService.RemoveCluster:input_type -> wheelwright.fleet.v1.RemoveClusterRequest
-	26,  // 82: wheelwright.fleet.v1.FleetService.ListClusters:input_type -> wheelwright.fleet.v1.ListClustersRequest
-	29,  // 83: wheelwright.fleet.v1.FleetService.ListEvents:input_type -> wheelwright.fleet.v1.ListEventsRequest
-	35,  // 84: wheelwright.fleet.v1.FleetService.PlanRollout:input_type -> wheelwright.fleet.v1.PlanRolloutRequest
-	43,  // 85: wheelwright.fleet.v1.FleetService.StartRollout:input_type -> wheelwright.fleet.v1.StartRolloutRequest
-	45,  // 86: wheelwright.fleet.v1.FleetService.ListRollouts:input_type -> wheelwright.fleet.v1.ListRolloutsRequest
-	47,  // 87: wheelwright.fleet.v1.FleetService.GetRollout:input_type -> wheelwright.fleet.v1.GetRolloutRequest
-	49,  // 88: wheelwright.fleet.v1.FleetService.DecideRollout:input_type -> wheelwright.fleet.v1.DecideRolloutRequest
-	51,  // 89: wheelwright.fleet.v1.FleetService.RecallRelease:input_type -> wheelwright.fleet.v1.RecallReleaseRequest
-	55,  // 90: wheelwright.fleet.v1.FleetService.PinCluster:input_type -> wheelwright.fleet.v1.PinClusterRequest
-	57,  // 91: wheelwright.fleet.v1.FleetService.UnpinCluster:input_type -> wheelwright.fleet.v1.UnpinClusterRequest
-	59,  // 92: wheelwright.fleet.v1.FleetService.ListPins:input_type -> wheelwright.fleet.v1.ListPinsRequest
-	61,  // 93: wheelwright.fleet.v1.FleetService.DecideDelivery:input_type -> wheelwright.fleet.v1.DecideDeliveryRequest
-	63,  // 94: wheelwright.fleet.v1.FleetService.Explain:input_type -> wheelwright.fleet.v1.ExplainRequest
-	65,  // 95: wheelwright.fleet.v1.FleetService.ExportAudit:input_type -> wheelwright.fleet.v1.ExportAuditRequest
-	69,  // 96: wheelwright.fleet.v1.FleetService.AddOperator:input_type -> wheelwright.fleet.v1.AddOperatorRequest
-	71,  // 97: wheelwright.fleet.v1.FleetService.RemoveOperator:input_type -> wheelwright.fleet.v1.RemoveOperatorRequest
-	73,  // 98: wheelwright.fleet.v1.FleetService.ListOperators:input_type -> wheelwright.fleet.v1.ListOperatorsRequest
-	31,  // 99: wheelwright.fleet.v1.FleetService.GetStatus:input_type -> wheelwright.fleet.v1.GetStatusRequest
-	75,  // 100: wheelwright.fleet.v1.FleetService.Watch:input_type -> wheelwright.fleet.v1.WatchRequest
-	2,   // 101: wheelwright.fleet.v1.FleetService.GetVersion:output_type -> wheelwright.fleet.v1.GetVersionResponse
-	7,   // 102: wheelwright.fleet.v1.FleetService.AddDistribution:output_type -> wheelwright.fleet.v1.AddDistributionResponse
-	9,   // 103: wheelwright.fleet.v1.FleetService.RemoveDistribution:output_type -> wheelwright.fleet.v1.RemoveDistributionResponse
-	11,  // 104: wheelwright.fleet.v1.FleetService.SetSigners:output_type -> wheelwright.fleet.v1.SetSignersResponse
-	13,  // 105: wheelwright.fleet.v1.FleetService.ListDistributions:output_type -> wheelwright.fleet.v1.ListDistributionsResponse
-	17,  // 106: wheelwright.fleet.v1.FleetService.ListReleases:output_type -> wheelwright.fleet.v1.ListReleasesResponse
-	19,  // 107: wheelwright.fleet.v1.FleetService.GetRelease:output_type -> wheelwright.fleet.v1.GetReleaseResponse
-	23,  // 108: wheelwright.fleet.v1.FleetService.InviteCluster:output_type -> wheelwright.fleet.v1.InviteClusterResponse
-	25,  // 109: wheelwright.fleet.v1.FleetService.RemoveCluster:output_type -> wheelwright.fleet.v1.RemoveClusterResponse
-	27,  // 110: wheelwright.fleet.v1.FleetService.ListClusters:output_type -> wheelwright.fleet.v1.ListClustersResponse
-	30,  // 111: wheelwright.fleet.v1.FleetService.ListEvents:output_type -> wheelwright.fleet.v1.ListEventsResponse
-	36,  // 112: wheelwright.fleet.v1.FleetService.PlanRollout:output_type -> wheelwright.fleet.v1.PlanRolloutResponse
-	44,  // 113: wheelwright.fleet.v1.FleetService.StartRollout:output_type -> wheelwright.fleet.v1.StartRolloutResponse
-	46,  // 114: wheelwright.fleet.v1.FleetService.ListRollouts:output_type -> wheelwright.fleet.v1.ListRolloutsResponse
-	48,  // 115: wheelwright.fleet.v1.FleetService.GetRollout:output_type -> wheelwright.fleet.v1.GetRolloutResponse
-	50,  // 116: wheelwright.fleet.v1.FleetService.DecideRollout:output_type -> wheelwright.fleet.v1.DecideRolloutResponse
-	52,  // 117: wheelwright.fleet.v1.FleetService.RecallRelease:output_type -> wheelwright.fleet.v1.RecallReleaseResponse
-	56,  // 118: wheelwright.fleet.v1.FleetService.PinCluster:output_type -> wheelwright.fleet.v1.PinClusterResponse
-	58,  // 119: wheelwright.fleet.v1.FleetService.UnpinCluster:output_type -> wheelwright.fleet.v1.UnpinClusterResponse
-	60,  // 120: wheelwright.fleet.v1.FleetService.ListPins:output_type -> wheelwright.fleet.v1.ListPinsResponse
-	62,  // 121: wheelwright.fleet.v1.FleetService.DecideDelivery:output_type -> wheelwright.fleet.v1.DecideDeliveryResponse
-	64,  // 122: wheelwright.fleet.v1.FleetService.Explain:output_type -> wheelwright.fleet.v1.ExplainResponse
-	66,  // 123: wheelwright.fleet.v1.FleetService.ExportAudit:output_type -> wheelwright.fleet.v1.ExportAuditResponse
-	70,  // 124: wheelwright.fleet.v1.FleetService.AddOperator:output_type -> wheelwright.fleet.v1.AddOperatorResponse
-	72,  // 125: wheelwright.fleet.v1.FleetService.RemoveOperator:output_type -> wheelwright.fleet.v1.RemoveOperatorResponse
-	74,  // 126: wheelwright.fleet.v1.FleetService.ListOperators:output_type -> wheelwright.fleet.v1.ListOperatorsResponse
-	32,  // 127: wheelwright.fleet.v1.FleetService.GetStatus:output_type -> wheelwright.fleet.v1.GetStatusResponse
-	76,  // 128: wheelwright.fleet.v1.FleetService.Watch:output_type -> wheelwright.fleet.v1.WatchResponse
-	101, // [101:129] is the sub-list for method output_type
-	73,  // [73:101] is the sub-list for method input_type
-	73,  // [73:73] is the sub-list for extension type_name
-	73,  // [73:73] is the sub-list for extension extendee
-	0,   // [0:73] is the sub-list for field type_name
+	16,  // 9: wheelwright.fleet.v1.PublishStatementResponse.statement:type_name -> wheelwright.fleet.v1.Statement
+	16,  // 10: wheelwright.fleet.v1.GetChannelResponse.statements:type_name -> wheelwright.fleet.v1.Statement
+	85,  // 11: wheelwright.fleet.v1.Statement.issued:type_name -> google.protobuf.Timestamp
+	85,  // 12: wheelwright.fleet.v1.Statement.expires:type_name -> google.protobuf.Timestamp
+	85,  // 13: wheelwright.fleet.v1.Statement.received:type_name -> google.protobuf.Timestamp
+	3,   // 14: wheelwright.fleet.v1.ListDistributionsResponse.distributions:type_name -> wheelwright.fleet.v1.Distribution
+	20,  // 15: wheelwright.fleet.v1.Release.variants:type_name -> wheelwright.fleet.v1.VariantResult
+	85,  // 16: wheelwright.fleet.v1.Release.published:type_name -> google.protobuf.Timestamp
+	85,  // 17: wheelwright.fleet.v1.Release.preflight_until:type_name -> google.protobuf.Timestamp
+	85,  // 18: wheelwright.fleet.v1.Release.recalled:type_name -> google.protobuf.Timestamp
+	19,  // 19: wheelwright.fleet.v1.ListReleasesResponse.releases:type_name -> wheelwright.fleet.v1.Release
+	19,  // 20: wheelwright.fleet.v1.GetReleaseResponse.release:type_name -> wheelwright.fleet.v1.Release
+	25,  // 21: wheelwright.fleet.v1.GetReleaseResponse.clusters:type_name -> wheelwright.fleet.v1.ReleaseCluster
+	85,  // 22: wheelwright.fleet.v1.GetReleaseResponse.at:type_name -> google.protobuf.Timestamp
+	86,  // 23: wheelwright.fleet.v1.ReleaseCluster.preflight:type_name -> wheelwright.sync.v1.Preflight
+	85,  // 24: wheelwright.fleet.v1.ReleaseCluster.last_seen:type_name -> google.protobuf.Timestamp
+	82,  // 25: wheelwright.fleet.v1.Cluster.labels:type_name -> wheelwright.fleet.v1.Cluster.LabelsEntry
+	85,  // 26: wheelwright.fleet.v1.Cluster.created:type_name -> google.protobuf.Timestamp
+	85,  // 27: wheelwright.fleet.v1.Cluster.joined:type_name -> google.protobuf.Timestamp
+	85,  // 28: wheelwright.fleet.v1.Cluster.last_seen:type_name -> google.protobuf.Timestamp
+	85,  // 29: wheelwright.fleet.v1.Cluster.certificate_not_after:type_name -> google.protobuf.Timestamp
+	87,  // 30: wheelwright.fleet.v1.Cluster.subscriptions:type_name -> wheelwright.sync.v1.SubscriptionStatus
+	83,  // 31: wheelwright.fleet.v1.InviteClusterRequest.labels:type_name -> wheelwright.fleet.v1.InviteClusterRequest.LabelsEntry
+	85,  // 32: wheelwright.fleet.v1.InviteClusterResponse.expires:type_name -> google.protobuf.Timestamp
+	26,  // 33: wheelwright.fleet.v1.ListClustersResponse.clusters:type_name -> wheelwright.fleet.v1.Cluster
+	85,  // 34: wheelwright.fleet.v1.FleetEvent.at:type_name -> google.protobuf.Timestamp
+	33,  // 35: wheelwright.fleet.v1.ListEventsResponse.events:type_name -> wheelwright.fleet.v1.FleetEvent
+	85,  // 36: wheelwright.fleet.v1.GetStatusResponse.at:type_name -> google.protobuf.Timestamp
+	38,  // 37: wheelwright.fleet.v1.GetStatusResponse.rows:type_name -> wheelwright.fleet.v1.StatusRow
+	39,  // 38: wheelwright.fleet.v1.GetStatusResponse.summaries:type_name -> wheelwright.fleet.v1.DistributionSummary
+	45,  // 39: wheelwright.fleet.v1.GetStatusResponse.rollouts:type_name -> wheelwright.fleet.v1.Rollout
+	84,  // 40: wheelwright.fleet.v1.StatusRow.labels:type_name -> wheelwright.fleet.v1.StatusRow.LabelsEntry
+	85,  // 41: wheelwright.fleet.v1.StatusRow.last_seen:type_name -> google.protobuf.Timestamp
+	88,  // 42: wheelwright.fleet.v1.StatusRow.policy:type_name -> wheelwright.sync.v1.Policy
+	89,  // 43: wheelwright.fleet.v1.StatusRow.canary:type_name -> wheelwright.sync.v1.Canary
+	42,  // 44: wheelwright.fleet.v1.PlanRolloutResponse.plan:type_name -> wheelwright.fleet.v1.RolloutPlan
+	43,  // 45: wheelwright.fleet.v1.RolloutPlan.waves:type_name -> wheelwright.fleet.v1.PlannedWave
+	44,  // 46: wheelwright.fleet.v1.RolloutPlan.left_out:type_name -> wheelwright.fleet.v1.PlannedCluster
+	44,  // 47: wheelwright.fleet.v1.PlannedWave.clusters:type_name -> wheelwright.fleet.v1.PlannedCluster
+	85,  // 48: wheelwright.fleet.v1.Rollout.started:type_name -> google.protobuf.Timestamp
+	85,  // 49: wheelwright.fleet.v1.Rollout.since:type_name -> google.protobuf.Timestamp
+	46,  // 50: wheelwright.fleet.v1.Rollout.waves:type_name -> wheelwright.fleet.v1.RolloutWave
+	42,  // 51: wheelwright.fleet.v1.Rollout.plan:type_name -> wheelwright.fleet.v1.RolloutPlan
+	47,  // 52: wheelwright.fleet.v1.Rollout.clusters:type_name -> wheelwright.fleet.v1.RolloutCluster
+	85,  // 53: wheelwright.fleet.v1.RolloutWave.started:type_name -> google.protobuf.Timestamp
+	85,  // 54: wheelwright.fleet.v1.RolloutWave.soak_until:type_name -> google.protobuf.Timestamp
+	85,  // 55: wheelwright.fleet.v1.RolloutCluster.since:type_name -> google.protobuf.Timestamp
+	89,  // 56: wheelwright.fleet.v1.RolloutCluster.canary:type_name -> wheelwright.sync.v1.Canary
+	45,  // 57: wheelwright.fleet.v1.StartRolloutResponse.rollout:type_name -> wheelwright.fleet.v1.Rollout
+	45,  // 58: wheelwright.fleet.v1.ListRolloutsResponse.rollouts:type_name -> wheelwright.fleet.v1.Rollout
+	45,  // 59: wheelwright.fleet.v1.GetRolloutResponse.rollout:type_name -> wheelwright.fleet.v1.Rollout
+	85,  // 60: wheelwright.fleet.v1.GetRolloutResponse.at:type_name -> google.protobuf.Timestamp
+	0,   // 61: wheelwright.fleet.v1.DecideRolloutRequest.decision:type_name -> wheelwright.fleet.v1.RolloutDecision
+	45,  // 62: wheelwright.fleet.v1.DecideRolloutResponse.rollout:type_name -> wheelwright.fleet.v1.Rollout
+	58,  // 63: wheelwright.fleet.v1.RecallReleaseResponse.clusters:type_name -> wheelwright.fleet.v1.RecalledCluster
+	45,  // 64: wheelwright.fleet.v1.RecallReleaseResponse.rollouts:type_name -> wheelwright.fleet.v1.Rollout
+	85,  // 65: wheelwright.fleet.v1.Pin.until:type_name -> google.protobuf.Timestamp
+	85,  // 66: wheelwright.fleet.v1.Pin.created:type_name -> google.protobuf.Timestamp
+	59,  // 67: wheelwright.fleet.v1.PinClusterRequest.pin:type_name -> wheelwright.fleet.v1.Pin
+	59,  // 68: wheelwright.fleet.v1.PinClusterResponse.pin:type_name -> wheelwright.fleet.v1.Pin
+	59,  // 69: wheelwright.fleet.v1.ListPinsResponse.pins:type_name -> wheelwright.fleet.v1.Pin
+	38,  // 70: wheelwright.fleet.v1.ExplainResponse.row:type_name -> wheelwright.fleet.v1.StatusRow
+	33,  // 71: wheelwright.fleet.v1.ExplainResponse.events:type_name -> wheelwright.fleet.v1.FleetEvent
+	72,  // 72: wheelwright.fleet.v1.ExportAuditResponse.entry:type_name -> wheelwright.fleet.v1.AuditEntry
+	85,  // 73: wheelwright.fleet.v1.AuditEntry.at:type_name -> google.protobuf.Timestamp
+	85,  // 74: wheelwright.fleet.v1.Operator.created:type_name -> google.protobuf.Timestamp
+	85,  // 75: wheelwright.fleet.v1.Operator.certificate_not_after:type_name -> google.protobuf.Timestamp
+	73,  // 76: wheelwright.fleet.v1.AddOperatorResponse.operator:type_name -> wheelwright.fleet.v1.Operator
+	73,  // 77: wheelwright.fleet.v1.ListOperatorsResponse.operators:type_name -> wheelwright.fleet.v1.Operator
+	1,   // 78: wheelwright.fleet.v1.FleetService.GetVersion:input_type -> wheelwright.fleet.v1.GetVersionRequest
+	6,   // 79: wheelwright.fleet.v1.FleetService.AddDistribution:input_type -> wheelwright.fleet.v1.AddDistributionRequest
+	8,   // 80: wheelwright.fleet.v1.FleetService.RemoveDistribution:input_type -> wheelwright.fleet.v1.RemoveDistributionRequest
+	10,  // 81: wheelwright.fleet.v1.FleetService.SetSigners:input_type -> wheelwright.fleet.v1.SetSignersRequest
+	12,  // 82: wheelwright.fleet.v1.FleetService.PublishStatement:input_type -> wheelwright.fleet.v1.PublishStatementRequest
+	14,  // 83: wheelwright.fleet.v1.FleetService.GetChannel:input_type -> wheelwright.fleet.v1.GetChannelRequest
+	17,  // 84: wheelwright.fleet.v1.FleetService.ListDistributions:input_type -> wheelwright.fleet.v1.ListDistributionsRequest
+	21,  // 85: wheelwright.fleet.v1.FleetService.ListReleases:input_type -> wheelwright.fleet.v1.ListReleasesRequest
+	23,  // 86: wheelwright.fleet.v1.FleetService.GetRelease:input_type -> wheelwright.fleet.v1.GetReleaseRequest
+	27,  // 87: wheelwright.fleet.v1.FleetService.InviteCluster:input_type -> wheelwright.fleet.v1.InviteClusterRequest
+	29,  // 88: wheelwright.fleet.v1.FleetService.RemoveCluster:input_type -> wheelwright.fleet.v1.RemoveClusterRequest
+	31,  // 89: wheelwright.fleet.v1.FleetService.ListClusters:input_type -> wheelwright.fleet.v1.ListClustersRequest
+	34,  // 90: wheelwright.fleet.v1.FleetService.ListEvents:input_type -> wheelwright.fleet.v1.ListEventsRequest
+	40,  // 91: wheelwright.fleet.v1.FleetService.PlanRollout:input_type -> wheelwright.fleet.v1.PlanRolloutRequest
+	48,  // 92: wheelwright.fleet.v1.FleetService.StartRollout:input_type -> wheelwright.fleet.v1.StartRolloutRequest
+	50,  // 93: wheelwright.fleet.v1.FleetService.ListRollouts:input_type -> wheelwright.fleet.v1.ListRolloutsRequest
+	52,  // 94: wheelwright.fleet.v1.FleetService.GetRollout:input_type -> wheelwright.fleet.v1.GetRolloutRequest
+	54,  // 95: wheelwright.fleet.v1.FleetService.DecideRollout:input_type -> wheelwright.fleet.v1.DecideRolloutRequest
+	56,  // 96: wheelwright.fleet.v1.FleetService.RecallRelease:input_type -> wheelwright.fleet.v1.RecallReleaseRequest
+	60,  // 97: wheelwright.fleet.v1.FleetService.PinCluster:input_type -> wheelwright.fleet.v1.PinClusterRequest
+	62,  // 98: wheelwright.fleet.v1.FleetService.UnpinCluster:input_type -> wheelwright.fleet.v1.UnpinClusterRequest
+	64,  // 99: wheelwright.fleet.v1.FleetService.ListPins:input_type -> wheelwright.fleet.v1.ListPinsRequest
+	66,  // 100: wheelwright.fleet.v1.FleetService.DecideDelivery:input_type -> wheelwright.fleet.v1.DecideDeliveryRequest
+	68,  // 101: wheelwright.fleet.v1.FleetService.Explain:input_type -> wheelwright.fleet.v1.ExplainRequest
+	70,  // 102: wheelwright.fleet.v1.FleetService.ExportAudit:input_type -> wheelwright.fleet.v1.ExportAuditRequest
+	74,  // 103: wheelwright.fleet.v1.FleetService.AddOperator:input_type -> wheelwright.fleet.v1.AddOperatorRequest
+	76,  // 104: wheelwright.fleet.v1.FleetService.RemoveOperator:input_type -> wheelwright.fleet.v1.RemoveOperatorRequest
+	78,  // 105: wheelwright.fleet.v1.FleetService.ListOperators:input_type -> wheelwright.fleet.v1.ListOperatorsRequest
+	36,  // 106: wheelwright.fleet.v1.FleetService.GetStatus:input_type -> wheelwright.fleet.v1.GetStatusRequest
+	80,  // 107: wheelwright.fleet.v1.FleetService.Watch:input_type -> wheelwright.fleet.v1.WatchRequest
+	2,   // 108: wheelwright.fleet.v1.FleetService.GetVersion:output_type -> wheelwright.fleet.v1.GetVersionResponse
+	7,   // 109: wheelwright.fleet.v1.FleetService.AddDistribution:output_type -> wheelwright.fleet.v1.AddDistributionResponse
+	9,   // 110: wheelwright.fleet.v1.FleetService.RemoveDistribution:output_type -> wheelwright.fleet.v1.RemoveDistributionResponse
+	11,  // 111: wheelwright.fleet.v1.FleetService.SetSigners:output_type -> wheelwright.fleet.v1.SetSignersResponse
+	13,  // 112: wheelwright.fleet.v1.FleetService.PublishStatement:output_type -> wheelwright.fleet.v1.PublishStatementResponse
+	15,  // 113: wheelwright.fleet.v1.FleetService.GetChannel:output_type -> wheelwright.fleet.v1.GetChannelResponse
+	18,  // 114: wheelwright.fleet.v1.FleetService.ListDistributions:output_type -> wheelwright.fleet.v1.ListDistributionsResponse
+	22,  // 115: wheelwright.fleet.v1.FleetService.ListReleases:output_type -> wheelwright.fleet.v1.ListReleasesResponse
+	24,  // 116: wheelwright.fleet.v1.FleetService.GetRelease:output_type -> wheelwright.fleet.v1.GetReleaseResponse
+	28,  // 117: wheelwright.fleet.v1.FleetService.InviteCluster:output_type -> wheelwright.fleet.v1.InviteClusterResponse
+	30,  // 118: wheelwright.fleet.v1.FleetService.RemoveCluster:output_type -> wheelwright.fleet.v1.RemoveClusterResponse
+	32,  // 119: wheelwright.fleet.v1.FleetService.ListClusters:output_type -> wheelwright.fleet.v1.ListClustersResponse
+	35,  // 120: wheelwright.fleet.v1.FleetService.ListEvents:output_type -> wheelwright.fleet.v1.ListEventsResponse
+	41,  // 121: wheelwright.fleet.v1.FleetService.PlanRollout:output_type -> wheelwright.fleet.v1.PlanRolloutResponse
+	49,  // 122: wheelwright.fleet.v1.FleetService.StartRollout:output_type -> wheelwright.fleet.v1.StartRolloutResponse
+	51,  // 123: wheelwright.fleet.v1.FleetService.ListRollouts:output_type -> wheelwright.fleet.v1.ListRolloutsResponse
+	53,  // 124: wheelwright.fleet.v1.FleetService.GetRollout:output_type -> wheelwright.fleet.v1.GetRolloutResponse
+	55,  // 125: wheelwright.fleet.v1.FleetService.DecideRollout:output_type -> wheelwright.fleet.v1.DecideRolloutResponse
+	57,  // 126: wheelwright.fleet.v1.FleetService.RecallRelease:output_type -> wheelwright.fleet.v1.RecallReleaseResponse
+	61,  // 127: wheelwright.fleet.v1.FleetService.PinCluster:output_type -> wheelwright.fleet.v1.PinClusterResponse
+	63,  // 128: wheelwright.fleet.v1.FleetService.UnpinCluster:output_type -> wheelwright.fleet.v1.UnpinClusterResponse
+	65,  // 129: wheelwright.fleet.v1.FleetService.ListPins:output_type -> wheelwright.fleet.v1.ListPinsResponse
+	67,  // 130: wheelwright.fleet.v1.FleetService.DecideDelivery:output_type -> wheelwright.fleet.v1.DecideDeliveryResponse
+	69,  // 131: wheelwright.fleet.v1.FleetService.Explain:output_type -> wheelwright.fleet.v1.ExplainResponse
+	71,  // 132: wheelwright.fleet.v1.FleetService.ExportAudit:output_type -> wheelwright.fleet.v1.ExportAuditResponse
+	75,  // 133: wheelwright.fleet.v1.FleetService.AddOperator:output_type -> wheelwright.fleet.v1.AddOperatorResponse
+	77,  // 134: wheelwright.fleet.v1.FleetService.RemoveOperator:output_type -> wheelwright.fleet.v1.RemoveOperatorResponse
+	79,  // 135: wheelwright.fleet.v1.FleetService.ListOperators:output_type -> wheelwright.fleet.v1.ListOperatorsResponse
+	37,  // 136: wheelwright.fleet.v1.FleetService.GetStatus:output_type -> wheelwright.fleet.v1.GetStatusResponse
+	81,  // 137: wheelwright.fleet.v1.FleetService.Watch:output_type -> wheelwright.fleet.v1.WatchResponse
+	108, // [108:138] is the sub-list for method output_type
+	78,  // [78:108] is the sub-list for method input_type
+	78,  // [78:78] is the sub-list for extension type_name
+	78,  // [78:78] is the sub-list for extension extendee
+	0,   // [0:78] is the sub-list for field type_name
 }
 
 func init() { file_wheelwright_fleet_v1_fleet_proto_init() }
@@ -6047,7 +6393,7 @@ func file_wheelwright_fleet_v1_fleet_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wheelwright_fleet_v1_fleet_proto_rawDesc), len(file_wheelwright_fleet_v1_fleet_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   79,
+			NumMessages:   84,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

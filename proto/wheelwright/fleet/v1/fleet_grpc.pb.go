@@ -25,6 +25,8 @@ const (
 	FleetService_AddDistribution_FullMethodName    = "/wheelwright.fleet.v1.FleetService/AddDistribution"
 	FleetService_RemoveDistribution_FullMethodName = "/wheelwright.fleet.v1.FleetService/RemoveDistribution"
 	FleetService_SetSigners_FullMethodName         = "/wheelwright.fleet.v1.FleetService/SetSigners"
+	FleetService_PublishStatement_FullMethodName   = "/wheelwright.fleet.v1.FleetService/PublishStatement"
+	FleetService_GetChannel_FullMethodName         = "/wheelwright.fleet.v1.FleetService/GetChannel"
 	FleetService_ListDistributions_FullMethodName  = "/wheelwright.fleet.v1.FleetService/ListDistributions"
 	FleetService_ListReleases_FullMethodName       = "/wheelwright.fleet.v1.FleetService/ListReleases"
 	FleetService_GetRelease_FullMethodName         = "/wheelwright.fleet.v1.FleetService/GetRelease"
@@ -63,6 +65,11 @@ type FleetServiceClient interface {
 	RemoveDistribution(ctx context.Context, in *RemoveDistributionRequest, opts ...grpc.CallOption) (*RemoveDistributionResponse, error)
 	// SetSigners says whose signatures the tags of a distribution need from now on; what was judged stays.
 	SetSigners(ctx context.Context, in *SetSignersRequest, opts ...grpc.CallOption) (*SetSignersResponse, error)
+	// PublishStatement passes on what a vendor has signed about what is current. FAILED_PRECONDITION for one that
+	// does not follow the last, ALREADY_EXISTS for the last itself.
+	PublishStatement(ctx context.Context, in *PublishStatementRequest, opts ...grpc.CallOption) (*PublishStatementResponse, error)
+	// GetChannel is what a vendor has stated so far.
+	GetChannel(ctx context.Context, in *GetChannelRequest, opts ...grpc.CallOption) (*GetChannelResponse, error)
 	ListDistributions(ctx context.Context, in *ListDistributionsRequest, opts ...grpc.CallOption) (*ListDistributionsResponse, error)
 	ListReleases(ctx context.Context, in *ListReleasesRequest, opts ...grpc.CallOption) (*ListReleasesResponse, error)
 	GetRelease(ctx context.Context, in *GetReleaseRequest, opts ...grpc.CallOption) (*GetReleaseResponse, error)
@@ -153,6 +160,26 @@ func (c *fleetServiceClient) SetSigners(ctx context.Context, in *SetSignersReque
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(SetSignersResponse)
 	err := c.cc.Invoke(ctx, FleetService_SetSigners_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fleetServiceClient) PublishStatement(ctx context.Context, in *PublishStatementRequest, opts ...grpc.CallOption) (*PublishStatementResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PublishStatementResponse)
+	err := c.cc.Invoke(ctx, FleetService_PublishStatement_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fleetServiceClient) GetChannel(ctx context.Context, in *GetChannelRequest, opts ...grpc.CallOption) (*GetChannelResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetChannelResponse)
+	err := c.cc.Invoke(ctx, FleetService_GetChannel_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -429,6 +456,11 @@ type FleetServiceServer interface {
 	RemoveDistribution(context.Context, *RemoveDistributionRequest) (*RemoveDistributionResponse, error)
 	// SetSigners says whose signatures the tags of a distribution need from now on; what was judged stays.
 	SetSigners(context.Context, *SetSignersRequest) (*SetSignersResponse, error)
+	// PublishStatement passes on what a vendor has signed about what is current. FAILED_PRECONDITION for one that
+	// does not follow the last, ALREADY_EXISTS for the last itself.
+	PublishStatement(context.Context, *PublishStatementRequest) (*PublishStatementResponse, error)
+	// GetChannel is what a vendor has stated so far.
+	GetChannel(context.Context, *GetChannelRequest) (*GetChannelResponse, error)
 	ListDistributions(context.Context, *ListDistributionsRequest) (*ListDistributionsResponse, error)
 	ListReleases(context.Context, *ListReleasesRequest) (*ListReleasesResponse, error)
 	GetRelease(context.Context, *GetReleaseRequest) (*GetReleaseResponse, error)
@@ -496,6 +528,12 @@ func (UnimplementedFleetServiceServer) RemoveDistribution(context.Context, *Remo
 }
 func (UnimplementedFleetServiceServer) SetSigners(context.Context, *SetSignersRequest) (*SetSignersResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SetSigners not implemented")
+}
+func (UnimplementedFleetServiceServer) PublishStatement(context.Context, *PublishStatementRequest) (*PublishStatementResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method PublishStatement not implemented")
+}
+func (UnimplementedFleetServiceServer) GetChannel(context.Context, *GetChannelRequest) (*GetChannelResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetChannel not implemented")
 }
 func (UnimplementedFleetServiceServer) ListDistributions(context.Context, *ListDistributionsRequest) (*ListDistributionsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListDistributions not implemented")
@@ -658,6 +696,42 @@ func _FleetService_SetSigners_Handler(srv interface{}, ctx context.Context, dec 
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(FleetServiceServer).SetSigners(ctx, req.(*SetSignersRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FleetService_PublishStatement_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PublishStatementRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).PublishStatement(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_PublishStatement_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).PublishStatement(ctx, req.(*PublishStatementRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FleetService_GetChannel_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetChannelRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).GetChannel(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_GetChannel_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).GetChannel(ctx, req.(*GetChannelRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -1102,6 +1176,14 @@ var FleetService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "SetSigners",
 			Handler:    _FleetService_SetSigners_Handler,
+		},
+		{
+			MethodName: "PublishStatement",
+			Handler:    _FleetService_PublishStatement_Handler,
+		},
+		{
+			MethodName: "GetChannel",
+			Handler:    _FleetService_GetChannel_Handler,
 		},
 		{
 			MethodName: "ListDistributions",
