@@ -35,7 +35,7 @@ func keys(t testing.TB, texts ...string) signer.Set {
 	for i, s := range texts {
 		sources = append(sources, signer.Source{Name: fmt.Sprintf("file %d", i), Text: []byte(s)})
 	}
-	set, err := signer.Read(sources...)
+	set, err := signer.Read(signer.Git, sources...)
 	if err != nil {
 		t.Fatal(err)
 	}

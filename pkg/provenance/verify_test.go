@@ -273,7 +273,7 @@ func TestWeakOpenPGPIsRefused(t *testing.T) {
 		for _, text := range texts {
 			sources = append(sources, signer.Source{Name: name, Text: []byte(text)})
 		}
-		set, err := signer.Read(sources...)
+		set, err := signer.Read(signer.Git, sources...)
 		if err != nil {
 			continue // refused when it was read: as good
 		}

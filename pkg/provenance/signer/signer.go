@@ -1,5 +1,5 @@
-// Package signer knows the keys whose signatures are taken, and checks a signature as git makes it over a
-// payload: SSH (keys listed as ssh-keygen(1) describes under ALLOWED SIGNERS) and OpenPGP (armoured public
+// Package signer knows the keys whose signatures are taken, and checks a signature over a payload, as git or
+// ssh-keygen makes it: SSH in one namespace (keys listed as ssh-keygen(1) describes under ALLOWED SIGNERS) and OpenPGP (armoured public
 // keys). It has one idea of what is too weak, for both kinds.
 //
 // It does not know what was signed, when it was or who counts: that is package provenance's business.
@@ -44,19 +44,23 @@ type Source struct {
 
 // Set holds keys. The zero Set holds none. It is never changed, and safe for concurrent use.
 type Set struct {
+	namespace string // of SSH signatures
 	ssh []sshKey
 	pgp []pgpKey
 }
 
-// Read takes what is in the files, allowed signers or armoured OpenPGP keys, and reports all that is wrong
-// with them.
-func Read(sources ...Source) (Set, error) {
-	var s Set
+// Read takes what is in the files, allowed signers or armoured OpenPGP keys, for signatures in one namespace, and
+// reports all that is wrong with them. An OpenPGP signature has no namespace: those keys are git's alone.
+func Read(namespace string, sources ...Source) (Set, error) {
+	s := Set{namespace: namespace}
 	var wrong []error
 	for _, source := range sources {
 		read := s.readAllowed
 		if bytes.HasPrefix(bytes.TrimLeft(source.Text, " \t\r\n"), []byte("-----BEGIN PGP ")) {
-			read = s.readKeyring
+			if read = s.readKeyring; namespace != Git {
+				wrong = append(wrong, fmt.Errorf("read signers of %s: OpenPGP keys; want allowed signers of SSH, as only their signatures say what they are for", source.Name))
+				continue
+			}
 		}
 		for _, err := range read(source.Text) {
 			wrong = append(wrong, fmt.Errorf("read signers of %s: %w", source.Name, err))
@@ -68,10 +72,10 @@ func Read(sources ...Source) (Set, error) {
 	return s, nil
 }
 
-// Len is the number of different keys that may sign tags.
+// Len is the number of different keys that may sign.
 func (s Set) Len() int { return len(s.Fingerprints()) }
 
-// Fingerprints are of the keys that may sign tags, each once, in the order of the files.
+// Fingerprints are of the keys that may sign, each once, in the order of the files.
 func (s Set) Fingerprints() []string {
 	var out []string
 	seen := map[string]bool{}
@@ -82,7 +86,7 @@ func (s Set) Fingerprints() []string {
 		}
 	}
 	for _, k := range s.ssh {
-		if k.git {
+		if k.counts {
 			add(k.fingerprint)
 		}
 	}
@@ -92,6 +96,17 @@ func (s Set) Fingerprints() []string {
 	return out
 }
 
+// Principals are of the lines of SSH keys that may sign, as they are written, by the keys' fingerprints.
+func (s Set) Principals() map[string][]string {
+	all := map[string][]string{}
+	for _, k := range s.ssh {
+		if k.counts {
+			all[k.fingerprint] = append(all[k.fingerprint], k.principals)
+		}
+	}
+	return all
+}
+
 // Verify checks an armoured signature over the payload, made by a key of the set that was valid at that
 // time. No time that the signature itself holds may be after latest.
 func (s Set) Verify(payload, armoured []byte, at, latest time.Time) (Signer, error) {
@@ -99,6 +114,9 @@ func (s Set) Verify(payload, armoured []byte, at, latest time.Time) (Signer, err
 	case "-----BEGIN SSH SIGNATURE-----":
 		return s.verifySSH(payload, armoured, at)
 	case "-----BEGIN PGP SIGNATURE-----":
+		if s.namespace != Git {
+			return Signer{}, errors.New("an OpenPGP signature, which does not say what it is for; sign with an SSH key")
+		}
 		return s.verifyPGP(payload, armoured, at, latest)
 	default:
 		return Signer{}, fmt.Errorf("a signature that begins %q, want SSH or OpenPGP", begin)
@@ -109,9 +127,9 @@ func (s Set) Verify(payload, armoured []byte, at, latest time.Time) (Signer, err
 func between(key string, at, after, before time.Time) error {
 	switch {
 	case !after.IsZero() && at.Before(after):
-		return fmt.Errorf("key %s was valid from %s on, the tag is of %s", key, after.UTC().Format(time.RFC3339), at.UTC().Format(time.RFC3339))
+		return fmt.Errorf("key %s was valid from %s on, what is signed is of %s", key, after.UTC().Format(time.RFC3339), at.UTC().Format(time.RFC3339))
 	case !before.IsZero() && !at.Before(before):
-		return fmt.Errorf("key %s was valid until %s, the tag is of %s; have it signed with a current key", key, before.UTC().Format(time.RFC3339), at.UTC().Format(time.RFC3339))
+		return fmt.Errorf("key %s was valid until %s, what is signed is of %s; have it signed with a current key", key, before.UTC().Format(time.RFC3339), at.UTC().Format(time.RFC3339))
 	}
 	return nil
 }
