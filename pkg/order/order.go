@@ -38,14 +38,16 @@ type Verb string
 
 // The verbs. Each does what the provider's own command at the spoke does, and no more.
 const (
-	// RollBack goes back to Target, an earlier release that the spoke keeps, as `spoke rollback` does.
+	// RollBack goes back to Target, an earlier release that the spoke keeps, as `spoke rollback` does; where Target
+	// is what runs, it leaves the release that is on its way onto the cluster.
 	RollBack Verb = "rollback"
 	// Force takes Target up again where it is held, or answers what the delivery of it asks its provider, as
 	// `spoke approve` does, but for deletions beyond the budget. Windows, pins and signers count as before.
 	Force Verb = "force"
 	// WidenPrune answers once that the delivery of Target may delete more than the budget allows.
 	WidenPrune Verb = "widen-prune"
-	// RunConformance runs the conformance tests of what runs again, and tells what they came to.
+	// RunConformance runs the conformance tests of Target again, which is on the cluster and came to no verdict by
+	// them, so that its provider is asked. What they come to counts as it did the first time.
 	RunConformance Verb = "run-conformance"
 )
 
@@ -204,10 +206,6 @@ func (o Order) check() error {
 	switch {
 	case o.Verb == RollBack && o.Running == "":
 		return errors.New("a roll back where nothing runs")
-	case o.Verb == RollBack && o.Target == o.Running:
-		return errors.New("a roll back to what runs")
-	case o.Verb == RunConformance && o.Target != o.Running:
-		return errors.New("tests of another release than runs")
 	}
 	return checkReason(o.Reason)
 }

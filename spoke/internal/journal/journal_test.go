@@ -229,7 +229,8 @@ func TestARecordComesBackWhole(t *testing.T) {
 		Held:     map[string]Hold{"1.1.1": {"o", "database: CrashLoopBackOff", at, at.Add(time.Hour)}},
 		Tried:    map[string]Trial{"1.2.0": {"recipe", trial}},
 		Pin:      &fleet.Pin{Version: "1.0.0", Reason: "freeze", Source: fleet.PinSpoke, Author: "ada", Until: at.Add(time.Hour)},
-		Decided:  at.Add(time.Second)}
+		Decided:  at.Add(time.Second),
+		Orders:   []Answered{{"00ff", "sum", at.Add(time.Hour), true, "rolled back"}}}
 	whole(want)
 	if err := j.PutRecord(want, fleet.Event{Kind: fleet.EventPreflight, Distribution: "shop", Preflight: &trial}); err != nil {
 		t.Fatal(err)

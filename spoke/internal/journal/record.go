@@ -27,6 +27,16 @@ type Record struct {
 	Tried        map[string]Trial // pre-flights by version
 	Pin          *fleet.Pin       // made at the spoke's command line; nil: none
 	Decided      time.Time        // of the newest decision of the hub that was acted on
+	Orders       []Answered       // operators' signed orders that were answered, until they have expired
+}
+
+// Answered is an order that is never to be answered again in another way.
+type Answered struct {
+	Nonce    string // in hexadecimal
+	Text     string // SHA-256 of what was signed, in hexadecimal
+	Until    time.Time
+	Accepted bool
+	Answer   string // one line
 }
 
 // Attempt is one delivery, as far as it has come.
@@ -86,6 +96,15 @@ type storedRecord struct {
 	Tried        map[string]storedTrial `json:"tried,omitempty"`
 	Pin          *storedPin             `json:"pin,omitempty"`
 	Decided      time.Time              `json:"decided,omitzero"`
+	Orders       []storedOrder          `json:"orders,omitempty"`
+}
+
+type storedOrder struct {
+	Nonce    string    `json:"nonce"`
+	Text     string    `json:"text"`
+	Until    time.Time `json:"until"`
+	Accepted bool      `json:"accepted,omitempty"`
+	Answer   string    `json:"answer,omitempty"`
 }
 
 type storedAttempt struct {
@@ -231,6 +250,9 @@ func storeRecord(tx *bolt.Tx, r Record) (storedRecord, error) {
 	}
 	s := storedRecord{Schema: Schema, Installation: storeInstallation(r.Installation), Manifest: blob(r.Manifest), Inventory: blob(r.Inventory),
 		Pin: storePin(r.Pin), Decided: r.Decided}
+	for _, o := range r.Orders {
+		s.Orders = append(s.Orders, storedOrder(o))
+	}
 	if a := r.Delivery; a != nil {
 		s.Delivery = &storedAttempt{Phase: string(a.Phase), Started: a.Started, Deadline: a.Deadline,
 			Restarts: a.Restarts, ByHand: a.ByHand, Asks: a.Asks, Approved: a.Approved, Keep: a.Keep, Proof: a.Proof, Applied: a.Applied,
@@ -279,6 +301,9 @@ func readRecord(tx *bolt.Tx, distribution string, data []byte) (Record, error) {
 	}
 	r := Record{Distribution: distribution, Installation: installation, Manifest: blob(s.Manifest), Inventory: blob(s.Inventory),
 		Pin: s.Pin.noun(), Decided: s.Decided}
+	for _, o := range s.Orders {
+		r.Orders = append(r.Orders, Answered(o))
+	}
 	if a := s.Delivery; a != nil {
 		r.Delivery = &Attempt{a.Version, fleet.Digest(a.Bundle), fleet.Digest(a.Overlay), fleet.Digest(a.Rendered), blob(a.Manifest), fleet.Phase(a.Phase), a.Started, a.Deadline,
 			a.Restarts, a.ByHand, a.Asks, a.Approved, a.Keep, a.Proof, a.Applied, a.Touched, a.Course, a.Walk, a.Counted, a.Failed, a.Measured}

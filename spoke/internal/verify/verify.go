@@ -42,7 +42,7 @@ func (s Signers) Policy() (provenance.Policy, error) {
 		}
 		sources = append(sources, signer.Source{Name: path, Text: text})
 	}
-	set, err := signer.Read(sources...)
+	set, err := signer.Read(signer.Git, sources...)
 	if err := errors.Join(append(wrong, err)...); err != nil {
 		return provenance.Policy{}, err
 	}
