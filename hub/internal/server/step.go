@@ -174,7 +174,7 @@ func (s *Server) recognise(c *call) error {
 	case !time.Now().Before(id.NotAfter):
 		c.stranger = fmt.Sprintf("the client certificate of %s expired at %s", caller.Caller{Cluster: id.Cluster, Operator: id.Operator}, id.NotAfter.Format(time.RFC3339))
 	default:
-		c.who = caller.Caller{Cluster: id.Cluster, Operator: id.Operator, Role: id.Role, Fingerprint: *c.certificate}
+		c.who = caller.Caller{Cluster: id.Cluster, Operator: id.Operator, Role: id.Role, Fingerprint: *c.certificate, NotAfter: id.NotAfter}
 	}
 	return nil
 }

@@ -5465,7 +5465,9 @@ type CanIRequest struct {
 	// The name of a method of this service; empty: every one.
 	Method string `protobuf:"bytes,1,opt,name=method,proto3" json:"method,omitempty"`
 	// The cluster that it is about; empty: any.
-	Cluster       string `protobuf:"bytes,2,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Cluster string `protobuf:"bytes,2,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	// Of DecideRollout: "approve", "reject", "pause", "resume", "abort" or "undo"; empty: any of them.
+	Decision      string `protobuf:"bytes,3,opt,name=decision,proto3" json:"decision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5510,6 +5512,13 @@ func (x *CanIRequest) GetMethod() string {
 func (x *CanIRequest) GetCluster() string {
 	if x != nil {
 		return x.Cluster
+	}
+	return ""
+}
+
+func (x *CanIRequest) GetDecision() string {
+	if x != nil {
+		return x.Decision
 	}
 	return ""
 }
@@ -6137,10 +6146,11 @@ const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"credential\x18\x04 \x01(\tR\n" +
 	"credential\x127\n" +
 	"\tnot_after\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\x12\x16\n" +
-	"\x06groups\x18\x06 \x03(\tR\x06groups\"?\n" +
+	"\x06groups\x18\x06 \x03(\tR\x06groups\"[\n" +
 	"\vCanIRequest\x12\x16\n" +
 	"\x06method\x18\x01 \x01(\tR\x06method\x12\x18\n" +
-	"\acluster\x18\x02 \x01(\tR\acluster\"R\n" +
+	"\acluster\x18\x02 \x01(\tR\acluster\x12\x1a\n" +
+	"\bdecision\x18\x03 \x01(\tR\bdecision\"R\n" +
 	"\fCanIResponse\x12B\n" +
 	"\vpermissions\x18\x01 \x03(\v2 .wheelwright.fleet.v1.PermissionR\vpermissions\"l\n" +
 	"\n" +
