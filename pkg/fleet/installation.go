@@ -58,6 +58,7 @@ const (
 	EventDeclined  EventKind = "Declined"
 	EventAgent     EventKind = "Agent"
 	EventPreflight EventKind = "Preflight" // Event.Preflight says what was found
+	EventOrder     EventKind = "Order"     // Event.Order says what came of an operator's signed order
 
 	// The hub's own.
 	EventPublished  EventKind = "Published"
@@ -89,4 +90,11 @@ type Event struct {
 	Message      string
 	Installation *Installation // the subscription after the event; nil for the hub's own
 	Preflight    *Preflight    // of an EventPreflight only
+	Order        *OrderAnswer  // of an EventOrder only; nil where the order could not be read so far
+}
+
+// OrderAnswer is what a spoke made of an operator's signed order; why is the event's message.
+type OrderAnswer struct {
+	Nonce    string // 32 hexadecimal digits
+	Accepted bool
 }

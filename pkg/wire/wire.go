@@ -3,6 +3,7 @@
 package wire
 
 import (
+	"encoding/hex"
 	"fmt"
 	"time"
 
@@ -81,6 +82,7 @@ var eventKinds = map[fleet.EventKind]syncv1.EventKind{
 	fleet.EventAgent:     syncv1.EventKind_EVENT_KIND_AGENT,
 	fleet.EventPreflight: syncv1.EventKind_EVENT_KIND_PREFLIGHT,
 	fleet.EventTagMoved:  syncv1.EventKind_EVENT_KIND_TAG_MOVED,
+	fleet.EventOrder:     syncv1.EventKind_EVENT_KIND_ORDER,
 }
 
 // Event makes the message of a spoke's event.
@@ -91,6 +93,9 @@ func Event(e fleet.Event) *syncv1.Event {
 	}
 	if e.Preflight != nil {
 		m.Preflight = Preflight(*e.Preflight)
+	}
+	if e.Order != nil {
+		m.Order = &syncv1.OrderAnswer{Nonce: e.Order.Nonce, Accepted: e.Order.Accepted}
 	}
 	return m
 }
@@ -119,6 +124,12 @@ func FromEvent(cluster fleet.Cluster, m *syncv1.Event) (fleet.Event, error) {
 			return e, fmt.Errorf("event %d: %w", m.GetSeq(), err)
 		}
 		e.Preflight = &p
+	}
+	if a := m.GetOrder(); e.Kind == fleet.EventOrder && a != nil {
+		if raw, err := hex.DecodeString(a.GetNonce()); err != nil || len(raw) != 16 {
+			return e, fmt.Errorf("event %d: answers the order %q, which is no nonce", m.GetSeq(), a.GetNonce())
+		}
+		e.Order = &fleet.OrderAnswer{Nonce: a.GetNonce(), Accepted: a.GetAccepted()}
 	}
 	return e, nil
 }

@@ -4,18 +4,31 @@ package caller
 
 import (
 	"context"
+	"time"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 )
 
-// Caller is who a client certificate speaks for by the hub's record: a cluster's spoke or an operator,
-// never both.
+// Caller is who a client certificate speaks for by the hub's record, a cluster's spoke or an operator, never both;
+// or the operator that a token of the identity provider speaks for by hub.yaml.
 type Caller struct {
 	Cluster     fleet.Cluster
 	Operator    string
-	Role        Role     // an operator's, by the hub's record
-	Fingerprint [32]byte // SHA-256 of the certificate, DER
+	Role        Role      // an operator's, by the hub's record
+	Fingerprint [32]byte  // SHA-256 of the certificate, DER
+	NotAfter    time.Time // when the credential ends
+	Token       *Token    // nil: a certificate
 }
+
+// Token is what the identity provider says of an operator.
+type Token struct {
+	Issuer, Subject string
+	Groups          []string
+}
+
+// TokenPrefix begins the name of every operator by a token, so that none is taken for one of the hub's own record:
+// no name there holds a colon.
+const TokenPrefix = "oidc:"
 
 // Spoke: the caller speaks for a cluster.
 func (c Caller) Spoke() bool { return c.Cluster != "" }

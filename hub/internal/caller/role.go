@@ -10,10 +10,12 @@ import (
 type Kind string
 
 const (
-	Admin    Kind = "admin"    // everything
-	Viewer   Kind = "viewer"   // everything that only reads
-	Approver Kind = "approver" // reads, and answers for its role where a rollout's plan asks for it
-	Provider Kind = "provider" // its own clusters only
+	Admin          Kind = "admin"           // everything
+	Viewer         Kind = "viewer"          // everything that only reads
+	VendorRelease  Kind = "vendor-release"  // what goes out: distributions, recalls, rollouts
+	VendorOperator Kind = "vendor-operator" // to whom: clusters, operators below its rank, rollouts, signed orders
+	Approver       Kind = "approver"        // reads, and answers for its role where a rollout's plan asks for it
+	Provider       Kind = "provider"        // its own clusters only
 )
 
 // Role is what the hub's record lets an operator do. The zero Role lets it do nothing.
@@ -24,12 +26,15 @@ type Role struct {
 
 var roleName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
 
-// ParseRole reads "admin", "viewer", "approver:ROLE" or "provider:PROVIDER".
+// RoleForms are the roles as people write them.
+const RoleForms = "admin, viewer, vendor-release, vendor-operator, approver:ROLE as plans name it (approver:qa), or provider:PROVIDER as clusters do (provider:acme)"
+
+// ParseRole reads what RoleForms says.
 func ParseRole(s string) (Role, error) {
 	kind, of, colon := strings.Cut(s, ":")
 	r := Role{Kind: Kind(kind), Of: of}
 	switch r.Kind {
-	case Admin, Viewer:
+	case Admin, Viewer, VendorRelease, VendorOperator:
 		if !colon {
 			return r, nil
 		}
@@ -45,7 +50,7 @@ func ParseRole(s string) (Role, error) {
 			return r, nil
 		}
 	}
-	return Role{}, fmt.Errorf("role %q: want admin, viewer, approver:ROLE as plans name it (approver:qa), or provider:PROVIDER as clusters do (provider:acme)", s)
+	return Role{}, fmt.Errorf("role %q: want %s", s, RoleForms)
 }
 
 // String is what ParseRole reads.
@@ -65,4 +70,21 @@ func (r Role) Approves() string {
 		return r.Of
 	}
 	return ""
+}
+
+// Steers: it may pause, resume, abort and undo rollouts.
+func (r Role) Steers() bool {
+	return r.Kind == Admin || r.Kind == VendorRelease || r.Kind == VendorOperator
+}
+
+// Outranks: who has r may give the other role, and take it away. Whoever could make an approver could answer
+// every gate through it, and whoever could make a vendor-release could publish.
+func (r Role) Outranks(other Role) bool {
+	switch r.Kind {
+	case Admin:
+		return true
+	case VendorOperator:
+		return other.Kind == Viewer || other.Kind == Provider
+	}
+	return false
 }

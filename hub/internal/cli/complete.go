@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/wheelwright-dev/wheelwright/pkg/order"
 	fleetv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/fleet/v1"
 )
 
@@ -17,6 +18,7 @@ const (
 	versionArg               // of the distribution named before
 	clusterArg
 	operatorArg
+	verbArg
 )
 
 // patience of somebody who pressed the tab key.
@@ -53,6 +55,11 @@ func known(ctx context.Context, hub fleetv1.FleetServiceClient, kinds []argument
 			names = append(names, c.GetName())
 		}
 		return names, err
+	case verbArg:
+		for _, v := range order.Verbs() {
+			names = append(names, string(v))
+		}
+		return names, nil
 	case operatorArg:
 		r, err := hub.ListOperators(ctx, &fleetv1.ListOperatorsRequest{})
 		for _, o := range r.GetOperators() {

@@ -57,6 +57,7 @@ type Store interface {
 	layouts
 	provisions
 	words
+	orders
 }
 
 // blobs keeps compressed bundles by the digest of the canonical tar; nil means on disk.

@@ -80,7 +80,7 @@ func (c *Conductor) Offers(cluster fleet.Cluster, subscriptions []string) (*sync
 		if !o.watched {
 			continue
 		}
-		p := o.to(now, cluster, c.installation(cluster, name))
+		p := o.to(now, cluster, c.installation(cluster, name)).with(waiting(now, c.cfg.Store.OrdersTo(cluster, name)))
 		sum.Write(binary.BigEndian.AppendUint64(nil, p.sum))
 		state.Distributions = append(state.Distributions, p.message)
 	}

@@ -147,7 +147,7 @@ func Policy(s fleet.Signers) (provenance.Policy, error) { return policyIn(signer
 // ChannelPolicy reads signers of statements of what is current.
 func ChannelPolicy(s fleet.Signers) (provenance.Policy, error) { return policyIn(signer.Channel, s) }
 
-func policyIn(namespace signer.Namespace, s fleet.Signers) (provenance.Policy, error) {
+func policyIn(namespace string, s fleet.Signers) (provenance.Policy, error) {
 	var sources []signer.Source
 	for _, f := range s.Files {
 		sources = append(sources, signer.Source{Name: f.Name, Text: []byte(f.Text)})

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/reflection"
 
+	"github.com/wheelwright-dev/wheelwright/hub/internal/access"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
 	"github.com/wheelwright-dev/wheelwright/pkg/transport"
@@ -50,6 +51,7 @@ type Server struct {
 	grace      time.Duration
 	log        *slog.Logger
 	steps      []step
+	access     access.Table
 
 	mu      sync.Mutex
 	stopped bool
@@ -75,14 +77,8 @@ func New(cfg Config) (*Server, error) {
 	cfg.Register(s.grpc)
 	grpc_health_v1.RegisterHealthServer(s.grpc, s.health)
 	reflection.Register(s.grpc)
-	for name, service := range s.grpc.GetServiceInfo() {
-		ruled := len(service.Methods) > 0
-		for _, method := range service.Methods {
-			ruled = ruled && audienceOf(name, method.Name) != nobody
-		}
-		if !ruled {
-			return nil, fmt.Errorf("serve: service %s, or a method of it, has no rule of who may call it", name)
-		}
+	if err := s.rule(); err != nil {
+		return nil, err
 	}
 	s.listener = cfg.Listener
 	if s.listener == nil {
@@ -93,6 +89,24 @@ func New(cfg Config) (*Server, error) {
 		s.listener = l
 	}
 	return s, nil
+}
+
+// rule reads who may call what, once; that something may be called by nobody is a mistake to be seen at once.
+func (s *Server) rule() (err error) {
+	if s.access, err = access.Read(); err != nil {
+		return fmt.Errorf("serve: %w", err)
+	}
+	registered := map[string][]string{}
+	for name, service := range s.grpc.GetServiceInfo() {
+		registered[name] = nil
+		for _, method := range service.Methods {
+			registered[name] = append(registered[name], method.Name)
+		}
+	}
+	if names := unruled(s.access, registered); len(names) > 0 {
+		return fmt.Errorf("serve: nothing says who may call %v", names)
+	}
+	return nil
 }
 
 func listen(address string) (net.Listener, error) {

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
+	"github.com/wheelwright-dev/wheelwright/hub/internal/access"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/caller"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
@@ -57,7 +58,7 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	c := &call{ctx: ss.Context(), method: info.FullMethod}
 	return s.through(c, func() error {
-		if endless(c.method) {
+		if s.access[c.method].Endless {
 			defer s.keep(c)()
 		}
 		return handler(srv, &guarded{ServerStream: ss, call: c, server: s})
@@ -96,7 +97,7 @@ func (g *guarded) check() error {
 	if err := g.server.recognise(&now); err != nil {
 		return err
 	}
-	return now.allowed()
+	return now.allowed(g.server.access)
 }
 
 func (s *Server) recoverPanic(c *call, next func() error) (err error) {
@@ -173,13 +174,13 @@ func (s *Server) recognise(c *call) error {
 	case !time.Now().Before(id.NotAfter):
 		c.stranger = fmt.Sprintf("the client certificate of %s expired at %s", caller.Caller{Cluster: id.Cluster, Operator: id.Operator}, id.NotAfter.Format(time.RFC3339))
 	default:
-		c.who = caller.Caller{Cluster: id.Cluster, Operator: id.Operator, Role: id.Role, Fingerprint: *c.certificate}
+		c.who = caller.Caller{Cluster: id.Cluster, Operator: id.Operator, Role: id.Role, Fingerprint: *c.certificate, NotAfter: id.NotAfter}
 	}
 	return nil
 }
 
 func (s *Server) authorise(c *call, next func() error) error {
-	if err := c.allowed(); err != nil {
+	if err := c.allowed(s.access); err != nil {
 		return err
 	}
 	return next()
@@ -203,7 +204,7 @@ func (s *Server) mapError(c *call, next func() error) error {
 		return status.FromContextError(err).Err()
 	}
 	s.log.Error("call ended with the hub's own trouble", slog.String(logging.Method, c.method), slog.Any(logging.Error, err))
-	if c.audience()&readers != 0 {
+	if c.audience()&access.Vendors != 0 {
 		return status.Error(codes.Internal, err.Error())
 	}
 	return status.Error(codes.Internal, "the hub is in trouble; its log has the cause")

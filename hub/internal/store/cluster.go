@@ -86,6 +86,9 @@ func (s *Store) removeCluster(tx *bolt.Tx, name fleet.Cluster) error {
 	if err := s.forgetPins(tx, name); err != nil {
 		return err
 	}
+	if err := s.forgetOrders(tx, name); err != nil {
+		return err
+	}
 	s.memory.installations.drop(tx, name)
 	if err := tx.Bucket(bucketInstallations).Delete([]byte(name)); err != nil {
 		return err

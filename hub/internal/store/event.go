@@ -72,6 +72,9 @@ func (s *Store) RecordEvents(cluster fleet.Cluster, journalID string, events []f
 		if err := putPreflights(tx, cluster, fresh, now); err != nil {
 			return err
 		}
+		if err := s.answerOrders(tx, cluster, fresh); err != nil {
+			return err
+		}
 		rec.LastSeen = now
 		if err := s.putCluster(tx, cluster, rec); err != nil {
 			return err

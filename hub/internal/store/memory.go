@@ -25,6 +25,7 @@ type memory struct {
 	recalls       sorted[fleet.Recall]
 	pins          sorted[fleet.HubPin]
 	decisions     sorted[fleet.HubDecision]
+	orders        sorted[fleet.SignedOrder]
 	windows       windows
 }
 
@@ -34,6 +35,7 @@ func newMemory() *memory {
 	m.recalls.key = func(r fleet.Recall) string { return string(join(r.Distribution, r.Version)) }
 	m.pins.key = func(p fleet.HubPin) string { return string(join(string(p.Cluster), p.Distribution)) }
 	m.decisions.key = func(d fleet.HubDecision) string { return string(join(string(d.Cluster), d.Distribution)) }
+	m.orders.key = func(o fleet.SignedOrder) string { return string(orderKey(o.Cluster, o.Distribution, o.Nonce)) }
 	m.installations.rows = map[fleet.Cluster][]fleet.Installation{}
 	return m
 }
@@ -74,8 +76,16 @@ func (m *memory) load(db *bolt.DB) error {
 		if err != nil {
 			return err
 		}
-		return each(tx.Bucket(bucketDecisions), func(k string, r decisionRecord) error {
+		err = each(tx.Bucket(bucketDecisions), func(k string, r decisionRecord) error {
 			m.decisions.rows = append(m.decisions.rows, decisionOf(k, r))
+			return nil
+		})
+		b := tx.Bucket([]byte(bucketOrders))
+		if err != nil || b == nil {
+			return err
+		}
+		return each(b, func(k string, r orderRecord) error {
+			m.orders.rows = append(m.orders.rows, orderOf(k, r))
 			return nil
 		})
 	})

@@ -1,5 +1,5 @@
-// Package signer knows the keys whose signatures are taken, and checks a signature as git makes it over a
-// payload: SSH (keys listed as ssh-keygen(1) describes under ALLOWED SIGNERS) and OpenPGP (armoured public
+// Package signer knows the keys whose signatures are taken, and checks a signature over a payload, as git or
+// ssh-keygen makes it: SSH in one namespace (keys listed as ssh-keygen(1) describes under ALLOWED SIGNERS) and OpenPGP (armoured public
 // keys). It has one idea of what is too weak, for both kinds.
 //
 // It does not know what was signed, when it was or who counts: that is package provenance's business.
@@ -45,43 +45,46 @@ type Source struct {
 	Text []byte
 }
 
-// Namespace is what a signature is for: one over a mail or a file is none over a tag. SSH signatures hold it;
-// what OpenPGP signs has to say itself what it is.
-type Namespace string
-
-// The namespaces of signatures.
+// The namespaces of signatures: one over a mail or a file is none over a tag. SSH signatures hold it; what
+// OpenPGP signs has to say itself what it is, as tags do and statements.
 const (
-	Git     Namespace = "git"                     // what git signs in
-	Channel Namespace = "channel@wheelwright.dev" // a vendor's statement of what is current
+	Git     = "git"                     // what git signs in
+	Channel = "channel@wheelwright.dev" // a vendor's statement of what is current
 )
 
-// how a signature in the namespace is made.
-func (n Namespace) how() string {
-	switch n {
+// how a signature in a namespace is made.
+func how(namespace string) string {
+	switch namespace {
 	case Git:
 		return "sign with git tag -s"
 	case Channel:
 		return "sign with hub channel sign"
 	}
-	return "sign with ssh-keygen -Y sign -n " + string(n)
+	return "sign with ssh-keygen -Y sign -n " + namespace
 }
+
+// itself reports that what is signed in a namespace says what it is.
+func itself(namespace string) bool { return namespace == Git || namespace == Channel }
 
 // Set holds keys for one namespace. The zero Set holds none. It is never changed, and safe for concurrent use.
 type Set struct {
-	namespace Namespace
+	namespace string
 	ssh       []sshKey
 	pgp       []pgpKey
 }
 
 // Read takes what is in the files, allowed signers or armoured OpenPGP keys, and reports all that is wrong
 // with them. Keys that are listed for other namespaces are known, and sign nothing here.
-func Read(namespace Namespace, sources ...Source) (Set, error) {
+func Read(namespace string, sources ...Source) (Set, error) {
 	s := Set{namespace: namespace}
 	var wrong []error
 	for _, source := range sources {
 		read := s.readAllowed
 		if bytes.HasPrefix(bytes.TrimLeft(source.Text, " \t\r\n"), []byte("-----BEGIN PGP ")) {
-			read = s.readKeyring
+			if read = s.readKeyring; !itself(namespace) {
+				wrong = append(wrong, fmt.Errorf("read signers of %s: OpenPGP keys; want allowed signers of SSH, as only their signatures say what they are for", source.Name))
+				continue
+			}
 		}
 		for _, err := range read(source.Text) {
 			wrong = append(wrong, fmt.Errorf("read signers of %s: %w", source.Name, err))
@@ -108,7 +111,7 @@ func (s Set) Keys() []Signer {
 		}
 	}
 	for _, k := range s.ssh {
-		if k.usable {
+		if k.counts {
 			add(Signer{Kind: SSH, Principal: k.principals, Fingerprint: k.fingerprint, Algorithm: k.key.Type()})
 		}
 	}
@@ -116,6 +119,17 @@ func (s Set) Keys() []Signer {
 		add(k.signer())
 	}
 	return out
+}
+
+// Principals are of the lines of SSH keys that may sign, as they are written, by the keys' fingerprints.
+func (s Set) Principals() map[string][]string {
+	all := map[string][]string{}
+	for _, k := range s.ssh {
+		if k.counts {
+			all[k.fingerprint] = append(all[k.fingerprint], k.principals)
+		}
+	}
+	return all
 }
 
 // Verify checks an armoured signature over the payload, made by a key of the set that was valid at that
@@ -128,6 +142,9 @@ func (s Set) Verify(payload, armoured []byte, at, latest time.Time) (Signer, err
 	case "-----BEGIN SSH SIGNATURE-----":
 		return s.verifySSH(payload, armoured, at)
 	case "-----BEGIN PGP SIGNATURE-----":
+		if !itself(s.namespace) {
+			return Signer{}, errors.New("an OpenPGP signature, which does not say what it is for; sign with an SSH key")
+		}
 		return s.verifyPGP(payload, armoured, at, latest)
 	default:
 		return Signer{}, fmt.Errorf("a signature that begins %q, want SSH or OpenPGP", begin)
@@ -138,9 +155,9 @@ func (s Set) Verify(payload, armoured []byte, at, latest time.Time) (Signer, err
 func between(key string, at, after, before time.Time) error {
 	switch {
 	case !after.IsZero() && at.Before(after):
-		return fmt.Errorf("key %s was valid from %s on, the tag is of %s", key, after.UTC().Format(time.RFC3339), at.UTC().Format(time.RFC3339))
+		return fmt.Errorf("key %s was valid from %s on, what is signed is of %s", key, after.UTC().Format(time.RFC3339), at.UTC().Format(time.RFC3339))
 	case !before.IsZero() && !at.Before(before):
-		return fmt.Errorf("key %s was valid until %s, the tag is of %s; have it signed with a current key", key, before.UTC().Format(time.RFC3339), at.UTC().Format(time.RFC3339))
+		return fmt.Errorf("key %s was valid until %s, what is signed is of %s; have it signed with a current key", key, before.UTC().Format(time.RFC3339), at.UTC().Format(time.RFC3339))
 	}
 	return nil
 }

@@ -268,3 +268,67 @@ func TestVerifyConcurrently(t *testing.T) {
 		}
 	}
 }
+
+// A key counts in the namespace that the set is for, and what it signed in another is nothing there.
+func TestANamespaceOfOnesOwn(t *testing.T) {
+	const own = "order@wheelwright.dev"
+	s, line := edKey(t)
+	for text, counts := range map[string]bool{
+		"a " + line:                                true,
+		`a namespaces="` + own + `" ` + line:       true,
+		`a namespaces="git,order@*" ` + line:       true,
+		`a namespaces="git" ` + line:               false,
+		`a namespaces="*,!order@*" ` + line:        false,
+		`a namespaces="order@wheelwright" ` + line: false,
+	} {
+		set, err := Read(own, Source{Name: "f", Text: []byte(text)})
+		if err != nil || (set.Len() == 1) != counts || (len(set.Principals()) == 1) != counts {
+			t.Errorf("%s: %d keys, principals %v, %v", text, set.Len(), set.Principals(), err)
+		}
+		sig, err := SignSSH([]byte("payload"), s, own)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := set.Verify([]byte("payload"), sig, at(), at()); (err == nil) != counts {
+			t.Errorf("%s: %v", text, err)
+		}
+		if _, err := set.Verify([]byte("payload"), sshBlock(t, s, "payload", Git), at(), at()); err == nil || !strings.Contains(err.Error(), `namespace "git", want "`+own+`"`) {
+			t.Errorf("%s: a signature for git: %v", text, err)
+		}
+	}
+	sig, err := SignSSH([]byte("payload"), s, own)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if by, err := ClaimedBy([]byte("payload"), sig, own); err != nil || by != ssh.FingerprintSHA256(s.PublicKey()) {
+		t.Errorf("%s, %v", by, err)
+	}
+	for what, err := range map[string]error{
+		"damaged":       second(ClaimedBy([]byte("another"), sig, own)),
+		`want "git"`:    second(ClaimedBy([]byte("payload"), sig, Git)),
+		"the SSH signa": second(ClaimedBy([]byte("payload"), append(sig, sig...), own)),
+	} {
+		if err == nil || !strings.Contains(err.Error(), what) {
+			t.Errorf("want %q: %v", what, err)
+		}
+	}
+	if _, err := Read(own, Source{Name: "f", Text: []byte("-----BEGIN PGP PUBLIC KEY BLOCK-----\n")}); err == nil || !strings.Contains(err.Error(), "want allowed signers of SSH") {
+		t.Errorf("OpenPGP keys: %v", err)
+	}
+	set, err := Read(own, Source{Name: "f", Text: []byte("a " + line)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := set.Verify([]byte("payload"), []byte("-----BEGIN PGP SIGNATURE-----\n"), at(), at()); err == nil || !strings.Contains(err.Error(), "does not say what it is for") {
+		t.Errorf("an OpenPGP signature: %v", err)
+	}
+	weak, err := rsa.GenerateKey(rand.Reader, 1024)
+	if err == nil {
+		k, _ := key(t, weak)
+		if _, err := SignSSH(nil, k, own); err == nil || !strings.Contains(err.Error(), "too weak") {
+			t.Errorf("a weak key: %v", err)
+		}
+	}
+}
+
+func second[T any](_ T, err error) error { return err }

@@ -19,7 +19,7 @@ type sshKey struct {
 	principals    string
 	key           ssh.PublicKey
 	fingerprint   string
-	usable        bool // the line's namespaces hold the set's
+	counts        bool // the line's namespaces hold the set's
 	after, before time.Time
 }
 
@@ -29,7 +29,7 @@ func (s *Set) readAllowed(text []byte) (wrong []error) {
 		if line == "" || line[0] == '#' {
 			continue
 		}
-		k, err := s.parseAllowed(line)
+		k, err := parseAllowed(line, s.namespace)
 		if err != nil {
 			wrong = append(wrong, fmt.Errorf("line %d: %w", i+1, err))
 			continue
@@ -40,15 +40,15 @@ func (s *Set) readAllowed(text []byte) (wrong []error) {
 }
 
 // parseAllowed reads "principals [options] type key [comment]", ssh-keygen(1), ALLOWED SIGNERS.
-func (s *Set) parseAllowed(line string) (sshKey, error) {
+func parseAllowed(line, namespace string) (sshKey, error) {
 	principals, rest := field(line)
 	if principals = strings.Trim(principals, `"`); principals == "" || strings.Contains(principals, `"`) {
 		return sshKey{}, errors.New("no principals, such as release@example.com, in front")
 	}
-	k := sshKey{principals: principals, usable: true}
+	k := sshKey{principals: principals, counts: true}
 	kind, rest := field(rest)
 	if !isKeyType(kind) {
-		if err := k.options(kind, s.namespace); err != nil {
+		if err := k.options(kind, namespace); err != nil {
 			return sshKey{}, err
 		}
 		kind, rest = field(rest)
@@ -110,7 +110,7 @@ func strongSSH(k ssh.PublicKey) error {
 
 // options reads "name" and "name=value" between commas. One that is not known may restrict the key, so
 // that it is refused.
-func (k *sshKey) options(text string, namespace Namespace) error {
+func (k *sshKey) options(text, namespace string) error {
 	seen := map[string]bool{}
 	for text != "" {
 		var option string
@@ -127,7 +127,7 @@ func (k *sshKey) options(text string, namespace Namespace) error {
 		var err error
 		switch name {
 		case "namespaces":
-			k.usable, err = matchList(value, string(namespace))
+			k.counts, err = matchList(value, namespace)
 		case "valid-after":
 			k.after, err = parseTime(value)
 		case "valid-before":
@@ -200,17 +200,58 @@ func parseTime(s string) (time.Time, error) {
 	return t, nil
 }
 
-func (s Set) verifySSH(payload, armoured []byte, at time.Time) (Signer, error) {
+// readSSH takes one signature in its armour, and nothing around it.
+func readSSH(armoured []byte) (*sshsig.Signature, error) {
 	block, rest := pem.Decode(armoured)
 	if block == nil || block.Type != sshsig.PEMType || len(rest) > 0 || len(block.Headers) > 0 {
-		return Signer{}, errors.New("the SSH signature's armour is damaged")
+		return nil, errors.New("the SSH signature's armour is damaged")
 	}
 	sig, err := sshsig.ParseSignature(block.Bytes)
 	if err != nil {
-		return Signer{}, fmt.Errorf("read SSH signature: %w", err)
+		return nil, fmt.Errorf("read SSH signature: %w", err)
 	}
-	if sig.Namespace != string(s.namespace) {
-		return Signer{}, fmt.Errorf("the SSH signature is for the namespace %q, want %q; %s", sig.Namespace, s.namespace, s.namespace.how())
+	return sig, nil
+}
+
+// SignSSH signs a payload in a namespace, as `ssh-keygen -Y sign` does, with a key that Read would take.
+func SignSSH(payload []byte, key ssh.Signer, namespace string) (armoured []byte, err error) {
+	if err := strongSSH(key.PublicKey()); err != nil {
+		return nil, fmt.Errorf("sign: %w", err)
+	}
+	sig, err := sshsig.Sign(bytes.NewReader(payload), key, sshsig.HashSHA512, namespace)
+	if err != nil {
+		return nil, fmt.Errorf("sign: %w", err)
+	}
+	return sshsig.Armor(sig), nil
+}
+
+// ClaimedBy is the fingerprint of the key that a signature in a namespace says it is of, once the signature holds
+// by that key. Whether the key counts anywhere is not said by it.
+func ClaimedBy(payload, armoured []byte, namespace string) (fingerprint string, err error) {
+	sig, err := readSSH(armoured)
+	if err != nil {
+		return "", err
+	}
+	if sig.Namespace != namespace {
+		return "", fmt.Errorf("the SSH signature is for the namespace %q, want %q", sig.Namespace, namespace)
+	}
+	if err := strongSSH(sig.PublicKey); err != nil {
+		return "", err
+	}
+	fingerprint = ssh.FingerprintSHA256(sig.PublicKey)
+	if err := sshsig.Verify(bytes.NewReader(payload), sig, sig.PublicKey, sig.HashAlgorithm, namespace); err != nil {
+		return "", fmt.Errorf("SSH signature of %s: what is signed is not what is here, or the signature is damaged: %w", fingerprint, err)
+	}
+	return fingerprint, nil
+}
+
+func (s Set) verifySSH(payload, armoured []byte, at time.Time) (Signer, error) {
+	sig, err := readSSH(armoured)
+	if err != nil {
+		return Signer{}, err
+	}
+	if sig.Namespace != s.namespace && len(s.ssh) > 0 { // one without keys knows none of them, whatever they signed for
+		return Signer{}, fmt.Errorf("the SSH signature is for the namespace %q, want %q; %s", sig.Namespace, s.namespace, how(s.namespace))
 	}
 	shown, blob := ssh.FingerprintSHA256(sig.PublicKey), sig.PublicKey.Marshal()
 	refusal := fmt.Errorf("SSH key %s (%s): %w", shown, sig.PublicKey.Type(), ErrUnknownKey)
@@ -218,12 +259,12 @@ func (s Set) verifySSH(payload, armoured []byte, at time.Time) (Signer, error) {
 		if !bytes.Equal(k.key.Marshal(), blob) {
 			continue
 		}
-		if !k.usable {
+		if !k.counts {
 			refusal = fmt.Errorf("SSH key %s of %s is listed for other namespaces than %q", shown, k.principals, s.namespace)
 			continue
 		}
 		// k.key, not the signature's own: what is checked is what the provider wrote.
-		if err := sshsig.Verify(bytes.NewReader(payload), sig, k.key, sig.HashAlgorithm, string(s.namespace)); err != nil {
+		if err := sshsig.Verify(bytes.NewReader(payload), sig, k.key, sig.HashAlgorithm, s.namespace); err != nil {
 			return Signer{}, fmt.Errorf("SSH signature of %s: what is signed is not what is here, or the signature is damaged: %w", shown, err)
 		}
 		if err := between(shown, at, k.after, k.before); err != nil {

@@ -80,6 +80,7 @@ type offers interface {
 	PutDesired(*syncv1.DesiredState) error
 	Desired() (*syncv1.DesiredState, error)
 	ID() string
+	Created() time.Time // of what was before, the journal knows nothing
 }
 
 // renderer lays an overlay over a bundle. Safe for concurrent use.

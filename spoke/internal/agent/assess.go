@@ -37,7 +37,7 @@ func (a *Agent) assess(ctx context.Context, set apply.Set, prev apply.Inventory,
 		}
 	}
 	if n, of := s.report.Deletions, s.report.Inventory; !set.Terms.Budget.Allows(n, of) {
-		s.asks = append(s.asks, fmt.Sprintf("it deletes %d of %d objects, more than the deletion budget of %s", n, of, set.Terms.Budget))
+		s.asks = append(s.asks, fmt.Sprintf(prunes+"%d of %d objects, more than the deletion budget of %s", n, of, set.Terms.Budget))
 	}
 	if s.verdict.Verdict == fleet.OneWay {
 		s.asks = append(s.asks, "it cannot be gone back from: "+some(s.verdict.Reasons))

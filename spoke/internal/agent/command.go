@@ -17,8 +17,8 @@ import (
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/journal"
 )
 
-// order is what a person wants of a worker now. It is carried out on the worker's goroutine.
-type order struct {
+// word is what a person wants of a worker now. It is carried out on the worker's goroutine.
+type word struct {
 	do   func(*worker, input) error
 	done chan error
 }
@@ -30,7 +30,7 @@ func (a *Agent) order(ctx context.Context, distribution string, f func(*worker, 
 	if err != nil {
 		return err
 	}
-	o := order{do: f, done: make(chan error, 1)}
+	o := word{do: f, done: make(chan error, 1)}
 	w.box.mu.Lock()
 	w.box.orders = append(w.box.orders, o)
 	interrupt := w.box.interrupt
@@ -79,14 +79,15 @@ func (w *worker) obey(_ context.Context, in input) result {
 // Approve lets a delivery go on that waits for its provider, or takes a held release up again.
 func (a *Agent) Approve(ctx context.Context, distribution, version string) (approved string, err error) {
 	err = a.order(ctx, distribution, func(w *worker, in input) error {
-		approved, err = w.approve(in, version)
+		approved, err = w.approve(in, version, everything)
 		return err
 	})
 	return approved, err
 }
 
-// approve records what was said, if anything, beside what comes of it.
-func (w *worker) approve(in input, version string, said ...fleet.Event) (string, error) {
+// approve records what was said, if anything, beside what comes of it. Of what was asked about a release that is
+// held, answers says which it answers.
+func (w *worker) approve(in input, version string, answers func(ask string) bool, said ...fleet.Event) (string, error) {
 	waits := w.state.Phase == fleet.AwaitingApproval
 	if v := cmp.Or(version, w.state.Target); version != "" || waits {
 		if err := w.mayTake(in, v); err != nil {
@@ -128,11 +129,12 @@ func (w *worker) approve(in input, version string, said ...fleet.Event) (string,
 	}
 	if d := rec.Delivery; d != nil && d.Target == version { // what was asked is answered with it
 		n := *d
-		n.Approved = n.Asks
+		n.Approved = answered(n, answers)
 		rec.Delivery = &n
 	}
 	w.log.Info("the provider takes a held release up again", logging.Version, version, logging.Reason, h.Reason)
-	if err := w.record(rec, event(time.Now(), rec.Installation, fleet.EventAgent, "a person takes up again what was held: "+version)); err != nil {
+	said = append(said, event(time.Now(), rec.Installation, fleet.EventAgent, "a person takes up again what was held: "+version))
+	if err := w.record(rec, said...); err != nil {
 		return "", err
 	}
 	return version, nil
@@ -187,7 +189,7 @@ func (a *Agent) RollBack(ctx context.Context, distribution, version, reason stri
 	return from, to, err
 }
 
-func (w *worker) rollBack(ctx context.Context, in input, version, reason string, dry bool) (from, to string, err error) {
+func (w *worker) rollBack(ctx context.Context, in input, version, reason string, dry bool, said ...fleet.Event) (from, to string, err error) {
 	i := w.rec.Installation
 	aborts := w.canReturn() && w.state.Forward()
 	if aborts && (version == "" || version == i.Running) {
@@ -195,7 +197,7 @@ func (w *worker) rollBack(ctx context.Context, in input, version, reason string,
 		if dry {
 			return from, to, nil
 		}
-		return from, to, w.leaveByHand(w.rec, from, to, in, reason)
+		return from, to, w.leaveByHand(w.rec, from, to, in, reason, said...)
 	}
 	if w.state.Touching() {
 		return "", "", fmt.Errorf("%s is %s on the way to %s; wait until that is over: spoke status %s", w.name, w.state.Phase, w.state.Target, w.name)
@@ -216,7 +218,7 @@ func (w *worker) rollBack(ctx context.Context, in input, version, reason string,
 	if rec.Delivery.Keep, err = w.kept(ctx, rec.Manifest); err != nil {
 		return "", "", err
 	}
-	return i.Running, to, w.leaveByHand(rec, i.Running, to, in, reason)
+	return i.Running, to, w.leaveByHand(rec, i.Running, to, in, reason, said...)
 }
 
 // earlier is the record as it is once an earlier release is what runs.
@@ -249,7 +251,7 @@ func (w *worker) earlier(version string) (string, journal.Record, error) {
 
 // leaveByHand records that a person wants to be back on another release, and holds everything between the
 // two: nothing takes the cluster there again by itself.
-func (w *worker) leaveByHand(rec journal.Record, from, to string, in input, reason string) error {
+func (w *worker) leaveByHand(rec journal.Record, from, to string, in input, reason string, said ...fleet.Event) error {
 	now := time.Now()
 	text := because("rolled back by hand", oneLine(reason))
 	rec.Held = maps.Clone(rec.Held)
@@ -267,15 +269,15 @@ func (w *worker) leaveByHand(rec journal.Record, from, to string, in input, reas
 		}
 	}
 	w.log.Warn("a person rolls back", logging.Version, from, "to", to, logging.Reason, reason)
-	return w.leave(rec, from, text, true)
+	return w.leave(rec, from, text, true, said...)
 }
 
 // leave begins the return to what runs in rec.
-func (w *worker) leave(rec journal.Record, from, text string, byHand bool) error {
+func (w *worker) leave(rec journal.Record, from, text string, byHand bool, said ...fleet.Event) error {
 	was, ledger, state := w.rec, w.ledger, w.state
 	rec, follows := w.ledByOthers(rec)
 	w.rec, w.ledger.Mixed = rec, true
-	if err := w.feed(delivery.Event{Kind: delivery.Return, Target: from, Reason: text, ByHand: byHand, Follows: follows}); err != nil {
+	if err := w.feed(delivery.Event{Kind: delivery.Return, Target: from, Reason: text, ByHand: byHand, Follows: follows}, said...); err != nil {
 		w.rec, w.ledger, w.state = was, ledger, state
 		return err
 	}

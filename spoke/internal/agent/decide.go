@@ -71,6 +71,8 @@ func (w *worker) heed(in input, d fleet.HubDecision) error {
 	case d.Asked.IsZero() && !d.At.After(w.state.Since):
 		text = fmt.Sprintf("%s was %s at %s, before it was asked for here at %s: it is not taken; compare the clocks, or answer with: spoke approve %s",
 			d.Version, said, d.At.UTC().Format(time.RFC3339), w.state.Since.UTC().Format(time.RFC3339), w.name)
+	case d.Approved && !in.sub.Operators.None() && w.asksToPrune():
+		text = fmt.Sprintf("%s was %s, and it deletes more than the deletion budget: where spoke.yaml names operators, that wants the signed order of one, or: spoke approve %s", d.Version, said, w.name)
 	case !d.Approved:
 		w.rec.Decided = d.At
 		w.log.Info("rejected at the hub", logging.Version, d.Version, "author", d.Author, logging.Reason, d.Reason)
@@ -91,7 +93,7 @@ func (w *worker) heed(in input, d fleet.HubDecision) error {
 		return w.record(rec, told)
 	}
 	w.rec = rec
-	if _, err := w.approve(in, d.Version, told); err != nil {
+	if _, err := w.approve(in, d.Version, everything, told); err != nil {
 		w.rec = before
 		return err
 	}

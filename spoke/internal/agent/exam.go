@@ -262,10 +262,14 @@ func (w *worker) endExam() {
 	}
 }
 
-// callID is the same for the same try of the same delivery, also after a restart.
+// callID is the same for the same try of the same delivery, also after a restart. Tests that an operator ordered to
+// be run again are another try.
 func (w *worker) callID() string {
-	d := w.rec.Delivery
-	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %q %d %d", w.a.cfg.Cluster, w.name, d.Target, d.Started.UnixNano(), w.tries))
+	d, ordered := w.rec.Delivery, ""
+	if n := len(w.rec.Orders); n > 0 {
+		ordered = w.rec.Orders[n-1].Nonce
+	}
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %q %d %d %s", w.a.cfg.Cluster, w.name, d.Target, d.Started.UnixNano(), w.tries, ordered))
 	return fmt.Sprintf("%x", sum[:10])
 }
 

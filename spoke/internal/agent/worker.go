@@ -89,6 +89,7 @@ type worker struct {
 	rules   ruleBook
 	chosen  chosen    // by the policy, in this round or the last that got so far
 	unheard string    // the hub's pin of which was said that it does not count
+	replied replied   // signed orders of which something was said already
 	work    scratch   // of the delivery under way
 	saw     overlayed // the provider's overlay
 	watch   watching  // of what runs
@@ -113,7 +114,7 @@ type mailbox struct {
 	news bool
 	wake chan struct{}
 
-	orders    []order
+	orders    []word
 	interrupt func() // ends the round under way; nil between rounds
 }
 
@@ -187,6 +188,7 @@ func (w *worker) steps() []step {
 		{name: "resume", do: w.resume},
 		{name: "orders", do: w.obey, always: true},
 		{name: "alarms", do: w.alarms, always: true},
+		{name: "signed orders", do: w.signedOrders, always: true},
 		{name: "withdrawn", do: w.withdrawn},
 		{name: "finish", do: w.finish},
 		{name: "overlay", do: w.loadOverlay},

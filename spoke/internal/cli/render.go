@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -121,6 +122,7 @@ type resting struct{ journal.Contents }
 var errResting = errors.New("the journal is open to be read only")
 
 func (r resting) ID() string                                     { return r.Contents.ID }
+func (r resting) Created() time.Time                             { return time.Time{} }
 func (r resting) Desired() (*syncv1.DesiredState, error)         { return r.Contents.Desired, nil }
 func (r resting) PutDesired(*syncv1.DesiredState) error          { return errResting }
 func (r resting) PutRecord(journal.Record, ...fleet.Event) error { return errResting }

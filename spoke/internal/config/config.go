@@ -56,6 +56,7 @@ type Config struct {
 	Tests           Tests
 	Canary          Canary
 	Signers         verify.Signers
+	Operators       verify.Operators
 }
 
 // Tests are how a release is proven by plugins of the kind conformance, once it is applied and healthy.
@@ -108,6 +109,7 @@ type Subscription struct {
 	Tests        Tests
 	Canary       Canary
 	Signers      verify.Signers
+	Operators    verify.Operators
 
 	Terms           terms.Terms
 	HealthTimeout   time.Duration // until a release has to be healthy

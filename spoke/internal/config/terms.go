@@ -27,6 +27,7 @@ type shared struct {
 	tests                                       *Tests
 	canary                                      *Canary
 	signers                                     *verify.Signers
+	operators                                   *verify.Operators
 }
 
 // shared reads into s. What is there already is the default: a scalar and the windows take its place,
@@ -59,6 +60,7 @@ func (d *decoder) shared(s shared) strictyaml.Fields {
 		"tests":          func(n *yaml.Node, key string) { d.provenBy(n, key, s.tests) },
 		"canary":         func(n *yaml.Node, key string) { d.canary(n, key, s.canary) },
 		"signers":        func(n *yaml.Node, key string) { d.signers(n, key, s.signers) },
+		"operators":      func(n *yaml.Node, key string) { d.operators(n, key, s.operators) },
 	}
 }
 

@@ -110,6 +110,7 @@ const (
 	Approve       Kind = "Approve"       // the provider says yes
 	Reject        Kind = "Reject"        // the provider says no; Reason
 	Expired       Kind = "Expired"       // nobody answered in time
+	Retest        Kind = "Retest"        // a person wants tests that came to no verdict run again
 	Closed        Kind = "Closed"        // it would be done, and the provider's windows are closed; Until, Reason; Target where nothing was begun
 	Opened        Kind = "Opened"        // a window is open
 	Applied       Kind = "Applied"       // every object is sent
@@ -141,7 +142,7 @@ const (
 // Kinds lists all events.
 func Kinds() []Kind {
 	return []Kind{Start, Fetched, Verified, Rendered, Unchanged, Checked, Applied, Observed, Tested, Pruned, Restored,
-		Tried, Led, Unled, Waiting, Measured, Concluded, Aborted, Pause, Resume, Advance, Skip, Asking, Approve, Reject, Expired, Closed, Opened, Undone, Return, Delayed, Refuse, Unrenderable, Misconfigured, Content, Restart}
+		Tried, Led, Unled, Waiting, Measured, Concluded, Aborted, Pause, Resume, Advance, Skip, Asking, Approve, Reject, Expired, Retest, Closed, Opened, Undone, Return, Delayed, Refuse, Unrenderable, Misconfigured, Content, Restart}
 }
 
 // Event is what happened. Fields beside Kind are set where the kind's comment names them.

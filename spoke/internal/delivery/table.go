@@ -87,6 +87,9 @@ func unproven(_ time.Time, s State, _ Event) bool {
 	return s.Tests && s.Proof != Passed && s.Proof != Accepted
 }
 
+// own: what is asked about are the tests of this place, and nobody leads in the canary plugin's.
+func own(_ time.Time, s State, _ Event) bool { return s.Walk.Stage != Following }
+
 // mostRestarts is how many restarts begin a deadline anew: a spoke that is killed again and again still
 // comes to an end.
 const mostRestarts = 3
@@ -199,6 +202,7 @@ func table() []row {
 		{from: in(fleet.Testing), on: Tested, when: all(retried, early), to: stay, do: and(Test), say: give, clock: hold},
 		{from: in(fleet.Testing), on: Tested, to: asked, do: and(Watch), say: give, clock: patient},
 		{from: in(asked), on: Approve, to: fleet.Settling, do: and(Watch), clock: run},
+		{from: in(asked), on: Retest, when: all(unproven, own), to: fleet.Testing, do: and(Test), clock: trial},
 		{from: in(asked), on: Reject, when: previous, to: fleet.RollingBack, do: and(Restore), say: give, clock: run},
 		{from: in(asked), on: Reject, to: fleet.RollbackFailed, do: and(Hold), say: give},
 		{from: in(asked), on: Expired, when: previous, to: fleet.RollingBack, do: and(Restore), say: unanswered, clock: run},

@@ -22,9 +22,15 @@ type storedEvent struct {
 	Message      string              `json:"message,omitempty"`
 	Installation *storedInstallation `json:"installation,omitempty"`
 	Preflight    *storedTrial        `json:"preflight,omitempty"`
+	Order        *storedAnswer       `json:"order,omitempty"`
 
 	Dropped int        `json:"dropped,omitempty"` // events in whose place this one is
 	Since   *time.Time `json:"since,omitempty"`   // of the first of them
+}
+
+type storedAnswer struct {
+	Nonce    string `json:"nonce"`
+	Accepted bool   `json:"accepted,omitempty"`
 }
 
 // KeepEvents is how many events wait for a hub that is away, as many as a hub keeps in its history. The
@@ -137,6 +143,10 @@ func appendEvent(tx *bolt.Tx, ev fleet.Event) (uint64, error) {
 		t := storeTrial(Trial{Result: *ev.Preflight})
 		s.Preflight = &t
 	}
+	if ev.Order != nil {
+		a := storedAnswer(*ev.Order)
+		s.Order = &a
+	}
 	data, err := json.Marshal(s)
 	if err != nil {
 		return 0, err
@@ -206,6 +216,10 @@ func pending(tx *bolt.Tx, after uint64, max int) ([]fleet.Event, error) {
 		if s.Preflight != nil {
 			p := s.Preflight.noun().Result
 			ev.Preflight = &p
+		}
+		if s.Order != nil {
+			a := fleet.OrderAnswer(*s.Order)
+			ev.Order = &a
 		}
 		events = append(events, ev)
 	}

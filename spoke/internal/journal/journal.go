@@ -56,12 +56,14 @@ var (
 	schemaKey  = []byte("schema")
 	idKey      = []byte("journal")
 	desiredKey = []byte("desired")
+	createdKey = []byte("created")
 )
 
 // Journal is an open journal. All methods may be called from many goroutines.
 type Journal struct {
 	path     string
 	id       string
+	created  time.Time
 	setAside string
 	db       *bolt.DB
 	file     *os.File
@@ -95,6 +97,10 @@ func Open(path string, log *slog.Logger) (*Journal, error) {
 
 // ID is random and made with the file; event numbers count within it.
 func (j *Journal) ID() string { return j.id }
+
+// Created is when the file was made, to the second: of what was before it knows nothing. The zero time where an
+// earlier program made it.
+func (j *Journal) Created() time.Time { return j.created }
 
 // SetAside is where Open moved a damaged file to; empty when it found a whole one.
 func (j *Journal) SetAside() string { return j.setAside }
@@ -211,6 +217,11 @@ func (j *Journal) inspect(tx *bolt.Tx) error {
 		return fmt.Errorf("%w: schema %d, this one knows %d: install the newer spoke again, or join with an empty data folder", ErrNewerSchema, schema, Schema)
 	}
 	j.id = string(meta.Get(idKey))
+	if made := meta.Get(createdKey); made != nil {
+		if j.created, err = time.Parse(time.RFC3339, string(made)); err != nil {
+			return fmt.Errorf("%w: made at %q", ErrDamaged, made)
+		}
+	}
 	for _, name := range buckets {
 		if tx.Bucket(name) == nil {
 			return fmt.Errorf("%w: no %s bucket", ErrDamaged, name)
@@ -251,6 +262,9 @@ func create(path string) error {
 		}
 		meta := tx.Bucket(metaBucket)
 		if err := meta.Put(schemaKey, []byte(strconv.Itoa(Schema))); err != nil {
+			return err
+		}
+		if err := meta.Put(createdKey, []byte(time.Now().UTC().Format(time.RFC3339))); err != nil {
 			return err
 		}
 		return meta.Put(idKey, []byte(hex.EncodeToString(random[:])))

@@ -29,6 +29,7 @@ type Record struct {
 	Tried        map[string]Trial // pre-flights by version
 	Pin          *fleet.Pin       // made at the spoke's command line; nil: none
 	Decided      time.Time        // of the newest decision of the hub that was acted on
+	Orders       []Answered       // operators' signed orders that were answered, until they have expired
 
 	Floor string                  // the highest version that ran healthy here; lower where its provider agreed to go back
 	First map[string]fleet.Digest // by version, the bundle that was first found good here; PutRecord keeps KeepFirst
@@ -42,6 +43,15 @@ const KeepFirst = 500
 type Told struct {
 	Text []byte    `json:"text"`
 	At   time.Time `json:"at"`
+}
+
+// Answered is an order that is never to be answered again in another way.
+type Answered struct {
+	Nonce    string // in hexadecimal
+	Text     string // SHA-256 of what was signed, in hexadecimal
+	Until    time.Time
+	Accepted bool
+	Answer   string // one line
 }
 
 // Attempt is one delivery, as far as it has come.
@@ -104,9 +114,18 @@ type storedRecord struct {
 	Tried        map[string]storedTrial `json:"tried,omitempty"`
 	Pin          *storedPin             `json:"pin,omitempty"`
 	Decided      time.Time              `json:"decided,omitzero"`
+	Orders       []storedOrder          `json:"orders,omitempty"`
 	Floor        string                 `json:"floor,omitempty"`
 	First        map[string]string      `json:"first,omitempty"`
 	Told         string                 `json:"told,omitempty"` // a blob: it seldom changes
+}
+
+type storedOrder struct {
+	Nonce    string    `json:"nonce"`
+	Text     string    `json:"text"`
+	Until    time.Time `json:"until"`
+	Accepted bool      `json:"accepted,omitempty"`
+	Answer   string    `json:"answer,omitempty"`
 }
 
 type storedAttempt struct {
@@ -253,6 +272,9 @@ func storeRecord(tx *bolt.Tx, r Record) (storedRecord, error) {
 	}
 	s := storedRecord{Schema: Schema, Installation: storeInstallation(r.Installation), Manifest: blob(r.Manifest), Inventory: blob(r.Inventory),
 		Pin: storePin(r.Pin), Decided: r.Decided, Floor: r.Floor, First: storeFirst(r.First)}
+	for _, o := range r.Orders {
+		s.Orders = append(s.Orders, storedOrder(o))
+	}
 	if len(r.Told) > 0 {
 		told, err := json.Marshal(r.Told)
 		if err != nil {
@@ -321,6 +343,9 @@ func readRecord(tx *bolt.Tx, distribution string, data []byte) (Record, error) {
 	}
 	r := Record{Distribution: distribution, Installation: installation, Manifest: blob(s.Manifest), Inventory: blob(s.Inventory),
 		Pin: s.Pin.noun(), Decided: s.Decided, Floor: s.Floor}
+	for _, o := range s.Orders {
+		r.Orders = append(r.Orders, Answered(o))
+	}
 	for version, d := range s.First {
 		if r.First == nil {
 			r.First = map[string]fleet.Digest{}

@@ -33,7 +33,7 @@ const maxKeys = 1 << 20
 // Policy reads the files as they are now, for tags.
 func (s Signers) Policy() (provenance.Policy, error) { return s.policy(signer.Git) }
 
-func (s Signers) policy(namespace signer.Namespace) (provenance.Policy, error) {
+func (s Signers) policy(namespace string) (provenance.Policy, error) {
 	var sources []signer.Source
 	var wrong []error
 	for _, path := range s.Files {

@@ -50,6 +50,8 @@ type events interface {
 	// Audited makes a change with its event and its entry, and Audit lists at most limit entries after one, ascending.
 	Audited(fleet.Event, fleet.Entry) store.Audited
 	Audit(after uint64, limit int) ([]fleet.Entry, error)
+	// Orders lists operators' signed orders, by cluster, distribution and nonce.
+	Orders() []fleet.SignedOrder
 }
 
 // Store is what the service reads and writes.
@@ -69,6 +71,7 @@ type conductor interface {
 	rollouts
 	decisions
 	pins
+	orderly
 }
 
 type views interface {

@@ -100,6 +100,10 @@ func (a *asks) Unpin(_ time.Time, by caller.Who, c fleet.Cluster, d, reason stri
 	return a.note("unpin", by, c, d, reason, dry)
 }
 
+func (a *asks) Order(_ time.Time, by caller.Who, o fleet.SignedOrder, dry bool) ([]string, error) {
+	return []string{"odd"}, a.note("order", by, o.Cluster, o.Distribution, o.Nonce, dry)
+}
+
 func (a *asks) Pins(_ time.Time, d string) ([]*fleetv1.Pin, error) { return nil, a.note("pins", d) }
 
 func (a *asks) DecideDelivery(_ time.Time, by caller.Who, d fleet.HubDecision, dry bool) (string, []string, error) {

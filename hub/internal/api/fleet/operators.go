@@ -51,6 +51,9 @@ func (s *Service) AddOperator(ctx context.Context, req *fleetv1.AddOperatorReque
 	if err != nil {
 		return nil, err
 	}
+	if err := outranks(ctx, "give", name, role); err != nil {
+		return nil, err
+	}
 	old, found, err := s.operator(name)
 	switch {
 	case err != nil:
@@ -112,6 +115,17 @@ func operatorExists(o store.Operator) error {
 	return status.Errorf(codes.AlreadyExists, "operator %s exists, with the role %s until %s; %s", o.Name, o.Role, o.NotAfter.UTC().Format(time.RFC3339), next)
 }
 
+// outranks refuses to give or take a role that is not below the caller's own: nobody raises themselves, by
+// themselves or through another.
+func outranks(ctx context.Context, word, name string, role caller.Role) error {
+	c, _ := caller.From(ctx)
+	if c.Role.Outranks(role) {
+		return nil
+	}
+	return status.Errorf(codes.PermissionDenied, "%s, whose role is %q, may not %s the role %s (operator %s): it is not below its own; an admin may",
+		c, c.Role, word, role, name)
+}
+
 func noOperator(name string) error {
 	return status.Errorf(codes.NotFound, "no operator %s; `hub get operators` lists them", name)
 }
@@ -140,7 +154,11 @@ func (s *Service) RemoveOperator(ctx context.Context, req *fleetv1.RemoveOperato
 		return nil, noOperator(name)
 	case name == owner:
 		return nil, status.Errorf(codes.FailedPrecondition, "operator %s is whoever has the hub's data folder and cannot be removed; to end every copy of its DIR/admin.yaml, remove that file and start `hub serve --data DIR` again", name)
-	case req.GetDryRun():
+	}
+	if err := outranks(ctx, "take", name, old.Role); err != nil {
+		return nil, err
+	}
+	if req.GetDryRun() {
 		return &fleetv1.RemoveOperatorResponse{}, nil
 	}
 	c := change{action: "operator remove", object: name, reason: why,

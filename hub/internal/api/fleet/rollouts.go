@@ -188,8 +188,8 @@ func (s *Service) DecideRollout(ctx context.Context, req *fleetv1.DecideRolloutR
 	if err != nil {
 		return nil, err
 	}
-	if sc := scopeOf(ctx); v != rollout.Approve && v != rollout.Reject && sc.who.Role.Kind != caller.Admin {
-		return nil, status.Errorf(codes.PermissionDenied, "%s, whose role is %q, may approve and reject what waits for that role, but not %s the rollout of %s %s; `hub get operators` lists the admins",
+	if sc := scopeOf(ctx); v != rollout.Approve && v != rollout.Reject && !sc.who.Role.Steers() {
+		return nil, status.Errorf(codes.PermissionDenied, "%s, whose role is %q, may approve and reject what waits for that role, but not %s the rollout of %s %s; `hub get operators` lists who is admin, vendor-release or vendor-operator",
 			sc.who, sc.who.Role, v, req.GetDistribution(), req.GetVersion())
 	}
 	by := who(ctx)

@@ -25,7 +25,7 @@ type scope struct {
 func scopeOf(ctx context.Context) scope {
 	c, _ := caller.From(ctx)
 	switch c.Role.Kind {
-	case caller.Admin, caller.Viewer, caller.Approver:
+	case caller.Admin, caller.Viewer, caller.VendorRelease, caller.VendorOperator, caller.Approver:
 		return scope{who: c, all: true}
 	case caller.Provider:
 		return scope{who: c, provider: c.Role.Of}

@@ -4,11 +4,12 @@
 // 	protoc        (unknown)
 // source: wheelwright/fleet/v1/fleet.proto
 
-// What an operator asks of the hub. A caller is an operator, by its client certificate.
+// What an operator asks of the hub. A caller is an operator, by its client certificate or its OIDC token.
 
 package fleetv1
 
 import (
+	_ "github.com/wheelwright-dev/wheelwright/proto/wheelwright/access/v1"
 	v1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
@@ -2129,7 +2130,7 @@ type FleetEvent struct {
 	Distribution string `protobuf:"bytes,4,opt,name=distribution,proto3" json:"distribution,omitempty"`
 	Version      string `protobuf:"bytes,5,opt,name=version,proto3" json:"version,omitempty"`
 	// "Phase", "Health", "Drift", "Declined", "Agent", "Published", "Rejected", "TagMoved", "TagDeleted",
-	// "Joined", "Invited", "Added", "Removed", "Preflight", "Rollout", "Recalled", "Pinned", "Decided", "Operator".
+	// "Joined", "Invited", "Added", "Removed", "Preflight", "Rollout", "Recalled", "Pinned", "Decided", "Operator", "Order".
 	Kind          string `protobuf:"bytes,6,opt,name=kind,proto3" json:"kind,omitempty"`
 	Message       string `protobuf:"bytes,7,opt,name=message,proto3" json:"message,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -5152,7 +5153,8 @@ func (x *AuditEntry) GetRecord() []byte {
 type Operator struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// "admin", "viewer", "approver:ROLE" or "provider:PROVIDER", by the hub's record.
+	// "admin", "viewer", "vendor-release", "vendor-operator", "approver:ROLE" or "provider:PROVIDER", by the hub's
+	// record.
 	Role    string                 `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`
 	Created *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=created,proto3" json:"created,omitempty"`
 	// "operator admin"; "hub" for the one that the hub made itself.
@@ -5563,6 +5565,626 @@ func (x *ListOperatorsResponse) GetOperators() []*Operator {
 	return nil
 }
 
+// Order is one that a person signed, as the hub keeps it. What it says is in the signed text; nothing beside it
+// counts.
+type Order struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The signed text, as pkg/order reads it, and the armoured SSH signature over it.
+	Text      []byte `protobuf:"bytes,1,opt,name=text,proto3" json:"text,omitempty"`
+	Signature []byte `protobuf:"bytes,2,opt,name=signature,proto3" json:"signature,omitempty"`
+	// "operator NAME" who handed it over.
+	SentBy string                 `protobuf:"bytes,3,opt,name=sent_by,json=sentBy,proto3" json:"sent_by,omitempty"`
+	Sent   *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=sent,proto3" json:"sent,omitempty"`
+	// "Waiting", "Accepted", "Refused" or "Expired".
+	State string `protobuf:"bytes,5,opt,name=state,proto3" json:"state,omitempty"`
+	// What the spoke answered, one line, and when.
+	Answer   string                 `protobuf:"bytes,6,opt,name=answer,proto3" json:"answer,omitempty"`
+	Answered *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=answered,proto3" json:"answered,omitempty"`
+	// Of the key that signed: "SHA256:…". Whether it counts is for the spoke's own list to say.
+	Key           string `protobuf:"bytes,8,opt,name=key,proto3" json:"key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Order) Reset() {
+	*x = Order{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[79]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Order) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Order) ProtoMessage() {}
+
+func (x *Order) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[79]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Order.ProtoReflect.Descriptor instead.
+func (*Order) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{79}
+}
+
+func (x *Order) GetText() []byte {
+	if x != nil {
+		return x.Text
+	}
+	return nil
+}
+
+func (x *Order) GetSignature() []byte {
+	if x != nil {
+		return x.Signature
+	}
+	return nil
+}
+
+func (x *Order) GetSentBy() string {
+	if x != nil {
+		return x.SentBy
+	}
+	return ""
+}
+
+func (x *Order) GetSent() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Sent
+	}
+	return nil
+}
+
+func (x *Order) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Order) GetAnswer() string {
+	if x != nil {
+		return x.Answer
+	}
+	return ""
+}
+
+func (x *Order) GetAnswered() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Answered
+	}
+	return nil
+}
+
+func (x *Order) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+type SendOrderRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Text      []byte                 `protobuf:"bytes,1,opt,name=text,proto3" json:"text,omitempty"`
+	Signature []byte                 `protobuf:"bytes,2,opt,name=signature,proto3" json:"signature,omitempty"`
+	// Check only; it needs no signature then.
+	DryRun        bool `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SendOrderRequest) Reset() {
+	*x = SendOrderRequest{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[80]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SendOrderRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SendOrderRequest) ProtoMessage() {}
+
+func (x *SendOrderRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[80]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SendOrderRequest.ProtoReflect.Descriptor instead.
+func (*SendOrderRequest) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{80}
+}
+
+func (x *SendOrderRequest) GetText() []byte {
+	if x != nil {
+		return x.Text
+	}
+	return nil
+}
+
+func (x *SendOrderRequest) GetSignature() []byte {
+	if x != nil {
+		return x.Signature
+	}
+	return nil
+}
+
+func (x *SendOrderRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type SendOrderResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Order         *Order                 `protobuf:"bytes,1,opt,name=order,proto3" json:"order,omitempty"`
+	Warnings      []string               `protobuf:"bytes,2,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SendOrderResponse) Reset() {
+	*x = SendOrderResponse{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[81]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SendOrderResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SendOrderResponse) ProtoMessage() {}
+
+func (x *SendOrderResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[81]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SendOrderResponse.ProtoReflect.Descriptor instead.
+func (*SendOrderResponse) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{81}
+}
+
+func (x *SendOrderResponse) GetOrder() *Order {
+	if x != nil {
+		return x.Order
+	}
+	return nil
+}
+
+func (x *SendOrderResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
+type ListOrdersRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty: of all that the caller sees.
+	Cluster string `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	// Only the one with this nonce.
+	Nonce         string `protobuf:"bytes,2,opt,name=nonce,proto3" json:"nonce,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListOrdersRequest) Reset() {
+	*x = ListOrdersRequest{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[82]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListOrdersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListOrdersRequest) ProtoMessage() {}
+
+func (x *ListOrdersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[82]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListOrdersRequest.ProtoReflect.Descriptor instead.
+func (*ListOrdersRequest) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{82}
+}
+
+func (x *ListOrdersRequest) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *ListOrdersRequest) GetNonce() string {
+	if x != nil {
+		return x.Nonce
+	}
+	return ""
+}
+
+type ListOrdersResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Orders        []*Order               `protobuf:"bytes,1,rep,name=orders,proto3" json:"orders,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListOrdersResponse) Reset() {
+	*x = ListOrdersResponse{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[83]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListOrdersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListOrdersResponse) ProtoMessage() {}
+
+func (x *ListOrdersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[83]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListOrdersResponse.ProtoReflect.Descriptor instead.
+func (*ListOrdersResponse) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{83}
+}
+
+func (x *ListOrdersResponse) GetOrders() []*Order {
+	if x != nil {
+		return x.Orders
+	}
+	return nil
+}
+
+type WhoAmIRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WhoAmIRequest) Reset() {
+	*x = WhoAmIRequest{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[84]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WhoAmIRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WhoAmIRequest) ProtoMessage() {}
+
+func (x *WhoAmIRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[84]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WhoAmIRequest.ProtoReflect.Descriptor instead.
+func (*WhoAmIRequest) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{84}
+}
+
+type WhoAmIResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "operator maria".
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Role string `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`
+	// "client certificate" or "OIDC token".
+	CredentialKind string `protobuf:"bytes,3,opt,name=credential_kind,json=credentialKind,proto3" json:"credential_kind,omitempty"`
+	// SHA-256 of the certificate; of a token its issuer and subject.
+	Credential string                 `protobuf:"bytes,4,opt,name=credential,proto3" json:"credential,omitempty"`
+	NotAfter   *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
+	// Of a token, as its issuer says.
+	Groups        []string `protobuf:"bytes,6,rep,name=groups,proto3" json:"groups,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WhoAmIResponse) Reset() {
+	*x = WhoAmIResponse{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[85]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WhoAmIResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WhoAmIResponse) ProtoMessage() {}
+
+func (x *WhoAmIResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[85]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WhoAmIResponse.ProtoReflect.Descriptor instead.
+func (*WhoAmIResponse) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{85}
+}
+
+func (x *WhoAmIResponse) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *WhoAmIResponse) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *WhoAmIResponse) GetCredentialKind() string {
+	if x != nil {
+		return x.CredentialKind
+	}
+	return ""
+}
+
+func (x *WhoAmIResponse) GetCredential() string {
+	if x != nil {
+		return x.Credential
+	}
+	return ""
+}
+
+func (x *WhoAmIResponse) GetNotAfter() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NotAfter
+	}
+	return nil
+}
+
+func (x *WhoAmIResponse) GetGroups() []string {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
+type CanIRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name of a method of this service; empty: every one.
+	Method string `protobuf:"bytes,1,opt,name=method,proto3" json:"method,omitempty"`
+	// The cluster that it is about; empty: any.
+	Cluster string `protobuf:"bytes,2,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	// Of DecideRollout: "approve", "reject", "pause", "resume", "abort" or "undo"; empty: any of them.
+	Decision      string `protobuf:"bytes,3,opt,name=decision,proto3" json:"decision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CanIRequest) Reset() {
+	*x = CanIRequest{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[86]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CanIRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CanIRequest) ProtoMessage() {}
+
+func (x *CanIRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[86]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CanIRequest.ProtoReflect.Descriptor instead.
+func (*CanIRequest) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{86}
+}
+
+func (x *CanIRequest) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *CanIRequest) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *CanIRequest) GetDecision() string {
+	if x != nil {
+		return x.Decision
+	}
+	return ""
+}
+
+type CanIResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Permissions   []*Permission          `protobuf:"bytes,1,rep,name=permissions,proto3" json:"permissions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CanIResponse) Reset() {
+	*x = CanIResponse{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[87]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CanIResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CanIResponse) ProtoMessage() {}
+
+func (x *CanIResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[87]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CanIResponse.ProtoReflect.Descriptor instead.
+func (*CanIResponse) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{87}
+}
+
+func (x *CanIResponse) GetPermissions() []*Permission {
+	if x != nil {
+		return x.Permissions
+	}
+	return nil
+}
+
+// Permission of the caller to call one method.
+type Permission struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Method  string                 `protobuf:"bytes,1,opt,name=method,proto3" json:"method,omitempty"`
+	Allowed bool                   `protobuf:"varint,2,opt,name=allowed,proto3" json:"allowed,omitempty"`
+	// Why not, or within what: one line.
+	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The roles that may.
+	Roles         []string `protobuf:"bytes,4,rep,name=roles,proto3" json:"roles,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Permission) Reset() {
+	*x = Permission{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[88]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Permission) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Permission) ProtoMessage() {}
+
+func (x *Permission) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[88]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Permission.ProtoReflect.Descriptor instead.
+func (*Permission) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{88}
+}
+
+func (x *Permission) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *Permission) GetAllowed() bool {
+	if x != nil {
+		return x.Allowed
+	}
+	return false
+}
+
+func (x *Permission) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Permission) GetRoles() []string {
+	if x != nil {
+		return x.Roles
+	}
+	return nil
+}
+
 type WatchRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -5571,7 +6193,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[79]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5583,7 +6205,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[79]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5596,7 +6218,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{79}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{89}
 }
 
 type WatchResponse struct {
@@ -5609,7 +6231,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[80]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5621,7 +6243,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[80]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5634,7 +6256,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{80}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *WatchResponse) GetRevision() uint64 {
@@ -5648,7 +6270,7 @@ var File_wheelwright_fleet_v1_fleet_proto protoreflect.FileDescriptor
 
 const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"\n" +
-	" wheelwright/fleet/v1/fleet.proto\x12\x14wheelwright.fleet.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ewheelwright/sync/v1/sync.proto\"\x13\n" +
+	" wheelwright/fleet/v1/fleet.proto\x12\x14wheelwright.fleet.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"wheelwright/access/v1/access.proto\x1a\x1ewheelwright/sync/v1/sync.proto\"\x13\n" +
 	"\x11GetVersionRequest\"e\n" +
 	"\x12GetVersionResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
@@ -6079,7 +6701,50 @@ const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"\x16RemoveOperatorResponse\"\x16\n" +
 	"\x14ListOperatorsRequest\"U\n" +
 	"\x15ListOperatorsResponse\x12<\n" +
-	"\toperators\x18\x01 \x03(\v2\x1e.wheelwright.fleet.v1.OperatorR\toperators\"\x0e\n" +
+	"\toperators\x18\x01 \x03(\v2\x1e.wheelwright.fleet.v1.OperatorR\toperators\"\xfa\x01\n" +
+	"\x05Order\x12\x12\n" +
+	"\x04text\x18\x01 \x01(\fR\x04text\x12\x1c\n" +
+	"\tsignature\x18\x02 \x01(\fR\tsignature\x12\x17\n" +
+	"\asent_by\x18\x03 \x01(\tR\x06sentBy\x12.\n" +
+	"\x04sent\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04sent\x12\x14\n" +
+	"\x05state\x18\x05 \x01(\tR\x05state\x12\x16\n" +
+	"\x06answer\x18\x06 \x01(\tR\x06answer\x126\n" +
+	"\banswered\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\banswered\x12\x10\n" +
+	"\x03key\x18\b \x01(\tR\x03key\"]\n" +
+	"\x10SendOrderRequest\x12\x12\n" +
+	"\x04text\x18\x01 \x01(\fR\x04text\x12\x1c\n" +
+	"\tsignature\x18\x02 \x01(\fR\tsignature\x12\x17\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"b\n" +
+	"\x11SendOrderResponse\x121\n" +
+	"\x05order\x18\x01 \x01(\v2\x1b.wheelwright.fleet.v1.OrderR\x05order\x12\x1a\n" +
+	"\bwarnings\x18\x02 \x03(\tR\bwarnings\"C\n" +
+	"\x11ListOrdersRequest\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\x12\x14\n" +
+	"\x05nonce\x18\x02 \x01(\tR\x05nonce\"I\n" +
+	"\x12ListOrdersResponse\x123\n" +
+	"\x06orders\x18\x01 \x03(\v2\x1b.wheelwright.fleet.v1.OrderR\x06orders\"\x0f\n" +
+	"\rWhoAmIRequest\"\xd2\x01\n" +
+	"\x0eWhoAmIResponse\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04role\x18\x02 \x01(\tR\x04role\x12'\n" +
+	"\x0fcredential_kind\x18\x03 \x01(\tR\x0ecredentialKind\x12\x1e\n" +
+	"\n" +
+	"credential\x18\x04 \x01(\tR\n" +
+	"credential\x127\n" +
+	"\tnot_after\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\x12\x16\n" +
+	"\x06groups\x18\x06 \x03(\tR\x06groups\"[\n" +
+	"\vCanIRequest\x12\x16\n" +
+	"\x06method\x18\x01 \x01(\tR\x06method\x12\x18\n" +
+	"\acluster\x18\x02 \x01(\tR\acluster\x12\x1a\n" +
+	"\bdecision\x18\x03 \x01(\tR\bdecision\"R\n" +
+	"\fCanIResponse\x12B\n" +
+	"\vpermissions\x18\x01 \x03(\v2 .wheelwright.fleet.v1.PermissionR\vpermissions\"l\n" +
+	"\n" +
+	"Permission\x12\x16\n" +
+	"\x06method\x18\x01 \x01(\tR\x06method\x12\x18\n" +
+	"\aallowed\x18\x02 \x01(\bR\aallowed\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x14\n" +
+	"\x05roles\x18\x04 \x03(\tR\x05roles\"\x0e\n" +
 	"\fWatchRequest\"+\n" +
 	"\rWatchResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision*\xde\x01\n" +
@@ -6090,45 +6755,95 @@ const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"\x16ROLLOUT_DECISION_PAUSE\x10\x03\x12\x1b\n" +
 	"\x17ROLLOUT_DECISION_RESUME\x10\x04\x12\x1a\n" +
 	"\x16ROLLOUT_DECISION_ABORT\x10\x05\x12\x19\n" +
-	"\x15ROLLOUT_DECISION_UNDO\x10\x062\x89\x18\n" +
-	"\fFleetService\x12_\n" +
+	"\x15ROLLOUT_DECISION_UNDO\x10\x062\xa0\x1e\n" +
+	"\fFleetService\x12m\n" +
 	"\n" +
-	"GetVersion\x12'.wheelwright.fleet.v1.GetVersionRequest\x1a(.wheelwright.fleet.v1.GetVersionResponse\x12n\n" +
-	"\x0fAddDistribution\x12,.wheelwright.fleet.v1.AddDistributionRequest\x1a-.wheelwright.fleet.v1.AddDistributionResponse\x12w\n" +
-	"\x12RemoveDistribution\x12/.wheelwright.fleet.v1.RemoveDistributionRequest\x1a0.wheelwright.fleet.v1.RemoveDistributionResponse\x12_\n" +
+	"GetVersion\x12'.wheelwright.fleet.v1.GetVersionRequest\x1a(.wheelwright.fleet.v1.GetVersionResponse\"\f\xa2\xcf\x18\b\n" +
+	"\x06\x03\x04\x05\x06\a\b\x12x\n" +
+	"\x0fAddDistribution\x12,.wheelwright.fleet.v1.AddDistributionRequest\x1a-.wheelwright.fleet.v1.AddDistributionResponse\"\b\xa2\xcf\x18\x04\n" +
+	"\x02\x03\x05\x12\x81\x01\n" +
+	"\x12RemoveDistribution\x12/.wheelwright.fleet.v1.RemoveDistributionRequest\x1a0.wheelwright.fleet.v1.RemoveDistributionResponse\"\b\xa2\xcf\x18\x04\n" +
+	"\x02\x03\x05\x12i\n" +
 	"\n" +
-	"SetSigners\x12'.wheelwright.fleet.v1.SetSignersRequest\x1a(.wheelwright.fleet.v1.SetSignersResponse\x12q\n" +
-	"\x10PublishStatement\x12-.wheelwright.fleet.v1.PublishStatementRequest\x1a..wheelwright.fleet.v1.PublishStatementResponse\x12_\n" +
+	"SetSigners\x12'.wheelwright.fleet.v1.SetSignersRequest\x1a(.wheelwright.fleet.v1.SetSignersResponse\"\b\xa2\xcf\x18\x04\n" +
+	"\x02\x03\x05\x12{\n" +
+	"\x10PublishStatement\x12-.wheelwright.fleet.v1.PublishStatementRequest\x1a..wheelwright.fleet.v1.PublishStatementResponse\"\b\xa2\xcf\x18\x04\n" +
+	"\x02\x03\x05\x12l\n" +
 	"\n" +
-	"GetChannel\x12'.wheelwright.fleet.v1.GetChannelRequest\x1a(.wheelwright.fleet.v1.GetChannelResponse\x12t\n" +
-	"\x11ListDistributions\x12..wheelwright.fleet.v1.ListDistributionsRequest\x1a/.wheelwright.fleet.v1.ListDistributionsResponse\x12e\n" +
-	"\fListReleases\x12).wheelwright.fleet.v1.ListReleasesRequest\x1a*.wheelwright.fleet.v1.ListReleasesResponse\x12_\n" +
+	"GetChannel\x12'.wheelwright.fleet.v1.GetChannelRequest\x1a(.wheelwright.fleet.v1.GetChannelResponse\"\v\xa2\xcf\x18\a\n" +
+	"\x05\x03\x04\x05\x06\a\x12\x81\x01\n" +
+	"\x11ListDistributions\x12..wheelwright.fleet.v1.ListDistributionsRequest\x1a/.wheelwright.fleet.v1.ListDistributionsResponse\"\v\xa2\xcf\x18\a\n" +
+	"\x05\x03\x04\x05\x06\a\x12s\n" +
+	"\fListReleases\x12).wheelwright.fleet.v1.ListReleasesRequest\x1a*.wheelwright.fleet.v1.ListReleasesResponse\"\f\xa2\xcf\x18\b\n" +
+	"\x06\x03\x04\x05\x06\a\b\x12l\n" +
 	"\n" +
-	"GetRelease\x12'.wheelwright.fleet.v1.GetReleaseRequest\x1a(.wheelwright.fleet.v1.GetReleaseResponse\x12h\n" +
-	"\rInviteCluster\x12*.wheelwright.fleet.v1.InviteClusterRequest\x1a+.wheelwright.fleet.v1.InviteClusterResponse\x12h\n" +
-	"\rRemoveCluster\x12*.wheelwright.fleet.v1.RemoveClusterRequest\x1a+.wheelwright.fleet.v1.RemoveClusterResponse\x12e\n" +
-	"\fListClusters\x12).wheelwright.fleet.v1.ListClustersRequest\x1a*.wheelwright.fleet.v1.ListClustersResponse\x12_\n" +
+	"GetRelease\x12'.wheelwright.fleet.v1.GetReleaseRequest\x1a(.wheelwright.fleet.v1.GetReleaseResponse\"\v\xa2\xcf\x18\a\n" +
+	"\x05\x03\x04\x05\x06\a\x12r\n" +
+	"\rInviteCluster\x12*.wheelwright.fleet.v1.InviteClusterRequest\x1a+.wheelwright.fleet.v1.InviteClusterResponse\"\b\xa2\xcf\x18\x04\n" +
+	"\x02\x03\x06\x12r\n" +
+	"\rRemoveCluster\x12*.wheelwright.fleet.v1.RemoveClusterRequest\x1a+.wheelwright.fleet.v1.RemoveClusterResponse\"\b\xa2\xcf\x18\x04\n" +
+	"\x02\x03\x06\x12u\n" +
+	"\fListClusters\x12).wheelwright.fleet.v1.ListClustersRequest\x1a*.wheelwright.fleet.v1.ListClustersResponse\"\x0e\xa2\xcf\x18\n" +
 	"\n" +
-	"ListEvents\x12'.wheelwright.fleet.v1.ListEventsRequest\x1a(.wheelwright.fleet.v1.ListEventsResponse\x12b\n" +
-	"\vPlanRollout\x12(.wheelwright.fleet.v1.PlanRolloutRequest\x1a).wheelwright.fleet.v1.PlanRolloutResponse\x12e\n" +
-	"\fStartRollout\x12).wheelwright.fleet.v1.StartRolloutRequest\x1a*.wheelwright.fleet.v1.StartRolloutResponse\x12e\n" +
-	"\fListRollouts\x12).wheelwright.fleet.v1.ListRolloutsRequest\x1a*.wheelwright.fleet.v1.ListRolloutsResponse\x12_\n" +
+	"\x06\x03\x04\x05\x06\a\b\x18\x01\x12o\n" +
 	"\n" +
-	"GetRollout\x12'.wheelwright.fleet.v1.GetRolloutRequest\x1a(.wheelwright.fleet.v1.GetRolloutResponse\x12h\n" +
-	"\rDecideRollout\x12*.wheelwright.fleet.v1.DecideRolloutRequest\x1a+.wheelwright.fleet.v1.DecideRolloutResponse\x12h\n" +
-	"\rRecallRelease\x12*.wheelwright.fleet.v1.RecallReleaseRequest\x1a+.wheelwright.fleet.v1.RecallReleaseResponse\x12_\n" +
+	"ListEvents\x12'.wheelwright.fleet.v1.ListEventsRequest\x1a(.wheelwright.fleet.v1.ListEventsResponse\"\x0e\xa2\xcf\x18\n" +
 	"\n" +
-	"PinCluster\x12'.wheelwright.fleet.v1.PinClusterRequest\x1a(.wheelwright.fleet.v1.PinClusterResponse\x12e\n" +
-	"\fUnpinCluster\x12).wheelwright.fleet.v1.UnpinClusterRequest\x1a*.wheelwright.fleet.v1.UnpinClusterResponse\x12Y\n" +
-	"\bListPins\x12%.wheelwright.fleet.v1.ListPinsRequest\x1a&.wheelwright.fleet.v1.ListPinsResponse\x12k\n" +
-	"\x0eDecideDelivery\x12+.wheelwright.fleet.v1.DecideDeliveryRequest\x1a,.wheelwright.fleet.v1.DecideDeliveryResponse\x12V\n" +
-	"\aExplain\x12$.wheelwright.fleet.v1.ExplainRequest\x1a%.wheelwright.fleet.v1.ExplainResponse\x12d\n" +
-	"\vExportAudit\x12(.wheelwright.fleet.v1.ExportAuditRequest\x1a).wheelwright.fleet.v1.ExportAuditResponse0\x01\x12b\n" +
-	"\vAddOperator\x12(.wheelwright.fleet.v1.AddOperatorRequest\x1a).wheelwright.fleet.v1.AddOperatorResponse\x12k\n" +
-	"\x0eRemoveOperator\x12+.wheelwright.fleet.v1.RemoveOperatorRequest\x1a,.wheelwright.fleet.v1.RemoveOperatorResponse\x12h\n" +
-	"\rListOperators\x12*.wheelwright.fleet.v1.ListOperatorsRequest\x1a+.wheelwright.fleet.v1.ListOperatorsResponse\x12\\\n" +
-	"\tGetStatus\x12&.wheelwright.fleet.v1.GetStatusRequest\x1a'.wheelwright.fleet.v1.GetStatusResponse\x12R\n" +
-	"\x05Watch\x12\".wheelwright.fleet.v1.WatchRequest\x1a#.wheelwright.fleet.v1.WatchResponse0\x01BKZIgithub.com/wheelwright-dev/wheelwright/proto/wheelwright/fleet/v1;fleetv1b\x06proto3"
+	"\x06\x03\x04\x05\x06\a\b\x18\x01\x12o\n" +
+	"\vPlanRollout\x12(.wheelwright.fleet.v1.PlanRolloutRequest\x1a).wheelwright.fleet.v1.PlanRolloutResponse\"\v\xa2\xcf\x18\a\n" +
+	"\x05\x03\x04\x05\x06\a\x12p\n" +
+	"\fStartRollout\x12).wheelwright.fleet.v1.StartRolloutRequest\x1a*.wheelwright.fleet.v1.StartRolloutResponse\"\t\xa2\xcf\x18\x05\n" +
+	"\x03\x03\x05\x06\x12r\n" +
+	"\fListRollouts\x12).wheelwright.fleet.v1.ListRolloutsRequest\x1a*.wheelwright.fleet.v1.ListRolloutsResponse\"\v\xa2\xcf\x18\a\n" +
+	"\x05\x03\x04\x05\x06\a\x12l\n" +
+	"\n" +
+	"GetRollout\x12'.wheelwright.fleet.v1.GetRolloutRequest\x1a(.wheelwright.fleet.v1.GetRolloutResponse\"\v\xa2\xcf\x18\a\n" +
+	"\x05\x03\x04\x05\x06\a\x12t\n" +
+	"\rDecideRollout\x12*.wheelwright.fleet.v1.DecideRolloutRequest\x1a+.wheelwright.fleet.v1.DecideRolloutResponse\"\n" +
+	"\xa2\xcf\x18\x06\n" +
+	"\x04\x03\x05\x06\a\x12r\n" +
+	"\rRecallRelease\x12*.wheelwright.fleet.v1.RecallReleaseRequest\x1a+.wheelwright.fleet.v1.RecallReleaseResponse\"\b\xa2\xcf\x18\x04\n" +
+	"\x02\x03\x05\x12k\n" +
+	"\n" +
+	"PinCluster\x12'.wheelwright.fleet.v1.PinClusterRequest\x1a(.wheelwright.fleet.v1.PinClusterResponse\"\n" +
+	"\xa2\xcf\x18\x06\n" +
+	"\x02\x03\b\x18\x01\x12q\n" +
+	"\fUnpinCluster\x12).wheelwright.fleet.v1.UnpinClusterRequest\x1a*.wheelwright.fleet.v1.UnpinClusterResponse\"\n" +
+	"\xa2\xcf\x18\x06\n" +
+	"\x02\x03\b\x18\x01\x12i\n" +
+	"\bListPins\x12%.wheelwright.fleet.v1.ListPinsRequest\x1a&.wheelwright.fleet.v1.ListPinsResponse\"\x0e\xa2\xcf\x18\n" +
+	"\n" +
+	"\x06\x03\x04\x05\x06\a\b\x18\x01\x12w\n" +
+	"\x0eDecideDelivery\x12+.wheelwright.fleet.v1.DecideDeliveryRequest\x1a,.wheelwright.fleet.v1.DecideDeliveryResponse\"\n" +
+	"\xa2\xcf\x18\x06\n" +
+	"\x02\x03\b\x18\x01\x12f\n" +
+	"\aExplain\x12$.wheelwright.fleet.v1.ExplainRequest\x1a%.wheelwright.fleet.v1.ExplainResponse\"\x0e\xa2\xcf\x18\n" +
+	"\n" +
+	"\x06\x03\x04\x05\x06\a\b\x18\x01\x12q\n" +
+	"\vExportAudit\x12(.wheelwright.fleet.v1.ExportAuditRequest\x1a).wheelwright.fleet.v1.ExportAuditResponse\"\v\xa2\xcf\x18\a\n" +
+	"\x05\x03\x04\x05\x06\a0\x01\x12l\n" +
+	"\vAddOperator\x12(.wheelwright.fleet.v1.AddOperatorRequest\x1a).wheelwright.fleet.v1.AddOperatorResponse\"\b\xa2\xcf\x18\x04\n" +
+	"\x02\x03\x06\x12u\n" +
+	"\x0eRemoveOperator\x12+.wheelwright.fleet.v1.RemoveOperatorRequest\x1a,.wheelwright.fleet.v1.RemoveOperatorResponse\"\b\xa2\xcf\x18\x04\n" +
+	"\x02\x03\x06\x12u\n" +
+	"\rListOperators\x12*.wheelwright.fleet.v1.ListOperatorsRequest\x1a+.wheelwright.fleet.v1.ListOperatorsResponse\"\v\xa2\xcf\x18\a\n" +
+	"\x05\x03\x04\x05\x06\a\x12i\n" +
+	"\tSendOrder\x12&.wheelwright.fleet.v1.SendOrderRequest\x1a'.wheelwright.fleet.v1.SendOrderResponse\"\v\xa2\xcf\x18\a\n" +
+	"\x03\x03\x06\b\x18\x01\x12o\n" +
+	"\n" +
+	"ListOrders\x12'.wheelwright.fleet.v1.ListOrdersRequest\x1a(.wheelwright.fleet.v1.ListOrdersResponse\"\x0e\xa2\xcf\x18\n" +
+	"\n" +
+	"\x06\x03\x04\x05\x06\a\b\x18\x01\x12a\n" +
+	"\x06WhoAmI\x12#.wheelwright.fleet.v1.WhoAmIRequest\x1a$.wheelwright.fleet.v1.WhoAmIResponse\"\f\xa2\xcf\x18\b\n" +
+	"\x06\x03\x04\x05\x06\a\b\x12[\n" +
+	"\x04CanI\x12!.wheelwright.fleet.v1.CanIRequest\x1a\".wheelwright.fleet.v1.CanIResponse\"\f\xa2\xcf\x18\b\n" +
+	"\x06\x03\x04\x05\x06\a\b\x12l\n" +
+	"\tGetStatus\x12&.wheelwright.fleet.v1.GetStatusRequest\x1a'.wheelwright.fleet.v1.GetStatusResponse\"\x0e\xa2\xcf\x18\n" +
+	"\n" +
+	"\x06\x03\x04\x05\x06\a\b\x18\x01\x12b\n" +
+	"\x05Watch\x12\".wheelwright.fleet.v1.WatchRequest\x1a#.wheelwright.fleet.v1.WatchResponse\"\x0e\xa2\xcf\x18\n" +
+	"\n" +
+	"\x06\x03\x04\x05\x06\a\b\x10\x010\x01BKZIgithub.com/wheelwright-dev/wheelwright/proto/wheelwright/fleet/v1;fleetv1b\x06proto3"
 
 var (
 	file_wheelwright_fleet_v1_fleet_proto_rawDescOnce sync.Once
@@ -6143,7 +6858,7 @@ func file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP() []byte {
 }
 
 var file_wheelwright_fleet_v1_fleet_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_wheelwright_fleet_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 84)
+var file_wheelwright_fleet_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 94)
 var file_wheelwright_fleet_v1_fleet_proto_goTypes = []any{
 	(RolloutDecision)(0),               // 0: wheelwright.fleet.v1.RolloutDecision
 	(*GetVersionRequest)(nil),          // 1: wheelwright.fleet.v1.GetVersionRequest
@@ -6225,20 +6940,30 @@ var file_wheelwright_fleet_v1_fleet_proto_goTypes = []any{
 	(*RemoveOperatorResponse)(nil),     // 77: wheelwright.fleet.v1.RemoveOperatorResponse
 	(*ListOperatorsRequest)(nil),       // 78: wheelwright.fleet.v1.ListOperatorsRequest
 	(*ListOperatorsResponse)(nil),      // 79: wheelwright.fleet.v1.ListOperatorsResponse
-	(*WatchRequest)(nil),               // 80: wheelwright.fleet.v1.WatchRequest
-	(*WatchResponse)(nil),              // 81: wheelwright.fleet.v1.WatchResponse
-	nil,                                // 82: wheelwright.fleet.v1.Cluster.LabelsEntry
-	nil,                                // 83: wheelwright.fleet.v1.InviteClusterRequest.LabelsEntry
-	nil,                                // 84: wheelwright.fleet.v1.StatusRow.LabelsEntry
-	(*timestamppb.Timestamp)(nil),      // 85: google.protobuf.Timestamp
-	(*v1.Preflight)(nil),               // 86: wheelwright.sync.v1.Preflight
-	(*v1.SubscriptionStatus)(nil),      // 87: wheelwright.sync.v1.SubscriptionStatus
-	(*v1.Policy)(nil),                  // 88: wheelwright.sync.v1.Policy
-	(*v1.Canary)(nil),                  // 89: wheelwright.sync.v1.Canary
+	(*Order)(nil),                      // 80: wheelwright.fleet.v1.Order
+	(*SendOrderRequest)(nil),           // 81: wheelwright.fleet.v1.SendOrderRequest
+	(*SendOrderResponse)(nil),          // 82: wheelwright.fleet.v1.SendOrderResponse
+	(*ListOrdersRequest)(nil),          // 83: wheelwright.fleet.v1.ListOrdersRequest
+	(*ListOrdersResponse)(nil),         // 84: wheelwright.fleet.v1.ListOrdersResponse
+	(*WhoAmIRequest)(nil),              // 85: wheelwright.fleet.v1.WhoAmIRequest
+	(*WhoAmIResponse)(nil),             // 86: wheelwright.fleet.v1.WhoAmIResponse
+	(*CanIRequest)(nil),                // 87: wheelwright.fleet.v1.CanIRequest
+	(*CanIResponse)(nil),               // 88: wheelwright.fleet.v1.CanIResponse
+	(*Permission)(nil),                 // 89: wheelwright.fleet.v1.Permission
+	(*WatchRequest)(nil),               // 90: wheelwright.fleet.v1.WatchRequest
+	(*WatchResponse)(nil),              // 91: wheelwright.fleet.v1.WatchResponse
+	nil,                                // 92: wheelwright.fleet.v1.Cluster.LabelsEntry
+	nil,                                // 93: wheelwright.fleet.v1.InviteClusterRequest.LabelsEntry
+	nil,                                // 94: wheelwright.fleet.v1.StatusRow.LabelsEntry
+	(*timestamppb.Timestamp)(nil),      // 95: google.protobuf.Timestamp
+	(*v1.Preflight)(nil),               // 96: wheelwright.sync.v1.Preflight
+	(*v1.SubscriptionStatus)(nil),      // 97: wheelwright.sync.v1.SubscriptionStatus
+	(*v1.Policy)(nil),                  // 98: wheelwright.sync.v1.Policy
+	(*v1.Canary)(nil),                  // 99: wheelwright.sync.v1.Canary
 }
 var file_wheelwright_fleet_v1_fleet_proto_depIdxs = []int32{
-	85,  // 0: wheelwright.fleet.v1.Distribution.created:type_name -> google.protobuf.Timestamp
-	85,  // 1: wheelwright.fleet.v1.Distribution.last_polled:type_name -> google.protobuf.Timestamp
+	95,  // 0: wheelwright.fleet.v1.Distribution.created:type_name -> google.protobuf.Timestamp
+	95,  // 1: wheelwright.fleet.v1.Distribution.last_polled:type_name -> google.protobuf.Timestamp
 	4,   // 2: wheelwright.fleet.v1.Distribution.signers:type_name -> wheelwright.fleet.v1.Signers
 	5,   // 3: wheelwright.fleet.v1.Signers.files:type_name -> wheelwright.fleet.v1.SignerFile
 	3,   // 4: wheelwright.fleet.v1.AddDistributionRequest.distribution:type_name -> wheelwright.fleet.v1.Distribution
@@ -6248,138 +6973,152 @@ var file_wheelwright_fleet_v1_fleet_proto_depIdxs = []int32{
 	4,   // 8: wheelwright.fleet.v1.SetSignersResponse.signers:type_name -> wheelwright.fleet.v1.Signers
 	16,  // 9: wheelwright.fleet.v1.PublishStatementResponse.statement:type_name -> wheelwright.fleet.v1.Statement
 	16,  // 10: wheelwright.fleet.v1.GetChannelResponse.statements:type_name -> wheelwright.fleet.v1.Statement
-	85,  // 11: wheelwright.fleet.v1.Statement.issued:type_name -> google.protobuf.Timestamp
-	85,  // 12: wheelwright.fleet.v1.Statement.expires:type_name -> google.protobuf.Timestamp
-	85,  // 13: wheelwright.fleet.v1.Statement.received:type_name -> google.protobuf.Timestamp
+	95,  // 11: wheelwright.fleet.v1.Statement.issued:type_name -> google.protobuf.Timestamp
+	95,  // 12: wheelwright.fleet.v1.Statement.expires:type_name -> google.protobuf.Timestamp
+	95,  // 13: wheelwright.fleet.v1.Statement.received:type_name -> google.protobuf.Timestamp
 	3,   // 14: wheelwright.fleet.v1.ListDistributionsResponse.distributions:type_name -> wheelwright.fleet.v1.Distribution
 	20,  // 15: wheelwright.fleet.v1.Release.variants:type_name -> wheelwright.fleet.v1.VariantResult
-	85,  // 16: wheelwright.fleet.v1.Release.published:type_name -> google.protobuf.Timestamp
-	85,  // 17: wheelwright.fleet.v1.Release.preflight_until:type_name -> google.protobuf.Timestamp
-	85,  // 18: wheelwright.fleet.v1.Release.recalled:type_name -> google.protobuf.Timestamp
+	95,  // 16: wheelwright.fleet.v1.Release.published:type_name -> google.protobuf.Timestamp
+	95,  // 17: wheelwright.fleet.v1.Release.preflight_until:type_name -> google.protobuf.Timestamp
+	95,  // 18: wheelwright.fleet.v1.Release.recalled:type_name -> google.protobuf.Timestamp
 	19,  // 19: wheelwright.fleet.v1.ListReleasesResponse.releases:type_name -> wheelwright.fleet.v1.Release
 	19,  // 20: wheelwright.fleet.v1.GetReleaseResponse.release:type_name -> wheelwright.fleet.v1.Release
 	25,  // 21: wheelwright.fleet.v1.GetReleaseResponse.clusters:type_name -> wheelwright.fleet.v1.ReleaseCluster
-	85,  // 22: wheelwright.fleet.v1.GetReleaseResponse.at:type_name -> google.protobuf.Timestamp
-	86,  // 23: wheelwright.fleet.v1.ReleaseCluster.preflight:type_name -> wheelwright.sync.v1.Preflight
-	85,  // 24: wheelwright.fleet.v1.ReleaseCluster.last_seen:type_name -> google.protobuf.Timestamp
-	82,  // 25: wheelwright.fleet.v1.Cluster.labels:type_name -> wheelwright.fleet.v1.Cluster.LabelsEntry
-	85,  // 26: wheelwright.fleet.v1.Cluster.created:type_name -> google.protobuf.Timestamp
-	85,  // 27: wheelwright.fleet.v1.Cluster.joined:type_name -> google.protobuf.Timestamp
-	85,  // 28: wheelwright.fleet.v1.Cluster.last_seen:type_name -> google.protobuf.Timestamp
-	85,  // 29: wheelwright.fleet.v1.Cluster.certificate_not_after:type_name -> google.protobuf.Timestamp
-	87,  // 30: wheelwright.fleet.v1.Cluster.subscriptions:type_name -> wheelwright.sync.v1.SubscriptionStatus
-	83,  // 31: wheelwright.fleet.v1.InviteClusterRequest.labels:type_name -> wheelwright.fleet.v1.InviteClusterRequest.LabelsEntry
-	85,  // 32: wheelwright.fleet.v1.InviteClusterResponse.expires:type_name -> google.protobuf.Timestamp
+	95,  // 22: wheelwright.fleet.v1.GetReleaseResponse.at:type_name -> google.protobuf.Timestamp
+	96,  // 23: wheelwright.fleet.v1.ReleaseCluster.preflight:type_name -> wheelwright.sync.v1.Preflight
+	95,  // 24: wheelwright.fleet.v1.ReleaseCluster.last_seen:type_name -> google.protobuf.Timestamp
+	92,  // 25: wheelwright.fleet.v1.Cluster.labels:type_name -> wheelwright.fleet.v1.Cluster.LabelsEntry
+	95,  // 26: wheelwright.fleet.v1.Cluster.created:type_name -> google.protobuf.Timestamp
+	95,  // 27: wheelwright.fleet.v1.Cluster.joined:type_name -> google.protobuf.Timestamp
+	95,  // 28: wheelwright.fleet.v1.Cluster.last_seen:type_name -> google.protobuf.Timestamp
+	95,  // 29: wheelwright.fleet.v1.Cluster.certificate_not_after:type_name -> google.protobuf.Timestamp
+	97,  // 30: wheelwright.fleet.v1.Cluster.subscriptions:type_name -> wheelwright.sync.v1.SubscriptionStatus
+	93,  // 31: wheelwright.fleet.v1.InviteClusterRequest.labels:type_name -> wheelwright.fleet.v1.InviteClusterRequest.LabelsEntry
+	95,  // 32: wheelwright.fleet.v1.InviteClusterResponse.expires:type_name -> google.protobuf.Timestamp
 	26,  // 33: wheelwright.fleet.v1.ListClustersResponse.clusters:type_name -> wheelwright.fleet.v1.Cluster
-	85,  // 34: wheelwright.fleet.v1.FleetEvent.at:type_name -> google.protobuf.Timestamp
+	95,  // 34: wheelwright.fleet.v1.FleetEvent.at:type_name -> google.protobuf.Timestamp
 	33,  // 35: wheelwright.fleet.v1.ListEventsResponse.events:type_name -> wheelwright.fleet.v1.FleetEvent
-	85,  // 36: wheelwright.fleet.v1.GetStatusResponse.at:type_name -> google.protobuf.Timestamp
+	95,  // 36: wheelwright.fleet.v1.GetStatusResponse.at:type_name -> google.protobuf.Timestamp
 	38,  // 37: wheelwright.fleet.v1.GetStatusResponse.rows:type_name -> wheelwright.fleet.v1.StatusRow
 	39,  // 38: wheelwright.fleet.v1.GetStatusResponse.summaries:type_name -> wheelwright.fleet.v1.DistributionSummary
 	45,  // 39: wheelwright.fleet.v1.GetStatusResponse.rollouts:type_name -> wheelwright.fleet.v1.Rollout
-	84,  // 40: wheelwright.fleet.v1.StatusRow.labels:type_name -> wheelwright.fleet.v1.StatusRow.LabelsEntry
-	85,  // 41: wheelwright.fleet.v1.StatusRow.last_seen:type_name -> google.protobuf.Timestamp
-	88,  // 42: wheelwright.fleet.v1.StatusRow.policy:type_name -> wheelwright.sync.v1.Policy
-	89,  // 43: wheelwright.fleet.v1.StatusRow.canary:type_name -> wheelwright.sync.v1.Canary
+	94,  // 40: wheelwright.fleet.v1.StatusRow.labels:type_name -> wheelwright.fleet.v1.StatusRow.LabelsEntry
+	95,  // 41: wheelwright.fleet.v1.StatusRow.last_seen:type_name -> google.protobuf.Timestamp
+	98,  // 42: wheelwright.fleet.v1.StatusRow.policy:type_name -> wheelwright.sync.v1.Policy
+	99,  // 43: wheelwright.fleet.v1.StatusRow.canary:type_name -> wheelwright.sync.v1.Canary
 	42,  // 44: wheelwright.fleet.v1.PlanRolloutResponse.plan:type_name -> wheelwright.fleet.v1.RolloutPlan
 	43,  // 45: wheelwright.fleet.v1.RolloutPlan.waves:type_name -> wheelwright.fleet.v1.PlannedWave
 	44,  // 46: wheelwright.fleet.v1.RolloutPlan.left_out:type_name -> wheelwright.fleet.v1.PlannedCluster
 	44,  // 47: wheelwright.fleet.v1.PlannedWave.clusters:type_name -> wheelwright.fleet.v1.PlannedCluster
-	85,  // 48: wheelwright.fleet.v1.Rollout.started:type_name -> google.protobuf.Timestamp
-	85,  // 49: wheelwright.fleet.v1.Rollout.since:type_name -> google.protobuf.Timestamp
+	95,  // 48: wheelwright.fleet.v1.Rollout.started:type_name -> google.protobuf.Timestamp
+	95,  // 49: wheelwright.fleet.v1.Rollout.since:type_name -> google.protobuf.Timestamp
 	46,  // 50: wheelwright.fleet.v1.Rollout.waves:type_name -> wheelwright.fleet.v1.RolloutWave
 	42,  // 51: wheelwright.fleet.v1.Rollout.plan:type_name -> wheelwright.fleet.v1.RolloutPlan
 	47,  // 52: wheelwright.fleet.v1.Rollout.clusters:type_name -> wheelwright.fleet.v1.RolloutCluster
-	85,  // 53: wheelwright.fleet.v1.RolloutWave.started:type_name -> google.protobuf.Timestamp
-	85,  // 54: wheelwright.fleet.v1.RolloutWave.soak_until:type_name -> google.protobuf.Timestamp
-	85,  // 55: wheelwright.fleet.v1.RolloutCluster.since:type_name -> google.protobuf.Timestamp
-	89,  // 56: wheelwright.fleet.v1.RolloutCluster.canary:type_name -> wheelwright.sync.v1.Canary
+	95,  // 53: wheelwright.fleet.v1.RolloutWave.started:type_name -> google.protobuf.Timestamp
+	95,  // 54: wheelwright.fleet.v1.RolloutWave.soak_until:type_name -> google.protobuf.Timestamp
+	95,  // 55: wheelwright.fleet.v1.RolloutCluster.since:type_name -> google.protobuf.Timestamp
+	99,  // 56: wheelwright.fleet.v1.RolloutCluster.canary:type_name -> wheelwright.sync.v1.Canary
 	45,  // 57: wheelwright.fleet.v1.StartRolloutResponse.rollout:type_name -> wheelwright.fleet.v1.Rollout
 	45,  // 58: wheelwright.fleet.v1.ListRolloutsResponse.rollouts:type_name -> wheelwright.fleet.v1.Rollout
 	45,  // 59: wheelwright.fleet.v1.GetRolloutResponse.rollout:type_name -> wheelwright.fleet.v1.Rollout
-	85,  // 60: wheelwright.fleet.v1.GetRolloutResponse.at:type_name -> google.protobuf.Timestamp
+	95,  // 60: wheelwright.fleet.v1.GetRolloutResponse.at:type_name -> google.protobuf.Timestamp
 	0,   // 61: wheelwright.fleet.v1.DecideRolloutRequest.decision:type_name -> wheelwright.fleet.v1.RolloutDecision
 	45,  // 62: wheelwright.fleet.v1.DecideRolloutResponse.rollout:type_name -> wheelwright.fleet.v1.Rollout
 	58,  // 63: wheelwright.fleet.v1.RecallReleaseResponse.clusters:type_name -> wheelwright.fleet.v1.RecalledCluster
 	45,  // 64: wheelwright.fleet.v1.RecallReleaseResponse.rollouts:type_name -> wheelwright.fleet.v1.Rollout
-	85,  // 65: wheelwright.fleet.v1.Pin.until:type_name -> google.protobuf.Timestamp
-	85,  // 66: wheelwright.fleet.v1.Pin.created:type_name -> google.protobuf.Timestamp
+	95,  // 65: wheelwright.fleet.v1.Pin.until:type_name -> google.protobuf.Timestamp
+	95,  // 66: wheelwright.fleet.v1.Pin.created:type_name -> google.protobuf.Timestamp
 	59,  // 67: wheelwright.fleet.v1.PinClusterRequest.pin:type_name -> wheelwright.fleet.v1.Pin
 	59,  // 68: wheelwright.fleet.v1.PinClusterResponse.pin:type_name -> wheelwright.fleet.v1.Pin
 	59,  // 69: wheelwright.fleet.v1.ListPinsResponse.pins:type_name -> wheelwright.fleet.v1.Pin
 	38,  // 70: wheelwright.fleet.v1.ExplainResponse.row:type_name -> wheelwright.fleet.v1.StatusRow
 	33,  // 71: wheelwright.fleet.v1.ExplainResponse.events:type_name -> wheelwright.fleet.v1.FleetEvent
 	72,  // 72: wheelwright.fleet.v1.ExportAuditResponse.entry:type_name -> wheelwright.fleet.v1.AuditEntry
-	85,  // 73: wheelwright.fleet.v1.AuditEntry.at:type_name -> google.protobuf.Timestamp
-	85,  // 74: wheelwright.fleet.v1.Operator.created:type_name -> google.protobuf.Timestamp
-	85,  // 75: wheelwright.fleet.v1.Operator.certificate_not_after:type_name -> google.protobuf.Timestamp
+	95,  // 73: wheelwright.fleet.v1.AuditEntry.at:type_name -> google.protobuf.Timestamp
+	95,  // 74: wheelwright.fleet.v1.Operator.created:type_name -> google.protobuf.Timestamp
+	95,  // 75: wheelwright.fleet.v1.Operator.certificate_not_after:type_name -> google.protobuf.Timestamp
 	73,  // 76: wheelwright.fleet.v1.AddOperatorResponse.operator:type_name -> wheelwright.fleet.v1.Operator
 	73,  // 77: wheelwright.fleet.v1.ListOperatorsResponse.operators:type_name -> wheelwright.fleet.v1.Operator
-	1,   // 78: wheelwright.fleet.v1.FleetService.GetVersion:input_type -> wheelwright.fleet.v1.GetVersionRequest
-	6,   // 79: wheelwright.fleet.v1.FleetService.AddDistribution:input_type -> wheelwright.fleet.v1.AddDistributionRequest
-	8,   // 80: wheelwright.fleet.v1.FleetService.RemoveDistribution:input_type -> wheelwright.fleet.v1.RemoveDistributionRequest
-	10,  // 81: wheelwright.fleet.v1.FleetService.SetSigners:input_type -> wheelwright.fleet.v1.SetSignersRequest
-	12,  // 82: wheelwright.fleet.v1.FleetService.PublishStatement:input_type -> wheelwright.fleet.v1.PublishStatementRequest
-	14,  // 83: wheelwright.fleet.v1.FleetService.GetChannel:input_type -> wheelwright.fleet.v1.GetChannelRequest
-	17,  // 84: wheelwright.fleet.v1.FleetService.ListDistributions:input_type -> wheelwright.fleet.v1.ListDistributionsRequest
-	21,  // 85: wheelwright.fleet.v1.FleetService.ListReleases:input_type -> wheelwright.fleet.v1.ListReleasesRequest
-	23,  // 86: wheelwright.fleet.v1.FleetService.GetRelease:input_type -> wheelwright.fleet.v1.GetReleaseRequest
-	27,  // 87: wheelwright.fleet.v1.FleetService.InviteCluster:input_type -> wheelwright.fleet.v1.InviteClusterRequest
-	29,  // 88: wheelwright.fleet.v1.FleetService.RemoveCluster:input_type -> wheelwright.fleet.v1.RemoveClusterRequest
-	31,  // 89: wheelwright.fleet.v1.FleetService.ListClusters:input_type -> wheelwright.fleet.v1.ListClustersRequest
-	34,  // 90: wheelwright.fleet.v1.FleetService.ListEvents:input_type -> wheelwright.fleet.v1.ListEventsRequest
-	40,  // 91: wheelwright.fleet.v1.FleetService.PlanRollout:input_type -> wheelwright.fleet.v1.PlanRolloutRequest
-	48,  // 92: wheelwright.fleet.v1.FleetService.StartRollout:input_type -> wheelwright.fleet.v1.StartRolloutRequest
-	50,  // 93: wheelwright.fleet.v1.FleetService.ListRollouts:input_type -> wheelwright.fleet.v1.ListRolloutsRequest
-	52,  // 94: wheelwright.fleet.v1.FleetService.GetRollout:input_type -> wheelwright.fleet.v1.GetRolloutRequest
-	54,  // 95: wheelwright.fleet.v1.FleetService.DecideRollout:input_type -> wheelwright.fleet.v1.DecideRolloutRequest
-	56,  // 96: wheelwright.fleet.v1.FleetService.RecallRelease:input_type -> wheelwright.fleet.v1.RecallReleaseRequest
-	60,  // 97: wheelwright.fleet.v1.FleetService.PinCluster:input_type -> wheelwright.fleet.v1.PinClusterRequest
-	62,  // 98: wheelwright.fleet.v1.FleetService.UnpinCluster:input_type -> wheelwright.fleet.v1.UnpinClusterRequest
-	64,  // 99: wheelwright.fleet.v1.FleetService.ListPins:input_type -> wheelwright.fleet.v1.ListPinsRequest
-	66,  // 100: wheelwright.fleet.v1.FleetService.DecideDelivery:input_type -> wheelwright.fleet.v1.DecideDeliveryRequest
-	68,  // 101: wheelwright.fleet.v1.FleetService.Explain:input_type -> wheelwright.fleet.v1.ExplainRequest
-	70,  // 102: wheelwright.fleet.v1.FleetService.ExportAudit:input_type -> wheelwright.fleet.v1.ExportAuditRequest
-	74,  // 103: wheelwright.fleet.v1.FleetService.AddOperator:input_type -> wheelwright.fleet.v1.AddOperatorRequest
-	76,  // 104: wheelwright.fleet.v1.FleetService.RemoveOperator:input_type -> wheelwright.fleet.v1.RemoveOperatorRequest
-	78,  // 105: wheelwright.fleet.v1.FleetService.ListOperators:input_type -> wheelwright.fleet.v1.ListOperatorsRequest
-	36,  // 106: wheelwright.fleet.v1.FleetService.GetStatus:input_type -> wheelwright.fleet.v1.GetStatusRequest
-	80,  // 107: wheelwright.fleet.v1.FleetService.Watch:input_type -> wheelwright.fleet.v1.WatchRequest
-	2,   // 108: wheelwright.fleet.v1.FleetService.GetVersion:output_type -> wheelwright.fleet.v1.GetVersionResponse
-	7,   // 109: wheelwright.fleet.v1.FleetService.AddDistribution:output_type -> wheelwright.fleet.v1.AddDistributionResponse
-	9,   // 110: wheelwright.fleet.v1.FleetService.RemoveDistribution:output_type -> wheelwright.fleet.v1.RemoveDistributionResponse
-	11,  // 111: wheelwright.fleet.v1.FleetService.SetSigners:output_type -> wheelwright.fleet.v1.SetSignersResponse
-	13,  // 112: wheelwright.fleet.v1.FleetService.PublishStatement:output_type -> wheelwright.fleet.v1.PublishStatementResponse
-	15,  // 113: wheelwright.fleet.v1.FleetService.GetChannel:output_type -> wheelwright.fleet.v1.GetChannelResponse
-	18,  // 114: wheelwright.fleet.v1.FleetService.ListDistributions:output_type -> wheelwright.fleet.v1.ListDistributionsResponse
-	22,  // 115: wheelwright.fleet.v1.FleetService.ListReleases:output_type -> wheelwright.fleet.v1.ListReleasesResponse
-	24,  // 116: wheelwright.fleet.v1.FleetService.GetRelease:output_type -> wheelwright.fleet.v1.GetReleaseResponse
-	28,  // 117: wheelwright.fleet.v1.FleetService.InviteCluster:output_type -> wheelwright.fleet.v1.InviteClusterResponse
-	30,  // 118: wheelwright.fleet.v1.FleetService.RemoveCluster:output_type -> wheelwright.fleet.v1.RemoveClusterResponse
-	32,  // 119: wheelwright.fleet.v1.FleetService.ListClusters:output_type -> wheelwright.fleet.v1.ListClustersResponse
-	35,  // 120: wheelwright.fleet.v1.FleetService.ListEvents:output_type -> wheelwright.fleet.v1.ListEventsResponse
-	41,  // 121: wheelwright.fleet.v1.FleetService.PlanRollout:output_type -> wheelwright.fleet.v1.PlanRolloutResponse
-	49,  // 122: wheelwright.fleet.v1.FleetService.StartRollout:output_type -> wheelwright.fleet.v1.StartRolloutResponse
-	51,  // 123: wheelwright.fleet.v1.FleetService.ListRollouts:output_type -> wheelwright.fleet.v1.ListRolloutsResponse
-	53,  // 124: wheelwright.fleet.v1.FleetService.GetRollout:output_type -> wheelwright.fleet.v1.GetRolloutResponse
-	55,  // 125: wheelwright.fleet.v1.FleetService.DecideRollout:output_type -> wheelwright.fleet.v1.DecideRolloutResponse
-	57,  // 126: wheelwright.fleet.v1.FleetService.RecallRelease:output_type -> wheelwright.fleet.v1.RecallReleaseResponse
-	61,  // 127: wheelwright.fleet.v1.FleetService.PinCluster:output_type -> wheelwright.fleet.v1.PinClusterResponse
-	63,  // 128: wheelwright.fleet.v1.FleetService.UnpinCluster:output_type -> wheelwright.fleet.v1.UnpinClusterResponse
-	65,  // 129: wheelwright.fleet.v1.FleetService.ListPins:output_type -> wheelwright.fleet.v1.ListPinsResponse
-	67,  // 130: wheelwright.fleet.v1.FleetService.DecideDelivery:output_type -> wheelwright.fleet.v1.DecideDeliveryResponse
-	69,  // 131: wheelwright.fleet.v1.FleetService.Explain:output_type -> wheelwright.fleet.v1.ExplainResponse
-	71,  // 132: wheelwright.fleet.v1.FleetService.ExportAudit:output_type -> wheelwright.fleet.v1.ExportAuditResponse
-	75,  // 133: wheelwright.fleet.v1.FleetService.AddOperator:output_type -> wheelwright.fleet.v1.AddOperatorResponse
-	77,  // 134: wheelwright.fleet.v1.FleetService.RemoveOperator:output_type -> wheelwright.fleet.v1.RemoveOperatorResponse
-	79,  // 135: wheelwright.fleet.v1.FleetService.ListOperators:output_type -> wheelwright.fleet.v1.ListOperatorsResponse
-	37,  // 136: wheelwright.fleet.v1.FleetService.GetStatus:output_type -> wheelwright.fleet.v1.GetStatusResponse
-	81,  // 137: wheelwright.fleet.v1.FleetService.Watch:output_type -> wheelwright.fleet.v1.WatchResponse
-	108, // [108:138] is the sub-list for method output_type
-	78,  // [78:108] is the sub-list for method input_type
-	78,  // [78:78] is the sub-list for extension type_name
-	78,  // [78:78] is the sub-list for extension extendee
-	0,   // [0:78] is the sub-list for field type_name
+	95,  // 78: wheelwright.fleet.v1.Order.sent:type_name -> google.protobuf.Timestamp
+	95,  // 79: wheelwright.fleet.v1.Order.answered:type_name -> google.protobuf.Timestamp
+	80,  // 80: wheelwright.fleet.v1.SendOrderResponse.order:type_name -> wheelwright.fleet.v1.Order
+	80,  // 81: wheelwright.fleet.v1.ListOrdersResponse.orders:type_name -> wheelwright.fleet.v1.Order
+	95,  // 82: wheelwright.fleet.v1.WhoAmIResponse.not_after:type_name -> google.protobuf.Timestamp
+	89,  // 83: wheelwright.fleet.v1.CanIResponse.permissions:type_name -> wheelwright.fleet.v1.Permission
+	1,   // 84: wheelwright.fleet.v1.FleetService.GetVersion:input_type -> wheelwright.fleet.v1.GetVersionRequest
+	6,   // 85: wheelwright.fleet.v1.FleetService.AddDistribution:input_type -> wheelwright.fleet.v1.AddDistributionRequest
+	8,   // 86: wheelwright.fleet.v1.FleetService.RemoveDistribution:input_type -> wheelwright.fleet.v1.RemoveDistributionRequest
+	10,  // 87: wheelwright.fleet.v1.FleetService.SetSigners:input_type -> wheelwright.fleet.v1.SetSignersRequest
+	12,  // 88: wheelwright.fleet.v1.FleetService.PublishStatement:input_type -> wheelwright.fleet.v1.PublishStatementRequest
+	14,  // 89: wheelwright.fleet.v1.FleetService.GetChannel:input_type -> wheelwright.fleet.v1.GetChannelRequest
+	17,  // 90: wheelwright.fleet.v1.FleetService.ListDistributions:input_type -> wheelwright.fleet.v1.ListDistributionsRequest
+	21,  // 91: wheelwright.fleet.v1.FleetService.ListReleases:input_type -> wheelwright.fleet.v1.ListReleasesRequest
+	23,  // 92: wheelwright.fleet.v1.FleetService.GetRelease:input_type -> wheelwright.fleet.v1.GetReleaseRequest
+	27,  // 93: wheelwright.fleet.v1.FleetService.InviteCluster:input_type -> wheelwright.fleet.v1.InviteClusterRequest
+	29,  // 94: wheelwright.fleet.v1.FleetService.RemoveCluster:input_type -> wheelwright.fleet.v1.RemoveClusterRequest
+	31,  // 95: wheelwright.fleet.v1.FleetService.ListClusters:input_type -> wheelwright.fleet.v1.ListClustersRequest
+	34,  // 96: wheelwright.fleet.v1.FleetService.ListEvents:input_type -> wheelwright.fleet.v1.ListEventsRequest
+	40,  // 97: wheelwright.fleet.v1.FleetService.PlanRollout:input_type -> wheelwright.fleet.v1.PlanRolloutRequest
+	48,  // 98: wheelwright.fleet.v1.FleetService.StartRollout:input_type -> wheelwright.fleet.v1.StartRolloutRequest
+	50,  // 99: wheelwright.fleet.v1.FleetService.ListRollouts:input_type -> wheelwright.fleet.v1.ListRolloutsRequest
+	52,  // 100: wheelwright.fleet.v1.FleetService.GetRollout:input_type -> wheelwright.fleet.v1.GetRolloutRequest
+	54,  // 101: wheelwright.fleet.v1.FleetService.DecideRollout:input_type -> wheelwright.fleet.v1.DecideRolloutRequest
+	56,  // 102: wheelwright.fleet.v1.FleetService.RecallRelease:input_type -> wheelwright.fleet.v1.RecallReleaseRequest
+	60,  // 103: wheelwright.fleet.v1.FleetService.PinCluster:input_type -> wheelwright.fleet.v1.PinClusterRequest
+	62,  // 104: wheelwright.fleet.v1.FleetService.UnpinCluster:input_type -> wheelwright.fleet.v1.UnpinClusterRequest
+	64,  // 105: wheelwright.fleet.v1.FleetService.ListPins:input_type -> wheelwright.fleet.v1.ListPinsRequest
+	66,  // 106: wheelwright.fleet.v1.FleetService.DecideDelivery:input_type -> wheelwright.fleet.v1.DecideDeliveryRequest
+	68,  // 107: wheelwright.fleet.v1.FleetService.Explain:input_type -> wheelwright.fleet.v1.ExplainRequest
+	70,  // 108: wheelwright.fleet.v1.FleetService.ExportAudit:input_type -> wheelwright.fleet.v1.ExportAuditRequest
+	74,  // 109: wheelwright.fleet.v1.FleetService.AddOperator:input_type -> wheelwright.fleet.v1.AddOperatorRequest
+	76,  // 110: wheelwright.fleet.v1.FleetService.RemoveOperator:input_type -> wheelwright.fleet.v1.RemoveOperatorRequest
+	78,  // 111: wheelwright.fleet.v1.FleetService.ListOperators:input_type -> wheelwright.fleet.v1.ListOperatorsRequest
+	81,  // 112: wheelwright.fleet.v1.FleetService.SendOrder:input_type -> wheelwright.fleet.v1.SendOrderRequest
+	83,  // 113: wheelwright.fleet.v1.FleetService.ListOrders:input_type -> wheelwright.fleet.v1.ListOrdersRequest
+	85,  // 114: wheelwright.fleet.v1.FleetService.WhoAmI:input_type -> wheelwright.fleet.v1.WhoAmIRequest
+	87,  // 115: wheelwright.fleet.v1.FleetService.CanI:input_type -> wheelwright.fleet.v1.CanIRequest
+	36,  // 116: wheelwright.fleet.v1.FleetService.GetStatus:input_type -> wheelwright.fleet.v1.GetStatusRequest
+	90,  // 117: wheelwright.fleet.v1.FleetService.Watch:input_type -> wheelwright.fleet.v1.WatchRequest
+	2,   // 118: wheelwright.fleet.v1.FleetService.GetVersion:output_type -> wheelwright.fleet.v1.GetVersionResponse
+	7,   // 119: wheelwright.fleet.v1.FleetService.AddDistribution:output_type -> wheelwright.fleet.v1.AddDistributionResponse
+	9,   // 120: wheelwright.fleet.v1.FleetService.RemoveDistribution:output_type -> wheelwright.fleet.v1.RemoveDistributionResponse
+	11,  // 121: wheelwright.fleet.v1.FleetService.SetSigners:output_type -> wheelwright.fleet.v1.SetSignersResponse
+	13,  // 122: wheelwright.fleet.v1.FleetService.PublishStatement:output_type -> wheelwright.fleet.v1.PublishStatementResponse
+	15,  // 123: wheelwright.fleet.v1.FleetService.GetChannel:output_type -> wheelwright.fleet.v1.GetChannelResponse
+	18,  // 124: wheelwright.fleet.v1.FleetService.ListDistributions:output_type -> wheelwright.fleet.v1.ListDistributionsResponse
+	22,  // 125: wheelwright.fleet.v1.FleetService.ListReleases:output_type -> wheelwright.fleet.v1.ListReleasesResponse
+	24,  // 126: wheelwright.fleet.v1.FleetService.GetRelease:output_type -> wheelwright.fleet.v1.GetReleaseResponse
+	28,  // 127: wheelwright.fleet.v1.FleetService.InviteCluster:output_type -> wheelwright.fleet.v1.InviteClusterResponse
+	30,  // 128: wheelwright.fleet.v1.FleetService.RemoveCluster:output_type -> wheelwright.fleet.v1.RemoveClusterResponse
+	32,  // 129: wheelwright.fleet.v1.FleetService.ListClusters:output_type -> wheelwright.fleet.v1.ListClustersResponse
+	35,  // 130: wheelwright.fleet.v1.FleetService.ListEvents:output_type -> wheelwright.fleet.v1.ListEventsResponse
+	41,  // 131: wheelwright.fleet.v1.FleetService.PlanRollout:output_type -> wheelwright.fleet.v1.PlanRolloutResponse
+	49,  // 132: wheelwright.fleet.v1.FleetService.StartRollout:output_type -> wheelwright.fleet.v1.StartRolloutResponse
+	51,  // 133: wheelwright.fleet.v1.FleetService.ListRollouts:output_type -> wheelwright.fleet.v1.ListRolloutsResponse
+	53,  // 134: wheelwright.fleet.v1.FleetService.GetRollout:output_type -> wheelwright.fleet.v1.GetRolloutResponse
+	55,  // 135: wheelwright.fleet.v1.FleetService.DecideRollout:output_type -> wheelwright.fleet.v1.DecideRolloutResponse
+	57,  // 136: wheelwright.fleet.v1.FleetService.RecallRelease:output_type -> wheelwright.fleet.v1.RecallReleaseResponse
+	61,  // 137: wheelwright.fleet.v1.FleetService.PinCluster:output_type -> wheelwright.fleet.v1.PinClusterResponse
+	63,  // 138: wheelwright.fleet.v1.FleetService.UnpinCluster:output_type -> wheelwright.fleet.v1.UnpinClusterResponse
+	65,  // 139: wheelwright.fleet.v1.FleetService.ListPins:output_type -> wheelwright.fleet.v1.ListPinsResponse
+	67,  // 140: wheelwright.fleet.v1.FleetService.DecideDelivery:output_type -> wheelwright.fleet.v1.DecideDeliveryResponse
+	69,  // 141: wheelwright.fleet.v1.FleetService.Explain:output_type -> wheelwright.fleet.v1.ExplainResponse
+	71,  // 142: wheelwright.fleet.v1.FleetService.ExportAudit:output_type -> wheelwright.fleet.v1.ExportAuditResponse
+	75,  // 143: wheelwright.fleet.v1.FleetService.AddOperator:output_type -> wheelwright.fleet.v1.AddOperatorResponse
+	77,  // 144: wheelwright.fleet.v1.FleetService.RemoveOperator:output_type -> wheelwright.fleet.v1.RemoveOperatorResponse
+	79,  // 145: wheelwright.fleet.v1.FleetService.ListOperators:output_type -> wheelwright.fleet.v1.ListOperatorsResponse
+	82,  // 146: wheelwright.fleet.v1.FleetService.SendOrder:output_type -> wheelwright.fleet.v1.SendOrderResponse
+	84,  // 147: wheelwright.fleet.v1.FleetService.ListOrders:output_type -> wheelwright.fleet.v1.ListOrdersResponse
+	86,  // 148: wheelwright.fleet.v1.FleetService.WhoAmI:output_type -> wheelwright.fleet.v1.WhoAmIResponse
+	88,  // 149: wheelwright.fleet.v1.FleetService.CanI:output_type -> wheelwright.fleet.v1.CanIResponse
+	37,  // 150: wheelwright.fleet.v1.FleetService.GetStatus:output_type -> wheelwright.fleet.v1.GetStatusResponse
+	91,  // 151: wheelwright.fleet.v1.FleetService.Watch:output_type -> wheelwright.fleet.v1.WatchResponse
+	118, // [118:152] is the sub-list for method output_type
+	84,  // [84:118] is the sub-list for method input_type
+	84,  // [84:84] is the sub-list for extension type_name
+	84,  // [84:84] is the sub-list for extension extendee
+	0,   // [0:84] is the sub-list for field type_name
 }
 
 func init() { file_wheelwright_fleet_v1_fleet_proto_init() }
@@ -6393,7 +7132,7 @@ func file_wheelwright_fleet_v1_fleet_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wheelwright_fleet_v1_fleet_proto_rawDesc), len(file_wheelwright_fleet_v1_fleet_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   84,
+			NumMessages:   94,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

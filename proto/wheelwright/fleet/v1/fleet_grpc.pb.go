@@ -4,7 +4,7 @@
 // - protoc             (unknown)
 // source: wheelwright/fleet/v1/fleet.proto
 
-// What an operator asks of the hub. A caller is an operator, by its client certificate.
+// What an operator asks of the hub. A caller is an operator, by its client certificate or its OIDC token.
 
 package fleetv1
 
@@ -49,6 +49,10 @@ const (
 	FleetService_AddOperator_FullMethodName        = "/wheelwright.fleet.v1.FleetService/AddOperator"
 	FleetService_RemoveOperator_FullMethodName     = "/wheelwright.fleet.v1.FleetService/RemoveOperator"
 	FleetService_ListOperators_FullMethodName      = "/wheelwright.fleet.v1.FleetService/ListOperators"
+	FleetService_SendOrder_FullMethodName          = "/wheelwright.fleet.v1.FleetService/SendOrder"
+	FleetService_ListOrders_FullMethodName         = "/wheelwright.fleet.v1.FleetService/ListOrders"
+	FleetService_WhoAmI_FullMethodName             = "/wheelwright.fleet.v1.FleetService/WhoAmI"
+	FleetService_CanI_FullMethodName               = "/wheelwright.fleet.v1.FleetService/CanI"
 	FleetService_GetStatus_FullMethodName          = "/wheelwright.fleet.v1.FleetService/GetStatus"
 	FleetService_Watch_FullMethodName              = "/wheelwright.fleet.v1.FleetService/Watch"
 )
@@ -111,6 +115,15 @@ type FleetServiceClient interface {
 	// RemoveOperator ends every certificate of an operator, its open streams too.
 	RemoveOperator(ctx context.Context, in *RemoveOperatorRequest, opts ...grpc.CallOption) (*RemoveOperatorResponse, error)
 	ListOperators(ctx context.Context, in *ListOperatorsRequest, opts ...grpc.CallOption) (*ListOperatorsResponse, error)
+	// SendOrder takes an operator's signed order to a spoke, to hand it over as it is. FAILED_PRECONDITION where
+	// the hub can tell that the spoke will refuse it.
+	SendOrder(ctx context.Context, in *SendOrderRequest, opts ...grpc.CallOption) (*SendOrderResponse, error)
+	// ListOrders lists orders with what came of them, newest first.
+	ListOrders(ctx context.Context, in *ListOrdersRequest, opts ...grpc.CallOption) (*ListOrdersResponse, error)
+	// WhoAmI says as whom the hub takes the caller.
+	WhoAmI(ctx context.Context, in *WhoAmIRequest, opts ...grpc.CallOption) (*WhoAmIResponse, error)
+	// CanI says what the caller may call, out of the table that every call is judged by.
+	CanI(ctx context.Context, in *CanIRequest, opts ...grpc.CallOption) (*CanIResponse, error)
 	// GetStatus is the fleet on one screen.
 	GetStatus(ctx context.Context, in *GetStatusRequest, opts ...grpc.CallOption) (*GetStatusResponse, error)
 	// Watch sends a message after every change of what the other calls would answer, at most a few
@@ -415,6 +428,46 @@ func (c *fleetServiceClient) ListOperators(ctx context.Context, in *ListOperator
 	return out, nil
 }
 
+func (c *fleetServiceClient) SendOrder(ctx context.Context, in *SendOrderRequest, opts ...grpc.CallOption) (*SendOrderResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SendOrderResponse)
+	err := c.cc.Invoke(ctx, FleetService_SendOrder_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fleetServiceClient) ListOrders(ctx context.Context, in *ListOrdersRequest, opts ...grpc.CallOption) (*ListOrdersResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListOrdersResponse)
+	err := c.cc.Invoke(ctx, FleetService_ListOrders_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fleetServiceClient) WhoAmI(ctx context.Context, in *WhoAmIRequest, opts ...grpc.CallOption) (*WhoAmIResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(WhoAmIResponse)
+	err := c.cc.Invoke(ctx, FleetService_WhoAmI_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fleetServiceClient) CanI(ctx context.Context, in *CanIRequest, opts ...grpc.CallOption) (*CanIResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CanIResponse)
+	err := c.cc.Invoke(ctx, FleetService_CanI_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *fleetServiceClient) GetStatus(ctx context.Context, in *GetStatusRequest, opts ...grpc.CallOption) (*GetStatusResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetStatusResponse)
@@ -502,6 +555,15 @@ type FleetServiceServer interface {
 	// RemoveOperator ends every certificate of an operator, its open streams too.
 	RemoveOperator(context.Context, *RemoveOperatorRequest) (*RemoveOperatorResponse, error)
 	ListOperators(context.Context, *ListOperatorsRequest) (*ListOperatorsResponse, error)
+	// SendOrder takes an operator's signed order to a spoke, to hand it over as it is. FAILED_PRECONDITION where
+	// the hub can tell that the spoke will refuse it.
+	SendOrder(context.Context, *SendOrderRequest) (*SendOrderResponse, error)
+	// ListOrders lists orders with what came of them, newest first.
+	ListOrders(context.Context, *ListOrdersRequest) (*ListOrdersResponse, error)
+	// WhoAmI says as whom the hub takes the caller.
+	WhoAmI(context.Context, *WhoAmIRequest) (*WhoAmIResponse, error)
+	// CanI says what the caller may call, out of the table that every call is judged by.
+	CanI(context.Context, *CanIRequest) (*CanIResponse, error)
 	// GetStatus is the fleet on one screen.
 	GetStatus(context.Context, *GetStatusRequest) (*GetStatusResponse, error)
 	// Watch sends a message after every change of what the other calls would answer, at most a few
@@ -600,6 +662,18 @@ func (UnimplementedFleetServiceServer) RemoveOperator(context.Context, *RemoveOp
 }
 func (UnimplementedFleetServiceServer) ListOperators(context.Context, *ListOperatorsRequest) (*ListOperatorsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListOperators not implemented")
+}
+func (UnimplementedFleetServiceServer) SendOrder(context.Context, *SendOrderRequest) (*SendOrderResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SendOrder not implemented")
+}
+func (UnimplementedFleetServiceServer) ListOrders(context.Context, *ListOrdersRequest) (*ListOrdersResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListOrders not implemented")
+}
+func (UnimplementedFleetServiceServer) WhoAmI(context.Context, *WhoAmIRequest) (*WhoAmIResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method WhoAmI not implemented")
+}
+func (UnimplementedFleetServiceServer) CanI(context.Context, *CanIRequest) (*CanIResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CanI not implemented")
 }
 func (UnimplementedFleetServiceServer) GetStatus(context.Context, *GetStatusRequest) (*GetStatusResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetStatus not implemented")
@@ -1125,6 +1199,78 @@ func _FleetService_ListOperators_Handler(srv interface{}, ctx context.Context, d
 	return interceptor(ctx, in, info, handler)
 }
 
+func _FleetService_SendOrder_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SendOrderRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).SendOrder(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_SendOrder_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).SendOrder(ctx, req.(*SendOrderRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FleetService_ListOrders_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListOrdersRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).ListOrders(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_ListOrders_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).ListOrders(ctx, req.(*ListOrdersRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FleetService_WhoAmI_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(WhoAmIRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).WhoAmI(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_WhoAmI_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).WhoAmI(ctx, req.(*WhoAmIRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FleetService_CanI_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CanIRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).CanI(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_CanI_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).CanI(ctx, req.(*CanIRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _FleetService_GetStatus_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetStatusRequest)
 	if err := dec(in); err != nil {
@@ -1268,6 +1414,22 @@ var FleetService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListOperators",
 			Handler:    _FleetService_ListOperators_Handler,
+		},
+		{
+			MethodName: "SendOrder",
+			Handler:    _FleetService_SendOrder_Handler,
+		},
+		{
+			MethodName: "ListOrders",
+			Handler:    _FleetService_ListOrders_Handler,
+		},
+		{
+			MethodName: "WhoAmI",
+			Handler:    _FleetService_WhoAmI_Handler,
+		},
+		{
+			MethodName: "CanI",
+			Handler:    _FleetService_CanI_Handler,
 		},
 		{
 			MethodName: "GetStatus",

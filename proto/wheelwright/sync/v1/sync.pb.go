@@ -9,6 +9,7 @@
 package syncv1
 
 import (
+	_ "github.com/wheelwright-dev/wheelwright/proto/wheelwright/access/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
@@ -90,8 +91,10 @@ const (
 	EventKind_EVENT_KIND_AGENT EventKind = 5
 	// A release was tried out without touching anything.
 	EventKind_EVENT_KIND_PREFLIGHT EventKind = 6
+	// An operator's signed order was taken, or refused.
+	EventKind_EVENT_KIND_ORDER EventKind = 7
 	// A version is offered with other content than the first; the first stays.
-	EventKind_EVENT_KIND_TAG_MOVED EventKind = 7
+	EventKind_EVENT_KIND_TAG_MOVED EventKind = 8
 )
 
 // Enum value maps for EventKind.
@@ -104,7 +107,8 @@ var (
 		4: "EVENT_KIND_DECLINED",
 		5: "EVENT_KIND_AGENT",
 		6: "EVENT_KIND_PREFLIGHT",
-		7: "EVENT_KIND_TAG_MOVED",
+		7: "EVENT_KIND_ORDER",
+		8: "EVENT_KIND_TAG_MOVED",
 	}
 	EventKind_value = map[string]int32{
 		"EVENT_KIND_UNSPECIFIED": 0,
@@ -114,7 +118,8 @@ var (
 		"EVENT_KIND_DECLINED":    4,
 		"EVENT_KIND_AGENT":       5,
 		"EVENT_KIND_PREFLIGHT":   6,
-		"EVENT_KIND_TAG_MOVED":   7,
+		"EVENT_KIND_ORDER":       7,
+		"EVENT_KIND_TAG_MOVED":   8,
 	}
 )
 
@@ -674,9 +679,12 @@ type DistributionOffers struct {
 	// What somebody with this provider's role decided at the hub. Whether it counts is for spoke.yaml to say.
 	Pin       *HubPin        `protobuf:"bytes,6,opt,name=pin,proto3" json:"pin,omitempty"`
 	Decisions []*HubDecision `protobuf:"bytes,7,rep,name=decisions,proto3" json:"decisions,omitempty"`
+	// What operators ordered under their own signatures, until it is answered or expired. The hub carries them; whether
+	// one counts is for the operators' keys in spoke.yaml to say.
+	Orders []*SignedOrder `protobuf:"bytes,8,rep,name=orders,proto3" json:"orders,omitempty"`
 	// The vendor's newest signed statement of what is current, as package channel of pkg/provenance reads it; empty:
 	// there is none. The hub passes it on and cannot make one.
-	Channel       []byte `protobuf:"bytes,8,opt,name=channel,proto3" json:"channel,omitempty"`
+	Channel       []byte `protobuf:"bytes,9,opt,name=channel,proto3" json:"channel,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -760,11 +768,126 @@ func (x *DistributionOffers) GetDecisions() []*HubDecision {
 	return nil
 }
 
+func (x *DistributionOffers) GetOrders() []*SignedOrder {
+	if x != nil {
+		return x.Orders
+	}
+	return nil
+}
+
 func (x *DistributionOffers) GetChannel() []byte {
 	if x != nil {
 		return x.Channel
 	}
 	return nil
+}
+
+// SignedOrder is an order of a person to one spoke, as pkg/order writes and reads it.
+type SignedOrder struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most 4 KiB.
+	Text []byte `protobuf:"bytes,1,opt,name=text,proto3" json:"text,omitempty"`
+	// Armoured SSH signature over the text; at most 8 KiB.
+	Signature     []byte `protobuf:"bytes,2,opt,name=signature,proto3" json:"signature,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SignedOrder) Reset() {
+	*x = SignedOrder{}
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SignedOrder) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SignedOrder) ProtoMessage() {}
+
+func (x *SignedOrder) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SignedOrder.ProtoReflect.Descriptor instead.
+func (*SignedOrder) Descriptor() ([]byte, []int) {
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *SignedOrder) GetText() []byte {
+	if x != nil {
+		return x.Text
+	}
+	return nil
+}
+
+func (x *SignedOrder) GetSignature() []byte {
+	if x != nil {
+		return x.Signature
+	}
+	return nil
+}
+
+// OrderAnswer is what a spoke made of an order. Each is answered once.
+type OrderAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Nonce         string                 `protobuf:"bytes,1,opt,name=nonce,proto3" json:"nonce,omitempty"`
+	Accepted      bool                   `protobuf:"varint,2,opt,name=accepted,proto3" json:"accepted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OrderAnswer) Reset() {
+	*x = OrderAnswer{}
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OrderAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OrderAnswer) ProtoMessage() {}
+
+func (x *OrderAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OrderAnswer.ProtoReflect.Descriptor instead.
+func (*OrderAnswer) Descriptor() ([]byte, []int) {
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *OrderAnswer) GetNonce() string {
+	if x != nil {
+		return x.Nonce
+	}
+	return ""
+}
+
+func (x *OrderAnswer) GetAccepted() bool {
+	if x != nil {
+		return x.Accepted
+	}
+	return false
 }
 
 // Withdrawal: never take this release by yourself any more.
@@ -782,7 +905,7 @@ type Withdrawal struct {
 
 func (x *Withdrawal) Reset() {
 	*x = Withdrawal{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[8]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -794,7 +917,7 @@ func (x *Withdrawal) String() string {
 func (*Withdrawal) ProtoMessage() {}
 
 func (x *Withdrawal) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[8]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -807,7 +930,7 @@ func (x *Withdrawal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Withdrawal.ProtoReflect.Descriptor instead.
 func (*Withdrawal) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{8}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Withdrawal) GetVersion() string {
@@ -851,7 +974,7 @@ type HubPin struct {
 
 func (x *HubPin) Reset() {
 	*x = HubPin{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[9]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -863,7 +986,7 @@ func (x *HubPin) String() string {
 func (*HubPin) ProtoMessage() {}
 
 func (x *HubPin) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[9]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -876,7 +999,7 @@ func (x *HubPin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HubPin.ProtoReflect.Descriptor instead.
 func (*HubPin) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{9}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *HubPin) GetVersion() string {
@@ -924,7 +1047,7 @@ type HubDecision struct {
 
 func (x *HubDecision) Reset() {
 	*x = HubDecision{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[10]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -936,7 +1059,7 @@ func (x *HubDecision) String() string {
 func (*HubDecision) ProtoMessage() {}
 
 func (x *HubDecision) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[10]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -949,7 +1072,7 @@ func (x *HubDecision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HubDecision.ProtoReflect.Descriptor instead.
 func (*HubDecision) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{10}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *HubDecision) GetVersion() string {
@@ -1014,7 +1137,7 @@ type Offer struct {
 
 func (x *Offer) Reset() {
 	*x = Offer{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[11]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1026,7 +1149,7 @@ func (x *Offer) String() string {
 func (*Offer) ProtoMessage() {}
 
 func (x *Offer) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[11]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1039,7 +1162,7 @@ func (x *Offer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Offer.ProtoReflect.Descriptor instead.
 func (*Offer) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{11}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Offer) GetVersion() string {
@@ -1097,14 +1220,16 @@ type Event struct {
 	// The subscription's whole state after the event.
 	Status *SubscriptionStatus `protobuf:"bytes,7,opt,name=status,proto3" json:"status,omitempty"`
 	// Of EVENT_KIND_PREFLIGHT only.
-	Preflight     *Preflight `protobuf:"bytes,8,opt,name=preflight,proto3" json:"preflight,omitempty"`
+	Preflight *Preflight `protobuf:"bytes,8,opt,name=preflight,proto3" json:"preflight,omitempty"`
+	// Of EVENT_KIND_ORDER only; unset where the order could not be read so far. The message says why.
+	Order         *OrderAnswer `protobuf:"bytes,9,opt,name=order,proto3" json:"order,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[12]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1116,7 +1241,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[12]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1129,7 +1254,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{12}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Event) GetSeq() uint64 {
@@ -1188,6 +1313,13 @@ func (x *Event) GetPreflight() *Preflight {
 	return nil
 }
 
+func (x *Event) GetOrder() *OrderAnswer {
+	if x != nil {
+		return x.Order
+	}
+	return nil
+}
+
 // Preflight is what a spoke found when it rendered its overlay over a release and dry-ran it, without
 // touching anything.
 type Preflight struct {
@@ -1209,7 +1341,7 @@ type Preflight struct {
 
 func (x *Preflight) Reset() {
 	*x = Preflight{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[13]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1221,7 +1353,7 @@ func (x *Preflight) String() string {
 func (*Preflight) ProtoMessage() {}
 
 func (x *Preflight) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[13]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1234,7 +1366,7 @@ func (x *Preflight) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Preflight.ProtoReflect.Descriptor instead.
 func (*Preflight) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{13}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Preflight) GetVersion() string {
@@ -1305,7 +1437,7 @@ type KindChange struct {
 
 func (x *KindChange) Reset() {
 	*x = KindChange{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[14]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1317,7 +1449,7 @@ func (x *KindChange) String() string {
 func (*KindChange) ProtoMessage() {}
 
 func (x *KindChange) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[14]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1330,7 +1462,7 @@ func (x *KindChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KindChange.ProtoReflect.Descriptor instead.
 func (*KindChange) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{14}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *KindChange) GetKind() string {
@@ -1404,7 +1536,7 @@ type SubscriptionStatus struct {
 
 func (x *SubscriptionStatus) Reset() {
 	*x = SubscriptionStatus{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[15]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1416,7 +1548,7 @@ func (x *SubscriptionStatus) String() string {
 func (*SubscriptionStatus) ProtoMessage() {}
 
 func (x *SubscriptionStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[15]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1429,7 +1561,7 @@ func (x *SubscriptionStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscriptionStatus.ProtoReflect.Descriptor instead.
 func (*SubscriptionStatus) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{15}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SubscriptionStatus) GetDistribution() string {
@@ -1634,7 +1766,7 @@ type Channel struct {
 
 func (x *Channel) Reset() {
 	*x = Channel{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[16]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1646,7 +1778,7 @@ func (x *Channel) String() string {
 func (*Channel) ProtoMessage() {}
 
 func (x *Channel) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[16]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1659,7 +1791,7 @@ func (x *Channel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Channel.ProtoReflect.Descriptor instead.
 func (*Channel) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{16}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Channel) GetSequence() uint64 {
@@ -1708,7 +1840,7 @@ type Canary struct {
 
 func (x *Canary) Reset() {
 	*x = Canary{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[17]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1720,7 +1852,7 @@ func (x *Canary) String() string {
 func (*Canary) ProtoMessage() {}
 
 func (x *Canary) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[17]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1733,7 +1865,7 @@ func (x *Canary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Canary.ProtoReflect.Descriptor instead.
 func (*Canary) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{17}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Canary) GetStep() uint32 {
@@ -1787,7 +1919,7 @@ type CanaryTraffic struct {
 
 func (x *CanaryTraffic) Reset() {
 	*x = CanaryTraffic{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[18]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1799,7 +1931,7 @@ func (x *CanaryTraffic) String() string {
 func (*CanaryTraffic) ProtoMessage() {}
 
 func (x *CanaryTraffic) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[18]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1812,7 +1944,7 @@ func (x *CanaryTraffic) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CanaryTraffic.ProtoReflect.Descriptor instead.
 func (*CanaryTraffic) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{18}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CanaryTraffic) GetService() string {
@@ -1871,7 +2003,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[19]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1883,7 +2015,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[19]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1896,7 +2028,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{19}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Policy) GetRange() string {
@@ -1996,7 +2128,7 @@ type FromHub struct {
 
 func (x *FromHub) Reset() {
 	*x = FromHub{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[20]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2008,7 +2140,7 @@ func (x *FromHub) String() string {
 func (*FromHub) ProtoMessage() {}
 
 func (x *FromHub) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[20]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2021,7 +2153,7 @@ func (x *FromHub) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FromHub.ProtoReflect.Descriptor instead.
 func (*FromHub) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{20}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *FromHub) GetPins() bool {
@@ -2054,7 +2186,7 @@ type FetchBundleRequest struct {
 
 func (x *FetchBundleRequest) Reset() {
 	*x = FetchBundleRequest{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[21]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2066,7 +2198,7 @@ func (x *FetchBundleRequest) String() string {
 func (*FetchBundleRequest) ProtoMessage() {}
 
 func (x *FetchBundleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[21]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2079,7 +2211,7 @@ func (x *FetchBundleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchBundleRequest.ProtoReflect.Descriptor instead.
 func (*FetchBundleRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{21}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *FetchBundleRequest) GetDigest() string {
@@ -2098,7 +2230,7 @@ type FetchBundleResponse struct {
 
 func (x *FetchBundleResponse) Reset() {
 	*x = FetchBundleResponse{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[22]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2110,7 +2242,7 @@ func (x *FetchBundleResponse) String() string {
 func (*FetchBundleResponse) ProtoMessage() {}
 
 func (x *FetchBundleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[22]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2123,7 +2255,7 @@ func (x *FetchBundleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchBundleResponse.ProtoReflect.Descriptor instead.
 func (*FetchBundleResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{22}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *FetchBundleResponse) GetData() []byte {
@@ -2143,7 +2275,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[23]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2155,7 +2287,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[23]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2168,7 +2300,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{23}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RenewRequest) GetCsr() []byte {
@@ -2189,7 +2321,7 @@ type RenewResponse struct {
 
 func (x *RenewResponse) Reset() {
 	*x = RenewResponse{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[24]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2201,7 +2333,7 @@ func (x *RenewResponse) String() string {
 func (*RenewResponse) ProtoMessage() {}
 
 func (x *RenewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[24]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2214,7 +2346,7 @@ func (x *RenewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewResponse.ProtoReflect.Descriptor instead.
 func (*RenewResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{24}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RenewResponse) GetCertificate() []byte {
@@ -2242,7 +2374,7 @@ var File_wheelwright_sync_v1_sync_proto protoreflect.FileDescriptor
 
 const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\n" +
-	"\x1ewheelwright/sync/v1/sync.proto\x12\x13wheelwright.sync.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc0\x01\n" +
+	"\x1ewheelwright/sync/v1/sync.proto\x12\x13wheelwright.sync.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"wheelwright/access/v1/access.proto\"\xc0\x01\n" +
 	"\x0eConnectRequest\x122\n" +
 	"\x05hello\x18\x01 \x01(\v2\x1a.wheelwright.sync.v1.HelloH\x00R\x05hello\x122\n" +
 	"\x05event\x18\x02 \x01(\v2\x1a.wheelwright.sync.v1.EventH\x00R\x05event\x12>\n" +
@@ -2274,7 +2406,7 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\"y\n" +
 	"\fDesiredState\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12M\n" +
-	"\rdistributions\x18\x02 \x03(\v2'.wheelwright.sync.v1.DistributionOffersR\rdistributions\"\xde\x02\n" +
+	"\rdistributions\x18\x02 \x03(\v2'.wheelwright.sync.v1.DistributionOffersR\rdistributions\"\x98\x03\n" +
 	"\x12DistributionOffers\x12\"\n" +
 	"\fdistribution\x18\x01 \x01(\tR\fdistribution\x12\x10\n" +
 	"\x03url\x18\x02 \x01(\tR\x03url\x12\x12\n" +
@@ -2282,8 +2414,15 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\x06offers\x18\x04 \x03(\v2\x1a.wheelwright.sync.v1.OfferR\x06offers\x12A\n" +
 	"\vwithdrawals\x18\x05 \x03(\v2\x1f.wheelwright.sync.v1.WithdrawalR\vwithdrawals\x12-\n" +
 	"\x03pin\x18\x06 \x01(\v2\x1b.wheelwright.sync.v1.HubPinR\x03pin\x12>\n" +
-	"\tdecisions\x18\a \x03(\v2 .wheelwright.sync.v1.HubDecisionR\tdecisions\x12\x18\n" +
-	"\achannel\x18\b \x01(\fR\achannel\"\x87\x01\n" +
+	"\tdecisions\x18\a \x03(\v2 .wheelwright.sync.v1.HubDecisionR\tdecisions\x128\n" +
+	"\x06orders\x18\b \x03(\v2 .wheelwright.sync.v1.SignedOrderR\x06orders\x12\x18\n" +
+	"\achannel\x18\t \x01(\fR\achannel\"?\n" +
+	"\vSignedOrder\x12\x12\n" +
+	"\x04text\x18\x01 \x01(\fR\x04text\x12\x1c\n" +
+	"\tsignature\x18\x02 \x01(\fR\tsignature\"?\n" +
+	"\vOrderAnswer\x12\x14\n" +
+	"\x05nonce\x18\x01 \x01(\tR\x05nonce\x12\x1a\n" +
+	"\baccepted\x18\x02 \x01(\bR\baccepted\"\x87\x01\n" +
 	"\n" +
 	"Withdrawal\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x127\n" +
@@ -2308,7 +2447,7 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\x04size\x18\x03 \x01(\x04R\x04size\x12\x1a\n" +
 	"\bvariants\x18\x04 \x03(\tR\bvariants\x12\x1c\n" +
 	"\tpreflight\x18\x05 \x01(\bR\tpreflight\x12\x14\n" +
-	"\x05stops\x18\x06 \x03(\tR\x05stops\"\xd0\x02\n" +
+	"\x05stops\x18\x06 \x03(\tR\x05stops\"\x88\x03\n" +
 	"\x05Event\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12*\n" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x122\n" +
@@ -2317,7 +2456,8 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\aversion\x18\x05 \x01(\tR\aversion\x12\x18\n" +
 	"\amessage\x18\x06 \x01(\tR\amessage\x12?\n" +
 	"\x06status\x18\a \x01(\v2'.wheelwright.sync.v1.SubscriptionStatusR\x06status\x12<\n" +
-	"\tpreflight\x18\b \x01(\v2\x1e.wheelwright.sync.v1.PreflightR\tpreflight\"\xb0\x02\n" +
+	"\tpreflight\x18\b \x01(\v2\x1e.wheelwright.sync.v1.PreflightR\tpreflight\x126\n" +
+	"\x05order\x18\t \x01(\v2 .wheelwright.sync.v1.OrderAnswerR\x05order\"\xb0\x02\n" +
 	"\tPreflight\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12#\n" +
 	"\rbundle_digest\x18\x02 \x01(\tR\fbundleDigest\x12%\n" +
@@ -2413,7 +2553,7 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\x0eWithdrawalKind\x12\x1f\n" +
 	"\x1bWITHDRAWAL_KIND_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18WITHDRAWAL_KIND_RECALLED\x10\x01\x12\x1f\n" +
-	"\x1bWITHDRAWAL_KIND_ROLLED_BACK\x10\x02*\xcd\x01\n" +
+	"\x1bWITHDRAWAL_KIND_ROLLED_BACK\x10\x02*\xe3\x01\n" +
 	"\tEventKind\x12\x1a\n" +
 	"\x16EVENT_KIND_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10EVENT_KIND_PHASE\x10\x01\x12\x15\n" +
@@ -2421,12 +2561,16 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\x10EVENT_KIND_DRIFT\x10\x03\x12\x17\n" +
 	"\x13EVENT_KIND_DECLINED\x10\x04\x12\x14\n" +
 	"\x10EVENT_KIND_AGENT\x10\x05\x12\x18\n" +
-	"\x14EVENT_KIND_PREFLIGHT\x10\x06\x12\x18\n" +
-	"\x14EVENT_KIND_TAG_MOVED\x10\a2\x9b\x02\n" +
-	"\vSyncService\x12X\n" +
-	"\aConnect\x12#.wheelwright.sync.v1.ConnectRequest\x1a$.wheelwright.sync.v1.ConnectResponse(\x010\x01\x12b\n" +
-	"\vFetchBundle\x12'.wheelwright.sync.v1.FetchBundleRequest\x1a(.wheelwright.sync.v1.FetchBundleResponse0\x01\x12N\n" +
-	"\x05Renew\x12!.wheelwright.sync.v1.RenewRequest\x1a\".wheelwright.sync.v1.RenewResponseBIZGgithub.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1;syncv1b\x06proto3"
+	"\x14EVENT_KIND_PREFLIGHT\x10\x06\x12\x14\n" +
+	"\x10EVENT_KIND_ORDER\x10\a\x12\x18\n" +
+	"\x14EVENT_KIND_TAG_MOVED\x10\b2\xb8\x02\n" +
+	"\vSyncService\x12c\n" +
+	"\aConnect\x12#.wheelwright.sync.v1.ConnectRequest\x1a$.wheelwright.sync.v1.ConnectResponse\"\t\xa2\xcf\x18\x05\n" +
+	"\x01\x02\x10\x01(\x010\x01\x12k\n" +
+	"\vFetchBundle\x12'.wheelwright.sync.v1.FetchBundleRequest\x1a(.wheelwright.sync.v1.FetchBundleResponse\"\a\xa2\xcf\x18\x03\n" +
+	"\x01\x020\x01\x12W\n" +
+	"\x05Renew\x12!.wheelwright.sync.v1.RenewRequest\x1a\".wheelwright.sync.v1.RenewResponse\"\a\xa2\xcf\x18\x03\n" +
+	"\x01\x02BIZGgithub.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1;syncv1b\x06proto3"
 
 var (
 	file_wheelwright_sync_v1_sync_proto_rawDescOnce sync.Once
@@ -2441,7 +2585,7 @@ func file_wheelwright_sync_v1_sync_proto_rawDescGZIP() []byte {
 }
 
 var file_wheelwright_sync_v1_sync_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_wheelwright_sync_v1_sync_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_wheelwright_sync_v1_sync_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_wheelwright_sync_v1_sync_proto_goTypes = []any{
 	(WithdrawalKind)(0),           // 0: wheelwright.sync.v1.WithdrawalKind
 	(EventKind)(0),                // 1: wheelwright.sync.v1.EventKind
@@ -2453,72 +2597,76 @@ var file_wheelwright_sync_v1_sync_proto_goTypes = []any{
 	(*Ack)(nil),                   // 7: wheelwright.sync.v1.Ack
 	(*DesiredState)(nil),          // 8: wheelwright.sync.v1.DesiredState
 	(*DistributionOffers)(nil),    // 9: wheelwright.sync.v1.DistributionOffers
-	(*Withdrawal)(nil),            // 10: wheelwright.sync.v1.Withdrawal
-	(*HubPin)(nil),                // 11: wheelwright.sync.v1.HubPin
-	(*HubDecision)(nil),           // 12: wheelwright.sync.v1.HubDecision
-	(*Offer)(nil),                 // 13: wheelwright.sync.v1.Offer
-	(*Event)(nil),                 // 14: wheelwright.sync.v1.Event
-	(*Preflight)(nil),             // 15: wheelwright.sync.v1.Preflight
-	(*KindChange)(nil),            // 16: wheelwright.sync.v1.KindChange
-	(*SubscriptionStatus)(nil),    // 17: wheelwright.sync.v1.SubscriptionStatus
-	(*Channel)(nil),               // 18: wheelwright.sync.v1.Channel
-	(*Canary)(nil),                // 19: wheelwright.sync.v1.Canary
-	(*CanaryTraffic)(nil),         // 20: wheelwright.sync.v1.CanaryTraffic
-	(*Policy)(nil),                // 21: wheelwright.sync.v1.Policy
-	(*FromHub)(nil),               // 22: wheelwright.sync.v1.FromHub
-	(*FetchBundleRequest)(nil),    // 23: wheelwright.sync.v1.FetchBundleRequest
-	(*FetchBundleResponse)(nil),   // 24: wheelwright.sync.v1.FetchBundleResponse
-	(*RenewRequest)(nil),          // 25: wheelwright.sync.v1.RenewRequest
-	(*RenewResponse)(nil),         // 26: wheelwright.sync.v1.RenewResponse
-	(*timestamppb.Timestamp)(nil), // 27: google.protobuf.Timestamp
+	(*SignedOrder)(nil),           // 10: wheelwright.sync.v1.SignedOrder
+	(*OrderAnswer)(nil),           // 11: wheelwright.sync.v1.OrderAnswer
+	(*Withdrawal)(nil),            // 12: wheelwright.sync.v1.Withdrawal
+	(*HubPin)(nil),                // 13: wheelwright.sync.v1.HubPin
+	(*HubDecision)(nil),           // 14: wheelwright.sync.v1.HubDecision
+	(*Offer)(nil),                 // 15: wheelwright.sync.v1.Offer
+	(*Event)(nil),                 // 16: wheelwright.sync.v1.Event
+	(*Preflight)(nil),             // 17: wheelwright.sync.v1.Preflight
+	(*KindChange)(nil),            // 18: wheelwright.sync.v1.KindChange
+	(*SubscriptionStatus)(nil),    // 19: wheelwright.sync.v1.SubscriptionStatus
+	(*Channel)(nil),               // 20: wheelwright.sync.v1.Channel
+	(*Canary)(nil),                // 21: wheelwright.sync.v1.Canary
+	(*CanaryTraffic)(nil),         // 22: wheelwright.sync.v1.CanaryTraffic
+	(*Policy)(nil),                // 23: wheelwright.sync.v1.Policy
+	(*FromHub)(nil),               // 24: wheelwright.sync.v1.FromHub
+	(*FetchBundleRequest)(nil),    // 25: wheelwright.sync.v1.FetchBundleRequest
+	(*FetchBundleResponse)(nil),   // 26: wheelwright.sync.v1.FetchBundleResponse
+	(*RenewRequest)(nil),          // 27: wheelwright.sync.v1.RenewRequest
+	(*RenewResponse)(nil),         // 28: wheelwright.sync.v1.RenewResponse
+	(*timestamppb.Timestamp)(nil), // 29: google.protobuf.Timestamp
 }
 var file_wheelwright_sync_v1_sync_proto_depIdxs = []int32{
 	4,  // 0: wheelwright.sync.v1.ConnectRequest.hello:type_name -> wheelwright.sync.v1.Hello
-	14, // 1: wheelwright.sync.v1.ConnectRequest.event:type_name -> wheelwright.sync.v1.Event
+	16, // 1: wheelwright.sync.v1.ConnectRequest.event:type_name -> wheelwright.sync.v1.Event
 	6,  // 2: wheelwright.sync.v1.ConnectRequest.heartbeat:type_name -> wheelwright.sync.v1.Heartbeat
 	5,  // 3: wheelwright.sync.v1.ConnectResponse.welcome:type_name -> wheelwright.sync.v1.Welcome
 	8,  // 4: wheelwright.sync.v1.ConnectResponse.desired:type_name -> wheelwright.sync.v1.DesiredState
 	7,  // 5: wheelwright.sync.v1.ConnectResponse.ack:type_name -> wheelwright.sync.v1.Ack
 	6,  // 6: wheelwright.sync.v1.ConnectResponse.heartbeat:type_name -> wheelwright.sync.v1.Heartbeat
-	17, // 7: wheelwright.sync.v1.Hello.subscriptions:type_name -> wheelwright.sync.v1.SubscriptionStatus
-	27, // 8: wheelwright.sync.v1.Heartbeat.at:type_name -> google.protobuf.Timestamp
+	19, // 7: wheelwright.sync.v1.Hello.subscriptions:type_name -> wheelwright.sync.v1.SubscriptionStatus
+	29, // 8: wheelwright.sync.v1.Heartbeat.at:type_name -> google.protobuf.Timestamp
 	9,  // 9: wheelwright.sync.v1.DesiredState.distributions:type_name -> wheelwright.sync.v1.DistributionOffers
-	13, // 10: wheelwright.sync.v1.DistributionOffers.offers:type_name -> wheelwright.sync.v1.Offer
-	10, // 11: wheelwright.sync.v1.DistributionOffers.withdrawals:type_name -> wheelwright.sync.v1.Withdrawal
-	11, // 12: wheelwright.sync.v1.DistributionOffers.pin:type_name -> wheelwright.sync.v1.HubPin
-	12, // 13: wheelwright.sync.v1.DistributionOffers.decisions:type_name -> wheelwright.sync.v1.HubDecision
-	0,  // 14: wheelwright.sync.v1.Withdrawal.kind:type_name -> wheelwright.sync.v1.WithdrawalKind
-	27, // 15: wheelwright.sync.v1.HubPin.until:type_name -> google.protobuf.Timestamp
-	27, // 16: wheelwright.sync.v1.HubDecision.at:type_name -> google.protobuf.Timestamp
-	27, // 17: wheelwright.sync.v1.HubDecision.asked:type_name -> google.protobuf.Timestamp
-	27, // 18: wheelwright.sync.v1.Event.at:type_name -> google.protobuf.Timestamp
-	1,  // 19: wheelwright.sync.v1.Event.kind:type_name -> wheelwright.sync.v1.EventKind
-	17, // 20: wheelwright.sync.v1.Event.status:type_name -> wheelwright.sync.v1.SubscriptionStatus
-	15, // 21: wheelwright.sync.v1.Event.preflight:type_name -> wheelwright.sync.v1.Preflight
-	16, // 22: wheelwright.sync.v1.Preflight.changes:type_name -> wheelwright.sync.v1.KindChange
-	27, // 23: wheelwright.sync.v1.Preflight.at:type_name -> google.protobuf.Timestamp
-	21, // 24: wheelwright.sync.v1.SubscriptionStatus.policy:type_name -> wheelwright.sync.v1.Policy
-	27, // 25: wheelwright.sync.v1.SubscriptionStatus.phase_since:type_name -> google.protobuf.Timestamp
-	27, // 26: wheelwright.sync.v1.SubscriptionStatus.observed_at:type_name -> google.protobuf.Timestamp
-	19, // 27: wheelwright.sync.v1.SubscriptionStatus.canary:type_name -> wheelwright.sync.v1.Canary
-	18, // 28: wheelwright.sync.v1.SubscriptionStatus.channel:type_name -> wheelwright.sync.v1.Channel
-	27, // 29: wheelwright.sync.v1.Channel.issued:type_name -> google.protobuf.Timestamp
-	27, // 30: wheelwright.sync.v1.Channel.expires:type_name -> google.protobuf.Timestamp
-	20, // 31: wheelwright.sync.v1.Canary.traffic:type_name -> wheelwright.sync.v1.CanaryTraffic
-	27, // 32: wheelwright.sync.v1.Policy.pin_until:type_name -> google.protobuf.Timestamp
-	22, // 33: wheelwright.sync.v1.Policy.from_hub:type_name -> wheelwright.sync.v1.FromHub
-	27, // 34: wheelwright.sync.v1.RenewResponse.not_after:type_name -> google.protobuf.Timestamp
-	2,  // 35: wheelwright.sync.v1.SyncService.Connect:input_type -> wheelwright.sync.v1.ConnectRequest
-	23, // 36: wheelwright.sync.v1.SyncService.FetchBundle:input_type -> wheelwright.sync.v1.FetchBundleRequest
-	25, // 37: wheelwright.sync.v1.SyncService.Renew:input_type -> wheelwright.sync.v1.RenewRequest
-	3,  // 38: wheelwright.sync.v1.SyncService.Connect:output_type -> wheelwright.sync.v1.ConnectResponse
-	24, // 39: wheelwright.sync.v1.SyncService.FetchBundle:output_type -> wheelwright.sync.v1.FetchBundleResponse
-	26, // 40: wheelwright.sync.v1.SyncService.Renew:output_type -> wheelwright.sync.v1.RenewResponse
-	38, // [38:41] is the sub-list for method output_type
-	35, // [35:38] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	15, // 10: wheelwright.sync.v1.DistributionOffers.offers:type_name -> wheelwright.sync.v1.Offer
+	12, // 11: wheelwright.sync.v1.DistributionOffers.withdrawals:type_name -> wheelwright.sync.v1.Withdrawal
+	13, // 12: wheelwright.sync.v1.DistributionOffers.pin:type_name -> wheelwright.sync.v1.HubPin
+	14, // 13: wheelwright.sync.v1.DistributionOffers.decisions:type_name -> wheelwright.sync.v1.HubDecision
+	10, // 14: wheelwright.sync.v1.DistributionOffers.orders:type_name -> wheelwright.sync.v1.SignedOrder
+	0,  // 15: wheelwright.sync.v1.Withdrawal.kind:type_name -> wheelwright.sync.v1.WithdrawalKind
+	29, // 16: wheelwright.sync.v1.HubPin.until:type_name -> google.protobuf.Timestamp
+	29, // 17: wheelwright.sync.v1.HubDecision.at:type_name -> google.protobuf.Timestamp
+	29, // 18: wheelwright.sync.v1.HubDecision.asked:type_name -> google.protobuf.Timestamp
+	29, // 19: wheelwright.sync.v1.Event.at:type_name -> google.protobuf.Timestamp
+	1,  // 20: wheelwright.sync.v1.Event.kind:type_name -> wheelwright.sync.v1.EventKind
+	19, // 21: wheelwright.sync.v1.Event.status:type_name -> wheelwright.sync.v1.SubscriptionStatus
+	17, // 22: wheelwright.sync.v1.Event.preflight:type_name -> wheelwright.sync.v1.Preflight
+	11, // 23: wheelwright.sync.v1.Event.order:type_name -> wheelwright.sync.v1.OrderAnswer
+	18, // 24: wheelwright.sync.v1.Preflight.changes:type_name -> wheelwright.sync.v1.KindChange
+	29, // 25: wheelwright.sync.v1.Preflight.at:type_name -> google.protobuf.Timestamp
+	23, // 26: wheelwright.sync.v1.SubscriptionStatus.policy:type_name -> wheelwright.sync.v1.Policy
+	29, // 27: wheelwright.sync.v1.SubscriptionStatus.phase_since:type_name -> google.protobuf.Timestamp
+	29, // 28: wheelwright.sync.v1.SubscriptionStatus.observed_at:type_name -> google.protobuf.Timestamp
+	21, // 29: wheelwright.sync.v1.SubscriptionStatus.canary:type_name -> wheelwright.sync.v1.Canary
+	20, // 30: wheelwright.sync.v1.SubscriptionStatus.channel:type_name -> wheelwright.sync.v1.Channel
+	29, // 31: wheelwright.sync.v1.Channel.issued:type_name -> google.protobuf.Timestamp
+	29, // 32: wheelwright.sync.v1.Channel.expires:type_name -> google.protobuf.Timestamp
+	22, // 33: wheelwright.sync.v1.Canary.traffic:type_name -> wheelwright.sync.v1.CanaryTraffic
+	29, // 34: wheelwright.sync.v1.Policy.pin_until:type_name -> google.protobuf.Timestamp
+	24, // 35: wheelwright.sync.v1.Policy.from_hub:type_name -> wheelwright.sync.v1.FromHub
+	29, // 36: wheelwright.sync.v1.RenewResponse.not_after:type_name -> google.protobuf.Timestamp
+	2,  // 37: wheelwright.sync.v1.SyncService.Connect:input_type -> wheelwright.sync.v1.ConnectRequest
+	25, // 38: wheelwright.sync.v1.SyncService.FetchBundle:input_type -> wheelwright.sync.v1.FetchBundleRequest
+	27, // 39: wheelwright.sync.v1.SyncService.Renew:input_type -> wheelwright.sync.v1.RenewRequest
+	3,  // 40: wheelwright.sync.v1.SyncService.Connect:output_type -> wheelwright.sync.v1.ConnectResponse
+	26, // 41: wheelwright.sync.v1.SyncService.FetchBundle:output_type -> wheelwright.sync.v1.FetchBundleResponse
+	28, // 42: wheelwright.sync.v1.SyncService.Renew:output_type -> wheelwright.sync.v1.RenewResponse
+	40, // [40:43] is the sub-list for method output_type
+	37, // [37:40] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_wheelwright_sync_v1_sync_proto_init() }
@@ -2543,7 +2691,7 @@ func file_wheelwright_sync_v1_sync_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wheelwright_sync_v1_sync_proto_rawDesc), len(file_wheelwright_sync_v1_sync_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   25,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1,0 +1,129 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/wheelwright-dev/wheelwright/pkg/exitcode"
+	"github.com/wheelwright-dev/wheelwright/pkg/printer"
+	fleetv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/fleet/v1"
+)
+
+func (a *app) authCommand() *cobra.Command {
+	return group("auth", "Who you are to the hub, and what you may ask of it", a.whoAmI(), a.canI())
+}
+
+func (a *app) whoAmI() *cobra.Command {
+	c := &cobra.Command{Use: "whoami", Short: "Show as whom the hub takes you", Args: args(0, 0, "no arguments")}
+	p := a.output(c)
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		if err := p.Check(); err != nil {
+			return err
+		}
+		return a.call(c.Context(), func(ctx context.Context, hub fleetv1.FleetServiceClient) error {
+			r, err := hub.WhoAmI(ctx, &fleetv1.WhoAmIRequest{})
+			if err != nil {
+				return err
+			}
+			return p.Print(printer.Answer{Message: r, Headers: []string{"NAME", "ROLE", "BY", "UNTIL"}, WideHeaders: []string{"CREDENTIAL", "GROUPS"}, Names: []string{r.GetName()},
+				Rows:     [][]string{{plain(r.GetName()), r.GetRole(), r.GetCredentialKind(), stamp(r.GetNotAfter())}},
+				WideRows: [][]string{{plain(r.GetCredential()), plain(strings.Join(r.GetGroups(), ","))}}})
+		})
+	}
+	return c
+}
+
+// methods are what people type for a method of the service: the command without "hub".
+func methods() map[string]string {
+	return map[string]string{
+		"status": "GetStatus", "why": "Explain", "version": "GetVersion", "pin": "PinCluster", "unpin": "UnpinCluster", "approve": "DecideDelivery", "reject": "DecideDelivery",
+		"order": "SendOrder", "audit export": "ExportAudit", "audit verify": "ExportAudit", "operator add": "AddOperator", "operator remove": "RemoveOperator",
+		"cluster invite": "InviteCluster", "cluster remove": "RemoveCluster", "distribution add": "AddDistribution", "distribution remove": "RemoveDistribution",
+		"release describe": "GetRelease", "release recall": "RecallRelease", "rollout plan": "PlanRollout", "rollout start": "StartRollout", "rollout status": "GetRollout",
+		"rollout pause": "DecideRollout", "rollout resume": "DecideRollout", "rollout abort": "DecideRollout", "rollout undo": "DecideRollout",
+		"rollout approve": "DecideRollout", "rollout reject": "DecideRollout", "get distributions": "ListDistributions", "get releases": "ListReleases",
+		"get rollouts": "ListRollouts", "get clusters": "ListClusters", "get pins": "ListPins", "get events": "ListEvents", "get orders": "ListOrders", "get operators": "ListOperators",
+	}
+}
+
+func (a *app) canI() *cobra.Command {
+	var list bool
+	var about string
+	c := &cobra.Command{
+		Use:   "can-i COMMAND | METHOD | --list",
+		Short: "Say whether you may do something: exit code 0 yes, 1 no",
+		Long: `can-i asks the hub, which answers from the table that it judges every call by. COMMAND is what you would type after
+"hub", METHOD a method of the service. With --cluster it answers for that cluster: a provider's people reach their own.`,
+		Example: "  hub auth can-i release recall\n  hub auth can-i pin --cluster acme/eu-1\n  hub auth can-i StartRollout\n  hub auth can-i --list",
+		Args:    args(0, 3, "a command, a method or --list"),
+	}
+	p := a.output(c)
+	c.Flags().BoolVar(&list, "list", false, "list every method, and whether you may call it")
+	c.Flags().StringVar(&about, "cluster", "", "`PROVIDER/NAME` that it is about")
+	c.RunE = func(c *cobra.Command, given []string) error {
+		word := strings.Join(given, " ")
+		if list != (word == "") {
+			return exitcode.With(exitcode.Usage, fmt.Errorf("want a command, a method or --list; see %q", c.CommandPath()+" --help"))
+		}
+		if about != "" {
+			if err := cluster(about); err != nil {
+				return err
+			}
+		}
+		if err := p.Check(); err != nil {
+			return err
+		}
+		req := &fleetv1.CanIRequest{Method: word, Cluster: about}
+		if m, known := methods()[strings.TrimPrefix(word, "hub ")]; known {
+			if req.Method = m; m == "DecideRollout" {
+				req.Decision = given[len(given)-1]
+			}
+		}
+		return a.call(c.Context(), func(ctx context.Context, hub fleetv1.FleetServiceClient) error {
+			r, err := hub.CanI(ctx, req)
+			if err != nil {
+				return err
+			}
+			if list {
+				return p.Print(permissions(r))
+			}
+			if len(r.GetPermissions()) != 1 {
+				return exitcode.With(exitcode.Usage, fmt.Errorf("the hub answered about %d methods, asked about %s; is it of another version?", len(r.GetPermissions()), word))
+			}
+			return a.verdict(p, r)
+		})
+	}
+	return c
+}
+
+// verdict is kubectl's: a word, and the reason where there is one.
+func (a *app) verdict(p *printer.Printer, r *fleetv1.CanIResponse) error {
+	one := r.GetPermissions()[0]
+	word := map[bool]string{true: "yes", false: "no"}[one.GetAllowed()]
+	if p.Format == "table" {
+		fmt.Fprintln(a.out, strings.TrimSuffix(word+" - "+plain(one.GetReason()), " - "))
+	} else if err := p.Print(permissions(r)); err != nil {
+		return err
+	}
+	if !one.GetAllowed() {
+		return exitcode.Silent(exitcode.Failed)
+	}
+	return nil
+}
+
+func permissions(r *fleetv1.CanIResponse) printer.Answer {
+	answer := printer.Answer{Message: r, Headers: []string{"METHOD", "ALLOWED", "REASON"}, WideHeaders: []string{"ROLES"}}
+	for _, p := range r.GetPermissions() {
+		word := "no"
+		if p.GetAllowed() {
+			word = "yes"
+			answer.Names = append(answer.Names, p.GetMethod())
+		}
+		answer.Rows = append(answer.Rows, []string{p.GetMethod(), word, plain(p.GetReason())})
+		answer.WideRows = append(answer.WideRows, []string{strings.Join(p.GetRoles(), ",")})
+	}
+	return answer
+}
