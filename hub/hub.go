@@ -23,6 +23,7 @@ import (
 	"github.com/wheelwright-dev/wheelwright/hub/internal/conductor"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/herald"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/identity"
+	"github.com/wheelwright-dev/wheelwright/hub/internal/oidc"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/presence"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/publish"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/server"
@@ -206,13 +207,16 @@ func (h *hub) listen() (metricsListener net.Listener, err error) {
 	fleet := fleetapi.New(fleetapi.Config{Store: h.store, Conductor: h.conductor, Spokes: h.presence, Watchers: h.watchers,
 		Authority: h.authority, Tags: h.source.listTags, Pin: h.authority.Pin(), Address: h.info.Addr, Interval: h.poll, Heartbeat: h.heartbeat, Log: h.log})
 	join := enroll.New(enroll.Config{Store: h.store, Authority: h.authority, Presence: h.presence, TTL: spokeCertificateLife, Log: h.log})
-	h.server, err = server.New(server.Config{Listener: listener, TLS: tls, Identities: h.store, GracePeriod: grace, Log: h.log,
+	serve := server.Config{Listener: listener, TLS: tls, Identities: h.store, GracePeriod: grace, Log: h.log,
 		Register: func(r grpc.ServiceRegistrar) {
 			enrollv1.RegisterEnrollServiceServer(r, join)
 			syncv1.RegisterSyncServiceServer(r, sync)
 			fleetv1.RegisterFleetServiceServer(r, fleet)
-		}})
-	if err != nil {
+		}}
+	if h.oidc.Issuer != "" {
+		serve.Tokens = h.tokens()
+	}
+	if h.server, err = server.New(serve); err != nil {
 		return nil, err
 	}
 	h.info.AdminContext = h.path(adminFile)
@@ -229,6 +233,16 @@ func (h *hub) listen() (metricsListener net.Listener, err error) {
 	h.info.Metrics = metricsListener.Addr().String()
 	h.metrics = newMetrics(h.store, h.presence, sync.Stats, h.log)
 	return metricsListener, nil
+}
+
+// tokens takes those of the issuer in hub.yaml.
+func (h *hub) tokens() *oidc.Tokens {
+	o := h.oidc
+	c := oidc.Config{Issuer: o.Issuer, ClientID: o.ClientID, Username: o.Username, Groups: o.Groups, Required: o.Required, CA: o.CA}
+	for _, b := range o.Bindings {
+		c.Bindings = append(c.Bindings, oidc.Binding(b))
+	}
+	return oidc.New(c)
 }
 
 func (h *hub) admin() admin {

@@ -32,6 +32,7 @@ type settings struct {
 	git             gitrepo.Credentials
 	rollouts        map[string]plan.Plan // by distribution
 	notifiers       []pluginlist.Plugin
+	oidc            config.OIDC
 	log             *slog.Logger
 }
 
@@ -52,6 +53,7 @@ func settle(cfg Config) (settings, error) {
 		git:       file.Git,
 		rollouts:  file.Rollouts,
 		notifiers: file.Plugins,
+		oidc:      file.OIDC,
 		log:       cfg.Log,
 	}
 	if cfg.Advertise != "" {

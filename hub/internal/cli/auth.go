@@ -2,18 +2,22 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/wheelwright-dev/wheelwright/hub/internal/clientcontext"
 	"github.com/wheelwright-dev/wheelwright/pkg/exitcode"
 	"github.com/wheelwright-dev/wheelwright/pkg/printer"
 	fleetv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/fleet/v1"
 )
 
 func (a *app) authCommand() *cobra.Command {
-	return group("auth", "Who you are to the hub, and what you may ask of it", a.whoAmI(), a.canI())
+	return group("auth", "Who you are to the hub, and what you may ask of it", a.whoAmI(), a.canI(), a.tokenContext())
 }
 
 func (a *app) whoAmI() *cobra.Command {
@@ -34,6 +38,55 @@ func (a *app) whoAmI() *cobra.Command {
 		})
 	}
 	return c
+}
+
+// tokenContext writes a context file that holds no secret: every operator of a hub may have the same.
+func (a *app) tokenContext() *cobra.Command {
+	c := clientcontext.Context{}
+	var command, file string
+	var arguments []string
+	cmd := &cobra.Command{
+		Use:   "context -o FILE --token-file FILE | --exec-command PROGRAM",
+		Short: "Write a context file for operators who log in at the hub's OIDC issuer",
+		Long: `context takes the hub's address and authority out of the context file in use, and writes another in which, in place of
+a certificate, stands where a token comes from: a file that something keeps fresh, or a program that prints one, or
+kubectl's ExecCredential with one in it. There is no secret in it. What the bearer may do is for "oidc" in hub.yaml.`,
+		Example: "  hub auth context --context admin.yaml --token-file /var/run/secrets/hub/token -o ci.yaml\n" +
+			"  hub auth context --context admin.yaml --exec-command oidc-login --exec-arg get-token -o people.yaml",
+		Args: args(0, 0, "no arguments"),
+		RunE: func(*cobra.Command, []string) error {
+			path, err := a.contextPath()
+			if err != nil {
+				return exitcode.With(exitcode.Usage, err)
+			}
+			from, err := clientcontext.Load(path)
+			if err != nil {
+				return exitcode.With(exitcode.Usage, err)
+			}
+			if c.Address, c.CA = from.Address, from.CA; command != "" {
+				c.TokenCommand = append([]string{command}, arguments...)
+			}
+			switch {
+			case file == "":
+				return exitcode.With(exitcode.Usage, errors.New("where to? Name the file with -o FILE"))
+			case (c.TokenFile == "") == (command == "") || command == "" && len(arguments) > 0:
+				return exitcode.With(exitcode.Usage, errors.New("want one of --token-file FILE and --exec-command PROGRAM, which may have --exec-arg"))
+			}
+			if _, err := os.Lstat(file); !errors.Is(err, fs.ErrNotExist) {
+				return exitcode.With(exitcode.Usage, inTheWay(file))
+			}
+			if err := clientcontext.Save(file, c); err != nil {
+				return exitcode.With(exitcode.Failed, err)
+			}
+			fmt.Fprintf(a.err, "next: hub auth whoami --context %s\n", file)
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&c.TokenFile, "token-file", "", "`FILE` that a token is in, read when one is needed; relative to the context file")
+	cmd.Flags().StringVar(&command, "exec-command", "", "`PROGRAM` that prints a token")
+	cmd.Flags().StringArrayVar(&arguments, "exec-arg", nil, "an `ARGUMENT` of the program; may be given several times")
+	cmd.Flags().StringVarP(&file, "output", "o", "", "`FILE` to write; one that is there is left alone")
+	return cmd
 }
 
 // methods are what people type for a method of the service: the command without "hub".

@@ -258,3 +258,41 @@ func pemOf(authority *identity.Authority) string {
 	}
 	return string(b)
 }
+
+func (h *answers) SendOrder(_ context.Context, r *fleetv1.SendOrderRequest) (*fleetv1.SendOrderResponse, error) {
+	return answer[*fleetv1.SendOrderResponse](h, "SendOrder", r)
+}
+
+func (h *answers) ListOrders(_ context.Context, r *fleetv1.ListOrdersRequest) (*fleetv1.ListOrdersResponse, error) {
+	return answer[*fleetv1.ListOrdersResponse](h, "ListOrders", r)
+}
+
+func (h *answers) WhoAmI(_ context.Context, r *fleetv1.WhoAmIRequest) (*fleetv1.WhoAmIResponse, error) {
+	return answer[*fleetv1.WhoAmIResponse](h, "WhoAmI", r)
+}
+
+func (h *answers) CanI(_ context.Context, r *fleetv1.CanIRequest) (*fleetv1.CanIResponse, error) {
+	return answer[*fleetv1.CanIResponse](h, "CanI", r)
+}
+
+// untilAsked waits until the hub was asked something of this type.
+func (h *answers) untilAsked(t *testing.T, kind proto.Message) {
+	t.Helper()
+	tick, end := time.NewTicker(5*time.Millisecond), time.After(20*time.Second)
+	defer tick.Stop()
+	for {
+		h.mu.Lock()
+		found := slices.ContainsFunc(h.asked, func(m proto.Message) bool {
+			return m.ProtoReflect().Descriptor() == kind.ProtoReflect().Descriptor()
+		})
+		h.mu.Unlock()
+		if found {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-end:
+			t.Fatal("the hub was not asked")
+		}
+	}
+}

@@ -41,8 +41,12 @@ with --context FILE or $` + contextVariable + `. The key is nowhere else; the fi
 
 Roles: admin            everything
        viewer           everything that only reads
+       vendor-release   what goes out: distributions, recalls, starting and steering rollouts
+       vendor-operator  to whom: clusters, rollouts, signed orders, and operators that are viewer or provider:NAME
        approver:ROLE    reads, and answers a rollout's gate whose plan says "approval: ROLE"
-       provider:NAME    sees and changes the provider's own clusters: status, pins, approvals of deliveries
+       provider:NAME    sees and changes the provider's own clusters: status, pins, approvals, signed orders
+
+"hub auth can-i --list" says what one's own role comes to, method by method.
 
 What an operator may do is in the hub's record, not in the file: "hub operator remove" ends it at once.`,
 		Example: "  hub operator add maria --role approver:qa\n  hub operator add ci@acme --role provider:acme --ttl 30d -o acme.yaml",
@@ -70,11 +74,11 @@ What an operator may do is in the hub's record, not in the file: "hub operator r
 			return a.addOperator(c.Context(), req, file)
 		},
 	}
-	c.Flags().StringVar(&role, "role", "", "`ROLE`: admin, viewer, approver:ROLE or provider:PROVIDER")
+	c.Flags().StringVar(&role, "role", "", "`ROLE`: admin, viewer, vendor-release, vendor-operator, approver:ROLE or provider:PROVIDER")
 	c.Flags().StringVar(&ttl, "ttl", "90d", "how long the certificate works: `HOW LONG` such as 30d or 12h, or until a date; at most 365d")
 	c.Flags().StringVarP(&file, "output", "o", "", "`FILE` to write (default NAME.yaml); one that is there is left alone")
 	c.Flags().BoolVar(&dryRun, "dry-run", false, "say what would happen and change nothing")
-	_ = c.RegisterFlagCompletionFunc("role", cobra.FixedCompletions([]string{"admin", "viewer", "approver:", "provider:"}, cobra.ShellCompDirectiveNoFileComp|cobra.ShellCompDirectiveNoSpace))
+	_ = c.RegisterFlagCompletionFunc("role", cobra.FixedCompletions([]string{"admin", "viewer", "vendor-release", "vendor-operator", "approver:", "provider:"}, cobra.ShellCompDirectiveNoFileComp|cobra.ShellCompDirectiveNoSpace))
 	return c
 }
 
@@ -89,7 +93,7 @@ func added(o *fleetv1.Operator) string {
 // operatorRequest checks what can be checked before the hub is asked.
 func (a *app) operatorRequest(name, role, ttl string) (*fleetv1.AddOperatorRequest, error) {
 	if role == "" {
-		return nil, fmt.Errorf("which role? `hub operator add %s --role admin|viewer|approver:ROLE|provider:PROVIDER`", name)
+		return nil, fmt.Errorf("which role? `hub operator add %s --role admin|viewer|vendor-release|vendor-operator|approver:ROLE|provider:PROVIDER`", name)
 	}
 	if _, err := caller.ParseRole(role); err != nil {
 		return nil, fmt.Errorf("--role: %w", err)

@@ -17,21 +17,25 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/transport"
 )
 
-// Context is one hub and one operator's identity at it.
+// Context is one hub and one operator's identity at it: a certificate with its key, or where a token comes from.
 type Context struct {
-	Address     string // HOST:PORT
-	CA          string // PEM: the authorities that the hub's certificate must come from
-	Certificate string // PEM
-	Key         string // PEM
+	Address      string   // HOST:PORT
+	CA           string   // PEM: the authorities that the hub's certificate must come from
+	Certificate  string   // PEM
+	Key          string   // PEM
+	TokenFile    string   // that a token is in, or
+	TokenCommand []string // a program, with its arguments, that prints one
 }
 
 // file is the shape on disk.
 type file struct {
-	Version     int    `json:"version"`
-	Address     string `json:"address"`
-	CA          string `json:"ca"`
-	Certificate string `json:"certificate"`
-	Key         string `json:"key"`
+	Version      int      `json:"version"`
+	Address      string   `json:"address"`
+	CA           string   `json:"ca"`
+	Certificate  string   `json:"certificate,omitempty"`
+	Key          string   `json:"key,omitempty"`
+	TokenFile    string   `json:"tokenFile,omitempty"`
+	TokenCommand []string `json:"tokenCommand,omitempty"`
 }
 
 const version = 1
@@ -56,7 +60,10 @@ func Load(path string) (Context, error) {
 	if f.Version != version {
 		return Context{}, fmt.Errorf("context file %s: version %d, this program reads version %d", path, f.Version, version)
 	}
-	c := Context{Address: f.Address, CA: f.CA, Certificate: f.Certificate, Key: f.Key}
+	c := Context{Address: f.Address, CA: f.CA, Certificate: f.Certificate, Key: f.Key, TokenFile: f.TokenFile, TokenCommand: f.TokenCommand}
+	if c.TokenFile != "" && !filepath.IsAbs(c.TokenFile) {
+		c.TokenFile = filepath.Join(filepath.Dir(path), c.TokenFile)
+	}
 	if _, err := c.TLS(); err != nil {
 		return Context{}, fmt.Errorf("context file %s: %w; copy DIR/admin.yaml of the hub's data folder again", path, err)
 	}
@@ -65,7 +72,7 @@ func Load(path string) (Context, error) {
 
 // Save writes a context file for its owner alone, whole or not at all.
 func Save(path string, c Context) error {
-	data, err := yaml.Marshal(file{Version: version, Address: c.Address, CA: c.CA, Certificate: c.Certificate, Key: c.Key})
+	data, err := yaml.Marshal(file{Version: version, Address: c.Address, CA: c.CA, Certificate: c.Certificate, Key: c.Key, TokenFile: c.TokenFile, TokenCommand: c.TokenCommand})
 	if err != nil {
 		return fmt.Errorf("encode context: %w", err)
 	}
@@ -93,6 +100,9 @@ func (c Context) TLS() (*tls.Config, error) {
 	if !pool.AppendCertsFromPEM([]byte(c.CA)) {
 		return nil, errors.New("ca holds no certificate in PEM")
 	}
+	if c.byToken() {
+		return &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: pool}, c.tokenOnly()
+	}
 	pair, err := tls.X509KeyPair([]byte(c.Certificate), []byte(c.Key))
 	if err != nil {
 		return nil, fmt.Errorf("certificate and key: %w", err)
@@ -106,5 +116,9 @@ func Dial(c Context) (*grpc.ClientConn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("context: %w", err)
 	}
-	return transport.Dial(c.Address, cfg, grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)))
+	options := []grpc.DialOption{grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer))}
+	if c.byToken() {
+		options = append(options, grpc.WithPerRPCCredentials(&bearer{context: c}))
+	}
+	return transport.Dial(c.Address, cfg, options...)
 }

@@ -34,6 +34,7 @@ type Config struct {
 	Git       gitrepo.Credentials  // to reach the distributions' repositories
 	Rollouts  map[string]plan.Plan // of new releases, by distribution; wins over what a release brings
 	Plugins   []pluginlist.Plugin  // notifiers
+	OIDC      OIDC                 // whose tokens are taken; zero: nobody's
 }
 
 // Problems are all that is wrong with a file.
@@ -65,7 +66,7 @@ func Parse(name string, data []byte) (Config, error) {
 		return Config{}, &Problems{File: name, List: []string{strings.TrimPrefix(err.Error(), "error converting YAML to JSON: ")}}
 	}
 	d := &decoder{dir: filepath.Dir(name)}
-	top := d.section("", root, "version", "listen", "advertise", "metrics", "poll", "heartbeat", "log", "git", "rollouts", "plugins")
+	top := d.section("", root, "version", "listen", "advertise", "metrics", "poll", "heartbeat", "log", "git", "rollouts", "plugins", "oidc")
 	if v, ok := top["version"]; !ok {
 		d.problem("version", "is missing; write `version: 1` first")
 	} else if n, ok := v.(float64); !ok || n != 1 {
@@ -80,6 +81,7 @@ func Parse(name string, data []byte) (Config, error) {
 		Git:       d.credentials("git", top["git"]),
 		Rollouts:  d.plans("rollouts", top["rollouts"]),
 		Plugins:   d.plugins("plugins", data),
+		OIDC:      d.oidc("oidc", top["oidc"]),
 	}
 	if v, ok := top["log"]; ok && v != nil {
 		m, ok := v.(map[string]any)

@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"context"
 	"crypto/tls"
 	"strings"
 	"testing"
@@ -100,10 +101,9 @@ func TestEveryMethodIsOpenToExactlyItsAudience(t *testing.T) {
 			}
 			tried[m.FullName()] = true
 			for _, c := range callers {
-				err := call(t, c.conn, m)
-				code := status.Code(err)
-				denied := code == codes.Unauthenticated || code == codes.PermissionDenied
-				if code == codes.Unavailable || code == codes.DeadlineExceeded {
+				err := callWith(t.Context(), t, c.conn, m)
+				denied := refusedCode(err)
+				if code := status.Code(err); code == codes.Unavailable || code == codes.DeadlineExceeded {
 					t.Errorf("%s by %s: %v", m.FullName(), c.name, err)
 				}
 				if denied == strings.Contains(who, c.letter) {
@@ -136,15 +136,21 @@ func described() (all []protoreflect.ServiceDescriptor) {
 	return all
 }
 
-// call makes one call with an empty message and returns how it ended; nil for a stream that answers.
-func call(t *testing.T, conn *grpc.ClientConn, m protoreflect.MethodDescriptor) error {
+// refusedCode: the call was not let through.
+func refusedCode(err error) bool {
+	code := status.Code(err)
+	return code == codes.Unauthenticated || code == codes.PermissionDenied
+}
+
+// callWith makes one call with an empty message and returns how it ended; nil for a stream that answers.
+func callWith(ctx context.Context, t *testing.T, conn *grpc.ClientConn, m protoreflect.MethodDescriptor) error {
 	t.Helper()
 	path := "/" + string(m.Parent().FullName()) + "/" + string(m.Name())
 	in, out := dynamicpb.NewMessage(m.Input()), dynamicpb.NewMessage(m.Output())
 	if !m.IsStreamingClient() && !m.IsStreamingServer() {
-		return conn.Invoke(t.Context(), path, in, out)
+		return conn.Invoke(ctx, path, in, out)
 	}
-	stream, err := conn.NewStream(t.Context(), &grpc.StreamDesc{ClientStreams: m.IsStreamingClient(), ServerStreams: true}, path)
+	stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: m.IsStreamingClient(), ServerStreams: true}, path)
 	must(t, err)
 	_ = stream.SendMsg(in) // a stream that was refused says so below
 	if err := stream.RecvMsg(out); err != nil {

@@ -37,6 +37,7 @@ type Config struct {
 	Listen      string       // HOST:PORT
 	TLS         *tls.Config  // with VerifyClientCertIfGiven or stricter
 	Identities  identities
+	Tokens      tokens                      // nil: none are taken
 	Register    func(grpc.ServiceRegistrar) // adds the services
 	GracePeriod time.Duration               // for calls under way when the server stops
 	Log         *slog.Logger
@@ -48,6 +49,7 @@ type Server struct {
 	health     *health.Server
 	listener   net.Listener
 	identities identities
+	tokens     tokens
 	grace      time.Duration
 	log        *slog.Logger
 	steps      []step
@@ -62,7 +64,7 @@ type Server struct {
 // answered from Run on. A method that has no rule of who may call it is refused.
 func New(cfg Config) (*Server, error) {
 	s := &Server{
-		identities: cfg.Identities, grace: cfg.GracePeriod, log: cfg.Log,
+		identities: cfg.Identities, tokens: cfg.Tokens, grace: cfg.GracePeriod, log: cfg.Log,
 		health: health.NewServer(), endless: map[*call]context.CancelCauseFunc{},
 	}
 	s.steps = []step{

@@ -27,6 +27,7 @@ import (
 
 	"github.com/wheelwright-dev/wheelwright/hub/internal/caller"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/identity"
+	"github.com/wheelwright-dev/wheelwright/hub/internal/oidc"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/server"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
@@ -80,6 +81,7 @@ type services struct {
 	enroll enrollv1.EnrollServiceServer
 	sync   syncv1.SyncServiceServer
 	fleet  fleetv1.FleetServiceServer
+	tokens *oidc.Tokens // nil: none are taken
 }
 
 func build(t *testing.T, with services, grace time.Duration) *house {
@@ -103,14 +105,18 @@ func build(t *testing.T, with services, grace time.Duration) *house {
 	if with.fleet == nil {
 		with.fleet = fleetv1.UnimplementedFleetServiceServer{}
 	}
-	s, err := server.New(server.Config{
+	setup := server.Config{
 		Listen: "127.0.0.1:0", TLS: cfg, Identities: h.store, GracePeriod: grace, Log: log,
 		Register: func(r grpc.ServiceRegistrar) {
 			enrollv1.RegisterEnrollServiceServer(r, with.enroll)
 			syncv1.RegisterSyncServiceServer(r, with.sync)
 			fleetv1.RegisterFleetServiceServer(r, with.fleet)
 		},
-	})
+	}
+	if with.tokens != nil {
+		setup.Tokens = with.tokens
+	}
+	s, err := server.New(setup)
 	must(t, err)
 	h.addr = s.Addr().String()
 	ctx, cancel := context.WithCancel(context.Background())

@@ -26,7 +26,8 @@ type call struct {
 	ctx    context.Context // of the call, as the steps so far made it
 	method string          // "/package.Service/Method"
 
-	certificate *[32]byte // fingerprint of the one that the caller presented; nil for none
+	certificate *[32]byte      // fingerprint of the one that the caller presented; nil for none
+	bearer      *caller.Caller // of a token that was proven; nil for none
 	who         caller.Caller
 	stranger    string // why the caller is nobody the hub knows; empty when it knows
 }
@@ -90,7 +91,7 @@ func (g *guarded) SendMsg(m any) error {
 }
 
 func (g *guarded) check() error {
-	if g.call.certificate == nil {
+	if g.call.certificate == nil && g.call.bearer == nil {
 		return nil // nothing that could have ended
 	}
 	now := *g.call
@@ -140,7 +141,8 @@ func (s *Server) logCall(c *call, next func() error) error {
 	return err
 }
 
-// identify finds out who calls, from the certificate of the connection and the hub's record of it alone.
+// identify finds out who calls, from the certificate of the connection and the hub's record of it alone, or from a
+// token where there is no certificate.
 func (s *Server) identify(c *call, next func() error) error {
 	if p, ok := peer.FromContext(c.ctx); ok {
 		if info, ok := p.AuthInfo.(credentials.TLSInfo); ok && len(info.State.VerifiedChains) > 0 {
@@ -148,6 +150,11 @@ func (s *Server) identify(c *call, next func() error) error {
 			c.certificate = &sum
 		}
 	}
+	done, err := s.present(c)
+	if err != nil {
+		return err
+	}
+	defer done()
 	if err := s.recognise(c); err != nil {
 		return err
 	}
@@ -160,8 +167,11 @@ func (s *Server) identify(c *call, next func() error) error {
 // recognise sets who the call's certificate speaks for now. Its errors are the hub's own trouble.
 func (s *Server) recognise(c *call) error {
 	c.who, c.stranger = caller.Caller{}, ""
+	if c.bearer != nil {
+		return c.bears(time.Now())
+	}
 	if c.certificate == nil {
-		c.stranger = "the call came without a client certificate"
+		c.stranger = "the call came without a client certificate or a token"
 		return nil
 	}
 	id, err := s.identities.Identity(*c.certificate)
@@ -196,6 +206,8 @@ func (s *Server) mapError(c *call, next func() error) error {
 	st, coded := status.FromError(err)
 	cancelled := errors.Is(err, context.Canceled) || (coded && st.Code() == codes.Canceled)
 	switch {
+	case errors.Is(context.Cause(c.ctx), errTokenOver):
+		return c.tokenOver()
 	case cancelled && errors.Is(context.Cause(c.ctx), errStopping):
 		return status.Error(codes.Unavailable, errStopping.Error()+"; try again in a moment")
 	case coded:
