@@ -15,6 +15,14 @@ type Memory struct {
 	Previous     []string // versions of which the rendered set is kept, newest first
 	Held         []Held   // by version
 	Withdrawn    []Withdrawal
+	Told         []Told            // the vendor's statements, in the order in which they came
+	First        map[string]Digest // by version, the bundle that was first found good here
+}
+
+// Told is a vendor's statement, as package channel of pkg/provenance reads it.
+type Told struct {
+	Text []byte
+	At   time.Time
 }
 
 // Held is a release that is not taken by itself, until a person or a newer release clears it.

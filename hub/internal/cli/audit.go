@@ -17,7 +17,7 @@ import (
 )
 
 func (a *app) auditCommand() *cobra.Command {
-	return group("audit", "Read the record of what was changed, by whom, and why", a.auditExport(), a.auditVerify())
+	return group("audit", "Read the record of what was changed, by whom, and why", a.auditExport(), a.auditVerify(), a.auditCompare())
 }
 
 func (a *app) auditExport() *cobra.Command {

@@ -16,7 +16,6 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/provenance/channel"
 	"github.com/wheelwright-dev/wheelwright/pkg/wire"
 	syncv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1"
-	"github.com/wheelwright-dev/wheelwright/spoke/internal/journal"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/verify"
 )
 
@@ -159,14 +158,14 @@ func (w *worker) hear(in input, now time.Time) (wrong []string, fresh bool) {
 	w.told = log
 	w.rec.Told = nil
 	for _, one := range log {
-		w.rec.Told = append(w.rec.Told, journal.Told{Text: one.Bytes(), At: one.At})
+		w.rec.Told = append(w.rec.Told, fleet.Told{Text: one.Bytes(), At: one.At})
 	}
 	w.log.Info("the vendor has said what is current", "sequence", s.Sequence, "latest", s.Latest, "expires", s.Expires)
 	return nil, true
 }
 
 // remembered reads the statements of a record.
-func remembered(told []journal.Told) (channel.Log, error) {
+func remembered(told []fleet.Told) (channel.Log, error) {
 	var log channel.Log
 	for _, t := range told {
 		s, err := channel.Parse(t.Text)

@@ -300,6 +300,7 @@ func (a *Agent) Memories() ([]fleet.Memory, error) {
 		if in, _, err := a.subscribed(i.Distribution); err == nil {
 			m.Withdrawn = wire.FromWithdrawals(in.offers.GetWithdrawals())
 		}
+		m.Told, m.First = rec.Told, rec.First
 		for _, p := range rec.Previous {
 			m.Previous = append(m.Previous, p.Version)
 		}

@@ -79,6 +79,10 @@ Exit code 0: nothing needs you; 1: something does, or the spoke does not run; 2:
 }
 
 func (a *app) ask(ctx context.Context, dir string) (*localv1.GetStatusResponse, error) {
+	return a.askFor(ctx, dir, (*local.Client).Status)
+}
+
+func (a *app) askFor(ctx context.Context, dir string, question func(*local.Client, context.Context) (*localv1.GetStatusResponse, error)) (*localv1.GetStatusResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, askWait)
 	defer cancel()
 	spoke, err := local.Dial(ctx, dir)
@@ -86,7 +90,7 @@ func (a *app) ask(ctx context.Context, dir string) (*localv1.GetStatusResponse, 
 		return nil, err
 	}
 	defer spoke.Close()
-	r, err := spoke.Status(ctx)
+	r, err := question(spoke, ctx)
 	if errors.Is(err, context.DeadlineExceeded) {
 		return nil, exitcode.With(exitcode.TimedOut, fmt.Errorf("the spoke on %s did not answer within %s; its log says what it does", dir, askWait))
 	}
@@ -127,6 +131,7 @@ func memoryOf(rec journal.Record, desired *syncv1.DesiredState) *localv1.Memory 
 			m.Withdrawn = wire.FromWithdrawals(d.GetWithdrawals())
 		}
 	}
+	m.Told, m.First = rec.Told, rec.First
 	for _, p := range rec.Previous {
 		m.Previous = append(m.Previous, p.Version)
 	}
@@ -137,7 +142,9 @@ func memoryOf(rec journal.Record, desired *syncv1.DesiredState) *localv1.Memory 
 			m.Held = append(m.Held, fleet.Held{Version: v, Reason: rec.Held[v].Reason, At: rec.Held[v].At})
 		}
 	}
-	return local.Memory(m)
+	message := local.Memory(m)
+	message.Audited = local.Audited(m)
+	return message
 }
 
 // printStatus writes the screen and turns what it shows into the exit code.

@@ -33,14 +33,13 @@ type Record struct {
 
 	Floor string                  // the highest version that ran healthy here; lower where its provider agreed to go back
 	First map[string]fleet.Digest // by version, the bundle that was first found good here; PutRecord keeps KeepFirst
-	Told  []Told                  // the vendor's statements that came, each once, in their order
+	Told  []fleet.Told            // the vendor's statements that came, each once, in their order
 }
 
 // KeepFirst is how many versions' first bundles a record keeps: the highest.
 const KeepFirst = 500
 
-// Told is a vendor's statement that was verified, as package channel reads it.
-type Told struct {
+type storedTold struct {
 	Text []byte    `json:"text"`
 	At   time.Time `json:"at"`
 }
@@ -276,7 +275,11 @@ func storeRecord(tx *bolt.Tx, r Record) (storedRecord, error) {
 		s.Orders = append(s.Orders, storedOrder(o))
 	}
 	if len(r.Told) > 0 {
-		told, err := json.Marshal(r.Told)
+		var all []storedTold
+		for _, t := range r.Told {
+			all = append(all, storedTold(t))
+		}
+		told, err := json.Marshal(all)
 		if err != nil {
 			return s, err
 		}
@@ -353,8 +356,12 @@ func readRecord(tx *bolt.Tx, distribution string, data []byte) (Record, error) {
 		r.First[version] = fleet.Digest(d)
 	}
 	if told := blob(s.Told); told != nil {
-		if err := json.Unmarshal(told, &r.Told); err != nil {
+		var all []storedTold
+		if err := json.Unmarshal(told, &all); err != nil {
 			return Record{}, fmt.Errorf("%w: record of %s: what its vendor told: %w", ErrDamaged, distribution, err)
+		}
+		for _, t := range all {
+			r.Told = append(r.Told, fleet.Told(t))
 		}
 	}
 	if a := s.Delivery; a != nil {

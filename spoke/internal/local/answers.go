@@ -5,6 +5,8 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -17,7 +19,7 @@ import (
 )
 
 // GetStatus implements LocalService.
-func (s *Server) GetStatus(context.Context, *localv1.GetStatusRequest) (*localv1.GetStatusResponse, error) {
+func (s *Server) GetStatus(_ context.Context, req *localv1.GetStatusRequest) (*localv1.GetStatusResponse, error) {
 	all, err := s.cfg.Agent.Installations()
 	if err != nil {
 		return nil, err
@@ -37,9 +39,25 @@ func (s *Server) GetStatus(context.Context, *localv1.GetStatusRequest) (*localv1
 		r.Subscriptions = append(r.Subscriptions, wire.Installation(i))
 	}
 	for _, m := range memories {
-		r.Memories = append(r.Memories, Memory(m))
+		message := Memory(m)
+		if req.GetAudit() {
+			message.Audited = Audited(m)
+		}
+		r.Memories = append(r.Memories, message)
 	}
 	return r, nil
+}
+
+// Audited makes the message of what another spoke must have been told too.
+func Audited(m fleet.Memory) *localv1.Audited {
+	a := &localv1.Audited{Distribution: m.Distribution}
+	for _, t := range m.Told {
+		a.Told = append(a.Told, &localv1.Told{Statement: t.Text, At: wire.Time(t.At)})
+	}
+	for _, v := range slices.SortedFunc(maps.Keys(m.First), fleet.CompareTags) {
+		a.First = append(a.First, &localv1.First{Version: v, Digest: string(m.First[v])})
+	}
+	return a
 }
 
 // Memory makes the message of what a spoke remembers.

@@ -65,6 +65,12 @@ func (c *Client) Status(ctx context.Context) (*localv1.GetStatusResponse, error)
 	return r, plain(ctx, err)
 }
 
+// Audit is Status with what another spoke must have been told too.
+func (c *Client) Audit(ctx context.Context) (*localv1.GetStatusResponse, error) {
+	r, err := c.rpc.GetStatus(ctx, &localv1.GetStatusRequest{Audit: true})
+	return r, plain(ctx, err)
+}
+
 // Render asks what would be applied; an empty version is the one that runs, or else the highest on offer.
 func (c *Client) Render(ctx context.Context, distribution, version string) (*localv1.RenderResponse, error) {
 	r, err := c.rpc.Render(ctx, &localv1.RenderRequest{Distribution: distribution, Version: version})
