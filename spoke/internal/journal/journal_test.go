@@ -231,7 +231,7 @@ func TestARecordComesBackWhole(t *testing.T) {
 		Tried:    map[string]Trial{"1.2.0": {"recipe", trial}},
 		Pin:      &fleet.Pin{Version: "1.0.0", Reason: "freeze", Source: fleet.PinSpoke, Author: "ada", Until: at.Add(time.Hour)},
 		Decided:  at.Add(time.Second),
-		Floor:    "1.1.0", First: map[string]fleet.Digest{"1.0.0": "b"}, Told: []fleet.Told{{[]byte("statement"), at}},
+		Floor:    "1.1.0", First: map[string]fleet.Digest{"1.0.0": "b"}, Told: []fleet.Told{{Text: []byte("statement"), At: at}},
 		Orders: []Answered{{"00ff", "sum", at.Add(time.Hour), true, "rolled back"}}}
 	whole(want)
 	if err := j.PutRecord(want, fleet.Event{Kind: fleet.EventPreflight, Distribution: "shop", Preflight: &trial}); err != nil {
