@@ -189,6 +189,30 @@ func (s *scan) pluginConfig(file, field string, v any) {
 		s.problem(file, "%s: %s %s would run a program: only kustomize's builtin plugins are used, and no Helm", field, version, kind)
 	}
 	s.paths(file, field, c)
+	for key, v := range c {
+		for _, named := range [...]string{"path", "paths", "files", "envs", "env", "targetFilePath"} {
+			if strings.EqualFold(key, named) {
+				s.outside(file, field, v)
+			}
+		}
+	}
+}
+
+// outside refuses the files of a plugin's configuration that are not below the kustomization which uses it.
+func (s *scan) outside(file, field string, v any) {
+	switch v := v.(type) {
+	case []any:
+		for _, e := range v {
+			s.outside(file, field, e)
+		}
+	case string:
+		if _, p, ok := strings.Cut(v, "="); ok {
+			v = p
+		}
+		if path.IsAbs(v) || !inside("/x", path.Join("/x", v)) {
+			s.problem(file, "%s names %q, which is not in or below the kustomization's folder", field, v)
+		}
+	}
 }
 
 // paths checks every value of a plugin's configuration that looks like something to fetch, or is outside.

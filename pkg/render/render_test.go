@@ -20,6 +20,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	render.EscapeMain()
 	render.ChildMain()
 	os.Exit(m.Run())
 }
