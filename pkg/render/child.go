@@ -42,6 +42,7 @@ type child struct {
 	out    *bufio.Reader
 	stderr tail
 	dead   bool
+	told   bool // how it is confined was looked at
 }
 
 // self is the running program, also where its file was replaced meanwhile.

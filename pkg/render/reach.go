@@ -45,7 +45,7 @@ func references(k *types.Kustomization) map[string][]string {
 			add(field, f)
 		}
 		for _, f := range g.EnvSources {
-			add(field, f)
+			add(field+"[].envs", f)
 		}
 	}
 	for _, g := range k.ConfigMapGenerator {

@@ -77,7 +77,7 @@ type Renderer struct {
 	closed  chan struct{}
 }
 
-// New starts nothing yet.
+// New starts nothing yet. It logs a warning where this kernel cannot confine a child as it should be.
 func New(cfg Config) *Renderer {
 	if len(cfg.Command) == 0 {
 		cfg.Command = []string{self()}
@@ -92,6 +92,7 @@ func New(cfg Config) *Renderer {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	warn(cfg.Log, Offered())
 	return &Renderer{cfg: cfg, turn: make(chan struct{}, 1), closed: make(chan struct{})}
 }
 
@@ -140,6 +141,7 @@ func (r *Renderer) renderLocked(ctx context.Context, src Source) (Result, error)
 		res, err := r.child.render(limited, request{src, r.cfg.Limits})
 		slow := errors.Is(context.Cause(limited), errSlow)
 		cancel()
+		r.compare(res.Sandbox)
 		var build *BuildError
 		if err == nil || (errors.As(err, &build) && !r.child.dead) {
 			return res, err
@@ -156,6 +158,23 @@ func (r *Renderer) renderLocked(ctx context.Context, src Source) (Result, error)
 			return Result{}, fmt.Errorf("rendering: %w", err)
 		}
 		r.cfg.Log.Warn("render process is gone, starting another", "error", err)
+	}
+}
+
+func warn(log *slog.Logger, confined string) {
+	if weak := Weakness(confined); weak != "" {
+		log.Warn("rendering is confined less than it should be", "sandbox", confined, "reason", weak)
+	}
+}
+
+// compare warns, once for each child, where it is confined with less than this kernel offers.
+func (r *Renderer) compare(confined string) {
+	if confined == "" || r.child.told {
+		return
+	}
+	r.child.told = true
+	if confined != Offered() {
+		warn(r.cfg.Log, confined)
 	}
 }
 

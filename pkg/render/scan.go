@@ -1,11 +1,12 @@
 package render
 
 import (
+	"bufio"
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"path"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -49,8 +50,9 @@ type scan struct {
 	order    []string                        // folders of visited, as met
 	bases    []base
 	problems []string
-	missing  []string // local folders or files that are named and not there
-	openAPI  bool     // some kustomization brings a schema of its own
+	said     map[string]bool // problems
+	missing  []string        // local folders or files that are named and not there
+	openAPI  bool            // some kustomization brings a schema of its own
 
 	limits   Limits
 	measured map[string][]*yaml.Node // YAML files, by name; nil: refused
@@ -60,7 +62,7 @@ type scan struct {
 }
 
 func newScan(t *tree, src Source, limits Limits) *scan {
-	return &scan{tree: t, src: src, visited: map[string]*types.Kustomization{}, limits: limits, measured: map[string][]*yaml.Node{},
+	return &scan{tree: t, src: src, visited: map[string]*types.Kustomization{}, said: map[string]bool{}, limits: limits, measured: map[string][]*yaml.Node{},
 		over: map[string][]string{}, contents: map[string]int{}, configs: map[string]bool{}}
 }
 
@@ -80,7 +82,8 @@ func label(p string) string {
 
 func (s *scan) problem(where, format string, args ...any) {
 	text := label(where) + ": " + fmt.Sprintf(format, args...)
-	if !slices.Contains(s.problems, text) {
+	if !s.said[text] {
+		s.said[text] = true
 		s.problems = append(s.problems, text)
 	}
 }
@@ -136,7 +139,11 @@ func (s *scan) walk(dir string) {
 	for field, list := range references(k) {
 		for _, ref := range list {
 			target, ok := s.local(name, field, ref)
-			if ok && !strings.HasSuffix(field, "Generator") && s.tree.isFile(target) {
+			switch {
+			case !ok || !s.tree.isFile(target) || strings.HasSuffix(field, "Generator"):
+			case strings.HasSuffix(field, "[].envs"):
+				s.lines(target)
+			default:
 				s.documents(target, s.tree.files[target])
 			}
 		}
@@ -179,6 +186,17 @@ func (s *scan) entries(file, field string, list []string) (rewritten bool) {
 		}
 	}
 	return rewritten
+}
+
+// lines refuses an environment file with a line that kustomize would stop at, without a word and without
+// what follows.
+func (s *scan) lines(file string) {
+	for line := range bytes.Lines(s.tree.files[file]) {
+		if len(line) >= bufio.MaxScanTokenSize {
+			s.problem(file, "has a line of %d bytes, and kustomize reads none of %d or more; name it under files instead of envs", len(line), bufio.MaxScanTokenSize)
+			return
+		}
+	}
 }
 
 // enter walks a folder that a kustomization is over.

@@ -23,6 +23,8 @@ const (
 	exitFatal     = 2 // Go's own, of what cannot be recovered from
 )
 
+const childGC = 300 // percent
+
 // ChildMain belongs in the first line of main, and of TestMain where a test renders: in a process that
 // was started as the render child it renders until its input ends, and then exits. In any other it
 // returns false at once.
@@ -32,7 +34,7 @@ func ChildMain() bool {
 	}
 	begin := dataSize()
 	confined := sandbox()
-	debug.SetGCPercent(300) // little is alive between two renderings; speed matters more
+	debug.SetGCPercent(childGC) // little is alive between two renderings; speed matters more
 	if err := serve(os.Stdin, os.Stdout, confined, begin); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -108,8 +110,8 @@ func buildSafely(src Source, limits Limits) (text []byte, objects int, problems 
 	case err != nil:
 		problems = []string{err.Error()}
 	case int64(len(text)) > limits.Bytes:
-		text, objects = nil, 0
 		problems = []string{tooMuch(src, "the rendered manifest has %d bytes, more than the %d that are taken", len(text), limits.Bytes)}
+		text, objects = nil, 0
 	}
 	return text, objects, problems, false
 }
