@@ -12,6 +12,7 @@ import (
 
 	"github.com/wheelwright-dev/wheelwright/pkg/buildinfo"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/pkg/render"
 	"github.com/wheelwright-dev/wheelwright/pkg/wire"
 	localv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/local/v1"
 )
@@ -32,7 +33,7 @@ func (s *Server) GetStatus(context.Context, *localv1.GetStatusRequest) (*localv1
 	}
 	r := &localv1.GetStatusResponse{At: wire.Time(time.Now()), Cluster: id.Cluster, Hub: id.Addr, CertificateNotAfter: wire.Time(id.NotAfter),
 		Running: true, Connected: s.cfg.Hub.Connected(), LastContact: wire.Time(s.cfg.Hub.LastContact()),
-		SpokeVersion: buildinfo.Version(), SpokeCommit: buildinfo.Commit()}
+		SpokeVersion: buildinfo.Version(), SpokeCommit: buildinfo.Commit(), Sandbox: render.Offered()}
 	for _, i := range all {
 		r.Subscriptions = append(r.Subscriptions, wire.Installation(i))
 	}

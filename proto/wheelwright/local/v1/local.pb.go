@@ -80,7 +80,10 @@ type GetStatusResponse struct {
 	// In the order of spoke.yaml.
 	Subscriptions []*v1.SubscriptionStatus `protobuf:"bytes,10,rep,name=subscriptions,proto3" json:"subscriptions,omitempty"`
 	// What the spoke remembers of each, in the same order.
-	Memories      []*Memory `protobuf:"bytes,11,rep,name=memories,proto3" json:"memories,omitempty"`
+	Memories []*Memory `protobuf:"bytes,11,rep,name=memories,proto3" json:"memories,omitempty"`
+	// What confines the process that renders: "landlock+seccomp", "seccomp", "landlock" or "none"; empty where
+	// the spoke does not run.
+	Sandbox       string `protobuf:"bytes,20,opt,name=sandbox,proto3" json:"sandbox,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -190,6 +193,13 @@ func (x *GetStatusResponse) GetMemories() []*Memory {
 		return x.Memories
 	}
 	return nil
+}
+
+func (x *GetStatusResponse) GetSandbox() string {
+	if x != nil {
+		return x.Sandbox
+	}
+	return ""
 }
 
 type RenderRequest struct {
@@ -1329,7 +1339,7 @@ var File_wheelwright_local_v1_local_proto protoreflect.FileDescriptor
 const file_wheelwright_local_v1_local_proto_rawDesc = "" +
 	"\n" +
 	" wheelwright/local/v1/local.proto\x12\x14wheelwright.local.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ewheelwright/sync/v1/sync.proto\"\x12\n" +
-	"\x10GetStatusRequest\"\x83\x04\n" +
+	"\x10GetStatusRequest\"\x9d\x04\n" +
 	"\x11GetStatusResponse\x12*\n" +
 	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x18\n" +
 	"\acluster\x18\x02 \x01(\tR\acluster\x12\x10\n" +
@@ -1342,7 +1352,8 @@ const file_wheelwright_local_v1_local_proto_rawDesc = "" +
 	"\fspoke_commit\x18\t \x01(\tR\vspokeCommit\x12M\n" +
 	"\rsubscriptions\x18\n" +
 	" \x03(\v2'.wheelwright.sync.v1.SubscriptionStatusR\rsubscriptions\x128\n" +
-	"\bmemories\x18\v \x03(\v2\x1c.wheelwright.local.v1.MemoryR\bmemories\"M\n" +
+	"\bmemories\x18\v \x03(\v2\x1c.wheelwright.local.v1.MemoryR\bmemories\x12\x18\n" +
+	"\asandbox\x18\x14 \x01(\tR\asandbox\"M\n" +
 	"\rRenderRequest\x12\"\n" +
 	"\fdistribution\x18\x01 \x01(\tR\fdistribution\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\"D\n" +
