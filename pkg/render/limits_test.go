@@ -54,6 +54,11 @@ func resource(text string) map[string]string {
 	return map[string]string{"kustomization.yaml": "resources: [x.yaml]\n", "x.yaml": text}
 }
 
+// indent makes a text a block of YAML.
+func indent(text string) string {
+	return "|\n  " + strings.ReplaceAll(strings.TrimSpace(text), "\n", "\n  ") + "\n"
+}
+
 func doubling(n int) string {
 	ops := []string{`{"op": "add", "path": "/data", "value": {"a": "` + strings.Repeat("x", 1<<10) + `"}}`}
 	for i := range n {

@@ -25,10 +25,6 @@ func builtin(kind, rest string) string {
 	return "apiVersion: builtin\nkind: " + kind + "\nmetadata: {name: x}\n" + rest + "\n"
 }
 
-func indent(text string) string {
-	return "|\n  " + strings.ReplaceAll(strings.TrimSpace(text), "\n", "\n  ") + "\n"
-}
-
 func file(name, text string) map[string]string { return map[string]string{"v/" + name: text} }
 
 // hostiles are 80 and some. Each is named after its trick.
