@@ -91,6 +91,7 @@ func loading() []hostile {
 	const u = "http://@AT/x.yaml"
 	return []hostile{
 		{name: "patch", k: base + "patches: [{path: '" + u + "'}]"},
+		{name: "patch that is a file's name, too", k: base + "patches: [{path: '" + u + "'}]", more: file("http:/@AT/x.yaml", "x: y\n")},
 		{name: "patch with a brace", k: base + "patches: [{path: '" + u + "?{'}]"},
 		{name: "patch with a selector", k: base + "patches: [{path: '" + u + "', target: {kind: Deployment}}]"},
 		{name: "JSON patch", k: base + "patchesJson6902: [{path: '" + u + "', target: {version: v1, kind: Service, name: x}}]"},
