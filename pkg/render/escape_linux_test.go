@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -308,6 +309,48 @@ func TestHostileIsRefused(t *testing.T) {
 		case h.plain && err == nil:
 		case !errors.As(err, &be):
 			t.Errorf("%s: got %v, want a BuildError", h.name, err)
+		}
+	}
+}
+
+// TestReportSandbox is the part of TestLesserKernels that runs where a call is missing.
+func TestReportSandbox(t *testing.T) {
+	if os.Getenv("WHEELWRIGHT_TEST_REPORT") == "" {
+		t.Log("runs as part of TestLesserKernels")
+		return
+	}
+	var log bytes.Buffer
+	r := newRenderer(t, render.Config{Log: slog.New(slog.NewTextHandler(&log, nil))})
+	res, err := r.Render(t.Context(), shopSource("plain"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Printf("REPORT offered=%s child=%s\n%s", render.Offered(), res.Sandbox, log.String())
+}
+
+// TestLesserKernels: where the kernel has no Landlock, no seccomp or neither, which strace pretends, a
+// release is rendered all the same, it is known with what, and it is said.
+func TestLesserKernels(t *testing.T) {
+	strace, err := exec.LookPath("strace")
+	if err != nil || render.Weakness(render.Offered()) != "" {
+		t.Skip("no strace here, or no whole sandbox")
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for missing, want := range map[string]string{"landlock_create_ruleset": "seccomp", "seccomp": "landlock", "landlock_create_ruleset,seccomp": "none"} {
+		cmd := exec.CommandContext(t.Context(), strace, "-f", "-qq", "-o", "/dev/null", "-e", "trace="+missing, "-e", "inject="+missing+":error=ENOSYS", "-e", "signal=none",
+			self, "-test.run=^TestReportSandbox$")
+		cmd.Env = append(os.Environ(), "WHEELWRIGHT_TEST_REPORT=1")
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("without %s: %v\n%s", missing, err, out)
+		}
+		for _, w := range []string{"REPORT offered=" + want + " child=" + want + "\n", "level=WARN", "confined less than it should be", "sandbox=" + want} {
+			if !strings.Contains(string(out), w) {
+				t.Errorf("without %s: no %q in\n%s", missing, w, out)
+			}
 		}
 	}
 }
