@@ -115,6 +115,7 @@ func (c *child) exchange(req request) (answer, []byte, error) {
 	if err := json.Unmarshal(head, &a); err != nil {
 		return answer{}, nil, err
 	}
+	a.Problems = shorten(a.Problems)
 	text, err := readFrame(c.out, req.Limits.Bytes)
 	return a, text, err
 }

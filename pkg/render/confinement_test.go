@@ -34,3 +34,12 @@ func TestWeakness(t *testing.T) {
 		t.Errorf("offered: %q", offered)
 	}
 }
+
+// TestMemoryInContainer: a release that takes all memory must not end the container that the spoke is in.
+func TestMemoryInContainer(t *testing.T) {
+	for text, want := range map[string]int64{"max\n": 1 << 30, "536870912\n": 256 << 20, "9223372036854771712\n": 1 << 30, "": 1 << 30, "3221225472": 1 << 30} {
+		if got := childMemory(cgroupLimit([]byte(text))); got != want {
+			t.Errorf("%q: %d MiB, want %d", text, got>>20, want>>20)
+		}
+	}
+}

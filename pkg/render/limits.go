@@ -3,6 +3,8 @@ package render
 import (
 	"cmp"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/provenance"
@@ -12,7 +14,7 @@ import (
 // it. A zero means the default.
 type Limits struct {
 	Processor time.Duration // processor time; default 15 s
-	Memory    int64         // bytes of the child's heap; default 1 GiB
+	Memory    int64         // bytes of the child's heap; default 1 GiB, or half of what the container may have where that is less
 	Bytes     int64         // of release and overlay together, and of the manifest; default 64 MiB
 	Files     int           // of release and overlay together; default 20,000
 	Objects   int           // YAML documents that a build reads, counted as often as it reads them, and objects that come of it; default 20,000
@@ -25,7 +27,7 @@ type Limits struct {
 func (l Limits) withDefaults() Limits {
 	return Limits{
 		Processor: cmp.Or(l.Processor, 15*time.Second),
-		Memory:    cmp.Or(l.Memory, 1<<30),
+		Memory:    cmp.Or(l.Memory, childMemory(containerLimit())),
 		Bytes:     cmp.Or(l.Bytes, 64<<20),
 		Files:     cmp.Or(l.Files, 20_000),
 		Objects:   cmp.Or(l.Objects, 20_000),
@@ -34,6 +36,26 @@ func (l Limits) withDefaults() Limits {
 		Bases:     cmp.Or(l.Bases, 32),
 		Builds:    cmp.Or(l.Builds, 5_000),
 	}
+}
+
+const mostMemory = 1 << 30
+
+// childMemory leaves the parent its half of a container: a container that runs out is ended whole, and
+// what renders may be the vendor's bomb. limit 0: none.
+func childMemory(limit int64) int64 {
+	if limit <= 0 {
+		return mostMemory
+	}
+	return min(mostMemory, limit/2)
+}
+
+// cgroupLimit reads what a control group's file says; 0: no limit.
+func cgroupLimit(text []byte) int64 {
+	n, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
+	if err != nil { // "max"
+		return 0
+	}
+	return n
 }
 
 // check is what can be said before the source goes to the child.

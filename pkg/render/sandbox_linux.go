@@ -122,10 +122,21 @@ func dataSize() uint64 {
 	return kib << 10
 }
 
+// containerLimit is what the control group that this process is in may have, as a container sees it: of
+// version 2, else of version 1.
+func containerLimit() int64 {
+	for _, name := range []string{"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"} {
+		if text, err := os.ReadFile(name); err == nil {
+			return cgroupLimit(text)
+		}
+	}
+	return 0
+}
+
 // limitData has the kernel refuse memory where watch, which looks every now and then, comes too late:
-// for twice what may be used and what Go needs beside, over what was mapped at the start.
+// for half as much again as may be used and what Go needs beside, over what was mapped at the start.
 func limitData(begin uint64, memory int64) {
-	n := begin + 2*uint64(memory) + 512<<20
+	n := begin + uint64(memory)*3/2 + 128<<20
 	// The hard limit stays: another source may have another limit. Where this fails, watch has to do.
 	_ = unix.Prlimit(0, unix.RLIMIT_DATA, &unix.Rlimit{Cur: n, Max: unix.RLIM_INFINITY}, nil)
 }

@@ -18,6 +18,8 @@ func Offered() string { return confinement(nil) }
 
 func dieWithParent() *syscall.SysProcAttr { return nil }
 
+func containerLimit() int64 { return 0 }
+
 func dataSize() uint64 { return 0 }
 
 func limitData(uint64, int64) {}
