@@ -17,7 +17,7 @@ LEADERS      = TestFlagger|TestArgoRollouts|TestHandedTo(Flagger|ArgoRollouts)
 BASE        ?= $(shell git rev-parse -q --verify origin/main || git rev-parse -q --verify main || git rev-parse -q --verify HEAD)
 
 .DEFAULT_GOAL := help
-.PHONY: help build controlplane test race e2e lint generate generate-check architecture unit check house demo bench figures image clean
+.PHONY: help build controlplane test race e2e lint generate generate-check architecture unit check house demo bench figures image release clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -85,6 +85,9 @@ figures: controlplane ## measure and print every claimed figure [ONLY=regexp of 
 
 image: build ## container images dist/hub.tar and dist/spoke.tar, without a daemon, and dist/plugins.yaml
 	go run ./deploy/image -tag '$(VERSION)'
+
+release: ## dist/: archives, bills of materials and SHA256SUMS of this commit, for linux on amd64 and arm64, the same anywhere
+	go run ./deploy/release -version '$(VERSION)' -commit '$(COMMIT)'
 
 clean: ## remove what was built here (the cache of control plane binaries stays)
 	rm -rf bin dist

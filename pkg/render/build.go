@@ -20,15 +20,16 @@ import (
 )
 
 // build renders in this process; only the child calls it.
-func build(src Source) ([]byte, int, error) {
+func build(src Source, limits Limits) ([]byte, int, error) {
 	t := newTree()
 	t.mount(releaseRoot, src.Bundle)
-	s := newScan(t, src)
+	s := newScan(t, src, limits)
 	root, err := s.root()
 	if err != nil {
 		return nil, 0, err
 	}
 	s.walk(root)
+	s.weigh(root)
 	if src.Overlay != nil && len(s.bases) == 0 && len(s.problems) == 0 {
 		s.problem(root, "no base names the distribution: want a resource such as %s", s.example())
 	}
@@ -44,6 +45,9 @@ func build(src Source) ([]byte, int, error) {
 	}
 	if s.unmatchedTargets(); len(s.problems) > 0 {
 		return nil, 0, &BuildError{s.problems}
+	}
+	if n := rendered.Size(); n > limits.Objects {
+		return nil, 0, &BuildError{[]string{tooMuch(src, "it comes to %d objects, more than %d", n, limits.Objects)}}
 	}
 	objs, err := objects(rendered)
 	if err != nil {
@@ -70,7 +74,7 @@ func (s *scan) root() (string, error) {
 		return variant, nil
 	}
 	s.walk(variant) // from where its own paths are judged
-	s.visited[overlayRoot] = nil
+	s.visited[overlayRoot], s.over[overlayRoot] = nil, []string{variant}
 	data, err := json.Marshal(types.Kustomization{Namespace: s.src.Namespace, Resources: []string{".." + variant}})
 	if err != nil {
 		return "", err

@@ -24,9 +24,8 @@ const childName = "wheelwright-render"
 
 // request is a frame that the child gets.
 type request struct {
-	Source    Source
-	Processor time.Duration
-	Memory    int64
+	Source Source
+	Limits Limits
 }
 
 // answer is the first frame that the child sends back; the manifest is the second.
@@ -43,6 +42,7 @@ type child struct {
 	out    *bufio.Reader
 	stderr tail
 	dead   bool
+	told   bool // how it is confined was looked at
 }
 
 // self is the running program, also where its file was replaced meanwhile.
@@ -83,9 +83,9 @@ func start(command []string) (*child, error) {
 
 // render exchanges one source for one answer. After any error but a *BuildError from a living child,
 // the child is dead and waited for.
-func (c *child) render(ctx context.Context, req request, limit int64) (Result, error) {
+func (c *child) render(ctx context.Context, req request) (Result, error) {
 	unhook := context.AfterFunc(ctx, func() { c.cmd.Process.Kill() })
-	a, text, err := c.exchange(req, limit)
+	a, text, err := c.exchange(req)
 	if !unhook() && err == nil { // killed, though it had just answered
 		err = ctx.Err()
 	}
@@ -98,7 +98,7 @@ func (c *child) render(ctx context.Context, req request, limit int64) (Result, e
 	return Result{Manifest: text, Digest: bundle.DigestOf(text), Objects: a.Objects, Sandbox: a.Sandbox}, nil
 }
 
-func (c *child) exchange(req request, limit int64) (answer, []byte, error) {
+func (c *child) exchange(req request) (answer, []byte, error) {
 	var frame bytes.Buffer
 	if err := gob.NewEncoder(&frame).Encode(req); err != nil {
 		return answer{}, nil, err
@@ -106,7 +106,7 @@ func (c *child) exchange(req request, limit int64) (answer, []byte, error) {
 	if err := writeFrame(c.in, frame.Bytes()); err != nil {
 		return answer{}, nil, err
 	}
-	head, err := readFrame(c.out, 1<<20)
+	head, err := readFrame(c.out, maxHead)
 	if err != nil {
 		return answer{}, nil, err
 	}
@@ -115,7 +115,8 @@ func (c *child) exchange(req request, limit int64) (answer, []byte, error) {
 	if err := json.Unmarshal(head, &a); err != nil {
 		return answer{}, nil, err
 	}
-	text, err := readFrame(c.out, limit)
+	a.Problems = shorten(a.Problems)
+	text, err := readFrame(c.out, req.Limits.Bytes)
 	return a, text, err
 }
 
@@ -125,16 +126,24 @@ func (c *child) autopsy(req request, cause error) error {
 	c.cmd.Process.Kill()
 	c.in.Close()
 	c.cmd.Wait() // the exit status is read below
-	switch c.cmd.ProcessState.ExitCode() {
-	case exitMemory:
-		return &BuildError{[]string{fmt.Sprintf("rendering needs more than %d MiB of memory", req.Memory>>20)}}
-	case exitProcessor:
-		return &BuildError{[]string{fmt.Sprintf("rendering needs more than %s of processor time", req.Processor)}}
+	last := c.stderr.last()
+	switch code := c.cmd.ProcessState.ExitCode(); {
+	case code == exitMemory, code == exitFatal && outOfMemory(last):
+		return &BuildError{[]string{tooMuch(req.Source, "rendering needs more than %d MiB of memory", req.Limits.Memory>>20)}}
+	case code == exitProcessor:
+		return &BuildError{[]string{tooMuch(req.Source, "rendering needs more than %s of processor time", req.Limits.Processor)}}
+	case code == exitFatal && strings.Contains(last, "stack exceeds"):
+		return &BuildError{[]string{tooMuch(req.Source, "rendering nests too deep")}}
 	}
-	if last := c.stderr.last(); last != "" {
+	if last != "" {
 		return fmt.Errorf("render process ended (%s): %s", c.cmd.ProcessState, last)
 	}
 	return fmt.Errorf("render process ended (%s): %w", c.cmd.ProcessState, cause)
+}
+
+// outOfMemory tells Go's own last words when the kernel gives no more.
+func outOfMemory(last string) bool {
+	return strings.Contains(last, "out of memory") || strings.Contains(last, "cannot allocate memory")
 }
 
 // stop lets the child end by itself, which it does when its input is closed, for a while.
@@ -164,7 +173,7 @@ func (t *tail) last() string {
 	var found string
 	for line := range strings.Lines(string(t.text)) {
 		line = strings.TrimRight(line, "\n")
-		if strings.HasPrefix(line, "fatal error: ") || strings.HasPrefix(line, "panic: ") {
+		if strings.HasPrefix(line, "fatal error: ") || strings.HasPrefix(line, "panic: ") || strings.Contains(line, "stack exceeds") {
 			return line
 		}
 		if line != "" && !strings.HasPrefix(line, "\t") {

@@ -20,7 +20,7 @@ type OverlayBase struct {
 func OverlayPin(files []provenance.File, overlayPath string, urls []string, path string) (OverlayBase, error) {
 	t := newTree()
 	t.mount(overlayRoot, files)
-	s := newScan(t, Source{URLs: urls, BundlePath: path})
+	s := newScan(t, Source{URLs: urls, BundlePath: path}, Limits{}.withDefaults())
 	root := overlayDir(overlayPath)
 	s.walk(root)
 	var pin OverlayBase
@@ -46,7 +46,7 @@ func OverlayPin(files []provenance.File, overlayPath string, urls []string, path
 func Missing(files []provenance.File, overlayPath string) []string {
 	t := newTree()
 	t.mount(overlayRoot, files)
-	s := newScan(t, Source{})
+	s := newScan(t, Source{}, Limits{}.withDefaults())
 	s.walk(overlayDir(overlayPath))
 	for i, p := range s.missing {
 		s.missing[i] = strings.TrimPrefix(strings.TrimPrefix(p, overlayRoot), "/")

@@ -60,10 +60,8 @@ var ErrClosed = errors.New("renderer is closed")
 type Config struct {
 	Command     []string      // how to start the child; default: this very program
 	IdleTimeout time.Duration // the child ends when it was not needed for so long; default 30 s
-	Timeout     time.Duration // for one rendering, by the clock; default 30 s
-	Processor   time.Duration // for one rendering, in processor time: more is the source's fault; default 15 s
-	Memory      int64         // of the child's heap: more is the source's fault; default 1 GiB
-	MaxBytes    int64         // of a source, and of a manifest; default 64 MiB
+	Timeout     time.Duration // for one rendering, by the clock, which a busy machine may be to blame for; default 30 s
+	Limits      Limits
 	Log         *slog.Logger
 }
 
@@ -79,7 +77,7 @@ type Renderer struct {
 	closed  chan struct{}
 }
 
-// New starts nothing yet.
+// New starts nothing yet. It logs a warning where this kernel cannot confine a child as it should be.
 func New(cfg Config) *Renderer {
 	if len(cfg.Command) == 0 {
 		cfg.Command = []string{self()}
@@ -90,25 +88,18 @@ func New(cfg Config) *Renderer {
 	if cfg.Timeout == 0 {
 		cfg.Timeout = 30 * time.Second
 	}
-	if cfg.Processor == 0 {
-		cfg.Processor = 15 * time.Second
-	}
-	if cfg.Memory == 0 {
-		cfg.Memory = 1 << 30
-	}
-	if cfg.MaxBytes == 0 {
-		cfg.MaxBytes = 64 << 20
-	}
+	cfg.Limits = cfg.Limits.withDefaults()
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	warn(cfg.Log, Offered())
 	return &Renderer{cfg: cfg, turn: make(chan struct{}, 1), closed: make(chan struct{})}
 }
 
 // Render builds the source. A *BuildError is the source's fault, any other error is not.
 func (r *Renderer) Render(ctx context.Context, src Source) (Result, error) {
-	if n := size(src); n > r.cfg.MaxBytes {
-		return Result{}, &BuildError{[]string{fmt.Sprintf("release and overlay have %d bytes, more than the %d that are rendered", n, r.cfg.MaxBytes)}}
+	if err := r.cfg.Limits.check(src); err != nil {
+		return Result{}, err
 	}
 	if src.Overlay != nil && len(src.Overlay) == 0 {
 		return Result{}, &BuildError{[]string{"overlay: holds no files"}}
@@ -147,9 +138,10 @@ func (r *Renderer) renderLocked(ctx context.Context, src Source) (Result, error)
 			r.child = c
 		}
 		limited, cancel := context.WithTimeoutCause(ctx, r.cfg.Timeout, errSlow)
-		res, err := r.child.render(limited, request{src, r.cfg.Processor, r.cfg.Memory}, r.cfg.MaxBytes)
+		res, err := r.child.render(limited, request{src, r.cfg.Limits})
 		slow := errors.Is(context.Cause(limited), errSlow)
 		cancel()
+		r.compare(res.Sandbox)
 		var build *BuildError
 		if err == nil || (errors.As(err, &build) && !r.child.dead) {
 			return res, err
@@ -161,11 +153,28 @@ func (r *Renderer) renderLocked(ctx context.Context, src Source) (Result, error)
 		case ctx.Err() != nil:
 			return Result{}, fmt.Errorf("rendering: %w", ctx.Err())
 		case slow:
-			return Result{}, fmt.Errorf("rendering took longer than %s and was ended", r.cfg.Timeout)
+			return Result{}, fmt.Errorf("rendering %s took longer than %s and was ended; it is tried again: where that does not help, give this machine more processor", src.label(), r.cfg.Timeout)
 		case !warm:
 			return Result{}, fmt.Errorf("rendering: %w", err)
 		}
 		r.cfg.Log.Warn("render process is gone, starting another", "error", err)
+	}
+}
+
+func warn(log *slog.Logger, confined string) {
+	if weak := Weakness(confined); weak != "" {
+		log.Warn("rendering is confined less than it should be", "sandbox", confined, "reason", weak)
+	}
+}
+
+// compare warns, once for each child, where it is confined with less than this kernel offers.
+func (r *Renderer) compare(confined string) {
+	if confined == "" || r.child.told {
+		return
+	}
+	r.child.told = true
+	if confined != Offered() {
+		warn(r.cfg.Log, confined)
 	}
 }
 
@@ -197,13 +206,4 @@ func (r *Renderer) Close() error {
 		}
 	})
 	return nil
-}
-
-func size(src Source) (n int64) {
-	for _, files := range [][]provenance.File{src.Bundle, src.Overlay} {
-		for _, f := range files {
-			n += int64(len(f.Path) + len(f.Data))
-		}
-	}
-	return n
 }

@@ -20,6 +20,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	render.EscapeMain()
 	render.ChildMain()
 	os.Exit(m.Run())
 }
@@ -381,7 +382,7 @@ func TestRenderDeadline(t *testing.T) {
 	var be *render.BuildError
 	r := newRenderer(t, render.Config{Command: []string{sleep, "600"}, Timeout: 50 * time.Millisecond})
 	_, err = r.Render(t.Context(), shopSource("plain"))
-	if err == nil || err.Error() != "rendering took longer than 50ms and was ended" || errors.As(err, &be) {
+	if err == nil || err.Error() != "rendering shop 1.0.0 plain took longer than 50ms and was ended; it is tried again: where that does not help, give this machine more processor" || errors.As(err, &be) {
 		t.Errorf("got %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -405,8 +406,10 @@ func TestExpensive(t *testing.T) {
 	}
 	src := render.Source{Bundle: files(map[string]string{"kustomization.yaml": "resources: [x.yaml]\n", "x.yaml": laughs})}
 	for want, cfg := range map[string]render.Config{
-		"rendering needs more than 100ms of processor time": {Processor: 100 * time.Millisecond},
-		"rendering needs more than 32 MiB of memory":        {Memory: 32 << 20, Processor: time.Hour, Timeout: time.Hour},
+		"the release: rendering needs more than 100ms of processor time; split the release, or take out what makes it so large": {
+			Limits: render.Limits{Processor: 100 * time.Millisecond, Aliases: 1 << 30}},
+		"the release: rendering needs more than 32 MiB of memory; split the release, or take out what makes it so large": {
+			Limits: render.Limits{Memory: 32 << 20, Processor: time.Hour, Aliases: 1 << 30}, Timeout: time.Hour},
 	} {
 		r := newRenderer(t, cfg)
 		_, err := r.Render(t.Context(), src)
@@ -414,7 +417,7 @@ func TestExpensive(t *testing.T) {
 		if !errors.As(err, &be) || err.Error() != want {
 			t.Errorf("got %v, want %s", err, want)
 		}
-		if cfg.Memory == 0 {
+		if cfg.Limits.Memory == 0 {
 			continue
 		}
 		if _, err := r.Render(t.Context(), shopSource("plain")); err != nil {

@@ -3,7 +3,7 @@ package render
 import (
 	"fmt"
 	"os"
-	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -18,97 +18,127 @@ func dieWithParent() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 }
 
-// sandbox confines this process for good, as far as the kernel can, and says with what:
-//
-//   - HTTP of Go's default transport is refused in any case.
-//   - Limits: no core dumps, no file may grow, few descriptors. Not limited are processes (the limit
-//     counts threads too, which Go needs), address space and processor time (see watch).
-//   - Landlock: no path can be opened, executed or changed, no TCP, no signals to others.
-//   - seccomp: opening files, executing, sockets of any kind and looking into other processes fail with
-//     EPERM. It needs no Landlock in the kernel, and covers UDP.
+// sandbox confines this process for good, as far as the kernel can, and says with what. README.md of
+// this folder says what each of these is for.
 func sandbox() string {
 	denyHTTP()
-	limit := func(what int, n uint64) {
-		if err := unix.Setrlimit(what, &unix.Rlimit{Cur: n, Max: n}); err != nil {
-			fmt.Fprintln(os.Stderr, "render process: limit:", err)
-		}
-	}
-	limit(unix.RLIMIT_CORE, 0)
-	limit(unix.RLIMIT_FSIZE, 0)
-	limit(unix.RLIMIT_NOFILE, 32)
-
+	closeInherited()
+	limitSelf()
 	var active []string
-	if abi, err := llsys.LandlockGetABIVersion(); err == nil && abi > 0 {
-		if err := landlock.V8.BestEffort().Restrict(); err != nil {
+	if landlockABI() > 0 {
+		if err := restrictFiles(); err != nil {
 			fmt.Fprintln(os.Stderr, "render process: landlock:", err)
 		} else {
-			active = append(active, "landlock")
+			active = append(active, layerLandlock)
 		}
 	}
 	if err := filterSyscalls(); err != nil {
 		fmt.Fprintln(os.Stderr, "render process: seccomp:", err)
 	} else {
-		active = append(active, "seccomp")
+		active = append(active, layerSeccomp)
 	}
-	if len(active) == 0 {
-		return "none"
-	}
-	return strings.Join(active, "+")
+	return confinement(active)
 }
 
-// forbidden on every architecture; forbiddenHere are the older ones that only some have.
-var forbidden = [...]uint32{
-	unix.SYS_EXECVE, unix.SYS_EXECVEAT, unix.SYS_OPENAT, unix.SYS_OPENAT2, unix.SYS_OPEN_TREE,
-	unix.SYS_OPEN_BY_HANDLE_AT, unix.SYS_SOCKET, unix.SYS_SOCKETPAIR, unix.SYS_CONNECT, unix.SYS_BIND,
-	unix.SYS_IO_URING_SETUP, unix.SYS_PTRACE, unix.SYS_PROCESS_VM_READV, unix.SYS_PROCESS_VM_WRITEV,
-	unix.SYS_MEMFD_CREATE, unix.SYS_BPF, unix.SYS_MOUNT, unix.SYS_UNSHARE, unix.SYS_SETNS,
-	unix.SYS_UNLINKAT, unix.SYS_MKDIRAT, unix.SYS_RENAMEAT2, unix.SYS_LINKAT, unix.SYS_SYMLINKAT,
+// Offered says what this kernel has to confine a render child with, in Result.Sandbox's words, without
+// confining anything.
+func Offered() string {
+	var active []string
+	if landlockABI() > 0 {
+		active = append(active, layerLandlock)
+	}
+	action := uint32(unix.SECCOMP_RET_ERRNO)
+	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_GET_ACTION_AVAIL, 0, uintptr(unsafe.Pointer(&action)))
+	if errno == 0 && auditArch != 0 {
+		active = append(active, layerSeccomp)
+	}
+	return confinement(active)
 }
 
-func filterSyscalls() error {
-	if auditArch == 0 {
-		return unix.ENOSYS
+func landlockABI() int {
+	abi, err := llsys.LandlockGetABIVersion()
+	if err != nil {
+		return 0
 	}
-	const (
-		load  = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS
-		equal = unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K
-		least = unix.BPF_JMP | unix.BPF_JGE | unix.BPF_K
-		ret   = unix.BPF_RET | unix.BPF_K
-		deny  = unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)
-		x32   = 0x40000000 // system calls of amd64's other numbering
-	)
-	prog := []unix.SockFilter{
-		{Code: load, K: 4}, // seccomp_data.arch
-		{Code: equal, Jt: 1, K: auditArch},
-		{Code: ret, K: deny},
-		{Code: load, K: 0}, // seccomp_data.nr
-		{Code: least, Jf: 1, K: x32},
-		{Code: ret, K: deny},
-	}
-	for _, list := range [][]uint32{forbidden[:], forbiddenHere[:]} {
-		for _, nr := range list {
-			prog = append(prog, unix.SockFilter{Code: equal, Jf: 1, K: nr}, unix.SockFilter{Code: ret, K: deny})
+	return abi
+}
+
+// closeInherited closes every descriptor that came from the parent but the three pipes. What this
+// program opened itself is marked to be closed when another is executed; what it inherited cannot be.
+func closeInherited() {
+	last := 4096
+	if entries, err := os.ReadDir("/proc/self/fd"); err == nil {
+		last = 2
+		for _, e := range entries {
+			if n, err := strconv.Atoi(e.Name()); err == nil {
+				last = max(last, n)
+			}
 		}
 	}
-	prog = append(prog, unix.SockFilter{Code: ret, K: unix.SECCOMP_RET_ALLOW})
+	for fd := 3; fd <= last; fd++ {
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && flags&unix.FD_CLOEXEC == 0 {
+			unix.Close(fd)
+		}
+	}
+}
 
-	// The filter goes to all threads, and with it the promise that the kernel asks for first.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return err
+// limitSelf: no core dumps, no file may grow, few descriptors; and where memory runs out for the machine
+// or the container, this process is the one to end. Not limited are processes (the limit counts threads
+// too, which Go needs; filterSyscalls has them), address space and processor time (see watch).
+func limitSelf() {
+	limit := func(what int, n uint64) {
+		if err := unix.Setrlimit(what, &unix.Rlimit{Cur: n, Max: n}); err != nil {
+			fmt.Fprintln(os.Stderr, "render process: limit:", err)
+		}
 	}
-	fprog := unix.SockFprog{Len: uint16(len(prog)), Filter: &prog[0]}
-	thread, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER,
-		unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&fprog)))
-	runtime.KeepAlive(prog)
-	if errno != 0 {
-		return errno
+	// Before the files' size is limited. Without /proc another process may be chosen: nothing to stop for.
+	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("1000"), 0)
+	limit(unix.RLIMIT_CORE, 0)
+	limit(unix.RLIMIT_FSIZE, 0)
+	limit(unix.RLIMIT_NOFILE, 32)
+	limit(unix.RLIMIT_MEMLOCK, 0)
+	limit(unix.RLIMIT_MSGQUEUE, 0)
+}
+
+// restrictFiles: no path can be opened, executed or changed, no TCP, no abstract unix sockets and no
+// signals beyond this process, as far as this kernel's Landlock has them.
+func restrictFiles() error { return landlock.V8.BestEffort().Restrict() }
+
+// dataSize is how much writable memory this process has mapped, in bytes.
+func dataSize() uint64 {
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return 1 << 30
 	}
-	if thread != 0 {
-		return fmt.Errorf("thread %d does not follow", thread)
+	_, rest, _ := strings.Cut(string(status), "VmData:")
+	fields := strings.Fields(rest)
+	if len(fields) == 0 {
+		return 1 << 30
 	}
-	return nil
+	kib, err := strconv.ParseUint(fields[0], 10, 64)
+	if err != nil {
+		return 1 << 30
+	}
+	return kib << 10
+}
+
+// containerLimit is what the control group that this process is in may have, as a container sees it: of
+// version 2, else of version 1.
+func containerLimit() int64 {
+	for _, name := range []string{"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"} {
+		if text, err := os.ReadFile(name); err == nil {
+			return cgroupLimit(text)
+		}
+	}
+	return 0
+}
+
+// limitData has the kernel refuse memory where watch, which looks every now and then, comes too late:
+// for half as much again as may be used and what Go needs beside, over what was mapped at the start.
+func limitData(begin uint64, memory int64) {
+	n := begin + uint64(memory)*3/2 + 128<<20
+	// The hard limit stays: another source may have another limit. Where this fails, watch has to do.
+	_ = unix.Prlimit(0, unix.RLIMIT_DATA, &unix.Rlimit{Cur: n, Max: unix.RLIM_INFINITY}, nil)
 }
 
 // processorTime is what this process has used so far.

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -110,4 +111,25 @@ func TestSandboxConfines(t *testing.T) {
 		c.Close()
 		t.Error("a connection was made")
 	}
+}
+
+// TestSandboxCalls makes, inside the real sandbox, the system calls that a subverted kustomize would go on with.
+func TestSandboxCalls(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("the sandbox is Linux's")
+	}
+	inherited, writing, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer inherited.Close()
+	defer writing.Close()
+	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^TestCallsInsideSandbox$", "-test.v")
+	cmd.Env = append(os.Environ(), "WHEELWRIGHT_TEST_PARENT="+strconv.Itoa(os.Getpid()))
+	cmd.ExtraFiles = []*os.File{inherited}
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "calls refused") && !strings.Contains(string(out), "SKIP") {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	t.Logf("%s", out)
 }

@@ -1,16 +1,17 @@
 package render
 
 import (
+	"bufio"
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"path"
 	"path/filepath"
-	"slices"
 	"strings"
 
+	"go.yaml.in/yaml/v3"
 	"sigs.k8s.io/kustomize/api/konfig"
 	"sigs.k8s.io/kustomize/api/types"
-	"sigs.k8s.io/yaml"
 )
 
 const (
@@ -49,12 +50,20 @@ type scan struct {
 	order    []string                        // folders of visited, as met
 	bases    []base
 	problems []string
-	missing  []string // local folders or files that are named and not there
-	openAPI  bool     // some kustomization brings a schema of its own
+	said     map[string]bool // problems
+	missing  []string        // local folders or files that are named and not there
+	openAPI  bool            // some kustomization brings a schema of its own
+
+	limits   Limits
+	measured map[string][]*yaml.Node // YAML files, by name; nil: refused
+	over     map[string][]string     // by folder: those that its kustomization is over, as often as it names them
+	contents map[string]int          // by folder: the objects in the files that its kustomization names
+	configs  map[string]bool         // field and folder: plugin configurations that were looked at
 }
 
-func newScan(t *tree, src Source) *scan {
-	return &scan{tree: t, src: src, visited: map[string]*types.Kustomization{}}
+func newScan(t *tree, src Source, limits Limits) *scan {
+	return &scan{tree: t, src: src, visited: map[string]*types.Kustomization{}, said: map[string]bool{}, limits: limits, measured: map[string][]*yaml.Node{},
+		over: map[string][]string{}, contents: map[string]int{}, configs: map[string]bool{}}
 }
 
 // label names a file or folder for people, without the mounts.
@@ -73,7 +82,8 @@ func label(p string) string {
 
 func (s *scan) problem(where, format string, args ...any) {
 	text := label(where) + ": " + fmt.Sprintf(format, args...)
-	if !slices.Contains(s.problems, text) {
+	if !s.said[text] {
+		s.said[text] = true
 		s.problems = append(s.problems, text)
 	}
 }
@@ -109,6 +119,9 @@ func (s *scan) walk(dir string) {
 		s.problem(dir, "holds no kustomization.yaml")
 		return
 	}
+	if _, ok := s.documents(name, s.tree.files[name]); !ok {
+		return
+	}
 	k := &types.Kustomization{}
 	if err := k.Unmarshal(s.tree.files[name]); err != nil {
 		s.problem(name, "%v", err)
@@ -125,8 +138,18 @@ func (s *scan) walk(dir string) {
 	}
 	for field, list := range references(k) {
 		for _, ref := range list {
-			s.local(name, field, ref)
+			target, ok := s.local(name, field, ref)
+			switch {
+			case !ok || !s.tree.isFile(target) || strings.HasSuffix(field, "Generator"):
+			case strings.HasSuffix(field, "[].envs"):
+				s.lines(target)
+			default:
+				s.documents(target, s.tree.files[target])
+			}
 		}
+	}
+	for _, p := range inlinePatches(k) {
+		s.inline(name, "patches", p)
 	}
 	if len(k.HelmCharts) > 0 || k.HelmGlobals != nil {
 		s.problem(name, "helmCharts: charts are not inflated while rendering; commit the output of helm template instead")
@@ -144,7 +167,7 @@ func (s *scan) walk(dir string) {
 // entries follows resources or components, and rewrites those that name the distribution in place.
 func (s *scan) entries(file, field string, list []string) (rewritten bool) {
 	for i, ref := range list {
-		if remote(ref) && !s.tree.isFile(path.Join(path.Dir(file), ref)) {
+		if remote(ref) { // though there be a file of that name: kustomize may fetch it all the same
 			if to, ok := s.resolve(file, field, ref); ok {
 				list[i], rewritten = to, true
 			}
@@ -152,15 +175,34 @@ func (s *scan) entries(file, field string, list []string) (rewritten bool) {
 		}
 		target, ok := s.local(file, field, ref)
 		switch {
-		case !ok || s.tree.isFile(target):
+		case !ok:
+		case s.tree.isFile(target):
+			s.reads(file, target)
 		case s.tree.IsDir(target):
-			s.walk(target)
+			s.enter(file, target)
 		default:
 			s.missing = append(s.missing, target)
 			s.problem(file, "%s names %q, which does not exist%s", field, ref, schemeless(ref))
 		}
 	}
 	return rewritten
+}
+
+// lines refuses an environment file with a line that kustomize would stop at, without a word and without
+// what follows.
+func (s *scan) lines(file string) {
+	for line := range bytes.Lines(s.tree.files[file]) {
+		if len(line) >= bufio.MaxScanTokenSize {
+			s.problem(file, "has a line of %d bytes, and kustomize reads none of %d or more; name it under files instead of envs", len(line), bufio.MaxScanTokenSize)
+			return
+		}
+	}
+}
+
+// enter walks a folder that a kustomization is over.
+func (s *scan) enter(file, folder string) {
+	s.over[path.Dir(file)] = append(s.over[path.Dir(file)], folder)
+	s.walk(folder)
 }
 
 // schemeless is a hint for a repository that kustomize reads as a path, since nothing says that it is
@@ -205,7 +247,7 @@ func (s *scan) resolve(file, field, ref string) (string, bool) {
 		s.problem(file, "base %q is variant %q, but the subscription says %q; make the two agree in spoke.yaml", ref, variantAt(b.Folder), v)
 		return "", false
 	}
-	s.walk(target)
+	s.enter(file, target)
 	to, err := filepath.Rel(path.Dir(file), target)
 	if err != nil {
 		s.problem(file, "base %q: %v", ref, err)
@@ -239,7 +281,7 @@ func (s *scan) local(file, field, ref string) (string, bool) {
 	what := map[string]string{releaseRoot: "release", overlayRoot: "overlay"}[mount]
 	target := path.Join(path.Dir(file), ref)
 	switch {
-	case remote(ref) && !s.tree.isFile(target):
+	case remote(ref):
 		s.problem(file, "%s names %q, which is remote: nothing is fetched while rendering; use a file of the %s", field, ref, what)
 	case path.IsAbs(ref) || !inside(mount, target):
 		s.problem(file, "%s names %q, which is outside the %s", field, ref, what)
@@ -247,103 +289,4 @@ func (s *scan) local(file, field, ref string) (string, bool) {
 		return target, true
 	}
 	return "", false
-}
-
-// references lists the other paths that a kustomization can name, by field. Inline patches are no paths.
-func references(k *types.Kustomization) map[string][]string {
-	refs := map[string][]string{"crds": k.Crds, "configurations": k.Configurations}
-	add := func(field, ref string) {
-		if ref != "" && !strings.ContainsAny(ref, "\n{") {
-			refs[field] = append(refs[field], ref)
-		}
-	}
-	add("openapi.path", k.OpenAPI["path"])
-	for _, p := range k.Patches {
-		add("patches[].path", p.Path)
-	}
-	//lint:ignore SA1019 overlays still use it, and kustomize still reads it
-	for _, p := range k.PatchesJson6902 {
-		add("patchesJson6902[].path", p.Path)
-	}
-	//lint:ignore SA1019 overlays still use it, and kustomize still reads it
-	for _, p := range k.PatchesStrategicMerge {
-		add("patchesStrategicMerge", string(p))
-	}
-	for _, r := range k.Replacements {
-		add("replacements[].path", r.Path)
-	}
-	generator := func(field string, g types.KvPairSources) {
-		for _, f := range slices.Concat(g.FileSources, g.EnvSources) {
-			if _, p, ok := strings.Cut(f, "="); ok {
-				f = p
-			}
-			add(field, f)
-		}
-	}
-	for _, g := range k.ConfigMapGenerator {
-		generator("configMapGenerator", g.KvPairSources)
-	}
-	for _, g := range k.SecretGenerator {
-		generator("secretGenerator", g.KvPairSources)
-	}
-	return refs
-}
-
-// plugins follows generators, transformers and validators: each entry is a configuration in place, or a
-// file or folder of them. Only kustomize's builtin ones run, and of those not the one for Helm.
-func (s *scan) plugins(file, field string, list []string) {
-	for _, ref := range list {
-		if strings.ContainsAny(ref, "\n{") {
-			s.pluginConfig(file, field, []byte(ref))
-			continue
-		}
-		target, ok := s.local(file, field, ref)
-		switch {
-		case !ok:
-		case s.tree.isFile(target):
-			s.pluginConfig(target, field, s.tree.files[target])
-		case s.tree.IsDir(target):
-			s.walk(target)
-			if k := s.visited[target]; k != nil {
-				kfile, _ := s.tree.kustomizationIn(target)
-				s.plugins(kfile, field, k.Resources)
-			}
-		default:
-			s.missing = append(s.missing, target)
-			s.problem(file, "%s names %q, which does not exist", field, ref)
-		}
-	}
-}
-
-func (s *scan) pluginConfig(file, field string, data []byte) {
-	for doc := range strings.SplitSeq(string(data), "\n---") {
-		var c map[string]any
-		if yaml.Unmarshal([]byte(doc), &c) != nil || c == nil {
-			continue // kustomize says what is wrong with it
-		}
-		version, _ := c["apiVersion"].(string)
-		kind, _ := c["kind"].(string)
-		if version != konfig.BuiltinPluginApiVersion || kind == "HelmChartInflationGenerator" {
-			s.problem(file, "%s: %s %s would run a program: only kustomize's builtin plugins are used, and no Helm", field, version, kind)
-		}
-		s.paths(file, field, c)
-	}
-}
-
-// paths checks every value of a plugin's configuration that looks like something to fetch.
-func (s *scan) paths(file, field string, v any) {
-	switch v := v.(type) {
-	case map[string]any:
-		for _, e := range v {
-			s.paths(file, field, e)
-		}
-	case []any:
-		for _, e := range v {
-			s.paths(file, field, e)
-		}
-	case string:
-		if strings.HasPrefix(v, "http://") || strings.HasPrefix(v, "https://") {
-			s.problem(file, "%s names %q, which is remote: nothing is fetched while rendering", field, v)
-		}
-	}
 }

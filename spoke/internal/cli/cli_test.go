@@ -106,6 +106,9 @@ func TestStatusInEveryFormat(t *testing.T) {
 	away.Subscriptions, away.Connected, away.CertificateNotAfter = away.Subscriptions[:1], false, wire.Time(moment.Add(-time.Hour))
 	healthy := response()
 	healthy.Subscriptions, healthy.Memories = healthy.Subscriptions[:1], healthy.Memories[:1]
+	healthy.Sandbox = "landlock+seccomp"
+	weak := response()
+	weak.Subscriptions, weak.Memories, weak.Sandbox = weak.Subscriptions[:1], weak.Memories[:1], "seccomp"
 	resting := response()
 	resting.Subscriptions, resting.Running, resting.Connected = resting.Subscriptions[:1], false, false
 	asked := response()
@@ -123,6 +126,7 @@ func TestStatusInEveryFormat(t *testing.T) {
 		{"status-no-headers.txt", "table", healthy, true, exitcode.OK},
 		{"status.json", "json", healthy, false, exitcode.OK},
 		{"status.yaml", "yaml", healthy, false, exitcode.OK},
+		{"status-weak.txt", "wide", weak, false, exitcode.OK},
 		{"status-name.txt", "name", response(), false, exitcode.Failed},
 		{"status-away.txt", "table", away, false, exitcode.Failed},
 		{"status-asked.txt", "table", asked, false, exitcode.Waiting},

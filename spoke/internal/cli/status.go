@@ -16,6 +16,7 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/exitcode"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/printer"
+	"github.com/wheelwright-dev/wheelwright/pkg/render"
 	"github.com/wheelwright-dev/wheelwright/pkg/wire"
 	localv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/local/v1"
 	syncv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1"
@@ -179,6 +180,9 @@ func (a *app) printStatus(p *printer.Printer, r *localv1.GetStatusResponse) erro
 		a.printSummary(r, say)
 	}
 	if p.Format == "wide" {
+		if r.GetSandbox() != "" {
+			section(a.out, "Confined while rendering by:", []string{r.GetSandbox()})
+		}
 		section(a.out, "Held, until you approve it or a newer release comes:", holds(r))
 	}
 	switch {
@@ -259,10 +263,15 @@ func (a *app) printSummary(r *localv1.GetStatusResponse, say screen) {
 		who += fmt.Sprintf("; %s is away, last heard %s ago: what runs is kept as it is", r.GetHub(), fleet.Age(a.now(), wire.FromTime(r.GetLastContact())))
 	}
 	fmt.Fprintf(a.out, "\n%s\n", who)
+	var weak []string
+	if text := render.Weakness(r.GetSandbox()); text != "" && r.GetSandbox() != "" {
+		weak = append(weak, text)
+	}
 	for _, part := range []struct {
 		title string
 		lines []string
 	}{
+		{a.paint("33", "Confined less than it should be:"), weak},
 		{"Under way, and waiting for:", say.waits},
 		{"Pinned:", say.pins},
 		{"Not taken:", say.declined},

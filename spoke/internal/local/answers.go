@@ -14,6 +14,7 @@ import (
 
 	"github.com/wheelwright-dev/wheelwright/pkg/buildinfo"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/pkg/render"
 	"github.com/wheelwright-dev/wheelwright/pkg/wire"
 	localv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/local/v1"
 )
@@ -34,7 +35,7 @@ func (s *Server) GetStatus(_ context.Context, req *localv1.GetStatusRequest) (*l
 	}
 	r := &localv1.GetStatusResponse{At: wire.Time(time.Now()), Cluster: id.Cluster, Hub: id.Addr, CertificateNotAfter: wire.Time(id.NotAfter),
 		Running: true, Connected: s.cfg.Hub.Connected(), LastContact: wire.Time(s.cfg.Hub.LastContact()),
-		SpokeVersion: buildinfo.Version(), SpokeCommit: buildinfo.Commit()}
+		SpokeVersion: buildinfo.Version(), SpokeCommit: buildinfo.Commit(), Sandbox: render.Offered()}
 	for _, i := range all {
 		r.Subscriptions = append(r.Subscriptions, wire.Installation(i))
 	}

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/pkg/render"
 	"github.com/wheelwright-dev/wheelwright/pkg/wire"
 )
 
@@ -144,7 +145,7 @@ func TestAsk(t *testing.T) {
 			defer c.Close()
 			r, err := c.Status(t.Context())
 			if err != nil || r.GetCluster() != "acme/eu-1" || !r.GetRunning() || r.GetConnected() || !wire.FromTime(r.GetLastContact()).Equal(time.Unix(5, 0)) ||
-				len(r.GetSubscriptions()) != 1 || r.GetSubscriptions()[0].GetRunningVersion() != "1.0.0" {
+				r.GetSandbox() != render.Offered() || len(r.GetSubscriptions()) != 1 || r.GetSubscriptions()[0].GetRunningVersion() != "1.0.0" {
 				t.Errorf("%v %v", r, err)
 			}
 			m, err := c.Render(t.Context(), "shop", "1.0.0")

@@ -2,7 +2,9 @@
 
 package render
 
+import "golang.org/x/sys/unix"
+
 // auditArch 0: the numbers of this architecture's system calls were not checked, so there is no filter.
 const auditArch = 0
 
-var forbiddenHere = [...]uint32{}
+func filterSyscalls() error { return unix.ENOSYS }
