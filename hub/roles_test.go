@@ -31,6 +31,7 @@ import (
 	"github.com/wheelwright-dev/wheelwright/hub/internal/rollout"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/pkg/order"
 	"github.com/wheelwright-dev/wheelwright/pkg/plan"
 	fleetv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/fleet/v1"
 )
@@ -167,28 +168,28 @@ func (m member) ask(t *testing.T, method protoreflect.MethodDescriptor, req prot
 }
 
 // asked are calls of every method: of one's own and of everybody, or of acme's cluster, and of another's.
-// may says who is answered: a the admin, v a viewer, q who approves for qa, d who approves for dev, p the
-// provider acme. Everybody else is denied. Changes are tried out only, here.
+// may says who is answered: a the admin, v a viewer, r vendor-release, o vendor-operator, q who approves for qa, d who
+// approves for dev, p the provider acme. Everybody else is denied. Changes are tried out only, here.
 var asked = []struct {
 	method string
 	req    proto.Message
 	may    string
 }{
-	{"GetVersion", &fleetv1.GetVersionRequest{}, "avqdp"},
-	{"GetStatus", &fleetv1.GetStatusRequest{}, "avqdp"},
-	{"GetStatus", &fleetv1.GetStatusRequest{Distribution: "shop", Limit: 5}, "avqdp"},
-	{"Watch", &fleetv1.WatchRequest{}, "avqdp"},
-	{"Explain", &fleetv1.ExplainRequest{Cluster: "acme/eu-1", Distribution: "shop"}, "avqdp"},
-	{"Explain", &fleetv1.ExplainRequest{Cluster: "globex/eu-1", Distribution: "shop"}, "avqd"},
-	{"ListEvents", &fleetv1.ListEventsRequest{}, "avqdp"},
-	{"ListEvents", &fleetv1.ListEventsRequest{Distribution: "shop"}, "avqdp"},
-	{"ListEvents", &fleetv1.ListEventsRequest{Cluster: "acme/eu-1"}, "avqdp"},
-	{"ListEvents", &fleetv1.ListEventsRequest{Cluster: "globex/eu-1"}, "avqd"},
-	{"ListReleases", &fleetv1.ListReleasesRequest{}, "avqdp"},
-	{"ListReleases", &fleetv1.ListReleasesRequest{Distribution: "shop"}, "avqdp"},
-	{"ListClusters", &fleetv1.ListClustersRequest{}, "avqdp"},
-	{"ListPins", &fleetv1.ListPinsRequest{}, "avqdp"},
-	{"ListPins", &fleetv1.ListPinsRequest{Distribution: "shop"}, "avqdp"},
+	{"GetVersion", &fleetv1.GetVersionRequest{}, "avqdpro"},
+	{"GetStatus", &fleetv1.GetStatusRequest{}, "avqdpro"},
+	{"GetStatus", &fleetv1.GetStatusRequest{Distribution: "shop", Limit: 5}, "avqdpro"},
+	{"Watch", &fleetv1.WatchRequest{}, "avqdpro"},
+	{"Explain", &fleetv1.ExplainRequest{Cluster: "acme/eu-1", Distribution: "shop"}, "avqdpro"},
+	{"Explain", &fleetv1.ExplainRequest{Cluster: "globex/eu-1", Distribution: "shop"}, "avqdro"},
+	{"ListEvents", &fleetv1.ListEventsRequest{}, "avqdpro"},
+	{"ListEvents", &fleetv1.ListEventsRequest{Distribution: "shop"}, "avqdpro"},
+	{"ListEvents", &fleetv1.ListEventsRequest{Cluster: "acme/eu-1"}, "avqdpro"},
+	{"ListEvents", &fleetv1.ListEventsRequest{Cluster: "globex/eu-1"}, "avqdro"},
+	{"ListReleases", &fleetv1.ListReleasesRequest{}, "avqdpro"},
+	{"ListReleases", &fleetv1.ListReleasesRequest{Distribution: "shop"}, "avqdpro"},
+	{"ListClusters", &fleetv1.ListClustersRequest{}, "avqdpro"},
+	{"ListPins", &fleetv1.ListPinsRequest{}, "avqdpro"},
+	{"ListPins", &fleetv1.ListPinsRequest{Distribution: "shop"}, "avqdpro"},
 	{"PinCluster", &fleetv1.PinClusterRequest{DryRun: true, Pin: &fleetv1.Pin{Cluster: "acme/eu-1", Distribution: "shop", Version: "1.1.0", Reason: "r"}}, "ap"},
 	{"PinCluster", &fleetv1.PinClusterRequest{DryRun: true, Pin: &fleetv1.Pin{Cluster: "globex/eu-1", Distribution: "shop", Version: "1.1.0", Reason: "r"}}, "a"},
 	{"UnpinCluster", &fleetv1.UnpinClusterRequest{DryRun: true, Cluster: "acme/eu-1", Distribution: "shop"}, "ap"},
@@ -197,23 +198,35 @@ var asked = []struct {
 	{"DecideDelivery", &fleetv1.DecideDeliveryRequest{DryRun: true, Cluster: "globex/us-1", Distribution: "shop", Approve: true}, "a"},
 	{"DecideRollout", &fleetv1.DecideRolloutRequest{DryRun: true, Distribution: "shop", Version: "1.3.0", Decision: fleetv1.RolloutDecision_ROLLOUT_DECISION_APPROVE}, "aq"},
 	{"DecideRollout", &fleetv1.DecideRolloutRequest{DryRun: true, Distribution: "shop", Version: "1.3.0", Decision: fleetv1.RolloutDecision_ROLLOUT_DECISION_REJECT, Wave: "first"}, "aq"},
-	{"DecideRollout", &fleetv1.DecideRolloutRequest{DryRun: true, Distribution: "shop", Version: "1.3.0", Decision: fleetv1.RolloutDecision_ROLLOUT_DECISION_PAUSE}, "a"},
-	{"DecideRollout", &fleetv1.DecideRolloutRequest{DryRun: true, Distribution: "shop", Version: "1.3.0", Decision: fleetv1.RolloutDecision_ROLLOUT_DECISION_ABORT}, "a"},
-	{"ListDistributions", &fleetv1.ListDistributionsRequest{}, "avqd"},
-	{"GetRelease", &fleetv1.GetReleaseRequest{Distribution: "shop", Version: "1.0.0"}, "avqd"},
-	{"PlanRollout", &fleetv1.PlanRolloutRequest{Distribution: "shop", Version: "1.3.0"}, "avqd"},
-	{"ListRollouts", &fleetv1.ListRolloutsRequest{}, "avqd"},
-	{"GetRollout", &fleetv1.GetRolloutRequest{Distribution: "shop", Version: "1.1.0"}, "avqd"},
-	{"ExportAudit", &fleetv1.ExportAuditRequest{}, "avqd"},
-	{"ListOperators", &fleetv1.ListOperatorsRequest{}, "avqd"},
-	{"AddDistribution", nil, "a"}, // of the test's own repository
-	{"RemoveDistribution", &fleetv1.RemoveDistributionRequest{DryRun: true, Name: "shop"}, "a"},
-	{"StartRollout", &fleetv1.StartRolloutRequest{DryRun: true, Distribution: "shop", Version: "1.0.1"}, "a"},
-	{"RecallRelease", &fleetv1.RecallReleaseRequest{DryRun: true, Distribution: "shop", Version: "1.3.0", Reason: "r"}, "a"},
-	{"InviteCluster", &fleetv1.InviteClusterRequest{Name: "acme/new-1"}, "a"},
-	{"RemoveCluster", &fleetv1.RemoveClusterRequest{DryRun: true, Name: "acme/eu-1"}, "a"},
-	{"AddOperator", &fleetv1.AddOperatorRequest{DryRun: true, Name: "new", Role: "viewer"}, "a"},
-	{"RemoveOperator", &fleetv1.RemoveOperatorRequest{DryRun: true, Name: "v", Reason: "r"}, "a"},
+	{"DecideRollout", &fleetv1.DecideRolloutRequest{DryRun: true, Distribution: "shop", Version: "1.3.0", Decision: fleetv1.RolloutDecision_ROLLOUT_DECISION_PAUSE}, "aro"},
+	{"DecideRollout", &fleetv1.DecideRolloutRequest{DryRun: true, Distribution: "shop", Version: "1.3.0", Decision: fleetv1.RolloutDecision_ROLLOUT_DECISION_ABORT}, "aro"},
+	{"ListDistributions", &fleetv1.ListDistributionsRequest{}, "avqdro"},
+	{"GetRelease", &fleetv1.GetReleaseRequest{Distribution: "shop", Version: "1.0.0"}, "avqdro"},
+	{"PlanRollout", &fleetv1.PlanRolloutRequest{Distribution: "shop", Version: "1.3.0"}, "avqdro"},
+	{"ListRollouts", &fleetv1.ListRolloutsRequest{}, "avqdro"},
+	{"GetRollout", &fleetv1.GetRolloutRequest{Distribution: "shop", Version: "1.1.0"}, "avqdro"},
+	{"ExportAudit", &fleetv1.ExportAuditRequest{}, "avqdro"},
+	{"ListOperators", &fleetv1.ListOperatorsRequest{}, "avqdro"},
+	{"AddDistribution", nil, "ar"}, // of the test's own repository
+	{"RemoveDistribution", &fleetv1.RemoveDistributionRequest{DryRun: true, Name: "shop"}, "ar"},
+	{"StartRollout", &fleetv1.StartRolloutRequest{DryRun: true, Distribution: "shop", Version: "1.0.1"}, "aro"},
+	{"RecallRelease", &fleetv1.RecallReleaseRequest{DryRun: true, Distribution: "shop", Version: "1.3.0", Reason: "r"}, "ar"},
+	{"InviteCluster", &fleetv1.InviteClusterRequest{Name: "acme/new-1"}, "ao"},
+	{"RemoveCluster", &fleetv1.RemoveClusterRequest{DryRun: true, Name: "acme/eu-1"}, "ao"},
+	{"AddOperator", &fleetv1.AddOperatorRequest{DryRun: true, Name: "new", Role: "viewer"}, "ao"},
+	{"AddOperator", &fleetv1.AddOperatorRequest{DryRun: true, Name: "new", Role: "provider:acme"}, "ao"},
+	{"AddOperator", &fleetv1.AddOperatorRequest{DryRun: true, Name: "new", Role: "vendor-operator"}, "a"},
+	{"AddOperator", &fleetv1.AddOperatorRequest{DryRun: true, Name: "new", Role: "approver:qa"}, "a"},
+	{"AddOperator", &fleetv1.AddOperatorRequest{DryRun: true, Name: "new", Role: "admin"}, "a"},
+	{"RemoveOperator", &fleetv1.RemoveOperatorRequest{DryRun: true, Name: "r", Reason: "r"}, "a"},
+	{"SendOrder", &fleetv1.SendOrderRequest{DryRun: true, Text: orderTo("acme/eu-1")}, "aop"},
+	{"SendOrder", &fleetv1.SendOrderRequest{DryRun: true, Text: orderTo("globex/us-1")}, "ao"},
+	{"ListOrders", &fleetv1.ListOrdersRequest{}, "avqdpro"},
+	{"ListOrders", &fleetv1.ListOrdersRequest{Cluster: "acme/eu-1"}, "avqdpro"},
+	{"ListOrders", &fleetv1.ListOrdersRequest{Cluster: "globex/eu-1"}, "avqdro"},
+	{"WhoAmI", &fleetv1.WhoAmIRequest{}, "avqdpro"},
+	{"CanI", &fleetv1.CanIRequest{}, "avqdpro"},
+	{"RemoveOperator", &fleetv1.RemoveOperatorRequest{DryRun: true, Name: "v", Reason: "r"}, "ao"},
 }
 
 // Every method by every role, on a hub as it runs: who may not is denied, and a provider is never told of
@@ -230,7 +243,8 @@ func TestEveryMethodAnswersEachRoleWithWhatIsItsOwn(t *testing.T) {
 		t.Fatal(err)
 	}
 	team := map[string]member{}
-	for letter, role := range map[string]string{"a": "admin", "v": "viewer", "q": "approver:qa", "d": "approver:dev", "p": "provider:acme"} {
+	for letter, role := range map[string]string{"a": "admin", "v": "viewer", "q": "approver:qa", "d": "approver:dev", "p": "provider:acme",
+		"r": "vendor-release", "o": "vendor-operator"} {
 		team[letter] = hub.hire(t, letter, role)
 	}
 	methods := fleetv1.File_wheelwright_fleet_v1_fleet_proto.Services().ByName("FleetService").Methods()
@@ -248,6 +262,9 @@ func TestEveryMethodAnswersEachRoleWithWhatIsItsOwn(t *testing.T) {
 		for letter, m := range team {
 			answer, err := m.ask(t, method, c.req)
 			code := status.Code(err)
+			if said := m.can(t, c.method, c.req); said == (code == codes.PermissionDenied) && (!said || !finer(c.method, letter)) {
+				t.Errorf("%s %v by %s: can-i says %v, and it ends with %v", c.method, c.req, letter, said, err)
+			}
 			if !strings.Contains(c.may, letter) {
 				if code != codes.PermissionDenied || !strings.Contains(err.Error(), "operator "+letter) || !strings.Contains(err.Error(), "`hub ") {
 					t.Errorf("%s %v by %s: %v, want it denied, with who and what to type", c.method, c.req, letter, err)
@@ -269,6 +286,44 @@ func TestEveryMethodAnswersEachRoleWithWhatIsItsOwn(t *testing.T) {
 		}
 	}
 	t.Run("own", func(t *testing.T) { ownIsThere(t, team["p"].fleet, team["v"].fleet) })
+}
+
+// can asks the hub whether a member may do what a request asks.
+func (m member) can(t *testing.T, method string, req proto.Message) bool {
+	t.Helper()
+	ask := &fleetv1.CanIRequest{Method: method}
+	switch r := req.(type) {
+	case *fleetv1.PinClusterRequest:
+		ask.Cluster = r.GetPin().GetCluster()
+	case *fleetv1.SendOrderRequest:
+		if o, err := order.Parse(r.GetText()); err == nil {
+			ask.Cluster = string(o.Cluster)
+		}
+	case *fleetv1.DecideRolloutRequest:
+		ask.Decision = strings.ToLower(strings.TrimPrefix(r.GetDecision().String(), "ROLLOUT_DECISION_"))
+	case interface{ GetCluster() string }:
+		ask.Cluster = r.GetCluster()
+	}
+	r, err := m.fleet.CanI(t.Context(), ask)
+	if err != nil || len(r.GetPermissions()) != 1 {
+		t.Fatalf("can-i %v: %v, %v", ask, r, err)
+	}
+	return r.GetPermissions()[0].GetAllowed()
+}
+
+// finer: can-i answers yes within limits that it says and that are not asked about: which gate, and which role.
+func finer(method, letter string) bool {
+	return method == "DecideRollout" && letter == "d" || strings.HasSuffix(method, "Operator") && letter == "o"
+}
+
+// orderTo is an order that is good for now.
+func orderTo(c fleet.Cluster) []byte {
+	now := time.Now().Truncate(time.Second)
+	text, err := order.Order{Verb: order.Force, Cluster: c, Distribution: "shop", Target: "1.1.0", Running: "1.0.0", Nonce: order.NewNonce(), Issued: now, Expires: now.Add(time.Hour), Reason: "r"}.Text()
+	if err != nil {
+		panic(err)
+	}
+	return text
 }
 
 // ownIsThere: what is left out is the others', not one's own.
@@ -364,6 +419,7 @@ func TestTheAuditHasTheCertificateOfEveryChange(t *testing.T) {
 		{acme, "p", "UnpinCluster", "unpin acme/eu-1 shop 1.0.0", &fleetv1.UnpinClusterRequest{Cluster: "acme/eu-1", Distribution: "shop"}},
 		{acme, "p", "PinCluster", "pin acme/eu-1 shop 1.1.0", &fleetv1.PinClusterRequest{Pin: &fleetv1.Pin{Cluster: "acme/eu-1", Distribution: "shop", Version: "1.1.0", Reason: "audit week"}}},
 		{acme, "p", "DecideDelivery", "delivery approve acme/eu-1 shop 1.1.0", &fleetv1.DecideDeliveryRequest{Cluster: "acme/eu-1", Distribution: "shop", Approve: true}},
+		{acme, "p", "SendOrder", "order force acme/eu-1 shop 1.1.0", signedOrder(t, orderTo("acme/eu-1"))},
 		{admin, "admin", "RecallRelease", "release recall shop 1.3.0", &fleetv1.RecallReleaseRequest{Distribution: "shop", Version: "1.3.0", Reason: "r"}},
 		{admin, "admin", "InviteCluster", "cluster invite acme/new-1", &fleetv1.InviteClusterRequest{Name: "acme/new-1"}},
 		{admin, "admin", "RemoveCluster", "cluster remove acme/new-1", &fleetv1.RemoveClusterRequest{Name: "acme/new-1"}},

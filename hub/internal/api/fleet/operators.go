@@ -122,7 +122,7 @@ func outranks(ctx context.Context, word, name string, role caller.Role) error {
 	if c.Role.Outranks(role) {
 		return nil
 	}
-	return status.Errorf(codes.PermissionDenied, "%s, whose role is %q, may not %s the role %s (operator %s): it is not below its own; an admin may",
+	return status.Errorf(codes.PermissionDenied, "%s, whose role is %q, may not %s the role %s (operator %s): it is not below its own; `hub get operators` lists the admins, who may",
 		c, c.Role, word, role, name)
 }
 
