@@ -113,8 +113,8 @@ func (s assessment) result(set apply.Set) fleet.Preflight {
 	p := fleet.Preflight{Version: set.Version, Bundle: set.Bundle, Overlay: set.Overlay, Outcome: fleet.OutcomeChanges,
 		Changes: s.report.Changes(), Reversibility: s.verdict.Verdict, At: time.Now()}
 	switch {
-	case len(s.report.Problems) > 0:
-		p.Outcome, p.Reversibility, p.Reason, p.Changes = fleet.OutcomeBreaks, "", "dry run: "+summary(s.report.Problems), nil
+	case s.wrong() != "":
+		p.Outcome, p.Reversibility, p.Reason, p.Changes = fleet.OutcomeBreaks, "", s.wrong(), nil
 	case len(p.Changes) == 0:
 		p.Outcome = fleet.OutcomeOk
 	case len(s.asks) > 0:
@@ -253,7 +253,7 @@ func (a *Agent) Plan(ctx context.Context, distribution, version string) (fleet.P
 	}
 	policy = inForce(policy, b.rec.Pin, in, time.Now())
 	if version == "" {
-		selected, err := policy.Select(in.choice(time.Now(), heldFor(b.rec.Held, want.recipe(), time.Now()), b.rec.Installation.Running))
+		selected, err := policy.Select(in.choice(time.Now(), heldFor(b.rec.Held, want, time.Now()), b.rec.Installation.Running))
 		if err != nil {
 			return fleet.Plan{}, err
 		}
@@ -306,6 +306,9 @@ func (s assessment) plan(set apply.Set, from string) fleet.Plan {
 	}
 	for _, c := range s.report.Conflicts {
 		p.Conflicts = append(p.Conflicts, c.String())
+	}
+	for _, o := range s.report.Outside {
+		p.Problems = append(p.Problems, "outside of the envelope: "+o.Whole())
 	}
 	for _, q := range s.report.Problems {
 		p.Problems = append(p.Problems, q.String())

@@ -149,7 +149,7 @@ func (w *worker) pin(in input, p fleet.Pin, dry bool) (fleet.Installation, error
 		rec.Held = without(rec.Held, p.Version)
 	}
 	policy.Pin = &p
-	selected, err := policy.Select(in.choice(now, heldFor(rec.Held, want.recipe(), now), running))
+	selected, err := policy.Select(in.choice(now, heldFor(rec.Held, want, now), running))
 	if err != nil {
 		return none, err
 	}

@@ -24,8 +24,9 @@ type Drifted struct {
 	By      string    // field managers, with commas between them; "" where nobody is known
 	At      time.Time // when they wrote last
 
-	Corrected bool // it is put back
-	Contested bool // it was put back too often: it is left to By until another set is applied
+	Corrected bool   // it is put back
+	Contested bool   // it was put back too often: it is left to By until another set is applied
+	Outside   string // why it is outside of the envelope: it is left as it is, and not looked into; empty: it is not
 }
 
 func (d Drifted) String() string {
@@ -35,6 +36,8 @@ func (d Drifted) String() string {
 		names += fmt.Sprintf(" and %d more", more)
 	}
 	switch {
+	case d.Outside != "":
+		return fmt.Sprintf("%s is outside of the envelope, is left as it is and not put back: %s", d.Object, d.Outside)
 	case d.Missing:
 		return d.Object + " was deleted"
 	case d.Contested && d.By == "":
@@ -59,7 +62,11 @@ func (d Drifted) String() string {
 func (c *Cluster) Drift(ctx context.Context, set Set, inv Inventory, correct bool) (Inventory, []Drifted, error) {
 	d := &drift{c: c, set: set, correct: correct, now: time.Now(), items: inv.byIdentity(),
 		seen: map[identity]metav1.ObjectMeta{}, foreign: map[identity]string{}}
-	err := d.run(ctx)
+	ctx, err := c.acting(ctx, set.Distribution)
+	if err != nil {
+		return inv, nil, fmt.Errorf("correct drift of %s: %w", set, err)
+	}
+	err = d.run(ctx)
 	inv.Items = slices.Collect(maps.Values(d.items))
 	inv.sort()
 	if !ours(err) && len(inv.Items) > 0 && (d.unnoted || d.renewed) {
@@ -96,6 +103,8 @@ func (d *drift) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	objs, out := d.set.divided(objs)
+	d.drifted = LeftOutside(out)
 	for n, o := range objs {
 		if o.stage == stageNamespaces && o.GetName() == d.set.Namespace {
 			d.own = &objs[n]
@@ -390,7 +399,7 @@ func people(by []string) string {
 
 // say leaves out what turned out to be no drift.
 func (d *drift) say(x Drifted) {
-	if !x.Missing && len(x.Fields) == 0 {
+	if !x.Missing && x.Outside == "" && len(x.Fields) == 0 {
 		return
 	}
 	d.mu.Lock()

@@ -129,8 +129,17 @@ func (c *Cluster) may(ctx context.Context, p place, verb string) (bool, error) {
 	return answer.Status.Allowed, err
 }
 
-// whoami is the name that the API server has for the spoke.
+// whoami is the name that the API server has for whom ctx speaks as.
 func (c *Cluster) whoami(ctx context.Context) string {
+	if who, err := c.self(ctx); err == nil && who != "" {
+		return who
+	}
+	i, _ := identityOf(ctx)
+	return i.String()
+}
+
+// self asks the API server.
+func (c *Cluster) self(ctx context.Context) (string, error) {
 	var answer struct {
 		Status struct {
 			UserInfo struct {
@@ -139,24 +148,60 @@ func (c *Cluster) whoami(ctx context.Context) string {
 		} `json:"status"`
 	}
 	question := map[string]any{"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
-	if err := c.api.post(ctx, question, &answer, "/apis/authentication.k8s.io/v1/selfsubjectreviews"); err != nil || answer.Status.UserInfo.Username == "" {
-		return "the spoke"
-	}
-	return answer.Status.UserInfo.Username
+	err := c.api.post(ctx, question, &answer, "/apis/authentication.k8s.io/v1/selfsubjectreviews")
+	return answer.Status.UserInfo.Username, err
 }
 
-// permitted files what the spoke may not do, as the rule to add, and returns the places where it could
-// not even try.
-func (k *check) permitted(ctx context.Context, r rights) (closed map[place]bool, err error) {
+// reading and writing are everyVerb, by whose they are where a distribution's objects are written as another.
+var reading, writing = everyVerb[:3], everyVerb[3:]
+
+// only are the rights to some verbs.
+func (r rights) only(verbs []string) rights {
+	some := rights{}
+	for p, all := range r {
+		for _, v := range verbs {
+			if all[v] {
+				some.need(p, v)
+			}
+		}
+	}
+	return some
+}
+
+// permitted files what may not be done, as the rule to add, and returns the places where nothing could even be
+// tried. What the release's objects take is asked for whom they are written as, and all else for the spoke.
+func (k *check) permitted(ctx context.Context, release, books rights) (closed map[place]bool, err error) {
+	closed = map[place]bool{}
+	if i, _ := identityOf(ctx); i.Own() {
+		for p, verbs := range books {
+			release.need(p, slices.Collect(maps.Keys(verbs))...)
+		}
+		err := k.ask(ctx, release, everyVerb, closed)
+		k.mute = closed[place{configMaps, k.set.Namespace}]
+		return closed, err
+	}
+	if err := k.ask(ctx, release.only(writing), writing, closed); err != nil {
+		return closed, err
+	}
+	if err := k.ask(asSpoke(ctx), release.only(reading), reading, closed); err != nil {
+		return closed, err
+	}
+	shut := map[place]bool{}
+	err = k.ask(asSpoke(ctx), books, everyVerb, shut)
+	k.mute = shut[place{configMaps, k.set.Namespace}]
+	return closed, err
+}
+
+// ask files what of r whoever ctx speaks as may not do; verbs are what a rule that is added had best name.
+func (k *check) ask(ctx context.Context, r rights, verbs []string, closed map[place]bool) error {
 	missing, err := k.c.lacking(ctx, r)
 	if err != nil || len(missing) == 0 {
-		return nil, err
+		return err
 	}
 	user := k.c.whoami(ctx)
-	closed = map[place]bool{}
-	for p, verbs := range missing {
-		k.problem(Problem{named(p.Kind, p.namespace, ""), missingRule(user, strings.Join(verbs, ", "), p.plural, p.Group, p.namespace)})
-		closed[p] = slices.Contains(verbs, "patch") || slices.Contains(verbs, "create")
+	for p, lacks := range missing {
+		k.problem(Problem{named(p.Kind, p.namespace, ""), missingVerbs(user, strings.Join(lacks, ", "), p.plural, p.Group, p.namespace, verbs)})
+		closed[p] = closed[p] || slices.Contains(lacks, "patch") || slices.Contains(lacks, "create")
 	}
-	return closed, nil
+	return nil
 }

@@ -62,11 +62,14 @@ func (s *stand) Memories() ([]fleet.Memory, error) {
 	return []fleet.Memory{{Distribution: "shop", Previous: []string{"1.0.1", "1.0.0"}, Held: s.held, Withdrawn: s.withdrawn}}, nil
 }
 
-func (s *stand) Render(_ context.Context, distribution, version string) ([]byte, error) {
-	if version == "9.9.9" {
-		return nil, errors.New(`shop "9.9.9" is not on offer`)
+func (s *stand) Render(_ context.Context, distribution, version string) ([]byte, []string, error) {
+	if version == "6.6.6" {
+		return []byte("kind: Node\n"), []string{"Node n: kind: it has no namespace"}, nil
 	}
-	return []byte("# " + distribution + " " + version + "\n"), nil
+	if version == "9.9.9" {
+		return nil, nil, errors.New(`shop "9.9.9" is not on offer`)
+	}
+	return []byte("# " + distribution + " " + version + "\n"), nil, nil
 }
 
 func (s *stand) Plan(_ context.Context, distribution, version string) (fleet.Plan, error) {

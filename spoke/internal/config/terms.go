@@ -13,6 +13,7 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/render"
 	"github.com/wheelwright-dev/wheelwright/pkg/rules"
 	"github.com/wheelwright-dev/wheelwright/pkg/strictyaml"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/envelope"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/terms"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/verify"
 )
@@ -27,10 +28,12 @@ type shared struct {
 	tests                                       *Tests
 	canary                                      *Canary
 	signers                                     *verify.Signers
+	envelope                                    *envelope.Envelope
+	account                                     *Account
 }
 
 // shared reads into s. What is there already is the default: a scalar and the windows take its place,
-// another list is added to it.
+// another list is added to it, and an envelope makes it narrower.
 func (d *decoder) shared(s shared) strictyaml.Fields {
 	t := s.terms
 	return strictyaml.Fields{
@@ -59,6 +62,8 @@ func (d *decoder) shared(s shared) strictyaml.Fields {
 		"tests":          func(n *yaml.Node, key string) { d.provenBy(n, key, s.tests) },
 		"canary":         func(n *yaml.Node, key string) { d.canary(n, key, s.canary) },
 		"signers":        func(n *yaml.Node, key string) { d.signers(n, key, s.signers) },
+		"envelope":       func(n *yaml.Node, key string) { *s.envelope = d.layer(n, key, *s.envelope) },
+		"serviceAccount": func(n *yaml.Node, key string) { *s.account = d.account(n, key) },
 	}
 }
 

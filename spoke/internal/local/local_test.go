@@ -25,11 +25,11 @@ func (stand) Installations() ([]fleet.Installation, error) {
 	return []fleet.Installation{{Distribution: "shop", Running: "1.0.0", Phase: fleet.Succeeded, Health: fleet.Healthy}}, nil
 }
 
-func (a stand) Render(_ context.Context, distribution, version string) ([]byte, error) {
+func (a stand) Render(_ context.Context, distribution, version string) ([]byte, []string, error) {
 	if distribution != "shop" {
-		return nil, errors.New("distribution \"" + distribution + "\": not in spoke.yaml")
+		return nil, nil, errors.New("distribution \"" + distribution + "\": not in spoke.yaml")
 	}
-	return append([]byte("# "+version+"\n"), a.manifest...), nil
+	return append([]byte("# "+version+"\n"), a.manifest...), []string{"Service shop/x: outside"}, nil
 }
 
 func (stand) Memories() ([]fleet.Memory, error) {
