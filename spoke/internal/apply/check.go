@@ -27,7 +27,7 @@ const standInNamespace = "default"
 // tries everything.
 func (c *Cluster) Check(ctx context.Context, set Set, prev Inventory) (CheckReport, error) {
 	ctx, requests := counted(ctx)
-	k := &check{c: c, set: set, prev: prev, items: prev.byIdentity(), comes: map[string]bool{set.Namespace: true}, missing: map[string]bool{}}
+	k := &check{c: c, set: set, prev: prev, items: prev.byIdentity(), comes: map[string]bool{set.Namespace: true}, missing: map[string]bool{}, names: map[place][]string{}}
 	ctx, err := c.acting(ctx, set.Distribution)
 	if err == nil {
 		err = k.run(ctx)
@@ -50,6 +50,7 @@ type check struct {
 	known map[identity]metav1.ObjectMeta // what distributions have in the places of what is new
 	shut  map[place]bool                 // where it may not be tried
 	mute  bool                           // the inventory may not be written
+	names map[place][]string             // of what is written
 	blind bool                           // not all of that could be read
 
 	mu      sync.Mutex // guards what follows
@@ -84,6 +85,7 @@ func (k *check) run(ctx context.Context) error {
 	}
 	for _, o := range todo {
 		need.need(o.place(), everyVerb[:5]...)
+		k.names[o.place()] = append(k.names[o.place()], o.GetName())
 		if !keeps(o.resource.GroupKind()) || o.consents(k.set.Terms) {
 			need.need(o.place(), "delete")
 		}

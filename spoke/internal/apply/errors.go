@@ -126,8 +126,8 @@ func explain(kind, namespace, name string, err error) string {
 	}
 	st := as.Status()
 	if m := denied.FindStringSubmatch(st.Message); m != nil && st.Reason == metav1.StatusReasonForbidden {
-		if m[2] == "impersonate" {
-			return mayNotImpersonate(m[1], m[5], st.Details.Name)
+		if strings.HasPrefix(m[2], "impersonate") { // the right went since it was proven
+			return m[1] + " may not impersonate the service account that spoke.yaml names under serviceAccount any more; see: kubectl auth can-i --list --as=" + m[1]
 		}
 		return missingRule(m[1], m[2], m[3], m[4], m[5])
 	}

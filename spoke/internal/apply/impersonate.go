@@ -119,6 +119,11 @@ func (c *Cluster) prove(ctx context.Context, i Identity) error {
 	switch {
 	case apierrors.IsNotFound(err):
 		return nil // before Kubernetes 1.28 nobody answers that
+	case apierrors.IsForbidden(err):
+		if m := denied.FindStringSubmatch(err.Error()); m != nil && strings.HasPrefix(m[2], "impersonate") {
+			return refusalError{"ServiceAccount " + i.Namespace + "/" + i.Name + ": " + mayNotImpersonate(m[1], i.Namespace, i.Name)}
+		}
+		fallthrough
 	case err != nil:
 		return refusal("ServiceAccount", i.Namespace, i.Name, err)
 	case who != i.String():

@@ -7,7 +7,7 @@ import (
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/validation/path"
+	"k8s.io/apimachinery/pkg/api/validate/content"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/envelope"
@@ -114,7 +114,7 @@ func unaddressable(o *unstructured.Unstructured) string {
 		if part.text == "" {
 			continue
 		}
-		if wrong := path.IsValidPathSegmentName(part.text); len(wrong) > 0 {
+		if wrong := content.IsPathSegmentName(part.text); len(wrong) > 0 {
 			return part.field + ": " + strings.Join(wrong, ", ")
 		}
 	}

@@ -26,7 +26,7 @@ func (r rights) need(p place, verbs ...string) {
 	}
 }
 
-// rule is one of those that the API server says hold for the spoke.
+// rule is one of those that the API server says hold for whoever asks.
 type rule struct {
 	Verbs         []string `json:"verbs"`
 	APIGroups     []string `json:"apiGroups"`
@@ -34,20 +34,24 @@ type rule struct {
 	ResourceNames []string `json:"resourceNames"`
 }
 
-func (r rule) grants(verb, group, plural string) bool {
+// grants reports that the rule allows a verb on the objects of these names; a rule for some names says nothing about
+// lists.
+func (r rule) grants(verb, group, plural string, names []string) bool {
 	any := func(list []string, want string) bool {
 		return slices.Contains(list, "*") || slices.Contains(list, want)
 	}
-	return len(r.ResourceNames) == 0 && any(r.Verbs, verb) && any(r.APIGroups, group) && any(r.Resources, plural)
+	named := len(r.ResourceNames) == 0 || len(names) > 0 && verb != "list" && verb != "watch" &&
+		!slices.ContainsFunc(names, func(n string) bool { return !slices.Contains(r.ResourceNames, n) })
+	return named && any(r.Verbs, verb) && any(r.APIGroups, group) && any(r.Resources, plural)
 }
 
 // nowhere is a namespace that no cluster has: what is allowed there is allowed everywhere, as it has to
 // be for objects without a namespace. It answers for all of them at once.
 const nowhere = "wheelwright-check-nowhere"
 
-// lacking asks what of r the spoke may not do: one question for each namespace, and more only where its
-// answer is said not to be all.
-func (c *Cluster) lacking(ctx context.Context, r rights) (map[place][]string, error) {
+// lacking asks what of r whoever ctx speaks as may not do, with the objects of these names: one question for each
+// namespace, and more only where its answer is said not to be all.
+func (c *Cluster) lacking(ctx context.Context, r rights, names map[place][]string) (map[place][]string, error) {
 	spaces := map[string][]place{}
 	for p := range r {
 		ns := p.namespace
@@ -66,11 +70,11 @@ func (c *Cluster) lacking(ctx context.Context, r rights) (map[place][]string, er
 		for _, p := range spaces[ns] {
 			var lacks []string
 			for _, verb := range everyVerb {
-				if !r[p][verb] || slices.ContainsFunc(rules, func(r rule) bool { return r.grants(verb, p.Group, p.plural) }) {
+				if !r[p][verb] || slices.ContainsFunc(rules, func(r rule) bool { return r.grants(verb, p.Group, p.plural, names[p]) }) {
 					continue
 				}
 				if !whole {
-					if ok, err := c.may(ctx, p, verb); err != nil {
+					if ok, err := c.may(ctx, p, verb, names[p]); err != nil {
 						return err
 					} else if ok {
 						continue
@@ -89,7 +93,7 @@ func (c *Cluster) lacking(ctx context.Context, r rights) (map[place][]string, er
 	return missing, err
 }
 
-// rulesIn asks what the spoke may do in a namespace; whole says that the answer is all of it.
+// rulesIn asks what whoever ctx speaks as may do in a namespace; whole says that the answer is all of it.
 func (c *Cluster) rulesIn(ctx context.Context, namespace string) (rules []rule, whole bool, err error) {
 	var answer struct {
 		Status struct {
@@ -109,7 +113,11 @@ func (c *Cluster) rulesIn(ctx context.Context, namespace string) (rules []rule, 
 }
 
 // may asks for one verb. Where that may not be asked either, the dry run has to tell.
-func (c *Cluster) may(ctx context.Context, p place, verb string) (bool, error) {
+func (c *Cluster) may(ctx context.Context, p place, verb string, names []string) (bool, error) {
+	name := ""
+	if len(names) == 1 && verb != "list" && verb != "watch" {
+		name = names[0]
+	}
 	var answer struct {
 		Status struct {
 			Allowed bool `json:"allowed"`
@@ -117,14 +125,15 @@ func (c *Cluster) may(ctx context.Context, p place, verb string) (bool, error) {
 	}
 	question := map[string]any{
 		"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
-		"spec": map[string]any{"resourceAttributes": map[string]any{"namespace": p.namespace, "verb": verb, "group": p.Group, "version": p.Version, "resource": p.plural}},
+		"spec": map[string]any{"resourceAttributes": map[string]any{"namespace": p.namespace, "verb": verb, "group": p.Group, "version": p.Version, "resource": p.plural, "name": name}},
 	}
+	who, _ := identityOf(ctx)
 	err := c.api.post(ctx, question, &answer, "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews")
 	if apierrors.IsForbidden(err) || apierrors.IsNotFound(err) {
 		return true, nil
 	}
 	if err != nil && !ours(err) {
-		err = fmt.Errorf("ask whether the spoke may %s %s: %s; try: kubectl auth can-i %s %s", verb, p.plural, oneLine(err.Error()), verb, p.plural)
+		err = fmt.Errorf("ask whether %s may %s %s: %s; try: kubectl auth can-i %[2]s %[3]s", who, verb, p.plural, oneLine(err.Error()))
 	}
 	return answer.Status.Allowed, err
 }
@@ -186,15 +195,19 @@ func (k *check) permitted(ctx context.Context, release, books rights) (closed ma
 	if err := k.ask(asSpoke(ctx), release.only(reading), reading, closed); err != nil {
 		return closed, err
 	}
-	shut := map[place]bool{}
+	shut, of := map[place]bool{}, k.names
+	k.names = map[place][]string{}
+	for p := range books {
+		k.names[p] = []string{InventoryName(k.set.Distribution)}
+	}
 	err = k.ask(asSpoke(ctx), books, everyVerb, shut)
-	k.mute = shut[place{configMaps, k.set.Namespace}]
+	k.mute, k.names = shut[place{configMaps, k.set.Namespace}], of
 	return closed, err
 }
 
 // ask files what of r whoever ctx speaks as may not do; verbs are what a rule that is added had best name.
 func (k *check) ask(ctx context.Context, r rights, verbs []string, closed map[place]bool) error {
-	missing, err := k.c.lacking(ctx, r)
+	missing, err := k.c.lacking(ctx, r, k.names)
 	if err != nil || len(missing) == 0 {
 		return err
 	}
