@@ -263,7 +263,7 @@ func TestAnAccountThatIsNotTaken(t *testing.T) {
 	}
 }
 
-func errOf2[A any](_ A, err error) error        { return err }
+func errOf2[A any](_ A, err error) error         { return err }
 func errOf3[A, B any](_ A, _ B, err error) error { return err }
 
 // A kubeconfig that impersonates somebody itself lends the account none of that one's groups.
