@@ -51,7 +51,7 @@ func (d *decoder) file(data []byte) Config {
 		"subscriptions": func(n *yaml.Node, key string) { subscriptions = d.List(n, key) },
 	}
 	maps.Copy(known, d.shared(shared{&c.Terms, &c.HealthTimeout, &c.HookTimeout, &c.ApprovalTimeout, &c.Health, &c.Windows, &c.FromHub, &c.Tests, &c.Canary, &c.Signers, &c.Envelope, &c.Account}))
-	d.guarded(root, "", safety)
+	d.guarded(root, "", safety())
 	seen := d.Mapping(root, "", known)
 	if root.Kind == yaml.MappingNode && seen["version"] == nil {
 		d.Problem(root, "version", "missing: want `version: %s`", Version)
@@ -111,7 +111,7 @@ func (d *decoder) subscription(n *yaml.Node, at string, c Config) Subscription {
 		"versions": func(n *yaml.Node, key string) { s.Policy = d.policy(n, key) },
 	}
 	maps.Copy(known, d.shared(shared{&s.Terms, &s.HealthTimeout, &s.HookTimeout, &s.ApprovalTimeout, &s.Health, &windows, &s.FromHub, &s.Tests, &s.Canary, &s.Signers, &s.Envelope, &s.Account}))
-	d.guarded(n, at, safety)
+	d.guarded(n, at, safety())
 	seen := d.Mapping(n, at, known)
 	s.Policy.Windows = windows
 	if seen == nil {

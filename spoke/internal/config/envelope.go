@@ -50,7 +50,10 @@ func (d *decoder) guarded(n *yaml.Node, at string, known strictyaml.Fields) {
 }
 
 // safety are the keys of the file and of a subscription that are guarded.
-var safety = strictyaml.Fields{"envelope": func(*yaml.Node, string) {}, "serviceAccount": func(*yaml.Node, string) {}}
+func safety() strictyaml.Fields {
+	said := func(*yaml.Node, string) {}
+	return strictyaml.Fields{"envelope": said, "serviceAccount": said}
+}
 
 // strict is Mapping for a mapping all of whose keys are guarded.
 func (d *decoder) strict(n *yaml.Node, at string, known strictyaml.Fields) map[string]*yaml.Node {
