@@ -79,9 +79,12 @@ func (a *Agent) Render(ctx context.Context, distribution, version string) (text 
 	if err != nil {
 		return nil, nil, err
 	}
-	marked, err := a.preview(ctx, in, o, version, d)
-	if err == nil && !in.sub.Envelope.None() {
-		set, err := a.setOf(in.sub, marked, in.sub.Namespace, version, d, "", "")
+	rendered, err := a.preview(ctx, in, o, version, d)
+	if err != nil {
+		return nil, nil, err
+	}
+	if !in.sub.Envelope.None() {
+		set, err := a.setOf(in.sub, rendered, in.sub.Namespace, version, d, "", "")
 		if err != nil {
 			return nil, nil, err
 		}
@@ -89,6 +92,6 @@ func (a *Agent) Render(ctx context.Context, distribution, version string) (text 
 			outside = append(outside, one.Whole())
 		}
 	}
-	text, err = withoutMarks(marked, err)
+	text, err = withoutMarks(sent(rendered))
 	return text, outside, err
 }

@@ -113,8 +113,8 @@ func (s assessment) result(set apply.Set) fleet.Preflight {
 	p := fleet.Preflight{Version: set.Version, Bundle: set.Bundle, Overlay: set.Overlay, Outcome: fleet.OutcomeChanges,
 		Changes: s.report.Changes(), Reversibility: s.verdict.Verdict, At: time.Now()}
 	switch {
-	case s.wrong() != "":
-		p.Outcome, p.Reversibility, p.Reason, p.Changes = fleet.OutcomeBreaks, "", s.wrong(), nil
+	case s.wrong(set) != "":
+		p.Outcome, p.Reversibility, p.Reason, p.Changes = fleet.OutcomeBreaks, "", s.wrong(set), nil
 	case len(p.Changes) == 0:
 		p.Outcome = fleet.OutcomeOk
 	case len(s.asks) > 0:
@@ -308,7 +308,7 @@ func (s assessment) plan(set apply.Set, from string) fleet.Plan {
 		p.Conflicts = append(p.Conflicts, c.String())
 	}
 	for _, o := range s.report.Outside {
-		p.Problems = append(p.Problems, "outside of the envelope: "+o.Whole())
+		p.Problems = append(p.Problems, outsideText+o.Whole())
 	}
 	for _, q := range s.report.Problems {
 		p.Problems = append(p.Problems, q.String())

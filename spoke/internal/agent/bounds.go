@@ -41,10 +41,14 @@ func besides(objs []*unstructured.Unstructured) (all []*unstructured.Unstructure
 }
 
 // wrong is all that speaks against a set, as it may be told to others; empty: nothing does.
-func (s assessment) wrong() string {
+func (s assessment) wrong(set apply.Set) string {
 	var parts []string
 	if out := s.report.Outside; len(out) > 0 {
-		parts = append(parts, outside(out))
+		text := outside(out)
+		if len(out) > 1 { // more than a status holds
+			text = fmt.Sprintf("outside of the envelope in %d ways, all of which spoke diff %s %s shows: %s", len(out), set.Distribution, set.Version, strings.TrimPrefix(text, outsideText))
+		}
+		parts = append(parts, text)
 	}
 	if len(s.report.Problems) > 0 {
 		parts = append(parts, "dry run: "+summary(s.report.Problems))
@@ -52,13 +56,15 @@ func (s assessment) wrong() string {
 	return strings.Join(parts, "; ")
 }
 
+const outsideText = "outside of the envelope: "
+
 // outside tells every different thing once, with the first object that has it.
 func outside(out []apply.Outside) string {
 	all := make([]apply.Problem, len(out))
 	for n, o := range out {
 		all[n] = apply.Problem{Object: o.Object, Message: o.Text()}
 	}
-	return "outside of the envelope: " + summary(all)
+	return outsideText + summary(all)
 }
 
 // judge tells what of a set is outside, for its provider. Where the cluster cannot be asked, what Kubernetes
@@ -101,9 +107,10 @@ func (w *worker) insideAgain(ctx context.Context, rec journal.Record) error {
 	return fmt.Errorf("%s %s: %w: %s; nothing has changed: name another release, or widen the envelope in spoke.yaml", w.name, i.Running, fleet.ErrNothingWaits, outside(out))
 }
 
-// noteBounds has what runs be looked at where its bounds have changed.
+// noteBounds has what runs be looked at where its bounds have changed; while a release is half on the cluster, when
+// that is over.
 func (w *worker) noteBounds(sub config.Subscription) {
-	if now := boundsOf(sub); now != w.bounds {
+	if now := boundsOf(sub); now != w.bounds && !w.state.Touching() {
 		w.bounds, w.watch.drift = now, time.Time{}
 	}
 }

@@ -89,14 +89,14 @@ func (w *worker) check(ctx context.Context) (delivery.Event, error) {
 	d.Keep, d.Asks = s.verdict.Keep, s.asks
 	w.rec.Delivery = &d
 	switch {
-	case s.wrong() != "":
+	case s.wrong(set) != "":
 		for _, o := range report.Outside {
 			w.log.Warn("an object is outside of the envelope", logging.Version, set.Version, logging.Object, o.Object, logging.Reason, o.Whole())
 		}
 		for _, p := range report.Problems {
 			w.log.Warn("the dry run refuses an object", logging.Version, set.Version, logging.Object, p.Object, logging.Reason, p.Message)
 		}
-		return refuse("%s", s.wrong())
+		return refuse("%s", s.wrong(set))
 	case len(report.Adopted) > 0:
 		if err := w.sayAdopted(set.Version, report.Adopted); err != nil {
 			return delivery.Event{}, err

@@ -159,7 +159,12 @@ func (k *check) leaving(ctx context.Context, objs []object) (rights, error) {
 func (k *check) inside(ctx context.Context, objs []object) ([]object, error) {
 	objs, out := k.set.divided(objs)
 	more, err := k.c.besideOutside(ctx, k.set)
-	k.report.Outside = append(out, more...)
+	for _, o := range more { // a hook that is sent is among both
+		if !slices.Contains(out, o) {
+			out = append(out, o)
+		}
+	}
+	k.report.Outside = out
 	return objs, err
 }
 

@@ -43,7 +43,7 @@ func (c *Cluster) Outside(ctx context.Context, set Set) ([]Outside, error) {
 	if err != nil {
 		return nil, fmt.Errorf("judge %s by the envelope: %w", set, err)
 	}
-	return append(out, more...), nil
+	return slices.Concat(out, more), nil
 }
 
 // divided parts objects into those inside of the set's envelope, and all that is wrong with the others.
