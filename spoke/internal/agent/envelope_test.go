@@ -48,7 +48,8 @@ const job = "apiVersion: batch/v1\nkind: Job\nmetadata: {name: %s, annotations: 
 // outside is named at once, in the reason, in the pre-flight, and to whoever asks before.
 func TestAReleaseOutsideOfTheEnvelope(t *testing.T) {
 	s := newStage(t)
-	s.bounds("  envelope: {podSecurity: baseline, images: {registries: [registry.example.com]}, kinds: {deny: [Secret]}}\n")
+	s.overlay.write(map[string]string{"kustomization.yaml": "resources:\n- " + url + "//dist/app\n"}) // without one kustomize moves everything into the namespace
+	s.bounds("  overlay: {path: .}\n  envelope: {podSecurity: baseline, images: {registries: [registry.example.com]}, kinds: {deny: [Secret]}}\n")
 	defer s.installed("1.0.0")()
 	name := "outside-" + s.ns
 	s.vendor.release(t, "1.1.0", having(app("1.1.0", good), map[string]string{

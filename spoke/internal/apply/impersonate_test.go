@@ -185,6 +185,25 @@ func TestWhatTheAccountMayNotDo(t *testing.T) {
 		}
 	}
 
+	// Its Namespace by name, and no other.
+	if err := b.Cluster.Apply(`{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRole, metadata: {name: wheelwright-test-space}, rules: [{apiGroups: [""], resources: [namespaces], resourceNames: [shop], verbs: [create, patch]}]}
+---
+{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRoleBinding, metadata: {name: wheelwright-test-space}, roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: wheelwright-test-space}, subjects: [{kind: ServiceAccount, name: shop-release, namespace: wheelwright}]}
+`); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.kubectl(t, "delete", "clusterrole,clusterrolebinding", "wheelwright-test-space") })
+	for name, may := range map[string]bool{"shop": true, "shop-more": false} {
+		set := setOf("shop", "1.0.0", objects(t, "{apiVersion: v1, kind: Namespace, metadata: {name: "+name+"}}"))
+		report, err := hand.Check(t.Context(), set, apply.Inventory{})
+		if err != nil || (report.Err() == nil) != may {
+			t.Errorf("Namespace %s: %v, %v", name, err, report.Err())
+		}
+		if _, _, err := hand.Apply(t.Context(), set, apply.Inventory{}); (err == nil) != may {
+			t.Errorf("Namespace %s: %v", name, err)
+		}
+	}
+
 	// With the right to bindings, the API server itself keeps it from granting what it does not have.
 	if err := b.Cluster.ApplyIn("shop", `{apiVersion: rbac.authorization.k8s.io/v1, kind: Role, metadata: {name: binds}, rules: [{apiGroups: [rbac.authorization.k8s.io], resources: [roles, rolebindings], verbs: [create, patch, delete]}]}
 ---

@@ -271,6 +271,16 @@ func TestDiffAsksTheRunningSpoke(t *testing.T) {
 	}
 }
 
+func TestRenderSaysWhatIsOutside(t *testing.T) {
+	serve(t, &stand{})
+	if code, out, text := invoke(t, "render", "shop", "6.6.6"); code != 1 || out != "kind: Node\n" || text != "spoke: outside of the envelope: Node n: kind: it has no namespace\n" {
+		t.Errorf("%d %s%s", code, out, text)
+	}
+	if code, out, text := invoke(t, "render", "shop", "1.0.0"); code != 0 || out != "# shop 1.0.0\n" || text != "" {
+		t.Errorf("%d %s%s", code, out, text)
+	}
+}
+
 func TestApproveAndReject(t *testing.T) {
 	s := newStand()
 	serve(t, s)

@@ -41,7 +41,7 @@ func TestTheEnvelopeOfTheExample(t *testing.T) {
 		t.Fatalf("got %+v", s)
 	}
 	l := s.Envelope[0]
-	if len(l.Namespaces) != 2 || len(l.ClusterScoped) != 2 || len(l.Allow) != 8 || len(l.Deny) != 2 || len(l.Registries) != 2 || !l.Digests || l.PodSecurity != "restricted" || len(l.Rules) != 2 {
+	if len(l.Namespaces) != 2 || len(l.ClusterScoped) != 2 || len(l.Allow) != 8 || len(l.Deny) != 4 || len(l.Registries) != 2 || !l.Digests || l.PodSecurity != "restricted" || len(l.Rules) != 2 {
 		t.Errorf("got %+v", l)
 	}
 }

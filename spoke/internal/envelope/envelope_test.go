@@ -292,6 +292,12 @@ func TestPodSecurity(t *testing.T) {
 			t.Errorf("a Namespace that enforces %q: outside %q", label, got)
 		}
 	}
+	for version, inside := range map[string]bool{"latest": true, "v1.0": false, "v1.36": false} {
+		s := subject(t, fmt.Sprintf("{apiVersion: v1, kind: Namespace, metadata: {name: shop, labels: {pod-security.kubernetes.io/enforce: restricted, pod-security.kubernetes.io/enforce-version: %s}}}", version))
+		if got := fields(e, s); (got == "") != inside {
+			t.Errorf("a Namespace that enforces version %s: outside %q", version, got)
+		}
+	}
 }
 
 func TestRules(t *testing.T) {

@@ -23,8 +23,11 @@ func ParseLevel(text string) (Level, error) {
 	return "", fmt.Errorf("%q: want privileged, baseline or restricted", text)
 }
 
-// enforceLabel on a Namespace says how its pods are admitted.
-const enforceLabel = psa.EnforceLevelLabel
+// Labels on a Namespace that say how its pods are admitted, and by which version of the standards.
+const (
+	enforceLabel = psa.EnforceLevelLabel
+	versionLabel = psa.EnforceVersionLabel
+)
 
 // templates are where kinds keep pods: the elements of the path to what has metadata and spec.
 var templates = map[schema.GroupKind][]string{
@@ -115,11 +118,14 @@ func (l Layer) pods(s Subject) []Violation {
 
 // loosened: a Namespace that would have the API server admit what the envelope does not.
 func (l Layer) loosened(s Subject) []Violation {
-	label := s.GetLabels()[enforceLabel]
-	if label == "" || l.PodSecurity == "" || s.GroupVersionKind().GroupKind() != (schema.GroupKind{Kind: "Namespace"}) {
+	if l.PodSecurity == "" || s.GroupVersionKind().GroupKind() != (schema.GroupKind{Kind: "Namespace"}) {
 		return nil
 	}
-	if given := Level(label); given.Valid() && psa.CompareLevels(given, l.PodSecurity) >= 0 {
+	label, version := s.GetLabels()[enforceLabel], s.GetLabels()[versionLabel]
+	if version != "" && version != psa.VersionLatest {
+		return []Violation{{"metadata.labels[" + versionLabel + "]", fmt.Sprintf("%q is not the latest version, and an older one admits more (envelope.podSecurity); let an overlay take it out", version), ""}}
+	}
+	if given := Level(label); label == "" || given.Valid() && psa.CompareLevels(given, l.PodSecurity) >= 0 {
 		return nil
 	}
 	return []Violation{{"metadata.labels[" + enforceLabel + "]", fmt.Sprintf("%q is less than %s, which the envelope asks for (envelope.podSecurity); let an overlay change it", label, l.PodSecurity), ""}}

@@ -13,11 +13,13 @@ type Rule struct {
 }
 
 func (l Layer) rules(s Subject) []Violation {
+	if len(l.Rules) == 0 {
+		return nil
+	}
+	object := s.DeepCopy() // as it is going to be: the namespace of the subscription counts
+	object.SetNamespace(s.Namespace)
 	var all []Violation
 	for _, r := range l.Rules {
-		// As it is going to be, not as it was written: namePrefix and the namespace of the subscription count.
-		object := s.DeepCopy()
-		object.SetNamespace(s.Namespace)
 		holds, err := r.Condition.Holds(object.Object)
 		switch {
 		case err != nil:

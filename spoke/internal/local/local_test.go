@@ -148,7 +148,7 @@ func TestAsk(t *testing.T) {
 				t.Errorf("%v %v", r, err)
 			}
 			m, err := c.Render(t.Context(), "shop", "1.0.0")
-			if err != nil || len(m.GetManifest()) != 10<<20+8 || !strings.HasPrefix(m.GetDigest(), "sha256:") {
+			if err != nil || len(m.GetOutside()) != 1 || len(m.GetManifest()) != 10<<20+8 || !strings.HasPrefix(m.GetDigest(), "sha256:") {
 				t.Errorf("%d bytes, %v", len(m.GetManifest()), err)
 			}
 			if _, err := c.Render(t.Context(), "mail", ""); err == nil || err.Error() != `distribution "mail": not in spoke.yaml` {
