@@ -132,7 +132,7 @@ func (a *admin) there(ctx context.Context, o *unstructured.Unstructured) (bool, 
 // either, it is on the cluster.
 func TestEnvelopeByKinds(t *testing.T) {
 	b := start(t)
-	more := 12 // kinds of others; with those of Kubernetes' own enough of each sort
+	more := 6 // kinds of others; with those of Kubernetes' own enough of each sort
 	if os.Getenv("WHEELWRIGHT_FIGURES") != "" {
 		more = 200
 	}
