@@ -150,6 +150,7 @@ func (k *check) leaving(ctx context.Context, objs []object) (rights, error) {
 		}
 		if r, ok := served.like(i.GroupVersionKind); ok {
 			need.need(place{r, i.Namespace}, "get", "delete")
+			k.names[place{r, i.Namespace}] = append(k.names[place{r, i.Namespace}], i.Name)
 		}
 	}
 	return need, nil

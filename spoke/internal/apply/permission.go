@@ -184,6 +184,7 @@ func (k *check) permitted(ctx context.Context, release, books rights) (closed ma
 	if i, _ := identityOf(ctx); i.Own() {
 		for p, verbs := range books {
 			release.need(p, slices.Collect(maps.Keys(verbs))...)
+			k.names[p] = append(k.names[p], InventoryName(k.set.Distribution))
 		}
 		err := k.ask(ctx, release, everyVerb, closed)
 		k.mute = closed[place{configMaps, k.set.Namespace}]
