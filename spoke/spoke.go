@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -54,6 +55,7 @@ type spoke struct {
 
 	identity hubclient.Identity
 	settings config.Config
+	accounts atomic.Pointer[map[string]apply.Identity] // of the subscriptions in spoke.yaml as it is now
 	journal  *journal.Journal
 	cluster  *apply.Cluster
 	renderer *render.Renderer
@@ -115,7 +117,8 @@ func (s *spoke) open() (err error) {
 
 // build makes the parts that work on what is open; none of them runs yet.
 func (s *spoke) build(ctx context.Context) (err error) {
-	s.cluster, err = apply.New(apply.Config{Kubeconfig: s.settings.Kubeconfig, Context: s.settings.Context, Log: s.Log})
+	s.use(s.settings)
+	s.cluster, err = apply.New(apply.Config{Kubeconfig: s.settings.Kubeconfig, Context: s.settings.Context, Account: s.account, Log: s.Log})
 	if err != nil {
 		return err
 	}
@@ -128,7 +131,7 @@ func (s *spoke) build(ctx context.Context) (err error) {
 	s.closers = append(s.closers, func() error { s.plugins.Close(); return nil })
 	s.agent, err = agent.New(agent.Config{Dir: s.Dir, Settings: s.settings, Version: buildinfo.Version(),
 		Apply: s.cluster, Observe: s.cluster, Mend: s.cluster, Find: s.cluster, Memory: s.journal, Offers: s.journal, Renderer: s.renderer, Overlay: s.overlay,
-		Cluster: fleet.Cluster(s.identity.Cluster), Plugins: s.plugins, Reload: s.plugins.reload,
+		Cluster: fleet.Cluster(s.identity.Cluster), Plugins: s.plugins, Reload: s.reload,
 		Guard:   func(distribution string) agent.Guard { return s.cluster.Watch(distribution) },
 		Fetch:   func(ctx context.Context, d fleet.Digest) ([]byte, error) { return s.hub.Fetch(ctx, d) },
 		Changed: func() { s.hub.Rehello() },
@@ -139,6 +142,33 @@ func (s *spoke) build(ctx context.Context) (err error) {
 	s.hub, err = hubclient.New(hubclient.Config{Dir: s.Dir, Events: s.journal, OnDesired: s.agent.SetDesired, Log: s.Log,
 		Hello: func() (*syncv1.Hello, error) { return s.hello(ctx) }})
 	return err
+}
+
+// reload takes a spoke.yaml that has changed, before what is in it is acted on.
+func (s *spoke) reload(settings config.Config) error {
+	if err := s.plugins.reload(settings); err != nil {
+		return err
+	}
+	s.use(settings)
+	return nil
+}
+
+func (s *spoke) use(settings config.Config) {
+	all := map[string]apply.Identity{}
+	for _, sub := range settings.Subscriptions {
+		all[sub.Distribution] = apply.Identity(sub.Account)
+	}
+	s.accounts.Store(&all)
+}
+
+// account is as whom a distribution is written. One that is not subscribed to is nobody's to write: where its
+// account is not known any more, the spoke's own rights must not take its place.
+func (s *spoke) account(distribution string) (apply.Identity, error) {
+	i, there := (*s.accounts.Load())[distribution]
+	if !there {
+		return i, fmt.Errorf("%s is not in spoke.yaml any more: nothing is written for it", distribution)
+	}
+	return i, nil
 }
 
 // run runs every part until ctx ends or one of them fails.

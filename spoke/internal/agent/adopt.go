@@ -173,7 +173,7 @@ func (a *Agent) overlayFor(ctx context.Context, in input, w *worker) (overlay.Ov
 	return *w.laid.Load(), nil
 }
 
-// preview renders for somebody who looks; nothing of it is recorded.
+// preview renders for somebody who looks, with what plugins make of it; nothing of it is recorded.
 func (a *Agent) preview(ctx context.Context, in input, o overlay.Overlay, version string, d fleet.Digest) ([]byte, error) {
 	name := in.sub.Distribution
 	if d == "" {
@@ -187,9 +187,14 @@ func (a *Agent) preview(ctx context.Context, in input, o overlay.Overlay, versio
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	objs, err := manifest.Parse(res.Manifest)
+	return res.Manifest, nil
+}
+
+// sent is the part of a rendered set that the spoke sends to the cluster.
+func sent(rendered []byte) ([]byte, error) {
+	objs, err := manifest.Parse(rendered)
 	if err != nil {
-		return nil, fmt.Errorf("read the rendered set of %s: %w", version, err)
+		return nil, fmt.Errorf("read the rendered set: %w", err)
 	}
 	return manifest.Canonical(slices.DeleteFunc(objs, func(o *unstructured.Unstructured) bool { return !applied(o) && !hasTurn(o) }))
 }

@@ -55,11 +55,11 @@ func (a *Agent) Installations() ([]fleet.Installation, error) {
 var ErrNotSubscribed = errors.New("not in spoke.yaml")
 
 // Render answers exactly what would be applied for a version, as canonical YAML; "" means the
-// version that runs, or else the highest on offer.
-func (a *Agent) Render(ctx context.Context, distribution, version string) ([]byte, error) {
+// version that runs, or else the highest on offer; and what of it is outside of the envelope, a line each.
+func (a *Agent) Render(ctx context.Context, distribution, version string) (text []byte, outside []string, err error) {
 	in, w, err := a.subscribed(distribution)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	var runs fleet.Installation
 	if w != nil {
@@ -77,7 +77,21 @@ func (a *Agent) Render(ctx context.Context, distribution, version string) ([]byt
 	}
 	o, err := a.overlayFor(ctx, in, w)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return withoutMarks(a.preview(ctx, in, o, version, d))
+	rendered, err := a.preview(ctx, in, o, version, d)
+	if err != nil {
+		return nil, nil, err
+	}
+	if !in.sub.Envelope.None() {
+		set, err := a.setOf(in.sub, rendered, in.sub.Namespace, version, d, "", "")
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, one := range a.judge(ctx, set) {
+			outside = append(outside, one.Whole())
+		}
+	}
+	text, err = withoutMarks(sent(rendered))
+	return text, outside, err
 }

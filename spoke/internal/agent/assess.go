@@ -113,8 +113,8 @@ func (s assessment) result(set apply.Set) fleet.Preflight {
 	p := fleet.Preflight{Version: set.Version, Bundle: set.Bundle, Overlay: set.Overlay, Outcome: fleet.OutcomeChanges,
 		Changes: s.report.Changes(), Reversibility: s.verdict.Verdict, At: time.Now()}
 	switch {
-	case len(s.report.Problems) > 0:
-		p.Outcome, p.Reversibility, p.Reason, p.Changes = fleet.OutcomeBreaks, "", "dry run: "+summary(s.report.Problems), nil
+	case s.wrong(set) != "":
+		p.Outcome, p.Reversibility, p.Reason, p.Changes = fleet.OutcomeBreaks, "", s.wrong(set), nil
 	case len(p.Changes) == 0:
 		p.Outcome = fleet.OutcomeOk
 	case len(s.asks) > 0:
@@ -257,7 +257,7 @@ func (a *Agent) Plan(ctx context.Context, distribution, version string) (fleet.P
 		if err != nil {
 			return fleet.Plan{}, err
 		}
-		selected, err := policy.Select(in.choice(time.Now(), heldFor(b.rec.Held, want.recipe(), time.Now()), b.rec, told))
+		selected, err := policy.Select(in.choice(time.Now(), heldFor(b.rec.Held, want, time.Now()), b.rec, told))
 		if err != nil {
 			return fleet.Plan{}, err
 		}
@@ -310,6 +310,9 @@ func (s assessment) plan(set apply.Set, from string) fleet.Plan {
 	}
 	for _, c := range s.report.Conflicts {
 		p.Conflicts = append(p.Conflicts, c.String())
+	}
+	for _, o := range s.report.Outside {
+		p.Problems = append(p.Problems, outsideText+o.Whole())
 	}
 	for _, q := range s.report.Problems {
 		p.Problems = append(p.Problems, q.String())

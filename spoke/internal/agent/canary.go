@@ -33,9 +33,11 @@ const atOnce = 15 * time.Second
 // errGoesOn: what was begun is not over yet, and nothing is to be said of it.
 var errGoesOn = errors.New("it goes on")
 
-// finder looks for what others wrote on a set's objects; apply.Cluster is one.
+// finder looks at a set's objects: for what others wrote on them, and for what is outside of its envelope;
+// apply.Cluster is one.
 type finder interface {
 	Annotated(ctx context.Context, s apply.Set, key string) ([]*unstructured.Unstructured, error)
+	Outside(ctx context.Context, s apply.Set) ([]apply.Outside, error)
 }
 
 // prepareWalk takes in what the provider says about canaries.
@@ -317,6 +319,7 @@ func (w *worker) regain(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	set.Envelope = nil // see insideAgain
 	inv, _, err := w.a.cfg.Apply.Drift(ctx, set, w.ledger.Current(), true)
 	if err != nil {
 		return err

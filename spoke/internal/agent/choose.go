@@ -20,9 +20,19 @@ import (
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/overlay"
 )
 
-// recipe is all that a rendered set depends on, beside the release.
+// recipe is all that a rendered set, and whether it may be applied, depends on beside the release.
 func (p plan) recipe() fleet.Digest {
-	return fleet.Digest(fmt.Sprintf("sha256:%x", sha256.Sum256(fmt.Appendf(nil, "%q %q %q", p.Overlay, p.Variant, p.Namespace))))
+	text := fmt.Appendf(nil, "%q %q %q", p.Overlay, p.Variant, p.Namespace)
+	if p.Bounds != "" {
+		text = fmt.Appendf(text, " %q", p.Bounds)
+	}
+	return fleet.Digest(fmt.Sprintf("sha256:%x", sha256.Sum256(text)))
+}
+
+// content is the recipe of the rendered set alone, whatever it may hold.
+func (p plan) content() fleet.Digest {
+	p.Bounds = ""
+	return p.recipe()
 }
 
 // builds reports that err is about the release and the overlay, and would be the same again.
@@ -72,7 +82,7 @@ func (w *worker) choose(ctx context.Context, in input) result {
 	if err != nil {
 		return w.journalTrouble(err)
 	}
-	held := heldFor(w.rec.Held, want.recipe(), now)
+	held := heldFor(w.rec.Held, want, now)
 	selected, err := policy.Select(in.choice(now, held, w.rec, w.told))
 	if err != nil {
 		return w.misconfigured(err)
@@ -178,18 +188,19 @@ func (in input) choice(now time.Time, held map[string]bool, rec journal.Record, 
 		Held: held, Running: running, Floor: cmp.Or(rec.Floor, running), AskBack: !in.sub.Rollbacks() && !last.Recalls(running)}
 }
 
-// heldFor are the versions that are not to be taken now with this recipe.
-func heldFor(holds map[string]journal.Hold, recipe fleet.Digest, now time.Time) map[string]bool {
+// heldFor are the versions that are not to be taken now with this plan.
+func heldFor(holds map[string]journal.Hold, p plan, now time.Time) map[string]bool {
+	recipe, content := p.recipe(), p.content()
 	held := map[string]bool{}
 	for version, h := range holds {
-		held[version] = (h.Overlay == "" || h.Overlay == recipe) && (h.Until.IsZero() || now.Before(h.Until))
+		held[version] = (h.Overlay == "" || h.Overlay == recipe || h.Overlay == content) && (h.Until.IsZero() || now.Before(h.Until))
 	}
 	return held
 }
 
 // wanted is what the provider wants, but for the version.
 func wanted(in input, o overlay.Overlay) (plan, fleet.Policy, error) {
-	p := plan{Variant: in.sub.Variant, Namespace: in.sub.Namespace, Overlay: o.Digest}
+	p := plan{Variant: in.sub.Variant, Namespace: in.sub.Namespace, Overlay: o.Digest, Bounds: boundsOf(in.sub)}
 	policy := in.sub.Policy
 	if in.sub.Overlay.None() || in.offers == nil {
 		return p, policy, nil

@@ -209,6 +209,9 @@ func (w *worker) rollBack(ctx context.Context, in input, version, reason string,
 		}
 	}
 	to, rec, err := w.earlier(version)
+	if err == nil {
+		err = w.insideAgain(ctx, rec)
+	}
 	if err != nil {
 		return "", "", err
 	}
@@ -258,9 +261,9 @@ func (w *worker) leaveByHand(rec journal.Record, from, to string, in input, reas
 	if rec.Held == nil {
 		rec.Held = map[string]journal.Hold{}
 	}
-	recipe := w.ledger.Plan.recipe()
+	recipe := w.ledger.Plan.content()
 	if want, _, err := wanted(in, w.saw.now); err == nil && w.saw.good {
-		recipe = want.recipe()
+		recipe = want.content()
 	}
 	rec.Held[to] = journal.Hold{Overlay: recipe, Reason: text, At: now} // the rendered set stays, until another overlay comes
 	for _, v := range append(in.versions(), from) {

@@ -227,7 +227,7 @@ func TestWhatOthersLeadIsPromotedAndReturned(t *testing.T) {
 	if err != nil || len(plan.Conflicts) > 0 || len(plan.Steps) > 0 {
 		t.Errorf("a preview of what runs: %+v, %v", plan, err)
 	}
-	if text, err := s.agent.Render(t.Context(), "shop", "1.1.0"); err != nil || strings.Contains(string(text), "wheelwright.dev/yields") || !strings.Contains(string(text), "kind: Canary") {
+	if text, _, err := s.agent.Render(t.Context(), "shop", "1.1.0"); err != nil || strings.Contains(string(text), "wheelwright.dev/yields") || !strings.Contains(string(text), "kind: Canary") {
 		t.Errorf("a preview shows the spoke's own marks: %v\n%s", err, text)
 	}
 

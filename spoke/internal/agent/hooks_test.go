@@ -104,7 +104,7 @@ func TestAMigrationEndsBeforeWhatRunsIsTouched(t *testing.T) {
 		"never.yaml":   hookJob("never", "helm.sh/hook: pre-delete", "tool:1"),
 	})
 	s.waitsFor(fleet.Promoting, "waits for a hook: Job "+s.ns+"/migrate")
-	if shown, err := s.agent.Render(t.Context(), "shop", "1.1.0"); err != nil || !strings.Contains(string(shown), "name: migrate") || strings.Contains(string(shown), "name: never") {
+	if shown, _, err := s.agent.Render(t.Context(), "shop", "1.1.0"); err != nil || !strings.Contains(string(shown), "name: migrate") || strings.Contains(string(shown), "name: never") {
 		t.Errorf("what is to be applied is shown without its hooks: %v\n%s", err, shown)
 	}
 	if p, err := s.agent.Plan(t.Context(), "shop", "1.1.0"); err != nil || !strings.Contains(fmt.Sprint(p), "migrate") {

@@ -109,13 +109,13 @@ func TestWhatWouldBeAppliedCanBeSeen(t *testing.T) {
 	defer s.installed("1.0.0")()
 	s.vendor.away.Store(true)
 	for _, version := range []string{"", "1.0.0"} {
-		out, err := s.agent.Render(t.Context(), "shop", version)
+		out, _, err := s.agent.Render(t.Context(), "shop", version)
 		if err != nil || !strings.Contains(string(out), "kind: Deployment") {
 			t.Errorf("render %q: %v\n%s", version, err, out)
 		}
 	}
 	for _, c := range [][2]string{{"shop", "9.9.9"}, {"other", ""}} {
-		if _, err := s.agent.Render(t.Context(), c[0], c[1]); err == nil {
+		if _, _, err := s.agent.Render(t.Context(), c[0], c[1]); err == nil {
 			t.Errorf("render %v: want an error", c)
 		}
 	}

@@ -153,7 +153,7 @@ func (w *worker) pin(in input, p fleet.Pin, dry bool) (fleet.Installation, error
 		rec.Held = without(rec.Held, p.Version)
 	}
 	policy.Pin = &p
-	selected, err := policy.Select(in.choice(now, heldFor(rec.Held, want.recipe(), now), rec, w.told))
+	selected, err := policy.Select(in.choice(now, heldFor(rec.Held, want, now), rec, w.told))
 	if err != nil {
 		return none, err
 	}

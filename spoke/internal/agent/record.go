@@ -36,6 +36,7 @@ type plan struct {
 	Variant   string       `json:"variant"`
 	Namespace string       `json:"namespace"`
 	Overlay   fleet.Digest `json:"overlay"`
+	Bounds    fleet.Digest `json:"bounds,omitempty"` // of what it may hold; what runs stays when they change
 }
 
 // take makes rec the worker's record.

@@ -30,12 +30,14 @@ func (a *Agent) setOf(sub config.Subscription, data []byte, namespace, version s
 	if err != nil {
 		return apply.Set{}, fmt.Errorf("read the rendered set of %s: %w", version, err)
 	}
+	beside := besides(objs)
 	objs = applicable(objs)
 	t, err := withYields(sub.Terms, objs, namespace)
 	if err != nil {
 		return apply.Set{}, fmt.Errorf("read the rendered set of %s: %w", version, err)
 	}
-	return apply.Set{Distribution: sub.Distribution, Terms: t, Namespace: namespace, Objects: objs, Version: version, Bundle: b, Overlay: o, Rendered: r}, nil
+	return apply.Set{Distribution: sub.Distribution, Terms: t, Namespace: namespace, Objects: objs, Version: version, Bundle: b, Overlay: o, Rendered: r,
+		Envelope: sub.Envelope, Beside: beside}, nil
 }
 
 // nextSet is the attempt's, runningSet the one that the cluster returns to.
@@ -87,11 +89,14 @@ func (w *worker) check(ctx context.Context) (delivery.Event, error) {
 	d.Keep, d.Asks = s.verdict.Keep, s.asks
 	w.rec.Delivery = &d
 	switch {
-	case len(report.Problems) > 0:
+	case s.wrong(set) != "":
+		for _, o := range report.Outside {
+			w.log.Warn("an object is outside of the envelope", logging.Version, set.Version, logging.Object, o.Object, logging.Reason, o.Whole())
+		}
 		for _, p := range report.Problems {
 			w.log.Warn("the dry run refuses an object", logging.Version, set.Version, logging.Object, p.Object, logging.Reason, p.Message)
 		}
-		return refuse("dry run: %s", summary(report.Problems))
+		return refuse("%s", s.wrong(set))
 	case len(report.Adopted) > 0:
 		if err := w.sayAdopted(set.Version, report.Adopted); err != nil {
 			return delivery.Event{}, err
@@ -281,6 +286,7 @@ func (w *worker) restore(ctx context.Context) (delivery.Event, error) {
 	if err != nil {
 		return refuse("%w", err)
 	}
+	set.Envelope = nil // see insideAgain
 	e, err := w.send(ctx, set, delivery.Restored)
 	if err != nil || e.Kind == delivery.Refuse {
 		return e, err

@@ -140,6 +140,13 @@ func (w *worker) correctDrift(ctx context.Context, in input) result {
 	}
 	if in.sub.Terms.Drift == terms.Leave {
 		w.follow()
+		left, err := w.leftOutside(ctx, in.sub)
+		if err == nil {
+			err = w.sayDrift(now, left)
+		}
+		if err != nil {
+			w.log.Warn("what runs was not compared with the envelope", logging.Error, err)
+		}
 		return result{}
 	}
 	set, err := w.runningSet()

@@ -113,6 +113,9 @@ func (w *worker) goBack(ctx context.Context, in input) (done bool, err error) {
 	_, rec, err := w.earlier(s.Version)
 	if err == nil {
 		rec.Floor = s.Version // its provider agreed, here or in spoke.yaml
+		err = w.insideAgain(ctx, rec)
+	}
+	if err == nil {
 		rec.Delivery.Keep, err = w.kept(ctx, rec.Manifest)
 	}
 	if err != nil {

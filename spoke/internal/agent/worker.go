@@ -87,15 +87,16 @@ type worker struct {
 	trial   backoff             // of pre-flights
 	sub     config.Subscription // of this round
 	rules   ruleBook
-	chosen  chosen    // by the policy, in this round or the last that got so far
-	unheard string    // the hub's pin of which was said that it does not count
-	replied replied   // signed orders of which something was said already
-	work    scratch   // of the delivery under way
-	saw     overlayed // the provider's overlay
-	watch   watching  // of what runs
-	exam    *exam     // of the delivery under way; nil: none was begun
-	tries   int       // exams of it
-	unsure  string    // why the last of them came to no verdict
+	chosen  chosen       // by the policy, in this round or the last that got so far
+	bounds  fleet.Digest // of this round: see boundsOf
+	unheard string       // the hub's pin of which was said that it does not count
+	replied replied      // signed orders of which something was said already
+	work    scratch      // of the delivery under way
+	saw     overlayed    // the provider's overlay
+	watch   watching     // of what runs
+	exam    *exam        // of the delivery under way; nil: none was begun
+	tries   int          // exams of it
+	unsure  string       // why the last of them came to no verdict
 	// toldTests is what the hub was told last of each test of the delivery.
 	toldTests map[string]string
 
@@ -250,6 +251,7 @@ func (w *worker) round(ctx context.Context) (next time.Duration) {
 	in, news := w.input()
 	w.sub = in.sub
 	in, w.moved = w.settled(in)
+	w.noteBounds(in.sub)
 	if news {
 		w.wait, w.trial = backoff{}, backoff{} // what failed may work with what is new
 	}

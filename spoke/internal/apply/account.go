@@ -37,6 +37,7 @@ var ErrNoNamespace = errors.New("its namespace is not there yet")
 // it does; the API server gives no less than ten minutes. It names the cluster as this spoke reaches it
 // and has none of the spoke's own credentials.
 func (c *Cluster) Credentials(ctx context.Context, a Account, life time.Duration) (kubeconfig []byte, expires time.Time, err error) {
+	ctx = asSpoke(ctx)
 	if len(a.Rules) > 0 {
 		err := c.provide(ctx, a)
 		if isMissingNamespace(err) != "" {

@@ -8,6 +8,9 @@
 // StatefulSet waits for in vain in Unstick. A Namespace, a CustomResourceDefinition, a PersistentVolume
 // or a PersistentVolumeClaim is deleted only where the terms name it.
 //
+// What it writes for a distribution it writes as the Identity that its Config names, by impersonation; and nothing
+// that is outside of the Set's envelope is written for the first time or put back.
+//
 // Nouns: a Set is what should be on the cluster; an Inventory is what was put there, by UID; a Change
 // is what an operation did.
 package apply
@@ -56,6 +59,10 @@ type Config struct {
 	// namespace that is going away, a definition not served yet, a webhook not up. Default 30s.
 	Patience time.Duration
 
+	// Account says as whom a distribution's objects are written, each time anew. Nil, and its zero answer: as the
+	// spoke itself. An error: nothing is written.
+	Account func(distribution string) (Identity, error)
+
 	Log           *slog.Logger
 	WrapTransport func(http.RoundTripper) http.RoundTripper // nil: none; sees every request
 }
@@ -70,6 +77,8 @@ type Cluster struct {
 	reach    *rest.Config // as it was read
 	patience time.Duration
 	claims   claims
+	account  func(distribution string) (Identity, error)
+	taken    identities
 	flips    oscillations // what others take from us again and again
 }
 
@@ -97,6 +106,7 @@ func New(c Config) (*Cluster, error) {
 	if c.WrapTransport != nil {
 		cfg.Wrap(c.WrapTransport)
 	}
+	cfg.Wrap(func(next http.RoundTripper) http.RoundTripper { return voice{next} })
 	cfg.Wrap(func(next http.RoundTripper) http.RoundTripper { return counter{next} })
 	client, err := rest.HTTPClientFor(cfg)
 	if err != nil {
@@ -111,7 +121,7 @@ func New(c Config) (*Cluster, error) {
 		return nil, fmt.Errorf("make a client for %s: %w", cfg.Host, err)
 	}
 	a := &api{client: rc, host: cfg.Host, manager: c.FieldManager}
-	return &Cluster{log: c.Log, api: a, kinds: &kinds{api: a, disc: disc}, http: client, reach: reach, patience: c.Patience}, nil
+	return &Cluster{log: c.Log, api: a, kinds: &kinds{api: a, disc: disc}, http: client, reach: reach, patience: c.Patience, account: c.Account}, nil
 }
 
 // Close lets go of idle connections.

@@ -27,8 +27,11 @@ const standInNamespace = "default"
 // tries everything.
 func (c *Cluster) Check(ctx context.Context, set Set, prev Inventory) (CheckReport, error) {
 	ctx, requests := counted(ctx)
-	k := &check{c: c, set: set, prev: prev, items: prev.byIdentity(), comes: map[string]bool{set.Namespace: true}, missing: map[string]bool{}}
-	err := k.run(ctx)
+	k := &check{c: c, set: set, prev: prev, items: prev.byIdentity(), comes: map[string]bool{set.Namespace: true}, missing: map[string]bool{}, names: map[place][]string{}}
+	ctx, err := c.acting(ctx, set.Distribution)
+	if err == nil {
+		err = k.run(ctx)
+	}
 	k.report.Requests = int(requests.Load())
 	k.report.sort()
 	if err != nil {
@@ -45,7 +48,9 @@ type check struct {
 	comes map[string]bool                // namespaces that are there once the set is applied
 	roles map[string]bool                // "Role app/reader", of the set
 	known map[identity]metav1.ObjectMeta // what distributions have in the places of what is new
-	shut  map[place]bool                 // where the spoke may not try
+	shut  map[place]bool                 // where it may not be tried
+	mute  bool                           // the inventory may not be written
+	names map[place][]string             // of what is written
 	blind bool                           // not all of that could be read
 
 	mu      sync.Mutex // guards what follows
@@ -59,7 +64,8 @@ func (k *check) run(ctx context.Context) error {
 		return fmt.Errorf("nothing to check: %w", ErrEmptySet)
 	}
 	sums := k.set.sum()
-	if k.prev.appliedOf(sums) && len(k.prev.Current().Items) == len(k.prev.Items) {
+	applied := k.prev.appliedOf(sums) && len(k.prev.Current().Items) == len(k.prev.Items)
+	if applied && k.set.Envelope.None() {
 		return nil
 	}
 	k.c.kinds.age(freshness) // what was served yesterday may not be today
@@ -68,6 +74,9 @@ func (k *check) run(ctx context.Context) error {
 		return err
 	}
 	k.report.Problems = problems
+	if objs, err = k.inside(ctx, objs); err != nil || applied {
+		return err
+	}
 	own := k.survey(objs)
 	todo := slices.DeleteFunc(slices.Clone(objs), func(o object) bool { return o.standsIn(k.items[o.item().identity()]) })
 	need, err := k.leaving(ctx, objs)
@@ -76,11 +85,14 @@ func (k *check) run(ctx context.Context) error {
 	}
 	for _, o := range todo {
 		need.need(o.place(), everyVerb[:5]...)
+		k.names[o.place()] = append(k.names[o.place()], o.GetName())
 		if !keeps(o.resource.GroupKind()) || o.consents(k.set.Terms) {
 			need.need(o.place(), "delete")
 		}
 	}
-	if k.shut, err = k.permitted(ctx, need); err != nil {
+	books := rights{}
+	books.need(place{configMaps, k.set.Namespace}, "get", "create", "patch", "delete")
+	if k.shut, err = k.permitted(ctx, need, books); err != nil {
 		return err
 	}
 	if k.prev.Applied == "" || k.prev.Namespace != k.set.Namespace {
@@ -112,7 +124,6 @@ func (k *check) survey(objs []object) (own *object) {
 // leaving notes what becomes of objects that the set no longer has, and which rights that takes.
 func (k *check) leaving(ctx context.Context, objs []object) (rights, error) {
 	need := rights{}
-	need.need(place{configMaps, k.set.Namespace}, "get", "create", "patch", "delete")
 	stays := map[identity]bool{}
 	for _, o := range objs {
 		stays[o.item().identity()] = true
@@ -139,9 +150,23 @@ func (k *check) leaving(ctx context.Context, objs []object) (rights, error) {
 		}
 		if r, ok := served.like(i.GroupVersionKind); ok {
 			need.need(place{r, i.Namespace}, "get", "delete")
+			k.names[place{r, i.Namespace}] = append(k.names[place{r, i.Namespace}], i.Name)
 		}
 	}
 	return need, nil
+}
+
+// inside are the objects within the envelope. The others are in the report, and not even tried.
+func (k *check) inside(ctx context.Context, objs []object) ([]object, error) {
+	objs, out := k.set.divided(objs)
+	more, err := k.c.besideOutside(ctx, k.set)
+	for _, o := range more { // a hook that is sent is among both
+		if !slices.Contains(out, o) {
+			out = append(out, o)
+		}
+	}
+	k.report.Outside = out
+	return objs, err
 }
 
 // try has the API server try objects that are new or differ.
@@ -152,6 +177,13 @@ func (k *check) try(ctx context.Context, todo []object) error {
 		return unread
 	}
 	k.blind = unread != nil
+	forged, err := k.c.forged(ctx, k.set, todo)
+	if err != nil {
+		return err
+	}
+	for _, p := range forged {
+		k.problem(p)
+	}
 	if err := each(ctx, todo, k.one); err != nil {
 		return err
 	}
@@ -163,7 +195,7 @@ func (k *check) try(ctx context.Context, todo []object) error {
 
 // groundwork tries what Apply writes besides the set: the inventory, and the namespace if it is missing.
 func (k *check) groundwork(ctx context.Context, own *object) error {
-	if k.shut[place{configMaps, k.set.Namespace}] {
+	if k.mute {
 		return nil
 	}
 	name := InventoryName(k.set.Distribution)
@@ -171,7 +203,7 @@ func (k *check) groundwork(ctx context.Context, own *object) error {
 	if err != nil {
 		return err
 	}
-	_, _, err = k.c.api.patch(ctx, configMaps, k.set.Namespace, name, data, dryRun)
+	_, _, err = k.c.api.patch(asSpoke(ctx), configMaps, k.set.Namespace, name, data, dryRun)
 	kind, ns := "ConfigMap", k.set.Namespace
 	if isMissingNamespace(err) == k.set.Namespace {
 		k.missing[k.set.Namespace] = true
@@ -182,6 +214,11 @@ func (k *check) groundwork(ctx context.Context, own *object) error {
 	}
 	if err == nil || ours(err) {
 		return err
+	}
+	if kind == "Namespace" {
+		_, why, _ := strings.Cut(noNamespace(ctx, name, err).Error(), ": ")
+		k.problem(Problem{named(kind, "", name), why})
+		return nil
 	}
 	k.problem(Problem{named(kind, ns, name), explain(kind, ns, name, err)})
 	return nil

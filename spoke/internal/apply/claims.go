@@ -115,7 +115,11 @@ func (c *Cluster) unclaimed(ctx context.Context, set Set, objs []object) error {
 			problems = append(problems, p)
 		}
 	}
-	if len(problems) > 0 {
+	more, err := c.forged(ctx, set, objs)
+	if err != nil {
+		return err
+	}
+	if problems = append(problems, more...); len(problems) > 0 {
 		return refused(problems, len(set.Objects))
 	}
 	return nil

@@ -16,37 +16,6 @@ import (
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/terms"
 )
 
-// Drifted is an object that somebody deleted, or fields of it that somebody took.
-type Drifted struct {
-	Object  string   // "Deployment app/backend"
-	Fields  []string // sorted; none of an object that was deleted
-	Missing bool
-	By      string    // field managers, with commas between them; "" where nobody is known
-	At      time.Time // when they wrote last
-
-	Corrected bool // it is put back
-	Contested bool // it was put back too often: it is left to By until another set is applied
-}
-
-func (d Drifted) String() string {
-	const most = 3
-	names := strings.Join(d.Fields[:min(most, len(d.Fields))], ", ")
-	if more := len(d.Fields) - most; more > 0 {
-		names += fmt.Sprintf(" and %d more", more)
-	}
-	switch {
-	case d.Missing:
-		return d.Object + " was deleted"
-	case d.Contested && d.By == "":
-		return fmt.Sprintf("%s: %s was taken from %s %s", d.Object, names, defaultManager, contestedText)
-	case d.Contested:
-		return fmt.Sprintf("%s: %s is claimed by %s and %s, which took it %s", d.Object, names, defaultManager, d.By, contestedText)
-	case d.By == "":
-		return fmt.Sprintf("%s: %s was changed", d.Object, names)
-	}
-	return fmt.Sprintf("%s: %s was changed by %s at %s", d.Object, names, d.By, d.At.UTC().Format(time.RFC3339))
-}
-
 // Drift finds what somebody deleted or changed since inv was taken and, to correct, puts it back. It costs
 // one list of metadata for each kind and namespace, and an apply for each object of which the managed
 // fields say that it is not as it was left: a dry run where nothing is to be corrected. What is ours by
@@ -59,7 +28,11 @@ func (d Drifted) String() string {
 func (c *Cluster) Drift(ctx context.Context, set Set, inv Inventory, correct bool) (Inventory, []Drifted, error) {
 	d := &drift{c: c, set: set, correct: correct, now: time.Now(), items: inv.byIdentity(),
 		seen: map[identity]metav1.ObjectMeta{}, foreign: map[identity]string{}}
-	err := d.run(ctx)
+	ctx, err := c.acting(ctx, set.Distribution)
+	if err != nil {
+		return inv, nil, fmt.Errorf("correct drift of %s: %w", set, err)
+	}
+	err = d.run(ctx)
 	inv.Items = slices.Collect(maps.Values(d.items))
 	inv.sort()
 	if !ours(err) && len(inv.Items) > 0 && (d.unnoted || d.renewed) {
@@ -96,6 +69,8 @@ func (d *drift) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	objs, out := d.set.divided(objs)
+	d.drifted = LeftOutside(out)
 	for n, o := range objs {
 		if o.stage == stageNamespaces && o.GetName() == d.set.Namespace {
 			d.own = &objs[n]
@@ -390,7 +365,7 @@ func people(by []string) string {
 
 // say leaves out what turned out to be no drift.
 func (d *drift) say(x Drifted) {
-	if !x.Missing && len(x.Fields) == 0 {
+	if !x.Missing && x.Outside == "" && len(x.Fields) == 0 {
 		return
 	}
 	d.mu.Lock()

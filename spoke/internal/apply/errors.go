@@ -126,6 +126,9 @@ func explain(kind, namespace, name string, err error) string {
 	}
 	st := as.Status()
 	if m := denied.FindStringSubmatch(st.Message); m != nil && st.Reason == metav1.StatusReasonForbidden {
+		if strings.HasPrefix(m[2], "impersonate") { // the right went since it was proven
+			return m[1] + " may not impersonate the service account that spoke.yaml names under serviceAccount any more; see: kubectl auth can-i --list --as=" + m[1]
+		}
 		return missingRule(m[1], m[2], m[3], m[4], m[5])
 	}
 	switch {
@@ -166,12 +169,16 @@ func tooLarge(err error) bool {
 // missingRule writes the rule without braces: what stands in braces is taken for a quoted value and does
 // not leave the cluster.
 func missingRule(user, verb, plural, group, namespace string) string {
+	return missingVerbs(user, verb, plural, group, namespace, everyVerb)
+}
+
+func missingVerbs(user, verb, plural, group, namespace string, verbs []string) string {
 	role, where := "ClusterRole", "for the whole cluster"
 	if namespace != "" {
 		role, where = "Role in namespace "+namespace, "in namespace "+namespace
 	}
-	return fmt.Sprintf(`%s may not %s %s of API group %q %s; add to its %s the rule apiGroups: [%q], resources: [%q], verbs: ["get", "list", "watch", "create", "patch", "delete"]`,
-		user, verb, plural, group, where, role, group, plural)
+	return fmt.Sprintf(`%s may not %s %s of API group %q %s; add to its %s the rule apiGroups: [%q], resources: [%q], verbs: ["%s"]`,
+		user, verb, plural, group, where, role, group, plural, strings.Join(verbs, `", "`))
 }
 
 // invalid lists field and reason; the values are left out.

@@ -269,13 +269,13 @@ func (c *Cluster) writeInventory(ctx context.Context, inv Inventory, own *object
 	}
 	name := InventoryName(inv.Distribution)
 	err = c.patiently(ctx, func() (bool, error) {
-		_, _, err := c.api.patch(ctx, configMaps, inv.Namespace, name, data, 0)
+		_, _, err := c.api.patch(asSpoke(ctx), configMaps, inv.Namespace, name, data, 0)
 		if isMissingNamespace(err) == inv.Namespace && inv.Namespace != "" {
 			if err := c.makeNamespace(ctx, inv.Namespace, own); err != nil {
 				return false, err
 			}
 			made = true
-			_, _, err = c.api.patch(ctx, configMaps, inv.Namespace, name, data, 0)
+			_, _, err = c.api.patch(asSpoke(ctx), configMaps, inv.Namespace, name, data, 0)
 		}
 		return passing(err), err
 	})
@@ -298,7 +298,7 @@ func (c *Cluster) makeNamespace(ctx context.Context, name string, own *object) e
 		}
 	}
 	if _, _, err := c.api.patch(ctx, namespaces, "", name, data, 0); err != nil {
-		return refusal("Namespace", "", name, err)
+		return noNamespace(ctx, name, err)
 	}
 	return nil
 }
@@ -313,7 +313,7 @@ func (c *Cluster) deleteInventory(ctx context.Context, inv Inventory) error {
 	var p partial
 	err := c.api.get(ctx, configMaps, inv.Namespace, name, metadataOnly, &p)
 	if err == nil && p.Metadata.Labels[InventoryLabel] == inv.Distribution {
-		err = c.api.delete(ctx, configMaps, inv.Namespace, name, types.UID(p.Metadata.UID))
+		err = c.api.delete(asSpoke(ctx), configMaps, inv.Namespace, name, types.UID(p.Metadata.UID))
 	}
 	if err != nil && !apierrors.IsNotFound(err) {
 		return refusal("ConfigMap", inv.Namespace, name, err)

@@ -23,7 +23,10 @@ import (
 func (c *Cluster) Prune(ctx context.Context, old, new Inventory, t terms.Terms) (Change, error) {
 	ctx, requests := counted(ctx)
 	p := &pruning{c: c, distribution: old.Distribution, terms: t}
-	err := p.run(ctx, old, new)
+	ctx, err := c.acting(ctx, old.Distribution)
+	if err == nil {
+		err = p.run(ctx, old, new)
+	}
 	p.change.Requests = int(requests.Load())
 	p.change.sort()
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 type CheckReport struct {
 	Objects   int
 	Problems  []Problem // all of them; none: the set would be taken
+	Outside   []Outside // all that is outside of the envelope; it was not tried
 	Unchecked []string  // objects that cannot be tried before others are there, with the reason
 	Adopted   []string  // objects that are on the cluster already and no distribution's: Apply takes them over
 
@@ -56,16 +57,18 @@ func (r CheckReport) Changes() []fleet.KindChange {
 	return all
 }
 
-// Err is nil without problems, else an ErrRefused that names them all.
+// Err is nil where nothing is outside and there are no problems, else an ErrRefused that names them all.
 func (r CheckReport) Err() error {
-	if len(r.Problems) == 0 {
-		return nil
+	var problems error
+	if len(r.Problems) > 0 {
+		problems = refused(r.Problems, r.Objects)
 	}
-	return refused(r.Problems, r.Objects)
+	return join(beyond(r.Outside), problems)
 }
 
 func (r *CheckReport) sort() {
 	slices.SortFunc(r.Problems, func(a, b Problem) int { return strings.Compare(a.Object, b.Object) })
+	slices.SortStableFunc(r.Outside, func(a, b Outside) int { return strings.Compare(a.Object, b.Object) })
 	slices.SortFunc(r.Conflicts, func(a, b Conflict) int { return strings.Compare(a.String(), b.String()) })
 	slices.SortFunc(r.Steps, func(a, b Step) int { return strings.Compare(a.Object, b.Object) })
 	slices.Sort(r.Unchecked)

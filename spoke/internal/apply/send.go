@@ -160,12 +160,15 @@ func (c *Cluster) Apply(ctx context.Context, set Set, prev Inventory) (Inventory
 		return c.same(set, prev)
 	}
 	ctx, requests := counted(ctx)
+	ctx, err := c.acting(ctx, set.Distribution)
+	if err != nil {
+		return prev, Change{}, fmt.Errorf("apply %s: %w", set, err)
+	}
 	j, err := c.begin(ctx, set, sums, prev)
 	if err != nil { // nothing was sent
 		return prev, Change{Requests: int(requests.Load())}, fmt.Errorf("apply %s: %w", set, err)
 	}
-	free, problems := c.claims.take(set.Distribution, j.todo)
-	if len(problems) > 0 {
+	if free, problems := c.claims.take(set.Distribution, j.todo); len(problems) > 0 {
 		err = refused(problems, len(set.Objects))
 	} else {
 		defer free()
@@ -246,6 +249,9 @@ func (c *Cluster) begin(ctx context.Context, set Set, sums sum, prev Inventory) 
 			j.todo = append(j.todo, o)
 		}
 		j.items[i.identity()] = i
+	}
+	if _, out := set.divided(j.todo); len(out) > 0 {
+		return nil, beyond(out)
 	}
 	return j, nil
 }

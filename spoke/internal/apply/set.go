@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/envelope"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/terms"
 )
 
@@ -27,6 +28,11 @@ type Set struct {
 	Namespace    string // of the subscription: of namespaced objects that name none, and of the inventory
 	Objects      []*unstructured.Unstructured
 	Terms        terms.Terms // what may be recreated and deleted, and what is left to others
+
+	// Envelope is what the set's objects have to be inside of. The zero one: anything goes.
+	Envelope envelope.Envelope
+	// Beside is what plugins make of the release: judged by the envelope, and not sent.
+	Beside []*unstructured.Unstructured
 
 	// Noted in the inventory, and not looked at.
 	Version                   string
@@ -181,6 +187,8 @@ func (c *Cluster) prepare(ctx context.Context, set Set, sums sum) ([]object, []P
 			wrong[n] = served.notServed(gvk)
 		case in.GetName() == "":
 			wrong[n] = "it has no metadata.name"
+		case unaddressable(in) != "":
+			wrong[n] = unaddressable(in)
 		case sums.objects[n] == "":
 			_, err := json.Marshal(in.Object)
 			wrong[n] = oneLine(fmt.Sprint(err))

@@ -15,8 +15,12 @@ import (
 // StatefulSet makes the pods anew at once. Pods that run but are not ready are deleted only with
 // alsoRunning: they may be coming back by themselves.
 func (c *Cluster) Unstick(ctx context.Context, inv Inventory, alsoRunning bool) (Change, error) {
-	ctx, requests := counted(ctx)
 	var change Change
+	ctx, err := c.acting(ctx, inv.Distribution)
+	if err != nil {
+		return change, fmt.Errorf("replace the pods that a StatefulSet waits for: %w", err)
+	}
+	ctx, requests := counted(ctx)
 	var errs []error
 	for _, i := range inv.Current().Items {
 		if i.Group != "apps" || i.Kind != "StatefulSet" {

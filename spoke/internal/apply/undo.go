@@ -18,7 +18,10 @@ import (
 func (c *Cluster) Undo(ctx context.Context, inv Inventory) (Change, error) {
 	ctx, requests := counted(ctx)
 	u := &undoing{c: c, inv: inv}
-	err := u.run(ctx)
+	ctx, err := c.acting(ctx, inv.Distribution)
+	if err == nil {
+		err = u.run(ctx)
+	}
 	u.change.Requests = int(requests.Load())
 	u.change.sort()
 	if err != nil {

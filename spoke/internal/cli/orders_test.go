@@ -62,11 +62,14 @@ func (s *stand) Memories() ([]fleet.Memory, error) {
 	return []fleet.Memory{{Distribution: "shop", Previous: []string{"1.0.1", "1.0.0"}, Held: s.held, Withdrawn: s.withdrawn}}, nil
 }
 
-func (s *stand) Render(_ context.Context, distribution, version string) ([]byte, error) {
-	if version == "9.9.9" {
-		return nil, errors.New(`shop "9.9.9" is not on offer`)
+func (s *stand) Render(_ context.Context, distribution, version string) ([]byte, []string, error) {
+	if version == "6.6.6" {
+		return []byte("kind: Node\n"), []string{"Node n: kind: it has no namespace"}, nil
 	}
-	return []byte("# " + distribution + " " + version + "\n"), nil
+	if version == "9.9.9" {
+		return nil, nil, errors.New(`shop "9.9.9" is not on offer`)
+	}
+	return []byte("# " + distribution + " " + version + "\n"), nil, nil
 }
 
 func (s *stand) Plan(_ context.Context, distribution, version string) (fleet.Plan, error) {
@@ -265,6 +268,16 @@ func TestDiffAsksTheRunningSpoke(t *testing.T) {
 	}
 	if code, out, text := invoke(t, "diff", "shop", "9.9.9"); code != 2 || out != "" || text != "spoke: diff: shop \"9.9.9\" is not on offer\n" {
 		t.Errorf("%d\n%s%s", code, out, text)
+	}
+}
+
+func TestRenderSaysWhatIsOutside(t *testing.T) {
+	serve(t, &stand{})
+	if code, out, text := invoke(t, "render", "shop", "6.6.6"); code != 1 || out != "kind: Node\n" || text != "spoke: outside of the envelope: Node n: kind: it has no namespace\n" {
+		t.Errorf("%d %s%s", code, out, text)
+	}
+	if code, out, text := invoke(t, "render", "shop", "1.0.0"); code != 0 || out != "# shop 1.0.0\n" || text != "" {
+		t.Errorf("%d %s%s", code, out, text)
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/exitcode"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/render"
+	localv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/local/v1"
 	syncv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/agent"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/config"
@@ -31,7 +32,8 @@ func (a *app) renderCommand() *cobra.Command {
 		Short: "Print exactly what would be applied",
 		Long: `render lays your overlay over a release and prints the result as YAML: what the spoke applies, before it
 adds its label wheelwright.dev/distribution. Nothing is recorded and nothing is applied. Without VERSION:
-the one that runs, or else the highest on offer.
+the one that runs, or else the highest on offer. What of it is outside of the envelope in your spoke.yaml, so that it
+would be refused, is said beside it, and the exit code is 1.
 
 A running spoke is asked, which works with the hub away. Where none runs, the data folder is read: its bundles
 and what the hub last offered; the hub is asked only for a bundle that is not there.`,
@@ -48,18 +50,26 @@ and what the hub last offered; the hub is asked only for a bundle that is not th
 			if len(given) == 2 {
 				version = given[1]
 			}
-			manifest, err := askRender(c.Context(), dir, distribution, version)
+			r, err := askRender(c.Context(), dir, distribution, version)
 			switch {
 			case errors.Is(err, local.ErrNotRunning):
-				manifest, err = renderHere(c.Context(), dir, cmp.Or(file, filepath.Join(dir, configName)), distribution, version)
+				r, err = renderHere(c.Context(), dir, cmp.Or(file, filepath.Join(dir, configName)), distribution, version)
 			case file != "":
 				fmt.Fprintf(a.err, "spoke: the spoke that runs on %s was asked: it uses its own configuration, not --config %s\n", dir, file)
 			}
 			if err != nil {
 				return fmt.Errorf("render: %w", err)
 			}
-			_, err = a.out.Write(manifest)
-			return err
+			if _, err = a.out.Write(r.GetManifest()); err != nil {
+				return err
+			}
+			for _, line := range r.GetOutside() {
+				fmt.Fprintf(a.err, "spoke: outside of the envelope: %s\n", line)
+			}
+			if len(r.GetOutside()) > 0 {
+				return exitcode.Silent(exitcode.Failed)
+			}
+			return nil
 		},
 	}
 	c.Flags().StringVar(&file, "config", "", "spoke.yaml `FILE` where no spoke runs (default DIR/"+configName+")")
@@ -67,18 +77,17 @@ and what the hub last offered; the hub is asked only for a bundle that is not th
 	return c
 }
 
-func askRender(ctx context.Context, dir, distribution, version string) ([]byte, error) {
+func askRender(ctx context.Context, dir, distribution, version string) (*localv1.RenderResponse, error) {
 	c, err := local.Dial(ctx, dir)
 	if err != nil {
 		return nil, err
 	}
 	defer c.Close()
-	r, err := c.Render(ctx, distribution, version)
-	return r.GetManifest(), err
+	return c.Render(ctx, distribution, version)
 }
 
 // renderHere does with the data folder at rest what a running spoke would do.
-func renderHere(ctx context.Context, dir, file, distribution, version string) (_ []byte, err error) {
+func renderHere(ctx context.Context, dir, file, distribution, version string) (_ *localv1.RenderResponse, err error) {
 	settings, err := config.Load(file)
 	if err != nil {
 		return nil, exitcode.With(exitcode.Usage, err)
@@ -105,7 +114,8 @@ func renderHere(ctx context.Context, dir, file, distribution, version string) (_
 	if err != nil {
 		return nil, err
 	}
-	return still.Render(ctx, distribution, version)
+	manifest, outside, err := still.Render(ctx, distribution, version)
+	return &localv1.RenderResponse{Manifest: manifest, Outside: outside}, err
 }
 
 func fetchHere(ctx context.Context, dir string, d fleet.Digest, log *slog.Logger) ([]byte, error) {

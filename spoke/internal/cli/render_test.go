@@ -96,6 +96,11 @@ func TestRenderOfASpokeThatDoesNotRun(t *testing.T) {
 	if code, _, text := invoke(t, "render", "shop", "1.1.0", "--data", dir); code != 1 || !strings.Contains(text, "spoke join") {
 		t.Errorf("a bundle that is not there, and no hub to ask: %d %s", code, text)
 	}
+	put(t, filepath.Join(dir, "bounded.yaml"), "version: 1\nenvelope: {kinds: {allow: [Secret]}}\nsubscriptions:\n- {distribution: shop, namespace: shop, overlay: {path: mine}, source: [\"https://git.example.com/vendor/shop\"]}\n")
+	if code, same, text := invoke(t, "render", "shop", "--data", dir, "--config", filepath.Join(dir, "bounded.yaml")); code != 1 || same != out ||
+		!strings.HasPrefix(text, "spoke: outside of the envelope: v1 ConfigMap shop/settings: kind: ConfigMap.core is not among the kinds that are allowed") || !strings.Contains(text, "allowed are Secret.core") {
+		t.Errorf("outside of the envelope: %d %s%s", code, same, text)
+	}
 	if code, _, text := invoke(t, "render", "mail", "--data", dir); code != 1 || !strings.Contains(text, "not in spoke.yaml") {
 		t.Errorf("%d %s", code, text)
 	}

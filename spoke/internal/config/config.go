@@ -16,6 +16,7 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/gitrepo"
 	"github.com/wheelwright-dev/wheelwright/pkg/rules"
 	"github.com/wheelwright-dev/wheelwright/pkg/strictyaml"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/envelope"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/terms"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/verify"
 )
@@ -57,6 +58,8 @@ type Config struct {
 	Canary          Canary
 	Signers         verify.Signers
 	Operators       verify.Operators
+	Envelope        envelope.Envelope
+	Account         Account
 }
 
 // Tests are how a release is proven by plugins of the kind conformance, once it is applied and healthy.
@@ -110,6 +113,8 @@ type Subscription struct {
 	Canary       Canary
 	Signers      verify.Signers
 	Operators    verify.Operators
+	Envelope     envelope.Envelope // what a release may put on the cluster
+	Account      Account           // as whom it is written, with its namespace; zero: as the spoke
 
 	Terms           terms.Terms
 	HealthTimeout   time.Duration // until a release has to be healthy

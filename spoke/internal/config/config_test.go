@@ -162,7 +162,7 @@ subscriptions:
 	}
 	want := []string{
 		`line 1: version: "2" is not known to this spoke: want 1`,
-		`line 2: kubeConfig: unknown key; known here: approvalTimeout, canary, context, delete, deletionBudget, drift, fromHub, git, health, healthTimeout, hookTimeout, ignore, kubeconfig, operators, plugins, recreate, signers, subscriptions, tests, version, windows`,
+		`line 2: kubeConfig: unknown key; known here: approvalTimeout, canary, context, delete, deletionBudget, drift, envelope, fromHub, git, health, healthTimeout, hookTimeout, ignore, kubeconfig, operators, plugins, recreate, serviceAccount, signers, subscriptions, tests, version, windows`,
 		`line 4: context: is there twice: first on line 3`,
 		`line 5: healthTimeout: "5": want a duration with its unit, such as 90s or 24h`,
 		`line 6: drift: "never": want correct, report or ignore`,

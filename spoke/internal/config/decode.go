@@ -50,7 +50,8 @@ func (d *decoder) file(data []byte) Config {
 		"plugins":       func(n *yaml.Node, key string) { c.Plugins = d.plugins(n, key) },
 		"subscriptions": func(n *yaml.Node, key string) { subscriptions = d.List(n, key) },
 	}
-	maps.Copy(known, d.shared(shared{&c.Terms, &c.HealthTimeout, &c.HookTimeout, &c.ApprovalTimeout, &c.Health, &c.Windows, &c.FromHub, &c.Tests, &c.Canary, &c.Signers, &c.Operators}))
+	maps.Copy(known, d.shared(shared{&c.Terms, &c.HealthTimeout, &c.HookTimeout, &c.ApprovalTimeout, &c.Health, &c.Windows, &c.FromHub, &c.Tests, &c.Canary, &c.Signers, &c.Operators, &c.Envelope, &c.Account}))
+	d.guarded(root, "", safety())
 	seen := d.Mapping(root, "", known)
 	if root.Kind == yaml.MappingNode && seen["version"] == nil {
 		d.Problem(root, "version", "missing: want `version: %s`", Version)
@@ -75,7 +76,7 @@ func (d *decoder) file(data []byte) Config {
 var namespaceName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
 
 func (d *decoder) subscription(n *yaml.Node, at string, c Config) Subscription {
-	s := Subscription{Terms: c.Terms, HealthTimeout: c.HealthTimeout, HookTimeout: c.HookTimeout, ApprovalTimeout: c.ApprovalTimeout, Health: c.Health, FromHub: c.FromHub, Tests: c.Tests, Canary: c.Canary, Signers: c.Signers, Operators: c.Operators}
+	s := Subscription{Terms: c.Terms, HealthTimeout: c.HealthTimeout, HookTimeout: c.HookTimeout, ApprovalTimeout: c.ApprovalTimeout, Health: c.Health, FromHub: c.FromHub, Tests: c.Tests, Canary: c.Canary, Signers: c.Signers, Operators: c.Operators, Envelope: c.Envelope, Account: c.Account}
 	windows := c.Windows
 	known := strictyaml.Fields{
 		"distribution": func(n *yaml.Node, key string) {
@@ -109,7 +110,8 @@ func (d *decoder) subscription(n *yaml.Node, at string, c Config) Subscription {
 		"overlay":  func(n *yaml.Node, key string) { s.Overlay = d.overlay(n, key) },
 		"versions": func(n *yaml.Node, key string) { s.Policy = d.policy(n, key) },
 	}
-	maps.Copy(known, d.shared(shared{&s.Terms, &s.HealthTimeout, &s.HookTimeout, &s.ApprovalTimeout, &s.Health, &windows, &s.FromHub, &s.Tests, &s.Canary, &s.Signers, &s.Operators}))
+	maps.Copy(known, d.shared(shared{&s.Terms, &s.HealthTimeout, &s.HookTimeout, &s.ApprovalTimeout, &s.Health, &windows, &s.FromHub, &s.Tests, &s.Canary, &s.Signers, &s.Operators, &s.Envelope, &s.Account}))
+	d.guarded(n, at, safety())
 	seen := d.Mapping(n, at, known)
 	s.Policy.Windows = windows
 	if seen == nil {
@@ -117,6 +119,9 @@ func (d *decoder) subscription(n *yaml.Node, at string, c Config) Subscription {
 	}
 	if seen["distribution"] == nil {
 		d.Problem(n, at+".distribution", "missing: the name that the hub has for it")
+	}
+	if s.Account.Name != "" && s.Account.Namespace == "" {
+		s.Account.Namespace = s.Namespace
 	}
 	if s.Namespace == "" {
 		d.Problem(n, at+".namespace", "missing: where the inventory is kept, and objects go that name no namespace")

@@ -13,6 +13,7 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/render"
 	"github.com/wheelwright-dev/wheelwright/pkg/rules"
 	"github.com/wheelwright-dev/wheelwright/pkg/strictyaml"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/envelope"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/terms"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/verify"
 )
@@ -28,10 +29,12 @@ type shared struct {
 	canary                                      *Canary
 	signers                                     *verify.Signers
 	operators                                   *verify.Operators
+	envelope                                    *envelope.Envelope
+	account                                     *Account
 }
 
 // shared reads into s. What is there already is the default: a scalar and the windows take its place,
-// another list is added to it.
+// another list is added to it, and an envelope makes it narrower.
 func (d *decoder) shared(s shared) strictyaml.Fields {
 	t := s.terms
 	return strictyaml.Fields{
@@ -61,6 +64,8 @@ func (d *decoder) shared(s shared) strictyaml.Fields {
 		"canary":         func(n *yaml.Node, key string) { d.canary(n, key, s.canary) },
 		"signers":        func(n *yaml.Node, key string) { d.signers(n, key, s.signers) },
 		"operators":      func(n *yaml.Node, key string) { d.operators(n, key, s.operators) },
+		"envelope":       func(n *yaml.Node, key string) { *s.envelope = d.layer(n, key, *s.envelope) },
+		"serviceAccount": func(n *yaml.Node, key string) { *s.account = d.account(n, key) },
 	}
 }
 

@@ -75,11 +75,11 @@ func Memory(m fleet.Memory) *localv1.Memory {
 
 // Render implements LocalService.
 func (s *Server) Render(ctx context.Context, r *localv1.RenderRequest) (*localv1.RenderResponse, error) {
-	manifest, err := s.cfg.Agent.Render(ctx, r.GetDistribution(), r.GetVersion())
+	manifest, outside, err := s.cfg.Agent.Render(ctx, r.GetDistribution(), r.GetVersion())
 	if err != nil {
 		return nil, err
 	}
-	return &localv1.RenderResponse{Manifest: manifest, Digest: fmt.Sprintf("sha256:%x", sha256.Sum256(manifest))}, nil
+	return &localv1.RenderResponse{Manifest: manifest, Digest: fmt.Sprintf("sha256:%x", sha256.Sum256(manifest)), Outside: outside}, nil
 }
 
 // Plan implements LocalService.

@@ -36,7 +36,7 @@ const stopWait = 2 * time.Second
 type questions interface {
 	Installations() ([]fleet.Installation, error)
 	Memories() ([]fleet.Memory, error)
-	Render(ctx context.Context, distribution, version string) (manifest []byte, err error)
+	Render(ctx context.Context, distribution, version string) (manifest []byte, outside []string, err error)
 	Plan(ctx context.Context, distribution, version string) (fleet.Plan, error)
 }
 

@@ -26,11 +26,11 @@ func (stand) Installations() ([]fleet.Installation, error) {
 	return []fleet.Installation{{Distribution: "shop", Running: "1.0.0", Phase: fleet.Succeeded, Health: fleet.Healthy}}, nil
 }
 
-func (a stand) Render(_ context.Context, distribution, version string) ([]byte, error) {
+func (a stand) Render(_ context.Context, distribution, version string) ([]byte, []string, error) {
 	if distribution != "shop" {
-		return nil, errors.New("distribution \"" + distribution + "\": not in spoke.yaml")
+		return nil, nil, errors.New("distribution \"" + distribution + "\": not in spoke.yaml")
 	}
-	return append([]byte("# "+version+"\n"), a.manifest...), nil
+	return append([]byte("# "+version+"\n"), a.manifest...), []string{"Service shop/x: outside"}, nil
 }
 
 func (stand) Memories() ([]fleet.Memory, error) {
@@ -149,7 +149,7 @@ func TestAsk(t *testing.T) {
 				t.Errorf("%v %v", r, err)
 			}
 			m, err := c.Render(t.Context(), "shop", "1.0.0")
-			if err != nil || len(m.GetManifest()) != 10<<20+8 || !strings.HasPrefix(m.GetDigest(), "sha256:") {
+			if err != nil || len(m.GetOutside()) != 1 || len(m.GetManifest()) != 10<<20+8 || !strings.HasPrefix(m.GetDigest(), "sha256:") {
 				t.Errorf("%d bytes, %v", len(m.GetManifest()), err)
 			}
 			if _, err := c.Render(t.Context(), "mail", ""); err == nil || err.Error() != `distribution "mail": not in spoke.yaml` {

@@ -260,7 +260,9 @@ type RenderResponse struct {
 	// Canonical YAML.
 	Manifest []byte `protobuf:"bytes,1,opt,name=manifest,proto3" json:"manifest,omitempty"`
 	// "sha256:<hex>" of the manifest.
-	Digest        string `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
+	Digest string `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
+	// What of it the provider's envelope does not allow, a line each: such a release is refused.
+	Outside       []string `protobuf:"bytes,3,rep,name=outside,proto3" json:"outside,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -307,6 +309,13 @@ func (x *RenderResponse) GetDigest() string {
 		return x.Digest
 	}
 	return ""
+}
+
+func (x *RenderResponse) GetOutside() []string {
+	if x != nil {
+		return x.Outside
+	}
+	return nil
 }
 
 // Memory is what a spoke can go back to, and what it does not take again by itself.
@@ -1356,10 +1365,11 @@ const file_wheelwright_local_v1_local_proto_rawDesc = "" +
 	"\asandbox\x18\x14 \x01(\tR\asandbox\"M\n" +
 	"\rRenderRequest\x12\"\n" +
 	"\fdistribution\x18\x01 \x01(\tR\fdistribution\x12\x18\n" +
-	"\aversion\x18\x02 \x01(\tR\aversion\"D\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\"^\n" +
 	"\x0eRenderResponse\x12\x1a\n" +
 	"\bmanifest\x18\x01 \x01(\fR\bmanifest\x12\x16\n" +
-	"\x06digest\x18\x02 \x01(\tR\x06digest\"\xb7\x01\n" +
+	"\x06digest\x18\x02 \x01(\tR\x06digest\x12\x18\n" +
+	"\aoutside\x18\x03 \x03(\tR\aoutside\"\xb7\x01\n" +
 	"\x06Memory\x12\"\n" +
 	"\fdistribution\x18\x01 \x01(\tR\fdistribution\x12\x1a\n" +
 	"\bprevious\x18\x02 \x03(\tR\bprevious\x12.\n" +
