@@ -195,7 +195,7 @@ type provider struct {
 // enrol turns an invitation into an identity, as `spoke join` does, and keeps what it needs to dial again.
 func (r *running) enrol(t *testing.T, name string) *tls.Config {
 	t.Helper()
-	invitation, err := r.fleet.InviteCluster(t.Context(), &fleetv1.InviteClusterRequest{Name: name, Labels: map[string]string{"env": "test"}})
+	invitation, err := r.fleet.InviteCluster(t.Context(), &fleetv1.InviteClusterRequest{Name: name, AcceptAutomatically: true, Labels: map[string]string{"env": "test"}})
 	if err != nil {
 		t.Fatal(err)
 	}

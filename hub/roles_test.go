@@ -211,6 +211,8 @@ var asked = []struct {
 	{"StartRollout", &fleetv1.StartRolloutRequest{DryRun: true, Distribution: "shop", Version: "1.0.1"}, "a"},
 	{"RecallRelease", &fleetv1.RecallReleaseRequest{DryRun: true, Distribution: "shop", Version: "1.3.0", Reason: "r"}, "a"},
 	{"InviteCluster", &fleetv1.InviteClusterRequest{Name: "acme/new-1"}, "a"},
+	{"AcceptCluster", &fleetv1.AcceptClusterRequest{DryRun: true, Name: "acme/eu-1"}, "a"},
+	{"RejectCluster", &fleetv1.RejectClusterRequest{DryRun: true, Name: "acme/eu-1", Reason: "r"}, "a"},
 	{"RemoveCluster", &fleetv1.RemoveClusterRequest{DryRun: true, Name: "acme/eu-1"}, "a"},
 	{"AddOperator", &fleetv1.AddOperatorRequest{DryRun: true, Name: "new", Role: "viewer"}, "a"},
 	{"RemoveOperator", &fleetv1.RemoveOperatorRequest{DryRun: true, Name: "v", Reason: "r"}, "a"},
@@ -255,7 +257,7 @@ func TestEveryMethodAnswersEachRoleWithWhatIsItsOwn(t *testing.T) {
 				continue
 			}
 			// What is refused for another reason was let in; only what the state does not allow may be.
-			if err != nil && (c.method != "StartRollout" || code != codes.AlreadyExists && code != codes.FailedPrecondition) {
+			if err != nil && (c.method != "StartRollout" && c.method != "AcceptCluster" && c.method != "RejectCluster" || code != codes.AlreadyExists && code != codes.FailedPrecondition) {
 				t.Errorf("%s %v by %s: %v", c.method, c.req, letter, err)
 			}
 			if letter == "p" && strings.Contains(answer+fmt.Sprint(err), "globex") {

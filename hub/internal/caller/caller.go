@@ -15,6 +15,7 @@ type Caller struct {
 	Operator    string
 	Role        Role     // an operator's, by the hub's record
 	Fingerprint [32]byte // SHA-256 of the certificate, DER
+	Key         fleet.Fingerprint
 }
 
 // Spoke: the caller speaks for a cluster.

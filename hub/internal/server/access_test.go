@@ -48,6 +48,8 @@ var access = map[protoreflect.FullName]string{
 	"wheelwright.fleet.v1.FleetService.RecallRelease":      "a",
 	"wheelwright.fleet.v1.FleetService.InviteCluster":      "a",
 	"wheelwright.fleet.v1.FleetService.RemoveCluster":      "a",
+	"wheelwright.fleet.v1.FleetService.AcceptCluster":      "a",
+	"wheelwright.fleet.v1.FleetService.RejectCluster":      "a",
 	"wheelwright.fleet.v1.FleetService.AddOperator":        "a",
 	"wheelwright.fleet.v1.FleetService.RemoveOperator":     "a",
 

@@ -52,6 +52,7 @@ func audienceOf(service, method string) audience {
 		case "ListDistributions", "GetRelease", "PlanRollout", "ListRollouts", "GetRollout", "ExportAudit", "ListOperators":
 			return readers
 		case "AddDistribution", "RemoveDistribution", "StartRollout", "RecallRelease", "InviteCluster", "RemoveCluster",
+			"AcceptCluster", "RejectCluster",
 			"AddOperator", "RemoveOperator":
 			return admins
 		}
@@ -98,6 +99,8 @@ func (c *call) allowed() error {
 		return nil
 	case may == nobody:
 		return status.Errorf(codes.PermissionDenied, "nobody may call %s of %s", method, service)
+	case c.refused != nil:
+		return c.refused
 	case is == strangers:
 		return status.Errorf(codes.Unauthenticated, "%s; %s", c.stranger, remedy(may))
 	case is == spokes, may&operators == 0:

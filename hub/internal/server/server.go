@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"sync"
 	"syscall"
@@ -25,9 +26,12 @@ import (
 )
 
 // identities maps a certificate, by the SHA-256 of its DER, to whom it speaks for; store.ErrNotFound
-// when it speaks for nobody. It is asked for each call and each message.
+// when it speaks for nobody. Use is asked for each call, Identity for each message; Revoked receives after one
+// of the answers became another.
 type identities interface {
 	Identity(fingerprint [32]byte) (store.Identity, error)
+	Use(fingerprint [32]byte, now time.Time) (store.Identity, error)
+	Revoked() <-chan struct{}
 }
 
 // Config is what a server needs.
@@ -53,7 +57,7 @@ type Server struct {
 
 	mu      sync.Mutex
 	stopped bool
-	endless map[*call]context.CancelCauseFunc // calls that end only when they are told to
+	streams map[*call]context.CancelCauseFunc // those under way
 }
 
 // New listens at once, so that a port that is taken is told before anything else starts; calls are
@@ -61,7 +65,7 @@ type Server struct {
 func New(cfg Config) (*Server, error) {
 	s := &Server{
 		identities: cfg.Identities, grace: cfg.GracePeriod, log: cfg.Log,
-		health: health.NewServer(), endless: map[*call]context.CancelCauseFunc{},
+		health: health.NewServer(), streams: map[*call]context.CancelCauseFunc{},
 	}
 	s.steps = []step{
 		s.recoverPanic,
@@ -127,6 +131,13 @@ func (s *Server) Close() error {
 func (s *Server) Run(ctx context.Context) error {
 	served := make(chan error, 1)
 	go func() { served <- s.grpc.Serve(s.listener) }()
+	watched := make(chan struct{})
+	watching, unwatch := context.WithCancel(context.WithoutCancel(ctx)) // also while calls under way finish
+	go func() {
+		defer close(watched)
+		s.watch(watching)
+	}()
+	defer func() { unwatch(); <-watched }()
 	s.log.Info("hub listens", slog.String(logging.Address, s.Addr().String()))
 	select {
 	case err := <-served:
@@ -160,25 +171,53 @@ func (s *Server) endStreams() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.stopped = true
-	for _, cancel := range s.endless {
-		cancel(errStopping)
+	for c, cancel := range s.streams {
+		if endless(c.method) {
+			cancel(errStopping)
+		}
 	}
 }
 
-// keep gives an endless call a context that ends with the server; done forgets the call.
+// cut is the cause of a context that ends because its caller lost the right to the call: the answer to it.
+type cut struct{ error }
+
+func (c cut) Unwrap() error { return c.error }
+
+// watch ends the streams of callers that may not have them any more as soon as that is so, whether or not
+// anything is said on them.
+func (s *Server) watch(ctx context.Context) {
+	for {
+		select {
+		case <-s.identities.Revoked():
+		case <-ctx.Done():
+			return
+		}
+		s.mu.Lock()
+		streams := maps.Clone(s.streams)
+		s.mu.Unlock()
+		for c, cancel := range streams {
+			if err := (&guarded{call: c, server: s}).check(); err != nil {
+				cancel(cut{err})
+			}
+		}
+	}
+}
+
+// keep gives a stream a context that ends with its caller's right to it and, where it is endless, with the
+// server; done forgets the call.
 func (s *Server) keep(c *call) (done func()) {
 	ctx, cancel := context.WithCancelCause(c.ctx)
 	c.ctx = ctx
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.stopped {
+	if s.stopped && endless(c.method) {
 		cancel(errStopping)
 	}
-	s.endless[c] = cancel
+	s.streams[c] = cancel
 	return func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		delete(s.endless, c)
+		delete(s.streams, c)
 		cancel(nil)
 	}
 }

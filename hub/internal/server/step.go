@@ -17,6 +17,7 @@ import (
 
 	"github.com/wheelwright-dev/wheelwright/hub/internal/caller"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
 )
 
@@ -26,8 +27,10 @@ type call struct {
 	method string          // "/package.Service/Method"
 
 	certificate *[32]byte // fingerprint of the one that the caller presented; nil for none
+	key         fleet.Fingerprint
 	who         caller.Caller
 	stranger    string // why the caller is nobody the hub knows; empty when it knows
+	refused     error  // why the hub does not serve whom it knows, as the answer to the call; nil where it does
 }
 
 // step does its part of a call around what comes after it.
@@ -57,10 +60,12 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	c := &call{ctx: ss.Context(), method: info.FullMethod}
 	return s.through(c, func() error {
-		if endless(c.method) {
-			defer s.keep(c)()
+		defer s.keep(c)()
+		g := &guarded{ServerStream: ss, call: c, server: s}
+		if err := g.check(); err != nil { // what ended before the call was kept was told to nobody
+			return err
 		}
-		return handler(srv, &guarded{ServerStream: ss, call: c, server: s})
+		return handler(srv, g)
 	})
 }
 
@@ -93,7 +98,7 @@ func (g *guarded) check() error {
 		return nil // nothing that could have ended
 	}
 	now := *g.call
-	if err := g.server.recognise(&now); err != nil {
+	if err := g.server.recognise(&now, g.server.identities.Identity); err != nil {
 		return err
 	}
 	return now.allowed()
@@ -143,11 +148,13 @@ func (s *Server) logCall(c *call, next func() error) error {
 func (s *Server) identify(c *call, next func() error) error {
 	if p, ok := peer.FromContext(c.ctx); ok {
 		if info, ok := p.AuthInfo.(credentials.TLSInfo); ok && len(info.State.VerifiedChains) > 0 {
-			sum := sha256.Sum256(info.State.PeerCertificates[0].Raw)
-			c.certificate = &sum
+			presented := info.State.PeerCertificates[0]
+			sum := sha256.Sum256(presented.Raw)
+			c.certificate, c.key = &sum, fleet.FingerprintOf(presented.RawSubjectPublicKeyInfo)
 		}
 	}
-	if err := s.recognise(c); err != nil {
+	use := func(certificate [32]byte) (store.Identity, error) { return s.identities.Use(certificate, time.Now()) }
+	if err := s.recognise(c, use); err != nil {
 		return err
 	}
 	if c.stranger == "" {
@@ -157,23 +164,26 @@ func (s *Server) identify(c *call, next func() error) error {
 }
 
 // recognise sets who the call's certificate speaks for now. Its errors are the hub's own trouble.
-func (s *Server) recognise(c *call) error {
-	c.who, c.stranger = caller.Caller{}, ""
+func (s *Server) recognise(c *call, find func([32]byte) (store.Identity, error)) error {
+	c.who, c.stranger, c.refused = caller.Caller{}, "", nil
 	if c.certificate == nil {
 		c.stranger = "the call came without a client certificate"
 		return nil
 	}
-	id, err := s.identities.Identity(*c.certificate)
+	id, err := find(*c.certificate)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		c.stranger = "the hub does not know this client certificate: its operator was removed, its cluster was removed or joined again, or it is of an earlier data folder"
+		c.stranger = "the hub does not know this client certificate: its operator was removed, its cluster was turned away, removed or joined again, or it is of an earlier data folder"
 	case err != nil:
 		s.log.Error("identity not looked up", slog.String(logging.Method, c.method), slog.Any(logging.Error, err))
 		return status.Error(codes.Unavailable, "the hub cannot look up who calls; its log has the cause")
+	case id.Standing != store.Accepted || id.Superseded():
+		c.refused = refusal(id, c.key)
+		c.stranger = status.Convert(c.refused).Message()
 	case !time.Now().Before(id.NotAfter):
 		c.stranger = fmt.Sprintf("the client certificate of %s expired at %s", caller.Caller{Cluster: id.Cluster, Operator: id.Operator}, id.NotAfter.Format(time.RFC3339))
 	default:
-		c.who = caller.Caller{Cluster: id.Cluster, Operator: id.Operator, Role: id.Role, Fingerprint: *c.certificate}
+		c.who = caller.Caller{Cluster: id.Cluster, Operator: id.Operator, Role: id.Role, Fingerprint: *c.certificate, Key: c.key}
 	}
 	return nil
 }
@@ -191,6 +201,10 @@ func (s *Server) mapError(c *call, next func() error) error {
 	err := next()
 	if err == nil {
 		return nil
+	}
+	var ended cut
+	if errors.As(context.Cause(c.ctx), &ended) {
+		return ended.error
 	}
 	st, coded := status.FromError(err)
 	cancelled := errors.Is(err, context.Canceled) || (coded && st.Code() == codes.Canceled)

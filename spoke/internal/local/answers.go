@@ -33,6 +33,8 @@ func (s *Server) GetStatus(context.Context, *localv1.GetStatusRequest) (*localv1
 	r := &localv1.GetStatusResponse{At: wire.Time(time.Now()), Cluster: id.Cluster, Hub: id.Addr, CertificateNotAfter: wire.Time(id.NotAfter),
 		Running: true, Connected: s.cfg.Hub.Connected(), LastContact: wire.Time(s.cfg.Hub.LastContact()),
 		SpokeVersion: buildinfo.Version(), SpokeCommit: buildinfo.Commit()}
+	r.Refused, r.Pending = s.cfg.Hub.Refused()
+	r.KeyFingerprint = id.Key
 	for _, i := range all {
 		r.Subscriptions = append(r.Subscriptions, wire.Installation(i))
 	}

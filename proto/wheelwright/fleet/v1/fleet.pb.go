@@ -1168,8 +1168,19 @@ type Cluster struct {
 	KubernetesVersion   string                   `protobuf:"bytes,8,opt,name=kubernetes_version,json=kubernetesVersion,proto3" json:"kubernetes_version,omitempty"`
 	CertificateNotAfter *timestamppb.Timestamp   `protobuf:"bytes,9,opt,name=certificate_not_after,json=certificateNotAfter,proto3" json:"certificate_not_after,omitempty"`
 	Subscriptions       []*v1.SubscriptionStatus `protobuf:"bytes,10,rep,name=subscriptions,proto3" json:"subscriptions,omitempty"`
-	unknownFields       protoimpl.UnknownFields
-	sizeCache           protoimpl.SizeCache
+	// Of its identity: "" (accepted, or none yet), "Pending", "Quarantined" or "Rejected"; why, and since when.
+	Standing       string                 `protobuf:"bytes,11,opt,name=standing,proto3" json:"standing,omitempty"`
+	StandingReason string                 `protobuf:"bytes,12,opt,name=standing_reason,json=standingReason,proto3" json:"standing_reason,omitempty"`
+	StandingSince  *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=standing_since,json=standingSince,proto3" json:"standing_since,omitempty"`
+	// Of the key that counts, or that waits: "SHA256:" and base64. Empty for one that joined a hub of before.
+	KeyFingerprint string `protobuf:"bytes,14,opt,name=key_fingerprint,json=keyFingerprint,proto3" json:"key_fingerprint,omitempty"`
+	// Of the other keys, in quarantine only.
+	RivalFingerprints []string `protobuf:"bytes,15,rep,name=rival_fingerprints,json=rivalFingerprints,proto3" json:"rival_fingerprints,omitempty"`
+	// Of its newest certificate, and of the newest that was used; each renewal and each join raises it.
+	Generation     uint64 `protobuf:"varint,16,opt,name=generation,proto3" json:"generation,omitempty"`
+	GenerationUsed uint64 `protobuf:"varint,17,opt,name=generation_used,json=generationUsed,proto3" json:"generation_used,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Cluster) Reset() {
@@ -1272,14 +1283,65 @@ func (x *Cluster) GetSubscriptions() []*v1.SubscriptionStatus {
 	return nil
 }
 
+func (x *Cluster) GetStanding() string {
+	if x != nil {
+		return x.Standing
+	}
+	return ""
+}
+
+func (x *Cluster) GetStandingReason() string {
+	if x != nil {
+		return x.StandingReason
+	}
+	return ""
+}
+
+func (x *Cluster) GetStandingSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StandingSince
+	}
+	return nil
+}
+
+func (x *Cluster) GetKeyFingerprint() string {
+	if x != nil {
+		return x.KeyFingerprint
+	}
+	return ""
+}
+
+func (x *Cluster) GetRivalFingerprints() []string {
+	if x != nil {
+		return x.RivalFingerprints
+	}
+	return nil
+}
+
+func (x *Cluster) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *Cluster) GetGenerationUsed() uint64 {
+	if x != nil {
+		return x.GenerationUsed
+	}
+	return 0
+}
+
 type InviteClusterRequest struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Name   string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Labels map[string]string      `protobuf:"bytes,2,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// At most 600; 0 means 600.
-	TtlSeconds    uint32 `protobuf:"varint,3,opt,name=ttl_seconds,json=ttlSeconds,proto3" json:"ttl_seconds,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	TtlSeconds uint32 `protobuf:"varint,3,opt,name=ttl_seconds,json=ttlSeconds,proto3" json:"ttl_seconds,omitempty"`
+	// Who redeems the token is let in at once: nobody compares the fingerprint of its key.
+	AcceptAutomatically bool `protobuf:"varint,4,opt,name=accept_automatically,json=acceptAutomatically,proto3" json:"accept_automatically,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *InviteClusterRequest) Reset() {
@@ -1331,6 +1393,13 @@ func (x *InviteClusterRequest) GetTtlSeconds() uint32 {
 		return x.TtlSeconds
 	}
 	return 0
+}
+
+func (x *InviteClusterRequest) GetAcceptAutomatically() bool {
+	if x != nil {
+		return x.AcceptAutomatically
+	}
+	return false
 }
 
 type InviteClusterResponse struct {
@@ -1492,6 +1561,217 @@ func (*RemoveClusterResponse) Descriptor() ([]byte, []int) {
 	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{20}
 }
 
+type AcceptClusterRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Of the key that is accepted: "SHA256:" and base64. Empty: whichever waits, where there is one.
+	Fingerprint   string `protobuf:"bytes,2,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
+	DryRun        bool   `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AcceptClusterRequest) Reset() {
+	*x = AcceptClusterRequest{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AcceptClusterRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AcceptClusterRequest) ProtoMessage() {}
+
+func (x *AcceptClusterRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AcceptClusterRequest.ProtoReflect.Descriptor instead.
+func (*AcceptClusterRequest) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *AcceptClusterRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *AcceptClusterRequest) GetFingerprint() string {
+	if x != nil {
+		return x.Fingerprint
+	}
+	return ""
+}
+
+func (x *AcceptClusterRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type AcceptClusterResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As it was before.
+	Cluster       *Cluster `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AcceptClusterResponse) Reset() {
+	*x = AcceptClusterResponse{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AcceptClusterResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AcceptClusterResponse) ProtoMessage() {}
+
+func (x *AcceptClusterResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AcceptClusterResponse.ProtoReflect.Descriptor instead.
+func (*AcceptClusterResponse) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *AcceptClusterResponse) GetCluster() *Cluster {
+	if x != nil {
+		return x.Cluster
+	}
+	return nil
+}
+
+type RejectClusterRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	DryRun        bool                   `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RejectClusterRequest) Reset() {
+	*x = RejectClusterRequest{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RejectClusterRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RejectClusterRequest) ProtoMessage() {}
+
+func (x *RejectClusterRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RejectClusterRequest.ProtoReflect.Descriptor instead.
+func (*RejectClusterRequest) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *RejectClusterRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RejectClusterRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *RejectClusterRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type RejectClusterResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As it was before.
+	Cluster       *Cluster `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RejectClusterResponse) Reset() {
+	*x = RejectClusterResponse{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RejectClusterResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RejectClusterResponse) ProtoMessage() {}
+
+func (x *RejectClusterResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RejectClusterResponse.ProtoReflect.Descriptor instead.
+func (*RejectClusterResponse) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *RejectClusterResponse) GetCluster() *Cluster {
+	if x != nil {
+		return x.Cluster
+	}
+	return nil
+}
+
 type ListClustersRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1500,7 +1780,7 @@ type ListClustersRequest struct {
 
 func (x *ListClustersRequest) Reset() {
 	*x = ListClustersRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[21]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1512,7 +1792,7 @@ func (x *ListClustersRequest) String() string {
 func (*ListClustersRequest) ProtoMessage() {}
 
 func (x *ListClustersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[21]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1525,7 +1805,7 @@ func (x *ListClustersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClustersRequest.ProtoReflect.Descriptor instead.
 func (*ListClustersRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{21}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{25}
 }
 
 type ListClustersResponse struct {
@@ -1537,7 +1817,7 @@ type ListClustersResponse struct {
 
 func (x *ListClustersResponse) Reset() {
 	*x = ListClustersResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[22]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1549,7 +1829,7 @@ func (x *ListClustersResponse) String() string {
 func (*ListClustersResponse) ProtoMessage() {}
 
 func (x *ListClustersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[22]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1562,7 +1842,7 @@ func (x *ListClustersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClustersResponse.ProtoReflect.Descriptor instead.
 func (*ListClustersResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{22}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListClustersResponse) GetClusters() []*Cluster {
@@ -1582,7 +1862,7 @@ type FleetEvent struct {
 	Distribution string `protobuf:"bytes,4,opt,name=distribution,proto3" json:"distribution,omitempty"`
 	Version      string `protobuf:"bytes,5,opt,name=version,proto3" json:"version,omitempty"`
 	// "Phase", "Health", "Drift", "Declined", "Agent", "Published", "Rejected", "TagMoved", "TagDeleted",
-	// "Joined", "Invited", "Added", "Removed", "Preflight", "Rollout", "Recalled", "Pinned", "Decided", "Operator".
+	// "Joined", "Invited", "Added", "Removed", "Preflight", "Rollout", "Recalled", "Pinned", "Decided", "Operator", "Identity".
 	Kind          string `protobuf:"bytes,6,opt,name=kind,proto3" json:"kind,omitempty"`
 	Message       string `protobuf:"bytes,7,opt,name=message,proto3" json:"message,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1591,7 +1871,7 @@ type FleetEvent struct {
 
 func (x *FleetEvent) Reset() {
 	*x = FleetEvent{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[23]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1603,7 +1883,7 @@ func (x *FleetEvent) String() string {
 func (*FleetEvent) ProtoMessage() {}
 
 func (x *FleetEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[23]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1616,7 +1896,7 @@ func (x *FleetEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FleetEvent.ProtoReflect.Descriptor instead.
 func (*FleetEvent) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{23}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *FleetEvent) GetId() uint64 {
@@ -1682,7 +1962,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[24]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1694,7 +1974,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[24]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1707,7 +1987,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{24}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ListEventsRequest) GetCluster() string {
@@ -1748,7 +2028,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[25]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1760,7 +2040,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[25]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1773,7 +2053,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{25}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ListEventsResponse) GetEvents() []*FleetEvent {
@@ -1795,7 +2075,7 @@ type GetStatusRequest struct {
 
 func (x *GetStatusRequest) Reset() {
 	*x = GetStatusRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[26]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1807,7 +2087,7 @@ func (x *GetStatusRequest) String() string {
 func (*GetStatusRequest) ProtoMessage() {}
 
 func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[26]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1820,7 +2100,7 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{26}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *GetStatusRequest) GetDistribution() string {
@@ -1853,7 +2133,7 @@ type GetStatusResponse struct {
 
 func (x *GetStatusResponse) Reset() {
 	*x = GetStatusResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[27]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1865,7 +2145,7 @@ func (x *GetStatusResponse) String() string {
 func (*GetStatusResponse) ProtoMessage() {}
 
 func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[27]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1878,7 +2158,7 @@ func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetStatusResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{27}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *GetStatusResponse) GetAt() *timestamppb.Timestamp {
@@ -1968,7 +2248,7 @@ type StatusRow struct {
 
 func (x *StatusRow) Reset() {
 	*x = StatusRow{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[28]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1980,7 +2260,7 @@ func (x *StatusRow) String() string {
 func (*StatusRow) ProtoMessage() {}
 
 func (x *StatusRow) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[28]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1993,7 +2273,7 @@ func (x *StatusRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRow.ProtoReflect.Descriptor instead.
 func (*StatusRow) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{28}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *StatusRow) GetCluster() string {
@@ -2199,7 +2479,7 @@ type DistributionSummary struct {
 
 func (x *DistributionSummary) Reset() {
 	*x = DistributionSummary{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[29]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2211,7 +2491,7 @@ func (x *DistributionSummary) String() string {
 func (*DistributionSummary) ProtoMessage() {}
 
 func (x *DistributionSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[29]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2224,7 +2504,7 @@ func (x *DistributionSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DistributionSummary.ProtoReflect.Descriptor instead.
 func (*DistributionSummary) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{29}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *DistributionSummary) GetDistribution() string {
@@ -2331,7 +2611,7 @@ type PlanRolloutRequest struct {
 
 func (x *PlanRolloutRequest) Reset() {
 	*x = PlanRolloutRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[30]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2343,7 +2623,7 @@ func (x *PlanRolloutRequest) String() string {
 func (*PlanRolloutRequest) ProtoMessage() {}
 
 func (x *PlanRolloutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[30]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2356,7 +2636,7 @@ func (x *PlanRolloutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanRolloutRequest.ProtoReflect.Descriptor instead.
 func (*PlanRolloutRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{30}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *PlanRolloutRequest) GetDistribution() string {
@@ -2389,7 +2669,7 @@ type PlanRolloutResponse struct {
 
 func (x *PlanRolloutResponse) Reset() {
 	*x = PlanRolloutResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[31]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2401,7 +2681,7 @@ func (x *PlanRolloutResponse) String() string {
 func (*PlanRolloutResponse) ProtoMessage() {}
 
 func (x *PlanRolloutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[31]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2414,7 +2694,7 @@ func (x *PlanRolloutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanRolloutResponse.ProtoReflect.Descriptor instead.
 func (*PlanRolloutResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{31}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *PlanRolloutResponse) GetPlan() *RolloutPlan {
@@ -2447,7 +2727,7 @@ type RolloutPlan struct {
 
 func (x *RolloutPlan) Reset() {
 	*x = RolloutPlan{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[32]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2459,7 +2739,7 @@ func (x *RolloutPlan) String() string {
 func (*RolloutPlan) ProtoMessage() {}
 
 func (x *RolloutPlan) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[32]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2472,7 +2752,7 @@ func (x *RolloutPlan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RolloutPlan.ProtoReflect.Descriptor instead.
 func (*RolloutPlan) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{32}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *RolloutPlan) GetDistribution() string {
@@ -2546,7 +2826,7 @@ type PlannedWave struct {
 
 func (x *PlannedWave) Reset() {
 	*x = PlannedWave{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[33]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2558,7 +2838,7 @@ func (x *PlannedWave) String() string {
 func (*PlannedWave) ProtoMessage() {}
 
 func (x *PlannedWave) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[33]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2571,7 +2851,7 @@ func (x *PlannedWave) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlannedWave.ProtoReflect.Descriptor instead.
 func (*PlannedWave) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{33}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *PlannedWave) GetName() string {
@@ -2621,7 +2901,7 @@ type PlannedCluster struct {
 
 func (x *PlannedCluster) Reset() {
 	*x = PlannedCluster{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[34]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2633,7 +2913,7 @@ func (x *PlannedCluster) String() string {
 func (*PlannedCluster) ProtoMessage() {}
 
 func (x *PlannedCluster) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[34]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2646,7 +2926,7 @@ func (x *PlannedCluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlannedCluster.ProtoReflect.Descriptor instead.
 func (*PlannedCluster) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{34}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *PlannedCluster) GetCluster() string {
@@ -2700,7 +2980,7 @@ type Rollout struct {
 
 func (x *Rollout) Reset() {
 	*x = Rollout{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[35]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2712,7 +2992,7 @@ func (x *Rollout) String() string {
 func (*Rollout) ProtoMessage() {}
 
 func (x *Rollout) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[35]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2725,7 +3005,7 @@ func (x *Rollout) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rollout.ProtoReflect.Descriptor instead.
 func (*Rollout) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{35}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Rollout) GetDistribution() string {
@@ -2849,7 +3129,7 @@ type RolloutWave struct {
 
 func (x *RolloutWave) Reset() {
 	*x = RolloutWave{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[36]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2861,7 +3141,7 @@ func (x *RolloutWave) String() string {
 func (*RolloutWave) ProtoMessage() {}
 
 func (x *RolloutWave) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[36]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2874,7 +3154,7 @@ func (x *RolloutWave) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RolloutWave.ProtoReflect.Descriptor instead.
 func (*RolloutWave) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{36}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *RolloutWave) GetName() string {
@@ -2973,7 +3253,7 @@ type RolloutCluster struct {
 
 func (x *RolloutCluster) Reset() {
 	*x = RolloutCluster{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[37]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2985,7 +3265,7 @@ func (x *RolloutCluster) String() string {
 func (*RolloutCluster) ProtoMessage() {}
 
 func (x *RolloutCluster) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[37]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2998,7 +3278,7 @@ func (x *RolloutCluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RolloutCluster.ProtoReflect.Descriptor instead.
 func (*RolloutCluster) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{37}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *RolloutCluster) GetCluster() string {
@@ -3070,7 +3350,7 @@ type StartRolloutRequest struct {
 
 func (x *StartRolloutRequest) Reset() {
 	*x = StartRolloutRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[38]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3082,7 +3362,7 @@ func (x *StartRolloutRequest) String() string {
 func (*StartRolloutRequest) ProtoMessage() {}
 
 func (x *StartRolloutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[38]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3095,7 +3375,7 @@ func (x *StartRolloutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartRolloutRequest.ProtoReflect.Descriptor instead.
 func (*StartRolloutRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{38}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *StartRolloutRequest) GetDistribution() string {
@@ -3142,7 +3422,7 @@ type StartRolloutResponse struct {
 
 func (x *StartRolloutResponse) Reset() {
 	*x = StartRolloutResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[39]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3154,7 +3434,7 @@ func (x *StartRolloutResponse) String() string {
 func (*StartRolloutResponse) ProtoMessage() {}
 
 func (x *StartRolloutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[39]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3167,7 +3447,7 @@ func (x *StartRolloutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartRolloutResponse.ProtoReflect.Descriptor instead.
 func (*StartRolloutResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{39}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *StartRolloutResponse) GetRollout() *Rollout {
@@ -3189,7 +3469,7 @@ type ListRolloutsRequest struct {
 
 func (x *ListRolloutsRequest) Reset() {
 	*x = ListRolloutsRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[40]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3201,7 +3481,7 @@ func (x *ListRolloutsRequest) String() string {
 func (*ListRolloutsRequest) ProtoMessage() {}
 
 func (x *ListRolloutsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[40]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3214,7 +3494,7 @@ func (x *ListRolloutsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRolloutsRequest.ProtoReflect.Descriptor instead.
 func (*ListRolloutsRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{40}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ListRolloutsRequest) GetDistribution() string {
@@ -3240,7 +3520,7 @@ type ListRolloutsResponse struct {
 
 func (x *ListRolloutsResponse) Reset() {
 	*x = ListRolloutsResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[41]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3252,7 +3532,7 @@ func (x *ListRolloutsResponse) String() string {
 func (*ListRolloutsResponse) ProtoMessage() {}
 
 func (x *ListRolloutsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[41]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3265,7 +3545,7 @@ func (x *ListRolloutsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRolloutsResponse.ProtoReflect.Descriptor instead.
 func (*ListRolloutsResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{41}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ListRolloutsResponse) GetRollouts() []*Rollout {
@@ -3286,7 +3566,7 @@ type GetRolloutRequest struct {
 
 func (x *GetRolloutRequest) Reset() {
 	*x = GetRolloutRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[42]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3298,7 +3578,7 @@ func (x *GetRolloutRequest) String() string {
 func (*GetRolloutRequest) ProtoMessage() {}
 
 func (x *GetRolloutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[42]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3311,7 +3591,7 @@ func (x *GetRolloutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRolloutRequest.ProtoReflect.Descriptor instead.
 func (*GetRolloutRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{42}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *GetRolloutRequest) GetDistribution() string {
@@ -3338,7 +3618,7 @@ type GetRolloutResponse struct {
 
 func (x *GetRolloutResponse) Reset() {
 	*x = GetRolloutResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[43]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3350,7 +3630,7 @@ func (x *GetRolloutResponse) String() string {
 func (*GetRolloutResponse) ProtoMessage() {}
 
 func (x *GetRolloutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[43]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3363,7 +3643,7 @@ func (x *GetRolloutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRolloutResponse.ProtoReflect.Descriptor instead.
 func (*GetRolloutResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{43}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *GetRolloutResponse) GetRollout() *Rollout {
@@ -3395,7 +3675,7 @@ type DecideRolloutRequest struct {
 
 func (x *DecideRolloutRequest) Reset() {
 	*x = DecideRolloutRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[44]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3407,7 +3687,7 @@ func (x *DecideRolloutRequest) String() string {
 func (*DecideRolloutRequest) ProtoMessage() {}
 
 func (x *DecideRolloutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[44]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3420,7 +3700,7 @@ func (x *DecideRolloutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecideRolloutRequest.ProtoReflect.Descriptor instead.
 func (*DecideRolloutRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{44}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *DecideRolloutRequest) GetDistribution() string {
@@ -3474,7 +3754,7 @@ type DecideRolloutResponse struct {
 
 func (x *DecideRolloutResponse) Reset() {
 	*x = DecideRolloutResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[45]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3486,7 +3766,7 @@ func (x *DecideRolloutResponse) String() string {
 func (*DecideRolloutResponse) ProtoMessage() {}
 
 func (x *DecideRolloutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[45]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3499,7 +3779,7 @@ func (x *DecideRolloutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecideRolloutResponse.ProtoReflect.Descriptor instead.
 func (*DecideRolloutResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{45}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *DecideRolloutResponse) GetRollout() *Rollout {
@@ -3523,7 +3803,7 @@ type RecallReleaseRequest struct {
 
 func (x *RecallReleaseRequest) Reset() {
 	*x = RecallReleaseRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[46]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3535,7 +3815,7 @@ func (x *RecallReleaseRequest) String() string {
 func (*RecallReleaseRequest) ProtoMessage() {}
 
 func (x *RecallReleaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[46]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3548,7 +3828,7 @@ func (x *RecallReleaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecallReleaseRequest.ProtoReflect.Descriptor instead.
 func (*RecallReleaseRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{46}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *RecallReleaseRequest) GetDistribution() string {
@@ -3598,7 +3878,7 @@ type RecallReleaseResponse struct {
 
 func (x *RecallReleaseResponse) Reset() {
 	*x = RecallReleaseResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[47]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3610,7 +3890,7 @@ func (x *RecallReleaseResponse) String() string {
 func (*RecallReleaseResponse) ProtoMessage() {}
 
 func (x *RecallReleaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[47]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3623,7 +3903,7 @@ func (x *RecallReleaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecallReleaseResponse.ProtoReflect.Descriptor instead.
 func (*RecallReleaseResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{47}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *RecallReleaseResponse) GetClusters() []*RecalledCluster {
@@ -3654,7 +3934,7 @@ type RecalledCluster struct {
 
 func (x *RecalledCluster) Reset() {
 	*x = RecalledCluster{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[48]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3666,7 +3946,7 @@ func (x *RecalledCluster) String() string {
 func (*RecalledCluster) ProtoMessage() {}
 
 func (x *RecalledCluster) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[48]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3679,7 +3959,7 @@ func (x *RecalledCluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecalledCluster.ProtoReflect.Descriptor instead.
 func (*RecalledCluster) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{48}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *RecalledCluster) GetCluster() string {
@@ -3731,7 +4011,7 @@ type Pin struct {
 
 func (x *Pin) Reset() {
 	*x = Pin{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[49]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3743,7 +4023,7 @@ func (x *Pin) String() string {
 func (*Pin) ProtoMessage() {}
 
 func (x *Pin) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[49]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3756,7 +4036,7 @@ func (x *Pin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pin.ProtoReflect.Descriptor instead.
 func (*Pin) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{49}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Pin) GetCluster() string {
@@ -3839,7 +4119,7 @@ type PinClusterRequest struct {
 
 func (x *PinClusterRequest) Reset() {
 	*x = PinClusterRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[50]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3851,7 +4131,7 @@ func (x *PinClusterRequest) String() string {
 func (*PinClusterRequest) ProtoMessage() {}
 
 func (x *PinClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[50]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3864,7 +4144,7 @@ func (x *PinClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PinClusterRequest.ProtoReflect.Descriptor instead.
 func (*PinClusterRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{50}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *PinClusterRequest) GetPin() *Pin {
@@ -3892,7 +4172,7 @@ type PinClusterResponse struct {
 
 func (x *PinClusterResponse) Reset() {
 	*x = PinClusterResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[51]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3904,7 +4184,7 @@ func (x *PinClusterResponse) String() string {
 func (*PinClusterResponse) ProtoMessage() {}
 
 func (x *PinClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[51]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3917,7 +4197,7 @@ func (x *PinClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PinClusterResponse.ProtoReflect.Descriptor instead.
 func (*PinClusterResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{51}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *PinClusterResponse) GetPin() *Pin {
@@ -3946,7 +4226,7 @@ type UnpinClusterRequest struct {
 
 func (x *UnpinClusterRequest) Reset() {
 	*x = UnpinClusterRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[52]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3958,7 +4238,7 @@ func (x *UnpinClusterRequest) String() string {
 func (*UnpinClusterRequest) ProtoMessage() {}
 
 func (x *UnpinClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[52]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3971,7 +4251,7 @@ func (x *UnpinClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpinClusterRequest.ProtoReflect.Descriptor instead.
 func (*UnpinClusterRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{52}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *UnpinClusterRequest) GetCluster() string {
@@ -4010,7 +4290,7 @@ type UnpinClusterResponse struct {
 
 func (x *UnpinClusterResponse) Reset() {
 	*x = UnpinClusterResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[53]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4022,7 +4302,7 @@ func (x *UnpinClusterResponse) String() string {
 func (*UnpinClusterResponse) ProtoMessage() {}
 
 func (x *UnpinClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[53]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4035,7 +4315,7 @@ func (x *UnpinClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpinClusterResponse.ProtoReflect.Descriptor instead.
 func (*UnpinClusterResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{53}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{57}
 }
 
 type ListPinsRequest struct {
@@ -4048,7 +4328,7 @@ type ListPinsRequest struct {
 
 func (x *ListPinsRequest) Reset() {
 	*x = ListPinsRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[54]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4060,7 +4340,7 @@ func (x *ListPinsRequest) String() string {
 func (*ListPinsRequest) ProtoMessage() {}
 
 func (x *ListPinsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[54]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4073,7 +4353,7 @@ func (x *ListPinsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPinsRequest.ProtoReflect.Descriptor instead.
 func (*ListPinsRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{54}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ListPinsRequest) GetDistribution() string {
@@ -4092,7 +4372,7 @@ type ListPinsResponse struct {
 
 func (x *ListPinsResponse) Reset() {
 	*x = ListPinsResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[55]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4104,7 +4384,7 @@ func (x *ListPinsResponse) String() string {
 func (*ListPinsResponse) ProtoMessage() {}
 
 func (x *ListPinsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[55]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4117,7 +4397,7 @@ func (x *ListPinsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPinsResponse.ProtoReflect.Descriptor instead.
 func (*ListPinsResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{55}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ListPinsResponse) GetPins() []*Pin {
@@ -4142,7 +4422,7 @@ type DecideDeliveryRequest struct {
 
 func (x *DecideDeliveryRequest) Reset() {
 	*x = DecideDeliveryRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[56]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4154,7 +4434,7 @@ func (x *DecideDeliveryRequest) String() string {
 func (*DecideDeliveryRequest) ProtoMessage() {}
 
 func (x *DecideDeliveryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[56]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4167,7 +4447,7 @@ func (x *DecideDeliveryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecideDeliveryRequest.ProtoReflect.Descriptor instead.
 func (*DecideDeliveryRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{56}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *DecideDeliveryRequest) GetCluster() string {
@@ -4223,7 +4503,7 @@ type DecideDeliveryResponse struct {
 
 func (x *DecideDeliveryResponse) Reset() {
 	*x = DecideDeliveryResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[57]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4235,7 +4515,7 @@ func (x *DecideDeliveryResponse) String() string {
 func (*DecideDeliveryResponse) ProtoMessage() {}
 
 func (x *DecideDeliveryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[57]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4248,7 +4528,7 @@ func (x *DecideDeliveryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecideDeliveryResponse.ProtoReflect.Descriptor instead.
 func (*DecideDeliveryResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{57}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *DecideDeliveryResponse) GetVersion() string {
@@ -4275,7 +4555,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[58]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4287,7 +4567,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[58]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4300,7 +4580,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{58}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *ExplainRequest) GetCluster() string {
@@ -4332,7 +4612,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[59]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4344,7 +4624,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[59]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4357,7 +4637,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{59}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *ExplainResponse) GetRow() *StatusRow {
@@ -4398,7 +4678,7 @@ type ExportAuditRequest struct {
 
 func (x *ExportAuditRequest) Reset() {
 	*x = ExportAuditRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[60]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4410,7 +4690,7 @@ func (x *ExportAuditRequest) String() string {
 func (*ExportAuditRequest) ProtoMessage() {}
 
 func (x *ExportAuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[60]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4423,7 +4703,7 @@ func (x *ExportAuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportAuditRequest.ProtoReflect.Descriptor instead.
 func (*ExportAuditRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{60}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *ExportAuditRequest) GetAfter() uint64 {
@@ -4442,7 +4722,7 @@ type ExportAuditResponse struct {
 
 func (x *ExportAuditResponse) Reset() {
 	*x = ExportAuditResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[61]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4454,7 +4734,7 @@ func (x *ExportAuditResponse) String() string {
 func (*ExportAuditResponse) ProtoMessage() {}
 
 func (x *ExportAuditResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[61]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4467,7 +4747,7 @@ func (x *ExportAuditResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportAuditResponse.ProtoReflect.Descriptor instead.
 func (*ExportAuditResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{61}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *ExportAuditResponse) GetEntry() *AuditEntry {
@@ -4503,7 +4783,7 @@ type AuditEntry struct {
 
 func (x *AuditEntry) Reset() {
 	*x = AuditEntry{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[62]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4515,7 +4795,7 @@ func (x *AuditEntry) String() string {
 func (*AuditEntry) ProtoMessage() {}
 
 func (x *AuditEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[62]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4528,7 +4808,7 @@ func (x *AuditEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditEntry.ProtoReflect.Descriptor instead.
 func (*AuditEntry) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{62}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *AuditEntry) GetNumber() uint64 {
@@ -4619,7 +4899,7 @@ type Operator struct {
 
 func (x *Operator) Reset() {
 	*x = Operator{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[63]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4631,7 +4911,7 @@ func (x *Operator) String() string {
 func (*Operator) ProtoMessage() {}
 
 func (x *Operator) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[63]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4644,7 +4924,7 @@ func (x *Operator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operator.ProtoReflect.Descriptor instead.
 func (*Operator) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{63}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *Operator) GetName() string {
@@ -4705,7 +4985,7 @@ type AddOperatorRequest struct {
 
 func (x *AddOperatorRequest) Reset() {
 	*x = AddOperatorRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[64]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4717,7 +4997,7 @@ func (x *AddOperatorRequest) String() string {
 func (*AddOperatorRequest) ProtoMessage() {}
 
 func (x *AddOperatorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[64]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4730,7 +5010,7 @@ func (x *AddOperatorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddOperatorRequest.ProtoReflect.Descriptor instead.
 func (*AddOperatorRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{64}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *AddOperatorRequest) GetName() string {
@@ -4783,7 +5063,7 @@ type AddOperatorResponse struct {
 
 func (x *AddOperatorResponse) Reset() {
 	*x = AddOperatorResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[65]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4795,7 +5075,7 @@ func (x *AddOperatorResponse) String() string {
 func (*AddOperatorResponse) ProtoMessage() {}
 
 func (x *AddOperatorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[65]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4808,7 +5088,7 @@ func (x *AddOperatorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddOperatorResponse.ProtoReflect.Descriptor instead.
 func (*AddOperatorResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{65}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *AddOperatorResponse) GetOperator() *Operator {
@@ -4850,7 +5130,7 @@ type RemoveOperatorRequest struct {
 
 func (x *RemoveOperatorRequest) Reset() {
 	*x = RemoveOperatorRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[66]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4862,7 +5142,7 @@ func (x *RemoveOperatorRequest) String() string {
 func (*RemoveOperatorRequest) ProtoMessage() {}
 
 func (x *RemoveOperatorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[66]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4875,7 +5155,7 @@ func (x *RemoveOperatorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveOperatorRequest.ProtoReflect.Descriptor instead.
 func (*RemoveOperatorRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{66}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *RemoveOperatorRequest) GetName() string {
@@ -4907,7 +5187,7 @@ type RemoveOperatorResponse struct {
 
 func (x *RemoveOperatorResponse) Reset() {
 	*x = RemoveOperatorResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[67]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4919,7 +5199,7 @@ func (x *RemoveOperatorResponse) String() string {
 func (*RemoveOperatorResponse) ProtoMessage() {}
 
 func (x *RemoveOperatorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[67]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4932,7 +5212,7 @@ func (x *RemoveOperatorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveOperatorResponse.ProtoReflect.Descriptor instead.
 func (*RemoveOperatorResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{67}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{71}
 }
 
 type ListOperatorsRequest struct {
@@ -4943,7 +5223,7 @@ type ListOperatorsRequest struct {
 
 func (x *ListOperatorsRequest) Reset() {
 	*x = ListOperatorsRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[68]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4955,7 +5235,7 @@ func (x *ListOperatorsRequest) String() string {
 func (*ListOperatorsRequest) ProtoMessage() {}
 
 func (x *ListOperatorsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[68]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4968,7 +5248,7 @@ func (x *ListOperatorsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOperatorsRequest.ProtoReflect.Descriptor instead.
 func (*ListOperatorsRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{68}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{72}
 }
 
 type ListOperatorsResponse struct {
@@ -4981,7 +5261,7 @@ type ListOperatorsResponse struct {
 
 func (x *ListOperatorsResponse) Reset() {
 	*x = ListOperatorsResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[69]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4993,7 +5273,7 @@ func (x *ListOperatorsResponse) String() string {
 func (*ListOperatorsResponse) ProtoMessage() {}
 
 func (x *ListOperatorsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[69]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5006,7 +5286,7 @@ func (x *ListOperatorsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOperatorsResponse.ProtoReflect.Descriptor instead.
 func (*ListOperatorsResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{69}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *ListOperatorsResponse) GetOperators() []*Operator {
@@ -5024,7 +5304,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[70]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5036,7 +5316,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[70]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5049,7 +5329,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{70}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{74}
 }
 
 type WatchResponse struct {
@@ -5062,7 +5342,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[71]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5074,7 +5354,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[71]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5087,7 +5367,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{71}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *WatchResponse) GetRevision() uint64 {
@@ -5183,7 +5463,7 @@ const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"\tpreflight\x18\x05 \x01(\v2\x1e.wheelwright.sync.v1.PreflightR\tpreflight\x122\n" +
 	"\x15preflight_age_seconds\x18\x06 \x01(\x04R\x13preflightAgeSeconds\x12\x1c\n" +
 	"\tconnected\x18\a \x01(\bR\tconnected\x127\n" +
-	"\tlast_seen\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\blastSeen\"\xcf\x04\n" +
+	"\tlast_seen\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\blastSeen\"\xf8\x06\n" +
 	"\aCluster\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12A\n" +
 	"\x06labels\x18\x02 \x03(\v2).wheelwright.fleet.v1.Cluster.LabelsEntryR\x06labels\x124\n" +
@@ -5195,15 +5475,25 @@ const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"\x12kubernetes_version\x18\b \x01(\tR\x11kubernetesVersion\x12N\n" +
 	"\x15certificate_not_after\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x13certificateNotAfter\x12M\n" +
 	"\rsubscriptions\x18\n" +
-	" \x03(\v2'.wheelwright.sync.v1.SubscriptionStatusR\rsubscriptions\x1a9\n" +
+	" \x03(\v2'.wheelwright.sync.v1.SubscriptionStatusR\rsubscriptions\x12\x1a\n" +
+	"\bstanding\x18\v \x01(\tR\bstanding\x12'\n" +
+	"\x0fstanding_reason\x18\f \x01(\tR\x0estandingReason\x12A\n" +
+	"\x0estanding_since\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\rstandingSince\x12'\n" +
+	"\x0fkey_fingerprint\x18\x0e \x01(\tR\x0ekeyFingerprint\x12-\n" +
+	"\x12rival_fingerprints\x18\x0f \x03(\tR\x11rivalFingerprints\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x10 \x01(\x04R\n" +
+	"generation\x12'\n" +
+	"\x0fgeneration_used\x18\x11 \x01(\x04R\x0egenerationUsed\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd6\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x89\x02\n" +
 	"\x14InviteClusterRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12N\n" +
 	"\x06labels\x18\x02 \x03(\v26.wheelwright.fleet.v1.InviteClusterRequest.LabelsEntryR\x06labels\x12\x1f\n" +
 	"\vttl_seconds\x18\x03 \x01(\rR\n" +
-	"ttlSeconds\x1a9\n" +
+	"ttlSeconds\x121\n" +
+	"\x14accept_automatically\x18\x04 \x01(\bR\x13acceptAutomatically\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x95\x01\n" +
@@ -5215,7 +5505,19 @@ const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"\x14RemoveClusterRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x17\n" +
 	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"\x17\n" +
-	"\x15RemoveClusterResponse\"\x15\n" +
+	"\x15RemoveClusterResponse\"e\n" +
+	"\x14AcceptClusterRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
+	"\vfingerprint\x18\x02 \x01(\tR\vfingerprint\x12\x17\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"P\n" +
+	"\x15AcceptClusterResponse\x127\n" +
+	"\acluster\x18\x01 \x01(\v2\x1d.wheelwright.fleet.v1.ClusterR\acluster\"[\n" +
+	"\x14RejectClusterRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x17\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"P\n" +
+	"\x15RejectClusterResponse\x127\n" +
+	"\acluster\x18\x01 \x01(\v2\x1d.wheelwright.fleet.v1.ClusterR\acluster\"\x15\n" +
 	"\x13ListClustersRequest\"Q\n" +
 	"\x14ListClustersResponse\x129\n" +
 	"\bclusters\x18\x01 \x03(\v2\x1d.wheelwright.fleet.v1.ClusterR\bclusters\"\xce\x01\n" +
@@ -5504,7 +5806,7 @@ const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"\x16ROLLOUT_DECISION_PAUSE\x10\x03\x12\x1b\n" +
 	"\x17ROLLOUT_DECISION_RESUME\x10\x04\x12\x1a\n" +
 	"\x16ROLLOUT_DECISION_ABORT\x10\x05\x12\x19\n" +
-	"\x15ROLLOUT_DECISION_UNDO\x10\x062\xd4\x15\n" +
+	"\x15ROLLOUT_DECISION_UNDO\x10\x062\xa8\x17\n" +
 	"\fFleetService\x12_\n" +
 	"\n" +
 	"GetVersion\x12'.wheelwright.fleet.v1.GetVersionRequest\x1a(.wheelwright.fleet.v1.GetVersionResponse\x12n\n" +
@@ -5516,7 +5818,9 @@ const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"GetRelease\x12'.wheelwright.fleet.v1.GetReleaseRequest\x1a(.wheelwright.fleet.v1.GetReleaseResponse\x12h\n" +
 	"\rInviteCluster\x12*.wheelwright.fleet.v1.InviteClusterRequest\x1a+.wheelwright.fleet.v1.InviteClusterResponse\x12h\n" +
 	"\rRemoveCluster\x12*.wheelwright.fleet.v1.RemoveClusterRequest\x1a+.wheelwright.fleet.v1.RemoveClusterResponse\x12e\n" +
-	"\fListClusters\x12).wheelwright.fleet.v1.ListClustersRequest\x1a*.wheelwright.fleet.v1.ListClustersResponse\x12_\n" +
+	"\fListClusters\x12).wheelwright.fleet.v1.ListClustersRequest\x1a*.wheelwright.fleet.v1.ListClustersResponse\x12h\n" +
+	"\rAcceptCluster\x12*.wheelwright.fleet.v1.AcceptClusterRequest\x1a+.wheelwright.fleet.v1.AcceptClusterResponse\x12h\n" +
+	"\rRejectCluster\x12*.wheelwright.fleet.v1.RejectClusterRequest\x1a+.wheelwright.fleet.v1.RejectClusterResponse\x12_\n" +
 	"\n" +
 	"ListEvents\x12'.wheelwright.fleet.v1.ListEventsRequest\x1a(.wheelwright.fleet.v1.ListEventsResponse\x12b\n" +
 	"\vPlanRollout\x12(.wheelwright.fleet.v1.PlanRolloutRequest\x1a).wheelwright.fleet.v1.PlanRolloutResponse\x12e\n" +
@@ -5552,7 +5856,7 @@ func file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP() []byte {
 }
 
 var file_wheelwright_fleet_v1_fleet_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_wheelwright_fleet_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 75)
+var file_wheelwright_fleet_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 79)
 var file_wheelwright_fleet_v1_fleet_proto_goTypes = []any{
 	(RolloutDecision)(0),               // 0: wheelwright.fleet.v1.RolloutDecision
 	(*GetVersionRequest)(nil),          // 1: wheelwright.fleet.v1.GetVersionRequest
@@ -5576,195 +5880,206 @@ var file_wheelwright_fleet_v1_fleet_proto_goTypes = []any{
 	(*InviteClusterResponse)(nil),      // 19: wheelwright.fleet.v1.InviteClusterResponse
 	(*RemoveClusterRequest)(nil),       // 20: wheelwright.fleet.v1.RemoveClusterRequest
 	(*RemoveClusterResponse)(nil),      // 21: wheelwright.fleet.v1.RemoveClusterResponse
-	(*ListClustersRequest)(nil),        // 22: wheelwright.fleet.v1.ListClustersRequest
-	(*ListClustersResponse)(nil),       // 23: wheelwright.fleet.v1.ListClustersResponse
-	(*FleetEvent)(nil),                 // 24: wheelwright.fleet.v1.FleetEvent
-	(*ListEventsRequest)(nil),          // 25: wheelwright.fleet.v1.ListEventsRequest
-	(*ListEventsResponse)(nil),         // 26: wheelwright.fleet.v1.ListEventsResponse
-	(*GetStatusRequest)(nil),           // 27: wheelwright.fleet.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),          // 28: wheelwright.fleet.v1.GetStatusResponse
-	(*StatusRow)(nil),                  // 29: wheelwright.fleet.v1.StatusRow
-	(*DistributionSummary)(nil),        // 30: wheelwright.fleet.v1.DistributionSummary
-	(*PlanRolloutRequest)(nil),         // 31: wheelwright.fleet.v1.PlanRolloutRequest
-	(*PlanRolloutResponse)(nil),        // 32: wheelwright.fleet.v1.PlanRolloutResponse
-	(*RolloutPlan)(nil),                // 33: wheelwright.fleet.v1.RolloutPlan
-	(*PlannedWave)(nil),                // 34: wheelwright.fleet.v1.PlannedWave
-	(*PlannedCluster)(nil),             // 35: wheelwright.fleet.v1.PlannedCluster
-	(*Rollout)(nil),                    // 36: wheelwright.fleet.v1.Rollout
-	(*RolloutWave)(nil),                // 37: wheelwright.fleet.v1.RolloutWave
-	(*RolloutCluster)(nil),             // 38: wheelwright.fleet.v1.RolloutCluster
-	(*StartRolloutRequest)(nil),        // 39: wheelwright.fleet.v1.StartRolloutRequest
-	(*StartRolloutResponse)(nil),       // 40: wheelwright.fleet.v1.StartRolloutResponse
-	(*ListRolloutsRequest)(nil),        // 41: wheelwright.fleet.v1.ListRolloutsRequest
-	(*ListRolloutsResponse)(nil),       // 42: wheelwright.fleet.v1.ListRolloutsResponse
-	(*GetRolloutRequest)(nil),          // 43: wheelwright.fleet.v1.GetRolloutRequest
-	(*GetRolloutResponse)(nil),         // 44: wheelwright.fleet.v1.GetRolloutResponse
-	(*DecideRolloutRequest)(nil),       // 45: wheelwright.fleet.v1.DecideRolloutRequest
-	(*DecideRolloutResponse)(nil),      // 46: wheelwright.fleet.v1.DecideRolloutResponse
-	(*RecallReleaseRequest)(nil),       // 47: wheelwright.fleet.v1.RecallReleaseRequest
-	(*RecallReleaseResponse)(nil),      // 48: wheelwright.fleet.v1.RecallReleaseResponse
-	(*RecalledCluster)(nil),            // 49: wheelwright.fleet.v1.RecalledCluster
-	(*Pin)(nil),                        // 50: wheelwright.fleet.v1.Pin
-	(*PinClusterRequest)(nil),          // 51: wheelwright.fleet.v1.PinClusterRequest
-	(*PinClusterResponse)(nil),         // 52: wheelwright.fleet.v1.PinClusterResponse
-	(*UnpinClusterRequest)(nil),        // 53: wheelwright.fleet.v1.UnpinClusterRequest
-	(*UnpinClusterResponse)(nil),       // 54: wheelwright.fleet.v1.UnpinClusterResponse
-	(*ListPinsRequest)(nil),            // 55: wheelwright.fleet.v1.ListPinsRequest
-	(*ListPinsResponse)(nil),           // 56: wheelwright.fleet.v1.ListPinsResponse
-	(*DecideDeliveryRequest)(nil),      // 57: wheelwright.fleet.v1.DecideDeliveryRequest
-	(*DecideDeliveryResponse)(nil),     // 58: wheelwright.fleet.v1.DecideDeliveryResponse
-	(*ExplainRequest)(nil),             // 59: wheelwright.fleet.v1.ExplainRequest
-	(*ExplainResponse)(nil),            // 60: wheelwright.fleet.v1.ExplainResponse
-	(*ExportAuditRequest)(nil),         // 61: wheelwright.fleet.v1.ExportAuditRequest
-	(*ExportAuditResponse)(nil),        // 62: wheelwright.fleet.v1.ExportAuditResponse
-	(*AuditEntry)(nil),                 // 63: wheelwright.fleet.v1.AuditEntry
-	(*Operator)(nil),                   // 64: wheelwright.fleet.v1.Operator
-	(*AddOperatorRequest)(nil),         // 65: wheelwright.fleet.v1.AddOperatorRequest
-	(*AddOperatorResponse)(nil),        // 66: wheelwright.fleet.v1.AddOperatorResponse
-	(*RemoveOperatorRequest)(nil),      // 67: wheelwright.fleet.v1.RemoveOperatorRequest
-	(*RemoveOperatorResponse)(nil),     // 68: wheelwright.fleet.v1.RemoveOperatorResponse
-	(*ListOperatorsRequest)(nil),       // 69: wheelwright.fleet.v1.ListOperatorsRequest
-	(*ListOperatorsResponse)(nil),      // 70: wheelwright.fleet.v1.ListOperatorsResponse
-	(*WatchRequest)(nil),               // 71: wheelwright.fleet.v1.WatchRequest
-	(*WatchResponse)(nil),              // 72: wheelwright.fleet.v1.WatchResponse
-	nil,                                // 73: wheelwright.fleet.v1.Cluster.LabelsEntry
-	nil,                                // 74: wheelwright.fleet.v1.InviteClusterRequest.LabelsEntry
-	nil,                                // 75: wheelwright.fleet.v1.StatusRow.LabelsEntry
-	(*timestamppb.Timestamp)(nil),      // 76: google.protobuf.Timestamp
-	(*v1.Preflight)(nil),               // 77: wheelwright.sync.v1.Preflight
-	(*v1.SubscriptionStatus)(nil),      // 78: wheelwright.sync.v1.SubscriptionStatus
-	(*v1.Policy)(nil),                  // 79: wheelwright.sync.v1.Policy
-	(*v1.Canary)(nil),                  // 80: wheelwright.sync.v1.Canary
+	(*AcceptClusterRequest)(nil),       // 22: wheelwright.fleet.v1.AcceptClusterRequest
+	(*AcceptClusterResponse)(nil),      // 23: wheelwright.fleet.v1.AcceptClusterResponse
+	(*RejectClusterRequest)(nil),       // 24: wheelwright.fleet.v1.RejectClusterRequest
+	(*RejectClusterResponse)(nil),      // 25: wheelwright.fleet.v1.RejectClusterResponse
+	(*ListClustersRequest)(nil),        // 26: wheelwright.fleet.v1.ListClustersRequest
+	(*ListClustersResponse)(nil),       // 27: wheelwright.fleet.v1.ListClustersResponse
+	(*FleetEvent)(nil),                 // 28: wheelwright.fleet.v1.FleetEvent
+	(*ListEventsRequest)(nil),          // 29: wheelwright.fleet.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),         // 30: wheelwright.fleet.v1.ListEventsResponse
+	(*GetStatusRequest)(nil),           // 31: wheelwright.fleet.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),          // 32: wheelwright.fleet.v1.GetStatusResponse
+	(*StatusRow)(nil),                  // 33: wheelwright.fleet.v1.StatusRow
+	(*DistributionSummary)(nil),        // 34: wheelwright.fleet.v1.DistributionSummary
+	(*PlanRolloutRequest)(nil),         // 35: wheelwright.fleet.v1.PlanRolloutRequest
+	(*PlanRolloutResponse)(nil),        // 36: wheelwright.fleet.v1.PlanRolloutResponse
+	(*RolloutPlan)(nil),                // 37: wheelwright.fleet.v1.RolloutPlan
+	(*PlannedWave)(nil),                // 38: wheelwright.fleet.v1.PlannedWave
+	(*PlannedCluster)(nil),             // 39: wheelwright.fleet.v1.PlannedCluster
+	(*Rollout)(nil),                    // 40: wheelwright.fleet.v1.Rollout
+	(*RolloutWave)(nil),                // 41: wheelwright.fleet.v1.RolloutWave
+	(*RolloutCluster)(nil),             // 42: wheelwright.fleet.v1.RolloutCluster
+	(*StartRolloutRequest)(nil),        // 43: wheelwright.fleet.v1.StartRolloutRequest
+	(*StartRolloutResponse)(nil),       // 44: wheelwright.fleet.v1.StartRolloutResponse
+	(*ListRolloutsRequest)(nil),        // 45: wheelwright.fleet.v1.ListRolloutsRequest
+	(*ListRolloutsResponse)(nil),       // 46: wheelwright.fleet.v1.ListRolloutsResponse
+	(*GetRolloutRequest)(nil),          // 47: wheelwright.fleet.v1.GetRolloutRequest
+	(*GetRolloutResponse)(nil),         // 48: wheelwright.fleet.v1.GetRolloutResponse
+	(*DecideRolloutRequest)(nil),       // 49: wheelwright.fleet.v1.DecideRolloutRequest
+	(*DecideRolloutResponse)(nil),      // 50: wheelwright.fleet.v1.DecideRolloutResponse
+	(*RecallReleaseRequest)(nil),       // 51: wheelwright.fleet.v1.RecallReleaseRequest
+	(*RecallReleaseResponse)(nil),      // 52: wheelwright.fleet.v1.RecallReleaseResponse
+	(*RecalledCluster)(nil),            // 53: wheelwright.fleet.v1.RecalledCluster
+	(*Pin)(nil),                        // 54: wheelwright.fleet.v1.Pin
+	(*PinClusterRequest)(nil),          // 55: wheelwright.fleet.v1.PinClusterRequest
+	(*PinClusterResponse)(nil),         // 56: wheelwright.fleet.v1.PinClusterResponse
+	(*UnpinClusterRequest)(nil),        // 57: wheelwright.fleet.v1.UnpinClusterRequest
+	(*UnpinClusterResponse)(nil),       // 58: wheelwright.fleet.v1.UnpinClusterResponse
+	(*ListPinsRequest)(nil),            // 59: wheelwright.fleet.v1.ListPinsRequest
+	(*ListPinsResponse)(nil),           // 60: wheelwright.fleet.v1.ListPinsResponse
+	(*DecideDeliveryRequest)(nil),      // 61: wheelwright.fleet.v1.DecideDeliveryRequest
+	(*DecideDeliveryResponse)(nil),     // 62: wheelwright.fleet.v1.DecideDeliveryResponse
+	(*ExplainRequest)(nil),             // 63: wheelwright.fleet.v1.ExplainRequest
+	(*ExplainResponse)(nil),            // 64: wheelwright.fleet.v1.ExplainResponse
+	(*ExportAuditRequest)(nil),         // 65: wheelwright.fleet.v1.ExportAuditRequest
+	(*ExportAuditResponse)(nil),        // 66: wheelwright.fleet.v1.ExportAuditResponse
+	(*AuditEntry)(nil),                 // 67: wheelwright.fleet.v1.AuditEntry
+	(*Operator)(nil),                   // 68: wheelwright.fleet.v1.Operator
+	(*AddOperatorRequest)(nil),         // 69: wheelwright.fleet.v1.AddOperatorRequest
+	(*AddOperatorResponse)(nil),        // 70: wheelwright.fleet.v1.AddOperatorResponse
+	(*RemoveOperatorRequest)(nil),      // 71: wheelwright.fleet.v1.RemoveOperatorRequest
+	(*RemoveOperatorResponse)(nil),     // 72: wheelwright.fleet.v1.RemoveOperatorResponse
+	(*ListOperatorsRequest)(nil),       // 73: wheelwright.fleet.v1.ListOperatorsRequest
+	(*ListOperatorsResponse)(nil),      // 74: wheelwright.fleet.v1.ListOperatorsResponse
+	(*WatchRequest)(nil),               // 75: wheelwright.fleet.v1.WatchRequest
+	(*WatchResponse)(nil),              // 76: wheelwright.fleet.v1.WatchResponse
+	nil,                                // 77: wheelwright.fleet.v1.Cluster.LabelsEntry
+	nil,                                // 78: wheelwright.fleet.v1.InviteClusterRequest.LabelsEntry
+	nil,                                // 79: wheelwright.fleet.v1.StatusRow.LabelsEntry
+	(*timestamppb.Timestamp)(nil),      // 80: google.protobuf.Timestamp
+	(*v1.Preflight)(nil),               // 81: wheelwright.sync.v1.Preflight
+	(*v1.SubscriptionStatus)(nil),      // 82: wheelwright.sync.v1.SubscriptionStatus
+	(*v1.Policy)(nil),                  // 83: wheelwright.sync.v1.Policy
+	(*v1.Canary)(nil),                  // 84: wheelwright.sync.v1.Canary
 }
 var file_wheelwright_fleet_v1_fleet_proto_depIdxs = []int32{
-	76, // 0: wheelwright.fleet.v1.Distribution.created:type_name -> google.protobuf.Timestamp
-	76, // 1: wheelwright.fleet.v1.Distribution.last_polled:type_name -> google.protobuf.Timestamp
-	3,  // 2: wheelwright.fleet.v1.AddDistributionRequest.distribution:type_name -> wheelwright.fleet.v1.Distribution
-	3,  // 3: wheelwright.fleet.v1.AddDistributionResponse.distribution:type_name -> wheelwright.fleet.v1.Distribution
-	36, // 4: wheelwright.fleet.v1.RemoveDistributionResponse.rollouts:type_name -> wheelwright.fleet.v1.Rollout
-	3,  // 5: wheelwright.fleet.v1.ListDistributionsResponse.distributions:type_name -> wheelwright.fleet.v1.Distribution
-	11, // 6: wheelwright.fleet.v1.Release.variants:type_name -> wheelwright.fleet.v1.VariantResult
-	76, // 7: wheelwright.fleet.v1.Release.published:type_name -> google.protobuf.Timestamp
-	76, // 8: wheelwright.fleet.v1.Release.preflight_until:type_name -> google.protobuf.Timestamp
-	76, // 9: wheelwright.fleet.v1.Release.recalled:type_name -> google.protobuf.Timestamp
-	10, // 10: wheelwright.fleet.v1.ListReleasesResponse.releases:type_name -> wheelwright.fleet.v1.Release
-	10, // 11: wheelwright.fleet.v1.GetReleaseResponse.release:type_name -> wheelwright.fleet.v1.Release
-	16, // 12: wheelwright.fleet.v1.GetReleaseResponse.clusters:type_name -> wheelwright.fleet.v1.ReleaseCluster
-	76, // 13: wheelwright.fleet.v1.GetReleaseResponse.at:type_name -> google.protobuf.Timestamp
-	77, // 14: wheelwright.fleet.v1.ReleaseCluster.preflight:type_name -> wheelwright.sync.v1.Preflight
-	76, // 15: wheelwright.fleet.v1.ReleaseCluster.last_seen:type_name -> google.protobuf.Timestamp
-	73, // 16: wheelwright.fleet.v1.Cluster.labels:type_name -> wheelwright.fleet.v1.Cluster.LabelsEntry
-	76, // 17: wheelwright.fleet.v1.Cluster.created:type_name -> google.protobuf.Timestamp
-	76, // 18: wheelwright.fleet.v1.Cluster.joined:type_name -> google.protobuf.Timestamp
-	76, // 19: wheelwright.fleet.v1.Cluster.last_seen:type_name -> google.protobuf.Timestamp
-	76, // 20: wheelwright.fleet.v1.Cluster.certificate_not_after:type_name -> google.protobuf.Timestamp
-	78, // 21: wheelwright.fleet.v1.Cluster.subscriptions:type_name -> wheelwright.sync.v1.SubscriptionStatus
-	74, // 22: wheelwright.fleet.v1.InviteClusterRequest.labels:type_name -> wheelwright.fleet.v1.InviteClusterRequest.LabelsEntry
-	76, // 23: wheelwright.fleet.v1.InviteClusterResponse.expires:type_name -> google.protobuf.Timestamp
-	17, // 24: wheelwright.fleet.v1.ListClustersResponse.clusters:type_name -> wheelwright.fleet.v1.Cluster
-	76, // 25: wheelwright.fleet.v1.FleetEvent.at:type_name -> google.protobuf.Timestamp
-	24, // 26: wheelwright.fleet.v1.ListEventsResponse.events:type_name -> wheelwright.fleet.v1.FleetEvent
-	76, // 27: wheelwright.fleet.v1.GetStatusResponse.at:type_name -> google.protobuf.Timestamp
-	29, // 28: wheelwright.fleet.v1.GetStatusResponse.rows:type_name -> wheelwright.fleet.v1.StatusRow
-	30, // 29: wheelwright.fleet.v1.GetStatusResponse.summaries:type_name -> wheelwright.fleet.v1.DistributionSummary
-	36, // 30: wheelwright.fleet.v1.GetStatusResponse.rollouts:type_name -> wheelwright.fleet.v1.Rollout
-	75, // 31: wheelwright.fleet.v1.StatusRow.labels:type_name -> wheelwright.fleet.v1.StatusRow.LabelsEntry
-	76, // 32: wheelwright.fleet.v1.StatusRow.last_seen:type_name -> google.protobuf.Timestamp
-	79, // 33: wheelwright.fleet.v1.StatusRow.policy:type_name -> wheelwright.sync.v1.Policy
-	80, // 34: wheelwright.fleet.v1.StatusRow.canary:type_name -> wheelwright.sync.v1.Canary
-	33, // 35: wheelwright.fleet.v1.PlanRolloutResponse.plan:type_name -> wheelwright.fleet.v1.RolloutPlan
-	34, // 36: wheelwright.fleet.v1.RolloutPlan.waves:type_name -> wheelwright.fleet.v1.PlannedWave
-	35, // 37: wheelwright.fleet.v1.RolloutPlan.left_out:type_name -> wheelwright.fleet.v1.PlannedCluster
-	35, // 38: wheelwright.fleet.v1.PlannedWave.clusters:type_name -> wheelwright.fleet.v1.PlannedCluster
-	76, // 39: wheelwright.fleet.v1.Rollout.started:type_name -> google.protobuf.Timestamp
-	76, // 40: wheelwright.fleet.v1.Rollout.since:type_name -> google.protobuf.Timestamp
-	37, // 41: wheelwright.fleet.v1.Rollout.waves:type_name -> wheelwright.fleet.v1.RolloutWave
-	33, // 42: wheelwright.fleet.v1.Rollout.plan:type_name -> wheelwright.fleet.v1.RolloutPlan
-	38, // 43: wheelwright.fleet.v1.Rollout.clusters:type_name -> wheelwright.fleet.v1.RolloutCluster
-	76, // 44: wheelwright.fleet.v1.RolloutWave.started:type_name -> google.protobuf.Timestamp
-	76, // 45: wheelwright.fleet.v1.RolloutWave.soak_until:type_name -> google.protobuf.Timestamp
-	76, // 46: wheelwright.fleet.v1.RolloutCluster.since:type_name -> google.protobuf.Timestamp
-	80, // 47: wheelwright.fleet.v1.RolloutCluster.canary:type_name -> wheelwright.sync.v1.Canary
-	36, // 48: wheelwright.fleet.v1.StartRolloutResponse.rollout:type_name -> wheelwright.fleet.v1.Rollout
-	36, // 49: wheelwright.fleet.v1.ListRolloutsResponse.rollouts:type_name -> wheelwright.fleet.v1.Rollout
-	36, // 50: wheelwright.fleet.v1.GetRolloutResponse.rollout:type_name -> wheelwright.fleet.v1.Rollout
-	76, // 51: wheelwright.fleet.v1.GetRolloutResponse.at:type_name -> google.protobuf.Timestamp
-	0,  // 52: wheelwright.fleet.v1.DecideRolloutRequest.decision:type_name -> wheelwright.fleet.v1.RolloutDecision
-	36, // 53: wheelwright.fleet.v1.DecideRolloutResponse.rollout:type_name -> wheelwright.fleet.v1.Rollout
-	49, // 54: wheelwright.fleet.v1.RecallReleaseResponse.clusters:type_name -> wheelwright.fleet.v1.RecalledCluster
-	36, // 55: wheelwright.fleet.v1.RecallReleaseResponse.rollouts:type_name -> wheelwright.fleet.v1.Rollout
-	76, // 56: wheelwright.fleet.v1.Pin.until:type_name -> google.protobuf.Timestamp
-	76, // 57: wheelwright.fleet.v1.Pin.created:type_name -> google.protobuf.Timestamp
-	50, // 58: wheelwright.fleet.v1.PinClusterRequest.pin:type_name -> wheelwright.fleet.v1.Pin
-	50, // 59: wheelwright.fleet.v1.PinClusterResponse.pin:type_name -> wheelwright.fleet.v1.Pin
-	50, // 60: wheelwright.fleet.v1.ListPinsResponse.pins:type_name -> wheelwright.fleet.v1.Pin
-	29, // 61: wheelwright.fleet.v1.ExplainResponse.row:type_name -> wheelwright.fleet.v1.StatusRow
-	24, // 62: wheelwright.fleet.v1.ExplainResponse.events:type_name -> wheelwright.fleet.v1.FleetEvent
-	63, // 63: wheelwright.fleet.v1.ExportAuditResponse.entry:type_name -> wheelwright.fleet.v1.AuditEntry
-	76, // 64: wheelwright.fleet.v1.AuditEntry.at:type_name -> google.protobuf.Timestamp
-	76, // 65: wheelwright.fleet.v1.Operator.created:type_name -> google.protobuf.Timestamp
-	76, // 66: wheelwright.fleet.v1.Operator.certificate_not_after:type_name -> google.protobuf.Timestamp
-	64, // 67: wheelwright.fleet.v1.AddOperatorResponse.operator:type_name -> wheelwright.fleet.v1.Operator
-	64, // 68: wheelwright.fleet.v1.ListOperatorsResponse.operators:type_name -> wheelwright.fleet.v1.Operator
-	1,  // 69: wheelwright.fleet.v1.FleetService.GetVersion:input_type -> wheelwright.fleet.v1.GetVersionRequest
-	4,  // 70: wheelwright.fleet.v1.FleetService.AddDistribution:input_type -> wheelwright.fleet.v1.AddDistributionRequest
-	6,  // 71: wheelwright.fleet.v1.FleetService.RemoveDistribution:input_type -> wheelwright.fleet.v1.RemoveDistributionRequest
-	8,  // 72: wheelwright.fleet.v1.FleetService.ListDistributions:input_type -> wheelwright.fleet.v1.ListDistributionsRequest
-	12, // 73: wheelwright.fleet.v1.FleetService.ListReleases:input_type -> wheelwright.fleet.v1.ListReleasesRequest
-	14, // 74: wheelwright.fleet.v1.FleetService.GetRelease:input_type -> wheelwright.fleet.v1.GetReleaseRequest
-	18, // 75: wheelwright.fleet.v1.FleetService.InviteCluster:input_type -> wheelwright.fleet.v1.InviteClusterRequest
-	20, // 76: wheelwright.fleet.v1.FleetService.RemoveCluster:input_type -> wheelwright.fleet.v1.RemoveClusterRequest
-	22, // 77: wheelwright.fleet.v1.FleetService.ListClusters:input_type -> wheelwright.fleet.v1.ListClustersRequest
-	25, // 78: wheelwright.fleet.v1.FleetService.ListEvents:input_type -> wheelwright.fleet.v1.ListEventsRequest
-	31, // 79: wheelwright.fleet.v1.FleetService.PlanRollout:input_type -> wheelwright.fleet.v1.PlanRolloutRequest
-	39, // 80: wheelwright.fleet.v1.FleetService.StartRollout:input_type -> wheelwright.fleet.v1.StartRolloutRequest
-	41, // 81: wheelwright.fleet.v1.FleetService.ListRollouts:input_type -> wheelwright.fleet.v1.ListRolloutsRequest
-	43, // 82: wheelwright.fleet.v1.FleetService.GetRollout:input_type -> wheelwright.fleet.v1.GetRolloutRequest
-	45, // 83: wheelwright.fleet.v1.FleetService.DecideRollout:input_type -> wheelwright.fleet.v1.DecideRolloutRequest
-	47, // 84: wheelwright.fleet.v1.FleetService.RecallRelease:input_type -> wheelwright.fleet.v1.RecallReleaseRequest
-	51, // 85: wheelwright.fleet.v1.FleetService.PinCluster:input_type -> wheelwright.fleet.v1.PinClusterRequest
-	53, // 86: wheelwright.fleet.v1.FleetService.UnpinCluster:input_type -> wheelwright.fleet.v1.UnpinClusterRequest
-	55, // 87: wheelwright.fleet.v1.FleetService.ListPins:input_type -> wheelwright.fleet.v1.ListPinsRequest
-	57, // 88: wheelwright.fleet.v1.FleetService.DecideDelivery:input_type -> wheelwright.fleet.v1.DecideDeliveryRequest
-	59, // 89: wheelwright.fleet.v1.FleetService.Explain:input_type -> wheelwright.fleet.v1.ExplainRequest
-	61, // 90: wheelwright.fleet.v1.FleetService.ExportAudit:input_type -> wheelwright.fleet.v1.ExportAuditRequest
-	65, // 91: wheelwright.fleet.v1.FleetService.AddOperator:input_type -> wheelwright.fleet.v1.AddOperatorRequest
-	67, // 92: wheelwright.fleet.v1.FleetService.RemoveOperator:input_type -> wheelwright.fleet.v1.RemoveOperatorRequest
-	69, // 93: wheelwright.fleet.v1.FleetService.ListOperators:input_type -> wheelwright.fleet.v1.ListOperatorsRequest
-	27, // 94: wheelwright.fleet.v1.FleetService.GetStatus:input_type -> wheelwright.fleet.v1.GetStatusRequest
-	71, // 95: wheelwright.fleet.v1.FleetService.Watch:input_type -> wheelwright.fleet.v1.WatchRequest
-	2,  // 96: wheelwright.fleet.v1.FleetService.GetVersion:output_type -> wheelwright.fleet.v1.GetVersionResponse
-	5,  // 97: wheelwright.fleet.v1.FleetService.AddDistribution:output_type -> wheelwright.fleet.v1.AddDistributionResponse
-	7,  // 98: wheelwright.fleet.v1.FleetService.RemoveDistribution:output_type -> wheelwright.fleet.v1.RemoveDistributionResponse
-	9,  // 99: wheelwright.fleet.v1.FleetService.ListDistributions:output_type -> wheelwright.fleet.v1.ListDistributionsResponse
-	13, // 100: wheelwright.fleet.v1.FleetService.ListReleases:output_type -> wheelwright.fleet.v1.ListReleasesResponse
-	15, // 101: wheelwright.fleet.v1.FleetService.GetRelease:output_type -> wheelwright.fleet.v1.GetReleaseResponse
-	19, // 102: wheelwright.fleet.v1.FleetService.InviteCluster:output_type -> wheelwright.fleet.v1.InviteClusterResponse
-	21, // 103: wheelwright.fleet.v1.FleetService.RemoveCluster:output_type -> wheelwright.fleet.v1.RemoveClusterResponse
-	23, // 104: wheelwright.fleet.v1.FleetService.ListClusters:output_type -> wheelwright.fleet.v1.ListClustersResponse
-	26, // 105: wheelwright.fleet.v1.FleetService.ListEvents:output_type -> wheelwright.fleet.v1.ListEventsResponse
-	32, // 106: wheelwright.fleet.v1.FleetService.PlanRollout:output_type -> wheelwright.fleet.v1.PlanRolloutResponse
-	40, // 107: wheelwright.fleet.v1.FleetService.StartRollout:output_type -> wheelwright.fleet.v1.StartRolloutResponse
-	42, // 108: wheelwright.fleet.v1.FleetService.ListRollouts:output_type -> wheelwright.fleet.v1.ListRolloutsResponse
-	44, // 109: wheelwright.fleet.v1.FleetService.GetRollout:output_type -> wheelwright.fleet.v1.GetRolloutResponse
-	46, // 110: wheelwright.fleet.v1.FleetService.DecideRollout:output_type -> wheelwright.fleet.v1.DecideRolloutResponse
-	48, // 111: wheelwright.fleet.v1.FleetService.RecallRelease:output_type -> wheelwright.fleet.v1.RecallReleaseResponse
-	52, // 112: wheelwright.fleet.v1.FleetService.PinCluster:output_type -> wheelwright.fleet.v1.PinClusterResponse
-	54, // 113: wheelwright.fleet.v1.FleetService.UnpinCluster:output_type -> wheelwright.fleet.v1.UnpinClusterResponse
-	56, // 114: wheelwright.fleet.v1.FleetService.ListPins:output_type -> wheelwright.fleet.v1.ListPinsResponse
-	58, // 115: wheelwright.fleet.v1.FleetService.DecideDelivery:output_type -> wheelwright.fleet.v1.DecideDeliveryResponse
-	60, // 116: wheelwright.fleet.v1.FleetService.Explain:output_type -> wheelwright.fleet.v1.ExplainResponse
-	62, // 117: wheelwright.fleet.v1.FleetService.ExportAudit:output_type -> wheelwright.fleet.v1.ExportAuditResponse
-	66, // 118: wheelwright.fleet.v1.FleetService.AddOperator:output_type -> wheelwright.fleet.v1.AddOperatorResponse
-	68, // 119: wheelwright.fleet.v1.FleetService.RemoveOperator:output_type -> wheelwright.fleet.v1.RemoveOperatorResponse
-	70, // 120: wheelwright.fleet.v1.FleetService.ListOperators:output_type -> wheelwright.fleet.v1.ListOperatorsResponse
-	28, // 121: wheelwright.fleet.v1.FleetService.GetStatus:output_type -> wheelwright.fleet.v1.GetStatusResponse
-	72, // 122: wheelwright.fleet.v1.FleetService.Watch:output_type -> wheelwright.fleet.v1.WatchResponse
-	96, // [96:123] is the sub-list for method output_type
-	69, // [69:96] is the sub-list for method input_type
-	69, // [69:69] is the sub-list for extension type_name
-	69, // [69:69] is the sub-list for extension extendee
-	0,  // [0:69] is the sub-list for field type_name
+	80,  // 0: wheelwright.fleet.v1.Distribution.created:type_name -> google.protobuf.Timestamp
+	80,  // 1: wheelwright.fleet.v1.Distribution.last_polled:type_name -> google.protobuf.Timestamp
+	3,   // 2: wheelwright.fleet.v1.AddDistributionRequest.distribution:type_name -> wheelwright.fleet.v1.Distribution
+	3,   // 3: wheelwright.fleet.v1.AddDistributionResponse.distribution:type_name -> wheelwright.fleet.v1.Distribution
+	40,  // 4: wheelwright.fleet.v1.RemoveDistributionResponse.rollouts:type_name -> wheelwright.fleet.v1.Rollout
+	3,   // 5: wheelwright.fleet.v1.ListDistributionsResponse.distributions:type_name -> wheelwright.fleet.v1.Distribution
+	11,  // 6: wheelwright.fleet.v1.Release.variants:type_name -> wheelwright.fleet.v1.VariantResult
+	80,  // 7: wheelwright.fleet.v1.Release.published:type_name -> google.protobuf.Timestamp
+	80,  // 8: wheelwright.fleet.v1.Release.preflight_until:type_name -> google.protobuf.Timestamp
+	80,  // 9: wheelwright.fleet.v1.Release.recalled:type_name -> google.protobuf.Timestamp
+	10,  // 10: wheelwright.fleet.v1.ListReleasesResponse.releases:type_name -> wheelwright.fleet.v1.Release
+	10,  // 11: wheelwright.fleet.v1.GetReleaseResponse.release:type_name -> wheelwright.fleet.v1.Release
+	16,  // 12: wheelwright.fleet.v1.GetReleaseResponse.clusters:type_name -> wheelwright.fleet.v1.ReleaseCluster
+	80,  // 13: wheelwright.fleet.v1.GetReleaseResponse.at:type_name -> google.protobuf.Timestamp
+	81,  // 14: wheelwright.fleet.v1.ReleaseCluster.preflight:type_name -> wheelwright.sync.v1.Preflight
+	80,  // 15: wheelwright.fleet.v1.ReleaseCluster.last_seen:type_name -> google.protobuf.Timestamp
+	77,  // 16: wheelwright.fleet.v1.Cluster.labels:type_name -> wheelwright.fleet.v1.Cluster.LabelsEntry
+	80,  // 17: wheelwright.fleet.v1.Cluster.created:type_name -> google.protobuf.Timestamp
+	80,  // 18: wheelwright.fleet.v1.Cluster.joined:type_name -> google.protobuf.Timestamp
+	80,  // 19: wheelwright.fleet.v1.Cluster.last_seen:type_name -> google.protobuf.Timestamp
+	80,  // 20: wheelwright.fleet.v1.Cluster.certificate_not_after:type_name -> google.protobuf.Timestamp
+	82,  // 21: wheelwright.fleet.v1.Cluster.subscriptions:type_name -> wheelwright.sync.v1.SubscriptionStatus
+	80,  // 22: wheelwright.fleet.v1.Cluster.standing_since:type_name -> google.protobuf.Timestamp
+	78,  // 23: wheelwright.fleet.v1.InviteClusterRequest.labels:type_name -> wheelwright.fleet.v1.InviteClusterRequest.LabelsEntry
+	80,  // 24: wheelwright.fleet.v1.InviteClusterResponse.expires:type_name -> google.protobuf.Timestamp
+	17,  // 25: wheelwright.fleet.v1.AcceptClusterResponse.cluster:type_name -> wheelwright.fleet.v1.Cluster
+	17,  // 26: wheelwright.fleet.v1.RejectClusterResponse.cluster:type_name -> wheelwright.fleet.v1.Cluster
+	17,  // 27: wheelwright.fleet.v1.ListClustersResponse.clusters:type_name -> wheelwright.fleet.v1.Cluster
+	80,  // 28: wheelwright.fleet.v1.FleetEvent.at:type_name -> google.protobuf.Timestamp
+	28,  // 29: wheelwright.fleet.v1.ListEventsResponse.events:type_name -> wheelwright.fleet.v1.FleetEvent
+	80,  // 30: wheelwright.fleet.v1.GetStatusResponse.at:type_name -> google.protobuf.Timestamp
+	33,  // 31: wheelwright.fleet.v1.GetStatusResponse.rows:type_name -> wheelwright.fleet.v1.StatusRow
+	34,  // 32: wheelwright.fleet.v1.GetStatusResponse.summaries:type_name -> wheelwright.fleet.v1.DistributionSummary
+	40,  // 33: wheelwright.fleet.v1.GetStatusResponse.rollouts:type_name -> wheelwright.fleet.v1.Rollout
+	79,  // 34: wheelwright.fleet.v1.StatusRow.labels:type_name -> wheelwright.fleet.v1.StatusRow.LabelsEntry
+	80,  // 35: wheelwright.fleet.v1.StatusRow.last_seen:type_name -> google.protobuf.Timestamp
+	83,  // 36: wheelwright.fleet.v1.StatusRow.policy:type_name -> wheelwright.sync.v1.Policy
+	84,  // 37: wheelwright.fleet.v1.StatusRow.canary:type_name -> wheelwright.sync.v1.Canary
+	37,  // 38: wheelwright.fleet.v1.PlanRolloutResponse.plan:type_name -> wheelwright.fleet.v1.RolloutPlan
+	38,  // 39: wheelwright.fleet.v1.RolloutPlan.waves:type_name -> wheelwright.fleet.v1.PlannedWave
+	39,  // 40: wheelwright.fleet.v1.RolloutPlan.left_out:type_name -> wheelwright.fleet.v1.PlannedCluster
+	39,  // 41: wheelwright.fleet.v1.PlannedWave.clusters:type_name -> wheelwright.fleet.v1.PlannedCluster
+	80,  // 42: wheelwright.fleet.v1.Rollout.started:type_name -> google.protobuf.Timestamp
+	80,  // 43: wheelwright.fleet.v1.Rollout.since:type_name -> google.protobuf.Timestamp
+	41,  // 44: wheelwright.fleet.v1.Rollout.waves:type_name -> wheelwright.fleet.v1.RolloutWave
+	37,  // 45: wheelwright.fleet.v1.Rollout.plan:type_name -> wheelwright.fleet.v1.RolloutPlan
+	42,  // 46: wheelwright.fleet.v1.Rollout.clusters:type_name -> wheelwright.fleet.v1.RolloutCluster
+	80,  // 47: wheelwright.fleet.v1.RolloutWave.started:type_name -> google.protobuf.Timestamp
+	80,  // 48: wheelwright.fleet.v1.RolloutWave.soak_until:type_name -> google.protobuf.Timestamp
+	80,  // 49: wheelwright.fleet.v1.RolloutCluster.since:type_name -> google.protobuf.Timestamp
+	84,  // 50: wheelwright.fleet.v1.RolloutCluster.canary:type_name -> wheelwright.sync.v1.Canary
+	40,  // 51: wheelwright.fleet.v1.StartRolloutResponse.rollout:type_name -> wheelwright.fleet.v1.Rollout
+	40,  // 52: wheelwright.fleet.v1.ListRolloutsResponse.rollouts:type_name -> wheelwright.fleet.v1.Rollout
+	40,  // 53: wheelwright.fleet.v1.GetRolloutResponse.rollout:type_name -> wheelwright.fleet.v1.Rollout
+	80,  // 54: wheelwright.fleet.v1.GetRolloutResponse.at:type_name -> google.protobuf.Timestamp
+	0,   // 55: wheelwright.fleet.v1.DecideRolloutRequest.decision:type_name -> wheelwright.fleet.v1.RolloutDecision
+	40,  // 56: wheelwright.fleet.v1.DecideRolloutResponse.rollout:type_name -> wheelwright.fleet.v1.Rollout
+	53,  // 57: wheelwright.fleet.v1.RecallReleaseResponse.clusters:type_name -> wheelwright.fleet.v1.RecalledCluster
+	40,  // 58: wheelwright.fleet.v1.RecallReleaseResponse.rollouts:type_name -> wheelwright.fleet.v1.Rollout
+	80,  // 59: wheelwright.fleet.v1.Pin.until:type_name -> google.protobuf.Timestamp
+	80,  // 60: wheelwright.fleet.v1.Pin.created:type_name -> google.protobuf.Timestamp
+	54,  // 61: wheelwright.fleet.v1.PinClusterRequest.pin:type_name -> wheelwright.fleet.v1.Pin
+	54,  // 62: wheelwright.fleet.v1.PinClusterResponse.pin:type_name -> wheelwright.fleet.v1.Pin
+	54,  // 63: wheelwright.fleet.v1.ListPinsResponse.pins:type_name -> wheelwright.fleet.v1.Pin
+	33,  // 64: wheelwright.fleet.v1.ExplainResponse.row:type_name -> wheelwright.fleet.v1.StatusRow
+	28,  // 65: wheelwright.fleet.v1.ExplainResponse.events:type_name -> wheelwright.fleet.v1.FleetEvent
+	67,  // 66: wheelwright.fleet.v1.ExportAuditResponse.entry:type_name -> wheelwright.fleet.v1.AuditEntry
+	80,  // 67: wheelwright.fleet.v1.AuditEntry.at:type_name -> google.protobuf.Timestamp
+	80,  // 68: wheelwright.fleet.v1.Operator.created:type_name -> google.protobuf.Timestamp
+	80,  // 69: wheelwright.fleet.v1.Operator.certificate_not_after:type_name -> google.protobuf.Timestamp
+	68,  // 70: wheelwright.fleet.v1.AddOperatorResponse.operator:type_name -> wheelwright.fleet.v1.Operator
+	68,  // 71: wheelwright.fleet.v1.ListOperatorsResponse.operators:type_name -> wheelwright.fleet.v1.Operator
+	1,   // 72: wheelwright.fleet.v1.FleetService.GetVersion:input_type -> wheelwright.fleet.v1.GetVersionRequest
+	4,   // 73: wheelwright.fleet.v1.FleetService.AddDistribution:input_type -> wheelwright.fleet.v1.AddDistributionRequest
+	6,   // 74: wheelwright.fleet.v1.FleetService.RemoveDistribution:input_type -> wheelwright.fleet.v1.RemoveDistributionRequest
+	8,   // 75: wheelwright.fleet.v1.FleetService.ListDistributions:input_type -> wheelwright.fleet.v1.ListDistributionsRequest
+	12,  // 76: wheelwright.fleet.v1.FleetService.ListReleases:input_type -> wheelwright.fleet.v1.ListReleasesRequest
+	14,  // 77: wheelwright.fleet.v1.FleetService.GetRelease:input_type -> wheelwright.fleet.v1.GetReleaseRequest
+	18,  // 78: wheelwright.fleet.v1.FleetService.InviteCluster:input_type -> wheelwright.fleet.v1.InviteClusterRequest
+	20,  // 79: wheelwright.fleet.v1.FleetService.RemoveCluster:input_type -> wheelwright.fleet.v1.RemoveClusterRequest
+	26,  // 80: wheelwright.fleet.v1.FleetService.ListClusters:input_type -> wheelwright.fleet.v1.ListClustersRequest
+	22,  // 81: wheelwright.fleet.v1.FleetService.AcceptCluster:input_type -> wheelwright.fleet.v1.AcceptClusterRequest
+	24,  // 82: wheelwright.fleet.v1.FleetService.RejectCluster:input_type -> wheelwright.fleet.v1.RejectClusterRequest
+	29,  // 83: wheelwright.fleet.v1.FleetService.ListEvents:input_type -> wheelwright.fleet.v1.ListEventsRequest
+	35,  // 84: wheelwright.fleet.v1.FleetService.PlanRollout:input_type -> wheelwright.fleet.v1.PlanRolloutRequest
+	43,  // 85: wheelwright.fleet.v1.FleetService.StartRollout:input_type -> wheelwright.fleet.v1.StartRolloutRequest
+	45,  // 86: wheelwright.fleet.v1.FleetService.ListRollouts:input_type -> wheelwright.fleet.v1.ListRolloutsRequest
+	47,  // 87: wheelwright.fleet.v1.FleetService.GetRollout:input_type -> wheelwright.fleet.v1.GetRolloutRequest
+	49,  // 88: wheelwright.fleet.v1.FleetService.DecideRollout:input_type -> wheelwright.fleet.v1.DecideRolloutRequest
+	51,  // 89: wheelwright.fleet.v1.FleetService.RecallRelease:input_type -> wheelwright.fleet.v1.RecallReleaseRequest
+	55,  // 90: wheelwright.fleet.v1.FleetService.PinCluster:input_type -> wheelwright.fleet.v1.PinClusterRequest
+	57,  // 91: wheelwright.fleet.v1.FleetService.UnpinCluster:input_type -> wheelwright.fleet.v1.UnpinClusterRequest
+	59,  // 92: wheelwright.fleet.v1.FleetService.ListPins:input_type -> wheelwright.fleet.v1.ListPinsRequest
+	61,  // 93: wheelwright.fleet.v1.FleetService.DecideDelivery:input_type -> wheelwright.fleet.v1.DecideDeliveryRequest
+	63,  // 94: wheelwright.fleet.v1.FleetService.Explain:input_type -> wheelwright.fleet.v1.ExplainRequest
+	65,  // 95: wheelwright.fleet.v1.FleetService.ExportAudit:input_type -> wheelwright.fleet.v1.ExportAuditRequest
+	69,  // 96: wheelwright.fleet.v1.FleetService.AddOperator:input_type -> wheelwright.fleet.v1.AddOperatorRequest
+	71,  // 97: wheelwright.fleet.v1.FleetService.RemoveOperator:input_type -> wheelwright.fleet.v1.RemoveOperatorRequest
+	73,  // 98: wheelwright.fleet.v1.FleetService.ListOperators:input_type -> wheelwright.fleet.v1.ListOperatorsRequest
+	31,  // 99: wheelwright.fleet.v1.FleetService.GetStatus:input_type -> wheelwright.fleet.v1.GetStatusRequest
+	75,  // 100: wheelwright.fleet.v1.FleetService.Watch:input_type -> wheelwright.fleet.v1.WatchRequest
+	2,   // 101: wheelwright.fleet.v1.FleetService.GetVersion:output_type -> wheelwright.fleet.v1.GetVersionResponse
+	5,   // 102: wheelwright.fleet.v1.FleetService.AddDistribution:output_type -> wheelwright.fleet.v1.AddDistributionResponse
+	7,   // 103: wheelwright.fleet.v1.FleetService.RemoveDistribution:output_type -> wheelwright.fleet.v1.RemoveDistributionResponse
+	9,   // 104: wheelwright.fleet.v1.FleetService.ListDistributions:output_type -> wheelwright.fleet.v1.ListDistributionsResponse
+	13,  // 105: wheelwright.fleet.v1.FleetService.ListReleases:output_type -> wheelwright.fleet.v1.ListReleasesResponse
+	15,  // 106: wheelwright.fleet.v1.FleetService.GetRelease:output_type -> wheelwright.fleet.v1.GetReleaseResponse
+	19,  // 107: wheelwright.fleet.v1.FleetService.InviteCluster:output_type -> wheelwright.fleet.v1.InviteClusterResponse
+	21,  // 108: wheelwright.fleet.v1.FleetService.RemoveCluster:output_type -> wheelwright.fleet.v1.RemoveClusterResponse
+	27,  // 109: wheelwright.fleet.v1.FleetService.ListClusters:output_type -> wheelwright.fleet.v1.ListClustersResponse
+	23,  // 110: wheelwright.fleet.v1.FleetService.AcceptCluster:output_type -> wheelwright.fleet.v1.AcceptClusterResponse
+	25,  // 111: wheelwright.fleet.v1.FleetService.RejectCluster:output_type -> wheelwright.fleet.v1.RejectClusterResponse
+	30,  // 112: wheelwright.fleet.v1.FleetService.ListEvents:output_type -> wheelwright.fleet.v1.ListEventsResponse
+	36,  // 113: wheelwright.fleet.v1.FleetService.PlanRollout:output_type -> wheelwright.fleet.v1.PlanRolloutResponse
+	44,  // 114: wheelwright.fleet.v1.FleetService.StartRollout:output_type -> wheelwright.fleet.v1.StartRolloutResponse
+	46,  // 115: wheelwright.fleet.v1.FleetService.ListRollouts:output_type -> wheelwright.fleet.v1.ListRolloutsResponse
+	48,  // 116: wheelwright.fleet.v1.FleetService.GetRollout:output_type -> wheelwright.fleet.v1.GetRolloutResponse
+	50,  // 117: wheelwright.fleet.v1.FleetService.DecideRollout:output_type -> wheelwright.fleet.v1.DecideRolloutResponse
+	52,  // 118: wheelwright.fleet.v1.FleetService.RecallRelease:output_type -> wheelwright.fleet.v1.RecallReleaseResponse
+	56,  // 119: wheelwright.fleet.v1.FleetService.PinCluster:output_type -> wheelwright.fleet.v1.PinClusterResponse
+	58,  // 120: wheelwright.fleet.v1.FleetService.UnpinCluster:output_type -> wheelwright.fleet.v1.UnpinClusterResponse
+	60,  // 121: wheelwright.fleet.v1.FleetService.ListPins:output_type -> wheelwright.fleet.v1.ListPinsResponse
+	62,  // 122: wheelwright.fleet.v1.FleetService.DecideDelivery:output_type -> wheelwright.fleet.v1.DecideDeliveryResponse
+	64,  // 123: wheelwright.fleet.v1.FleetService.Explain:output_type -> wheelwright.fleet.v1.ExplainResponse
+	66,  // 124: wheelwright.fleet.v1.FleetService.ExportAudit:output_type -> wheelwright.fleet.v1.ExportAuditResponse
+	70,  // 125: wheelwright.fleet.v1.FleetService.AddOperator:output_type -> wheelwright.fleet.v1.AddOperatorResponse
+	72,  // 126: wheelwright.fleet.v1.FleetService.RemoveOperator:output_type -> wheelwright.fleet.v1.RemoveOperatorResponse
+	74,  // 127: wheelwright.fleet.v1.FleetService.ListOperators:output_type -> wheelwright.fleet.v1.ListOperatorsResponse
+	32,  // 128: wheelwright.fleet.v1.FleetService.GetStatus:output_type -> wheelwright.fleet.v1.GetStatusResponse
+	76,  // 129: wheelwright.fleet.v1.FleetService.Watch:output_type -> wheelwright.fleet.v1.WatchResponse
+	101, // [101:130] is the sub-list for method output_type
+	72,  // [72:101] is the sub-list for method input_type
+	72,  // [72:72] is the sub-list for extension type_name
+	72,  // [72:72] is the sub-list for extension extendee
+	0,   // [0:72] is the sub-list for field type_name
 }
 
 func init() { file_wheelwright_fleet_v1_fleet_proto_init() }
@@ -5778,7 +6093,7 @@ func file_wheelwright_fleet_v1_fleet_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wheelwright_fleet_v1_fleet_proto_rawDesc), len(file_wheelwright_fleet_v1_fleet_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   75,
+			NumMessages:   79,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

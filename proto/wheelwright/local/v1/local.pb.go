@@ -80,9 +80,15 @@ type GetStatusResponse struct {
 	// In the order of spoke.yaml.
 	Subscriptions []*v1.SubscriptionStatus `protobuf:"bytes,10,rep,name=subscriptions,proto3" json:"subscriptions,omitempty"`
 	// What the spoke remembers of each, in the same order.
-	Memories      []*Memory `protobuf:"bytes,11,rep,name=memories,proto3" json:"memories,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Memories []*Memory `protobuf:"bytes,11,rep,name=memories,proto3" json:"memories,omitempty"`
+	// Why the hub does not serve this spoke, one line; empty: it does, or does not answer.
+	Refused string `protobuf:"bytes,12,opt,name=refused,proto3" json:"refused,omitempty"`
+	// The refusal waits for the vendor and for nobody here.
+	Pending bool `protobuf:"varint,13,opt,name=pending,proto3" json:"pending,omitempty"`
+	// Of this spoke's key: "SHA256:" and base64.
+	KeyFingerprint string `protobuf:"bytes,14,opt,name=key_fingerprint,json=keyFingerprint,proto3" json:"key_fingerprint,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *GetStatusResponse) Reset() {
@@ -190,6 +196,27 @@ func (x *GetStatusResponse) GetMemories() []*Memory {
 		return x.Memories
 	}
 	return nil
+}
+
+func (x *GetStatusResponse) GetRefused() string {
+	if x != nil {
+		return x.Refused
+	}
+	return ""
+}
+
+func (x *GetStatusResponse) GetPending() bool {
+	if x != nil {
+		return x.Pending
+	}
+	return false
+}
+
+func (x *GetStatusResponse) GetKeyFingerprint() string {
+	if x != nil {
+		return x.KeyFingerprint
+	}
+	return ""
 }
 
 type RenderRequest struct {
@@ -1329,7 +1356,7 @@ var File_wheelwright_local_v1_local_proto protoreflect.FileDescriptor
 const file_wheelwright_local_v1_local_proto_rawDesc = "" +
 	"\n" +
 	" wheelwright/local/v1/local.proto\x12\x14wheelwright.local.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ewheelwright/sync/v1/sync.proto\"\x12\n" +
-	"\x10GetStatusRequest\"\x83\x04\n" +
+	"\x10GetStatusRequest\"\xe0\x04\n" +
 	"\x11GetStatusResponse\x12*\n" +
 	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x18\n" +
 	"\acluster\x18\x02 \x01(\tR\acluster\x12\x10\n" +
@@ -1342,7 +1369,10 @@ const file_wheelwright_local_v1_local_proto_rawDesc = "" +
 	"\fspoke_commit\x18\t \x01(\tR\vspokeCommit\x12M\n" +
 	"\rsubscriptions\x18\n" +
 	" \x03(\v2'.wheelwright.sync.v1.SubscriptionStatusR\rsubscriptions\x128\n" +
-	"\bmemories\x18\v \x03(\v2\x1c.wheelwright.local.v1.MemoryR\bmemories\"M\n" +
+	"\bmemories\x18\v \x03(\v2\x1c.wheelwright.local.v1.MemoryR\bmemories\x12\x18\n" +
+	"\arefused\x18\f \x01(\tR\arefused\x12\x18\n" +
+	"\apending\x18\r \x01(\bR\apending\x12'\n" +
+	"\x0fkey_fingerprint\x18\x0e \x01(\tR\x0ekeyFingerprint\"M\n" +
 	"\rRenderRequest\x12\"\n" +
 	"\fdistribution\x18\x01 \x01(\tR\fdistribution\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\"D\n" +
