@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net"
 	"sync"
 	"syscall"
@@ -55,9 +54,10 @@ type Server struct {
 	log        *slog.Logger
 	steps      []step
 
-	mu      sync.Mutex
-	stopped bool
-	streams map[*call]context.CancelCauseFunc // those under way
+	mu          sync.Mutex
+	stopped     bool
+	streams     map[*call]context.CancelCauseFunc // those under way
+	connections map[*tracked]struct{}
 }
 
 // New listens at once, so that a port that is taken is told before anything else starts; calls are
@@ -65,7 +65,7 @@ type Server struct {
 func New(cfg Config) (*Server, error) {
 	s := &Server{
 		identities: cfg.Identities, grace: cfg.GracePeriod, log: cfg.Log,
-		health: health.NewServer(), streams: map[*call]context.CancelCauseFunc{},
+		health: health.NewServer(), streams: map[*call]context.CancelCauseFunc{}, connections: map[*tracked]struct{}{},
 	}
 	s.steps = []step{
 		s.recoverPanic,
@@ -74,7 +74,7 @@ func New(cfg Config) (*Server, error) {
 		s.authorise,
 		s.mapError,
 	}
-	options := append(transport.ServerOptions(cfg.TLS), grpc.UnaryInterceptor(s.unary), grpc.StreamInterceptor(s.stream))
+	options := append(transport.ServerOptions(cfg.TLS), grpc.Creds(s.credentials(cfg.TLS)), grpc.UnaryInterceptor(s.unary), grpc.StreamInterceptor(s.stream))
 	s.grpc = grpc.NewServer(options...)
 	cfg.Register(s.grpc)
 	grpc_health_v1.RegisterHealthServer(s.grpc, s.health)
@@ -182,26 +182,6 @@ func (s *Server) endStreams() {
 type cut struct{ error }
 
 func (c cut) Unwrap() error { return c.error }
-
-// watch ends the streams of callers that may not have them any more as soon as that is so, whether or not
-// anything is said on them.
-func (s *Server) watch(ctx context.Context) {
-	for {
-		select {
-		case <-s.identities.Revoked():
-		case <-ctx.Done():
-			return
-		}
-		s.mu.Lock()
-		streams := maps.Clone(s.streams)
-		s.mu.Unlock()
-		for c, cancel := range streams {
-			if err := (&guarded{call: c, server: s}).check(); err != nil {
-				cancel(cut{err})
-			}
-		}
-	}
-}
 
 // keep gives a stream a context that ends with its caller's right to it and, where it is endless, with the
 // server; done forgets the call.
