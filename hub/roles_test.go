@@ -317,6 +317,9 @@ func TestTheAuditHasTheCertificateOfEveryChange(t *testing.T) {
 	v.tag(t, "1.0.1", "example.com/backend:1.0.1")
 	dir := t.TempDir()
 	furnish(t, dir, v.dir)
+	o := openOffice(t, dir)
+	o.join("acme/wait-1", true, time.Hour)
+	o.must(o.store.Close())
 	hub := start(t, Config{Dir: dir})
 	hub.release(t, "1.0.1")
 	c, err := clientcontext.Load(hub.AdminContext)
@@ -368,6 +371,8 @@ func TestTheAuditHasTheCertificateOfEveryChange(t *testing.T) {
 		{acme, "p", "DecideDelivery", "delivery approve acme/eu-1 shop 1.1.0", &fleetv1.DecideDeliveryRequest{Cluster: "acme/eu-1", Distribution: "shop", Approve: true}},
 		{admin, "admin", "RecallRelease", "release recall shop 1.3.0", &fleetv1.RecallReleaseRequest{Distribution: "shop", Version: "1.3.0", Reason: "r"}},
 		{admin, "admin", "InviteCluster", "cluster invite acme/new-1", &fleetv1.InviteClusterRequest{Name: "acme/new-1"}},
+		{admin, "admin", "AcceptCluster", "cluster accept acme/wait-1", &fleetv1.AcceptClusterRequest{Name: "acme/wait-1"}},
+		{admin, "admin", "RejectCluster", "cluster reject acme/wait-1", &fleetv1.RejectClusterRequest{Name: "acme/wait-1", Reason: "r"}},
 		{admin, "admin", "RemoveCluster", "cluster remove acme/new-1", &fleetv1.RemoveClusterRequest{Name: "acme/new-1"}},
 		{admin, "admin", "AddDistribution", "distribution add bank", &fleetv1.AddDistributionRequest{Distribution: &fleetv1.Distribution{Name: "bank", Url: v.dir}}},
 		{admin, "admin", "RemoveDistribution", "distribution remove shop", &fleetv1.RemoveDistributionRequest{Name: "shop"}},
