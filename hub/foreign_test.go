@@ -153,6 +153,7 @@ func otherHub(t *testing.T, like, authority *x509.Certificate) *tls.Certificate 
 type foreigner struct {
 	name        string
 	certificate *tls.Certificate
+	may         string // the one method of which it is allowed to ask; empty: none
 }
 
 // foreigners makes one of every kind. The hub does not run.
@@ -185,35 +186,42 @@ func foreigners(t *testing.T, dir string) []foreigner {
 	o.must(o.store.RenewIdentity(store.Renewal{Current: sha256.Sum256(superseded.Certificate[0]), Next: next, Key: key, NotAfter: notAfter}))
 	_, err = o.store.Use(next, time.Now())
 	o.must(err)
+	outdated := o.join("acme/late-3", false, time.Millisecond)
+	_, next, key, notAfter = o.spoke("acme/late-3", time.Hour)
+	o.must(o.store.RenewIdentity(store.Renewal{Current: sha256.Sum256(outdated.Certificate[0]), Next: next, Key: key, NotAfter: notAfter}))
+	_, err = o.store.Use(next, time.Now())
+	o.must(err)
 	unrecorded, _, _, _ := o.spoke("acme/eu-1", time.Hour)
 	fired := o.operator("gone", "admin", time.Hour)
 	o.must(o.store.Audited(fleet.Event{Kind: fleet.EventOperator}, fleet.Entry{Actor: "hub", Action: "furnish"}).RemoveOperator("gone"))
 
-	listening, err := o.authority.ServerTLS(nil)
+	listening, err := o.authority.ServerTLS(nil, 0)
 	o.must(err)
 	serving, err := listening.GetCertificate(nil)
 	o.must(err)
 	all := []foreigner{
-		{"a stranger", nil},
-		{"a removed cluster", removed},
-		{"a rejected cluster", rejected},
-		{"a cluster that joined again since", rejoined},
-		{"a pending cluster", o.join("acme/pending-1", true, time.Hour)},
-		{"a quarantined cluster", quarantined},
-		{"a superseded certificate", superseded},
-		{"a cluster's certificate that was never recorded", unrecorded},
-		{"an expired cluster", o.join("acme/late-1", false, time.Millisecond)},
-		{"an expired admin", o.operator("late", "admin", time.Millisecond)},
-		{"a removed admin", fired},
-		{"a cluster of another hub", otherHub(t, genuine, ca)},
-		{"an admin of another hub", otherHub(t, boss, ca)},
-		{"a cluster that signed itself", forgery(t, genuine, nil, nil)},
-		{"an admin that signed itself", forgery(t, boss, nil, nil)},
-		{"a cluster signed by another cluster", forgery(t, boss, genuine, spoke.PrivateKey.(crypto.Signer))},
-		{"the hub's server certificate", serving},
-		{"a real certificate with another's key", &tls.Certificate{Certificate: admin.Certificate, PrivateKey: forgery(t, boss, nil, nil).PrivateKey}},
-		{"the authority itself", ownAuthority(t, dir)},
-		{"an intermediate authority of a cluster's", underCluster(t, genuine, spoke, boss)},
+		{"a stranger", nil, ""},
+		{"a removed cluster", removed, ""},
+		{"a rejected cluster", rejected, ""},
+		{"a cluster that joined again since", rejoined, ""},
+		{"a pending cluster", o.join("acme/pending-1", true, time.Hour), ""},
+		{"a quarantined cluster", quarantined, ""},
+		{"a superseded certificate", superseded, ""},
+		{"a cluster's certificate that was never recorded", unrecorded, ""},
+		{"an expired cluster", o.join("acme/late-1", false, time.Millisecond), "Renew"},
+		{"an expired and pending cluster", o.join("acme/late-2", true, time.Millisecond), ""},
+		{"an expired and superseded cluster", outdated, ""},
+		{"an expired admin", o.operator("late", "admin", time.Millisecond), ""},
+		{"a removed admin", fired, ""},
+		{"a cluster of another hub", otherHub(t, genuine, ca), ""},
+		{"an admin of another hub", otherHub(t, boss, ca), ""},
+		{"a cluster that signed itself", forgery(t, genuine, nil, nil), ""},
+		{"an admin that signed itself", forgery(t, boss, nil, nil), ""},
+		{"a cluster signed by another cluster", forgery(t, boss, genuine, spoke.PrivateKey.(crypto.Signer)), ""},
+		{"the hub's server certificate", serving, ""},
+		{"a real certificate with another's key", &tls.Certificate{Certificate: admin.Certificate, PrivateKey: forgery(t, boss, nil, nil).PrivateKey}, ""},
+		{"the authority itself", ownAuthority(t, dir), ""},
+		{"an intermediate authority of a cluster's", underCluster(t, genuine, spoke, boss), ""},
 	}
 	return all
 }
@@ -271,6 +279,9 @@ func methods() (all []protoreflect.MethodDescriptor) {
 			}
 		}
 		return true
+	})
+	slices.SortFunc(all, func(a, b protoreflect.MethodDescriptor) int {
+		return strings.Compare(string(a.FullName()), string(b.FullName()))
 	})
 	return all
 }
@@ -352,6 +363,9 @@ func TestNoMethodIsOpenToAForeigner(t *testing.T) {
 		greeted := connects(t, hub.Addr, hub.presenting(t, f.certificate))
 		for _, m := range methods() {
 			for _, in := range []*dynamicpb.Message{dynamicpb.NewMessage(m.Input()), filled(m.Input(), "acme/eu-1")} {
+				if string(m.Name()) == f.may {
+					continue
+				}
 				calls++
 				answer, err := ask(t.Context(), conn, m, in)
 				if !turnedAway(err, greeted) {

@@ -4,6 +4,7 @@ package caller
 
 import (
 	"context"
+	"time"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 )
@@ -16,6 +17,7 @@ type Caller struct {
 	Role        Role     // an operator's, by the hub's record
 	Fingerprint [32]byte // SHA-256 of the certificate, DER
 	Key         fleet.Fingerprint
+	Expired     time.Time // when the certificate did, of a spoke that is let in to renew it; zero: it is valid
 }
 
 // Spoke: the caller speaks for a cluster.

@@ -29,11 +29,13 @@ type Config struct {
 	Metrics   string        // HOST:PORT
 	Poll      time.Duration // between polls of a distribution that names no interval
 	Heartbeat time.Duration // of the spokes' streams
-	LogLevel  string
-	LogFormat string
-	Git       gitrepo.Credentials  // to reach the distributions' repositories
-	Rollouts  map[string]plan.Plan // of new releases, by distribution; wins over what a release brings
-	Plugins   []pluginlist.Plugin  // notifiers
+	// RenewAfterExpiry is for how long after its end a spoke's certificate may be renewed; nil: not written.
+	RenewAfterExpiry *time.Duration
+	LogLevel         string
+	LogFormat        string
+	Git              gitrepo.Credentials  // to reach the distributions' repositories
+	Rollouts         map[string]plan.Plan // of new releases, by distribution; wins over what a release brings
+	Plugins          []pluginlist.Plugin  // notifiers
 }
 
 // Problems are all that is wrong with a file.
@@ -65,7 +67,7 @@ func Parse(name string, data []byte) (Config, error) {
 		return Config{}, &Problems{File: name, List: []string{strings.TrimPrefix(err.Error(), "error converting YAML to JSON: ")}}
 	}
 	d := &decoder{dir: filepath.Dir(name)}
-	top := d.section("", root, "version", "listen", "advertise", "metrics", "poll", "heartbeat", "log", "git", "rollouts", "plugins")
+	top := d.section("", root, "version", "listen", "advertise", "metrics", "poll", "heartbeat", "renewAfterExpiry", "log", "git", "rollouts", "plugins")
 	if v, ok := top["version"]; !ok {
 		d.problem("version", "is missing; write `version: 1` first")
 	} else if n, ok := v.(float64); !ok || n != 1 {
@@ -80,6 +82,10 @@ func Parse(name string, data []byte) (Config, error) {
 		Git:       d.credentials("git", top["git"]),
 		Rollouts:  d.plans("rollouts", top["rollouts"]),
 		Plugins:   d.plugins("plugins", data),
+	}
+	if v, ok := top["renewAfterExpiry"]; ok && v != nil {
+		t := d.duration("renewAfterExpiry", v, 0, 366*24*time.Hour)
+		c.RenewAfterExpiry = &t
 	}
 	if v, ok := top["log"]; ok && v != nil {
 		m, ok := v.(map[string]any)

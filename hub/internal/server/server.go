@@ -37,10 +37,11 @@ type identities interface {
 type Config struct {
 	Listener    net.Listener // taken over; nil: listen on Listen
 	Listen      string       // HOST:PORT
-	TLS         *tls.Config  // with VerifyClientCertIfGiven or stricter
+	TLS         *tls.Config  // refuses client certificates that are not the authority's
 	Identities  identities
 	Register    func(grpc.ServiceRegistrar) // adds the services
 	GracePeriod time.Duration               // for calls under way when the server stops
+	ComeBack    time.Duration               // after its certificate's end within which a spoke may renew it
 	Log         *slog.Logger
 }
 
@@ -51,6 +52,7 @@ type Server struct {
 	listener   net.Listener
 	identities identities
 	grace      time.Duration
+	comeBack   time.Duration
 	log        *slog.Logger
 	steps      []step
 
@@ -64,7 +66,7 @@ type Server struct {
 // answered from Run on. A method that has no rule of who may call it is refused.
 func New(cfg Config) (*Server, error) {
 	s := &Server{
-		identities: cfg.Identities, grace: cfg.GracePeriod, log: cfg.Log,
+		identities: cfg.Identities, grace: cfg.GracePeriod, comeBack: cfg.ComeBack, log: cfg.Log,
 		health: health.NewServer(), streams: map[*call]context.CancelCauseFunc{}, connections: map[*tracked]struct{}{},
 	}
 	s.steps = []step{

@@ -92,7 +92,7 @@ func build(t *testing.T, with services, grace time.Duration) *house {
 	must(t, err)
 	h.authority, err = identity.Open(filepath.Join(dir, "authority"))
 	must(t, err)
-	cfg, err := h.authority.ServerTLS(nil)
+	cfg, err := h.authority.ServerTLS(nil, 0)
 	must(t, err)
 	if with.enroll == nil {
 		with.enroll = enrollv1.UnimplementedEnrollServiceServer{}

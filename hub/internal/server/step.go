@@ -147,7 +147,7 @@ func (s *Server) logCall(c *call, next func() error) error {
 // identify finds out who calls, from the certificate of the connection and the hub's record of it alone.
 func (s *Server) identify(c *call, next func() error) error {
 	if p, ok := peer.FromContext(c.ctx); ok {
-		if info, ok := p.AuthInfo.(credentials.TLSInfo); ok && len(info.State.VerifiedChains) > 0 {
+		if info, ok := p.AuthInfo.(credentials.TLSInfo); ok && len(info.State.PeerCertificates) > 0 {
 			presented := info.State.PeerCertificates[0]
 			sum := sha256.Sum256(presented.Raw)
 			c.certificate, c.key = &sum, fleet.FingerprintOf(presented.RawSubjectPublicKeyInfo)
@@ -180,6 +180,8 @@ func (s *Server) recognise(c *call, find func([32]byte) (store.Identity, error))
 	case id.Standing != store.Accepted || id.Superseded():
 		c.refused = refusal(id, c.key)
 		c.stranger = status.Convert(c.refused).Message()
+	case !time.Now().Before(id.NotAfter) && s.mayComeBack(c, id):
+		c.who = caller.Caller{Cluster: id.Cluster, Fingerprint: *c.certificate, Key: c.key, Expired: id.NotAfter}
 	case !time.Now().Before(id.NotAfter):
 		c.stranger = fmt.Sprintf("the client certificate of %s expired at %s", caller.Caller{Cluster: id.Cluster, Operator: id.Operator}, id.NotAfter.Format(time.RFC3339))
 	default:
@@ -187,6 +189,13 @@ func (s *Server) recognise(c *call, find func([32]byte) (store.Identity, error))
 	}
 	return nil
 }
+
+// mayComeBack: a spoke whose certificate expired while it slept may renew it, and nothing else, for a while.
+func (s *Server) mayComeBack(c *call, id store.Identity) bool {
+	return id.Cluster != "" && c.method == renewMethod && time.Since(id.NotAfter) <= s.comeBack
+}
+
+const renewMethod = "/wheelwright.sync.v1.SyncService/Renew"
 
 func (s *Server) authorise(c *call, next func() error) error {
 	if err := c.allowed(); err != nil {

@@ -119,6 +119,9 @@ func (s *Store) use(tx *bolt.Tx, fingerprint [32]byte, now time.Time) error {
 // not above the one before, and another instance, are a copy's, and put the cluster into quarantine; ErrLate
 // where it may have been no more than late. A spoke of before says neither; once one did, all have to.
 func (s *Store) Session(cluster fleet.Cluster, instance string, n uint64, now time.Time) error {
+	if instance == "" && !s.hasSession(cluster) {
+		return nil
+	}
 	late := false
 	err := s.db.Batch(func(tx *bolt.Tx) error {
 		late = false // a batch may run this again
@@ -157,6 +160,15 @@ func (s *Store) Session(cluster fleet.Cluster, instance string, n uint64, now ti
 		return fmt.Errorf("session %d of %s: %w", n, cluster, ErrLate)
 	}
 	return nil
+}
+
+func (s *Store) hasSession(cluster fleet.Cluster) (has bool) {
+	_ = s.db.View(func(tx *bolt.Tx) error { // an error would be this function's own
+		b := tx.Bucket([]byte(bucketSessions))
+		has = b != nil && b.Get([]byte(cluster)) != nil
+		return nil
+	})
+	return has
 }
 
 // quarantine stops serving a cluster: both copies. rival is the key of the one that gave it away.

@@ -6,6 +6,7 @@ package syncapi
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"sync/atomic"
@@ -54,6 +55,7 @@ type identities interface {
 	RenewIdentity(store.Renewal) error
 	// Session tells copies of an identity apart; store.ErrLate where this one is not served.
 	Session(cluster fleet.Cluster, instance string, number uint64, now time.Time) error
+	AppendEvent(fleet.Event) error
 }
 
 // bundles are compressed canonical tars by the digest of the tar.
@@ -222,5 +224,19 @@ func (s *Service) Renew(ctx context.Context, req *syncv1.RenewRequest) (*syncv1.
 	case err != nil:
 		return nil, s.failure("store the new certificate of "+string(who.Cluster), err)
 	}
+	if !who.Expired.IsZero() {
+		s.cameBack(who, notAfter)
+	}
 	return &syncv1.RenewResponse{Certificate: cert, Authorities: s.cfg.Authority.Authorities(), NotAfter: wire.Time(notAfter)}, nil
+}
+
+// cameBack tells the operators of a renewal that began with an expired certificate. The new one is good by now, so
+// an event that cannot be stored must not keep it from its owner.
+func (s *Service) cameBack(who caller.Caller, until time.Time) {
+	s.cfg.Log.Info("an expired certificate was renewed", slog.String(logging.Cluster, string(who.Cluster)))
+	err := s.cfg.Identities.AppendEvent(fleet.Event{At: time.Now(), Cluster: who.Cluster, Kind: fleet.EventIdentity,
+		Message: fmt.Sprintf("came back: its certificate had expired at %s, and it renewed it; certificate until %s", who.Expired.UTC().Format(time.RFC3339), until.UTC().Format(time.RFC3339))})
+	if err != nil {
+		s.cfg.Log.Error("a return not recorded", slog.String(logging.Cluster, string(who.Cluster)), slog.Any(logging.Error, err))
+	}
 }
