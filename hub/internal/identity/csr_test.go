@@ -2,7 +2,6 @@ package identity_test
 
 import (
 	"crypto"
-	"crypto/dsa"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
@@ -118,8 +117,7 @@ func newForge(t testing.TB) *forge {
 		f.odd = append(f.odd, der(k))
 	}
 	parameters := der(struct{ P, Q, G *big.Int }{big.NewInt(23), big.NewInt(11), big.NewInt(4)})
-	public := dsa.PublicKey{Parameters: dsa.Parameters{P: big.NewInt(23), Q: big.NewInt(11), G: big.NewInt(4)}, Y: big.NewInt(8)}
-	value := der(public.Y)
+	value := der(big.NewInt(8)) // DSA
 	f.odd = append(f.odd, der(subjectKey{pkix.AlgorithmIdentifier{Algorithm: asn1.ObjectIdentifier{1, 2, 840, 10040, 4, 1}, Parameters: asn1.RawValue{FullBytes: parameters}},
 		asn1.BitString{Bytes: value, BitLength: 8 * len(value)}}))
 	return f

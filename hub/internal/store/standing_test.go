@@ -1,10 +1,13 @@
 package store
 
 import (
+	"encoding/base64"
 	"fmt"
 	"strings"
 	"testing"
 	"time"
+
+	bolt "go.etcd.io/bbolt"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 )
@@ -291,4 +294,50 @@ func TestARejectedClusterKeepsItsRecord(t *testing.T) {
 	m.standing(Rejected, "wrong key")
 	m.join(true)
 	m.standing(Pending)
+}
+
+// Records are as a hub wrote them before identities had standings, keys and generations.
+func TestAHubThatIsUpgradedKeepsItsClusters(t *testing.T) {
+	s, reopen := fresh(t)
+	now := time.Now().UTC()
+	end := now.Add(12 * time.Hour).Format(time.RFC3339Nano)
+	must(t, s.db.Update(func(tx *bolt.Tx) error {
+		for n := range byte(2) { // of before a renewal, and after it
+			f := print32(n + 1)
+			if err := tx.Bucket(bucketIdentities).Put(f[:], []byte(`{"cluster":"acme/eu-1","notAfter":"`+end+`"}`)); err != nil {
+				return err
+			}
+			if err := tx.Bucket(bucketFingerprints).Put(join(string(eu), string(f[:])), []byte{1}); err != nil {
+				return err
+			}
+		}
+		if err := tx.Bucket(bucketTokens).Put([]byte("open"), []byte(`{"cluster":"acme/us-1","secretHash":"`+base64.StdEncoding.EncodeToString(make([]byte, 32))+`","expires":"`+end+`"}`)); err != nil {
+			return err
+		}
+		if err := tx.Bucket(bucketClusters).Put([]byte(us), []byte(`{"created":"2026-01-02T03:04:05Z"}`)); err != nil {
+			return err
+		}
+		return tx.Bucket(bucketClusters).Put([]byte(eu), []byte(`{"created":"2026-01-02T03:04:05Z","joined":"2026-01-02T03:04:05Z","certNotAfter":"`+end+`"}`))
+	}))
+	m := &member{t: t, s: reopen(), now: now, certs: 2}
+	for n := range byte(2) {
+		if id := m.use(n + 1); id.Standing != Accepted || id.Superseded() || id.Generation != 0 {
+			t.Errorf("certificate %d: %+v", n+1, id)
+		}
+	}
+	must(t, m.s.Session(eu, "", 0, now))
+	next := m.renew(2)
+	m.s = reopen()
+	if id := m.use(next); id.Generation != 1 || id.Superseded() {
+		t.Errorf("its first renewal: %+v", id)
+	}
+	if id := m.use(2); !id.Superseded() {
+		t.Errorf("the one before: %+v", id)
+	}
+	// A token of before lets in at once, as it said when it was made; it lives for minutes.
+	_, err := m.s.Redeem("open", [32]byte{}, key(30), now, issuing(30, now.Add(time.Hour)))
+	must(t, err)
+	if id := m.use(30); id.Standing != Accepted {
+		t.Errorf("a token of before: %+v", id)
+	}
 }
