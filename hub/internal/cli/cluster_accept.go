@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
 	"github.com/wheelwright-dev/wheelwright/pkg/exitcode"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	fleetv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/fleet/v1"
@@ -80,6 +81,10 @@ func (a *app) showStanding(c *fleetv1.Cluster, key string) {
 		fmt.Fprintf(a.err, ": %s", c.GetStandingReason())
 	}
 	fmt.Fprintf(a.err, "\nkey %s\n", cmp.Or(key, "not recorded: it joined before keys were"))
+	if c.GetStanding() == string(store.Quarantined) && len(c.GetRivalFingerprints()) == 0 {
+		fmt.Fprintln(a.err, "both copies have this key: go on only if one of them is gone for good; if that is not known, `hub cluster invite` ends both")
+		return
+	}
 	fmt.Fprintln(a.err, "the provider reads the same from `spoke status` at the cluster; if it is not the same, `hub cluster reject`")
 }
 

@@ -19,7 +19,7 @@ func (c *ClusterNews) unserved(r *row) bool {
 	switch c.Standing {
 	case store.Pending:
 		r.phase, r.attention = awaitingAcceptance, true
-		r.reason = fmt.Sprintf("its spoke joined with the key %s: compare that with its provider, then `hub cluster accept %s --fingerprint %s`", c.Key, c.Name, c.Key)
+		r.reason = fmt.Sprintf("its spoke joined: compare its key with the provider, then `hub cluster accept %s --fingerprint %s`", c.Name, c.Key)
 	case store.Quarantined:
 		r.phase, r.attention = quarantined, true
 		r.reason = fmt.Sprintf("%s; `hub cluster invite %s` for the right one, or `hub cluster accept %s`", c.StandingWhy, c.Name, c.Name)

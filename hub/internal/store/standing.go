@@ -148,7 +148,10 @@ func (s *Store) Session(cluster fleet.Cluster, instance string, n uint64, now ti
 			return put(b, []byte(cluster), rec)
 		}
 		why := fmt.Sprintf("session %d was opened after session %d: there are two copies of its identity", n, rec.Number)
-		if rec.Instance != instance {
+		switch {
+		case rec.Instance == instance && n == rec.Number:
+			why = fmt.Sprintf("session %d was opened twice: there are two copies of its identity", n)
+		case rec.Instance != instance:
 			why = "a session came from another data folder: there are two copies of its identity"
 		}
 		return s.quarantine(tx, cluster, c, why, c.Key, now)
