@@ -197,7 +197,7 @@ func (h *hub) listen() (metricsListener net.Listener, err error) {
 	if h.info.Addr, err = dialAddress(listener.Addr(), h.advertise); err != nil {
 		return nil, err
 	}
-	tls, err := h.authority.ServerTLS(certificateHosts(listener.Addr(), h.advertise))
+	tls, err := h.authority.ServerTLS(certificateHosts(listener.Addr(), h.advertise), h.comeBack)
 	if err != nil {
 		return nil, err
 	}
@@ -207,7 +207,7 @@ func (h *hub) listen() (metricsListener net.Listener, err error) {
 	fleet := fleetapi.New(fleetapi.Config{Store: h.store, Conductor: h.conductor, Spokes: h.presence, Watchers: h.watchers,
 		Authority: h.authority, Tags: h.source.listTags, Pin: h.authority.Pin(), Address: h.info.Addr, Interval: h.poll, Heartbeat: h.heartbeat, Log: h.log})
 	join := enroll.New(enroll.Config{Store: h.store, Authority: h.authority, Presence: h.presence, TTL: spokeCertificateLife, Log: h.log})
-	serve := server.Config{Listener: listener, TLS: tls, Identities: h.store, GracePeriod: grace, Log: h.log,
+	serve := server.Config{Listener: listener, TLS: tls, Identities: h.store, GracePeriod: grace, ComeBack: h.comeBack, Log: h.log,
 		Register: func(r grpc.ServiceRegistrar) {
 			enrollv1.RegisterEnrollServiceServer(r, join)
 			syncv1.RegisterSyncServiceServer(r, sync)

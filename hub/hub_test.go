@@ -44,6 +44,7 @@ type running struct {
 	Info
 	fleet fleetv1.FleetServiceClient
 	stop  func()
+	asks  bool // enrol makes clusters that wait to be accepted
 }
 
 // start runs a hub on dir. It is stopped at the end of the test, or before by stop.
@@ -195,20 +196,15 @@ type provider struct {
 // enrol turns an invitation into an identity, as `spoke join` does, and keeps what it needs to dial again.
 func (r *running) enrol(t *testing.T, name string) *tls.Config {
 	t.Helper()
-	invitation, err := r.fleet.InviteCluster(t.Context(), &fleetv1.InviteClusterRequest{Name: name, Labels: map[string]string{"env": "test"}})
+	invitation, err := r.fleet.InviteCluster(t.Context(), &fleetv1.InviteClusterRequest{Name: name, AcceptAutomatically: !r.asks, Labels: map[string]string{"env": "test"}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if invitation.GetAddress() != r.Addr {
 		t.Errorf("spokes are told %s, the hub is at %s", invitation.GetAddress(), r.Addr)
 	}
-	c, err := clientcontext.Load(r.AdminContext)
-	if err != nil {
-		t.Fatal(err)
-	}
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM([]byte(c.CA))
-	conn, err := transport.Dial(r.Addr, &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS13})
+	cfg := r.trust(t)
+	conn, err := transport.Dial(r.Addr, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -228,7 +224,20 @@ func (r *running) enrol(t *testing.T, name string) *tls.Config {
 	if id.GetCluster() != name {
 		t.Errorf("enrolled as %s, want %s", id.GetCluster(), name)
 	}
-	return &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{{Certificate: [][]byte{id.GetCertificate()}, PrivateKey: key}}}
+	cfg.Certificates = []tls.Certificate{{Certificate: [][]byte{id.GetCertificate()}, PrivateKey: key}}
+	return cfg
+}
+
+// trust is what a client without an identity dials with.
+func (r *running) trust(t *testing.T) *tls.Config {
+	t.Helper()
+	c, err := clientcontext.Load(r.AdminContext)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM([]byte(c.CA))
+	return &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS13}
 }
 
 func (r *running) dial(t *testing.T, identity *tls.Config) provider {

@@ -30,7 +30,7 @@ type metrics struct {
 	ready    atomic.Bool
 	log      *slog.Logger
 
-	clusters, connected, installations, releases, events, offers, bytes *prometheus.Desc
+	clusters, connected, unserved, installations, releases, events, offers, bytes *prometheus.Desc
 }
 
 func newMetrics(s *store.Store, p *presence.Registry, stats func() syncapi.Stats, log *slog.Logger) *metrics {
@@ -40,6 +40,7 @@ func newMetrics(s *store.Store, p *presence.Registry, stats func() syncapi.Stats
 	return &metrics{store: s, presence: p, stats: stats, log: log,
 		clusters:      desc("clusters", "Clusters that the hub knows."),
 		connected:     desc("spokes_connected", "Spokes that are connected now."),
+		unserved:      desc("identities_unserved", "Clusters whose identity waits to be accepted, is in quarantine, or was turned away.", "standing"),
 		installations: desc("installations", "Subscriptions of clusters, by the phase of their delivery.", "distribution", "phase"),
 		releases:      desc("releases", "Releases, by how they were judged.", "distribution", "phase"),
 		events:        desc("events_received_total", "Events of spokes that were stored."),
@@ -83,7 +84,7 @@ func (m *metrics) Run(ctx context.Context, l net.Listener) error {
 
 // Describe implements prometheus.Collector.
 func (m *metrics) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{m.clusters, m.connected, m.installations, m.releases, m.events, m.offers, m.bytes} {
+	for _, d := range []*prometheus.Desc{m.clusters, m.connected, m.unserved, m.installations, m.releases, m.events, m.offers, m.bytes} {
 		out <- d
 	}
 }
@@ -108,14 +109,20 @@ func (m *metrics) collectStored(out chan<- prometheus.Metric) error {
 	if err != nil {
 		return err
 	}
-	connected := 0
+	connected, standings := 0, map[store.Standing]int{store.Pending: 0, store.Quarantined: 0, store.Rejected: 0}
 	for _, c := range clusters {
+		if c.Standing != store.Accepted {
+			standings[c.Standing]++
+		}
 		if m.presence.Connected(c.Name) {
 			connected++
 		}
 	}
 	gauge(m.clusters, len(clusters))
 	gauge(m.connected, connected)
+	for standing, n := range standings {
+		gauge(m.unserved, n, string(standing))
+	}
 	type labels struct{ distribution, phase string }
 	distributions, err := m.store.Distributions()
 	if err != nil {

@@ -227,6 +227,8 @@ var asked = []struct {
 	{"WhoAmI", &fleetv1.WhoAmIRequest{}, "avqdpro"},
 	{"CanI", &fleetv1.CanIRequest{}, "avqdpro"},
 	{"RemoveOperator", &fleetv1.RemoveOperatorRequest{DryRun: true, Name: "v", Reason: "r"}, "ao"},
+	{"AcceptCluster", &fleetv1.AcceptClusterRequest{DryRun: true, Name: "acme/eu-1"}, "ao"},
+	{"RejectCluster", &fleetv1.RejectClusterRequest{DryRun: true, Name: "acme/eu-1", Reason: "r"}, "ao"},
 }
 
 // Every method by every role, on a hub as it runs: who may not is denied, and a provider is never told of
@@ -272,7 +274,7 @@ func TestEveryMethodAnswersEachRoleWithWhatIsItsOwn(t *testing.T) {
 				continue
 			}
 			// What is refused for another reason was let in; only what the state does not allow may be.
-			if err != nil && (c.method != "StartRollout" || code != codes.AlreadyExists && code != codes.FailedPrecondition) {
+			if err != nil && (c.method != "StartRollout" && c.method != "AcceptCluster" && c.method != "RejectCluster" || code != codes.AlreadyExists && code != codes.FailedPrecondition) {
 				t.Errorf("%s %v by %s: %v", c.method, c.req, letter, err)
 			}
 			if letter == "p" && strings.Contains(answer+fmt.Sprint(err), "globex") {
@@ -370,6 +372,9 @@ func TestTheAuditHasTheCertificateOfEveryChange(t *testing.T) {
 	v.tag(t, "1.0.1", "example.com/backend:1.0.1")
 	dir := t.TempDir()
 	furnish(t, dir, v.dir)
+	o := openOffice(t, dir)
+	o.join("acme/wait-1", true, time.Hour)
+	o.must(o.store.Close())
 	hub := start(t, Config{Dir: dir})
 	hub.release(t, "1.0.1")
 	c, err := clientcontext.Load(hub.AdminContext)
@@ -422,6 +427,8 @@ func TestTheAuditHasTheCertificateOfEveryChange(t *testing.T) {
 		{acme, "p", "SendOrder", "order force acme/eu-1 shop 1.1.0", signedOrder(t, orderTo("acme/eu-1"))},
 		{admin, "admin", "RecallRelease", "release recall shop 1.3.0", &fleetv1.RecallReleaseRequest{Distribution: "shop", Version: "1.3.0", Reason: "r"}},
 		{admin, "admin", "InviteCluster", "cluster invite acme/new-1", &fleetv1.InviteClusterRequest{Name: "acme/new-1"}},
+		{admin, "admin", "AcceptCluster", "cluster accept acme/wait-1", &fleetv1.AcceptClusterRequest{Name: "acme/wait-1"}},
+		{admin, "admin", "RejectCluster", "cluster reject acme/wait-1", &fleetv1.RejectClusterRequest{Name: "acme/wait-1", Reason: "r"}},
 		{admin, "admin", "RemoveCluster", "cluster remove acme/new-1", &fleetv1.RemoveClusterRequest{Name: "acme/new-1"}},
 		{admin, "admin", "AddDistribution", "distribution add bank", &fleetv1.AddDistributionRequest{Distribution: &fleetv1.Distribution{Name: "bank", Url: v.dir}}},
 		{admin, "admin", "RemoveDistribution", "distribution remove shop", &fleetv1.RemoveDistributionRequest{Name: "shop"}},

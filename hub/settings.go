@@ -22,6 +22,8 @@ const (
 	defaultListen    = "127.0.0.1:7443"
 	defaultPoll      = 30 * time.Second
 	defaultHeartbeat = 10 * time.Second
+	// defaultComeBack outlasts a holiday and a cluster that is shut down over it.
+	defaultComeBack = 30 * 24 * time.Hour
 )
 
 // settings are Config and hub.yaml together: what Config says wins.
@@ -29,6 +31,7 @@ type settings struct {
 	listen, metrics string
 	advertise       []string
 	poll, heartbeat time.Duration
+	comeBack        time.Duration // after its certificate's end within which a spoke may renew it
 	git             gitrepo.Credentials
 	rollouts        map[string]plan.Plan // by distribution
 	notifiers       []pluginlist.Plugin
@@ -55,6 +58,9 @@ func settle(cfg Config) (settings, error) {
 		notifiers: file.Plugins,
 		oidc:      file.OIDC,
 		log:       cfg.Log,
+	}
+	if s.comeBack = defaultComeBack; file.RenewAfterExpiry != nil {
+		s.comeBack = *file.RenewAfterExpiry
 	}
 	if cfg.Advertise != "" {
 		if err := config.CheckAdvertised(cfg.Advertise); err != nil {

@@ -122,7 +122,7 @@ func (s *story) withoutVolume(t *testing.T) {
 	s.must(err)
 	before, mark := s.objects(0), s.real[0].MarkRequests(t)
 	again := respawn(s, old, old.Dir+"-new")
-	line, err := s.hub.Must(s.ctx, "cluster", "invite", old.Cluster)
+	line, err := s.hub.Must(s.ctx, "cluster", "invite", old.Cluster, "--accept-automatically")
 	s.must(err)
 	for range 2 { // a Pod that starts again joins again, with a token that is used by then
 		if r, err := again.RunLine(s.ctx, strings.TrimSpace(line)+" --if-needed"); err != nil || r.Code != 0 {

@@ -1,8 +1,12 @@
 package integration
 
 import (
+	"context"
+	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/wheelwright-dev/wheelwright/integration/world"
 )
 
 // Three providers join, each with one line; a used token, a wrong authority and an unknown cluster get
@@ -22,6 +26,38 @@ func TestJoin(t *testing.T) {
 		t.Fatalf("join: %v, %+v", err, r)
 	}
 
+	t.Run("nobody is served before both sides compared the key", func(t *testing.T) {
+		local, err := first.Run(s.ctx, "status")
+		s.must(err)
+		key := regexp.MustCompile(`SHA256:[A-Za-z0-9+/]{43}`).FindString(local.Out)
+		if key == "" {
+			t.Fatalf("spoke status names no key: %s", local.Out)
+		}
+		out, err := s.hub.Run(s.ctx, "status")
+		s.must(err)
+		if out.Code != 1 || !strings.Contains(out.Out, "AwaitingAcceptance(vendor)") || !strings.Contains(out.Out, "hub cluster accept "+names[0]+" --fingerprint "+key) {
+			t.Errorf("hub status: exit code %d, %s; want it to ask for %s", out.Code, out.Out, key)
+		}
+		wrong := "SHA256:" + strings.Repeat("A", 42) + "E"
+		if r, err := s.hub.Run(s.ctx, "cluster", "accept", names[0], "--fingerprint", wrong); err != nil || r.Code == 0 || !strings.Contains(r.Err, "hub cluster reject") {
+			t.Errorf("another fingerprint: %v, %+v", err, r)
+		}
+		if r, err := s.hub.Run(s.ctx, "cluster", "accept", names[0]); err != nil || r.Code != 2 || !strings.Contains(r.Err, key) || !strings.Contains(r.Err, "--yes") {
+			t.Errorf("without a terminal: %v, %+v", err, r)
+		}
+		s.must(s.customise(first, 0))
+		s.must(first.Start()) // before it is accepted: it goes on by itself
+		s.must(world.Await(s.patiently(), "the spoke to be told to wait", func(ctx context.Context) error {
+			r, err := first.Run(ctx, "status")
+			if err == nil && !strings.Contains(r.Out, "waits to be accepted") {
+				err = errorf("spoke status: %s", r.Out)
+			}
+			return err
+		}))
+		_, err = s.hub.Must(s.ctx, "cluster", "accept", names[0], "--fingerprint", key)
+		s.must(err)
+		s.runs("1.1.0", names[0])
+	})
 	t.Run("a token works once", func(t *testing.T) {
 		r, err := second.RunLine(s.ctx, line)
 		s.must(err)
@@ -47,10 +83,6 @@ func TestJoin(t *testing.T) {
 			t.Errorf("run before join: exit code %d, %q; want the next command", r.Code, r.Err)
 		}
 	})
-
-	s.must(s.customise(first, 0))
-	s.must(first.Start())
-	s.runs("1.1.0", names[0])
 
 	t.Run("a lost identity comes back and touches nothing", func(t *testing.T) {
 		_, err := first.Stop()

@@ -204,7 +204,7 @@ func (s *spoke) who() (local.Identity, error) {
 	if err != nil {
 		return local.Identity{}, err
 	}
-	return local.Identity{Cluster: id.Cluster, Addr: id.Addr, NotAfter: id.NotAfter}, nil
+	return local.Identity{Cluster: id.Cluster, Addr: id.Addr, NotAfter: id.NotAfter, Key: id.Fingerprint()}, nil
 }
 
 // overlay opens a subscription's overlay.

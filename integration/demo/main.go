@@ -138,7 +138,7 @@ func (d *demo) addDistribution(ctx context.Context) error {
 func (d *demo) join(ctx context.Context) error {
 	for i, s := range d.spokes {
 		p := providers[i]
-		fmt.Printf("   $ hub cluster invite %s --label env=%s   …and the provider runs the line that it prints\n", p.cluster, p.env)
+		fmt.Printf("   $ hub cluster invite %s --label env=%s --accept-automatically   …and the provider runs the line that it prints\n", p.cluster, p.env)
 		if err := s.Join(ctx, d.hub, "--label", "env="+p.env); err != nil {
 			return err
 		}

@@ -183,7 +183,7 @@ func (f *Fleet) changed() {
 
 // enrol invites the spoke as the operator, and redeems the token as the spoke.
 func (s *spoke) enrol(ctx context.Context) error {
-	req := &fleetv1.InviteClusterRequest{Name: s.name}
+	req := &fleetv1.InviteClusterRequest{Name: s.name, AcceptAutomatically: true}
 	if s.fleet.cfg.Labels != nil {
 		req.Labels = s.fleet.cfg.Labels(s.n)
 	}

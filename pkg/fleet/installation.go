@@ -76,6 +76,7 @@ const (
 	EventPinned     EventKind = "Pinned"    // a pin was made or taken away at the hub
 	EventDecided    EventKind = "Decided"   // somebody answered at the hub for a provider
 	EventOperator   EventKind = "Operator"  // somebody got a role at the hub, or lost it
+	EventIdentity   EventKind = "Identity"  // a spoke's identity was accepted, turned away or put in quarantine, or came back after it had expired
 )
 
 // Event is something that happened: on a cluster, or at the hub where Cluster is empty.

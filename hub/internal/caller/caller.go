@@ -18,6 +18,8 @@ type Caller struct {
 	Fingerprint [32]byte  // SHA-256 of the certificate, DER
 	NotAfter    time.Time // when the credential ends
 	Token       *Token    // nil: a certificate
+	Key         fleet.Fingerprint
+	Expired     time.Time // when the certificate did, of a spoke that is let in to renew it; zero: it is valid
 }
 
 // Token is what the identity provider says of an operator.

@@ -46,6 +46,10 @@ func TestWrongWordsSayWhatToType(t *testing.T) {
 		{[]string{"cluster", "invite", "acme/eu-1", "--ttl", "-5s"}, []string{"--ttl -5s", "10m"}},
 		{[]string{"cluster", "invite", "acme/eu-1", "--ttl", "300ms"}, []string{"--ttl 300ms", "1s"}},
 		{[]string{"cluster", "remove", "acme/eu-1"}, []string{"--yes"}},
+		{[]string{"cluster", "accept", "acme/eu-1", "--fingerprint", "SHA256:abc"}, []string{`"SHA256:abc"`, "spoke join"}},
+		{[]string{"cluster", "accept"}, []string{"PROVIDER/NAME"}},
+		{[]string{"cluster", "reject", "acme/eu-1"}, []string{"--reason"}},
+		{[]string{"cluster", "reject", "acme/eu-1", "--reason", "x"}, []string{"--yes"}},
 		{[]string{"release", "describe", "shop"}, []string{"DISTRIBUTION and VERSION"}},
 		{[]string{"validate", "/does/not/exist"}, []string{"/does/not/exist", "URL@TAG"}},
 	} {

@@ -13,17 +13,21 @@ import (
 )
 
 func (a *app) clusterCommand() *cobra.Command {
-	return group("cluster", "Invite and remove the providers' clusters", a.clusterInvite(), a.clusterRemove())
+	return group("cluster", "Invite, accept and remove the providers' clusters", a.clusterInvite(), a.clusterAccept(), a.clusterReject(), a.clusterRemove())
 }
 
 func (a *app) clusterInvite() *cobra.Command {
 	var labels map[string]string
 	var ttl time.Duration
+	var automatically bool
 	c := &cobra.Command{
 		Use:   "invite PROVIDER/NAME",
 		Short: "Print the line with which a cluster's spoke joins",
 		Long: `invite prints one "spoke join" line for the provider to run. Its token works once and for at most ten
 minutes, and carries the fingerprint of this hub's authority, so that the spoke knows whom it joins.
+
+Who runs it gets nothing yet: both sides are shown the fingerprint of the new key, and once they have compared
+it, "hub cluster accept" lets the spoke in. With --accept-automatically whoever holds the token is let in at once.
 
 A cluster that lost its identity is brought back by a new invitation; its workloads are not touched.`,
 		Example: "  hub cluster invite acme/eu-1 --label env=production --label region=eu",
@@ -37,7 +41,7 @@ A cluster that lost its identity is brought back by a new invitation; its worklo
 				return exitcode.With(exitcode.Usage, fmt.Errorf("--ttl %v: want 1s to 10m; `hub cluster invite %s` makes another token whenever it is needed", ttl, name))
 			}
 			return a.call(c.Context(), func(ctx context.Context, hub fleetv1.FleetServiceClient) error {
-				r, err := hub.InviteCluster(ctx, &fleetv1.InviteClusterRequest{Name: string(name), Labels: labels, TtlSeconds: uint32(ttl.Seconds())})
+				r, err := hub.InviteCluster(ctx, &fleetv1.InviteClusterRequest{Name: string(name), Labels: labels, TtlSeconds: uint32(ttl.Seconds()), AcceptAutomatically: automatically})
 				if err != nil {
 					return err
 				}
@@ -45,12 +49,16 @@ A cluster that lost its identity is brought back by a new invitation; its worklo
 					fmt.Fprintf(a.err, "%s has joined before: its present identity ends when this token is used\n", name)
 				}
 				fmt.Fprintf(a.err, "token for %s, valid once, until %s; run this on the provider's side:\n", name, r.GetExpires().AsTime().Local().Format(time.TimeOnly))
+				if automatically {
+					fmt.Fprintln(a.err, "whoever runs it first is accepted automatically: hand it over on a way that nobody else reads")
+				}
 				fmt.Fprintf(a.out, "spoke join --hub %s --token %s --data ./spoke-data\n", r.GetAddress(), r.GetToken())
 				return nil
 			})
 		},
 	}
 	c.Flags().StringToStringVar(&labels, "label", nil, "`KEY=VALUE` of the cluster, repeatable")
+	c.Flags().BoolVar(&automatically, "accept-automatically", false, "let the holder of the token in without \"hub cluster accept\"")
 	c.Flags().DurationVar(&ttl, "ttl", 10*time.Minute, "how long the token works, at most 10m")
 	return c
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
 	"github.com/wheelwright-dev/wheelwright/pkg/exitcode"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/printer"
@@ -198,7 +199,7 @@ func listClusters(ctx context.Context, hub fleetv1.FleetServiceClient, a *app, n
 	}
 	answer := printer.Answer{
 		Message: &fleetv1.ListClustersResponse{Clusters: items},
-		Headers: []string{"NAME", "STATE", "SEEN", "SUBSCRIPTIONS", "KUBERNETES", "SPOKE"}, WideHeaders: []string{"LABELS", "CERTIFICATE UNTIL", "CANARY"},
+		Headers: []string{"NAME", "STATE", "SEEN", "SUBSCRIPTIONS", "KUBERNETES", "SPOKE"}, WideHeaders: []string{"LABELS", "CERTIFICATE UNTIL", "CANARY", "KEY"},
 		Empty: "No clusters. Invite one: hub cluster invite PROVIDER/NAME",
 	}
 	for _, c := range items {
@@ -210,7 +211,7 @@ func listClusters(ctx context.Context, hub fleetv1.FleetServiceClient, a *app, n
 			}
 		}
 		answer.Rows = append(answer.Rows, []string{c.GetName(), cmp.Or(why[c.GetName()], clusterState(c)), a.age(c.GetLastSeen()), strings.Join(subs, ","), c.GetKubernetesVersion(), c.GetSpokeVersion()})
-		answer.WideRows = append(answer.WideRows, []string{labelText(c.GetLabels()), stamp(c.GetCertificateNotAfter()), strings.Join(canaries, " | ")})
+		answer.WideRows = append(answer.WideRows, []string{labelText(c.GetLabels()), stamp(c.GetCertificateNotAfter()), strings.Join(canaries, " | "), c.GetKeyFingerprint()})
 		answer.Names = append(answer.Names, c.GetName())
 	}
 	return answer, nil
@@ -218,6 +219,10 @@ func listClusters(ctx context.Context, hub fleetv1.FleetServiceClient, a *app, n
 
 func clusterState(c *fleetv1.Cluster) string {
 	switch {
+	case c.GetStanding() == string(store.Pending):
+		return "Pending(" + c.GetKeyFingerprint() + ")"
+	case c.GetStanding() != "":
+		return c.GetStanding()
 	case c.GetConnected():
 		return "Connected"
 	case c.GetJoined() == nil:

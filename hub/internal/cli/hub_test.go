@@ -49,7 +49,7 @@ func serveAnswers(t *testing.T, say map[string]proto.Message) *answers {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg, err := authority.ServerTLS(nil)
+	cfg, err := authority.ServerTLS(nil, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

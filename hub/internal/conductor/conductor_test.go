@@ -392,7 +392,7 @@ func TestStatusReadsStoreAndPresence(t *testing.T) {
 		t.Errorf("got %s", got)
 	}
 	issue := func(fleet.Cluster) ([32]byte, time.Time, error) { return [32]byte{1}, time.Now().Add(time.Hour), nil }
-	if _, err := w.store.Redeem("0123456789abcdef", [32]byte{}, time.Now(), issue); err != nil {
+	if _, err := w.store.Redeem("0123456789abcdef", [32]byte{}, fleet.Fingerprint{}, time.Now(), issue); err != nil {
 		t.Fatal(err)
 	}
 	defer w.presence.Register("acme/eu-1").Close()

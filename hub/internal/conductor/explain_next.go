@@ -11,7 +11,11 @@ import (
 func (a account) next() []string {
 	cluster := string(a.row.news.Name)
 	switch word, _, _ := strings.Cut(a.row.phase, "("); {
-	case a.row.i == nil && word == "NotJoined":
+	case a.row.phase == awaitingAcceptance:
+		return []string{"hub cluster accept " + cluster, "hub cluster reject " + cluster}
+	case a.row.phase == quarantined:
+		return []string{"hub get events " + cluster, "hub cluster invite " + cluster, "hub cluster accept " + cluster}
+	case a.row.phase == turnedAway, a.row.i == nil && word == "NotJoined":
 		return []string{"hub cluster invite " + cluster}
 	case a.row.i == nil, word == "Stale", word == reconnecting:
 		return []string{atSpoke("status"), "hub get events " + cluster}

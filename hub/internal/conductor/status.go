@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/wheelwright-dev/wheelwright/hub/internal/rollout"
+	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/wire"
 	fleetv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/fleet/v1"
@@ -31,6 +32,10 @@ type ClusterNews struct {
 	Joined    time.Time // zero: never
 	Connected bool
 	LastSeen  time.Time // the last word of any kind; zero: none that the hub remembers
+
+	Standing    store.Standing // of its identity
+	StandingWhy string
+	Key         fleet.Fingerprint
 }
 
 // Fleet is everything that the status is computed from, read at one moment.
@@ -213,6 +218,7 @@ func (s *screen) empty(c *ClusterNews) row {
 	case c.Joined.IsZero():
 		r.phase = "NotJoined"
 		r.reason = fmt.Sprintf("its spoke has not joined; `hub cluster invite %s` prints the line to run", c.Name)
+	case c.unserved(&r):
 	case c.reconnecting(s.now, s.heartbeat, s.fleet.Since):
 		r.phase, r.reason = reconnecting, waitsFor(s.now, s.fleet.Since)
 	case c.stale(s.now, s.heartbeat):
@@ -292,6 +298,8 @@ func (s *screen) row(c *ClusterNews, i *fleet.Installation) row {
 	}
 	r.warnings = s.warnings(v)
 	switch {
+	case c.unserved(&r):
+		r.class, r.health = stale, fleet.HealthUnknown
 	case c.reconnecting(s.now, s.heartbeat, s.fleet.Since):
 		// Old news of success is no news; old news of trouble still wants a person.
 		if r.attention = said.attention; !r.attention {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/wheelwright-dev/wheelwright/hub/internal/rollout"
+	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	fleetv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/fleet/v1"
 )
@@ -143,6 +144,35 @@ func TestStatusWords(t *testing.T) {
 				t.Errorf("summary: got %v, want %v", got, want)
 			}
 		})
+	}
+}
+
+// What the hub does not serve wants a person, whatever it ran when it was last heard.
+func TestStatusOfIdentitiesThatAreNotServed(t *testing.T) {
+	key := fleet.Fingerprint{1, 2, 3}
+	news := func(name fleet.Cluster, s store.Standing) ClusterNews {
+		return ClusterNews{Name: name, Joined: now.Add(-time.Hour), LastSeen: now, Standing: s, StandingWhy: "two copies", Key: key}
+	}
+	f := Fleet{
+		Clusters: []ClusterNews{news("acme/eu-1", store.Accepted), news("acme/eu-2", store.Pending), news("acme/eu-3", store.Quarantined), news("acme/eu-4", store.Quarantined),
+			news("acme/eu-5", store.Rejected)},
+		Installations: map[fleet.Cluster][]fleet.Installation{"acme/eu-4": {{Distribution: "shop", Running: "1.0.0", Phase: fleet.Succeeded, Health: fleet.Healthy}}},
+		Offerings:     map[string]*offering{"shop": offeringOf(nil, nil)},
+	}
+	for i, want := range []struct {
+		phase, reason string
+		attention     bool
+	}{
+		{"NoSubscription", "spoke.yaml", false},
+		{"AwaitingAcceptance(vendor)", "`hub cluster accept acme/eu-2 --fingerprint " + key.String() + "`", true},
+		{"Quarantined", "two copies", true},
+		{"Quarantined", "hub cluster invite acme/eu-4", true},
+		{"Rejected(vendor)", "hub cluster invite acme/eu-5", false},
+	} {
+		r := Screen(now, heartbeat, "", 0, f).Rows[i]
+		if r.Phase != want.phase || r.Attention != want.attention || !strings.Contains(r.Reason, want.reason) || r.Health != "Unknown" {
+			t.Errorf("got %v, want %v", r, want)
+		}
 	}
 }
 

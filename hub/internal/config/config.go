@@ -29,12 +29,14 @@ type Config struct {
 	Metrics   string        // HOST:PORT
 	Poll      time.Duration // between polls of a distribution that names no interval
 	Heartbeat time.Duration // of the spokes' streams
-	LogLevel  string
-	LogFormat string
-	Git       gitrepo.Credentials  // to reach the distributions' repositories
-	Rollouts  map[string]plan.Plan // of new releases, by distribution; wins over what a release brings
-	Plugins   []pluginlist.Plugin  // notifiers
-	OIDC      OIDC                 // whose tokens are taken; zero: nobody's
+	// RenewAfterExpiry is for how long after its end a spoke's certificate may be renewed; nil: not written.
+	RenewAfterExpiry *time.Duration
+	LogLevel         string
+	LogFormat        string
+	Git              gitrepo.Credentials  // to reach the distributions' repositories
+	Rollouts         map[string]plan.Plan // of new releases, by distribution; wins over what a release brings
+	Plugins          []pluginlist.Plugin  // notifiers
+	OIDC             OIDC                 // whose tokens are taken; zero: nobody's
 }
 
 // Problems are all that is wrong with a file.
@@ -66,7 +68,7 @@ func Parse(name string, data []byte) (Config, error) {
 		return Config{}, &Problems{File: name, List: []string{strings.TrimPrefix(err.Error(), "error converting YAML to JSON: ")}}
 	}
 	d := &decoder{dir: filepath.Dir(name)}
-	top := d.section("", root, "version", "listen", "advertise", "metrics", "poll", "heartbeat", "log", "git", "rollouts", "plugins", "oidc")
+	top := d.section("", root, "version", "listen", "advertise", "metrics", "poll", "heartbeat", "renewAfterExpiry", "log", "git", "rollouts", "plugins", "oidc")
 	if v, ok := top["version"]; !ok {
 		d.problem("version", "is missing; write `version: 1` first")
 	} else if n, ok := v.(float64); !ok || n != 1 {
@@ -82,6 +84,10 @@ func Parse(name string, data []byte) (Config, error) {
 		Rollouts:  d.plans("rollouts", top["rollouts"]),
 		Plugins:   d.plugins("plugins", data),
 		OIDC:      d.oidc("oidc", top["oidc"]),
+	}
+	if v, ok := top["renewAfterExpiry"]; ok && v != nil {
+		t := d.duration("renewAfterExpiry", v, 0, 366*24*time.Hour)
+		c.RenewAfterExpiry = &t
 	}
 	if v, ok := top["log"]; ok && v != nil {
 		m, ok := v.(map[string]any)

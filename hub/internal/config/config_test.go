@@ -20,6 +20,7 @@ advertise: [hub.example.com:7443, 10.0.0.1, "::1"]
 metrics: :9090
 poll: 1m
 heartbeat: 5s
+renewAfterExpiry: 0s
 log: {level: debug, format: json}
 `
 
@@ -29,7 +30,7 @@ func TestParse(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Config{Listen: "0.0.0.0:7443", Advertise: []string{"hub.example.com:7443", "10.0.0.1", "::1"}, Metrics: ":9090",
-		Poll: time.Minute, Heartbeat: 5 * time.Second, LogLevel: "debug", LogFormat: "json"}
+		Poll: time.Minute, Heartbeat: 5 * time.Second, RenewAfterExpiry: new(time.Duration), LogLevel: "debug", LogFormat: "json"}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}

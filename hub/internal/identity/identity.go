@@ -106,6 +106,19 @@ func operatorLeaf(name string, ttl time.Duration) leaf {
 	return leaf{name: name, uri: &url.URL{Scheme: "wheelwright", Host: "operator", Path: "/" + name}, usage: x509.ExtKeyUsageClientAuth, ttl: ttl}
 }
 
+// RequestKey is the fingerprint of the key that a PKCS#10 request in DER is about. Errors are ErrRequest.
+func RequestKey(csrDER []byte) (fleet.Fingerprint, error) {
+	public, err := requestKey(csrDER)
+	if err != nil {
+		return fleet.Fingerprint{}, err
+	}
+	spki, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		return fleet.Fingerprint{}, fmt.Errorf("%w: its key: %w", ErrRequest, err)
+	}
+	return fleet.FingerprintOf(spki), nil
+}
+
 // requestKey reads the public key of a request that its holder signed.
 func requestKey(csrDER []byte) (crypto.PublicKey, error) {
 	csr, err := x509.ParseCertificateRequest(csrDER)

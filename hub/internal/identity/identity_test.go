@@ -251,7 +251,7 @@ func shake(t *testing.T, server, client *tls.Config) (chain []*x509.Certificate,
 
 func TestTheServerIsKnownByItsHostsAndSendsItsAuthority(t *testing.T) {
 	a := open(t)
-	server, err := a.ServerTLS([]string{"hub.example.org:7443", "192.0.2.7"})
+	server, err := a.ServerTLS([]string{"hub.example.org:7443", "192.0.2.7"}, 0)
 	must(t, err)
 	for _, name := range []string{"hub.example.org", "192.0.2.7", "localhost", "127.0.0.1", "::1"} {
 		chain, clientErr, serverErr := shake(t, server, &tls.Config{RootCAs: pool(t, a), ServerName: name})
@@ -276,7 +276,7 @@ func TestTheServerIsKnownByItsHostsAndSendsItsAuthority(t *testing.T) {
 
 func TestAClientOfAnotherAuthorityIsTurnedAway(t *testing.T) {
 	a, foreign := open(t), open(t)
-	server, err := a.ServerTLS(nil)
+	server, err := a.ServerTLS(nil, 0)
 	must(t, err)
 	for _, c := range []struct {
 		from *identity.Authority
@@ -299,7 +299,7 @@ func TestTheServersCertificateIsRenewedAtHalfItsLife(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, err := identity.Open(dir)
 		must(t, err)
-		server, err := a.ServerTLS(nil)
+		server, err := a.ServerTLS(nil, 0)
 		must(t, err)
 		serial := func() string {
 			c, err := server.GetCertificate(nil)

@@ -20,8 +20,9 @@ const serverLife = 30 * 24 * time.Hour
 
 // ServerTLS is what the hub listens with: a certificate for these hosts (names or addresses, a port is
 // cut off) and the machine itself, sent with the authority's so that a newcomer can compare the pin. A
-// client may come without a certificate; one that comes with one must have it from this authority.
-func (a *Authority) ServerTLS(hosts []string) (*tls.Config, error) {
+// client may come without a certificate; one that comes with one must have it from this authority, and it must
+// not have expired longer ago than grace. Whom it speaks for, and whether it still does, is the record's to say.
+func (a *Authority) ServerTLS(hosts []string, grace time.Duration) (*tls.Config, error) {
 	s := &serverCertificate{authority: a}
 	for _, h := range append(slices.Clone(hosts), "localhost", "127.0.0.1", "::1") {
 		if host, _, err := net.SplitHostPort(h); err == nil {
@@ -41,14 +42,42 @@ func (a *Authority) ServerTLS(hosts []string) (*tls.Config, error) {
 	clients := x509.NewCertPool()
 	clients.AddCert(a.cert)
 	return &tls.Config{
-		MinVersion:     tls.VersionTLS13,
-		ClientAuth:     tls.VerifyClientCertIfGiven,
-		ClientCAs:      clients,
+		MinVersion: tls.VersionTLS13,
+		// TLS itself checks that the client has the key; VerifyConnection, that the certificate is good, which TLS
+		// would do at the present time only.
+		ClientAuth: tls.RequestClientCert,
+		ClientCAs:  clients,
+		VerifyConnection: func(s tls.ConnectionState) error {
+			if len(s.PeerCertificates) == 0 {
+				return nil
+			}
+			return verifyClient(s.PeerCertificates[0], clients, time.Now(), grace)
+		},
 		GetCertificate: s.get,
 		NextProtos:     []string{"h2"},
 		WrapSession:    resumed.wrap,
 		UnwrapSession:  resumed.unwrap,
 	}, nil
+}
+
+// verifyClient accepts a certificate that one of these authorities issued for a client and that is valid, or that
+// expired no longer ago than grace. Nothing that the client sends beside it counts: no authority of ours issues
+// other authorities.
+func verifyClient(leaf *x509.Certificate, authorities *x509.CertPool, now time.Time, grace time.Duration) error {
+	at := now
+	if now.After(leaf.NotAfter) && now.Sub(leaf.NotAfter) <= grace {
+		at = leaf.NotAfter
+	}
+	chains, err := leaf.Verify(x509.VerifyOptions{Roots: authorities, CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+	if err != nil {
+		return fmt.Errorf("client certificate: %w", err)
+	}
+	for _, chain := range chains {
+		if ca := chain[len(chain)-1]; len(chain) == 2 && !now.After(ca.NotAfter) {
+			return nil
+		}
+	}
+	return errors.New("client certificate: its authority has expired, or it is one itself")
 }
 
 type serverCertificate struct {

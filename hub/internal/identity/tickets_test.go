@@ -72,7 +72,7 @@ func TestASessionIsResumedAfterARestart(t *testing.T) {
 		start := func(dir string) *tls.Config {
 			a, err := identity.Open(dir)
 			must(t, err)
-			c, err := a.ServerTLS(nil)
+			c, err := a.ServerTLS(nil, 0)
 			must(t, err)
 			return c
 		}

@@ -53,6 +53,8 @@ var may = map[protoreflect.FullName]string{
 	"wheelwright.fleet.v1.FleetService.RecallRelease":      "ar",
 	"wheelwright.fleet.v1.FleetService.InviteCluster":      "ao",
 	"wheelwright.fleet.v1.FleetService.RemoveCluster":      "ao",
+	"wheelwright.fleet.v1.FleetService.AcceptCluster":      "ao",
+	"wheelwright.fleet.v1.FleetService.RejectCluster":      "ao",
 	"wheelwright.fleet.v1.FleetService.AddOperator":        "ao",
 	"wheelwright.fleet.v1.FleetService.RemoveOperator":     "ao",
 

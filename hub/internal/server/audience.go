@@ -42,6 +42,8 @@ func (c *call) allowed(t access.Table) error {
 		return nil
 	case may == access.Nobody:
 		return status.Errorf(codes.PermissionDenied, "nobody may call %s of %s", method, service)
+	case c.refused != nil:
+		return c.refused
 	case is == access.Strangers:
 		return status.Errorf(codes.Unauthenticated, "%s; %s", c.stranger, remedy(may))
 	case is == access.Spokes, may&access.Operators == 0:

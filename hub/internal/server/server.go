@@ -26,20 +26,24 @@ import (
 )
 
 // identities maps a certificate, by the SHA-256 of its DER, to whom it speaks for; store.ErrNotFound
-// when it speaks for nobody. It is asked for each call and each message.
+// when it speaks for nobody. Use is asked for each call, Identity for each message; Revoked receives after one
+// of the answers became another.
 type identities interface {
 	Identity(fingerprint [32]byte) (store.Identity, error)
+	Use(fingerprint [32]byte, now time.Time) (store.Identity, error)
+	Revoked() <-chan struct{}
 }
 
 // Config is what a server needs.
 type Config struct {
 	Listener    net.Listener // taken over; nil: listen on Listen
 	Listen      string       // HOST:PORT
-	TLS         *tls.Config  // with VerifyClientCertIfGiven or stricter
+	TLS         *tls.Config  // refuses client certificates that are not the authority's
 	Identities  identities
 	Tokens      tokens                      // nil: none are taken
 	Register    func(grpc.ServiceRegistrar) // adds the services
 	GracePeriod time.Duration               // for calls under way when the server stops
+	ComeBack    time.Duration               // after its certificate's end within which a spoke may renew it
 	Log         *slog.Logger
 }
 
@@ -51,21 +55,23 @@ type Server struct {
 	identities identities
 	tokens     tokens
 	grace      time.Duration
+	comeBack   time.Duration
 	log        *slog.Logger
 	steps      []step
 	access     access.Table
 
-	mu      sync.Mutex
-	stopped bool
-	endless map[*call]context.CancelCauseFunc // calls that end only when they are told to
+	mu          sync.Mutex
+	stopped     bool
+	streams     map[*call]context.CancelCauseFunc // those under way
+	connections map[*tracked]struct{}
 }
 
 // New listens at once, so that a port that is taken is told before anything else starts; calls are
 // answered from Run on. A method that has no rule of who may call it is refused.
 func New(cfg Config) (*Server, error) {
 	s := &Server{
-		identities: cfg.Identities, tokens: cfg.Tokens, grace: cfg.GracePeriod, log: cfg.Log,
-		health: health.NewServer(), endless: map[*call]context.CancelCauseFunc{},
+		identities: cfg.Identities, tokens: cfg.Tokens, grace: cfg.GracePeriod, comeBack: cfg.ComeBack, log: cfg.Log,
+		health: health.NewServer(), streams: map[*call]context.CancelCauseFunc{}, connections: map[*tracked]struct{}{},
 	}
 	s.steps = []step{
 		s.recoverPanic,
@@ -74,7 +80,7 @@ func New(cfg Config) (*Server, error) {
 		s.authorise,
 		s.mapError,
 	}
-	options := append(transport.ServerOptions(cfg.TLS), grpc.UnaryInterceptor(s.unary), grpc.StreamInterceptor(s.stream))
+	options := append(transport.ServerOptions(cfg.TLS), grpc.Creds(s.credentials(cfg.TLS)), grpc.UnaryInterceptor(s.unary), grpc.StreamInterceptor(s.stream))
 	s.grpc = grpc.NewServer(options...)
 	cfg.Register(s.grpc)
 	grpc_health_v1.RegisterHealthServer(s.grpc, s.health)
@@ -143,6 +149,13 @@ func (s *Server) Close() error {
 func (s *Server) Run(ctx context.Context) error {
 	served := make(chan error, 1)
 	go func() { served <- s.grpc.Serve(s.listener) }()
+	watched := make(chan struct{})
+	watching, unwatch := context.WithCancel(context.WithoutCancel(ctx)) // also while calls under way finish
+	go func() {
+		defer close(watched)
+		s.watch(watching)
+	}()
+	defer func() { unwatch(); <-watched }()
 	s.log.Info("hub listens", slog.String(logging.Address, s.Addr().String()))
 	select {
 	case err := <-served:
@@ -176,25 +189,33 @@ func (s *Server) endStreams() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.stopped = true
-	for _, cancel := range s.endless {
-		cancel(errStopping)
+	for c, cancel := range s.streams {
+		if s.access[c.method].Endless {
+			cancel(errStopping)
+		}
 	}
 }
 
-// keep gives an endless call a context that ends with the server; done forgets the call.
+// cut is the cause of a context that ends because its caller lost the right to the call: the answer to it.
+type cut struct{ error }
+
+func (c cut) Unwrap() error { return c.error }
+
+// keep gives a stream a context that ends with its caller's right to it and, where it is endless, with the
+// server; done forgets the call.
 func (s *Server) keep(c *call) (done func()) {
 	ctx, cancel := context.WithCancelCause(c.ctx)
 	c.ctx = ctx
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.stopped {
+	if s.stopped && s.access[c.method].Endless {
 		cancel(errStopping)
 	}
-	s.endless[c] = cancel
+	s.streams[c] = cancel
 	return func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		delete(s.endless, c)
+		delete(s.streams, c)
 		cancel(nil)
 	}
 }

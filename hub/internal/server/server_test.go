@@ -94,7 +94,7 @@ func build(t *testing.T, with services, grace time.Duration) *house {
 	must(t, err)
 	h.authority, err = identity.Open(filepath.Join(dir, "authority"))
 	must(t, err)
-	cfg, err := h.authority.ServerTLS(nil)
+	cfg, err := h.authority.ServerTLS(nil, 0)
 	must(t, err)
 	if with.enroll == nil {
 		with.enroll = enrollv1.UnimplementedEnrollServiceServer{}
@@ -184,7 +184,7 @@ func (h *house) spoke(name fleet.Cluster) *tls.Certificate {
 	_, err = h.store.Invite(name, nil, id, [32]byte{1}, time.Now().Add(time.Minute))
 	must(h.t, err)
 	var der []byte
-	_, err = h.store.Redeem(id, [32]byte{1}, time.Now(), func(c fleet.Cluster) (fingerprint [32]byte, notAfter time.Time, err error) {
+	_, err = h.store.Redeem(id, [32]byte{1}, fleet.Fingerprint{}, time.Now(), func(c fleet.Cluster) (fingerprint [32]byte, notAfter time.Time, err error) {
 		der, fingerprint, notAfter, err = h.authority.IssueSpoke(csr, c, time.Hour)
 		return fingerprint, notAfter, err
 	})
@@ -265,7 +265,9 @@ func TestTheCallerIsWhoTheRecordSays(t *testing.T) {
 	must(t, err)
 	mu.Lock()
 	defer mu.Unlock()
-	want := caller.Caller{Operator: "admin", Role: caller.Role{Kind: caller.Admin}, Fingerprint: sha256.Sum256(certificate.Certificate[0]), NotAfter: got.NotAfter}
+	leaf, err := x509.ParseCertificate(certificate.Certificate[0])
+	must(t, err)
+	want := caller.Caller{Operator: "admin", Role: caller.Role{Kind: caller.Admin}, Fingerprint: sha256.Sum256(leaf.Raw), Key: fleet.FingerprintOf(leaf.RawSubjectPublicKeyInfo), NotAfter: got.NotAfter}
 	if got != want || !got.NotAfter.After(time.Now()) {
 		t.Errorf("caller %v, want %v", got, want)
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/wheelwright-dev/wheelwright/hub/internal/access"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/caller"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
 )
 
@@ -26,10 +27,12 @@ type call struct {
 	ctx    context.Context // of the call, as the steps so far made it
 	method string          // "/package.Service/Method"
 
-	certificate *[32]byte      // fingerprint of the one that the caller presented; nil for none
+	certificate *[32]byte // fingerprint of the one that the caller presented; nil for none
+	key         fleet.Fingerprint
 	bearer      *caller.Caller // of a token that was proven; nil for none
 	who         caller.Caller
 	stranger    string // why the caller is nobody the hub knows; empty when it knows
+	refused     error  // why the hub does not serve whom it knows, as the answer to the call; nil where it does
 }
 
 // step does its part of a call around what comes after it.
@@ -59,10 +62,12 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	c := &call{ctx: ss.Context(), method: info.FullMethod}
 	return s.through(c, func() error {
-		if s.access[c.method].Endless {
-			defer s.keep(c)()
+		defer s.keep(c)()
+		g := &guarded{ServerStream: ss, call: c, server: s}
+		if err := g.check(); err != nil { // what ended before the call was kept was told to nobody
+			return err
 		}
-		return handler(srv, &guarded{ServerStream: ss, call: c, server: s})
+		return handler(srv, g)
 	})
 }
 
@@ -95,7 +100,7 @@ func (g *guarded) check() error {
 		return nil // nothing that could have ended
 	}
 	now := *g.call
-	if err := g.server.recognise(&now); err != nil {
+	if err := g.server.recognise(&now, g.server.identities.Identity); err != nil {
 		return err
 	}
 	return now.allowed(g.server.access)
@@ -145,9 +150,10 @@ func (s *Server) logCall(c *call, next func() error) error {
 // token where there is no certificate.
 func (s *Server) identify(c *call, next func() error) error {
 	if p, ok := peer.FromContext(c.ctx); ok {
-		if info, ok := p.AuthInfo.(credentials.TLSInfo); ok && len(info.State.VerifiedChains) > 0 {
-			sum := sha256.Sum256(info.State.PeerCertificates[0].Raw)
-			c.certificate = &sum
+		if info, ok := p.AuthInfo.(credentials.TLSInfo); ok && len(info.State.PeerCertificates) > 0 {
+			presented := info.State.PeerCertificates[0]
+			sum := sha256.Sum256(presented.Raw)
+			c.certificate, c.key = &sum, fleet.FingerprintOf(presented.RawSubjectPublicKeyInfo)
 		}
 	}
 	done, err := s.present(c)
@@ -155,7 +161,8 @@ func (s *Server) identify(c *call, next func() error) error {
 		return err
 	}
 	defer done()
-	if err := s.recognise(c); err != nil {
+	use := func(certificate [32]byte) (store.Identity, error) { return s.identities.Use(certificate, time.Now()) }
+	if err := s.recognise(c, use); err != nil {
 		return err
 	}
 	if c.stranger == "" {
@@ -165,8 +172,8 @@ func (s *Server) identify(c *call, next func() error) error {
 }
 
 // recognise sets who the call's certificate speaks for now. Its errors are the hub's own trouble.
-func (s *Server) recognise(c *call) error {
-	c.who, c.stranger = caller.Caller{}, ""
+func (s *Server) recognise(c *call, find func([32]byte) (store.Identity, error)) error {
+	c.who, c.stranger, c.refused = caller.Caller{}, "", nil
 	if c.bearer != nil {
 		return c.bears(time.Now())
 	}
@@ -174,20 +181,32 @@ func (s *Server) recognise(c *call) error {
 		c.stranger = "the call came without a client certificate or a token"
 		return nil
 	}
-	id, err := s.identities.Identity(*c.certificate)
+	id, err := find(*c.certificate)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		c.stranger = "the hub does not know this client certificate: its operator was removed, its cluster was removed or joined again, or it is of an earlier data folder"
+		c.stranger = "the hub does not know this client certificate: its operator was removed, its cluster was turned away, removed or joined again, or it is of an earlier data folder"
 	case err != nil:
 		s.log.Error("identity not looked up", slog.String(logging.Method, c.method), slog.Any(logging.Error, err))
 		return status.Error(codes.Unavailable, "the hub cannot look up who calls; its log has the cause")
+	case id.Standing != store.Accepted || id.Superseded():
+		c.refused = refusal(id, c.key)
+		c.stranger = status.Convert(c.refused).Message()
+	case !time.Now().Before(id.NotAfter) && s.mayComeBack(c, id):
+		c.who = caller.Caller{Cluster: id.Cluster, Fingerprint: *c.certificate, Key: c.key, Expired: id.NotAfter}
 	case !time.Now().Before(id.NotAfter):
 		c.stranger = fmt.Sprintf("the client certificate of %s expired at %s", caller.Caller{Cluster: id.Cluster, Operator: id.Operator}, id.NotAfter.Format(time.RFC3339))
 	default:
-		c.who = caller.Caller{Cluster: id.Cluster, Operator: id.Operator, Role: id.Role, Fingerprint: *c.certificate, NotAfter: id.NotAfter}
+		c.who = caller.Caller{Cluster: id.Cluster, Operator: id.Operator, Role: id.Role, Fingerprint: *c.certificate, Key: c.key, NotAfter: id.NotAfter}
 	}
 	return nil
 }
+
+// mayComeBack: a spoke whose certificate expired while it slept may renew it, and nothing else, for a while.
+func (s *Server) mayComeBack(c *call, id store.Identity) bool {
+	return id.Cluster != "" && c.method == renewMethod && time.Since(id.NotAfter) <= s.comeBack
+}
+
+const renewMethod = "/wheelwright.sync.v1.SyncService/Renew"
 
 func (s *Server) authorise(c *call, next func() error) error {
 	if err := c.allowed(s.access); err != nil {
@@ -202,6 +221,10 @@ func (s *Server) mapError(c *call, next func() error) error {
 	err := next()
 	if err == nil {
 		return nil
+	}
+	var ended cut
+	if errors.As(context.Cause(c.ctx), &ended) {
+		return ended.error
 	}
 	st, coded := status.FromError(err)
 	cancelled := errors.Is(err, context.Canceled) || (coded && st.Code() == codes.Canceled)

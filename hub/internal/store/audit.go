@@ -67,10 +67,10 @@ func (a Audited) RemoveDistribution(name string) error {
 	return a.update(func(tx *bolt.Tx) error { return removeDistribution(tx, name) })
 }
 
-// Invite is the Store's.
-func (a Audited) Invite(name fleet.Cluster, labels map[string]string, tokenID string, secretHash [32]byte, expires time.Time) (rejoin bool, err error) {
+// Invite is the Store's. asks: who redeems the token waits to be accepted.
+func (a Audited) Invite(name fleet.Cluster, labels map[string]string, tokenID string, secretHash [32]byte, expires time.Time, asks bool) (rejoin bool, err error) {
 	err = a.update(func(tx *bolt.Tx) error {
-		rejoin, err = a.s.invite(tx, name, labels, tokenID, secretHash, expires)
+		rejoin, err = a.s.invite(tx, name, labels, tokenID, secretHash, expires, asks)
 		return err
 	})
 	return rejoin, err

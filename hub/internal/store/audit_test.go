@@ -149,7 +149,7 @@ func TestAnAuditedChangeIsOneTransaction(t *testing.T) {
 	changes := []func(Audited) error{
 		func(a Audited) error { return a.AddDistributionWith(shop, Settings{Preflight: time.Minute}) },
 		func(a Audited) error {
-			_, err := a.Invite(eu, nil, "t", [32]byte{}, start)
+			_, err := a.Invite(eu, nil, "t", [32]byte{}, start, false)
 			return err
 		},
 		func(a Audited) error { return a.RemoveDistribution("shop") },

@@ -21,13 +21,28 @@ type Cluster struct {
 	KubernetesVersion string
 	CertNotAfter      time.Time // of the newest certificate
 	LastSeen          time.Time // as of the last durable write; presence knows better of those connected
+
+	Standing      Standing
+	StandingWhy   string
+	StandingSince time.Time
+	Key           fleet.Fingerprint   // of the key that is used, or that waits; zero where it is not known
+	Rivals        []fleet.Fingerprint // of others, in quarantine
+	Generation    uint64              // of its newest certificate
+	Used          uint64              // of the newest that was used
+	UsedAt        time.Time           // for the first time
 }
 
 func clusterOf(name string, r clusterRecord) Cluster {
-	return Cluster{
+	c := Cluster{
 		Name: fleet.Cluster(name), Labels: r.Labels, Created: r.Created, Joined: r.Joined, SpokeVersion: r.SpokeVersion,
 		KubernetesVersion: r.KubernetesVersion, CertNotAfter: r.CertNotAfter, LastSeen: r.LastSeen,
+		Standing: r.Standing, StandingWhy: r.StandingWhy, StandingSince: r.StandingSince, Generation: r.Generation, Used: r.Used, UsedAt: r.UsedAt,
 	}
+	copy(c.Key[:], r.Key)
+	for _, k := range r.Rivals {
+		c.Rivals = append(c.Rivals, fleet.Fingerprint(append(bytes.Clone(k), make([]byte, len(c.Key))...)[:len(c.Key)]))
+	}
+	return c
 }
 
 // Clusters lists all, by name, from memory.
@@ -70,7 +85,10 @@ func (s *Store) removeCluster(tx *bolt.Tx, name fleet.Cluster) error {
 	if _, err := mustCluster(tx, name); err != nil {
 		return fmt.Errorf("remove: %w", err)
 	}
-	if err := endIdentities(tx, name); err != nil {
+	if err := s.endIdentities(tx, name); err != nil {
+		return err
+	}
+	if err := endSession(tx, name); err != nil {
 		return err
 	}
 	err := deleteTokens(tx, func(t tokenRecord) bool { return t.Cluster == name })

@@ -31,30 +31,30 @@ func TestATokenIsRedeemedOnceAndRejoiningEndsTheEarlierIdentity(t *testing.T) {
 	now := time.Now().UTC()
 	hash := invite(t, s, eu, "t1", now.Add(time.Minute))
 
-	_, err := s.Redeem("t0", hash, now, issuing(9, now))
+	_, err := s.Redeem("t0", hash, fleet.Fingerprint{}, now, issuing(9, now))
 	wantErr(t, err, ErrTokenUnknown)
-	_, err = s.Redeem("t1", [32]byte{1}, now, issuing(9, now))
+	_, err = s.Redeem("t1", [32]byte{1}, fleet.Fingerprint{}, now, issuing(9, now))
 	wantErr(t, err, ErrTokenUnknown)
-	name, err := s.Redeem("t1", hash, now.Add(time.Minute), issuing(9, now))
+	name, err := s.Redeem("t1", hash, fleet.Fingerprint{}, now.Add(time.Minute), issuing(9, now))
 	wantErr(t, err, ErrTokenExpired)
 	same(t, "cluster of an expired token", name, eu)
 	broken := errors.New("request is not signed")
-	_, err = s.Redeem("t1", hash, now, func(fleet.Cluster) ([32]byte, time.Time, error) { return [32]byte{}, time.Time{}, broken })
+	_, err = s.Redeem("t1", hash, fleet.Fingerprint{}, now, func(fleet.Cluster) ([32]byte, time.Time, error) { return [32]byte{}, time.Time{}, broken })
 	wantErr(t, err, broken)
 
 	end := now.Add(24 * time.Hour)
-	name, err = s.Redeem("t1", hash, now, issuing(1, end))
+	name, err = s.Redeem("t1", hash, fleet.Fingerprint{}, now, issuing(1, end))
 	must(t, err)
 	same(t, "cluster", name, eu)
-	_, err = s.Redeem("t1", hash, now, issuing(9, now))
+	_, err = s.Redeem("t1", hash, fleet.Fingerprint{}, now, issuing(9, now))
 	wantErr(t, err, ErrTokenUsed)
 
 	s = reopen()
-	_, err = s.Redeem("t1", hash, now, issuing(9, now))
+	_, err = s.Redeem("t1", hash, fleet.Fingerprint{}, now, issuing(9, now))
 	wantErr(t, err, ErrTokenUsed)
 	id, err := s.Identity([32]byte{1})
 	must(t, err)
-	same(t, "identity", id, Identity{Cluster: eu, NotAfter: end})
+	same(t, "identity", id, Identity{Cluster: eu, NotAfter: end, Generation: 1, used: 1, usedAt: now})
 	c, err := s.Cluster(eu)
 	must(t, err)
 	if !c.Joined.Equal(now) || !c.CertNotAfter.Equal(end) || c.Labels["env"] != "prod" {
@@ -71,7 +71,7 @@ func TestATokenIsRedeemedOnceAndRejoiningEndsTheEarlierIdentity(t *testing.T) {
 	if !rejoin {
 		t.Error("a second invitation does not say rejoin")
 	}
-	_, err = s.Redeem("t2", hash2, now, issuing(3, end))
+	_, err = s.Redeem("t2", hash2, fleet.Fingerprint{}, now, issuing(3, end))
 	must(t, err)
 	for _, old := range []byte{1, 2} {
 		_, err := s.Identity([32]byte{old})
@@ -80,8 +80,8 @@ func TestATokenIsRedeemedOnceAndRejoiningEndsTheEarlierIdentity(t *testing.T) {
 	if _, err := s.Identity([32]byte{3}); err != nil {
 		t.Error(err)
 	}
-	wantErr(t, s.RenewIdentity([32]byte{2}, [32]byte{4}, end), ErrNotFound)
-	must(t, s.RenewIdentity([32]byte{3}, [32]byte{4}, end))
+	wantErr(t, s.RenewIdentity(Renewal{Current: [32]byte{2}, Next: [32]byte{4}, NotAfter: end}), ErrNotFound)
+	must(t, s.RenewIdentity(Renewal{Current: [32]byte{3}, Next: [32]byte{4}, NotAfter: end}))
 	c, err = s.Cluster(eu)
 	must(t, err)
 	same(t, "labels after an invitation without any", c.Labels["env"], "prod")
@@ -96,7 +96,7 @@ func TestOf100RedemptionsOfOneTokenOneWins(t *testing.T) {
 	var all sync.WaitGroup
 	for i := range 100 {
 		all.Go(func() {
-			_, err := s.Redeem("t1", hash, now, issuing(byte(i), now.Add(time.Hour)))
+			_, err := s.Redeem("t1", hash, fleet.Fingerprint{}, now, issuing(byte(i), now.Add(time.Hour)))
 			switch {
 			case err == nil:
 				won.Add(1)
@@ -124,7 +124,7 @@ func TestARemovedClusterLeavesNothingButItsEvents(t *testing.T) {
 	now := time.Now()
 	for i, c := range []fleet.Cluster{eu, us} {
 		hash := invite(t, s, c, fmt.Sprint("used", i), now.Add(time.Minute))
-		_, err := s.Redeem(fmt.Sprint("used", i), hash, now, issuing(byte(i), now.Add(time.Hour)))
+		_, err := s.Redeem(fmt.Sprint("used", i), hash, fleet.Fingerprint{}, now, issuing(byte(i), now.Add(time.Hour)))
 		must(t, err)
 		invite(t, s, c, fmt.Sprint("open", i), now.Add(time.Minute))
 		must(t, s.Hello(c, "v1", "v1.33", []fleet.Installation{{Distribution: "shop"}}))
@@ -140,7 +140,7 @@ func TestARemovedClusterLeavesNothingButItsEvents(t *testing.T) {
 	wantErr(t, err, ErrNotFound)
 	var hash [32]byte
 	copy(hash[:], "hash of open0")
-	_, err = s.Redeem("open0", hash, now, issuing(5, now))
+	_, err = s.Redeem("open0", hash, fleet.Fingerprint{}, now, issuing(5, now))
 	wantErr(t, err, ErrTokenUnknown)
 	wantErr(t, s.Hello(eu, "v1", "v1", nil), ErrNotFound)
 	_, err = s.RecordEvents(eu, "j", []fleet.Event{{Seq: 2, Kind: fleet.EventAgent}})
@@ -331,7 +331,7 @@ func TestHeardKeepsTheLatestTime(t *testing.T) {
 	s, reopen := fresh(t)
 	now := time.Now().UTC().Truncate(time.Millisecond)
 	hash := invite(t, s, eu, "t1", now.Add(time.Minute))
-	_, err := s.Redeem("t1", hash, now, issuing(1, now.Add(time.Hour)))
+	_, err := s.Redeem("t1", hash, fleet.Fingerprint{}, now, issuing(1, now.Add(time.Hour)))
 	must(t, err)
 	must(t, s.Heard(map[fleet.Cluster]time.Time{eu: now.Add(time.Minute), "acme/gone": now}))
 	must(t, s.Heard(map[fleet.Cluster]time.Time{eu: now.Add(time.Second)})) // older

@@ -24,19 +24,32 @@ type Identity struct {
 	Operator string        // a person's or a program's name
 	NotAfter time.Time
 	Role     caller.Role // of the operator, as its record has it now; PutIdentity passes it over
+
+	// Of a cluster's, as its record has them now; PutIdentity passes them over.
+	Standing   Standing
+	Why        string // it is in that standing
+	Key        fleet.Fingerprint
+	Generation uint64
+
+	used   uint64 // the newest generation that was used
+	usedAt time.Time
 }
 
+// Superseded: a newer certificate of the cluster was used.
+func (id Identity) Superseded() bool { return id.Generation < id.used }
+
 // Invite keeps the hash of a one-time token for the cluster, whose record it makes if it is new. labels
-// that are given replace the earlier ones. rejoin: the cluster had joined before.
+// that are given replace the earlier ones. rejoin: the cluster had joined before. Who redeems the token is
+// accepted at once.
 func (s *Store) Invite(name fleet.Cluster, labels map[string]string, tokenID string, secretHash [32]byte, expires time.Time) (rejoin bool, err error) {
 	err = s.db.Update(func(tx *bolt.Tx) error {
-		rejoin, err = s.invite(tx, name, labels, tokenID, secretHash, expires)
+		rejoin, err = s.invite(tx, name, labels, tokenID, secretHash, expires, false)
 		return err
 	})
 	return rejoin, err
 }
 
-func (s *Store) invite(tx *bolt.Tx, name fleet.Cluster, labels map[string]string, tokenID string, secretHash [32]byte, expires time.Time) (rejoin bool, err error) {
+func (s *Store) invite(tx *bolt.Tx, name fleet.Cluster, labels map[string]string, tokenID string, secretHash [32]byte, expires time.Time, asks bool) (rejoin bool, err error) {
 	if _, err := fleet.ParseCluster(string(name)); err != nil {
 		return false, fmt.Errorf("invite: %w", err)
 	}
@@ -52,14 +65,14 @@ func (s *Store) invite(tx *bolt.Tx, name fleet.Cluster, labels map[string]string
 	if err != nil {
 		return false, err
 	}
-	return !rec.Joined.IsZero(), put(b, []byte(tokenID), tokenRecord{Cluster: name, SecretHash: secretHash[:], Expires: utc(expires)})
+	return !rec.Joined.IsZero(), put(b, []byte(tokenID), tokenRecord{Cluster: name, SecretHash: secretHash[:], Expires: utc(expires), Asks: asks})
 }
 
-// Redeem spends a token: issue makes the certificate of the token's cluster, the identity takes the
-// place of every earlier one of that cluster, and the token is used, all in one transaction. An error of
-// issue leaves the token unspent. Of calls at the same time exactly one wins. Errors: ErrTokenUnknown
-// (also for a wrong secret), ErrTokenUsed and ErrTokenExpired, the latter two with the cluster's name.
-func (s *Store) Redeem(tokenID string, secretHash [32]byte, now time.Time,
+// Redeem spends a token: issue makes the certificate of the token's cluster for this key, the identity takes
+// the place of every earlier one of that cluster, and the token is used, all in one transaction. An error of
+// issue leaves the token unspent. Of calls at the same time exactly one wins. Errors: ErrTokenUnknown (also for
+// a wrong secret), and with the cluster's name ErrTokenUsed, ErrTokenExpired and ErrKeyUsed.
+func (s *Store) Redeem(tokenID string, secretHash [32]byte, key fleet.Fingerprint, now time.Time,
 	issue func(fleet.Cluster) (fingerprint [32]byte, notAfter time.Time, err error)) (fleet.Cluster, error) {
 	var cluster fleet.Cluster
 	err := s.db.Update(func(tx *bolt.Tx) error {
@@ -78,6 +91,9 @@ func (s *Store) Redeem(tokenID string, secretHash [32]byte, now time.Time,
 		case !now.Before(t.Expires):
 			return ErrTokenExpired
 		}
+		if err := spendKeys(tx, cluster, key); err != nil {
+			return err
+		}
 		fingerprint, notAfter, err := issue(cluster)
 		if err != nil {
 			return err
@@ -86,7 +102,7 @@ func (s *Store) Redeem(tokenID string, secretHash [32]byte, now time.Time,
 		if err := put(b, []byte(tokenID), t); err != nil {
 			return err
 		}
-		return s.joined(tx, cluster, fingerprint, utc(notAfter), utc(now))
+		return s.joined(tx, cluster, identityOf{fingerprint, key, utc(notAfter)}, t.Asks, utc(now))
 	})
 	if err != nil {
 		return cluster, fmt.Errorf("redeem token: %w", err)
@@ -94,8 +110,18 @@ func (s *Store) Redeem(tokenID string, secretHash [32]byte, now time.Time,
 	return cluster, nil
 }
 
-func (s *Store) joined(tx *bolt.Tx, cluster fleet.Cluster, fingerprint [32]byte, notAfter, now time.Time) error {
-	if err := endIdentities(tx, cluster); err != nil {
+// identityOf is a certificate that was just issued to a cluster.
+type identityOf struct {
+	fingerprint [32]byte
+	key         fleet.Fingerprint
+	notAfter    time.Time
+}
+
+func (s *Store) joined(tx *bolt.Tx, cluster fleet.Cluster, id identityOf, asks bool, now time.Time) error {
+	if err := s.endIdentities(tx, cluster); err != nil {
+		return err
+	}
+	if err := endSession(tx, cluster); err != nil {
 		return err
 	}
 	rec, err := mustCluster(tx, cluster)
@@ -103,10 +129,23 @@ func (s *Store) joined(tx *bolt.Tx, cluster fleet.Cluster, fingerprint [32]byte,
 		return err
 	}
 	rec.Joined, rec.LastSeen = now, now
+	rec.Standing, rec.StandingWhy, rec.StandingSince, rec.Rivals = Accepted, "", time.Time{}, nil
+	if asks {
+		rec.Standing, rec.StandingSince = Pending, now
+	}
+	rec.Key, rec.Used, rec.UsedAt = keyBytes(id.key), rec.Generation+1, now // and putIdentity makes it that
 	if err := s.putCluster(tx, cluster, rec); err != nil {
 		return err
 	}
-	return s.putIdentity(tx, fingerprint, Identity{Cluster: cluster, NotAfter: notAfter})
+	return s.putIdentity(tx, id.fingerprint, Identity{Cluster: cluster, NotAfter: id.notAfter, Key: id.key})
+}
+
+// keyBytes is how a record has a fingerprint.
+func keyBytes(k fleet.Fingerprint) []byte {
+	if k == (fleet.Fingerprint{}) {
+		return nil
+	}
+	return k[:]
 }
 
 // PutIdentity records whom a certificate speaks for. The cluster's earlier identities are kept until
@@ -118,16 +157,60 @@ func (s *Store) PutIdentity(fingerprint [32]byte, id Identity) error {
 	return s.db.Update(func(tx *bolt.Tx) error { return s.putIdentity(tx, fingerprint, id) })
 }
 
-// RenewIdentity is PutIdentity for the holder of the certificate current: it fails with ErrNotFound when
-// that identity was ended in between, so that a renewal under way cannot outlive a removal or a re-join.
-func (s *Store) RenewIdentity(current, next [32]byte, notAfter time.Time) error {
+// Renewal is the next certificate of a spoke that holds another.
+type Renewal struct {
+	Current, Next [32]byte          // fingerprints of the certificates
+	CurrentKey    fleet.Fingerprint // as it was presented: hubs of before did not record it
+	Key           fleet.Fingerprint // of the next
+	NotAfter      time.Time
+}
+
+// RenewIdentity records the next certificate of a cluster. The present one counts until the next is first used;
+// the answer may be lost on the way. Errors: ErrNotFound where the present one was ended or superseded in
+// between, so that a renewal under way outlives neither a removal nor a re-join; ErrKeyUsed; ErrUnused.
+func (s *Store) RenewIdentity(r Renewal) error {
 	return s.db.Update(func(tx *bolt.Tx) error {
-		rec, err := mustIdentity(tx, current)
+		rec, err := mustIdentity(tx, r.Current)
 		if err != nil {
 			return fmt.Errorf("renew: %w", err)
 		}
-		return s.putIdentity(tx, next, Identity{Cluster: rec.Cluster, Operator: rec.Operator, NotAfter: notAfter})
+		c, err := mustCluster(tx, rec.Cluster)
+		if err != nil {
+			return fmt.Errorf("renew: %w", err)
+		}
+		if rec.Generation < c.Used || c.Standing != Accepted {
+			return fmt.Errorf("renew: certificate %d of %s is superseded: %w", rec.Generation, rec.Cluster, ErrNotFound)
+		}
+		if err := spendKeys(tx, rec.Cluster, r.Key, r.CurrentKey); err != nil {
+			return fmt.Errorf("renew: %w", err)
+		}
+		if err := s.putIdentity(tx, r.Next, Identity{Cluster: rec.Cluster, NotAfter: r.NotAfter, Key: r.Key}); err != nil {
+			return err
+		}
+		return fewUnused(tx, rec.Cluster)
 	})
+}
+
+// fewUnused bounds what a spoke that asks again and again costs.
+func fewUnused(tx *bolt.Tx, cluster fleet.Cluster) error {
+	c, err := mustCluster(tx, cluster)
+	if err != nil {
+		return err
+	}
+	unused := 0
+	for _, f := range fingerprints(tx, cluster) {
+		rec, _, err := get[identityRecord](tx.Bucket(bucketIdentities), f)
+		if err != nil {
+			return err
+		}
+		if rec.Generation > c.Used {
+			unused++
+		}
+	}
+	if unused > maxUnused {
+		return fmt.Errorf("renew: %w: %d of %s", ErrUnused, unused, cluster)
+	}
+	return nil
 }
 
 // Identity finds whom a certificate speaks for; ErrNotFound when it speaks for nobody, or no longer.
@@ -138,12 +221,20 @@ func (s *Store) Identity(fingerprint [32]byte) (id Identity, err error) {
 		if err != nil {
 			return err
 		}
-		id = Identity{Cluster: rec.Cluster, Operator: rec.Operator, NotAfter: rec.NotAfter}
+		id = Identity{Cluster: rec.Cluster, Operator: rec.Operator, NotAfter: rec.NotAfter, Generation: rec.Generation}
+		copy(id.Key[:], rec.Key)
 		if rec.Operator != "" {
 			id.Role, err = roleOf(tx, rec.Operator)
 		}
 		return err
 	})
+	if err == nil && id.Cluster != "" {
+		c, found := s.memory.clusters.one(string(id.Cluster))
+		if !found {
+			return Identity{}, fmt.Errorf("certificate %s of cluster %s: %w", hex.EncodeToString(fingerprint[:6]), id.Cluster, ErrNotFound)
+		}
+		id.Standing, id.Why, id.used, id.usedAt = c.Standing, c.StandingWhy, c.Used, c.UsedAt
+	}
 	return id, err
 }
 
@@ -157,15 +248,21 @@ func mustIdentity(tx *bolt.Tx, fingerprint [32]byte) (identityRecord, error) {
 
 func (s *Store) putIdentity(tx *bolt.Tx, fingerprint [32]byte, id Identity) error {
 	id.NotAfter = utc(id.NotAfter)
-	if err := put(tx.Bucket(bucketIdentities), fingerprint[:], identityRecord{Cluster: id.Cluster, Operator: id.Operator, NotAfter: id.NotAfter}); err != nil {
-		return err
-	}
+	record := identityRecord{Cluster: id.Cluster, Operator: id.Operator, NotAfter: id.NotAfter, Key: keyBytes(id.Key)}
 	if id.Cluster == "" {
+		if err := put(tx.Bucket(bucketIdentities), fingerprint[:], record); err != nil {
+			return err
+		}
 		return certified(tx, id.Operator, fingerprint, id.NotAfter)
 	}
 	rec, err := mustCluster(tx, id.Cluster)
 	if err != nil {
 		return fmt.Errorf("put identity: %w", err)
+	}
+	rec.Generation++
+	record.Generation = rec.Generation
+	if err := put(tx.Bucket(bucketIdentities), fingerprint[:], record); err != nil {
+		return err
 	}
 	rec.CertNotAfter = id.NotAfter
 	if err := s.putCluster(tx, id.Cluster, rec); err != nil {
@@ -193,8 +290,9 @@ func dropIdentity(tx *bolt.Tx, cluster fleet.Cluster, fingerprint []byte) error 
 	return tx.Bucket(bucketFingerprints).Delete(join(string(cluster), string(fingerprint)))
 }
 
-func endIdentities(tx *bolt.Tx, cluster fleet.Cluster) error {
+func (s *Store) endIdentities(tx *bolt.Tx, cluster fleet.Cluster) error {
 	for _, f := range fingerprints(tx, cluster) {
+		s.revokes(tx)
 		if err := dropIdentity(tx, cluster, f); err != nil {
 			return fmt.Errorf("end identities of %s: %w", cluster, err)
 		}
@@ -203,14 +301,19 @@ func endIdentities(tx *bolt.Tx, cluster fleet.Cluster) error {
 }
 
 // dropExpired keeps a cluster that renews twice a day from collecting records. A day's grace lets the
-// server say "expired" rather than "unknown".
+// server say "expired" rather than "unknown". The newest that was used stays, and what came after it: a spoke
+// that slept may be let back in by it.
 func dropExpired(tx *bolt.Tx, cluster fleet.Cluster, now time.Time) error {
+	c, err := mustCluster(tx, cluster)
+	if err != nil {
+		return err
+	}
 	for _, f := range fingerprints(tx, cluster) {
 		rec, _, err := get[identityRecord](tx.Bucket(bucketIdentities), f)
 		if err != nil {
 			return err
 		}
-		if now.Sub(rec.NotAfter) < 24*time.Hour {
+		if now.Sub(rec.NotAfter) < 24*time.Hour || rec.Generation >= c.Used && c.Used > 0 {
 			continue
 		}
 		if err := dropIdentity(tx, cluster, f); err != nil {

@@ -43,7 +43,7 @@ func open(path string, log *slog.Logger, migrations []step) (*Store, error) {
 	db, err := openChecked(path)
 	if err == nil {
 		if err = prepare(db, migrations, log); err == nil {
-			s := &Store{db: db, log: log, memory: newMemory()}
+			s := &Store{db: db, log: log, memory: newMemory(), revoked: make(chan struct{}, 1)}
 			if err = s.memory.load(db); err == nil {
 				db.MaxBatchDelay = groupDelay
 				return s, nil

@@ -70,6 +70,7 @@ func (a Audited) RemoveOperator(name string) error {
 		if err := endOperator(tx, name); err != nil {
 			return err
 		}
+		a.s.revokes(tx)
 		return tx.Bucket(bucketOperators).Delete([]byte(name))
 	})
 }
@@ -82,6 +83,7 @@ func (s *Store) KeepOperator(o Operator, alone bool) error {
 			if err := endOperator(tx, o.Name); err != nil {
 				return err
 			}
+			s.revokes(tx)
 		}
 		if rec, found, err := get[operatorRecord](tx.Bucket(bucketOperators), []byte(o.Name)); err != nil {
 			return err

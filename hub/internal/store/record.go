@@ -89,6 +89,16 @@ type clusterRecord struct {
 	KubernetesVersion string            `json:"kubernetesVersion,omitempty"`
 	CertNotAfter      time.Time         `json:"certNotAfter,omitzero"`
 	LastSeen          time.Time         `json:"lastSeen,omitzero"`
+
+	// Of the identity; a cluster that joined a hub of before has none of it.
+	Standing      Standing  `json:"standing,omitempty"`
+	StandingWhy   string    `json:"standingWhy,omitempty"`
+	StandingSince time.Time `json:"standingSince,omitzero"`
+	Key           []byte    `json:"key,omitempty"`        // fingerprint of the one that is used
+	Rivals        [][]byte  `json:"rivals,omitempty"`     // others in quarantine
+	Generation    uint64    `json:"generation,omitempty"` // of the newest certificate
+	Used          uint64    `json:"used,omitempty"`       // of the newest that was used
+	UsedAt        time.Time `json:"usedAt,omitzero"`      // for the first time
 }
 
 type tokenRecord struct {
@@ -96,12 +106,16 @@ type tokenRecord struct {
 	SecretHash []byte        `json:"secretHash"` // SHA-256; the secret itself is nowhere
 	Expires    time.Time     `json:"expires,omitzero"`
 	Used       time.Time     `json:"used,omitzero"`
+	Asks       bool          `json:"asks,omitempty"` // who redeems it waits to be accepted
 }
 
 type identityRecord struct {
 	Cluster  fleet.Cluster `json:"cluster,omitempty"`
 	Operator string        `json:"operator,omitempty"`
 	NotAfter time.Time     `json:"notAfter,omitzero"`
+
+	Generation uint64 `json:"generation,omitempty"` // of a cluster's
+	Key        []byte `json:"key,omitempty"`        // fingerprint
 }
 
 type journalRecord struct {

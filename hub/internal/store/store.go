@@ -74,6 +74,8 @@ type Store struct {
 	db     *bolt.DB
 	log    *slog.Logger
 	memory *memory
+
+	revoked chan struct{}
 }
 
 // Close waits for transactions under way.

@@ -20,7 +20,9 @@ func (a *app) joinCommand() *cobra.Command {
 		Use:   "join --hub HOST:PORT --token T --data DIR",
 		Short: "Give this spoke its identity at a hub",
 		Long: `join redeems a one-time token for an identity, which it keeps in the data folder. The hub is believed only
-if its authority is the one that the token is pinned to.
+if its authority is the one that the token is pinned to. The vendor has to accept the new identity before it is
+of any use, unless their invitation says otherwise: tell them the fingerprint of the key, which join prints and
+"spoke status" shows again, so that they can compare it with the one that their hub shows.
 
 A spoke that lost its data folder joins again with a new token and takes over what it finds on the cluster:
 workloads are not touched.`,
@@ -53,6 +55,10 @@ workloads are not touched.`,
 				return exitcode.With(exitcode.Failed, err)
 			}
 			fmt.Fprintf(a.out, "joined %s as %s; the certificate is valid until %s and renews itself\n", id.Addr, id.Cluster, id.NotAfter.UTC().Format(time.RFC3339))
+			fmt.Fprintf(a.out, "key %s\n", id.Fingerprint())
+			if id.Pending {
+				fmt.Fprintln(a.err, "the vendor lets it in once they have compared that key with you: read it to them over another way than this token came on; a running spoke goes on by itself then")
+			}
 			fmt.Fprintf(a.err, "next: spoke run --data %s --config spoke.yaml\n", dir)
 			return nil
 		},

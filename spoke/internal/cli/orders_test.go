@@ -42,6 +42,8 @@ func newStand() *stand {
 func (s *stand) Connected() bool        { return true }
 func (s *stand) LastContact() time.Time { return moment }
 
+func (s *stand) Refused() (string, bool) { return "", false }
+
 func (s *stand) Installations() ([]fleet.Installation, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

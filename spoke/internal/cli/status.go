@@ -105,6 +105,7 @@ func (a *app) remembered(dir string) (*localv1.GetStatusResponse, error) {
 	id, err := hubclient.LoadIdentity(dir)
 	if err == nil {
 		r.Cluster, r.Hub, r.CertificateNotAfter = id.Cluster, id.Addr, wire.Time(id.NotAfter)
+		r.KeyFingerprint, r.Pending = id.Fingerprint(), id.Pending
 	}
 	notJoined := err
 	c, err := journal.Read(filepath.Join(dir, journal.File))
@@ -169,6 +170,12 @@ func (a *app) printStatus(p *printer.Printer, r *localv1.GetStatusResponse) erro
 		answer.Rows = append(answer.Rows, []string{s.GetDistribution(), s.GetRunningVersion(), word, s.GetHealth(), ready, fleet.Age(a.now(), wire.FromTime(s.GetObservedAt()))})
 		answer.WideRows = append(answer.WideRows, wide(a.now(), s, m))
 		answer.Names = append(answer.Names, s.GetDistribution())
+	}
+	switch {
+	case r.GetPending():
+		say.waits = append(say.waits, "the vendor accepts this spoke once they have compared its key with you: "+r.GetKeyFingerprint())
+	case r.GetRefused() != "":
+		say.needs = append(say.needs, "the hub does not serve this spoke: "+r.GetRefused())
 	}
 	if end := wire.FromTime(r.GetCertificateNotAfter()); !end.IsZero() && a.now().After(end) {
 		say.needs = append(say.needs, fmt.Sprintf("the certificate expired %s ago: ask the vendor for a new `hub cluster invite` line and run it with --force", fleet.Age(a.now(), end)))
@@ -257,6 +264,10 @@ func (a *app) printSummary(r *localv1.GetStatusResponse, say screen) {
 		who += "; the spoke does not run"
 	case r.GetConnected():
 		who += "; connected to " + r.GetHub()
+	case r.GetPending():
+		who += "; waits to be accepted at " + r.GetHub()
+	case r.GetRefused() != "":
+		who += fmt.Sprintf("; not served by %s: what runs is kept as it is", r.GetHub())
 	case r.GetLastContact() == nil:
 		who += fmt.Sprintf("; %s was not reached yet: what runs is kept as it is", r.GetHub())
 	default:

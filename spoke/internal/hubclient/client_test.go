@@ -225,7 +225,7 @@ func TestAnExpiredCertificateIsSaidAndHealedByJoining(t *testing.T) {
 	if _, err := s.client.Fetch(t.Context(), bundle.DigestOf(nil)); !errors.Is(err, ErrExpired) {
 		t.Errorf("fetch: %v", err)
 	}
-	if s.said.count("hub cluster invite") != 1 || s.said.count("expired") != 1 {
+	if s.said.count("hub cluster invite") != 1 || s.said.count("certificate has expired") != 1 {
 		t.Errorf("log: %s", s.said)
 	}
 	if _, err := Join(t.Context(), JoinConfig{Addr: h.addr, Token: h.invite(), Dir: s.dir, Force: true, Log: slog.New(slog.DiscardHandler)}); err != nil {

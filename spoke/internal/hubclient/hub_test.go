@@ -101,11 +101,15 @@ type testHub struct {
 	beats    int
 	fetches  int
 	presents []*x509.Certificate // of each stream
+	keys     map[string]bool     // public keys for which certificates were issued
+	refusal  *syncv1.Refusal     // of Connect; nil: it is served
+	lost     int                 // so many answers to renewals are lost
+	lenient  bool                // an expired certificate is taken
 	desired  *syncv1.DesiredState
 }
 
 func newHub(t *testing.T) *testHub {
-	return &testHub{t: t, ca: newAuthority(t), life: time.Hour, hosts: []string{"127.0.0.1"}, tokens: map[string]bool{}, events: map[string][]*syncv1.Event{}}
+	return &testHub{t: t, ca: newAuthority(t), life: time.Hour, hosts: []string{"127.0.0.1"}, tokens: map[string]bool{}, keys: map[string]bool{}, events: map[string][]*syncv1.Event{}}
 }
 
 // start listens; again on the same port after stop.
@@ -122,6 +126,9 @@ func (h *testHub) start() *testHub {
 	pool := x509.NewCertPool()
 	pool.AddCert(h.ca.cert)
 	cfg := &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der, h.ca.cert.Raw}, PrivateKey: key}}, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: pool}
+	if h.lenient {
+		cfg.ClientAuth = tls.RequestClientCert
+	}
 	if h.addr == "" {
 		h.addr = "127.0.0.1:0"
 	}
@@ -154,6 +161,10 @@ func (h *testHub) sign(csr []byte) ([]byte, time.Time, error) {
 		return nil, time.Time{}, status.Error(codes.InvalidArgument, "certificate request")
 	}
 	h.issued++
+	if h.keys[string(r.RawSubjectPublicKeyInfo)] {
+		h.t.Error("a key came for the second time")
+	}
+	h.keys[string(r.RawSubjectPublicKeyInfo)] = true
 	to := time.Now().Add(h.life)
 	der, err := h.ca.issue(r.PublicKey, x509.ExtKeyUsageClientAuth, time.Now().Add(-time.Second), to)
 	return der, to, err
@@ -173,7 +184,7 @@ func (h *testHub) Enroll(_ context.Context, r *enrollv1.EnrollRequest) (*enrollv
 		return nil, err
 	}
 	h.tokens[r.GetToken()] = true
-	return &enrollv1.EnrollResponse{Cluster: "acme/eu-1", Certificate: der, Authorities: [][]byte{h.ca.cert.Raw}, NotAfter: timestamppb.New(to)}, nil
+	return &enrollv1.EnrollResponse{Cluster: "acme/eu-1", Certificate: der, Authorities: [][]byte{h.ca.cert.Raw}, NotAfter: timestamppb.New(to), Pending: h.refusal != nil}, nil
 }
 
 func (h *testHub) Renew(ctx context.Context, r *syncv1.RenewRequest) (*syncv1.RenewResponse, error) {
@@ -185,6 +196,10 @@ func (h *testHub) Renew(ctx context.Context, r *syncv1.RenewRequest) (*syncv1.Re
 	der, to, err := h.sign(r.GetCsr())
 	if err != nil {
 		return nil, err
+	}
+	if h.lost > 0 {
+		h.lost--
+		return nil, status.Error(codes.Unavailable, "the answer is lost")
 	}
 	return &syncv1.RenewResponse{Certificate: der, Authorities: [][]byte{h.ca.cert.Raw}, NotAfter: timestamppb.New(to)}, nil
 }
@@ -212,8 +227,15 @@ func (h *testHub) Connect(s grpc.BidiStreamingServer[syncv1.ConnectRequest, sync
 	h.mu.Lock()
 	h.hellos = append(h.hellos, m.GetHello())
 	h.presents = append(h.presents, cert)
-	n := len(h.hellos)
+	n, refusal := len(h.hellos), h.refusal
 	h.mu.Unlock()
+	if refusal != nil {
+		st, err := status.New(codes.PermissionDenied, "acme/eu-1 is not served").WithDetails(refusal)
+		if err != nil {
+			return err
+		}
+		return st.Err()
+	}
 	if h.connect != nil {
 		return h.connect(h, n, s)
 	}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
@@ -48,6 +49,7 @@ type Client struct {
 	rehello     chan struct{}
 	connected   atomic.Bool
 	lastContact atomic.Int64 // unix nanoseconds; 0: never
+	refused     atomic.Pointer[refusal]
 
 	mu    sync.Mutex
 	conn  *grpc.ClientConn       // of the present session
@@ -121,9 +123,46 @@ func (c *Client) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-c.rehello: // the next stream says it anyway, but somebody waits for it
-		case <-time.After(Backoff(attempt, rand.Float64())):
+		case <-time.After(pause(err, attempt, rand.Float64())):
 		}
 	}
+}
+
+// refusal is what the hub said to a spoke that it does not serve.
+type refusal struct {
+	reason  string
+	pending bool
+}
+
+// Refused is why the hub does not serve this spoke, one line; empty where it does, or does not answer. pending:
+// it waits for the vendor to accept it.
+func (c *Client) Refused() (reason string, pending bool) {
+	if r := c.refused.Load(); r != nil {
+		return r.reason, r.pending
+	}
+	return "", false
+}
+
+// refusalOf is the detail of the hub's answer; nil where it has none.
+func refusalOf(err error) *syncv1.Refusal {
+	for _, d := range status.Convert(err).Details() {
+		if r, ok := d.(*syncv1.Refusal); ok {
+			return r
+		}
+	}
+	return nil
+}
+
+// pause is the wait after a failed attempt: what waits for a person is asked for gently.
+func pause(err error, attempt int, jitter float64) time.Duration {
+	spread := func(least, more time.Duration) time.Duration { return least + time.Duration(jitter*float64(more)) }
+	switch refusalOf(err).GetKind() {
+	case syncv1.RefusalKind_REFUSAL_KIND_PENDING:
+		return spread(2*time.Second, 3*time.Second)
+	case syncv1.RefusalKind_REFUSAL_KIND_QUARANTINED, syncv1.RefusalKind_REFUSAL_KIND_SUPERSEDED:
+		return spread(15*time.Second, 15*time.Second)
+	}
+	return Backoff(attempt, jitter)
 }
 
 // Backoff is the wait after the failed attempt number attempt, from 0: full jitter below a ceiling that
@@ -166,6 +205,10 @@ type outage struct {
 // lost logs once per outage and kind of cause.
 func (c *Client) lost(err error) {
 	kind, level, next := diagnose(err)
+	c.refused.Store(nil)
+	if code := status.Code(err); code == codes.PermissionDenied || code == codes.Unauthenticated {
+		c.refused.Store(&refusal{reason: status.Convert(err).Message(), pending: kind == "pending"})
+	}
 	if c.outage.since.IsZero() {
 		c.outage.since = time.Now()
 	}
@@ -184,6 +227,7 @@ func (c *Client) found(id Identity, w *syncv1.Welcome) {
 		attrs = append(attrs, "after", time.Since(c.outage.since).Round(time.Second))
 	}
 	c.outage = outage{}
+	c.refused.Store(nil)
 	c.log.Info("connected to the hub", attrs...)
 	if w.GetCluster() != id.Cluster {
 		c.log.Warn("the hub knows this spoke by another name", "joined_as", id.Cluster, logging.Cluster, w.GetCluster())

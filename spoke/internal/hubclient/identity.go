@@ -13,7 +13,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
+
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 )
 
 // IdentityFile is the file in the data folder that holds the spoke's identity: cluster, hub, key,
@@ -39,11 +42,23 @@ type Identity struct {
 	Addr      string // the hub's HOST:PORT
 	NotBefore time.Time
 	NotAfter  time.Time
+	Pending   bool // the vendor had not accepted it yet when it was last heard
 
 	certificate []byte // DER
 	key         *ecdsa.PrivateKey
 	authorities [][]byte // DER
 	fresh       bool     // nothing was taken from the hub under it yet
+	instance    string   // random, of this data folder's identity from its join on
+	session     uint64   // how many it has opened
+}
+
+// Fingerprint is of the public key: what the two sides compare.
+func (id Identity) Fingerprint() string {
+	spki, err := x509.MarshalPKIXPublicKey(&id.key.PublicKey)
+	if err != nil {
+		return "" // not with a key that has loaded
+	}
+	return fleet.FingerprintOf(spki).String()
 }
 
 // storedIdentity is the file.
@@ -55,6 +70,9 @@ type storedIdentity struct {
 	Certificate string `json:"certificate"` // PEM
 	Authorities string `json:"authorities"` // PEM, one or more
 	Fresh       bool   `json:"fresh,omitempty"`
+	Pending     bool   `json:"pending,omitempty"`
+	Instance    string `json:"instance,omitempty"`
+	Session     uint64 `json:"session,omitempty"`
 }
 
 // LoadIdentity reads the identity in dir. Errors: ErrNotJoined, ErrIdentity with what is wrong with the
@@ -99,7 +117,9 @@ func decodeIdentity(data []byte) (Identity, error) {
 		}
 		authorities = append(authorities, block.Bytes)
 	}
-	return newIdentity(s.Cluster, s.Hub, key, pair.Certificate[0], authorities, s.Fresh)
+	id, err := newIdentity(s.Cluster, s.Hub, key, pair.Certificate[0], authorities, s.Fresh)
+	id.Pending, id.instance, id.session = s.Pending, s.Instance, s.Session
+	return id, err
 }
 
 // newIdentity checks that the parts belong together.
@@ -162,7 +182,7 @@ func (id Identity) save(dir string) error {
 		}
 		return b.String()
 	}
-	data, err := json.MarshalIndent(storedIdentity{Schema: identitySchema, Cluster: id.Cluster, Hub: id.Addr, Fresh: id.fresh,
+	data, err := json.MarshalIndent(storedIdentity{Schema: identitySchema, Cluster: id.Cluster, Hub: id.Addr, Fresh: id.fresh, Pending: id.Pending, Instance: id.instance, Session: id.session,
 		Key: encode("PRIVATE KEY", key), Certificate: encode("CERTIFICATE", id.certificate), Authorities: encode("CERTIFICATE", id.authorities...)}, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode identity: %w", err)
@@ -171,6 +191,40 @@ func (id Identity) save(dir string) error {
 		return fmt.Errorf("write identity: %w", err)
 	}
 	return nil
+}
+
+// locked keeps others of this machine from replacing the identity in dir while do reads and replaces it: `spoke
+// join --force` may run beside a running spoke.
+func locked(dir string, do func() error) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("lock identity: %w", err)
+	}
+	defer d.Close() // with its lock
+	if err := syscall.Flock(int(d.Fd()), syscall.LOCK_EX); err != nil {
+		return fmt.Errorf("lock identity: %w", err)
+	}
+	return do()
+}
+
+// openSession raises the number of sessions on disk, before the hub is told of it: whoever has a copy of this
+// folder says a number that was said already.
+func (id Identity) openSession(dir string) (Identity, error) {
+	err := locked(dir, func() error {
+		now, err := LoadIdentity(dir)
+		if err != nil {
+			return err
+		}
+		if !bytes.Equal(now.certificate, id.certificate) {
+			return errRehello // with the identity that is there now
+		}
+		if now.session++; now.instance == "" {
+			now.instance = rand.Text()
+		}
+		id = now
+		return now.save(dir)
+	})
+	return id, err
 }
 
 // replaceFile writes beside and renames, so that a kill leaves the old file or the new one.

@@ -2,6 +2,7 @@ package hubclient
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
@@ -67,7 +68,7 @@ func Join(ctx context.Context, cfg JoinConfig) (Identity, error) {
 	if err != nil {
 		return Identity{}, fmt.Errorf("join %s: %w", cfg.Addr, err)
 	}
-	if err := id.save(cfg.Dir); err != nil {
+	if err := locked(cfg.Dir, func() error { return id.save(cfg.Dir) }); err != nil {
 		return Identity{}, fmt.Errorf("join %s: %w; the token is spent: mend this, then ask for a new one with `hub cluster invite %s` at the hub", cfg.Addr, err, id.Cluster)
 	}
 	cfg.Log.Debug("joined", logging.Cluster, id.Cluster, logging.Address, id.Addr, "not_after", id.NotAfter)
@@ -120,6 +121,7 @@ func enroll(ctx context.Context, addr string, t token.Token) (Identity, error) {
 	if err != nil {
 		return Identity{}, fmt.Errorf("the hub's answer: %w", err)
 	}
+	id.Pending, id.instance = r.GetPending(), rand.Text()
 	return id, nil
 }
 

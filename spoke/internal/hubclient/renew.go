@@ -8,7 +8,10 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"google.golang.org/grpc"
+
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
+	"github.com/wheelwright-dev/wheelwright/pkg/transport"
 	syncv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1"
 )
 
@@ -49,27 +52,63 @@ func (s *session) renew(ctx context.Context) error {
 }
 
 func (s *session) nextIdentity(ctx context.Context) (Identity, error) {
+	return s.id.next(ctx, s.conn)
+}
+
+// next asks for the certificate after this one, of a new key.
+func (id Identity) next(ctx context.Context, conn *grpc.ClientConn) (Identity, error) {
 	ctx, cancel := context.WithTimeout(ctx, renewWait)
 	defer cancel()
 	key, csr, err := newKey()
 	if err != nil {
 		return Identity{}, err
 	}
-	r, err := syncv1.NewSyncServiceClient(s.conn).Renew(ctx, &syncv1.RenewRequest{Csr: csr})
+	r, err := syncv1.NewSyncServiceClient(conn).Renew(ctx, &syncv1.RenewRequest{Csr: csr})
 	if err != nil {
 		return Identity{}, fmt.Errorf("ask for the next certificate: %w", err)
 	}
-	return newIdentity(s.id.Cluster, s.id.Addr, key, r.GetCertificate(), r.GetAuthorities(), false)
+	return newIdentity(id.Cluster, id.Addr, key, r.GetCertificate(), r.GetAuthorities(), id.fresh)
+}
+
+// comeBack renews a certificate that expired while the spoke was away. The hub lets it do that, and nothing
+// else, for a while; what it says is told with ErrExpired where it does not.
+func (c *Client) comeBack(ctx context.Context, id Identity) error {
+	expired := fmt.Errorf("%w: %s of %s, on %s", ErrExpired, c.cfg.Dir, id.Cluster, id.NotAfter.Format(time.RFC3339))
+	cfg, err := id.tls()
+	if err != nil {
+		return err
+	}
+	conn, err := transport.Dial(id.Addr, cfg)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	next, err := id.next(ctx, conn)
+	if err != nil {
+		return fmt.Errorf("%w; %w", expired, wireError{id.Addr, err})
+	}
+	if err := replaceIdentity(c.cfg.Dir, id, next); err != nil {
+		return err
+	}
+	c.log.Info("the certificate had expired and was renewed", logging.Cluster, id.Cluster, "expired", id.NotAfter, "not_after", next.NotAfter)
+	return errRenewed
 }
 
 // saveIdentity replaces the file unless somebody joined again in the meantime.
 func (s *session) saveIdentity(id Identity) error {
-	now, err := LoadIdentity(s.c.cfg.Dir)
-	if err != nil {
-		return err
-	}
-	if !bytes.Equal(now.certificate, s.id.certificate) {
-		return errRehello // with the identity that is there now
-	}
-	return id.save(s.c.cfg.Dir)
+	return replaceIdentity(s.c.cfg.Dir, s.id, id)
+}
+
+func replaceIdentity(dir string, old, next Identity) error {
+	return locked(dir, func() error {
+		now, err := LoadIdentity(dir)
+		if err != nil {
+			return err
+		}
+		if !bytes.Equal(now.certificate, old.certificate) {
+			return errRehello // with the identity that is there now
+		}
+		next.instance, next.session = now.instance, now.session
+		return next.save(dir)
+	})
 }

@@ -56,7 +56,7 @@ func (c *Client) session(ctx context.Context) error {
 		return err
 	}
 	if time.Now().After(id.NotAfter) {
-		return fmt.Errorf("%w: %s of %s, on %s", ErrExpired, c.cfg.Dir, id.Cluster, id.NotAfter.Format(time.RFC3339))
+		return c.comeBack(ctx, id)
 	}
 	cfg, err := id.tls()
 	if err != nil {
@@ -84,8 +84,17 @@ func (c *Client) session(ctx context.Context) error {
 	if !welcome.Stop() && err != nil {
 		err = context.Cause(ctx)
 	}
+	if errors.Is(err, errRehello) {
+		return err
+	}
 	if err != nil {
 		return wireError{id.Addr, err}
+	}
+	if s.id.Pending { // not any more
+		s.id.Pending = false
+		if err := s.saveIdentity(s.id); err != nil {
+			return err
+		}
 	}
 	if err := c.cfg.Events.Ack(w.GetAckedSeq()); err != nil {
 		return errLocal{err}
@@ -116,6 +125,11 @@ func (s *session) greet(ctx context.Context, hello *syncv1.Hello) (_ *syncv1.Wel
 	if s.stream, err = syncv1.NewSyncServiceClient(s.conn).Connect(ctx); err != nil {
 		return nil, err
 	}
+	if s.id, err = s.id.openSession(s.c.cfg.Dir); err != nil {
+		return nil, err
+	}
+	hello = proto.CloneOf(hello)
+	hello.Instance, hello.Session = s.id.instance, s.id.session
 	if err := s.stream.Send(&syncv1.ConnectRequest{Body: &syncv1.ConnectRequest_Hello{Hello: hello}}); err != nil && err != io.EOF {
 		return nil, err
 	}
@@ -284,6 +298,14 @@ func (s *session) rehello(ctx context.Context) error {
 func diagnose(err error) (kind string, level slog.Level, next string) {
 	const rejoin = "run `hub cluster invite PROVIDER/NAME` at the hub and the `spoke join` line that it prints here, with --force"
 	code := status.Code(err)
+	switch refusalOf(err).GetKind() {
+	case syncv1.RefusalKind_REFUSAL_KIND_PENDING:
+		return "pending", slog.LevelInfo, "nothing here, but to tell the vendor that fingerprint: the spoke asks again by itself"
+	case syncv1.RefusalKind_REFUSAL_KIND_QUARANTINED:
+		return "quarantined", slog.LevelError, "find the copy of this data folder and stop it; then " + rejoin
+	case syncv1.RefusalKind_REFUSAL_KIND_SUPERSEDED:
+		return "copied", slog.LevelError, "this data folder is an older copy of another one, or was put back from a backup: " + rejoin
+	}
 	switch {
 	case errors.Is(err, ErrExpired):
 		return "expired", slog.LevelError, rejoin

@@ -36,6 +36,8 @@ func (s *Server) GetStatus(_ context.Context, req *localv1.GetStatusRequest) (*l
 	r := &localv1.GetStatusResponse{At: wire.Time(time.Now()), Cluster: id.Cluster, Hub: id.Addr, CertificateNotAfter: wire.Time(id.NotAfter),
 		Running: true, Connected: s.cfg.Hub.Connected(), LastContact: wire.Time(s.cfg.Hub.LastContact()),
 		SpokeVersion: buildinfo.Version(), SpokeCommit: buildinfo.Commit(), Sandbox: render.Offered()}
+	r.Refused, r.Pending = s.cfg.Hub.Refused()
+	r.KeyFingerprint = id.Key
 	for _, i := range all {
 		r.Subscriptions = append(r.Subscriptions, wire.Installation(i))
 	}

@@ -75,12 +75,14 @@ type agent interface {
 type hub interface {
 	Connected() bool
 	LastContact() time.Time
+	Refused() (reason string, pending bool)
 }
 
 // Identity is who the spoke is at its hub; the zero value before it joined.
 type Identity struct {
 	Cluster, Addr string
 	NotAfter      time.Time
+	Key           string // fingerprint
 }
 
 // Config is what a Server needs; all is required.

@@ -88,8 +88,9 @@ func (stand) Steer(_ context.Context, distribution, version string, word fleet.S
 
 type away struct{}
 
-func (away) Connected() bool        { return false }
-func (away) LastContact() time.Time { return time.Unix(5, 0) }
+func (away) Connected() bool         { return false }
+func (away) LastContact() time.Time  { return time.Unix(5, 0) }
+func (away) Refused() (string, bool) { return "", false }
 
 func serve(t *testing.T, dir string, manifest []byte) (stop func()) {
 	t.Helper()

@@ -28,9 +28,10 @@ const maxRequest = 16 << 10
 
 // tokens spends a token and records the identity that issue made, in one transaction.
 type tokens interface {
-	Redeem(tokenID string, secretHash [32]byte, now time.Time,
+	Redeem(tokenID string, secretHash [32]byte, key fleet.Fingerprint, now time.Time,
 		issue func(fleet.Cluster) (fingerprint [32]byte, notAfter time.Time, err error)) (fleet.Cluster, error)
 	AppendEvent(fleet.Event) error
+	Cluster(fleet.Cluster) (store.Cluster, error)
 }
 
 // authority issues certificates; identity.ErrRequest where the request is at fault.
@@ -75,10 +76,15 @@ func (s *Service) Enroll(ctx context.Context, req *enrollv1.EnrollRequest) (*enr
 	if n := len(req.GetCsr()); n == 0 || n > maxRequest {
 		return nil, status.Errorf(codes.InvalidArgument, "certificate request: has %d bytes, want 1 to %d", n, maxRequest)
 	}
+	key, err := identity.RequestKey(req.GetCsr())
+	if err != nil {
+		// Nobody without a token is told what is wrong with a request: reading it further is work for the asking.
+		key = fleet.Fingerprint{}
+	}
 	var certificate []byte
 	var end time.Time
 	now := time.Now()
-	cluster, err := s.cfg.Store.Redeem(t.ID, t.Hash(), now, func(c fleet.Cluster) ([32]byte, time.Time, error) {
+	cluster, err := s.cfg.Store.Redeem(t.ID, t.Hash(), key, now, func(c fleet.Cluster) ([32]byte, time.Time, error) {
 		der, fingerprint, notAfter, err := s.cfg.Authority.IssueSpoke(req.GetCsr(), c, s.cfg.TTL)
 		certificate, end = der, notAfter
 		return fingerprint, notAfter, err
@@ -87,23 +93,32 @@ func (s *Service) Enroll(ctx context.Context, req *enrollv1.EnrollRequest) (*enr
 		return nil, s.refusal(cluster, err)
 	}
 	s.cfg.Presence.End(cluster)
-	s.record(ctx, cluster, now, end)
+	rec, err := s.cfg.Store.Cluster(cluster)
+	if err != nil { // removed in this moment: the certificate is good for nothing
+		return nil, s.refusal(cluster, err)
+	}
+	pending := rec.Standing == store.Pending
+	s.record(ctx, cluster, key, pending, now, end)
 	return &enrollv1.EnrollResponse{
-		Cluster: string(cluster), Certificate: certificate, Authorities: s.cfg.Authority.Authorities(), NotAfter: wire.Time(end),
+		Cluster: string(cluster), Certificate: certificate, Authorities: s.cfg.Authority.Authorities(), NotAfter: wire.Time(end), Pending: pending,
 	}, nil
 }
 
 // record tells the operators. The token is spent and the identity good by now, so that an event that
 // cannot be stored must not keep the certificate from its owner.
-func (s *Service) record(ctx context.Context, cluster fleet.Cluster, now, end time.Time) {
+func (s *Service) record(ctx context.Context, cluster fleet.Cluster, key fleet.Fingerprint, pending bool, now, end time.Time) {
 	from := "an unknown address"
 	if p, ok := peer.FromContext(ctx); ok {
 		from = p.Addr.String()
 	}
 	s.cfg.Log.Info("cluster joined", slog.String(logging.Cluster, string(cluster)), slog.String(logging.Address, from))
+	message := fmt.Sprintf("joined from %s with the key %s; certificate until %s", from, key, end.UTC().Format(time.RFC3339))
+	if pending {
+		message += fmt.Sprintf("; waits for `hub cluster accept %s`", cluster)
+	}
 	err := s.cfg.Store.AppendEvent(fleet.Event{
 		At: now, Cluster: cluster, Kind: fleet.EventJoined,
-		Message: fmt.Sprintf("joined from %s; certificate until %s", from, end.UTC().Format(time.RFC3339)),
+		Message: message,
 	})
 	if err != nil {
 		s.cfg.Log.Error("joining not recorded", slog.String(logging.Cluster, string(cluster)), slog.Any(logging.Error, err))
@@ -119,6 +134,8 @@ func (s *Service) refusal(cluster fleet.Cluster, err error) error {
 		return status.Errorf(codes.Unauthenticated, "join token of %s: it was used already, and a token is good once; %s", cluster, invite(cluster))
 	case errors.Is(err, store.ErrTokenExpired):
 		return status.Errorf(codes.Unauthenticated, "join token of %s: it has expired; %s", cluster, invite(cluster))
+	case errors.Is(err, store.ErrKeyUsed):
+		return status.Errorf(codes.AlreadyExists, "certificate request of %s: it has had this key before, and each certificate wants a new one; the token is still good: run `spoke join` again", cluster)
 	case errors.Is(err, identity.ErrRequest):
 		return status.Errorf(codes.InvalidArgument, "%v; the token is still good: run `spoke join` again", errors.Unwrap(err))
 	}

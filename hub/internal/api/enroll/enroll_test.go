@@ -58,7 +58,7 @@ func build(t *testing.T) *hub {
 	a, err := identity.Open(filepath.Join(dir, "authority"))
 	must(t, err)
 	h := &hub{t: t, store: s, authority: a, presence: presence.New()}
-	cfg, err := a.ServerTLS(nil)
+	cfg, err := a.ServerTLS(nil, 0)
 	must(t, err)
 	server := grpc.NewServer(transport.ServerOptions(cfg)...)
 	enrollv1.RegisterEnrollServiceServer(server, enroll.New(enroll.Config{

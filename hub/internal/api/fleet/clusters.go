@@ -50,10 +50,14 @@ func (s *Service) InviteCluster(ctx context.Context, req *fleetv1.InviteClusterR
 	t := token.New(s.cfg.Pin)
 	expires := time.Now().Add(ttl)
 	rejoin := false
+	message := fmt.Sprintf("made a token that works for %v", ttl)
+	if req.GetAcceptAutomatically() {
+		message += " and whose holder is accepted automatically"
+	}
 	invited := change{action: "cluster invite", object: string(name),
-		event: fleet.Event{Cluster: name, Kind: fleet.EventInvited, Message: fmt.Sprintf("made a token that works for %v", ttl)}}
+		event: fleet.Event{Cluster: name, Kind: fleet.EventInvited, Message: message}}
 	err = s.commit(ctx, invited, func(a store.Audited) (err error) {
-		rejoin, err = a.Invite(name, req.GetLabels(), t.ID, t.Hash(), expires)
+		rejoin, err = a.Invite(name, req.GetLabels(), t.ID, t.Hash(), expires, !req.GetAcceptAutomatically())
 		return err
 	})
 	if err != nil {
@@ -108,9 +112,7 @@ func (s *Service) ListClusters(ctx context.Context, _ *fleetv1.ListClustersReque
 		if !sc.sees(string(c.Name)) {
 			continue
 		}
-		m := &fleetv1.Cluster{Name: string(c.Name), Labels: c.Labels, Created: wire.Time(c.Created), Joined: wire.Time(c.Joined),
-			Connected: s.cfg.Spokes.Connected(c.Name), LastSeen: s.lastSeen(c.Name, c.LastSeen), SpokeVersion: c.SpokeVersion,
-			KubernetesVersion: c.KubernetesVersion, CertificateNotAfter: wire.Time(c.CertNotAfter)}
+		m := s.clusterMessage(c)
 		for _, i := range installations[c.Name] {
 			m.Subscriptions = append(m.Subscriptions, wire.Installation(i))
 		}

@@ -388,7 +388,7 @@ func TestReleases(t *testing.T) {
 // join redeems a token as EnrollService does.
 func join(t *testing.T, w *world, name fleet.Cluster) {
 	t.Helper()
-	r, err := w.InviteCluster(caller.With(t.Context(), admin), &fleetv1.InviteClusterRequest{Name: string(name)})
+	r, err := w.InviteCluster(caller.With(t.Context(), admin), &fleetv1.InviteClusterRequest{Name: string(name), AcceptAutomatically: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -397,7 +397,7 @@ func join(t *testing.T, w *world, name fleet.Cluster) {
 		t.Fatal(err)
 	}
 	issue := func(fleet.Cluster) ([32]byte, time.Time, error) { return [32]byte{1}, time.Now().Add(time.Hour), nil }
-	if _, err := w.store.Redeem(tok.ID, tok.Hash(), time.Now(), issue); err != nil {
+	if _, err := w.store.Redeem(tok.ID, tok.Hash(), fleet.Fingerprint{}, time.Now(), issue); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/wheelwright-dev/wheelwright/hub/internal/caller"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/presence"
+	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
 	"github.com/wheelwright-dev/wheelwright/pkg/wire"
@@ -44,6 +45,9 @@ func (s *Service) Connect(stream syncv1.SyncService_ConnectServer) error {
 	if err := s.authorise(who); err != nil {
 		return err
 	}
+	if err := s.opened(who, hello); err != nil {
+		return err
+	}
 	session := s.cfg.Presence.Register(who.Cluster)
 	defer session.Close()
 	if err := s.authorise(who); err != nil {
@@ -59,6 +63,22 @@ func (s *Service) Connect(stream syncv1.SyncService_ConnectServer) error {
 	}
 	c.log.Info("spoke disconnected", slog.String(logging.Reason, reason))
 	return err
+}
+
+// opened looks whether the session is a copy's, before it takes the place of the one that there is.
+func (s *Service) opened(who caller.Caller, hello *syncv1.Hello) error {
+	if len(hello.GetInstance()) > maxInstance || (hello.GetInstance() == "") != (hello.GetSession() == 0) {
+		return status.Error(codes.InvalidArgument, "Hello: want an instance and the number of its session, or neither")
+	}
+	err := s.cfg.Identities.Session(who.Cluster, hello.GetInstance(), hello.GetSession(), time.Now())
+	switch {
+	case errors.Is(err, store.ErrLate):
+		s.cfg.Log.Warn("a session that is not above the one before", slog.String(logging.Cluster, string(who.Cluster)), slog.Any(logging.Error, err))
+		return status.Errorf(codes.Aborted, "a later session of %s was there already; is its data folder in use twice, or is this spoke older than the one before?", who.Cluster)
+	case err != nil:
+		return s.failure("record the session of "+string(who.Cluster), err)
+	}
+	return nil
 }
 
 // inbox reads a stream ahead, so that one goroutine can wait for messages and for everything else. It

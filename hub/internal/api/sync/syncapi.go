@@ -6,6 +6,7 @@ package syncapi
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"sync/atomic"
@@ -32,6 +33,10 @@ const (
 	missedHeartbeats = 3
 	// maxSubscriptions of one cluster.
 	maxSubscriptions = 100
+	// maxRequest bounds a certificate request in bytes; one of RSA 8192 has under 3,000.
+	maxRequest = 16 << 10
+	// maxInstance bounds what names a spoke's data folder, in bytes.
+	maxInstance = 64
 )
 
 // reports keeps what spokes say. A nil error means: on disk.
@@ -47,7 +52,10 @@ type reports interface {
 // any more.
 type identities interface {
 	Identity(fingerprint [32]byte) (store.Identity, error)
-	RenewIdentity(current, next [32]byte, notAfter time.Time) error
+	RenewIdentity(store.Renewal) error
+	// Session tells copies of an identity apart; store.ErrLate where this one is not served.
+	Session(cluster fleet.Cluster, instance string, number uint64, now time.Time) error
+	AppendEvent(fleet.Event) error
 }
 
 // bundles are compressed canonical tars by the digest of the tar.
@@ -121,6 +129,9 @@ func (s *Service) authorise(who caller.Caller) error {
 	if err != nil {
 		return s.failure("look up the caller's identity", err)
 	}
+	if id.Standing != store.Accepted || id.Superseded() {
+		return status.Errorf(codes.Aborted, "%s is not served with this certificate any more; the next call says why", who.Cluster)
+	}
 	if !id.NotAfter.IsZero() && time.Now().After(id.NotAfter) {
 		return status.Errorf(codes.Unauthenticated, "the certificate of %s expired on %s; connect with the renewed one, or ask the vendor for `hub cluster invite %s`",
 			who.Cluster, id.NotAfter.UTC().Format(time.RFC3339), who.Cluster)
@@ -129,7 +140,7 @@ func (s *Service) authorise(who caller.Caller) error {
 }
 
 func ended(c fleet.Cluster) error {
-	return status.Errorf(codes.Unauthenticated, "the hub does not know this identity of %s any more: the cluster was removed or joined again; ask the vendor for `hub cluster invite %s` and run `spoke join`", c, c)
+	return status.Errorf(codes.Unauthenticated, "the hub does not know this identity of %s any more: the cluster was turned away, removed or joined again; ask the vendor for `hub cluster invite %s` and run `spoke join`", c, c)
 }
 
 // failure is for the hub's own trouble: the spoke is told to try again, the log has the cause.
@@ -188,6 +199,13 @@ func (s *Service) Renew(ctx context.Context, req *syncv1.RenewRequest) (*syncv1.
 	if err != nil {
 		return nil, err
 	}
+	if n := len(req.GetCsr()); n == 0 || n > maxRequest {
+		return nil, status.Errorf(codes.InvalidArgument, "renew the certificate of %s: its request has %d bytes, want 1 to %d", who.Cluster, n, maxRequest)
+	}
+	key, err := identity.RequestKey(req.GetCsr())
+	if err != nil {
+		return nil, status.Errorf(codes.InvalidArgument, "renew the certificate of %s: %v", who.Cluster, err)
+	}
 	cert, fingerprint, notAfter, err := s.cfg.Authority.IssueSpoke(req.GetCsr(), who.Cluster, s.cfg.CertificateTTL)
 	if errors.Is(err, identity.ErrRequest) {
 		return nil, status.Errorf(codes.InvalidArgument, "renew the certificate of %s: %v", who.Cluster, err)
@@ -195,12 +213,30 @@ func (s *Service) Renew(ctx context.Context, req *syncv1.RenewRequest) (*syncv1.
 	if err != nil {
 		return nil, s.failure("renew the certificate of "+string(who.Cluster), err)
 	}
-	err = s.cfg.Identities.RenewIdentity(who.Fingerprint, fingerprint, notAfter)
-	if errors.Is(err, store.ErrNotFound) {
+	err = s.cfg.Identities.RenewIdentity(store.Renewal{Current: who.Fingerprint, CurrentKey: who.Key, Next: fingerprint, Key: key, NotAfter: notAfter})
+	switch {
+	case errors.Is(err, store.ErrNotFound):
 		return nil, ended(who.Cluster) // removed or joined anew while this renewal was under way
-	}
-	if err != nil {
+	case errors.Is(err, store.ErrKeyUsed):
+		return nil, status.Errorf(codes.AlreadyExists, "renew the certificate of %s: it has had the key %s before, and each certificate wants a new one", who.Cluster, key)
+	case errors.Is(err, store.ErrUnused):
+		return nil, status.Errorf(codes.ResourceExhausted, "renew the certificate of %s: many were issued and none of them was used; is its data folder writable?", who.Cluster)
+	case err != nil:
 		return nil, s.failure("store the new certificate of "+string(who.Cluster), err)
 	}
+	if !who.Expired.IsZero() {
+		s.cameBack(who, notAfter)
+	}
 	return &syncv1.RenewResponse{Certificate: cert, Authorities: s.cfg.Authority.Authorities(), NotAfter: wire.Time(notAfter)}, nil
+}
+
+// cameBack tells the operators of a renewal that began with an expired certificate. The new one is good by now, so
+// an event that cannot be stored must not keep it from its owner.
+func (s *Service) cameBack(who caller.Caller, until time.Time) {
+	s.cfg.Log.Info("an expired certificate was renewed", slog.String(logging.Cluster, string(who.Cluster)))
+	err := s.cfg.Identities.AppendEvent(fleet.Event{At: time.Now(), Cluster: who.Cluster, Kind: fleet.EventIdentity,
+		Message: fmt.Sprintf("came back: its certificate had expired at %s, and it renewed it; certificate until %s", who.Expired.UTC().Format(time.RFC3339), until.UTC().Format(time.RFC3339))})
+	if err != nil {
+		s.cfg.Log.Error("a return not recorded", slog.String(logging.Cluster, string(who.Cluster)), slog.Any(logging.Error, err))
+	}
 }

@@ -3,6 +3,10 @@ package syncapi
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -102,7 +106,7 @@ func newWorld(t *testing.T, heartbeat time.Duration) *world {
 		t.Fatal(err)
 	}
 	issue := func(fleet.Cluster) ([32]byte, time.Time, error) { return [32]byte{1}, time.Now().Add(time.Hour), nil }
-	if _, err := s.Redeem("0123456789abcdef", [32]byte{}, time.Now(), issue); err != nil {
+	if _, err := s.Redeem("0123456789abcdef", [32]byte{}, fleet.Fingerprint{}, time.Now(), issue); err != nil {
 		t.Fatal(err)
 	}
 	w := &world{store: s, presence: presence.New(), offers: &offered{},
@@ -253,7 +257,7 @@ func TestAHelloOfAnIdentityThatJustEndedChangesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	issue := func(fleet.Cluster) ([32]byte, time.Time, error) { return [32]byte{9}, time.Now().Add(time.Hour), nil }
-	if _, err := w.store.Redeem("1123456789abcdef", [32]byte{}, time.Now(), issue); err != nil {
+	if _, err := w.store.Redeem("1123456789abcdef", [32]byte{}, fleet.Fingerprint{}, time.Now(), issue); err != nil {
 		t.Fatal(err)
 	}
 	successor := w.presence.Register(acme)
@@ -436,9 +440,23 @@ func TestFetchBundle(t *testing.T) {
 	}
 }
 
+// request is a certificate request of a new key.
+func request(t *testing.T) []byte {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return csr
+}
+
 func TestRenew(t *testing.T) {
 	w := newWorld(t, time.Minute)
-	r, err := w.client.Renew(t.Context(), &syncv1.RenewRequest{Csr: []byte("request")})
+	r, err := w.client.Renew(t.Context(), &syncv1.RenewRequest{Csr: request(t)})
 	if err != nil || string(r.Certificate) != "certificate of acme/eu-1" || len(r.Authorities) != 1 {
 		t.Fatalf("got %v, %v", r, err)
 	}
@@ -454,7 +472,7 @@ func TestRenew(t *testing.T) {
 	if err := w.store.RemoveCluster(acme); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.client.Renew(t.Context(), &syncv1.RenewRequest{Csr: []byte("request")}); status.Code(err) != codes.Unauthenticated {
+	if _, err := w.client.Renew(t.Context(), &syncv1.RenewRequest{Csr: request(t)}); status.Code(err) != codes.Unauthenticated {
 		t.Errorf("a renewal that a removal overtook: got %v", err)
 	}
 	if _, err := w.store.Identity([32]byte{2}); !errors.Is(err, store.ErrNotFound) {

@@ -9,7 +9,6 @@
 package enrollv1
 
 import (
-	_ "github.com/wheelwright-dev/wheelwright/proto/wheelwright/access/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
@@ -86,8 +85,10 @@ type EnrollResponse struct {
 	// X.509 in DER: the spoke's certificate.
 	Certificate []byte `protobuf:"bytes,2,opt,name=certificate,proto3" json:"certificate,omitempty"`
 	// X.509 in DER: every certificate authority of the hub that is valid now.
-	Authorities   [][]byte               `protobuf:"bytes,3,rep,name=authorities,proto3" json:"authorities,omitempty"`
-	NotAfter      *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
+	Authorities [][]byte               `protobuf:"bytes,3,rep,name=authorities,proto3" json:"authorities,omitempty"`
+	NotAfter    *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
+	// The identity does nothing before the vendor has compared the fingerprint of its key and accepted it.
+	Pending       bool `protobuf:"varint,5,opt,name=pending,proto3" json:"pending,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -150,23 +151,29 @@ func (x *EnrollResponse) GetNotAfter() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *EnrollResponse) GetPending() bool {
+	if x != nil {
+		return x.Pending
+	}
+	return false
+}
+
 var File_wheelwright_enroll_v1_enroll_proto protoreflect.FileDescriptor
 
 const file_wheelwright_enroll_v1_enroll_proto_rawDesc = "" +
 	"\n" +
-	"\"wheelwright/enroll/v1/enroll.proto\x12\x15wheelwright.enroll.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"wheelwright/access/v1/access.proto\"7\n" +
+	"\"wheelwright/enroll/v1/enroll.proto\x12\x15wheelwright.enroll.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"7\n" +
 	"\rEnrollRequest\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x10\n" +
-	"\x03csr\x18\x02 \x01(\fR\x03csr\"\xa7\x01\n" +
+	"\x03csr\x18\x02 \x01(\fR\x03csr\"\xc1\x01\n" +
 	"\x0eEnrollResponse\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12 \n" +
 	"\vcertificate\x18\x02 \x01(\fR\vcertificate\x12 \n" +
 	"\vauthorities\x18\x03 \x03(\fR\vauthorities\x127\n" +
-	"\tnot_after\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter2v\n" +
-	"\rEnrollService\x12e\n" +
-	"\x06Enroll\x12$.wheelwright.enroll.v1.EnrollRequest\x1a%.wheelwright.enroll.v1.EnrollResponse\"\x0e\xa2\xcf\x18\n" +
-	"\n" +
-	"\b\x01\x02\x03\x04\x05\x06\a\bBMZKgithub.com/wheelwright-dev/wheelwright/proto/wheelwright/enroll/v1;enrollv1b\x06proto3"
+	"\tnot_after\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\x12\x18\n" +
+	"\apending\x18\x05 \x01(\bR\apending2f\n" +
+	"\rEnrollService\x12U\n" +
+	"\x06Enroll\x12$.wheelwright.enroll.v1.EnrollRequest\x1a%.wheelwright.enroll.v1.EnrollResponseBMZKgithub.com/wheelwright-dev/wheelwright/proto/wheelwright/enroll/v1;enrollv1b\x06proto3"
 
 var (
 	file_wheelwright_enroll_v1_enroll_proto_rawDescOnce sync.Once

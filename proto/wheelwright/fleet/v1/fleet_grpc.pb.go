@@ -33,6 +33,8 @@ const (
 	FleetService_InviteCluster_FullMethodName      = "/wheelwright.fleet.v1.FleetService/InviteCluster"
 	FleetService_RemoveCluster_FullMethodName      = "/wheelwright.fleet.v1.FleetService/RemoveCluster"
 	FleetService_ListClusters_FullMethodName       = "/wheelwright.fleet.v1.FleetService/ListClusters"
+	FleetService_AcceptCluster_FullMethodName      = "/wheelwright.fleet.v1.FleetService/AcceptCluster"
+	FleetService_RejectCluster_FullMethodName      = "/wheelwright.fleet.v1.FleetService/RejectCluster"
 	FleetService_ListEvents_FullMethodName         = "/wheelwright.fleet.v1.FleetService/ListEvents"
 	FleetService_PlanRollout_FullMethodName        = "/wheelwright.fleet.v1.FleetService/PlanRollout"
 	FleetService_StartRollout_FullMethodName       = "/wheelwright.fleet.v1.FleetService/StartRollout"
@@ -82,6 +84,12 @@ type FleetServiceClient interface {
 	// RemoveCluster forgets the cluster and ends its identity; its workloads stay.
 	RemoveCluster(ctx context.Context, in *RemoveClusterRequest, opts ...grpc.CallOption) (*RemoveClusterResponse, error)
 	ListClusters(ctx context.Context, in *ListClustersRequest, opts ...grpc.CallOption) (*ListClustersResponse, error)
+	// AcceptCluster lets an identity in that waits for it, or that is in quarantine. FAILED_PRECONDITION where
+	// none is, where several keys are there to choose from, or where its key has another fingerprint.
+	AcceptCluster(ctx context.Context, in *AcceptClusterRequest, opts ...grpc.CallOption) (*AcceptClusterResponse, error)
+	// RejectCluster ends the identity of a cluster whatever its standing, its open streams too; the cluster's
+	// record stays, and a new invitation brings it back.
+	RejectCluster(ctx context.Context, in *RejectClusterRequest, opts ...grpc.CallOption) (*RejectClusterResponse, error)
 	ListEvents(ctx context.Context, in *ListEventsRequest, opts ...grpc.CallOption) (*ListEventsResponse, error)
 	// PlanRollout says what a rollout would do: waves, order, and what stands in the way. Nothing is recorded.
 	PlanRollout(ctx context.Context, in *PlanRolloutRequest, opts ...grpc.CallOption) (*PlanRolloutResponse, error)
@@ -253,6 +261,26 @@ func (c *fleetServiceClient) ListClusters(ctx context.Context, in *ListClustersR
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListClustersResponse)
 	err := c.cc.Invoke(ctx, FleetService_ListClusters_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fleetServiceClient) AcceptCluster(ctx context.Context, in *AcceptClusterRequest, opts ...grpc.CallOption) (*AcceptClusterResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AcceptClusterResponse)
+	err := c.cc.Invoke(ctx, FleetService_AcceptCluster_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fleetServiceClient) RejectCluster(ctx context.Context, in *RejectClusterRequest, opts ...grpc.CallOption) (*RejectClusterResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RejectClusterResponse)
+	err := c.cc.Invoke(ctx, FleetService_RejectCluster_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -522,6 +550,12 @@ type FleetServiceServer interface {
 	// RemoveCluster forgets the cluster and ends its identity; its workloads stay.
 	RemoveCluster(context.Context, *RemoveClusterRequest) (*RemoveClusterResponse, error)
 	ListClusters(context.Context, *ListClustersRequest) (*ListClustersResponse, error)
+	// AcceptCluster lets an identity in that waits for it, or that is in quarantine. FAILED_PRECONDITION where
+	// none is, where several keys are there to choose from, or where its key has another fingerprint.
+	AcceptCluster(context.Context, *AcceptClusterRequest) (*AcceptClusterResponse, error)
+	// RejectCluster ends the identity of a cluster whatever its standing, its open streams too; the cluster's
+	// record stays, and a new invitation brings it back.
+	RejectCluster(context.Context, *RejectClusterRequest) (*RejectClusterResponse, error)
 	ListEvents(context.Context, *ListEventsRequest) (*ListEventsResponse, error)
 	// PlanRollout says what a rollout would do: waves, order, and what stands in the way. Nothing is recorded.
 	PlanRollout(context.Context, *PlanRolloutRequest) (*PlanRolloutResponse, error)
@@ -614,6 +648,12 @@ func (UnimplementedFleetServiceServer) RemoveCluster(context.Context, *RemoveClu
 }
 func (UnimplementedFleetServiceServer) ListClusters(context.Context, *ListClustersRequest) (*ListClustersResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListClusters not implemented")
+}
+func (UnimplementedFleetServiceServer) AcceptCluster(context.Context, *AcceptClusterRequest) (*AcceptClusterResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AcceptCluster not implemented")
+}
+func (UnimplementedFleetServiceServer) RejectCluster(context.Context, *RejectClusterRequest) (*RejectClusterResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RejectCluster not implemented")
 }
 func (UnimplementedFleetServiceServer) ListEvents(context.Context, *ListEventsRequest) (*ListEventsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListEvents not implemented")
@@ -914,6 +954,42 @@ func _FleetService_ListClusters_Handler(srv interface{}, ctx context.Context, de
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(FleetServiceServer).ListClusters(ctx, req.(*ListClustersRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FleetService_AcceptCluster_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AcceptClusterRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).AcceptCluster(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_AcceptCluster_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).AcceptCluster(ctx, req.(*AcceptClusterRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FleetService_RejectCluster_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RejectClusterRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).RejectCluster(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_RejectCluster_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).RejectCluster(ctx, req.(*RejectClusterRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -1354,6 +1430,14 @@ var FleetService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListClusters",
 			Handler:    _FleetService_ListClusters_Handler,
+		},
+		{
+			MethodName: "AcceptCluster",
+			Handler:    _FleetService_AcceptCluster_Handler,
+		},
+		{
+			MethodName: "RejectCluster",
+			Handler:    _FleetService_RejectCluster_Handler,
 		},
 		{
 			MethodName: "ListEvents",

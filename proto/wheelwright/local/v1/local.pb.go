@@ -81,11 +81,14 @@ type GetStatusResponse struct {
 	Subscriptions []*v1.SubscriptionStatus `protobuf:"bytes,10,rep,name=subscriptions,proto3" json:"subscriptions,omitempty"`
 	// What the spoke remembers of each, in the same order.
 	Memories []*Memory `protobuf:"bytes,11,rep,name=memories,proto3" json:"memories,omitempty"`
-	// What confines the process that renders: "landlock+seccomp", "seccomp", "landlock" or "none"; empty where
-	// the spoke does not run.
-	Sandbox       string `protobuf:"bytes,20,opt,name=sandbox,proto3" json:"sandbox,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// Why the hub does not serve this spoke, one line; empty: it does, or does not answer.
+	Refused string `protobuf:"bytes,12,opt,name=refused,proto3" json:"refused,omitempty"`
+	// The refusal waits for the vendor and for nobody here.
+	Pending bool `protobuf:"varint,13,opt,name=pending,proto3" json:"pending,omitempty"`
+	// Of this spoke's key: "SHA256:" and base64.
+	KeyFingerprint string `protobuf:"bytes,14,opt,name=key_fingerprint,json=keyFingerprint,proto3" json:"key_fingerprint,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *GetStatusResponse) Reset() {
@@ -195,9 +198,23 @@ func (x *GetStatusResponse) GetMemories() []*Memory {
 	return nil
 }
 
-func (x *GetStatusResponse) GetSandbox() string {
+func (x *GetStatusResponse) GetRefused() string {
 	if x != nil {
-		return x.Sandbox
+		return x.Refused
+	}
+	return ""
+}
+
+func (x *GetStatusResponse) GetPending() bool {
+	if x != nil {
+		return x.Pending
+	}
+	return false
+}
+
+func (x *GetStatusResponse) GetKeyFingerprint() string {
+	if x != nil {
+		return x.KeyFingerprint
 	}
 	return ""
 }
@@ -260,9 +277,7 @@ type RenderResponse struct {
 	// Canonical YAML.
 	Manifest []byte `protobuf:"bytes,1,opt,name=manifest,proto3" json:"manifest,omitempty"`
 	// "sha256:<hex>" of the manifest.
-	Digest string `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
-	// What of it the provider's envelope does not allow, a line each: such a release is refused.
-	Outside       []string `protobuf:"bytes,3,rep,name=outside,proto3" json:"outside,omitempty"`
+	Digest        string `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -309,13 +324,6 @@ func (x *RenderResponse) GetDigest() string {
 		return x.Digest
 	}
 	return ""
-}
-
-func (x *RenderResponse) GetOutside() []string {
-	if x != nil {
-		return x.Outside
-	}
-	return nil
 }
 
 // Memory is what a spoke can go back to, and what it does not take again by itself.
@@ -1348,7 +1356,7 @@ var File_wheelwright_local_v1_local_proto protoreflect.FileDescriptor
 const file_wheelwright_local_v1_local_proto_rawDesc = "" +
 	"\n" +
 	" wheelwright/local/v1/local.proto\x12\x14wheelwright.local.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ewheelwright/sync/v1/sync.proto\"\x12\n" +
-	"\x10GetStatusRequest\"\x9d\x04\n" +
+	"\x10GetStatusRequest\"\xe0\x04\n" +
 	"\x11GetStatusResponse\x12*\n" +
 	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x18\n" +
 	"\acluster\x18\x02 \x01(\tR\acluster\x12\x10\n" +
@@ -1362,14 +1370,15 @@ const file_wheelwright_local_v1_local_proto_rawDesc = "" +
 	"\rsubscriptions\x18\n" +
 	" \x03(\v2'.wheelwright.sync.v1.SubscriptionStatusR\rsubscriptions\x128\n" +
 	"\bmemories\x18\v \x03(\v2\x1c.wheelwright.local.v1.MemoryR\bmemories\x12\x18\n" +
-	"\asandbox\x18\x14 \x01(\tR\asandbox\"M\n" +
+	"\arefused\x18\f \x01(\tR\arefused\x12\x18\n" +
+	"\apending\x18\r \x01(\bR\apending\x12'\n" +
+	"\x0fkey_fingerprint\x18\x0e \x01(\tR\x0ekeyFingerprint\"M\n" +
 	"\rRenderRequest\x12\"\n" +
 	"\fdistribution\x18\x01 \x01(\tR\fdistribution\x12\x18\n" +
-	"\aversion\x18\x02 \x01(\tR\aversion\"^\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\"D\n" +
 	"\x0eRenderResponse\x12\x1a\n" +
 	"\bmanifest\x18\x01 \x01(\fR\bmanifest\x12\x16\n" +
-	"\x06digest\x18\x02 \x01(\tR\x06digest\x12\x18\n" +
-	"\aoutside\x18\x03 \x03(\tR\aoutside\"\xb7\x01\n" +
+	"\x06digest\x18\x02 \x01(\tR\x06digest\"\xb7\x01\n" +
 	"\x06Memory\x12\"\n" +
 	"\fdistribution\x18\x01 \x01(\tR\fdistribution\x12\x1a\n" +
 	"\bprevious\x18\x02 \x03(\tR\bprevious\x12.\n" +

@@ -5,11 +5,11 @@
 // source: wheelwright/sync/v1/sync.proto
 
 // What a spoke and its hub say to each other. A caller is a spoke, by its client certificate.
+// Where an identity that the hub knows is not served, the error carries a Refusal as its detail.
 
 package syncv1
 
 import (
-	_ "github.com/wheelwright-dev/wheelwright/proto/wheelwright/access/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
@@ -24,6 +24,65 @@ const (
 	// Verify that runtime/protoimpl is sufficiently up-to-date.
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
+
+type RefusalKind int32
+
+const (
+	RefusalKind_REFUSAL_KIND_UNSPECIFIED RefusalKind = 0
+	// The vendor has not accepted it yet. The spoke asks again by itself.
+	RefusalKind_REFUSAL_KIND_PENDING RefusalKind = 1
+	// It was used in two places. The spoke asks again by itself, now and then.
+	RefusalKind_REFUSAL_KIND_QUARANTINED RefusalKind = 2
+	// A newer certificate of the cluster is in use.
+	RefusalKind_REFUSAL_KIND_SUPERSEDED RefusalKind = 3
+	// It has expired and may renew itself, and nothing else.
+	RefusalKind_REFUSAL_KIND_EXPIRED RefusalKind = 4
+)
+
+// Enum value maps for RefusalKind.
+var (
+	RefusalKind_name = map[int32]string{
+		0: "REFUSAL_KIND_UNSPECIFIED",
+		1: "REFUSAL_KIND_PENDING",
+		2: "REFUSAL_KIND_QUARANTINED",
+		3: "REFUSAL_KIND_SUPERSEDED",
+		4: "REFUSAL_KIND_EXPIRED",
+	}
+	RefusalKind_value = map[string]int32{
+		"REFUSAL_KIND_UNSPECIFIED": 0,
+		"REFUSAL_KIND_PENDING":     1,
+		"REFUSAL_KIND_QUARANTINED": 2,
+		"REFUSAL_KIND_SUPERSEDED":  3,
+		"REFUSAL_KIND_EXPIRED":     4,
+	}
+)
+
+func (x RefusalKind) Enum() *RefusalKind {
+	p := new(RefusalKind)
+	*p = x
+	return p
+}
+
+func (x RefusalKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (RefusalKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_wheelwright_sync_v1_sync_proto_enumTypes[0].Descriptor()
+}
+
+func (RefusalKind) Type() protoreflect.EnumType {
+	return &file_wheelwright_sync_v1_sync_proto_enumTypes[0]
+}
+
+func (x RefusalKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use RefusalKind.Descriptor instead.
+func (RefusalKind) EnumDescriptor() ([]byte, []int) {
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{0}
+}
 
 type WithdrawalKind int32
 
@@ -60,11 +119,11 @@ func (x WithdrawalKind) String() string {
 }
 
 func (WithdrawalKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_wheelwright_sync_v1_sync_proto_enumTypes[0].Descriptor()
+	return file_wheelwright_sync_v1_sync_proto_enumTypes[1].Descriptor()
 }
 
 func (WithdrawalKind) Type() protoreflect.EnumType {
-	return &file_wheelwright_sync_v1_sync_proto_enumTypes[0]
+	return &file_wheelwright_sync_v1_sync_proto_enumTypes[1]
 }
 
 func (x WithdrawalKind) Number() protoreflect.EnumNumber {
@@ -73,7 +132,7 @@ func (x WithdrawalKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use WithdrawalKind.Descriptor instead.
 func (WithdrawalKind) EnumDescriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{0}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{1}
 }
 
 type EventKind int32
@@ -91,10 +150,6 @@ const (
 	EventKind_EVENT_KIND_AGENT EventKind = 5
 	// A release was tried out without touching anything.
 	EventKind_EVENT_KIND_PREFLIGHT EventKind = 6
-	// An operator's signed order was taken, or refused.
-	EventKind_EVENT_KIND_ORDER EventKind = 7
-	// A version is offered with other content than the first; the first stays.
-	EventKind_EVENT_KIND_TAG_MOVED EventKind = 8
 )
 
 // Enum value maps for EventKind.
@@ -107,8 +162,6 @@ var (
 		4: "EVENT_KIND_DECLINED",
 		5: "EVENT_KIND_AGENT",
 		6: "EVENT_KIND_PREFLIGHT",
-		7: "EVENT_KIND_ORDER",
-		8: "EVENT_KIND_TAG_MOVED",
 	}
 	EventKind_value = map[string]int32{
 		"EVENT_KIND_UNSPECIFIED": 0,
@@ -118,8 +171,6 @@ var (
 		"EVENT_KIND_DECLINED":    4,
 		"EVENT_KIND_AGENT":       5,
 		"EVENT_KIND_PREFLIGHT":   6,
-		"EVENT_KIND_ORDER":       7,
-		"EVENT_KIND_TAG_MOVED":   8,
 	}
 )
 
@@ -134,11 +185,11 @@ func (x EventKind) String() string {
 }
 
 func (EventKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_wheelwright_sync_v1_sync_proto_enumTypes[1].Descriptor()
+	return file_wheelwright_sync_v1_sync_proto_enumTypes[2].Descriptor()
 }
 
 func (EventKind) Type() protoreflect.EnumType {
-	return &file_wheelwright_sync_v1_sync_proto_enumTypes[1]
+	return &file_wheelwright_sync_v1_sync_proto_enumTypes[2]
 }
 
 func (x EventKind) Number() protoreflect.EnumNumber {
@@ -147,7 +198,61 @@ func (x EventKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use EventKind.Descriptor instead.
 func (EventKind) EnumDescriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{1}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{2}
+}
+
+// Refusal is the detail of an error: why an identity is not served, and what would change that.
+type Refusal struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Kind  RefusalKind            `protobuf:"varint,1,opt,name=kind,proto3,enum=wheelwright.sync.v1.RefusalKind" json:"kind,omitempty"`
+	// Of the identity's key: "SHA256:" and base64.
+	Fingerprint   string `protobuf:"bytes,2,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Refusal) Reset() {
+	*x = Refusal{}
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Refusal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Refusal) ProtoMessage() {}
+
+func (x *Refusal) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
+func (*Refusal) Descriptor() ([]byte, []int) {
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *Refusal) GetKind() RefusalKind {
+	if x != nil {
+		return x.Kind
+	}
+	return RefusalKind_REFUSAL_KIND_UNSPECIFIED
+}
+
+func (x *Refusal) GetFingerprint() string {
+	if x != nil {
+		return x.Fingerprint
+	}
+	return ""
 }
 
 type ConnectRequest struct {
@@ -164,7 +269,7 @@ type ConnectRequest struct {
 
 func (x *ConnectRequest) Reset() {
 	*x = ConnectRequest{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[0]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -176,7 +281,7 @@ func (x *ConnectRequest) String() string {
 func (*ConnectRequest) ProtoMessage() {}
 
 func (x *ConnectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[0]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -189,7 +294,7 @@ func (x *ConnectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectRequest.ProtoReflect.Descriptor instead.
 func (*ConnectRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{0}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{1}
 }
 
 func (x *ConnectRequest) GetBody() isConnectRequest_Body {
@@ -263,7 +368,7 @@ type ConnectResponse struct {
 
 func (x *ConnectResponse) Reset() {
 	*x = ConnectResponse{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[1]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -275,7 +380,7 @@ func (x *ConnectResponse) String() string {
 func (*ConnectResponse) ProtoMessage() {}
 
 func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[1]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -288,7 +393,7 @@ func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectResponse.ProtoReflect.Descriptor instead.
 func (*ConnectResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{1}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *ConnectResponse) GetBody() isConnectResponse_Body {
@@ -373,13 +478,18 @@ type Hello struct {
 	Revision uint64 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
 	// What this cluster subscribes to, with its present state. The full list, each time.
 	Subscriptions []*SubscriptionStatus `protobuf:"bytes,5,rep,name=subscriptions,proto3" json:"subscriptions,omitempty"`
+	// Random, made with the spoke's identity, kept through its renewals.
+	Instance string `protobuf:"bytes,6,opt,name=instance,proto3" json:"instance,omitempty"`
+	// How many sessions this identity has opened, this one included: raised on the spoke's disk before it is sent.
+	// A number that is not above every earlier one is a copy of the identity speaking.
+	Session       uint64 `protobuf:"varint,7,opt,name=session,proto3" json:"session,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[2]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -391,7 +501,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[2]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -404,7 +514,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{2}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Hello) GetSpokeVersion() string {
@@ -442,6 +552,20 @@ func (x *Hello) GetSubscriptions() []*SubscriptionStatus {
 	return nil
 }
 
+func (x *Hello) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
+}
+
+func (x *Hello) GetSession() uint64 {
+	if x != nil {
+		return x.Session
+	}
+	return 0
+}
+
 type Welcome struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "provider/name" from the hub's record of the certificate.
@@ -459,7 +583,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[3]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -471,7 +595,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[3]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -484,7 +608,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{3}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Welcome) GetCluster() string {
@@ -531,7 +655,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[4]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -543,7 +667,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[4]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -556,7 +680,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{4}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Heartbeat) GetAt() *timestamppb.Timestamp {
@@ -576,7 +700,7 @@ type Ack struct {
 
 func (x *Ack) Reset() {
 	*x = Ack{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[5]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -588,7 +712,7 @@ func (x *Ack) String() string {
 func (*Ack) ProtoMessage() {}
 
 func (x *Ack) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[5]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -601,7 +725,7 @@ func (x *Ack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ack.ProtoReflect.Descriptor instead.
 func (*Ack) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{5}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Ack) GetSeq() uint64 {
@@ -623,7 +747,7 @@ type DesiredState struct {
 
 func (x *DesiredState) Reset() {
 	*x = DesiredState{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[6]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -635,7 +759,7 @@ func (x *DesiredState) String() string {
 func (*DesiredState) ProtoMessage() {}
 
 func (x *DesiredState) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[6]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -648,7 +772,7 @@ func (x *DesiredState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DesiredState.ProtoReflect.Descriptor instead.
 func (*DesiredState) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{6}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *DesiredState) GetRevision() uint64 {
@@ -677,21 +801,15 @@ type DistributionOffers struct {
 	// Releases that are no longer offered to this cluster, in ascending order of version.
 	Withdrawals []*Withdrawal `protobuf:"bytes,5,rep,name=withdrawals,proto3" json:"withdrawals,omitempty"`
 	// What somebody with this provider's role decided at the hub. Whether it counts is for spoke.yaml to say.
-	Pin       *HubPin        `protobuf:"bytes,6,opt,name=pin,proto3" json:"pin,omitempty"`
-	Decisions []*HubDecision `protobuf:"bytes,7,rep,name=decisions,proto3" json:"decisions,omitempty"`
-	// What operators ordered under their own signatures, until it is answered or expired. The hub carries them; whether
-	// one counts is for the operators' keys in spoke.yaml to say.
-	Orders []*SignedOrder `protobuf:"bytes,8,rep,name=orders,proto3" json:"orders,omitempty"`
-	// The vendor's newest signed statement of what is current, as package channel of pkg/provenance reads it; empty:
-	// there is none. The hub passes it on and cannot make one.
-	Channel       []byte `protobuf:"bytes,9,opt,name=channel,proto3" json:"channel,omitempty"`
+	Pin           *HubPin        `protobuf:"bytes,6,opt,name=pin,proto3" json:"pin,omitempty"`
+	Decisions     []*HubDecision `protobuf:"bytes,7,rep,name=decisions,proto3" json:"decisions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DistributionOffers) Reset() {
 	*x = DistributionOffers{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[7]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -703,7 +821,7 @@ func (x *DistributionOffers) String() string {
 func (*DistributionOffers) ProtoMessage() {}
 
 func (x *DistributionOffers) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[7]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -716,7 +834,7 @@ func (x *DistributionOffers) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DistributionOffers.ProtoReflect.Descriptor instead.
 func (*DistributionOffers) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{7}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *DistributionOffers) GetDistribution() string {
@@ -768,128 +886,6 @@ func (x *DistributionOffers) GetDecisions() []*HubDecision {
 	return nil
 }
 
-func (x *DistributionOffers) GetOrders() []*SignedOrder {
-	if x != nil {
-		return x.Orders
-	}
-	return nil
-}
-
-func (x *DistributionOffers) GetChannel() []byte {
-	if x != nil {
-		return x.Channel
-	}
-	return nil
-}
-
-// SignedOrder is an order of a person to one spoke, as pkg/order writes and reads it.
-type SignedOrder struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// At most 4 KiB.
-	Text []byte `protobuf:"bytes,1,opt,name=text,proto3" json:"text,omitempty"`
-	// Armoured SSH signature over the text; at most 8 KiB.
-	Signature     []byte `protobuf:"bytes,2,opt,name=signature,proto3" json:"signature,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *SignedOrder) Reset() {
-	*x = SignedOrder{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[8]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *SignedOrder) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*SignedOrder) ProtoMessage() {}
-
-func (x *SignedOrder) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[8]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use SignedOrder.ProtoReflect.Descriptor instead.
-func (*SignedOrder) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{8}
-}
-
-func (x *SignedOrder) GetText() []byte {
-	if x != nil {
-		return x.Text
-	}
-	return nil
-}
-
-func (x *SignedOrder) GetSignature() []byte {
-	if x != nil {
-		return x.Signature
-	}
-	return nil
-}
-
-// OrderAnswer is what a spoke made of an order. Each is answered once.
-type OrderAnswer struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Nonce         string                 `protobuf:"bytes,1,opt,name=nonce,proto3" json:"nonce,omitempty"`
-	Accepted      bool                   `protobuf:"varint,2,opt,name=accepted,proto3" json:"accepted,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *OrderAnswer) Reset() {
-	*x = OrderAnswer{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[9]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *OrderAnswer) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*OrderAnswer) ProtoMessage() {}
-
-func (x *OrderAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[9]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use OrderAnswer.ProtoReflect.Descriptor instead.
-func (*OrderAnswer) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{9}
-}
-
-func (x *OrderAnswer) GetNonce() string {
-	if x != nil {
-		return x.Nonce
-	}
-	return ""
-}
-
-func (x *OrderAnswer) GetAccepted() bool {
-	if x != nil {
-		return x.Accepted
-	}
-	return false
-}
-
 // Withdrawal: never take this release by yourself any more.
 type Withdrawal struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -905,7 +901,7 @@ type Withdrawal struct {
 
 func (x *Withdrawal) Reset() {
 	*x = Withdrawal{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[10]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -917,7 +913,7 @@ func (x *Withdrawal) String() string {
 func (*Withdrawal) ProtoMessage() {}
 
 func (x *Withdrawal) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[10]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -930,7 +926,7 @@ func (x *Withdrawal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Withdrawal.ProtoReflect.Descriptor instead.
 func (*Withdrawal) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{10}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Withdrawal) GetVersion() string {
@@ -974,7 +970,7 @@ type HubPin struct {
 
 func (x *HubPin) Reset() {
 	*x = HubPin{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[11]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -986,7 +982,7 @@ func (x *HubPin) String() string {
 func (*HubPin) ProtoMessage() {}
 
 func (x *HubPin) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[11]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -999,7 +995,7 @@ func (x *HubPin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HubPin.ProtoReflect.Descriptor instead.
 func (*HubPin) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{11}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *HubPin) GetVersion() string {
@@ -1047,7 +1043,7 @@ type HubDecision struct {
 
 func (x *HubDecision) Reset() {
 	*x = HubDecision{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[12]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1059,7 +1055,7 @@ func (x *HubDecision) String() string {
 func (*HubDecision) ProtoMessage() {}
 
 func (x *HubDecision) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[12]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1072,7 +1068,7 @@ func (x *HubDecision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HubDecision.ProtoReflect.Descriptor instead.
 func (*HubDecision) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{12}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *HubDecision) GetVersion() string {
@@ -1137,7 +1133,7 @@ type Offer struct {
 
 func (x *Offer) Reset() {
 	*x = Offer{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[13]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1149,7 +1145,7 @@ func (x *Offer) String() string {
 func (*Offer) ProtoMessage() {}
 
 func (x *Offer) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[13]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1162,7 +1158,7 @@ func (x *Offer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Offer.ProtoReflect.Descriptor instead.
 func (*Offer) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{13}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Offer) GetVersion() string {
@@ -1220,16 +1216,14 @@ type Event struct {
 	// The subscription's whole state after the event.
 	Status *SubscriptionStatus `protobuf:"bytes,7,opt,name=status,proto3" json:"status,omitempty"`
 	// Of EVENT_KIND_PREFLIGHT only.
-	Preflight *Preflight `protobuf:"bytes,8,opt,name=preflight,proto3" json:"preflight,omitempty"`
-	// Of EVENT_KIND_ORDER only; unset where the order could not be read so far. The message says why.
-	Order         *OrderAnswer `protobuf:"bytes,9,opt,name=order,proto3" json:"order,omitempty"`
+	Preflight     *Preflight `protobuf:"bytes,8,opt,name=preflight,proto3" json:"preflight,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[14]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1241,7 +1235,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[14]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1254,7 +1248,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{14}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Event) GetSeq() uint64 {
@@ -1313,13 +1307,6 @@ func (x *Event) GetPreflight() *Preflight {
 	return nil
 }
 
-func (x *Event) GetOrder() *OrderAnswer {
-	if x != nil {
-		return x.Order
-	}
-	return nil
-}
-
 // Preflight is what a spoke found when it rendered its overlay over a release and dry-ran it, without
 // touching anything.
 type Preflight struct {
@@ -1341,7 +1328,7 @@ type Preflight struct {
 
 func (x *Preflight) Reset() {
 	*x = Preflight{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[15]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1353,7 +1340,7 @@ func (x *Preflight) String() string {
 func (*Preflight) ProtoMessage() {}
 
 func (x *Preflight) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[15]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1366,7 +1353,7 @@ func (x *Preflight) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Preflight.ProtoReflect.Descriptor instead.
 func (*Preflight) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{15}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Preflight) GetVersion() string {
@@ -1437,7 +1424,7 @@ type KindChange struct {
 
 func (x *KindChange) Reset() {
 	*x = KindChange{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[16]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1449,7 +1436,7 @@ func (x *KindChange) String() string {
 func (*KindChange) ProtoMessage() {}
 
 func (x *KindChange) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[16]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1462,7 +1449,7 @@ func (x *KindChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KindChange.ProtoReflect.Descriptor instead.
 func (*KindChange) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{16}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *KindChange) GetKind() string {
@@ -1522,21 +1509,14 @@ type SubscriptionStatus struct {
 	// time.
 	Declined bool `protobuf:"varint,23,opt,name=declined,proto3" json:"declined,omitempty"`
 	// Unset: none is under way.
-	Canary *Canary `protobuf:"bytes,24,opt,name=canary,proto3" json:"canary,omitempty"`
-	// Whose signatures the running release has; none where spoke.yaml asks for nobody's.
-	SignedBy []string `protobuf:"bytes,25,rep,name=signed_by,json=signedBy,proto3" json:"signed_by,omitempty"`
-	// What is wrong with what the hub offers: a moved tag, a vendor's statement that has run out or has two
-	// successors. One line; empty: nothing.
-	Alarm string `protobuf:"bytes,26,opt,name=alarm,proto3" json:"alarm,omitempty"`
-	// Unset: there is no statement of the vendor's.
-	Channel       *Channel `protobuf:"bytes,27,opt,name=channel,proto3" json:"channel,omitempty"`
+	Canary        *Canary `protobuf:"bytes,24,opt,name=canary,proto3" json:"canary,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SubscriptionStatus) Reset() {
 	*x = SubscriptionStatus{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[17]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1548,7 +1528,7 @@ func (x *SubscriptionStatus) String() string {
 func (*SubscriptionStatus) ProtoMessage() {}
 
 func (x *SubscriptionStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[17]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1561,7 +1541,7 @@ func (x *SubscriptionStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscriptionStatus.ProtoReflect.Descriptor instead.
 func (*SubscriptionStatus) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{17}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SubscriptionStatus) GetDistribution() string {
@@ -1732,96 +1712,6 @@ func (x *SubscriptionStatus) GetCanary() *Canary {
 	return nil
 }
 
-func (x *SubscriptionStatus) GetSignedBy() []string {
-	if x != nil {
-		return x.SignedBy
-	}
-	return nil
-}
-
-func (x *SubscriptionStatus) GetAlarm() string {
-	if x != nil {
-		return x.Alarm
-	}
-	return ""
-}
-
-func (x *SubscriptionStatus) GetChannel() *Channel {
-	if x != nil {
-		return x.Channel
-	}
-	return nil
-}
-
-// Channel is what the vendor has signed about what is current.
-type Channel struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Sequence      uint64                 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
-	Latest        string                 `protobuf:"bytes,2,opt,name=latest,proto3" json:"latest,omitempty"`
-	Issued        *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=issued,proto3" json:"issued,omitempty"`
-	Expires       *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expires,proto3" json:"expires,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Channel) Reset() {
-	*x = Channel{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[18]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Channel) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Channel) ProtoMessage() {}
-
-func (x *Channel) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[18]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Channel.ProtoReflect.Descriptor instead.
-func (*Channel) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{18}
-}
-
-func (x *Channel) GetSequence() uint64 {
-	if x != nil {
-		return x.Sequence
-	}
-	return 0
-}
-
-func (x *Channel) GetLatest() string {
-	if x != nil {
-		return x.Latest
-	}
-	return ""
-}
-
-func (x *Channel) GetIssued() *timestamppb.Timestamp {
-	if x != nil {
-		return x.Issued
-	}
-	return nil
-}
-
-func (x *Channel) GetExpires() *timestamppb.Timestamp {
-	if x != nil {
-		return x.Expires
-	}
-	return nil
-}
-
 // Canary is how far live traffic has been led to a release that is not promoted yet.
 type Canary struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1840,7 +1730,7 @@ type Canary struct {
 
 func (x *Canary) Reset() {
 	*x = Canary{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[19]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1852,7 +1742,7 @@ func (x *Canary) String() string {
 func (*Canary) ProtoMessage() {}
 
 func (x *Canary) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[19]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1865,7 +1755,7 @@ func (x *Canary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Canary.ProtoReflect.Descriptor instead.
 func (*Canary) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{19}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Canary) GetStep() uint32 {
@@ -1919,7 +1809,7 @@ type CanaryTraffic struct {
 
 func (x *CanaryTraffic) Reset() {
 	*x = CanaryTraffic{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[20]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1931,7 +1821,7 @@ func (x *CanaryTraffic) String() string {
 func (*CanaryTraffic) ProtoMessage() {}
 
 func (x *CanaryTraffic) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[20]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1944,7 +1834,7 @@ func (x *CanaryTraffic) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CanaryTraffic.ProtoReflect.Descriptor instead.
 func (*CanaryTraffic) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{20}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *CanaryTraffic) GetService() string {
@@ -2003,7 +1893,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[21]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2015,7 +1905,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[21]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2028,7 +1918,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{21}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Policy) GetRange() string {
@@ -2117,18 +2007,16 @@ func (x *Policy) GetFromHub() *FromHub {
 
 // FromHub is what counts at the spoke of what is said at the hub in its provider's place.
 type FromHub struct {
-	state     protoimpl.MessageState `protogen:"open.v1"`
-	Pins      bool                   `protobuf:"varint,1,opt,name=pins,proto3" json:"pins,omitempty"`
-	Decisions bool                   `protobuf:"varint,2,opt,name=decisions,proto3" json:"decisions,omitempty"`
-	// That a withdrawn release is left for an older one without asking the provider.
-	Rollbacks     bool `protobuf:"varint,3,opt,name=rollbacks,proto3" json:"rollbacks,omitempty"`
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pins          bool                   `protobuf:"varint,1,opt,name=pins,proto3" json:"pins,omitempty"`
+	Decisions     bool                   `protobuf:"varint,2,opt,name=decisions,proto3" json:"decisions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *FromHub) Reset() {
 	*x = FromHub{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[22]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2140,7 +2028,7 @@ func (x *FromHub) String() string {
 func (*FromHub) ProtoMessage() {}
 
 func (x *FromHub) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[22]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2153,7 +2041,7 @@ func (x *FromHub) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FromHub.ProtoReflect.Descriptor instead.
 func (*FromHub) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{22}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *FromHub) GetPins() bool {
@@ -2170,13 +2058,6 @@ func (x *FromHub) GetDecisions() bool {
 	return false
 }
 
-func (x *FromHub) GetRollbacks() bool {
-	if x != nil {
-		return x.Rollbacks
-	}
-	return false
-}
-
 type FetchBundleRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Digest        string                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
@@ -2186,7 +2067,7 @@ type FetchBundleRequest struct {
 
 func (x *FetchBundleRequest) Reset() {
 	*x = FetchBundleRequest{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[23]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2198,7 +2079,7 @@ func (x *FetchBundleRequest) String() string {
 func (*FetchBundleRequest) ProtoMessage() {}
 
 func (x *FetchBundleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[23]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2211,7 +2092,7 @@ func (x *FetchBundleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchBundleRequest.ProtoReflect.Descriptor instead.
 func (*FetchBundleRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{23}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *FetchBundleRequest) GetDigest() string {
@@ -2230,7 +2111,7 @@ type FetchBundleResponse struct {
 
 func (x *FetchBundleResponse) Reset() {
 	*x = FetchBundleResponse{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[24]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2242,7 +2123,7 @@ func (x *FetchBundleResponse) String() string {
 func (*FetchBundleResponse) ProtoMessage() {}
 
 func (x *FetchBundleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[24]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2255,7 +2136,7 @@ func (x *FetchBundleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchBundleResponse.ProtoReflect.Descriptor instead.
 func (*FetchBundleResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{24}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *FetchBundleResponse) GetData() []byte {
@@ -2275,7 +2156,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[25]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2287,7 +2168,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[25]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2300,7 +2181,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{25}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RenewRequest) GetCsr() []byte {
@@ -2321,7 +2202,7 @@ type RenewResponse struct {
 
 func (x *RenewResponse) Reset() {
 	*x = RenewResponse{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[26]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2333,7 +2214,7 @@ func (x *RenewResponse) String() string {
 func (*RenewResponse) ProtoMessage() {}
 
 func (x *RenewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[26]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2346,7 +2227,7 @@ func (x *RenewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewResponse.ProtoReflect.Descriptor instead.
 func (*RenewResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{26}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RenewResponse) GetCertificate() []byte {
@@ -2374,7 +2255,10 @@ var File_wheelwright_sync_v1_sync_proto protoreflect.FileDescriptor
 
 const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\n" +
-	"\x1ewheelwright/sync/v1/sync.proto\x12\x13wheelwright.sync.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"wheelwright/access/v1/access.proto\"\xc0\x01\n" +
+	"\x1ewheelwright/sync/v1/sync.proto\x12\x13wheelwright.sync.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"a\n" +
+	"\aRefusal\x124\n" +
+	"\x04kind\x18\x01 \x01(\x0e2 .wheelwright.sync.v1.RefusalKindR\x04kind\x12 \n" +
+	"\vfingerprint\x18\x02 \x01(\tR\vfingerprint\"\xc0\x01\n" +
 	"\x0eConnectRequest\x122\n" +
 	"\x05hello\x18\x01 \x01(\v2\x1a.wheelwright.sync.v1.HelloH\x00R\x05hello\x122\n" +
 	"\x05event\x18\x02 \x01(\v2\x1a.wheelwright.sync.v1.EventH\x00R\x05event\x12>\n" +
@@ -2385,14 +2269,16 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\adesired\x18\x02 \x01(\v2!.wheelwright.sync.v1.DesiredStateH\x00R\adesired\x12,\n" +
 	"\x03ack\x18\x03 \x01(\v2\x18.wheelwright.sync.v1.AckH\x00R\x03ack\x12>\n" +
 	"\theartbeat\x18\x04 \x01(\v2\x1e.wheelwright.sync.v1.HeartbeatH\x00R\theartbeatB\x06\n" +
-	"\x04body\"\xe5\x01\n" +
+	"\x04body\"\x9b\x02\n" +
 	"\x05Hello\x12#\n" +
 	"\rspoke_version\x18\x01 \x01(\tR\fspokeVersion\x12-\n" +
 	"\x12kubernetes_version\x18\x02 \x01(\tR\x11kubernetesVersion\x12\x1d\n" +
 	"\n" +
 	"journal_id\x18\x03 \x01(\tR\tjournalId\x12\x1a\n" +
 	"\brevision\x18\x04 \x01(\x04R\brevision\x12M\n" +
-	"\rsubscriptions\x18\x05 \x03(\v2'.wheelwright.sync.v1.SubscriptionStatusR\rsubscriptions\"\xa4\x01\n" +
+	"\rsubscriptions\x18\x05 \x03(\v2'.wheelwright.sync.v1.SubscriptionStatusR\rsubscriptions\x12\x1a\n" +
+	"\binstance\x18\x06 \x01(\tR\binstance\x12\x18\n" +
+	"\asession\x18\a \x01(\x04R\asession\"\xa4\x01\n" +
 	"\aWelcome\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x1b\n" +
@@ -2406,7 +2292,7 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\"y\n" +
 	"\fDesiredState\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12M\n" +
-	"\rdistributions\x18\x02 \x03(\v2'.wheelwright.sync.v1.DistributionOffersR\rdistributions\"\x98\x03\n" +
+	"\rdistributions\x18\x02 \x03(\v2'.wheelwright.sync.v1.DistributionOffersR\rdistributions\"\xc4\x02\n" +
 	"\x12DistributionOffers\x12\"\n" +
 	"\fdistribution\x18\x01 \x01(\tR\fdistribution\x12\x10\n" +
 	"\x03url\x18\x02 \x01(\tR\x03url\x12\x12\n" +
@@ -2414,15 +2300,7 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\x06offers\x18\x04 \x03(\v2\x1a.wheelwright.sync.v1.OfferR\x06offers\x12A\n" +
 	"\vwithdrawals\x18\x05 \x03(\v2\x1f.wheelwright.sync.v1.WithdrawalR\vwithdrawals\x12-\n" +
 	"\x03pin\x18\x06 \x01(\v2\x1b.wheelwright.sync.v1.HubPinR\x03pin\x12>\n" +
-	"\tdecisions\x18\a \x03(\v2 .wheelwright.sync.v1.HubDecisionR\tdecisions\x128\n" +
-	"\x06orders\x18\b \x03(\v2 .wheelwright.sync.v1.SignedOrderR\x06orders\x12\x18\n" +
-	"\achannel\x18\t \x01(\fR\achannel\"?\n" +
-	"\vSignedOrder\x12\x12\n" +
-	"\x04text\x18\x01 \x01(\fR\x04text\x12\x1c\n" +
-	"\tsignature\x18\x02 \x01(\fR\tsignature\"?\n" +
-	"\vOrderAnswer\x12\x14\n" +
-	"\x05nonce\x18\x01 \x01(\tR\x05nonce\x12\x1a\n" +
-	"\baccepted\x18\x02 \x01(\bR\baccepted\"\x87\x01\n" +
+	"\tdecisions\x18\a \x03(\v2 .wheelwright.sync.v1.HubDecisionR\tdecisions\"\x87\x01\n" +
 	"\n" +
 	"Withdrawal\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x127\n" +
@@ -2447,7 +2325,7 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\x04size\x18\x03 \x01(\x04R\x04size\x12\x1a\n" +
 	"\bvariants\x18\x04 \x03(\tR\bvariants\x12\x1c\n" +
 	"\tpreflight\x18\x05 \x01(\bR\tpreflight\x12\x14\n" +
-	"\x05stops\x18\x06 \x03(\tR\x05stops\"\x88\x03\n" +
+	"\x05stops\x18\x06 \x03(\tR\x05stops\"\xd0\x02\n" +
 	"\x05Event\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12*\n" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x122\n" +
@@ -2456,8 +2334,7 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\aversion\x18\x05 \x01(\tR\aversion\x12\x18\n" +
 	"\amessage\x18\x06 \x01(\tR\amessage\x12?\n" +
 	"\x06status\x18\a \x01(\v2'.wheelwright.sync.v1.SubscriptionStatusR\x06status\x12<\n" +
-	"\tpreflight\x18\b \x01(\v2\x1e.wheelwright.sync.v1.PreflightR\tpreflight\x126\n" +
-	"\x05order\x18\t \x01(\v2 .wheelwright.sync.v1.OrderAnswerR\x05order\"\xb0\x02\n" +
+	"\tpreflight\x18\b \x01(\v2\x1e.wheelwright.sync.v1.PreflightR\tpreflight\"\xb0\x02\n" +
 	"\tPreflight\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12#\n" +
 	"\rbundle_digest\x18\x02 \x01(\tR\fbundleDigest\x12%\n" +
@@ -2471,7 +2348,7 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"KindChange\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04verb\x18\x02 \x01(\tR\x04verb\x12\x14\n" +
-	"\x05count\x18\x03 \x01(\rR\x05count\"\xd1\a\n" +
+	"\x05count\x18\x03 \x01(\rR\x05count\"\xe6\x06\n" +
 	"\x12SubscriptionStatus\x12\"\n" +
 	"\fdistribution\x18\x01 \x01(\tR\fdistribution\x12\x18\n" +
 	"\avariant\x18\x02 \x01(\tR\avariant\x12\x1c\n" +
@@ -2499,15 +2376,7 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\x05wants\x18\x15 \x01(\tR\x05wants\x12\x14\n" +
 	"\x05would\x18\x16 \x01(\tR\x05would\x12\x1a\n" +
 	"\bdeclined\x18\x17 \x01(\bR\bdeclined\x123\n" +
-	"\x06canary\x18\x18 \x01(\v2\x1b.wheelwright.sync.v1.CanaryR\x06canary\x12\x1b\n" +
-	"\tsigned_by\x18\x19 \x03(\tR\bsignedBy\x12\x14\n" +
-	"\x05alarm\x18\x1a \x01(\tR\x05alarm\x126\n" +
-	"\achannel\x18\x1b \x01(\v2\x1c.wheelwright.sync.v1.ChannelR\achannel\"\xa7\x01\n" +
-	"\aChannel\x12\x1a\n" +
-	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x16\n" +
-	"\x06latest\x18\x02 \x01(\tR\x06latest\x122\n" +
-	"\x06issued\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x06issued\x124\n" +
-	"\aexpires\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\"\x98\x01\n" +
+	"\x06canary\x18\x18 \x01(\v2\x1b.wheelwright.sync.v1.CanaryR\x06canary\"\x98\x01\n" +
 	"\x06Canary\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\rR\x04step\x12\x14\n" +
 	"\x05steps\x18\x02 \x01(\rR\x05steps\x12<\n" +
@@ -2535,11 +2404,10 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\x05major\x18\n" +
 	" \x01(\tR\x05major\x12\x18\n" +
 	"\awindows\x18\v \x03(\tR\awindows\x127\n" +
-	"\bfrom_hub\x18\f \x01(\v2\x1c.wheelwright.sync.v1.FromHubR\afromHub\"Y\n" +
+	"\bfrom_hub\x18\f \x01(\v2\x1c.wheelwright.sync.v1.FromHubR\afromHub\";\n" +
 	"\aFromHub\x12\x12\n" +
 	"\x04pins\x18\x01 \x01(\bR\x04pins\x12\x1c\n" +
-	"\tdecisions\x18\x02 \x01(\bR\tdecisions\x12\x1c\n" +
-	"\trollbacks\x18\x03 \x01(\bR\trollbacks\",\n" +
+	"\tdecisions\x18\x02 \x01(\bR\tdecisions\",\n" +
 	"\x12FetchBundleRequest\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\")\n" +
 	"\x13FetchBundleResponse\x12\x12\n" +
@@ -2549,11 +2417,17 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\rRenewResponse\x12 \n" +
 	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12 \n" +
 	"\vauthorities\x18\x02 \x03(\fR\vauthorities\x127\n" +
-	"\tnot_after\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter*p\n" +
+	"\tnot_after\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter*\x9a\x01\n" +
+	"\vRefusalKind\x12\x1c\n" +
+	"\x18REFUSAL_KIND_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14REFUSAL_KIND_PENDING\x10\x01\x12\x1c\n" +
+	"\x18REFUSAL_KIND_QUARANTINED\x10\x02\x12\x1b\n" +
+	"\x17REFUSAL_KIND_SUPERSEDED\x10\x03\x12\x18\n" +
+	"\x14REFUSAL_KIND_EXPIRED\x10\x04*p\n" +
 	"\x0eWithdrawalKind\x12\x1f\n" +
 	"\x1bWITHDRAWAL_KIND_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18WITHDRAWAL_KIND_RECALLED\x10\x01\x12\x1f\n" +
-	"\x1bWITHDRAWAL_KIND_ROLLED_BACK\x10\x02*\xe3\x01\n" +
+	"\x1bWITHDRAWAL_KIND_ROLLED_BACK\x10\x02*\xb3\x01\n" +
 	"\tEventKind\x12\x1a\n" +
 	"\x16EVENT_KIND_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10EVENT_KIND_PHASE\x10\x01\x12\x15\n" +
@@ -2561,16 +2435,11 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\x10EVENT_KIND_DRIFT\x10\x03\x12\x17\n" +
 	"\x13EVENT_KIND_DECLINED\x10\x04\x12\x14\n" +
 	"\x10EVENT_KIND_AGENT\x10\x05\x12\x18\n" +
-	"\x14EVENT_KIND_PREFLIGHT\x10\x06\x12\x14\n" +
-	"\x10EVENT_KIND_ORDER\x10\a\x12\x18\n" +
-	"\x14EVENT_KIND_TAG_MOVED\x10\b2\xb8\x02\n" +
-	"\vSyncService\x12c\n" +
-	"\aConnect\x12#.wheelwright.sync.v1.ConnectRequest\x1a$.wheelwright.sync.v1.ConnectResponse\"\t\xa2\xcf\x18\x05\n" +
-	"\x01\x02\x10\x01(\x010\x01\x12k\n" +
-	"\vFetchBundle\x12'.wheelwright.sync.v1.FetchBundleRequest\x1a(.wheelwright.sync.v1.FetchBundleResponse\"\a\xa2\xcf\x18\x03\n" +
-	"\x01\x020\x01\x12W\n" +
-	"\x05Renew\x12!.wheelwright.sync.v1.RenewRequest\x1a\".wheelwright.sync.v1.RenewResponse\"\a\xa2\xcf\x18\x03\n" +
-	"\x01\x02BIZGgithub.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1;syncv1b\x06proto3"
+	"\x14EVENT_KIND_PREFLIGHT\x10\x062\x9b\x02\n" +
+	"\vSyncService\x12X\n" +
+	"\aConnect\x12#.wheelwright.sync.v1.ConnectRequest\x1a$.wheelwright.sync.v1.ConnectResponse(\x010\x01\x12b\n" +
+	"\vFetchBundle\x12'.wheelwright.sync.v1.FetchBundleRequest\x1a(.wheelwright.sync.v1.FetchBundleResponse0\x01\x12N\n" +
+	"\x05Renew\x12!.wheelwright.sync.v1.RenewRequest\x1a\".wheelwright.sync.v1.RenewResponseBIZGgithub.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1;syncv1b\x06proto3"
 
 var (
 	file_wheelwright_sync_v1_sync_proto_rawDescOnce sync.Once
@@ -2584,21 +2453,21 @@ func file_wheelwright_sync_v1_sync_proto_rawDescGZIP() []byte {
 	return file_wheelwright_sync_v1_sync_proto_rawDescData
 }
 
-var file_wheelwright_sync_v1_sync_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_wheelwright_sync_v1_sync_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_wheelwright_sync_v1_sync_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_wheelwright_sync_v1_sync_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_wheelwright_sync_v1_sync_proto_goTypes = []any{
-	(WithdrawalKind)(0),           // 0: wheelwright.sync.v1.WithdrawalKind
-	(EventKind)(0),                // 1: wheelwright.sync.v1.EventKind
-	(*ConnectRequest)(nil),        // 2: wheelwright.sync.v1.ConnectRequest
-	(*ConnectResponse)(nil),       // 3: wheelwright.sync.v1.ConnectResponse
-	(*Hello)(nil),                 // 4: wheelwright.sync.v1.Hello
-	(*Welcome)(nil),               // 5: wheelwright.sync.v1.Welcome
-	(*Heartbeat)(nil),             // 6: wheelwright.sync.v1.Heartbeat
-	(*Ack)(nil),                   // 7: wheelwright.sync.v1.Ack
-	(*DesiredState)(nil),          // 8: wheelwright.sync.v1.DesiredState
-	(*DistributionOffers)(nil),    // 9: wheelwright.sync.v1.DistributionOffers
-	(*SignedOrder)(nil),           // 10: wheelwright.sync.v1.SignedOrder
-	(*OrderAnswer)(nil),           // 11: wheelwright.sync.v1.OrderAnswer
+	(RefusalKind)(0),              // 0: wheelwright.sync.v1.RefusalKind
+	(WithdrawalKind)(0),           // 1: wheelwright.sync.v1.WithdrawalKind
+	(EventKind)(0),                // 2: wheelwright.sync.v1.EventKind
+	(*Refusal)(nil),               // 3: wheelwright.sync.v1.Refusal
+	(*ConnectRequest)(nil),        // 4: wheelwright.sync.v1.ConnectRequest
+	(*ConnectResponse)(nil),       // 5: wheelwright.sync.v1.ConnectResponse
+	(*Hello)(nil),                 // 6: wheelwright.sync.v1.Hello
+	(*Welcome)(nil),               // 7: wheelwright.sync.v1.Welcome
+	(*Heartbeat)(nil),             // 8: wheelwright.sync.v1.Heartbeat
+	(*Ack)(nil),                   // 9: wheelwright.sync.v1.Ack
+	(*DesiredState)(nil),          // 10: wheelwright.sync.v1.DesiredState
+	(*DistributionOffers)(nil),    // 11: wheelwright.sync.v1.DistributionOffers
 	(*Withdrawal)(nil),            // 12: wheelwright.sync.v1.Withdrawal
 	(*HubPin)(nil),                // 13: wheelwright.sync.v1.HubPin
 	(*HubDecision)(nil),           // 14: wheelwright.sync.v1.HubDecision
@@ -2607,66 +2476,61 @@ var file_wheelwright_sync_v1_sync_proto_goTypes = []any{
 	(*Preflight)(nil),             // 17: wheelwright.sync.v1.Preflight
 	(*KindChange)(nil),            // 18: wheelwright.sync.v1.KindChange
 	(*SubscriptionStatus)(nil),    // 19: wheelwright.sync.v1.SubscriptionStatus
-	(*Channel)(nil),               // 20: wheelwright.sync.v1.Channel
-	(*Canary)(nil),                // 21: wheelwright.sync.v1.Canary
-	(*CanaryTraffic)(nil),         // 22: wheelwright.sync.v1.CanaryTraffic
-	(*Policy)(nil),                // 23: wheelwright.sync.v1.Policy
-	(*FromHub)(nil),               // 24: wheelwright.sync.v1.FromHub
-	(*FetchBundleRequest)(nil),    // 25: wheelwright.sync.v1.FetchBundleRequest
-	(*FetchBundleResponse)(nil),   // 26: wheelwright.sync.v1.FetchBundleResponse
-	(*RenewRequest)(nil),          // 27: wheelwright.sync.v1.RenewRequest
-	(*RenewResponse)(nil),         // 28: wheelwright.sync.v1.RenewResponse
-	(*timestamppb.Timestamp)(nil), // 29: google.protobuf.Timestamp
+	(*Canary)(nil),                // 20: wheelwright.sync.v1.Canary
+	(*CanaryTraffic)(nil),         // 21: wheelwright.sync.v1.CanaryTraffic
+	(*Policy)(nil),                // 22: wheelwright.sync.v1.Policy
+	(*FromHub)(nil),               // 23: wheelwright.sync.v1.FromHub
+	(*FetchBundleRequest)(nil),    // 24: wheelwright.sync.v1.FetchBundleRequest
+	(*FetchBundleResponse)(nil),   // 25: wheelwright.sync.v1.FetchBundleResponse
+	(*RenewRequest)(nil),          // 26: wheelwright.sync.v1.RenewRequest
+	(*RenewResponse)(nil),         // 27: wheelwright.sync.v1.RenewResponse
+	(*timestamppb.Timestamp)(nil), // 28: google.protobuf.Timestamp
 }
 var file_wheelwright_sync_v1_sync_proto_depIdxs = []int32{
-	4,  // 0: wheelwright.sync.v1.ConnectRequest.hello:type_name -> wheelwright.sync.v1.Hello
-	16, // 1: wheelwright.sync.v1.ConnectRequest.event:type_name -> wheelwright.sync.v1.Event
-	6,  // 2: wheelwright.sync.v1.ConnectRequest.heartbeat:type_name -> wheelwright.sync.v1.Heartbeat
-	5,  // 3: wheelwright.sync.v1.ConnectResponse.welcome:type_name -> wheelwright.sync.v1.Welcome
-	8,  // 4: wheelwright.sync.v1.ConnectResponse.desired:type_name -> wheelwright.sync.v1.DesiredState
-	7,  // 5: wheelwright.sync.v1.ConnectResponse.ack:type_name -> wheelwright.sync.v1.Ack
-	6,  // 6: wheelwright.sync.v1.ConnectResponse.heartbeat:type_name -> wheelwright.sync.v1.Heartbeat
-	19, // 7: wheelwright.sync.v1.Hello.subscriptions:type_name -> wheelwright.sync.v1.SubscriptionStatus
-	29, // 8: wheelwright.sync.v1.Heartbeat.at:type_name -> google.protobuf.Timestamp
-	9,  // 9: wheelwright.sync.v1.DesiredState.distributions:type_name -> wheelwright.sync.v1.DistributionOffers
-	15, // 10: wheelwright.sync.v1.DistributionOffers.offers:type_name -> wheelwright.sync.v1.Offer
-	12, // 11: wheelwright.sync.v1.DistributionOffers.withdrawals:type_name -> wheelwright.sync.v1.Withdrawal
-	13, // 12: wheelwright.sync.v1.DistributionOffers.pin:type_name -> wheelwright.sync.v1.HubPin
-	14, // 13: wheelwright.sync.v1.DistributionOffers.decisions:type_name -> wheelwright.sync.v1.HubDecision
-	10, // 14: wheelwright.sync.v1.DistributionOffers.orders:type_name -> wheelwright.sync.v1.SignedOrder
-	0,  // 15: wheelwright.sync.v1.Withdrawal.kind:type_name -> wheelwright.sync.v1.WithdrawalKind
-	29, // 16: wheelwright.sync.v1.HubPin.until:type_name -> google.protobuf.Timestamp
-	29, // 17: wheelwright.sync.v1.HubDecision.at:type_name -> google.protobuf.Timestamp
-	29, // 18: wheelwright.sync.v1.HubDecision.asked:type_name -> google.protobuf.Timestamp
-	29, // 19: wheelwright.sync.v1.Event.at:type_name -> google.protobuf.Timestamp
-	1,  // 20: wheelwright.sync.v1.Event.kind:type_name -> wheelwright.sync.v1.EventKind
+	0,  // 0: wheelwright.sync.v1.Refusal.kind:type_name -> wheelwright.sync.v1.RefusalKind
+	6,  // 1: wheelwright.sync.v1.ConnectRequest.hello:type_name -> wheelwright.sync.v1.Hello
+	16, // 2: wheelwright.sync.v1.ConnectRequest.event:type_name -> wheelwright.sync.v1.Event
+	8,  // 3: wheelwright.sync.v1.ConnectRequest.heartbeat:type_name -> wheelwright.sync.v1.Heartbeat
+	7,  // 4: wheelwright.sync.v1.ConnectResponse.welcome:type_name -> wheelwright.sync.v1.Welcome
+	10, // 5: wheelwright.sync.v1.ConnectResponse.desired:type_name -> wheelwright.sync.v1.DesiredState
+	9,  // 6: wheelwright.sync.v1.ConnectResponse.ack:type_name -> wheelwright.sync.v1.Ack
+	8,  // 7: wheelwright.sync.v1.ConnectResponse.heartbeat:type_name -> wheelwright.sync.v1.Heartbeat
+	19, // 8: wheelwright.sync.v1.Hello.subscriptions:type_name -> wheelwright.sync.v1.SubscriptionStatus
+	28, // 9: wheelwright.sync.v1.Heartbeat.at:type_name -> google.protobuf.Timestamp
+	11, // 10: wheelwright.sync.v1.DesiredState.distributions:type_name -> wheelwright.sync.v1.DistributionOffers
+	15, // 11: wheelwright.sync.v1.DistributionOffers.offers:type_name -> wheelwright.sync.v1.Offer
+	12, // 12: wheelwright.sync.v1.DistributionOffers.withdrawals:type_name -> wheelwright.sync.v1.Withdrawal
+	13, // 13: wheelwright.sync.v1.DistributionOffers.pin:type_name -> wheelwright.sync.v1.HubPin
+	14, // 14: wheelwright.sync.v1.DistributionOffers.decisions:type_name -> wheelwright.sync.v1.HubDecision
+	1,  // 15: wheelwright.sync.v1.Withdrawal.kind:type_name -> wheelwright.sync.v1.WithdrawalKind
+	28, // 16: wheelwright.sync.v1.HubPin.until:type_name -> google.protobuf.Timestamp
+	28, // 17: wheelwright.sync.v1.HubDecision.at:type_name -> google.protobuf.Timestamp
+	28, // 18: wheelwright.sync.v1.HubDecision.asked:type_name -> google.protobuf.Timestamp
+	28, // 19: wheelwright.sync.v1.Event.at:type_name -> google.protobuf.Timestamp
+	2,  // 20: wheelwright.sync.v1.Event.kind:type_name -> wheelwright.sync.v1.EventKind
 	19, // 21: wheelwright.sync.v1.Event.status:type_name -> wheelwright.sync.v1.SubscriptionStatus
 	17, // 22: wheelwright.sync.v1.Event.preflight:type_name -> wheelwright.sync.v1.Preflight
-	11, // 23: wheelwright.sync.v1.Event.order:type_name -> wheelwright.sync.v1.OrderAnswer
-	18, // 24: wheelwright.sync.v1.Preflight.changes:type_name -> wheelwright.sync.v1.KindChange
-	29, // 25: wheelwright.sync.v1.Preflight.at:type_name -> google.protobuf.Timestamp
-	23, // 26: wheelwright.sync.v1.SubscriptionStatus.policy:type_name -> wheelwright.sync.v1.Policy
-	29, // 27: wheelwright.sync.v1.SubscriptionStatus.phase_since:type_name -> google.protobuf.Timestamp
-	29, // 28: wheelwright.sync.v1.SubscriptionStatus.observed_at:type_name -> google.protobuf.Timestamp
-	21, // 29: wheelwright.sync.v1.SubscriptionStatus.canary:type_name -> wheelwright.sync.v1.Canary
-	20, // 30: wheelwright.sync.v1.SubscriptionStatus.channel:type_name -> wheelwright.sync.v1.Channel
-	29, // 31: wheelwright.sync.v1.Channel.issued:type_name -> google.protobuf.Timestamp
-	29, // 32: wheelwright.sync.v1.Channel.expires:type_name -> google.protobuf.Timestamp
-	22, // 33: wheelwright.sync.v1.Canary.traffic:type_name -> wheelwright.sync.v1.CanaryTraffic
-	29, // 34: wheelwright.sync.v1.Policy.pin_until:type_name -> google.protobuf.Timestamp
-	24, // 35: wheelwright.sync.v1.Policy.from_hub:type_name -> wheelwright.sync.v1.FromHub
-	29, // 36: wheelwright.sync.v1.RenewResponse.not_after:type_name -> google.protobuf.Timestamp
-	2,  // 37: wheelwright.sync.v1.SyncService.Connect:input_type -> wheelwright.sync.v1.ConnectRequest
-	25, // 38: wheelwright.sync.v1.SyncService.FetchBundle:input_type -> wheelwright.sync.v1.FetchBundleRequest
-	27, // 39: wheelwright.sync.v1.SyncService.Renew:input_type -> wheelwright.sync.v1.RenewRequest
-	3,  // 40: wheelwright.sync.v1.SyncService.Connect:output_type -> wheelwright.sync.v1.ConnectResponse
-	26, // 41: wheelwright.sync.v1.SyncService.FetchBundle:output_type -> wheelwright.sync.v1.FetchBundleResponse
-	28, // 42: wheelwright.sync.v1.SyncService.Renew:output_type -> wheelwright.sync.v1.RenewResponse
-	40, // [40:43] is the sub-list for method output_type
-	37, // [37:40] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	18, // 23: wheelwright.sync.v1.Preflight.changes:type_name -> wheelwright.sync.v1.KindChange
+	28, // 24: wheelwright.sync.v1.Preflight.at:type_name -> google.protobuf.Timestamp
+	22, // 25: wheelwright.sync.v1.SubscriptionStatus.policy:type_name -> wheelwright.sync.v1.Policy
+	28, // 26: wheelwright.sync.v1.SubscriptionStatus.phase_since:type_name -> google.protobuf.Timestamp
+	28, // 27: wheelwright.sync.v1.SubscriptionStatus.observed_at:type_name -> google.protobuf.Timestamp
+	20, // 28: wheelwright.sync.v1.SubscriptionStatus.canary:type_name -> wheelwright.sync.v1.Canary
+	21, // 29: wheelwright.sync.v1.Canary.traffic:type_name -> wheelwright.sync.v1.CanaryTraffic
+	28, // 30: wheelwright.sync.v1.Policy.pin_until:type_name -> google.protobuf.Timestamp
+	23, // 31: wheelwright.sync.v1.Policy.from_hub:type_name -> wheelwright.sync.v1.FromHub
+	28, // 32: wheelwright.sync.v1.RenewResponse.not_after:type_name -> google.protobuf.Timestamp
+	4,  // 33: wheelwright.sync.v1.SyncService.Connect:input_type -> wheelwright.sync.v1.ConnectRequest
+	24, // 34: wheelwright.sync.v1.SyncService.FetchBundle:input_type -> wheelwright.sync.v1.FetchBundleRequest
+	26, // 35: wheelwright.sync.v1.SyncService.Renew:input_type -> wheelwright.sync.v1.RenewRequest
+	5,  // 36: wheelwright.sync.v1.SyncService.Connect:output_type -> wheelwright.sync.v1.ConnectResponse
+	25, // 37: wheelwright.sync.v1.SyncService.FetchBundle:output_type -> wheelwright.sync.v1.FetchBundleResponse
+	27, // 38: wheelwright.sync.v1.SyncService.Renew:output_type -> wheelwright.sync.v1.RenewResponse
+	36, // [36:39] is the sub-list for method output_type
+	33, // [33:36] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_wheelwright_sync_v1_sync_proto_init() }
@@ -2674,12 +2538,12 @@ func file_wheelwright_sync_v1_sync_proto_init() {
 	if File_wheelwright_sync_v1_sync_proto != nil {
 		return
 	}
-	file_wheelwright_sync_v1_sync_proto_msgTypes[0].OneofWrappers = []any{
+	file_wheelwright_sync_v1_sync_proto_msgTypes[1].OneofWrappers = []any{
 		(*ConnectRequest_Hello)(nil),
 		(*ConnectRequest_Event)(nil),
 		(*ConnectRequest_Heartbeat)(nil),
 	}
-	file_wheelwright_sync_v1_sync_proto_msgTypes[1].OneofWrappers = []any{
+	file_wheelwright_sync_v1_sync_proto_msgTypes[2].OneofWrappers = []any{
 		(*ConnectResponse_Welcome)(nil),
 		(*ConnectResponse_Desired)(nil),
 		(*ConnectResponse_Ack)(nil),
@@ -2690,8 +2554,8 @@ func file_wheelwright_sync_v1_sync_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wheelwright_sync_v1_sync_proto_rawDesc), len(file_wheelwright_sync_v1_sync_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   27,
+			NumEnums:      3,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

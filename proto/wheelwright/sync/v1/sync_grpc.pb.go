@@ -5,6 +5,7 @@
 // source: wheelwright/sync/v1/sync.proto
 
 // What a spoke and its hub say to each other. A caller is a spoke, by its client certificate.
+// Where an identity that the hub knows is not served, the error carries a Refusal as its detail.
 
 package syncv1
 
@@ -37,7 +38,10 @@ type SyncServiceClient interface {
 	// FetchBundle streams a bundle's zstd-compressed canonical tar. NOT_FOUND when no release of this
 	// hub has the digest.
 	FetchBundle(ctx context.Context, in *FetchBundleRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FetchBundleResponse], error)
-	// Renew issues the next certificate of the calling cluster for a new key.
+	// Renew issues the next certificate of the calling cluster for a new key. ALREADY_EXISTS for a key that this
+	// cluster has used before; RESOURCE_EXHAUSTED where many were issued and none of them was used. The present
+	// certificate counts until the new one is first used. It is also open, alone of all methods and for a bounded
+	// time, to the newest certificate of a cluster after it has expired.
 	Renew(ctx context.Context, in *RenewRequest, opts ...grpc.CallOption) (*RenewResponse, error)
 }
 
@@ -102,7 +106,10 @@ type SyncServiceServer interface {
 	// FetchBundle streams a bundle's zstd-compressed canonical tar. NOT_FOUND when no release of this
 	// hub has the digest.
 	FetchBundle(*FetchBundleRequest, grpc.ServerStreamingServer[FetchBundleResponse]) error
-	// Renew issues the next certificate of the calling cluster for a new key.
+	// Renew issues the next certificate of the calling cluster for a new key. ALREADY_EXISTS for a key that this
+	// cluster has used before; RESOURCE_EXHAUSTED where many were issued and none of them was used. The present
+	// certificate counts until the new one is first used. It is also open, alone of all methods and for a bounded
+	// time, to the newest certificate of a cluster after it has expired.
 	Renew(context.Context, *RenewRequest) (*RenewResponse, error)
 	mustEmbedUnimplementedSyncServiceServer()
 }
