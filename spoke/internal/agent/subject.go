@@ -12,13 +12,14 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/manifest"
 	"github.com/wheelwright-dev/wheelwright/pkg/probe"
 	"github.com/wheelwright-dev/wheelwright/pkg/provenance"
+	"github.com/wheelwright-dev/wheelwright/pkg/redact"
 	"github.com/wheelwright-dev/wheelwright/pkg/render"
 	pluginv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/plugin/v1"
 )
 
 // subject is the delivery under way, as plugins are told of it, and what keeps the values of its secrets
 // out of what they answer. Only who has to make copies of them is told the values: else it is names and keys.
-func (w *worker) subject(whole bool) (*pluginv1.Subject, *strings.Replacer, error) {
+func (w *worker) subject(whole bool) (*pluginv1.Subject, *redact.Sink, error) {
 	d := w.rec.Delivery
 	was := past{w.rec.Installation.Running, w.rec.Manifest}
 	s, private, err := w.a.subjectOf(w.name, w.ledger.Plan.Namespace, was, past{d.Target, d.Manifest}, whole)
@@ -33,7 +34,7 @@ func (w *worker) subject(whole bool) (*pluginv1.Subject, *strings.Replacer, erro
 	return s, private, err
 }
 
-func (a *Agent) subjectOf(name, namespace string, was, to past, whole bool) (*pluginv1.Subject, *strings.Replacer, error) {
+func (a *Agent) subjectOf(name, namespace string, was, to past, whole bool) (*pluginv1.Subject, *redact.Sink, error) {
 	next, err := manifest.Parse(to.manifest)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read the rendered set of %s: %w", to.version, err)
@@ -49,7 +50,7 @@ func (a *Agent) subjectOf(name, namespace string, was, to past, whole bool) (*pl
 	if s.Services, s.Objects, err = divided(now, next); err != nil {
 		return nil, nil, err
 	}
-	return s, hiding(private), nil
+	return s, redact.Of(private), nil
 }
 
 // declared puts the tests of a release's wheelwright.yaml behind its objects, as a document of their own.
@@ -93,27 +94,6 @@ func secrets(objs []*unstructured.Unstructured, empty bool) (values []string) {
 		}
 	}
 	return values
-}
-
-// leastHidden is how long a value has to be to be looked for in texts: shorter ones are words.
-const leastHidden = 6
-
-// hiding replaces values, the longest first, and of those of many lines every line.
-func hiding(values []string) *strings.Replacer {
-	var all []string
-	for _, v := range values {
-		for _, line := range append(strings.Split(v, "\n"), v) {
-			if line = strings.TrimSpace(line); len(line) >= leastHidden {
-				all = append(all, line)
-			}
-		}
-	}
-	slices.SortFunc(all, func(a, b string) int { return len(b) - len(a) })
-	var pairs []string
-	for _, v := range slices.Compact(all) {
-		pairs = append(pairs, v, "…")
-	}
-	return strings.NewReplacer(pairs...)
 }
 
 // divided makes a service of every workload, with the Services that lead to it, and one stream of the rest.
