@@ -16,6 +16,7 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/buildinfo"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
+	"github.com/wheelwright-dev/wheelwright/pkg/redact"
 	"github.com/wheelwright-dev/wheelwright/pkg/render"
 	syncv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/agent"
@@ -54,6 +55,7 @@ type spoke struct {
 
 	identity hubclient.Identity
 	settings config.Config
+	private  *redact.Sink // every text that leaves goes through it
 	journal  *journal.Journal
 	cluster  *apply.Cluster
 	renderer *render.Renderer
@@ -71,6 +73,9 @@ func Run(ctx context.Context, cfg Config, ready func(Info)) (err error) {
 	if s.Log == nil {
 		s.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
+	s.private = redact.New()
+	s.Log = slog.New(s.private.Handler(s.Log.Handler()))
+	apply.LogTo(s.Log)
 	defer func() { err = errors.Join(err, s.close()) }()
 	if err := s.open(); err != nil {
 		return err
@@ -106,6 +111,7 @@ func (s *spoke) open() (err error) {
 	if s.settings, err = config.Load(s.File); err != nil {
 		return err
 	}
+	s.learn(s.settings)
 	if s.journal, err = journal.Open(filepath.Join(s.Dir, journalFile), s.Log); err != nil {
 		return err
 	}
@@ -128,15 +134,16 @@ func (s *spoke) build(ctx context.Context) (err error) {
 	s.closers = append(s.closers, func() error { s.plugins.Close(); return nil })
 	s.agent, err = agent.New(agent.Config{Dir: s.Dir, Settings: s.settings, Version: buildinfo.Version(),
 		Apply: s.cluster, Observe: s.cluster, Mend: s.cluster, Find: s.cluster, Memory: s.journal, Offers: s.journal, Renderer: s.renderer, Overlay: s.overlay,
-		Cluster: fleet.Cluster(s.identity.Cluster), Plugins: s.plugins, Reload: s.plugins.reload,
+		Cluster: fleet.Cluster(s.identity.Cluster), Plugins: s.plugins, Reload: s.reload,
 		Guard:   func(distribution string) agent.Guard { return s.cluster.Watch(distribution) },
 		Fetch:   func(ctx context.Context, d fleet.Digest) ([]byte, error) { return s.hub.Fetch(ctx, d) },
 		Changed: func() { s.hub.Rehello() },
+		Private: s.private,
 		Log:     s.Log})
 	if err != nil {
 		return err
 	}
-	s.hub, err = hubclient.New(hubclient.Config{Dir: s.Dir, Events: s.journal, OnDesired: s.agent.SetDesired, Log: s.Log,
+	s.hub, err = hubclient.New(hubclient.Config{Dir: s.Dir, Events: s.journal, OnDesired: s.agent.SetDesired, Redact: s.private.Text, Log: s.Log,
 		Hello: func() (*syncv1.Hello, error) { return s.hello(ctx) }})
 	return err
 }
@@ -175,6 +182,24 @@ func (s *spoke) who() (local.Identity, error) {
 		return local.Identity{}, err
 	}
 	return local.Identity{Cluster: id.Cluster, Addr: id.Addr, NotAfter: id.NotAfter}, nil
+}
+
+// reload hands on a spoke.yaml that has changed.
+func (s *spoke) reload(settings config.Config) error {
+	s.learn(settings)
+	return s.plugins.reload(settings)
+}
+
+// learn tells the sink what spoke.yaml hands to plugins.
+func (s *spoke) learn(settings config.Config) {
+	var values []string
+	for _, p := range settings.Plugins {
+		for _, v := range p.Env {
+			values = append(values, v)
+		}
+		values = append(values, p.Args...)
+	}
+	s.private.Know("spoke.yaml", values)
 }
 
 // overlay opens a subscription's overlay.

@@ -26,6 +26,7 @@ import (
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
+	"github.com/wheelwright-dev/wheelwright/pkg/redact"
 	"github.com/wheelwright-dev/wheelwright/pkg/render"
 	"github.com/wheelwright-dev/wheelwright/pkg/rules"
 	syncv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1"
@@ -117,6 +118,8 @@ type Config struct {
 	Reload func(config.Config) error
 	// Changed is called after subscriptions came or went.
 	Changed func()
+	// Private takes values out of what leaves and of what is kept, and is told them here; nil: by their shapes alone.
+	Private *redact.Sink
 	Log     *slog.Logger
 }
 
@@ -152,6 +155,7 @@ func (i Intervals) withDefaults() Intervals {
 type Agent struct {
 	cfg    Config
 	cache  *cache
+	keeper *keeper
 	herald *herald
 
 	mu       sync.Mutex
@@ -175,7 +179,9 @@ func New(c Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Agent{cfg: c, cache: store, settings: c.Settings, desired: desired, workers: map[string]*worker{}}
+	keeper := newKeeper(c.Memory, c.Private)
+	c.Memory = keeper
+	a := &Agent{cfg: c, cache: store, keeper: keeper, settings: c.Settings, desired: desired, workers: map[string]*worker{}}
 	a.herald = newHerald(c, a.commitOf)
 	return a, nil
 }
@@ -214,6 +220,7 @@ func (a *Agent) arrange(ctx context.Context, stops map[string]func(), running *s
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	wanted := map[string]bool{}
+	a.keeper.use(a.settings.Subscriptions)
 	for _, s := range a.settings.Subscriptions {
 		wanted[s.Distribution] = true
 		if w := a.workers[s.Distribution]; w != nil {

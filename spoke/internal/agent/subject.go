@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"encoding/base64"
 	"fmt"
 	"slices"
 	"strings"
@@ -35,11 +34,11 @@ func (w *worker) subject(whole bool) (*pluginv1.Subject, *redact.Sink, error) {
 }
 
 func (a *Agent) subjectOf(name, namespace string, was, to past, whole bool) (*pluginv1.Subject, *redact.Sink, error) {
-	next, err := manifest.Parse(to.manifest)
+	next, err := a.parse(name, to.manifest)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read the rendered set of %s: %w", to.version, err)
 	}
-	now, err := manifest.Parse(was.manifest)
+	now, err := a.parse(name, was.manifest)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read the rendered set that runs: %w", err)
 	}
@@ -67,33 +66,6 @@ func declared(objects []byte, files []provenance.File) ([]byte, error) {
 		objects = append(slices.Clip(objects), "---\n"...)
 	}
 	return append(objects, document...), nil
-}
-
-// secrets are the values of Secrets, which are taken out of them where they are to be emptied.
-func secrets(objs []*unstructured.Unstructured, empty bool) (values []string) {
-	for _, o := range objs {
-		if gvk := o.GroupVersionKind(); gvk.Group != "" || gvk.Kind != "Secret" {
-			continue
-		}
-		unstructured.RemoveNestedField(o.Object, "metadata", "annotations", "kubectl.kubernetes.io/last-applied-configuration")
-		for _, field := range []string{"data", "stringData"} {
-			content, _, _ := unstructured.NestedMap(o.Object, field)
-			for key, v := range content {
-				text := fmt.Sprint(v)
-				values = append(values, text)
-				if plain, err := base64.StdEncoding.DecodeString(text); err == nil && field == "data" {
-					values = append(values, string(plain))
-				}
-				if empty {
-					content[key] = ""
-				}
-			}
-			if content != nil && empty {
-				o.Object[field] = content
-			}
-		}
-	}
-	return values
 }
 
 // divided makes a service of every workload, with the Services that lead to it, and one stream of the rest.

@@ -15,6 +15,7 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/gitrepo"
 	"github.com/wheelwright-dev/wheelwright/pkg/rules"
+	"github.com/wheelwright-dev/wheelwright/pkg/sops"
 	"github.com/wheelwright-dev/wheelwright/pkg/strictyaml"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/terms"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/verify"
@@ -56,6 +57,7 @@ type Config struct {
 	Tests           Tests
 	Canary          Canary
 	Signers         verify.Signers
+	Decryption      sops.Keys
 }
 
 // Tests are how a release is proven by plugins of the kind conformance, once it is applied and healthy.
@@ -105,6 +107,7 @@ type Subscription struct {
 	Tests        Tests
 	Canary       Canary
 	Signers      verify.Signers
+	Decryption   sops.Keys // of the overlay's files
 
 	Terms           terms.Terms
 	HealthTimeout   time.Duration // until a release has to be healthy

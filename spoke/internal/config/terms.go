@@ -12,6 +12,7 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/render"
 	"github.com/wheelwright-dev/wheelwright/pkg/rules"
+	"github.com/wheelwright-dev/wheelwright/pkg/sops"
 	"github.com/wheelwright-dev/wheelwright/pkg/strictyaml"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/terms"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/verify"
@@ -27,6 +28,7 @@ type shared struct {
 	tests                                       *Tests
 	canary                                      *Canary
 	signers                                     *verify.Signers
+	decryption                                  *sops.Keys
 }
 
 // shared reads into s. What is there already is the default: a scalar and the windows take its place,
@@ -59,6 +61,7 @@ func (d *decoder) shared(s shared) strictyaml.Fields {
 		"tests":          func(n *yaml.Node, key string) { d.provenBy(n, key, s.tests) },
 		"canary":         func(n *yaml.Node, key string) { d.canary(n, key, s.canary) },
 		"signers":        func(n *yaml.Node, key string) { d.signers(n, key, s.signers) },
+		"decryption":     func(n *yaml.Node, key string) { d.decryption(n, key, s.decryption) },
 	}
 }
 
