@@ -135,10 +135,12 @@ func (t *tree) decrypt(key []byte) ([]string, error) {
 }
 
 func (w *walker) walk(n *yaml.Node, path []string) error {
+	n.HeadComment, n.LineComment, n.FootComment = "", "", "" // they are encrypted too, and nobody's business
 	switch n.Kind {
 	case yaml.MappingNode:
 		for i := 0; i+1 < len(n.Content); i += 2 {
 			k := n.Content[i]
+			k.HeadComment, k.LineComment, k.FootComment = "", "", ""
 			if k.Kind != yaml.ScalarNode || k.ShortTag() != "!!str" {
 				return fmt.Errorf("line %d: a key is no text", k.Line)
 			}
