@@ -192,7 +192,7 @@ metadata: {name: quoting}
 spec:
   matchConstraints: {resourceRules: [{apiGroups: [""], apiVersions: [v1], operations: [CREATE, UPDATE], resources: [configmaps]}]}
   validations:
-  - expression: "!('refuse' in object.data)"
+  - expression: "!has(object.data) || !('refuse' in object.data)"
     messageExpression: "'not like this: ' + object.data.refuse"
 ---
 apiVersion: admissionregistration.k8s.io/v1

@@ -33,6 +33,8 @@ type Config struct {
 	Dir  string // data folder, with the identity that `spoke join` left there
 	File string // spoke.yaml
 	Log  *slog.Logger
+	// Private is what every log line and every text that leaves goes through; nil: one is made for this spoke.
+	Private *redact.Sink
 }
 
 // Info is what a caller of Run may want to tell.
@@ -55,7 +57,6 @@ type spoke struct {
 
 	identity hubclient.Identity
 	settings config.Config
-	private  *redact.Sink // every text that leaves goes through it
 	journal  *journal.Journal
 	cluster  *apply.Cluster
 	renderer *render.Renderer
@@ -73,9 +74,10 @@ func Run(ctx context.Context, cfg Config, ready func(Info)) (err error) {
 	if s.Log == nil {
 		s.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
-	s.private = redact.New()
-	s.Log = slog.New(s.private.Handler(s.Log.Handler()))
-	apply.LogTo(s.Log)
+	if s.Private == nil {
+		s.Private = redact.New()
+	}
+	s.Log = slog.New(s.Private.Handler(s.Log.Handler()))
 	defer func() { err = errors.Join(err, s.close()) }()
 	if err := s.open(); err != nil {
 		return err
@@ -138,12 +140,12 @@ func (s *spoke) build(ctx context.Context) (err error) {
 		Guard:   func(distribution string) agent.Guard { return s.cluster.Watch(distribution) },
 		Fetch:   func(ctx context.Context, d fleet.Digest) ([]byte, error) { return s.hub.Fetch(ctx, d) },
 		Changed: func() { s.hub.Rehello() },
-		Private: s.private,
+		Private: s.Private,
 		Log:     s.Log})
 	if err != nil {
 		return err
 	}
-	s.hub, err = hubclient.New(hubclient.Config{Dir: s.Dir, Events: s.journal, OnDesired: s.agent.SetDesired, Redact: s.private.Text, Log: s.Log,
+	s.hub, err = hubclient.New(hubclient.Config{Dir: s.Dir, Events: s.journal, OnDesired: s.agent.SetDesired, Redact: s.Private.Text, Log: s.Log,
 		Hello: func() (*syncv1.Hello, error) { return s.hello(ctx) }})
 	return err
 }
@@ -199,7 +201,7 @@ func (s *spoke) learn(settings config.Config) {
 		}
 		values = append(values, p.Args...)
 	}
-	s.private.Know("spoke.yaml", values)
+	s.Private.Know("spoke.yaml", values)
 }
 
 // overlay opens a subscription's overlay.
