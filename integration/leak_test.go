@@ -251,7 +251,7 @@ func notifier(t *testing.T, url string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return fmt.Sprintf("plugins:\n- {name: told, path: %s, sha256: %x, kinds: [notifier], args: [webhook, --url, %q, --tell, all]}\n", program, sha256.Sum256(data), url)
+	return fmt.Sprintf("plugins:\n- {name: told, path: %s, sha256: %x, kinds: [notifier], args: [webhook, --url, %q, --plain-http, --tell, all]}\n", program, sha256.Sum256(data), url)
 }
 
 // firstBad is the first canary that stands in what cannot be applied.

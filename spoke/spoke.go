@@ -199,7 +199,6 @@ func (s *spoke) learn(settings config.Config) {
 		for _, v := range p.Env {
 			values = append(values, v)
 		}
-		values = append(values, p.Args...)
 	}
 	s.Private.Know("spoke.yaml", values)
 }

@@ -119,7 +119,7 @@ func cut(s string, limit int) string {
 var (
 	userinfo   = regexp.MustCompile(`://[^/\s@"]+@`)
 	credential = regexp.MustCompile(`(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}|\b(password|passwd|token|secret|apikey|api_key|access_key|signature|sig)=[^\s&"…]+`)
-	quoted     = regexp.MustCompile(`((?:Invalid|Unsupported|Duplicate) value: )("(?:[^"\\]|\\.)*"|[^:\s]+)`)
+	quoted     = regexp.MustCompile(`((?:Invalid|Unsupported|Duplicate) value: )(?:"(?:[^"\\]|\\.)*"|[^:\s]+(: |$))`)
 	whole      = regexp.MustCompile(`\{[^{}]{40,}\}|map\[[^\[\]]{40,}\]`)
 	identity   = regexp.MustCompile(`AGE-SECRET-KEY-[0-9A-Z-]+`)
 	pem        = regexp.MustCompile(`(?s)-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)`)
@@ -136,7 +136,7 @@ func shaped(s string) string {
 		s = credential.ReplaceAllString(s, mark)
 	}
 	if strings.Contains(s, " value: ") {
-		s = quoted.ReplaceAllString(s, "$1"+mark)
+		s = quoted.ReplaceAllString(s, "${1}"+mark+"${2}")
 	}
 	if strings.Contains(s, "{") || strings.Contains(s, "map[") {
 		s = whole.ReplaceAllString(s, "{"+mark+"}")

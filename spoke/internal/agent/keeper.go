@@ -187,9 +187,10 @@ func (a *Agent) decrypted(sub config.Subscription, o overlay.Overlay) (files []p
 		p, encrypted, err := ring.Decrypt(f.Path, f.Data)
 		if encrypted && !opened && !sub.Decryption.None() {
 			opened = true
-			if ring, err = sub.Decryption.Open(); err == nil {
-				p, _, err = ring.Decrypt(f.Path, f.Data)
+			if ring, err = sub.Decryption.Open(); err != nil {
+				return nil, nil, fmt.Errorf("%w: %s: %w", errEncrypted, f.Path, err)
 			}
+			p, _, err = ring.Decrypt(f.Path, f.Data)
 		}
 		if err != nil {
 			return nil, nil, fmt.Errorf("%w: %w", errEncrypted, err)

@@ -121,7 +121,13 @@ func parsed(data []byte) (docs []*yaml.Node, ok bool) {
 		if errors.Is(err, io.EOF) {
 			return docs, len(docs) > 0
 		}
-		if err != nil || len(n.Content) != 1 || n.Content[0].Kind == yaml.ScalarNode {
+		if err != nil || len(n.Content) != 1 {
+			return nil, false
+		}
+		if n.Content[0].Kind == yaml.ScalarNode {
+			if n.Content[0].ShortTag() == "!!null" { // nothing stands between two of ---
+				continue
+			}
 			return nil, false
 		}
 		docs = append(docs, n.Content[0])
@@ -133,7 +139,7 @@ func lines(values []string, text string) []string {
 	values = append(values, text)
 	for line := range strings.Lines(text) {
 		for _, by := range []string{"=", ": "} {
-			if _, v, ok := strings.Cut(line, by); ok {
+			if k, v, ok := strings.Cut(line, by); ok && !names[strings.TrimSpace(k)] {
 				values = append(values, strings.Trim(strings.TrimSpace(v), `"'`))
 			}
 		}
