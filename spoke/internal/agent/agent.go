@@ -18,6 +18,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -163,6 +164,8 @@ type Agent struct {
 	trouble  string // why spoke.yaml cannot be read now; empty when it can
 	desired  *syncv1.DesiredState
 	workers  map[string]*worker
+
+	broken chan error // a worker has panicked
 }
 
 // New reads the last offers from the journal; it starts nothing.
@@ -181,7 +184,7 @@ func New(c Config) (*Agent, error) {
 	}
 	keeper := newKeeper(c.Memory, c.Private)
 	c.Memory = keeper
-	a := &Agent{cfg: c, cache: store, keeper: keeper, settings: c.Settings, desired: desired, workers: map[string]*worker{}}
+	a := &Agent{cfg: c, cache: store, keeper: keeper, settings: c.Settings, desired: desired, workers: map[string]*worker{}, broken: make(chan error, 1)}
 	a.herald = newHerald(c, a.commitOf)
 	return a, nil
 }
@@ -203,6 +206,8 @@ func (a *Agent) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
+		case err := <-a.broken:
+			return err
 		case <-tick.C:
 		}
 		if !a.reload() {
@@ -238,6 +243,7 @@ func (a *Agent) arrange(ctx context.Context, stops map[string]func(), running *s
 		running.Go(func() {
 			defer close(w.ended)
 			defer stop()
+			defer a.recovered(s.Distribution)
 			w.run(work)
 		})
 	}
@@ -249,6 +255,21 @@ func (a *Agent) arrange(ctx context.Context, stops map[string]func(), running *s
 		}
 	}
 	return a.forgottenLocked(wanted)
+}
+
+// recovered ends the spoke where a worker panicked, as a panic would, but with words that went through the sink: the
+// runtime would print whatever value was at hand.
+func (a *Agent) recovered(distribution string) {
+	p := recover()
+	if p == nil {
+		return
+	}
+	a.cfg.Log.Error("a worker panicked: this is a bug of the spoke; it ends, and goes on where it was when it is started again",
+		logging.Distribution, distribution, logging.Error, fmt.Sprint(p), "stack", string(debug.Stack()))
+	select {
+	case a.broken <- fmt.Errorf("%s: the worker panicked: %s; this is a bug, the log has more of it", distribution, a.cfg.Private.Line(fmt.Sprint(p), longest)):
+	default: // one is enough
+	}
 }
 
 // forgottenLocked says once of each subscription that is no longer in spoke.yaml that nothing of it is
