@@ -88,6 +88,8 @@ var doors = []struct {
 	{"github.com/klauspost/compress", []string{"pkg/bundle"}, "compression is not part of a bundle's identity and must not leak into it"},
 	{"github.com/hashicorp/go-plugin", []string{"pkg/pluginsdk"},
 		"it serves plugins in Go; how one is started, bounded and ended is the host's, which speaks its protocol through pkg/pluginwire"},
+	{"filippo.io/age", []string{"pkg/sops"}, "who can open a file, and what is sealed for whom, is decided once"},
+	{"k8s.io/klog", []string{"spoke/internal/apply"}, "its logger is the whole process's; it goes where every other line goes"},
 	{"github.com/ProtonMail/go-crypto", []string{"pkg/provenance/signer"}, "what is too weak to trust is decided once"},
 	{"github.com/hiddeco/sshsig", []string{"pkg/provenance/signer"}, "a signature counts in git's namespace alone"},
 	{"github.com/pjbgf/sha1cd", []string{"pkg/provenance"}, "every object id is computed where collisions are looked for"},
