@@ -44,7 +44,10 @@ func TestNothingLeaks(t *testing.T) {
 	s.onCluster()
 
 	last := ""
-	for _, b := range breakages(good) {
+	for i, b := range breakages(good) {
+		if i%3 != 0 && !thorough() {
+			continue
+		}
 		for name, text := range b.files {
 			s.must(sp.Overlay(name, text))
 		}
@@ -86,13 +89,13 @@ func TestNothingLeaks(t *testing.T) {
 	s.searched(wire.bytes(), told.bytes())
 }
 
+// thorough: every breakage, which takes a minute more.
+func thorough() bool { return os.Getenv("WHEELWRIGHT_FIGURES") != "" }
+
 // searched looks everywhere, and shows first that it would find something.
 func (s *story) searched(wire, told []byte) {
 	s.t.Helper()
 	sp, all, hits := s.spokes[0], newTraces(), map[int]bool{}
-	if found := all.find([]byte(fmt.Sprint(files(s.t, filepath.Join(sp.Folder(), "overlay"))))); len(found) > 0 {
-		s.t.Log("the search reads text only") // the map is printed as numbers
-	}
 	seen := map[int]bool{}
 	for _, data := range files(s.t, filepath.Join(sp.Folder(), "overlay")) {
 		for n := range all.find(data) {
@@ -131,6 +134,9 @@ func (s *story) searched(wire, told []byte) {
 		}
 		all.report(s.t, path, data, hits, from)
 		size += len(data)
+	}
+	if !thorough() {
+		return
 	}
 	fmt.Printf("FIGURE leak.hits %d of %d canaries, in %d KiB of hub's files, wire, notices, logs at debug and the spoke's data folder\n", len(hits), canaries, size>>10)
 }

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -196,7 +197,8 @@ func (s *spoke) reload(settings config.Config) error {
 func (s *spoke) learn(settings config.Config) {
 	var values []string
 	for _, p := range settings.Plugins {
-		for _, v := range p.Env {
+		for _, variable := range p.Env {
+			_, v, _ := strings.Cut(variable, "=")
 			values = append(values, v)
 		}
 	}
