@@ -14,6 +14,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 
 	"filippo.io/age"
 )
@@ -68,6 +69,14 @@ func (k Keys) Open() (*Ring, error) {
 	return r, nil
 }
 
+// exposed: everybody can read it, or its owner's group where that is us. A file that is another's, as those of a Secret
+// mounted for a group are, has to be the group's to be read at all.
+func exposed(info os.FileInfo) bool {
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	mine := !ok || int(stat.Uid) == os.Geteuid()
+	return info.Mode().Perm()&0o007 != 0 || mine && info.Mode().Perm()&0o070 != 0
+}
+
 func readIdentities(path string) ([]age.Identity, error) {
 	info, err := os.Stat(path)
 	switch {
@@ -77,7 +86,7 @@ func readIdentities(path string) ([]age.Identity, error) {
 		return nil, fmt.Errorf("%s: is no file; name one with age identities", path)
 	case info.Size() > maxKeys:
 		return nil, fmt.Errorf("%s: has %d KiB, more than %d: is it a file of age identities?", path, info.Size()>>10, maxKeys>>10)
-	case info.Mode().Perm()&0o077 != 0:
+	case exposed(info):
 		return nil, fmt.Errorf("%s: others than its owner can read it (mode %04o); change that: chmod 600 %s", path, info.Mode().Perm(), path)
 	}
 	text, err := os.ReadFile(path)

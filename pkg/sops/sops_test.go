@@ -171,6 +171,15 @@ func TestKeyFiles(t *testing.T) {
 			t.Errorf("%v", err)
 		}
 	}
+	os.Remove(path)
+	if os.Geteuid() == 0 { // as Kubernetes mounts a Secret for a pod's group
+		if err := errors.Join(os.WriteFile(path, read(t, "age.txt"), 0o600), os.Chown(path, 65532, 65532), os.Chmod(path, 0o440)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := (sops.Keys{Age: []string{path}}).Open(); err != nil {
+			t.Error(err)
+		}
+	}
 	if _, err := (sops.Keys{Age: []string{dir}}).Open(); err == nil || !strings.Contains(err.Error(), "is no file") {
 		t.Error(err)
 	}
