@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/buildinfo"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
+	"github.com/wheelwright-dev/wheelwright/pkg/redact"
 	"github.com/wheelwright-dev/wheelwright/pkg/render"
 	syncv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/agent"
@@ -33,6 +35,8 @@ type Config struct {
 	Dir  string // data folder, with the identity that `spoke join` left there
 	File string // spoke.yaml
 	Log  *slog.Logger
+	// Private is what every log line and every text that leaves goes through; nil: one is made for this spoke.
+	Private *redact.Sink
 }
 
 // Info is what a caller of Run may want to tell.
@@ -73,6 +77,10 @@ func Run(ctx context.Context, cfg Config, ready func(Info)) (err error) {
 	if s.Log == nil {
 		s.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
+	if s.Private == nil {
+		s.Private = redact.New()
+	}
+	s.Log = slog.New(s.Private.Handler(s.Log.Handler()))
 	defer func() { err = errors.Join(err, s.close()) }()
 	if err := s.open(); err != nil {
 		return err
@@ -108,6 +116,7 @@ func (s *spoke) open() (err error) {
 	if s.settings, err = config.Load(s.File); err != nil {
 		return err
 	}
+	s.learn(s.settings)
 	if s.journal, err = journal.Open(filepath.Join(s.Dir, journalFile), s.Log); err != nil {
 		return err
 	}
@@ -135,11 +144,12 @@ func (s *spoke) build(ctx context.Context) (err error) {
 		Guard:   func(distribution string) agent.Guard { return s.cluster.Watch(distribution) },
 		Fetch:   func(ctx context.Context, d fleet.Digest) ([]byte, error) { return s.hub.Fetch(ctx, d) },
 		Changed: func() { s.hub.Rehello() },
+		Private: s.Private,
 		Log:     s.Log})
 	if err != nil {
 		return err
 	}
-	s.hub, err = hubclient.New(hubclient.Config{Dir: s.Dir, Events: s.journal, OnDesired: s.agent.SetDesired, Log: s.Log,
+	s.hub, err = hubclient.New(hubclient.Config{Dir: s.Dir, Events: s.journal, OnDesired: s.agent.SetDesired, Redact: s.Private.Text, Log: s.Log,
 		Hello: func() (*syncv1.Hello, error) { return s.hello(ctx) }})
 	return err
 }
@@ -205,6 +215,24 @@ func (s *spoke) who() (local.Identity, error) {
 		return local.Identity{}, err
 	}
 	return local.Identity{Cluster: id.Cluster, Addr: id.Addr, NotAfter: id.NotAfter, Key: id.Fingerprint()}, nil
+}
+
+// reload hands on a spoke.yaml that has changed.
+func (s *spoke) reload(settings config.Config) error {
+	s.learn(settings)
+	return s.plugins.reload(settings)
+}
+
+// learn tells the sink what spoke.yaml hands to plugins.
+func (s *spoke) learn(settings config.Config) {
+	var values []string
+	for _, p := range settings.Plugins {
+		for _, variable := range p.Env {
+			_, v, _ := strings.Cut(variable, "=")
+			values = append(values, v)
+		}
+	}
+	s.Private.Know("spoke.yaml", values)
 }
 
 // overlay opens a subscription's overlay.

@@ -18,6 +18,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -26,6 +27,7 @@ import (
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
+	"github.com/wheelwright-dev/wheelwright/pkg/redact"
 	"github.com/wheelwright-dev/wheelwright/pkg/render"
 	"github.com/wheelwright-dev/wheelwright/pkg/rules"
 	syncv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1"
@@ -118,6 +120,8 @@ type Config struct {
 	Reload func(config.Config) error
 	// Changed is called after subscriptions came or went.
 	Changed func()
+	// Private takes values out of what leaves and of what is kept, and is told them here; nil: by their shapes alone.
+	Private *redact.Sink
 	Log     *slog.Logger
 }
 
@@ -153,6 +157,7 @@ func (i Intervals) withDefaults() Intervals {
 type Agent struct {
 	cfg    Config
 	cache  *cache
+	keeper *keeper
 	herald *herald
 
 	mu       sync.Mutex
@@ -160,6 +165,8 @@ type Agent struct {
 	trouble  string // why spoke.yaml cannot be read now; empty when it can
 	desired  *syncv1.DesiredState
 	workers  map[string]*worker
+
+	broken chan error // a worker has panicked
 }
 
 // New reads the last offers from the journal; it starts nothing.
@@ -176,7 +183,9 @@ func New(c Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Agent{cfg: c, cache: store, settings: c.Settings, desired: desired, workers: map[string]*worker{}}
+	keeper := newKeeper(c.Memory, c.Private)
+	c.Memory = keeper
+	a := &Agent{cfg: c, cache: store, keeper: keeper, settings: c.Settings, desired: desired, workers: map[string]*worker{}, broken: make(chan error, 1)}
 	a.herald = newHerald(c, a.commitOf)
 	return a, nil
 }
@@ -198,6 +207,8 @@ func (a *Agent) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
+		case err := <-a.broken:
+			return err
 		case <-tick.C:
 		}
 		if !a.reload() {
@@ -215,6 +226,7 @@ func (a *Agent) arrange(ctx context.Context, stops map[string]func(), running *s
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	wanted := map[string]bool{}
+	a.keeper.use(a.settings.Subscriptions)
 	for _, s := range a.settings.Subscriptions {
 		wanted[s.Distribution] = true
 		if w := a.workers[s.Distribution]; w != nil {
@@ -232,6 +244,7 @@ func (a *Agent) arrange(ctx context.Context, stops map[string]func(), running *s
 		running.Go(func() {
 			defer close(w.ended)
 			defer stop()
+			defer a.recovered(s.Distribution)
 			w.run(work)
 		})
 	}
@@ -243,6 +256,21 @@ func (a *Agent) arrange(ctx context.Context, stops map[string]func(), running *s
 		}
 	}
 	return a.forgottenLocked(wanted)
+}
+
+// recovered ends the spoke where a worker panicked, as a panic would, but with words that went through the sink: the
+// runtime would print whatever value was at hand.
+func (a *Agent) recovered(distribution string) {
+	p := recover()
+	if p == nil {
+		return
+	}
+	a.cfg.Log.Error("a worker panicked: this is a bug of the spoke; it ends, and goes on where it was when it is started again",
+		logging.Distribution, distribution, logging.Error, fmt.Sprint(p), "stack", string(debug.Stack()))
+	select {
+	case a.broken <- fmt.Errorf("%s: the worker panicked: %s; this is a bug, the log has more of it", distribution, a.cfg.Private.Line(fmt.Sprint(p), longest)):
+	default: // one is enough
+	}
 }
 
 // forgottenLocked says once of each subscription that is no longer in spoke.yaml that nothing of it is

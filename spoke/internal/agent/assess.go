@@ -10,7 +10,6 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
-	"github.com/wheelwright-dev/wheelwright/pkg/manifest"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/apply"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/journal"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/reversal"
@@ -76,11 +75,11 @@ func definitions(objs []*unstructured.Unstructured) []*unstructured.Unstructured
 // kept are the definitions that stay as they are when the cluster goes back to a rendered set: those of
 // which the cluster has a newer form that the older one cannot replace.
 func (w *worker) kept(ctx context.Context, back []byte) ([]string, error) {
-	objs, err := manifest.Parse(back)
+	objs, err := w.a.parse(w.name, back)
 	if err != nil {
 		return nil, fmt.Errorf("read the rendered set to go back to: %w", err)
 	}
-	now, err := manifest.Parse(w.rec.Manifest)
+	now, err := w.a.parse(w.name, w.rec.Manifest)
 	if err != nil {
 		return nil, fmt.Errorf("read the rendered set that runs: %w", err)
 	}

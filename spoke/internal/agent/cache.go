@@ -10,6 +10,7 @@ import (
 
 	"github.com/wheelwright-dev/wheelwright/pkg/bundle"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/pkg/provenance"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/overlay"
 )
 
@@ -63,6 +64,15 @@ func (c *cache) putOverlay(o overlay.Overlay) error {
 		return fmt.Errorf("encode overlay %s: %w", o.Digest.Short(), err)
 	}
 	return c.write(path, data)
+}
+
+// overlay is one that was kept.
+func (c *cache) overlay(d fleet.Digest) (files []provenance.File, err error) {
+	data, err := os.ReadFile(filepath.Join(c.dir, d.Hex()+".overlay"))
+	if err != nil {
+		return nil, err
+	}
+	return files, json.Unmarshal(data, &files)
 }
 
 func (c *cache) write(path string, data []byte) error {

@@ -17,6 +17,7 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
 	"github.com/wheelwright-dev/wheelwright/pkg/pluginhost"
+	"github.com/wheelwright-dev/wheelwright/pkg/redact"
 	pluginv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/plugin/v1"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/apply"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/config"
@@ -82,7 +83,7 @@ type call struct {
 	head    *pluginv1.Call
 	subject *pluginv1.Subject
 	course  *pluginv1.Course
-	private *strings.Replacer
+	private *redact.Sink
 }
 
 func (w *worker) call(what string) (call, error) {
@@ -106,7 +107,7 @@ func (w *worker) call(what string) (call, error) {
 }
 
 // clean is a plugin's text, without what it was told in confidence.
-func (c call) clean(text string) string { return oneLine(c.private.Replace(text)) }
+func (c call) clean(text string) string { return oneLine(c.private.Text(text)) }
 
 func (c call) failed(doing string, err error) error {
 	return fmt.Errorf("%s: %w", doing, errors.New(c.clean(err.Error())))

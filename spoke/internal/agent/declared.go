@@ -85,15 +85,15 @@ func (a *Agent) planned(ctx context.Context, in input, p plan, version string, w
 	id := sha256.Sum256(fmt.Appendf(nil, "%q %q %q %q", a.cfg.Cluster, in.sub.Distribution, was.version, res.Digest))
 	r, err := plugin.Plan(ctx, &pluginv1.PlanRequest{Call: &pluginv1.Call{Id: fmt.Sprintf("%x", id[:10])}, Subject: subject})
 	if err != nil {
-		return laid{}, fmt.Errorf("plan the canary of %s: %w", version, errors.New(private.Replace(err.Error())))
+		return laid{}, fmt.Errorf("plan the canary of %s: %w", version, errors.New(private.Text(err.Error())))
 	}
 	for _, text := range r.GetWarnings() {
-		a.cfg.Log.Warn("a plugin does not understand all that the release declares", logging.Plugin, name, logging.Version, version, logging.Reason, private.Replace(text))
+		a.cfg.Log.Warn("a plugin does not understand all that the release declares", logging.Plugin, name, logging.Version, version, logging.Reason, private.Text(text))
 	}
 	if problems := r.GetProblems(); len(problems) > 0 {
 		b := &render.BuildError{}
 		for _, text := range problems {
-			b.Problems = append(b.Problems, "canary: "+oneLine(private.Replace(text)))
+			b.Problems = append(b.Problems, "canary: "+oneLine(private.Text(text)))
 		}
 		return laid{}, b
 	}

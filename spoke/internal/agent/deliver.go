@@ -243,6 +243,9 @@ func (w *worker) render(ctx context.Context, in input) (delivery.Event, error) {
 	d := w.rec.Delivery
 	res, err := w.a.lay(ctx, in, w.work.bundle, d.Target, w.saw.now, w.ledger.Plan, w.past())
 	if err != nil {
+		if errors.Is(err, errEncrypted) {
+			return delivery.Event{Kind: delivery.Unrenderable, Reason: err.Error()}, nil
+		}
 		if !builds(err) {
 			return delivery.Event{}, err
 		}
@@ -279,7 +282,13 @@ func (a *Agent) lay(ctx context.Context, in input, b *bundle.Bundle, version str
 		Variant: p.Variant, Namespace: p.Namespace,
 	}
 	if !in.sub.Overlay.None() {
-		s.Overlay, s.OverlayPath = o.Files, o.Path
+		files, hidden, err := a.decrypted(in.sub, o)
+		if err != nil {
+			return laid{}, err
+		}
+		a.cfg.Private.Know("decrypted "+string(o.Digest), hidden)
+		a.learnOverlay(o.Digest, files, b.Files())
+		s.Overlay, s.OverlayPath = files, o.Path
 	}
 	res, err := a.cfg.Renderer.Render(ctx, s)
 	if err != nil {

@@ -16,6 +16,7 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
 	"github.com/wheelwright-dev/wheelwright/pkg/pluginhost"
+	"github.com/wheelwright-dev/wheelwright/pkg/redact"
 	pluginv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/plugin/v1"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/apply"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/delivery"
@@ -203,7 +204,7 @@ func untold(told map[string]string, news []testNews) (texts []string) {
 	return texts
 }
 
-func (w *worker) beginExam(subject *pluginv1.Subject, private *strings.Replacer, moments []pluginv1.Moment) {
+func (w *worker) beginExam(subject *pluginv1.Subject, private *redact.Sink, moments []pluginv1.Moment) {
 	w.tries++
 	x := &exam{over: make(chan struct{}), done: map[string]bool{}, line: "tests begin"}
 	x.until = time.Now().Add(w.state.Proving)
@@ -233,7 +234,7 @@ type questions struct {
 	names   []string // of plugins
 	id      string
 	subject *pluginv1.Subject
-	private *strings.Replacer
+	private *redact.Sink
 	moments []pluginv1.Moment
 	weight  uint32
 	anyway  bool // where nobody announces any test all are asked all the same, and that none ran is no pass
@@ -291,7 +292,7 @@ func (w *worker) examine(ctx context.Context, x *exam, q questions) finding {
 			f := w.ask(ctx, x, name, &pluginv1.RunRequest{
 				Call: &pluginv1.Call{Id: q.id + "-" + name + "-" + strings.ToLower(strings.TrimPrefix(moment.String(), "MOMENT_"))}, Subject: q.subject, Moment: moment, Weight: q.weight,
 			}, q.private)
-			f.why, f.moment = oneLine(q.private.Replace(f.why)), moment
+			f.why, f.moment = oneLine(q.private.Text(f.why)), moment
 			switch {
 			case f.err != nil, f.verdict == delivery.Fail:
 				return f
@@ -341,7 +342,7 @@ func (w *worker) count(ctx context.Context, x *exam, q questions) map[string]map
 
 // ask runs one plugin's tests. A process that ends is given one more try: it may have been killed for
 // reasons that are not its own.
-func (w *worker) ask(ctx context.Context, x *exam, name string, r *pluginv1.RunRequest, private *strings.Replacer) finding {
+func (w *worker) ask(ctx context.Context, x *exam, name string, r *pluginv1.RunRequest, private *redact.Sink) finding {
 	for again := false; ; again = true {
 		c, err := w.a.cfg.Plugins.Conformance(name)
 		var report *pluginv1.Report
@@ -380,12 +381,12 @@ func pooled(name string, r *pluginv1.Report) finding {
 }
 
 // progress takes in news of one test. What it wrote stays in the spoke's log.
-func (w *worker) progress(x *exam, name string, p *pluginv1.Progress, private *strings.Replacer) {
+func (w *worker) progress(x *exam, name string, p *pluginv1.Progress, private *redact.Sink) {
 	key := strings.Join([]string{name, p.GetService(), p.GetTest()}, "/")
-	label := short(oneLine(private.Replace(strings.Trim(p.GetService()+"/"+p.GetTest(), "/"))), 80)
+	label := short(oneLine(private.Text(strings.Trim(p.GetService()+"/"+p.GetTest(), "/"))), 80)
 	word := strings.ToLower(strings.TrimPrefix(p.GetState().String(), "TEST_STATE_"))
 	text := strings.TrimSpace(label + " " + word)
-	if m := short(oneLine(private.Replace(p.GetMessage())), 160); m != "" {
+	if m := short(oneLine(private.Text(p.GetMessage())), 160); m != "" {
 		text += ": " + m
 	}
 	ended := p.GetState() >= pluginv1.TestState_TEST_STATE_PASSED

@@ -151,7 +151,7 @@ func (w *worker) proclaim(e delivery.Event, old, n delivery.State, from string) 
 	}
 	told := &pluginv1.Event{
 		At: timestamppb.New(n.Since), Distribution: w.name, VersionFrom: from, VersionTo: n.Target, Cluster: string(w.a.cfg.Cluster),
-		Phase: string(n.Phase), Severity: severity(n.Phase), Message: oneLine(story(n, w.rec)), Terminal: n.Phase.Terminal(), Verdict: w.verdictOf(n),
+		Phase: string(n.Phase), Severity: severity(n.Phase), Message: oneLine(w.a.cfg.Private.Text(story(n, w.rec))), Terminal: n.Phase.Terminal(), Verdict: w.verdictOf(n),
 		Repository: w.repository, Tag: n.Target,
 	}
 	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %q %q %d", told.GetCluster(), told.GetDistribution(), told.GetVersionTo(), told.GetPhase(), n.Since.UnixNano()))
@@ -173,11 +173,11 @@ func severity(p fleet.Phase) pluginv1.Severity {
 func (w *worker) verdictOf(n delivery.State) *pluginv1.Verdict {
 	switch {
 	case n.Applied, n.Proof == delivery.Accepted:
-		return &pluginv1.Verdict{Outcome: pluginv1.Outcome_OUTCOME_INCONCLUSIVE, Reason: oneLine(n.Reason)}
+		return &pluginv1.Verdict{Outcome: pluginv1.Outcome_OUTCOME_INCONCLUSIVE, Reason: oneLine(w.a.cfg.Private.Text(n.Reason))}
 	case n.Proof == delivery.Passed:
 		return &pluginv1.Verdict{Outcome: pluginv1.Outcome_OUTCOME_PASS}
 	case n.Proof == delivery.Disproved:
-		return &pluginv1.Verdict{Outcome: pluginv1.Outcome_OUTCOME_FAIL, Reason: oneLine(n.Reason)}
+		return &pluginv1.Verdict{Outcome: pluginv1.Outcome_OUTCOME_FAIL, Reason: oneLine(w.a.cfg.Private.Text(n.Reason))}
 	}
 	return nil
 }

@@ -89,7 +89,16 @@ func (w *worker) look(ctx context.Context) (overlay.Overlay, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	return w.saw.src.Load(ctx)
+	o, err := w.saw.src.Load(ctx)
+	if err != nil || w.saw.good && o.Digest == w.saw.now.Digest {
+		return o, err
+	}
+	files, hidden, err := w.a.decrypted(w.sub, o)
+	if err == nil && !w.a.cfg.Private.Knows("overlay "+string(o.Digest)) {
+		w.a.cfg.Private.Know("decrypted "+string(o.Digest), hidden)
+		w.a.learnOverlay(o.Digest, files, nil)
+	}
+	return o, err
 }
 
 const stillness = 300 * time.Millisecond

@@ -62,6 +62,7 @@ func (w *worker) take(rec journal.Record) error {
 		w.state.Touched = d.Touched
 		w.state.Deadline, w.state.Restarts, w.state.ByHand, w.state.Proof, w.state.Applied = d.Deadline, d.Restarts, d.ByHand, delivery.Proof(d.Proof), d.Applied
 	}
+	w.learn()
 	w.publish()
 	return nil
 }
@@ -71,8 +72,27 @@ func (w *worker) canReturn() bool {
 	return w.rec.Installation.Running != "" && len(w.rec.Manifest) > 0
 }
 
-func (w *worker) publish() {
+// learn tells the sink what is in confidence of what runs and of what is delivered.
+func (w *worker) learn() {
 	i := w.rec.Installation
+	known := map[fleet.Digest]bool{}
+	tell := func(set []byte, rendered, release, o fleet.Digest) {
+		if len(set) == 0 || known[rendered] || w.a.cfg.Private.Knows("set "+string(rendered)) && w.a.cfg.Private.Knows("overlay "+string(o)) {
+			return
+		}
+		known[rendered] = true
+		if objs, err := w.a.parse(w.name, set); err == nil {
+			w.a.learnSet(objs, rendered, release, o)
+		}
+	}
+	tell(w.rec.Manifest, i.Rendered, i.Bundle, i.Overlay)
+	if d := w.rec.Delivery; d != nil {
+		tell(d.Manifest, d.Rendered, d.Bundle, d.Overlay)
+	}
+}
+
+func (w *worker) publish() {
+	i := clean(w.a.cfg.Private, w.rec.Installation)
 	w.seen.Store(&i)
 	w.book.Store(&notes{rec: w.rec, inventory: w.ledger.Inventory})
 }
@@ -81,7 +101,7 @@ func (w *worker) publish() {
 // events that the hub will get: those given, and its own. On an error nothing has happened.
 func (w *worker) feed(e delivery.Event, said ...fleet.Event) error {
 	now := time.Now()
-	e.Reason = oneLine(e.Reason)
+	e.Reason = oneLine(w.a.cfg.Private.Text(e.Reason))
 	n, effects := delivery.Next(now, w.state, e)
 	if slices.Contains(effects, delivery.Unexpected) {
 		w.log.Warn("an event has no meaning in this phase; nothing changed", "event", string(e.Kind), logging.Phase, string(w.state.Phase))

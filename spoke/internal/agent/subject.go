@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"encoding/base64"
 	"fmt"
 	"slices"
 	"strings"
@@ -12,13 +11,14 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/manifest"
 	"github.com/wheelwright-dev/wheelwright/pkg/probe"
 	"github.com/wheelwright-dev/wheelwright/pkg/provenance"
+	"github.com/wheelwright-dev/wheelwright/pkg/redact"
 	"github.com/wheelwright-dev/wheelwright/pkg/render"
 	pluginv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/plugin/v1"
 )
 
 // subject is the delivery under way, as plugins are told of it, and what keeps the values of its secrets
 // out of what they answer. Only who has to make copies of them is told the values: else it is names and keys.
-func (w *worker) subject(whole bool) (*pluginv1.Subject, *strings.Replacer, error) {
+func (w *worker) subject(whole bool) (*pluginv1.Subject, *redact.Sink, error) {
 	d := w.rec.Delivery
 	was := past{w.rec.Installation.Running, w.rec.Manifest}
 	s, private, err := w.a.subjectOf(w.name, w.ledger.Plan.Namespace, was, past{d.Target, d.Manifest}, whole)
@@ -33,12 +33,12 @@ func (w *worker) subject(whole bool) (*pluginv1.Subject, *strings.Replacer, erro
 	return s, private, err
 }
 
-func (a *Agent) subjectOf(name, namespace string, was, to past, whole bool) (*pluginv1.Subject, *strings.Replacer, error) {
-	next, err := manifest.Parse(to.manifest)
+func (a *Agent) subjectOf(name, namespace string, was, to past, whole bool) (*pluginv1.Subject, *redact.Sink, error) {
+	next, err := a.parse(name, to.manifest)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read the rendered set of %s: %w", to.version, err)
 	}
-	now, err := manifest.Parse(was.manifest)
+	now, err := a.parse(name, was.manifest)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read the rendered set that runs: %w", err)
 	}
@@ -49,7 +49,7 @@ func (a *Agent) subjectOf(name, namespace string, was, to past, whole bool) (*pl
 	if s.Services, s.Objects, err = divided(now, next); err != nil {
 		return nil, nil, err
 	}
-	return s, hiding(private), nil
+	return s, redact.Of(private), nil
 }
 
 // declared puts the tests of a release's wheelwright.yaml behind its objects, as a document of their own.
@@ -66,54 +66,6 @@ func declared(objects []byte, files []provenance.File) ([]byte, error) {
 		objects = append(slices.Clip(objects), "---\n"...)
 	}
 	return append(objects, document...), nil
-}
-
-// secrets are the values of Secrets, which are taken out of them where they are to be emptied.
-func secrets(objs []*unstructured.Unstructured, empty bool) (values []string) {
-	for _, o := range objs {
-		if gvk := o.GroupVersionKind(); gvk.Group != "" || gvk.Kind != "Secret" {
-			continue
-		}
-		unstructured.RemoveNestedField(o.Object, "metadata", "annotations", "kubectl.kubernetes.io/last-applied-configuration")
-		for _, field := range []string{"data", "stringData"} {
-			content, _, _ := unstructured.NestedMap(o.Object, field)
-			for key, v := range content {
-				text := fmt.Sprint(v)
-				values = append(values, text)
-				if plain, err := base64.StdEncoding.DecodeString(text); err == nil && field == "data" {
-					values = append(values, string(plain))
-				}
-				if empty {
-					content[key] = ""
-				}
-			}
-			if content != nil && empty {
-				o.Object[field] = content
-			}
-		}
-	}
-	return values
-}
-
-// leastHidden is how long a value has to be to be looked for in texts: shorter ones are words.
-const leastHidden = 6
-
-// hiding replaces values, the longest first, and of those of many lines every line.
-func hiding(values []string) *strings.Replacer {
-	var all []string
-	for _, v := range values {
-		for _, line := range append(strings.Split(v, "\n"), v) {
-			if line = strings.TrimSpace(line); len(line) >= leastHidden {
-				all = append(all, line)
-			}
-		}
-	}
-	slices.SortFunc(all, func(a, b string) int { return len(b) - len(a) })
-	var pairs []string
-	for _, v := range slices.Compact(all) {
-		pairs = append(pairs, v, "…")
-	}
-	return strings.NewReplacer(pairs...)
 }
 
 // divided makes a service of every workload, with the Services that lead to it, and one stream of the rest.

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"slices"
@@ -25,11 +26,25 @@ func (w *worker) set(data []byte, namespace, version string, b, o, r fleet.Diges
 	return w.a.setOf(w.sub, data, namespace, version, b, o, r)
 }
 
-func (a *Agent) setOf(sub config.Subscription, data []byte, namespace, version string, b, o, r fleet.Digest) (apply.Set, error) {
-	objs, err := manifest.Parse(data)
+// parse reads a rendered set that may be sealed.
+func (a *Agent) parse(distribution string, data []byte) ([]*unstructured.Unstructured, error) {
+	plain, err := a.keeper.open(distribution, data)
+	if err != nil {
+		return nil, err
+	}
+	return manifest.Parse(plain)
+}
+
+func (a *Agent) setOf(sub config.Subscription, data []byte, namespace, version string, b, o, r fleet.Digest) (s apply.Set, err error) {
+	objs, err := a.parse(sub.Distribution, data)
 	if err != nil {
 		return apply.Set{}, fmt.Errorf("read the rendered set of %s: %w", version, err)
 	}
+	if r == "" {
+		r = fleet.Digest(fmt.Sprintf("sha256:%x", sha256.Sum256(data)))
+		defer func() { s.Rendered = "" }()
+	}
+	a.learnSet(objs, r, b, o)
 	beside := besides(objs)
 	objs = applicable(objs)
 	t, err := withYields(sub.Terms, objs, namespace)

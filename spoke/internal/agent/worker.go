@@ -145,6 +145,9 @@ func newWorker(a *Agent, name string) (*worker, error) {
 	if !found {
 		rec = journal.Record{Distribution: name, Installation: fleet.Installation{Distribution: name, Health: fleet.HealthUnknown}}
 	}
+	if rec, err = a.keeper.openRecord(rec); err != nil {
+		w.log.Error("what was rendered before cannot be read: nothing is put back, and nothing returned to, until it can", logging.Error, err)
+	}
 	w.known, w.resumed = found, !found
 	if err := w.take(rec); err != nil {
 		return nil, err

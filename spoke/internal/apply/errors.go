@@ -9,10 +9,11 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
-	"unicode"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/wheelwright-dev/wheelwright/pkg/redact"
 )
 
 // Errors by what to do next.
@@ -229,8 +230,6 @@ func withoutValue(s string) string {
 var (
 	typedPatch = regexp.MustCompile(`failed to create typed patch object \([^)]*\): `)
 	gotValue   = regexp.MustCompile(`, got [^\n]*`)
-	userinfo   = regexp.MustCompile(`://[^/\s@"]+@`)
-	credential = regexp.MustCompile(`(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}|\b(password|passwd|token|secret|apikey|api_key|access_key|signature|sig)=[^\s&"]+`)
 )
 
 func strip(s string) string {
@@ -240,15 +239,7 @@ func strip(s string) string {
 // oneLine makes a text fit for a status: one line, at most 300 characters, no credentials.
 func oneLine(s string) string { return oneLineTo(s, maxMessage) }
 
-func oneLineTo(s string, limit int) string {
-	s = userinfo.ReplaceAllString(s, "://…@")
-	s = credential.ReplaceAllString(s, "…")
-	s = strings.Join(strings.FieldsFunc(s, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }), " ")
-	if r := []rune(s); len(r) > limit {
-		s = string(r[:limit-1]) + "…"
-	}
-	return s
-}
+func oneLineTo(s string, limit int) string { return redact.Line(s, limit) }
 
 // terminating: the object's namespace is on its way out.
 func terminating(err error) bool {

@@ -2,14 +2,18 @@ package cli
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/exitcode"
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
+	"github.com/wheelwright-dev/wheelwright/pkg/redact"
 	"github.com/wheelwright-dev/wheelwright/spoke"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/apply"
 )
 
 // configName is the configuration's name in the data folder, where --config names no other.
@@ -35,10 +39,15 @@ It stops on SIGINT or SIGTERM and goes on where it was when it is started again,
 			if err != nil {
 				return err
 			}
-			cfg := spoke.Config{Dir: dir, File: cmp.Or(file, filepath.Join(dir, configName)), Log: log}
-			return exitcode.With(exitcode.Failed, spoke.Run(c.Context(), cfg, func(i spoke.Info) {
+			cfg := spoke.Config{Dir: dir, File: cmp.Or(file, filepath.Join(dir, configName)), Log: log, Private: redact.New()}
+			apply.LogTo(slog.New(cfg.Private.Handler(log.Handler())))
+			err = spoke.Run(c.Context(), cfg, func(i spoke.Info) {
 				fmt.Fprintf(a.err, "spoke: running for %s at %s, subscriptions in %s: %d; in another terminal: spoke status --data %s\n", i.Cluster, i.Hub, cfg.File, i.Subscriptions, dir)
-			}))
+			})
+			if err != nil { // it is printed where the log is
+				err = errors.New(cfg.Private.Text(err.Error()))
+			}
+			return exitcode.With(exitcode.Failed, err)
 		},
 	}
 	c.Flags().StringVar(&file, "config", "", "spoke.yaml `FILE` (default DIR/"+configName+")")

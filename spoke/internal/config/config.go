@@ -15,6 +15,7 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/gitrepo"
 	"github.com/wheelwright-dev/wheelwright/pkg/rules"
+	"github.com/wheelwright-dev/wheelwright/pkg/sops"
 	"github.com/wheelwright-dev/wheelwright/pkg/strictyaml"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/envelope"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/terms"
@@ -60,6 +61,7 @@ type Config struct {
 	Operators       verify.Operators
 	Envelope        envelope.Envelope
 	Account         Account
+	Decryption      sops.Keys
 }
 
 // Tests are how a release is proven by plugins of the kind conformance, once it is applied and healthy.
@@ -115,6 +117,7 @@ type Subscription struct {
 	Operators    verify.Operators
 	Envelope     envelope.Envelope // what a release may put on the cluster
 	Account      Account           // as whom it is written, with its namespace; zero: as the spoke
+	Decryption   sops.Keys         // of the overlay's files
 
 	Terms           terms.Terms
 	HealthTimeout   time.Duration // until a release has to be healthy

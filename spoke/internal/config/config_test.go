@@ -77,7 +77,7 @@ func TestTheExampleLoads(t *testing.T) {
 	}
 	for _, key := range []string{"version", "kubeconfig", "context", "healthTimeout", "approvalTimeout", "drift", "ignore", "object", "fields", "manager",
 		"recreate", "delete", "deletionBudget", "percent", "atLeast", "health", "apiVersion", "kind", "current", "inProgress", "failed", "message", "subscriptions", "distribution", "variant",
-		"namespace", "source", "overlay", "path", "git", "revision", "interval", "versions", "range", "prereleases", "pin", "pinReason", "pinUntil", "patch", "minor", "major", "windows", "fromHub", "pins", "decisions",
+		"namespace", "source", "overlay", "path", "git", "revision", "interval", "versions", "range", "prereleases", "pin", "pinReason", "pinUntil", "patch", "minor", "major", "decryption", "age", "windows", "fromHub", "pins", "decisions",
 		"url", "sshKey", "knownHosts", "username", "passwordFile", "authorities",
 		"plugins", "name", "sha256", "kinds", "args", "env", "timeout", "permissions", "serviceAccount", "rules", "apiGroups", "resources", "verbs"} {
 		if !strings.Contains(string(text), key+":") {
@@ -162,7 +162,7 @@ subscriptions:
 	}
 	want := []string{
 		`line 1: version: "2" is not known to this spoke: want 1`,
-		`line 2: kubeConfig: unknown key; known here: approvalTimeout, canary, context, delete, deletionBudget, drift, envelope, fromHub, git, health, healthTimeout, hookTimeout, ignore, kubeconfig, operators, plugins, recreate, serviceAccount, signers, subscriptions, tests, version, windows`,
+		`line 2: kubeConfig: unknown key; known here: approvalTimeout, canary, context, decryption, delete, deletionBudget, drift, envelope, fromHub, git, health, healthTimeout, hookTimeout, ignore, kubeconfig, operators, plugins, recreate, serviceAccount, signers, subscriptions, tests, version, windows`,
 		`line 4: context: is there twice: first on line 3`,
 		`line 5: healthTimeout: "5": want a duration with its unit, such as 90s or 24h`,
 		`line 6: drift: "never": want correct, report or ignore`,

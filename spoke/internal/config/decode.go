@@ -50,7 +50,7 @@ func (d *decoder) file(data []byte) Config {
 		"plugins":       func(n *yaml.Node, key string) { c.Plugins = d.plugins(n, key) },
 		"subscriptions": func(n *yaml.Node, key string) { subscriptions = d.List(n, key) },
 	}
-	maps.Copy(known, d.shared(shared{&c.Terms, &c.HealthTimeout, &c.HookTimeout, &c.ApprovalTimeout, &c.Health, &c.Windows, &c.FromHub, &c.Tests, &c.Canary, &c.Signers, &c.Operators, &c.Envelope, &c.Account}))
+	maps.Copy(known, d.shared(shared{&c.Terms, &c.HealthTimeout, &c.HookTimeout, &c.ApprovalTimeout, &c.Health, &c.Windows, &c.FromHub, &c.Tests, &c.Canary, &c.Signers, &c.Operators, &c.Envelope, &c.Account, &c.Decryption}))
 	d.guarded(root, "", safety())
 	seen := d.Mapping(root, "", known)
 	if root.Kind == yaml.MappingNode && seen["version"] == nil {
@@ -76,7 +76,7 @@ func (d *decoder) file(data []byte) Config {
 var namespaceName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
 
 func (d *decoder) subscription(n *yaml.Node, at string, c Config) Subscription {
-	s := Subscription{Terms: c.Terms, HealthTimeout: c.HealthTimeout, HookTimeout: c.HookTimeout, ApprovalTimeout: c.ApprovalTimeout, Health: c.Health, FromHub: c.FromHub, Tests: c.Tests, Canary: c.Canary, Signers: c.Signers, Operators: c.Operators, Envelope: c.Envelope, Account: c.Account}
+	s := Subscription{Terms: c.Terms, HealthTimeout: c.HealthTimeout, HookTimeout: c.HookTimeout, ApprovalTimeout: c.ApprovalTimeout, Health: c.Health, FromHub: c.FromHub, Tests: c.Tests, Canary: c.Canary, Signers: c.Signers, Operators: c.Operators, Envelope: c.Envelope, Account: c.Account, Decryption: c.Decryption}
 	windows := c.Windows
 	known := strictyaml.Fields{
 		"distribution": func(n *yaml.Node, key string) {
@@ -110,7 +110,7 @@ func (d *decoder) subscription(n *yaml.Node, at string, c Config) Subscription {
 		"overlay":  func(n *yaml.Node, key string) { s.Overlay = d.overlay(n, key) },
 		"versions": func(n *yaml.Node, key string) { s.Policy = d.policy(n, key) },
 	}
-	maps.Copy(known, d.shared(shared{&s.Terms, &s.HealthTimeout, &s.HookTimeout, &s.ApprovalTimeout, &s.Health, &windows, &s.FromHub, &s.Tests, &s.Canary, &s.Signers, &s.Operators, &s.Envelope, &s.Account}))
+	maps.Copy(known, d.shared(shared{&s.Terms, &s.HealthTimeout, &s.HookTimeout, &s.ApprovalTimeout, &s.Health, &windows, &s.FromHub, &s.Tests, &s.Canary, &s.Signers, &s.Operators, &s.Envelope, &s.Account, &s.Decryption}))
 	d.guarded(n, at, safety())
 	seen := d.Mapping(n, at, known)
 	s.Policy.Windows = windows

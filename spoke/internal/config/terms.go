@@ -12,6 +12,7 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/render"
 	"github.com/wheelwright-dev/wheelwright/pkg/rules"
+	"github.com/wheelwright-dev/wheelwright/pkg/sops"
 	"github.com/wheelwright-dev/wheelwright/pkg/strictyaml"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/envelope"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/terms"
@@ -31,6 +32,7 @@ type shared struct {
 	operators                                   *verify.Operators
 	envelope                                    *envelope.Envelope
 	account                                     *Account
+	decryption                                  *sops.Keys
 }
 
 // shared reads into s. What is there already is the default: a scalar and the windows take its place,
@@ -66,6 +68,7 @@ func (d *decoder) shared(s shared) strictyaml.Fields {
 		"operators":      func(n *yaml.Node, key string) { d.operators(n, key, s.operators) },
 		"envelope":       func(n *yaml.Node, key string) { *s.envelope = d.layer(n, key, *s.envelope) },
 		"serviceAccount": func(n *yaml.Node, key string) { *s.account = d.account(n, key) },
+		"decryption":     func(n *yaml.Node, key string) { d.decryption(n, key, s.decryption) },
 	}
 }
 

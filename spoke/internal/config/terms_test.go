@@ -111,7 +111,7 @@ health:
 		got = append(got, text)
 	}
 	want := []string{
-		"line 2: driftInterval: unknown key; known here: approvalTimeout, canary, context, delete, deletionBudget, drift, envelope, fromHub, git, health, healthTimeout, hookTimeout, ignore, kubeconfig, operators, plugins, recreate, serviceAccount, signers, subscriptions, tests, version, windows",
+		"line 2: driftInterval: unknown key; known here: approvalTimeout, canary, context, decryption, delete, deletionBudget, drift, envelope, fromHub, git, health, healthTimeout, hookTimeout, ignore, kubeconfig, operators, plugins, recreate, serviceAccount, signers, subscriptions, tests, version, windows",
 		"line 3: drift: want text, found a list",
 		`line 4: approvalTimeout: "1s": want 1m to 8760h`,
 		`line 5: deletionBudget.percent: "120": want a number from 0 to 100`,

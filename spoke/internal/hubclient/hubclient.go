@@ -39,7 +39,9 @@ type Config struct {
 	// OnDesired takes what the hub offers now; it replaces what came before. It must keep it and return
 	// soon, or the stream looks dead. After an error the hub is asked again.
 	OnDesired func(*syncv1.DesiredState) error
-	Log       *slog.Logger
+	// Redact takes values out of every text that is sent; nil: it is sent as it is.
+	Redact func(string) string
+	Log    *slog.Logger
 }
 
 // Client is one spoke's connection to its hub.

@@ -130,7 +130,7 @@ func (s *session) greet(ctx context.Context, hello *syncv1.Hello) (_ *syncv1.Wel
 	}
 	hello = proto.CloneOf(hello)
 	hello.Instance, hello.Session = s.id.instance, s.id.session
-	if err := s.stream.Send(&syncv1.ConnectRequest{Body: &syncv1.ConnectRequest_Hello{Hello: hello}}); err != nil && err != io.EOF {
+	if err := s.say(&syncv1.ConnectRequest{Body: &syncv1.ConnectRequest_Hello{Hello: hello}}); err != nil && err != io.EOF {
 		return nil, err
 	}
 	m, err := s.stream.Recv() // after an io.EOF of Send this says why
@@ -223,7 +223,7 @@ func (s *session) send(ctx context.Context) error {
 			case <-ctx.Done():
 				return nil
 			case at := <-tick.C:
-				err = s.stream.Send(&syncv1.ConnectRequest{Body: &syncv1.ConnectRequest_Heartbeat{Heartbeat: &syncv1.Heartbeat{At: timestamppb.New(at)}}})
+				err = s.say(&syncv1.ConnectRequest{Body: &syncv1.ConnectRequest_Heartbeat{Heartbeat: &syncv1.Heartbeat{At: timestamppb.New(at)}}})
 				continue
 			case <-s.c.cfg.Events.Notify():
 			case <-s.acks:
@@ -262,7 +262,7 @@ func (s *session) sendPending() error {
 			}
 			s.sent = ev.Seq
 			s.mu.Unlock()
-			if err := s.stream.Send(&syncv1.ConnectRequest{Body: &syncv1.ConnectRequest_Event{Event: wire.Event(ev)}}); err != nil {
+			if err := s.say(&syncv1.ConnectRequest{Body: &syncv1.ConnectRequest_Event{Event: wire.Event(ev)}}); err != nil {
 				return err
 			}
 		}
