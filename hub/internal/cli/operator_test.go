@@ -192,7 +192,7 @@ func TestARoleIsWhatItsFileCanDo(t *testing.T) {
 		{acme, "pin globex/eu-1 shop 1.0.0 --reason x", exitcode.Usage, "may not see or change cluster globex/eu-1"},
 		{acme, "pin acme/eu-1 shop 1.0.0 --reason x", exitcode.Failed, "no distribution shop"},
 		{acme, "get operators", exitcode.Usage, `operator ci@acme, whose role is "provider:acme", may not call ListOperators`},
-		{acme, "cluster remove acme/eu-1 --yes", exitcode.Usage, "may not call RemoveCluster: it is for admin; an admin gives a role with `hub operator add"},
+		{acme, "cluster remove acme/eu-1 --yes", exitcode.Usage, "may not call RemoveCluster: it is for admin or vendor-operator; `hub auth can-i --list` says what it may, and an admin gives a role with `hub operator add"},
 		{wall, "get clusters -o name", exitcode.OK, "acme/eu-1\nglobex/eu-1\n"},
 		{wall, "get operators -o name", exitcode.OK, "admin\nci@acme\nwall\n"},
 		{wall, "audit verify", exitcode.OK, "4 entries, whole"},

@@ -96,7 +96,7 @@ func (k *keys) VerifySignature(ctx context.Context, raw string) ([]byte, error) 
 }
 
 func (k *keys) verify(ctx context.Context, raw string) ([]byte, error) {
-	token, err := jose.ParseSigned(raw, algorithms())
+	token, err := jose.ParseSignedCompact(raw, algorithms())
 	if err != nil || len(token.Signatures) != 1 {
 		return nil, errors.New("it is no token with one signature")
 	}

@@ -88,7 +88,7 @@ func forged(t *testing.T, i *issuer.Issuer, published jose.JSONWebKey) map[strin
 	part := func(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
 	good := issuer.Sign(t, published, claims)
 	parts := strings.Split(good, ".")
-	signed, err := jose.ParseSigned(good, []jose.SignatureAlgorithm{jose.ES256})
+	signed, err := jose.ParseSignedCompact(good, []jose.SignatureAlgorithm{jose.ES256})
 	if err != nil {
 		t.Fatal(err)
 	}
