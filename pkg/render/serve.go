@@ -82,13 +82,14 @@ const (
 	maxHead     = 8 << 20
 )
 
-// shorten bounds what a hostile source can have said about it.
+// shorten bounds what a hostile source can have said about it. What was shortened stays as it is: the
+// parent does it again, as it does not trust the child.
 func shorten(problems []string) []string {
-	if more := len(problems) - maxProblems; more > 0 {
+	if more := len(problems) - maxProblems; more > 1 {
 		problems = append(problems[:maxProblems:maxProblems], fmt.Sprintf("and %d problems more", more))
 	}
 	for i, p := range problems {
-		if len(p) > maxProblem {
+		if len(p) > maxProblem+len("…") {
 			problems[i] = strings.ToValidUTF8(p[:maxProblem], "") + "…"
 		}
 	}
