@@ -23,7 +23,7 @@ const Least = 6
 // mark takes the place of what is taken out.
 const mark = "…"
 
-// keep is how many sets of values are known at once; the one that was told first goes first.
+// keep is how many sets of values are known at once; the one that nobody has named for longest goes first.
 const keep = 24
 
 // Sink is safe for concurrent use. A nil Sink knows no values.
@@ -44,7 +44,7 @@ func Of(values []string) *Sink {
 	return s
 }
 
-// Knows reports that a set of that key was told.
+// Knows reports that a set of that key was told, and is not forgotten.
 func (s *Sink) Knows(key string) bool {
 	if s == nil {
 		return true
@@ -52,6 +52,9 @@ func (s *Sink) Knows(key string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_, ok := s.sets[key]
+	if ok { // it is of use to somebody still
+		s.order = append(slices.DeleteFunc(s.order, func(k string) bool { return k == key }), key)
+	}
 	return ok
 }
 

@@ -66,6 +66,22 @@ func TestWhatIsNoValueStays(t *testing.T) {
 	}
 }
 
+// What is named now and then is not forgotten for what is told once.
+func TestWhatIsNamedIsKept(t *testing.T) {
+	s := redact.New()
+	s.Know("runs", []string{value})
+	s.Know("once", []string{"told-only-once"})
+	for n := range 100 {
+		s.Know(fmt.Sprint(n), []string{fmt.Sprint("something-", n)})
+		if !s.Knows("runs") {
+			t.Fatal("it is forgotten")
+		}
+	}
+	if s.Text(value) != "…" || s.Knows("once") || s.Text("told-only-once") == "…" {
+		t.Error("the wrong one is forgotten")
+	}
+}
+
 // Values that overlap in a text leave nothing of each other.
 func TestOverlappingValues(t *testing.T) {
 	if got := redact.Of([]string{"abcdefgh", "efghijkl", "cdefgh"}).Text("<abcdefghijkl>"); got != "<…>" {

@@ -282,7 +282,7 @@ func (a *Agent) lay(ctx context.Context, in input, b *bundle.Bundle, version str
 		Variant: p.Variant, Namespace: p.Namespace,
 	}
 	if !in.sub.Overlay.None() {
-		files, hidden, err := a.decrypted(in.sub, o)
+		files, hidden, err := decrypted(in.sub.Decryption, o.Files)
 		if err != nil {
 			return laid{}, err
 		}

@@ -12,7 +12,6 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/sops"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/config"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/journal"
-	"github.com/wheelwright-dev/wheelwright/spoke/internal/overlay"
 )
 
 // keeper stands between the agent and the disk: texts go to the journal without values, and what was rendered for a
@@ -40,6 +39,13 @@ func (k *keeper) use(subscriptions []config.Subscription) {
 	for _, s := range subscriptions {
 		k.keys[s.Distribution] = s.Decryption
 	}
+}
+
+// keysOf are where a subscription's identities are.
+func (k *keeper) keysOf(distribution string) sops.Keys {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.keys[distribution]
 }
 
 // mostSets bounds the memory of sets: what runs, what is delivered, what can be returned to, of a few subscriptions.
@@ -180,14 +186,14 @@ func (k *keeper) openRecord(r journal.Record) (journal.Record, error) {
 var errEncrypted = errors.New("overlay")
 
 // decrypted is an overlay with the files that SOPS encrypted as kustomize is to see them: in memory alone.
-func (a *Agent) decrypted(sub config.Subscription, o overlay.Overlay) (files []provenance.File, values []string, err error) {
+func decrypted(keys sops.Keys, given []provenance.File) (files []provenance.File, values []string, err error) {
 	var ring *sops.Ring
 	opened := false
-	for i, f := range o.Files {
+	for i, f := range given {
 		p, encrypted, err := ring.Decrypt(f.Path, f.Data)
-		if encrypted && !opened && !sub.Decryption.None() {
+		if encrypted && !opened && !keys.None() {
 			opened = true
-			if ring, err = sub.Decryption.Open(); err != nil {
+			if ring, err = keys.Open(); err != nil {
 				return nil, nil, fmt.Errorf("%w: %s: %w", errEncrypted, f.Path, err)
 			}
 			p, _, err = ring.Decrypt(f.Path, f.Data)
@@ -199,12 +205,12 @@ func (a *Agent) decrypted(sub config.Subscription, o overlay.Overlay) (files []p
 			continue
 		}
 		if files == nil {
-			files = append(files, o.Files...)
+			files = append(files, given...)
 		}
 		files[i].Data, values = p.Data, append(values, p.Values...)
 	}
 	if files == nil {
-		files = o.Files
+		files = given
 	}
 	return files, values, nil
 }

@@ -93,7 +93,7 @@ func (w *worker) look(ctx context.Context) (overlay.Overlay, error) {
 	if err != nil || w.saw.good && o.Digest == w.saw.now.Digest {
 		return o, err
 	}
-	files, hidden, err := w.a.decrypted(w.sub, o)
+	files, hidden, err := decrypted(w.sub.Decryption, o.Files)
 	if err == nil && !w.a.cfg.Private.Knows("overlay "+string(o.Digest)) {
 		w.a.cfg.Private.Know("decrypted "+string(o.Digest), hidden)
 		w.a.learnOverlay(o.Digest, files, nil)

@@ -71,7 +71,7 @@ func (a *Agent) learnOverlay(d fleet.Digest, files []provenance.File, release []
 }
 
 // learnSet tells the sink the values of a rendered set's Secrets, and of the overlay that it was rendered with.
-func (a *Agent) learnSet(objs []*unstructured.Unstructured, rendered, release, o fleet.Digest) {
+func (a *Agent) learnSet(distribution string, objs []*unstructured.Unstructured, rendered, release, o fleet.Digest) {
 	if key := "set " + string(rendered); !a.cfg.Private.Knows(key) {
 		a.cfg.Private.Know(key, secrets(objs, false), namesOf(objs)...)
 	}
@@ -80,13 +80,18 @@ func (a *Agent) learnSet(objs []*unstructured.Unstructured, rendered, release, o
 	}
 	files, err := a.cache.overlay(o)
 	if err != nil {
-		return // it was never kept: nothing of it ran
+		a.cfg.Private.Know("overlay "+string(o), nil) // it was never kept; whoever renders with it tells
+		return
 	}
 	var wrote []provenance.File
 	if tar, err := a.cache.get(release); err == nil {
 		if b, err := bundle.Open(tar); err == nil {
 			wrote = b.Files()
 		}
+	}
+	if plain, hidden, err := decrypted(a.keeper.keysOf(distribution), files); err == nil { // else nobody here knows them
+		a.cfg.Private.Know("decrypted "+string(o), hidden)
+		files = plain
 	}
 	a.learnOverlay(o, files, wrote)
 }

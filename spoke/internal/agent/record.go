@@ -72,17 +72,25 @@ func (w *worker) canReturn() bool {
 	return w.rec.Installation.Running != "" && len(w.rec.Manifest) > 0
 }
 
+// knows also keeps the sink from forgetting.
+func (w *worker) knows(rendered, o fleet.Digest) bool {
+	s := w.a.cfg.Private
+	set, wrote := s.Knows("set "+string(rendered)), o == "" || s.Knows("overlay "+string(o))
+	s.Knows("decrypted " + string(o))
+	return set && wrote
+}
+
 // learn tells the sink what is in confidence of what runs and of what is delivered.
 func (w *worker) learn() {
 	i := w.rec.Installation
 	known := map[fleet.Digest]bool{}
 	tell := func(set []byte, rendered, release, o fleet.Digest) {
-		if len(set) == 0 || known[rendered] || w.a.cfg.Private.Knows("set "+string(rendered)) && w.a.cfg.Private.Knows("overlay "+string(o)) {
+		if len(set) == 0 || known[rendered] || w.knows(rendered, o) {
 			return
 		}
 		known[rendered] = true
 		if objs, err := w.a.parse(w.name, set); err == nil {
-			w.a.learnSet(objs, rendered, release, o)
+			w.a.learnSet(w.name, objs, rendered, release, o)
 		}
 	}
 	tell(w.rec.Manifest, i.Rendered, i.Bundle, i.Overlay)

@@ -44,7 +44,7 @@ func (a *Agent) setOf(sub config.Subscription, data []byte, namespace, version s
 		r = fleet.Digest(fmt.Sprintf("sha256:%x", sha256.Sum256(data)))
 		defer func() { s.Rendered = "" }()
 	}
-	a.learnSet(objs, r, b, o)
+	a.learnSet(sub.Distribution, objs, r, b, o)
 	beside := besides(objs)
 	objs = applicable(objs)
 	t, err := withYields(sub.Terms, objs, namespace)

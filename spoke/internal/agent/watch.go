@@ -40,6 +40,7 @@ func (w *worker) watchHealth(ctx context.Context, _ input) result {
 	every := w.intervals().Health
 	w.watch.health = now.Add(every)
 	before := w.rec.Installation
+	w.learn() // others may have made the sink forget
 	report, err := w.a.cfg.Observe.Health(ctx, w.ledger.Current(), w.healthRules())
 	if ctx.Err() != nil {
 		return result{}
