@@ -36,7 +36,7 @@ var floors = []struct {
 		"hub/internal/identity", "hub/internal/oidc", "hub/internal/presence", "hub/internal/clientcontext", "hub/internal/config",
 		"spoke/internal/journal", "spoke/internal/hubclient", "spoke/internal/overlay", "spoke/internal/apply", "spoke/internal/config",
 		"pkg/pluginhost", "pkg/plugintest"}},
-	{1, "tools", []string{"pkg/bundle", "pkg/provenance", "pkg/provenance/signer", "pkg/gitrepo", "pkg/render", "pkg/manifest", "pkg/wire", "pkg/transport",
+	{1, "tools", []string{"pkg/bundle", "pkg/provenance", "pkg/provenance/signer", "pkg/provenance/channel", "pkg/gitrepo", "pkg/render", "pkg/manifest", "pkg/wire", "pkg/transport",
 		"pkg/logging", "pkg/redact", "pkg/sops", "pkg/buildinfo", "pkg/table", "pkg/printer", "pkg/exitcode", "pkg/token", "pkg/rules", "pkg/strictyaml", "pkg/plan", "pkg/probe", "pkg/pluginwire", "pkg/pluginsdk", "pkg/pluginhost/supervise", "pkg/pluginlist", "pkg/order", "hub/internal/caller", "hub/internal/access", "hub/internal/rollout",
 		"spoke/internal/delivery", "spoke/internal/terms", "spoke/internal/envelope", "spoke/internal/verify", "spoke/internal/fields", "spoke/internal/reversal",
 		"plugins/canary/internal/measure",
@@ -47,8 +47,9 @@ var floors = []struct {
 // sideways lists the imports within one floor that are meant, importer first.
 var sideways = map[string][]string{
 	"pkg/bundle":              {"pkg/provenance"},
-	"pkg/gitrepo":             {"pkg/provenance"},
+	"pkg/gitrepo":             {"pkg/provenance", "pkg/logging"},
 	"pkg/provenance":          {"pkg/provenance/signer"},
+	"pkg/provenance/channel":  {"pkg/provenance", "pkg/provenance/signer"},
 	"pkg/render":              {"pkg/provenance", "pkg/bundle", "pkg/manifest", "pkg/plan", "pkg/probe"},
 	"hub/internal/rollout":    {"pkg/plan", "pkg/strictyaml"},
 	"hub/internal/access":     {"hub/internal/caller"},

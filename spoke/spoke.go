@@ -156,6 +156,7 @@ func (s *spoke) build(ctx context.Context) (err error) {
 
 // reload takes a spoke.yaml that has changed, before what is in it is acted on.
 func (s *spoke) reload(settings config.Config) error {
+	s.learn(settings)
 	if err := s.plugins.reload(settings); err != nil {
 		return err
 	}
@@ -215,12 +216,6 @@ func (s *spoke) who() (local.Identity, error) {
 		return local.Identity{}, err
 	}
 	return local.Identity{Cluster: id.Cluster, Addr: id.Addr, NotAfter: id.NotAfter, Key: id.Fingerprint()}, nil
-}
-
-// reload hands on a spoke.yaml that has changed.
-func (s *spoke) reload(settings config.Config) error {
-	s.learn(settings)
-	return s.plugins.reload(settings)
 }
 
 // learn tells the sink what spoke.yaml hands to plugins.

@@ -9,6 +9,7 @@
 package enrollv1
 
 import (
+	_ "github.com/wheelwright-dev/wheelwright/proto/wheelwright/access/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
@@ -162,7 +163,7 @@ var File_wheelwright_enroll_v1_enroll_proto protoreflect.FileDescriptor
 
 const file_wheelwright_enroll_v1_enroll_proto_rawDesc = "" +
 	"\n" +
-	"\"wheelwright/enroll/v1/enroll.proto\x12\x15wheelwright.enroll.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"7\n" +
+	"\"wheelwright/enroll/v1/enroll.proto\x12\x15wheelwright.enroll.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"wheelwright/access/v1/access.proto\"7\n" +
 	"\rEnrollRequest\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x10\n" +
 	"\x03csr\x18\x02 \x01(\fR\x03csr\"\xc1\x01\n" +
@@ -171,9 +172,11 @@ const file_wheelwright_enroll_v1_enroll_proto_rawDesc = "" +
 	"\vcertificate\x18\x02 \x01(\fR\vcertificate\x12 \n" +
 	"\vauthorities\x18\x03 \x03(\fR\vauthorities\x127\n" +
 	"\tnot_after\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\x12\x18\n" +
-	"\apending\x18\x05 \x01(\bR\apending2f\n" +
-	"\rEnrollService\x12U\n" +
-	"\x06Enroll\x12$.wheelwright.enroll.v1.EnrollRequest\x1a%.wheelwright.enroll.v1.EnrollResponseBMZKgithub.com/wheelwright-dev/wheelwright/proto/wheelwright/enroll/v1;enrollv1b\x06proto3"
+	"\apending\x18\x05 \x01(\bR\apending2v\n" +
+	"\rEnrollService\x12e\n" +
+	"\x06Enroll\x12$.wheelwright.enroll.v1.EnrollRequest\x1a%.wheelwright.enroll.v1.EnrollResponse\"\x0e\xa2\xcf\x18\n" +
+	"\n" +
+	"\b\x01\x02\x03\x04\x05\x06\a\bBMZKgithub.com/wheelwright-dev/wheelwright/proto/wheelwright/enroll/v1;enrollv1b\x06proto3"
 
 var (
 	file_wheelwright_enroll_v1_enroll_proto_rawDescOnce sync.Once

@@ -4,11 +4,12 @@
 // 	protoc        (unknown)
 // source: wheelwright/fleet/v1/fleet.proto
 
-// What an operator asks of the hub. A caller is an operator, by its client certificate.
+// What an operator asks of the hub. A caller is an operator, by its client certificate or its OIDC token.
 
 package fleetv1
 
 import (
+	_ "github.com/wheelwright-dev/wheelwright/proto/wheelwright/access/v1"
 	v1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
@@ -206,8 +207,10 @@ type Distribution struct {
 	Latest string `protobuf:"bytes,12,opt,name=latest,proto3" json:"latest,omitempty"`
 	// For how long a new release is offered to be tried out only; 0: not at all. At most 86400.
 	PreflightSeconds uint32 `protobuf:"varint,13,opt,name=preflight_seconds,json=preflightSeconds,proto3" json:"preflight_seconds,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Whose signatures its tags need before they are published; unset: nobody's.
+	Signers       *Signers `protobuf:"bytes,14,opt,name=signers,proto3" json:"signers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Distribution) Reset() {
@@ -331,6 +334,131 @@ func (x *Distribution) GetPreflightSeconds() uint32 {
 	return 0
 }
 
+func (x *Distribution) GetSigners() *Signers {
+	if x != nil {
+		return x.Signers
+	}
+	return nil
+}
+
+// Signers are the keys whose signatures are asked for.
+type Signers struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Files []*SignerFile          `protobuf:"bytes,1,rep,name=files,proto3" json:"files,omitempty"`
+	// How many different keys have to have signed; 0 is 1.
+	Threshold uint32 `protobuf:"varint,2,opt,name=threshold,proto3" json:"threshold,omitempty"`
+	// What the files hold, one line for a key: PRINCIPAL (KIND FINGERPRINT). Of the hub's answers only.
+	Keys          []string `protobuf:"bytes,3,rep,name=keys,proto3" json:"keys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Signers) Reset() {
+	*x = Signers{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Signers) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Signers) ProtoMessage() {}
+
+func (x *Signers) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Signers.ProtoReflect.Descriptor instead.
+func (*Signers) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Signers) GetFiles() []*SignerFile {
+	if x != nil {
+		return x.Files
+	}
+	return nil
+}
+
+func (x *Signers) GetThreshold() uint32 {
+	if x != nil {
+		return x.Threshold
+	}
+	return 0
+}
+
+func (x *Signers) GetKeys() []string {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+// SignerFile is a file of public keys.
+type SignerFile struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where it came from, for people.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Allowed signers of SSH, or armoured OpenPGP keys.
+	Text          string `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SignerFile) Reset() {
+	*x = SignerFile{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SignerFile) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SignerFile) ProtoMessage() {}
+
+func (x *SignerFile) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SignerFile.ProtoReflect.Descriptor instead.
+func (*SignerFile) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *SignerFile) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SignerFile) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
 type AddDistributionRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Distribution  *Distribution          `protobuf:"bytes,1,opt,name=distribution,proto3" json:"distribution,omitempty"`
@@ -341,7 +469,7 @@ type AddDistributionRequest struct {
 
 func (x *AddDistributionRequest) Reset() {
 	*x = AddDistributionRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[3]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -353,7 +481,7 @@ func (x *AddDistributionRequest) String() string {
 func (*AddDistributionRequest) ProtoMessage() {}
 
 func (x *AddDistributionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[3]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -366,7 +494,7 @@ func (x *AddDistributionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddDistributionRequest.ProtoReflect.Descriptor instead.
 func (*AddDistributionRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{3}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *AddDistributionRequest) GetDistribution() *Distribution {
@@ -392,7 +520,7 @@ type AddDistributionResponse struct {
 
 func (x *AddDistributionResponse) Reset() {
 	*x = AddDistributionResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[4]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -404,7 +532,7 @@ func (x *AddDistributionResponse) String() string {
 func (*AddDistributionResponse) ProtoMessage() {}
 
 func (x *AddDistributionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[4]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -417,7 +545,7 @@ func (x *AddDistributionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddDistributionResponse.ProtoReflect.Descriptor instead.
 func (*AddDistributionResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{4}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *AddDistributionResponse) GetDistribution() *Distribution {
@@ -437,7 +565,7 @@ type RemoveDistributionRequest struct {
 
 func (x *RemoveDistributionRequest) Reset() {
 	*x = RemoveDistributionRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[5]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -449,7 +577,7 @@ func (x *RemoveDistributionRequest) String() string {
 func (*RemoveDistributionRequest) ProtoMessage() {}
 
 func (x *RemoveDistributionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[5]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -462,7 +590,7 @@ func (x *RemoveDistributionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveDistributionRequest.ProtoReflect.Descriptor instead.
 func (*RemoveDistributionRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{5}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RemoveDistributionRequest) GetName() string {
@@ -489,7 +617,7 @@ type RemoveDistributionResponse struct {
 
 func (x *RemoveDistributionResponse) Reset() {
 	*x = RemoveDistributionResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[6]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -501,7 +629,7 @@ func (x *RemoveDistributionResponse) String() string {
 func (*RemoveDistributionResponse) ProtoMessage() {}
 
 func (x *RemoveDistributionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[6]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -514,12 +642,423 @@ func (x *RemoveDistributionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveDistributionResponse.ProtoReflect.Descriptor instead.
 func (*RemoveDistributionResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{6}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *RemoveDistributionResponse) GetRollouts() []*Rollout {
 	if x != nil {
 		return x.Rollouts
+	}
+	return nil
+}
+
+type SetSignersRequest struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Distribution string                 `protobuf:"bytes,1,opt,name=distribution,proto3" json:"distribution,omitempty"`
+	// Unset: nobody's signature from now on.
+	Signers       *Signers `protobuf:"bytes,2,opt,name=signers,proto3" json:"signers,omitempty"`
+	DryRun        bool     `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetSignersRequest) Reset() {
+	*x = SetSignersRequest{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetSignersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetSignersRequest) ProtoMessage() {}
+
+func (x *SetSignersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetSignersRequest.ProtoReflect.Descriptor instead.
+func (*SetSignersRequest) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *SetSignersRequest) GetDistribution() string {
+	if x != nil {
+		return x.Distribution
+	}
+	return ""
+}
+
+func (x *SetSignersRequest) GetSigners() *Signers {
+	if x != nil {
+		return x.Signers
+	}
+	return nil
+}
+
+func (x *SetSignersRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type SetSignersResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Signers       *Signers               `protobuf:"bytes,1,opt,name=signers,proto3" json:"signers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetSignersResponse) Reset() {
+	*x = SetSignersResponse{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetSignersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetSignersResponse) ProtoMessage() {}
+
+func (x *SetSignersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetSignersResponse.ProtoReflect.Descriptor instead.
+func (*SetSignersResponse) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *SetSignersResponse) GetSigners() *Signers {
+	if x != nil {
+		return x.Signers
+	}
+	return nil
+}
+
+type PublishStatementRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The statement with its signatures, as package channel of pkg/provenance reads it.
+	Statement     []byte `protobuf:"bytes,1,opt,name=statement,proto3" json:"statement,omitempty"`
+	DryRun        bool   `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PublishStatementRequest) Reset() {
+	*x = PublishStatementRequest{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PublishStatementRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PublishStatementRequest) ProtoMessage() {}
+
+func (x *PublishStatementRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PublishStatementRequest.ProtoReflect.Descriptor instead.
+func (*PublishStatementRequest) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *PublishStatementRequest) GetStatement() []byte {
+	if x != nil {
+		return x.Statement
+	}
+	return nil
+}
+
+func (x *PublishStatementRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type PublishStatementResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Statement     *Statement             `protobuf:"bytes,1,opt,name=statement,proto3" json:"statement,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PublishStatementResponse) Reset() {
+	*x = PublishStatementResponse{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PublishStatementResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PublishStatementResponse) ProtoMessage() {}
+
+func (x *PublishStatementResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PublishStatementResponse.ProtoReflect.Descriptor instead.
+func (*PublishStatementResponse) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *PublishStatementResponse) GetStatement() *Statement {
+	if x != nil {
+		return x.Statement
+	}
+	return nil
+}
+
+type GetChannelRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Distribution  string                 `protobuf:"bytes,1,opt,name=distribution,proto3" json:"distribution,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetChannelRequest) Reset() {
+	*x = GetChannelRequest{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetChannelRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetChannelRequest) ProtoMessage() {}
+
+func (x *GetChannelRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetChannelRequest.ProtoReflect.Descriptor instead.
+func (*GetChannelRequest) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *GetChannelRequest) GetDistribution() string {
+	if x != nil {
+		return x.Distribution
+	}
+	return ""
+}
+
+type GetChannelResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In their order; the last counts.
+	Statements    []*Statement `protobuf:"bytes,1,rep,name=statements,proto3" json:"statements,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetChannelResponse) Reset() {
+	*x = GetChannelResponse{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetChannelResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetChannelResponse) ProtoMessage() {}
+
+func (x *GetChannelResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetChannelResponse.ProtoReflect.Descriptor instead.
+func (*GetChannelResponse) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *GetChannelResponse) GetStatements() []*Statement {
+	if x != nil {
+		return x.Statements
+	}
+	return nil
+}
+
+// Statement is what a vendor has signed about what is current.
+type Statement struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Distribution string                 `protobuf:"bytes,1,opt,name=distribution,proto3" json:"distribution,omitempty"`
+	Sequence     uint64                 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	Latest       string                 `protobuf:"bytes,3,opt,name=latest,proto3" json:"latest,omitempty"`
+	Recalled     []string               `protobuf:"bytes,4,rep,name=recalled,proto3" json:"recalled,omitempty"`
+	Issued       *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=issued,proto3" json:"issued,omitempty"`
+	Expires      *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=expires,proto3" json:"expires,omitempty"`
+	// "sha256:<hex>" of what is signed, and of the statement before it; empty for the first.
+	Digest   string `protobuf:"bytes,7,opt,name=digest,proto3" json:"digest,omitempty"`
+	Previous string `protobuf:"bytes,8,opt,name=previous,proto3" json:"previous,omitempty"`
+	// As it was signed.
+	Signed []byte `protobuf:"bytes,9,opt,name=signed,proto3" json:"signed,omitempty"`
+	// When it came to the hub.
+	Received      *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=received,proto3" json:"received,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Statement) Reset() {
+	*x = Statement{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Statement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Statement) ProtoMessage() {}
+
+func (x *Statement) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Statement.ProtoReflect.Descriptor instead.
+func (*Statement) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Statement) GetDistribution() string {
+	if x != nil {
+		return x.Distribution
+	}
+	return ""
+}
+
+func (x *Statement) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *Statement) GetLatest() string {
+	if x != nil {
+		return x.Latest
+	}
+	return ""
+}
+
+func (x *Statement) GetRecalled() []string {
+	if x != nil {
+		return x.Recalled
+	}
+	return nil
+}
+
+func (x *Statement) GetIssued() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Issued
+	}
+	return nil
+}
+
+func (x *Statement) GetExpires() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Expires
+	}
+	return nil
+}
+
+func (x *Statement) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *Statement) GetPrevious() string {
+	if x != nil {
+		return x.Previous
+	}
+	return ""
+}
+
+func (x *Statement) GetSigned() []byte {
+	if x != nil {
+		return x.Signed
+	}
+	return nil
+}
+
+func (x *Statement) GetReceived() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Received
 	}
 	return nil
 }
@@ -532,7 +1071,7 @@ type ListDistributionsRequest struct {
 
 func (x *ListDistributionsRequest) Reset() {
 	*x = ListDistributionsRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[7]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -544,7 +1083,7 @@ func (x *ListDistributionsRequest) String() string {
 func (*ListDistributionsRequest) ProtoMessage() {}
 
 func (x *ListDistributionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[7]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -557,7 +1096,7 @@ func (x *ListDistributionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDistributionsRequest.ProtoReflect.Descriptor instead.
 func (*ListDistributionsRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{7}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{16}
 }
 
 type ListDistributionsResponse struct {
@@ -569,7 +1108,7 @@ type ListDistributionsResponse struct {
 
 func (x *ListDistributionsResponse) Reset() {
 	*x = ListDistributionsResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[8]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -581,7 +1120,7 @@ func (x *ListDistributionsResponse) String() string {
 func (*ListDistributionsResponse) ProtoMessage() {}
 
 func (x *ListDistributionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[8]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -594,7 +1133,7 @@ func (x *ListDistributionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDistributionsResponse.ProtoReflect.Descriptor instead.
 func (*ListDistributionsResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{8}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListDistributionsResponse) GetDistributions() []*Distribution {
@@ -630,14 +1169,16 @@ type Release struct {
 	RecallReason string                 `protobuf:"bytes,15,opt,name=recall_reason,json=recallReason,proto3" json:"recall_reason,omitempty"`
 	RecalledBy   string                 `protobuf:"bytes,16,opt,name=recalled_by,json=recalledBy,proto3" json:"recalled_by,omitempty"`
 	// Releases that have to run before this one is taken; ascending.
-	Stops         []string `protobuf:"bytes,17,rep,name=stops,proto3" json:"stops,omitempty"`
+	Stops []string `protobuf:"bytes,17,rep,name=stops,proto3" json:"stops,omitempty"`
+	// Who signed it, PRINCIPAL (KIND FINGERPRINT); none where the distribution names no signers.
+	SignedBy      []string `protobuf:"bytes,18,rep,name=signed_by,json=signedBy,proto3" json:"signed_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Release) Reset() {
 	*x = Release{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[9]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -649,7 +1190,7 @@ func (x *Release) String() string {
 func (*Release) ProtoMessage() {}
 
 func (x *Release) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[9]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -662,7 +1203,7 @@ func (x *Release) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Release.ProtoReflect.Descriptor instead.
 func (*Release) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{9}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Release) GetDistribution() string {
@@ -784,6 +1325,13 @@ func (x *Release) GetStops() []string {
 	return nil
 }
 
+func (x *Release) GetSignedBy() []string {
+	if x != nil {
+		return x.SignedBy
+	}
+	return nil
+}
+
 type VariantResult struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Name    string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -796,7 +1344,7 @@ type VariantResult struct {
 
 func (x *VariantResult) Reset() {
 	*x = VariantResult{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[10]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -808,7 +1356,7 @@ func (x *VariantResult) String() string {
 func (*VariantResult) ProtoMessage() {}
 
 func (x *VariantResult) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[10]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -821,7 +1369,7 @@ func (x *VariantResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VariantResult.ProtoReflect.Descriptor instead.
 func (*VariantResult) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{10}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *VariantResult) GetName() string {
@@ -855,7 +1403,7 @@ type ListReleasesRequest struct {
 
 func (x *ListReleasesRequest) Reset() {
 	*x = ListReleasesRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[11]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -867,7 +1415,7 @@ func (x *ListReleasesRequest) String() string {
 func (*ListReleasesRequest) ProtoMessage() {}
 
 func (x *ListReleasesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[11]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -880,7 +1428,7 @@ func (x *ListReleasesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReleasesRequest.ProtoReflect.Descriptor instead.
 func (*ListReleasesRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{11}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListReleasesRequest) GetDistribution() string {
@@ -899,7 +1447,7 @@ type ListReleasesResponse struct {
 
 func (x *ListReleasesResponse) Reset() {
 	*x = ListReleasesResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[12]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -911,7 +1459,7 @@ func (x *ListReleasesResponse) String() string {
 func (*ListReleasesResponse) ProtoMessage() {}
 
 func (x *ListReleasesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[12]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -924,7 +1472,7 @@ func (x *ListReleasesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReleasesResponse.ProtoReflect.Descriptor instead.
 func (*ListReleasesResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{12}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListReleasesResponse) GetReleases() []*Release {
@@ -944,7 +1492,7 @@ type GetReleaseRequest struct {
 
 func (x *GetReleaseRequest) Reset() {
 	*x = GetReleaseRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[13]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -956,7 +1504,7 @@ func (x *GetReleaseRequest) String() string {
 func (*GetReleaseRequest) ProtoMessage() {}
 
 func (x *GetReleaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[13]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -969,7 +1517,7 @@ func (x *GetReleaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReleaseRequest.ProtoReflect.Descriptor instead.
 func (*GetReleaseRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{13}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *GetReleaseRequest) GetDistribution() string {
@@ -999,7 +1547,7 @@ type GetReleaseResponse struct {
 
 func (x *GetReleaseResponse) Reset() {
 	*x = GetReleaseResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[14]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1011,7 +1559,7 @@ func (x *GetReleaseResponse) String() string {
 func (*GetReleaseResponse) ProtoMessage() {}
 
 func (x *GetReleaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[14]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1024,7 +1572,7 @@ func (x *GetReleaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReleaseResponse.ProtoReflect.Descriptor instead.
 func (*GetReleaseResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{14}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GetReleaseResponse) GetRelease() *Release {
@@ -1069,7 +1617,7 @@ type ReleaseCluster struct {
 
 func (x *ReleaseCluster) Reset() {
 	*x = ReleaseCluster{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[15]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1081,7 +1629,7 @@ func (x *ReleaseCluster) String() string {
 func (*ReleaseCluster) ProtoMessage() {}
 
 func (x *ReleaseCluster) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[15]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1094,7 +1642,7 @@ func (x *ReleaseCluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseCluster.ProtoReflect.Descriptor instead.
 func (*ReleaseCluster) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{15}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ReleaseCluster) GetCluster() string {
@@ -1185,7 +1733,7 @@ type Cluster struct {
 
 func (x *Cluster) Reset() {
 	*x = Cluster{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[16]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1197,7 +1745,7 @@ func (x *Cluster) String() string {
 func (*Cluster) ProtoMessage() {}
 
 func (x *Cluster) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[16]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1210,7 +1758,7 @@ func (x *Cluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cluster.ProtoReflect.Descriptor instead.
 func (*Cluster) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{16}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Cluster) GetName() string {
@@ -1346,7 +1894,7 @@ type InviteClusterRequest struct {
 
 func (x *InviteClusterRequest) Reset() {
 	*x = InviteClusterRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[17]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1358,7 +1906,7 @@ func (x *InviteClusterRequest) String() string {
 func (*InviteClusterRequest) ProtoMessage() {}
 
 func (x *InviteClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[17]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1371,7 +1919,7 @@ func (x *InviteClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InviteClusterRequest.ProtoReflect.Descriptor instead.
 func (*InviteClusterRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{17}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *InviteClusterRequest) GetName() string {
@@ -1417,7 +1965,7 @@ type InviteClusterResponse struct {
 
 func (x *InviteClusterResponse) Reset() {
 	*x = InviteClusterResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[18]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1429,7 +1977,7 @@ func (x *InviteClusterResponse) String() string {
 func (*InviteClusterResponse) ProtoMessage() {}
 
 func (x *InviteClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[18]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1442,7 +1990,7 @@ func (x *InviteClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InviteClusterResponse.ProtoReflect.Descriptor instead.
 func (*InviteClusterResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{18}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *InviteClusterResponse) GetToken() string {
@@ -1483,7 +2031,7 @@ type RemoveClusterRequest struct {
 
 func (x *RemoveClusterRequest) Reset() {
 	*x = RemoveClusterRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[19]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1495,7 +2043,7 @@ func (x *RemoveClusterRequest) String() string {
 func (*RemoveClusterRequest) ProtoMessage() {}
 
 func (x *RemoveClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[19]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1508,7 +2056,7 @@ func (x *RemoveClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveClusterRequest.ProtoReflect.Descriptor instead.
 func (*RemoveClusterRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{19}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RemoveClusterRequest) GetName() string {
@@ -1533,7 +2081,7 @@ type RemoveClusterResponse struct {
 
 func (x *RemoveClusterResponse) Reset() {
 	*x = RemoveClusterResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[20]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1545,7 +2093,7 @@ func (x *RemoveClusterResponse) String() string {
 func (*RemoveClusterResponse) ProtoMessage() {}
 
 func (x *RemoveClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[20]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1558,7 +2106,7 @@ func (x *RemoveClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveClusterResponse.ProtoReflect.Descriptor instead.
 func (*RemoveClusterResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{20}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{29}
 }
 
 type AcceptClusterRequest struct {
@@ -1573,7 +2121,7 @@ type AcceptClusterRequest struct {
 
 func (x *AcceptClusterRequest) Reset() {
 	*x = AcceptClusterRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[21]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1585,7 +2133,7 @@ func (x *AcceptClusterRequest) String() string {
 func (*AcceptClusterRequest) ProtoMessage() {}
 
 func (x *AcceptClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[21]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1598,7 +2146,7 @@ func (x *AcceptClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcceptClusterRequest.ProtoReflect.Descriptor instead.
 func (*AcceptClusterRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{21}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *AcceptClusterRequest) GetName() string {
@@ -1632,7 +2180,7 @@ type AcceptClusterResponse struct {
 
 func (x *AcceptClusterResponse) Reset() {
 	*x = AcceptClusterResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[22]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1644,7 +2192,7 @@ func (x *AcceptClusterResponse) String() string {
 func (*AcceptClusterResponse) ProtoMessage() {}
 
 func (x *AcceptClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[22]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1657,7 +2205,7 @@ func (x *AcceptClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcceptClusterResponse.ProtoReflect.Descriptor instead.
 func (*AcceptClusterResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{22}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *AcceptClusterResponse) GetCluster() *Cluster {
@@ -1678,7 +2226,7 @@ type RejectClusterRequest struct {
 
 func (x *RejectClusterRequest) Reset() {
 	*x = RejectClusterRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[23]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1690,7 +2238,7 @@ func (x *RejectClusterRequest) String() string {
 func (*RejectClusterRequest) ProtoMessage() {}
 
 func (x *RejectClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[23]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1703,7 +2251,7 @@ func (x *RejectClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RejectClusterRequest.ProtoReflect.Descriptor instead.
 func (*RejectClusterRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{23}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RejectClusterRequest) GetName() string {
@@ -1737,7 +2285,7 @@ type RejectClusterResponse struct {
 
 func (x *RejectClusterResponse) Reset() {
 	*x = RejectClusterResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[24]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1749,7 +2297,7 @@ func (x *RejectClusterResponse) String() string {
 func (*RejectClusterResponse) ProtoMessage() {}
 
 func (x *RejectClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[24]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1762,7 +2310,7 @@ func (x *RejectClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RejectClusterResponse.ProtoReflect.Descriptor instead.
 func (*RejectClusterResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{24}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *RejectClusterResponse) GetCluster() *Cluster {
@@ -1780,7 +2328,7 @@ type ListClustersRequest struct {
 
 func (x *ListClustersRequest) Reset() {
 	*x = ListClustersRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[25]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1792,7 +2340,7 @@ func (x *ListClustersRequest) String() string {
 func (*ListClustersRequest) ProtoMessage() {}
 
 func (x *ListClustersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[25]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1805,7 +2353,7 @@ func (x *ListClustersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClustersRequest.ProtoReflect.Descriptor instead.
 func (*ListClustersRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{25}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{34}
 }
 
 type ListClustersResponse struct {
@@ -1817,7 +2365,7 @@ type ListClustersResponse struct {
 
 func (x *ListClustersResponse) Reset() {
 	*x = ListClustersResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[26]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1829,7 +2377,7 @@ func (x *ListClustersResponse) String() string {
 func (*ListClustersResponse) ProtoMessage() {}
 
 func (x *ListClustersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[26]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1842,7 +2390,7 @@ func (x *ListClustersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClustersResponse.ProtoReflect.Descriptor instead.
 func (*ListClustersResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{26}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ListClustersResponse) GetClusters() []*Cluster {
@@ -1862,7 +2410,7 @@ type FleetEvent struct {
 	Distribution string `protobuf:"bytes,4,opt,name=distribution,proto3" json:"distribution,omitempty"`
 	Version      string `protobuf:"bytes,5,opt,name=version,proto3" json:"version,omitempty"`
 	// "Phase", "Health", "Drift", "Declined", "Agent", "Published", "Rejected", "TagMoved", "TagDeleted",
-	// "Joined", "Invited", "Added", "Removed", "Preflight", "Rollout", "Recalled", "Pinned", "Decided", "Operator", "Identity".
+	// "Joined", "Invited", "Added", "Removed", "Preflight", "Rollout", "Recalled", "Pinned", "Decided", "Operator", "Order", "Identity".
 	Kind          string `protobuf:"bytes,6,opt,name=kind,proto3" json:"kind,omitempty"`
 	Message       string `protobuf:"bytes,7,opt,name=message,proto3" json:"message,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1871,7 +2419,7 @@ type FleetEvent struct {
 
 func (x *FleetEvent) Reset() {
 	*x = FleetEvent{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[27]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1883,7 +2431,7 @@ func (x *FleetEvent) String() string {
 func (*FleetEvent) ProtoMessage() {}
 
 func (x *FleetEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[27]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1896,7 +2444,7 @@ func (x *FleetEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FleetEvent.ProtoReflect.Descriptor instead.
 func (*FleetEvent) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{27}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *FleetEvent) GetId() uint64 {
@@ -1962,7 +2510,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[28]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1974,7 +2522,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[28]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1987,7 +2535,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{28}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListEventsRequest) GetCluster() string {
@@ -2028,7 +2576,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[29]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2040,7 +2588,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[29]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2053,7 +2601,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{29}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ListEventsResponse) GetEvents() []*FleetEvent {
@@ -2075,7 +2623,7 @@ type GetStatusRequest struct {
 
 func (x *GetStatusRequest) Reset() {
 	*x = GetStatusRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[30]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2087,7 +2635,7 @@ func (x *GetStatusRequest) String() string {
 func (*GetStatusRequest) ProtoMessage() {}
 
 func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[30]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2100,7 +2648,7 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{30}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *GetStatusRequest) GetDistribution() string {
@@ -2133,7 +2681,7 @@ type GetStatusResponse struct {
 
 func (x *GetStatusResponse) Reset() {
 	*x = GetStatusResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[31]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2145,7 +2693,7 @@ func (x *GetStatusResponse) String() string {
 func (*GetStatusResponse) ProtoMessage() {}
 
 func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[31]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2158,7 +2706,7 @@ func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetStatusResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{31}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *GetStatusResponse) GetAt() *timestamppb.Timestamp {
@@ -2248,7 +2796,7 @@ type StatusRow struct {
 
 func (x *StatusRow) Reset() {
 	*x = StatusRow{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[32]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2260,7 +2808,7 @@ func (x *StatusRow) String() string {
 func (*StatusRow) ProtoMessage() {}
 
 func (x *StatusRow) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[32]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2273,7 +2821,7 @@ func (x *StatusRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRow.ProtoReflect.Descriptor instead.
 func (*StatusRow) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{32}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *StatusRow) GetCluster() string {
@@ -2479,7 +3027,7 @@ type DistributionSummary struct {
 
 func (x *DistributionSummary) Reset() {
 	*x = DistributionSummary{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[33]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2491,7 +3039,7 @@ func (x *DistributionSummary) String() string {
 func (*DistributionSummary) ProtoMessage() {}
 
 func (x *DistributionSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[33]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2504,7 +3052,7 @@ func (x *DistributionSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DistributionSummary.ProtoReflect.Descriptor instead.
 func (*DistributionSummary) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{33}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *DistributionSummary) GetDistribution() string {
@@ -2611,7 +3159,7 @@ type PlanRolloutRequest struct {
 
 func (x *PlanRolloutRequest) Reset() {
 	*x = PlanRolloutRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[34]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2623,7 +3171,7 @@ func (x *PlanRolloutRequest) String() string {
 func (*PlanRolloutRequest) ProtoMessage() {}
 
 func (x *PlanRolloutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[34]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2636,7 +3184,7 @@ func (x *PlanRolloutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanRolloutRequest.ProtoReflect.Descriptor instead.
 func (*PlanRolloutRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{34}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *PlanRolloutRequest) GetDistribution() string {
@@ -2669,7 +3217,7 @@ type PlanRolloutResponse struct {
 
 func (x *PlanRolloutResponse) Reset() {
 	*x = PlanRolloutResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[35]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2681,7 +3229,7 @@ func (x *PlanRolloutResponse) String() string {
 func (*PlanRolloutResponse) ProtoMessage() {}
 
 func (x *PlanRolloutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[35]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2694,7 +3242,7 @@ func (x *PlanRolloutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanRolloutResponse.ProtoReflect.Descriptor instead.
 func (*PlanRolloutResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{35}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *PlanRolloutResponse) GetPlan() *RolloutPlan {
@@ -2727,7 +3275,7 @@ type RolloutPlan struct {
 
 func (x *RolloutPlan) Reset() {
 	*x = RolloutPlan{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[36]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2739,7 +3287,7 @@ func (x *RolloutPlan) String() string {
 func (*RolloutPlan) ProtoMessage() {}
 
 func (x *RolloutPlan) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[36]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2752,7 +3300,7 @@ func (x *RolloutPlan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RolloutPlan.ProtoReflect.Descriptor instead.
 func (*RolloutPlan) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{36}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *RolloutPlan) GetDistribution() string {
@@ -2826,7 +3374,7 @@ type PlannedWave struct {
 
 func (x *PlannedWave) Reset() {
 	*x = PlannedWave{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[37]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2838,7 +3386,7 @@ func (x *PlannedWave) String() string {
 func (*PlannedWave) ProtoMessage() {}
 
 func (x *PlannedWave) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[37]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2851,7 +3399,7 @@ func (x *PlannedWave) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlannedWave.ProtoReflect.Descriptor instead.
 func (*PlannedWave) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{37}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *PlannedWave) GetName() string {
@@ -2901,7 +3449,7 @@ type PlannedCluster struct {
 
 func (x *PlannedCluster) Reset() {
 	*x = PlannedCluster{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[38]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2913,7 +3461,7 @@ func (x *PlannedCluster) String() string {
 func (*PlannedCluster) ProtoMessage() {}
 
 func (x *PlannedCluster) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[38]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2926,7 +3474,7 @@ func (x *PlannedCluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlannedCluster.ProtoReflect.Descriptor instead.
 func (*PlannedCluster) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{38}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *PlannedCluster) GetCluster() string {
@@ -2980,7 +3528,7 @@ type Rollout struct {
 
 func (x *Rollout) Reset() {
 	*x = Rollout{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[39]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2992,7 +3540,7 @@ func (x *Rollout) String() string {
 func (*Rollout) ProtoMessage() {}
 
 func (x *Rollout) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[39]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3005,7 +3553,7 @@ func (x *Rollout) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rollout.ProtoReflect.Descriptor instead.
 func (*Rollout) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{39}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Rollout) GetDistribution() string {
@@ -3129,7 +3677,7 @@ type RolloutWave struct {
 
 func (x *RolloutWave) Reset() {
 	*x = RolloutWave{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[40]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3141,7 +3689,7 @@ func (x *RolloutWave) String() string {
 func (*RolloutWave) ProtoMessage() {}
 
 func (x *RolloutWave) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[40]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3154,7 +3702,7 @@ func (x *RolloutWave) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RolloutWave.ProtoReflect.Descriptor instead.
 func (*RolloutWave) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{40}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *RolloutWave) GetName() string {
@@ -3253,7 +3801,7 @@ type RolloutCluster struct {
 
 func (x *RolloutCluster) Reset() {
 	*x = RolloutCluster{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[41]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3265,7 +3813,7 @@ func (x *RolloutCluster) String() string {
 func (*RolloutCluster) ProtoMessage() {}
 
 func (x *RolloutCluster) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[41]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3278,7 +3826,7 @@ func (x *RolloutCluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RolloutCluster.ProtoReflect.Descriptor instead.
 func (*RolloutCluster) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{41}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *RolloutCluster) GetCluster() string {
@@ -3350,7 +3898,7 @@ type StartRolloutRequest struct {
 
 func (x *StartRolloutRequest) Reset() {
 	*x = StartRolloutRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[42]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3362,7 +3910,7 @@ func (x *StartRolloutRequest) String() string {
 func (*StartRolloutRequest) ProtoMessage() {}
 
 func (x *StartRolloutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[42]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3375,7 +3923,7 @@ func (x *StartRolloutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartRolloutRequest.ProtoReflect.Descriptor instead.
 func (*StartRolloutRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{42}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *StartRolloutRequest) GetDistribution() string {
@@ -3422,7 +3970,7 @@ type StartRolloutResponse struct {
 
 func (x *StartRolloutResponse) Reset() {
 	*x = StartRolloutResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[43]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3434,7 +3982,7 @@ func (x *StartRolloutResponse) String() string {
 func (*StartRolloutResponse) ProtoMessage() {}
 
 func (x *StartRolloutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[43]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3447,7 +3995,7 @@ func (x *StartRolloutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartRolloutResponse.ProtoReflect.Descriptor instead.
 func (*StartRolloutResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{43}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *StartRolloutResponse) GetRollout() *Rollout {
@@ -3469,7 +4017,7 @@ type ListRolloutsRequest struct {
 
 func (x *ListRolloutsRequest) Reset() {
 	*x = ListRolloutsRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[44]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3481,7 +4029,7 @@ func (x *ListRolloutsRequest) String() string {
 func (*ListRolloutsRequest) ProtoMessage() {}
 
 func (x *ListRolloutsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[44]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3494,7 +4042,7 @@ func (x *ListRolloutsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRolloutsRequest.ProtoReflect.Descriptor instead.
 func (*ListRolloutsRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{44}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ListRolloutsRequest) GetDistribution() string {
@@ -3520,7 +4068,7 @@ type ListRolloutsResponse struct {
 
 func (x *ListRolloutsResponse) Reset() {
 	*x = ListRolloutsResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[45]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3532,7 +4080,7 @@ func (x *ListRolloutsResponse) String() string {
 func (*ListRolloutsResponse) ProtoMessage() {}
 
 func (x *ListRolloutsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[45]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3545,7 +4093,7 @@ func (x *ListRolloutsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRolloutsResponse.ProtoReflect.Descriptor instead.
 func (*ListRolloutsResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{45}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ListRolloutsResponse) GetRollouts() []*Rollout {
@@ -3566,7 +4114,7 @@ type GetRolloutRequest struct {
 
 func (x *GetRolloutRequest) Reset() {
 	*x = GetRolloutRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[46]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3578,7 +4126,7 @@ func (x *GetRolloutRequest) String() string {
 func (*GetRolloutRequest) ProtoMessage() {}
 
 func (x *GetRolloutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[46]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3591,7 +4139,7 @@ func (x *GetRolloutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRolloutRequest.ProtoReflect.Descriptor instead.
 func (*GetRolloutRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{46}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *GetRolloutRequest) GetDistribution() string {
@@ -3618,7 +4166,7 @@ type GetRolloutResponse struct {
 
 func (x *GetRolloutResponse) Reset() {
 	*x = GetRolloutResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[47]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3630,7 +4178,7 @@ func (x *GetRolloutResponse) String() string {
 func (*GetRolloutResponse) ProtoMessage() {}
 
 func (x *GetRolloutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[47]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3643,7 +4191,7 @@ func (x *GetRolloutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRolloutResponse.ProtoReflect.Descriptor instead.
 func (*GetRolloutResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{47}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *GetRolloutResponse) GetRollout() *Rollout {
@@ -3675,7 +4223,7 @@ type DecideRolloutRequest struct {
 
 func (x *DecideRolloutRequest) Reset() {
 	*x = DecideRolloutRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[48]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3687,7 +4235,7 @@ func (x *DecideRolloutRequest) String() string {
 func (*DecideRolloutRequest) ProtoMessage() {}
 
 func (x *DecideRolloutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[48]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3700,7 +4248,7 @@ func (x *DecideRolloutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecideRolloutRequest.ProtoReflect.Descriptor instead.
 func (*DecideRolloutRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{48}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *DecideRolloutRequest) GetDistribution() string {
@@ -3754,7 +4302,7 @@ type DecideRolloutResponse struct {
 
 func (x *DecideRolloutResponse) Reset() {
 	*x = DecideRolloutResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[49]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3766,7 +4314,7 @@ func (x *DecideRolloutResponse) String() string {
 func (*DecideRolloutResponse) ProtoMessage() {}
 
 func (x *DecideRolloutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[49]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3779,7 +4327,7 @@ func (x *DecideRolloutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecideRolloutResponse.ProtoReflect.Descriptor instead.
 func (*DecideRolloutResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{49}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *DecideRolloutResponse) GetRollout() *Rollout {
@@ -3803,7 +4351,7 @@ type RecallReleaseRequest struct {
 
 func (x *RecallReleaseRequest) Reset() {
 	*x = RecallReleaseRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[50]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3815,7 +4363,7 @@ func (x *RecallReleaseRequest) String() string {
 func (*RecallReleaseRequest) ProtoMessage() {}
 
 func (x *RecallReleaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[50]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3828,7 +4376,7 @@ func (x *RecallReleaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecallReleaseRequest.ProtoReflect.Descriptor instead.
 func (*RecallReleaseRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{50}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *RecallReleaseRequest) GetDistribution() string {
@@ -3878,7 +4426,7 @@ type RecallReleaseResponse struct {
 
 func (x *RecallReleaseResponse) Reset() {
 	*x = RecallReleaseResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[51]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3890,7 +4438,7 @@ func (x *RecallReleaseResponse) String() string {
 func (*RecallReleaseResponse) ProtoMessage() {}
 
 func (x *RecallReleaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[51]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3903,7 +4451,7 @@ func (x *RecallReleaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecallReleaseResponse.ProtoReflect.Descriptor instead.
 func (*RecallReleaseResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{51}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *RecallReleaseResponse) GetClusters() []*RecalledCluster {
@@ -3934,7 +4482,7 @@ type RecalledCluster struct {
 
 func (x *RecalledCluster) Reset() {
 	*x = RecalledCluster{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[52]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3946,7 +4494,7 @@ func (x *RecalledCluster) String() string {
 func (*RecalledCluster) ProtoMessage() {}
 
 func (x *RecalledCluster) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[52]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3959,7 +4507,7 @@ func (x *RecalledCluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecalledCluster.ProtoReflect.Descriptor instead.
 func (*RecalledCluster) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{52}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *RecalledCluster) GetCluster() string {
@@ -4011,7 +4559,7 @@ type Pin struct {
 
 func (x *Pin) Reset() {
 	*x = Pin{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[53]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4023,7 +4571,7 @@ func (x *Pin) String() string {
 func (*Pin) ProtoMessage() {}
 
 func (x *Pin) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[53]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4036,7 +4584,7 @@ func (x *Pin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pin.ProtoReflect.Descriptor instead.
 func (*Pin) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{53}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *Pin) GetCluster() string {
@@ -4119,7 +4667,7 @@ type PinClusterRequest struct {
 
 func (x *PinClusterRequest) Reset() {
 	*x = PinClusterRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[54]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4131,7 +4679,7 @@ func (x *PinClusterRequest) String() string {
 func (*PinClusterRequest) ProtoMessage() {}
 
 func (x *PinClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[54]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4144,7 +4692,7 @@ func (x *PinClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PinClusterRequest.ProtoReflect.Descriptor instead.
 func (*PinClusterRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{54}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *PinClusterRequest) GetPin() *Pin {
@@ -4172,7 +4720,7 @@ type PinClusterResponse struct {
 
 func (x *PinClusterResponse) Reset() {
 	*x = PinClusterResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[55]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4184,7 +4732,7 @@ func (x *PinClusterResponse) String() string {
 func (*PinClusterResponse) ProtoMessage() {}
 
 func (x *PinClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[55]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4197,7 +4745,7 @@ func (x *PinClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PinClusterResponse.ProtoReflect.Descriptor instead.
 func (*PinClusterResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{55}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *PinClusterResponse) GetPin() *Pin {
@@ -4226,7 +4774,7 @@ type UnpinClusterRequest struct {
 
 func (x *UnpinClusterRequest) Reset() {
 	*x = UnpinClusterRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[56]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4238,7 +4786,7 @@ func (x *UnpinClusterRequest) String() string {
 func (*UnpinClusterRequest) ProtoMessage() {}
 
 func (x *UnpinClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[56]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4251,7 +4799,7 @@ func (x *UnpinClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpinClusterRequest.ProtoReflect.Descriptor instead.
 func (*UnpinClusterRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{56}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *UnpinClusterRequest) GetCluster() string {
@@ -4290,7 +4838,7 @@ type UnpinClusterResponse struct {
 
 func (x *UnpinClusterResponse) Reset() {
 	*x = UnpinClusterResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[57]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4302,7 +4850,7 @@ func (x *UnpinClusterResponse) String() string {
 func (*UnpinClusterResponse) ProtoMessage() {}
 
 func (x *UnpinClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[57]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4315,7 +4863,7 @@ func (x *UnpinClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpinClusterResponse.ProtoReflect.Descriptor instead.
 func (*UnpinClusterResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{57}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{66}
 }
 
 type ListPinsRequest struct {
@@ -4328,7 +4876,7 @@ type ListPinsRequest struct {
 
 func (x *ListPinsRequest) Reset() {
 	*x = ListPinsRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[58]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4340,7 +4888,7 @@ func (x *ListPinsRequest) String() string {
 func (*ListPinsRequest) ProtoMessage() {}
 
 func (x *ListPinsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[58]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4353,7 +4901,7 @@ func (x *ListPinsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPinsRequest.ProtoReflect.Descriptor instead.
 func (*ListPinsRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{58}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *ListPinsRequest) GetDistribution() string {
@@ -4372,7 +4920,7 @@ type ListPinsResponse struct {
 
 func (x *ListPinsResponse) Reset() {
 	*x = ListPinsResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[59]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4384,7 +4932,7 @@ func (x *ListPinsResponse) String() string {
 func (*ListPinsResponse) ProtoMessage() {}
 
 func (x *ListPinsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[59]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4397,7 +4945,7 @@ func (x *ListPinsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPinsResponse.ProtoReflect.Descriptor instead.
 func (*ListPinsResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{59}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *ListPinsResponse) GetPins() []*Pin {
@@ -4422,7 +4970,7 @@ type DecideDeliveryRequest struct {
 
 func (x *DecideDeliveryRequest) Reset() {
 	*x = DecideDeliveryRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[60]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4434,7 +4982,7 @@ func (x *DecideDeliveryRequest) String() string {
 func (*DecideDeliveryRequest) ProtoMessage() {}
 
 func (x *DecideDeliveryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[60]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4447,7 +4995,7 @@ func (x *DecideDeliveryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecideDeliveryRequest.ProtoReflect.Descriptor instead.
 func (*DecideDeliveryRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{60}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *DecideDeliveryRequest) GetCluster() string {
@@ -4503,7 +5051,7 @@ type DecideDeliveryResponse struct {
 
 func (x *DecideDeliveryResponse) Reset() {
 	*x = DecideDeliveryResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[61]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4515,7 +5063,7 @@ func (x *DecideDeliveryResponse) String() string {
 func (*DecideDeliveryResponse) ProtoMessage() {}
 
 func (x *DecideDeliveryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[61]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4528,7 +5076,7 @@ func (x *DecideDeliveryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecideDeliveryResponse.ProtoReflect.Descriptor instead.
 func (*DecideDeliveryResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{61}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *DecideDeliveryResponse) GetVersion() string {
@@ -4555,7 +5103,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[62]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4567,7 +5115,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[62]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4580,7 +5128,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{62}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *ExplainRequest) GetCluster() string {
@@ -4612,7 +5160,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[63]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4624,7 +5172,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[63]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4637,7 +5185,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{63}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *ExplainResponse) GetRow() *StatusRow {
@@ -4678,7 +5226,7 @@ type ExportAuditRequest struct {
 
 func (x *ExportAuditRequest) Reset() {
 	*x = ExportAuditRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[64]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4690,7 +5238,7 @@ func (x *ExportAuditRequest) String() string {
 func (*ExportAuditRequest) ProtoMessage() {}
 
 func (x *ExportAuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[64]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4703,7 +5251,7 @@ func (x *ExportAuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportAuditRequest.ProtoReflect.Descriptor instead.
 func (*ExportAuditRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{64}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *ExportAuditRequest) GetAfter() uint64 {
@@ -4722,7 +5270,7 @@ type ExportAuditResponse struct {
 
 func (x *ExportAuditResponse) Reset() {
 	*x = ExportAuditResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[65]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4734,7 +5282,7 @@ func (x *ExportAuditResponse) String() string {
 func (*ExportAuditResponse) ProtoMessage() {}
 
 func (x *ExportAuditResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[65]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4747,7 +5295,7 @@ func (x *ExportAuditResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportAuditResponse.ProtoReflect.Descriptor instead.
 func (*ExportAuditResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{65}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *ExportAuditResponse) GetEntry() *AuditEntry {
@@ -4783,7 +5331,7 @@ type AuditEntry struct {
 
 func (x *AuditEntry) Reset() {
 	*x = AuditEntry{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[66]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4795,7 +5343,7 @@ func (x *AuditEntry) String() string {
 func (*AuditEntry) ProtoMessage() {}
 
 func (x *AuditEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[66]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4808,7 +5356,7 @@ func (x *AuditEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditEntry.ProtoReflect.Descriptor instead.
 func (*AuditEntry) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{66}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *AuditEntry) GetNumber() uint64 {
@@ -4885,7 +5433,8 @@ func (x *AuditEntry) GetRecord() []byte {
 type Operator struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// "admin", "viewer", "approver:ROLE" or "provider:PROVIDER", by the hub's record.
+	// "admin", "viewer", "vendor-release", "vendor-operator", "approver:ROLE" or "provider:PROVIDER", by the hub's
+	// record.
 	Role    string                 `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`
 	Created *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=created,proto3" json:"created,omitempty"`
 	// "operator admin"; "hub" for the one that the hub made itself.
@@ -4899,7 +5448,7 @@ type Operator struct {
 
 func (x *Operator) Reset() {
 	*x = Operator{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[67]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4911,7 +5460,7 @@ func (x *Operator) String() string {
 func (*Operator) ProtoMessage() {}
 
 func (x *Operator) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[67]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4924,7 +5473,7 @@ func (x *Operator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operator.ProtoReflect.Descriptor instead.
 func (*Operator) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{67}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *Operator) GetName() string {
@@ -4985,7 +5534,7 @@ type AddOperatorRequest struct {
 
 func (x *AddOperatorRequest) Reset() {
 	*x = AddOperatorRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[68]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4997,7 +5546,7 @@ func (x *AddOperatorRequest) String() string {
 func (*AddOperatorRequest) ProtoMessage() {}
 
 func (x *AddOperatorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[68]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5010,7 +5559,7 @@ func (x *AddOperatorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddOperatorRequest.ProtoReflect.Descriptor instead.
 func (*AddOperatorRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{68}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *AddOperatorRequest) GetName() string {
@@ -5063,7 +5612,7 @@ type AddOperatorResponse struct {
 
 func (x *AddOperatorResponse) Reset() {
 	*x = AddOperatorResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[69]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5075,7 +5624,7 @@ func (x *AddOperatorResponse) String() string {
 func (*AddOperatorResponse) ProtoMessage() {}
 
 func (x *AddOperatorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[69]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5088,7 +5637,7 @@ func (x *AddOperatorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddOperatorResponse.ProtoReflect.Descriptor instead.
 func (*AddOperatorResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{69}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *AddOperatorResponse) GetOperator() *Operator {
@@ -5130,7 +5679,7 @@ type RemoveOperatorRequest struct {
 
 func (x *RemoveOperatorRequest) Reset() {
 	*x = RemoveOperatorRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[70]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5142,7 +5691,7 @@ func (x *RemoveOperatorRequest) String() string {
 func (*RemoveOperatorRequest) ProtoMessage() {}
 
 func (x *RemoveOperatorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[70]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5155,7 +5704,7 @@ func (x *RemoveOperatorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveOperatorRequest.ProtoReflect.Descriptor instead.
 func (*RemoveOperatorRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{70}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *RemoveOperatorRequest) GetName() string {
@@ -5187,7 +5736,7 @@ type RemoveOperatorResponse struct {
 
 func (x *RemoveOperatorResponse) Reset() {
 	*x = RemoveOperatorResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[71]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5199,7 +5748,7 @@ func (x *RemoveOperatorResponse) String() string {
 func (*RemoveOperatorResponse) ProtoMessage() {}
 
 func (x *RemoveOperatorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[71]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5212,7 +5761,7 @@ func (x *RemoveOperatorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveOperatorResponse.ProtoReflect.Descriptor instead.
 func (*RemoveOperatorResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{71}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{80}
 }
 
 type ListOperatorsRequest struct {
@@ -5223,7 +5772,7 @@ type ListOperatorsRequest struct {
 
 func (x *ListOperatorsRequest) Reset() {
 	*x = ListOperatorsRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[72]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5235,7 +5784,7 @@ func (x *ListOperatorsRequest) String() string {
 func (*ListOperatorsRequest) ProtoMessage() {}
 
 func (x *ListOperatorsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[72]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5248,7 +5797,7 @@ func (x *ListOperatorsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOperatorsRequest.ProtoReflect.Descriptor instead.
 func (*ListOperatorsRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{72}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{81}
 }
 
 type ListOperatorsResponse struct {
@@ -5261,7 +5810,7 @@ type ListOperatorsResponse struct {
 
 func (x *ListOperatorsResponse) Reset() {
 	*x = ListOperatorsResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[73]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5273,7 +5822,7 @@ func (x *ListOperatorsResponse) String() string {
 func (*ListOperatorsResponse) ProtoMessage() {}
 
 func (x *ListOperatorsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[73]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5286,12 +5835,632 @@ func (x *ListOperatorsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOperatorsResponse.ProtoReflect.Descriptor instead.
 func (*ListOperatorsResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{73}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *ListOperatorsResponse) GetOperators() []*Operator {
 	if x != nil {
 		return x.Operators
+	}
+	return nil
+}
+
+// Order is one that a person signed, as the hub keeps it. What it says is in the signed text; nothing beside it
+// counts.
+type Order struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The signed text, as pkg/order reads it, and the armoured SSH signature over it.
+	Text      []byte `protobuf:"bytes,1,opt,name=text,proto3" json:"text,omitempty"`
+	Signature []byte `protobuf:"bytes,2,opt,name=signature,proto3" json:"signature,omitempty"`
+	// "operator NAME" who handed it over.
+	SentBy string                 `protobuf:"bytes,3,opt,name=sent_by,json=sentBy,proto3" json:"sent_by,omitempty"`
+	Sent   *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=sent,proto3" json:"sent,omitempty"`
+	// "Waiting", "Accepted", "Refused" or "Expired".
+	State string `protobuf:"bytes,5,opt,name=state,proto3" json:"state,omitempty"`
+	// What the spoke answered, one line, and when.
+	Answer   string                 `protobuf:"bytes,6,opt,name=answer,proto3" json:"answer,omitempty"`
+	Answered *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=answered,proto3" json:"answered,omitempty"`
+	// Of the key that signed: "SHA256:…". Whether it counts is for the spoke's own list to say.
+	Key           string `protobuf:"bytes,8,opt,name=key,proto3" json:"key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Order) Reset() {
+	*x = Order{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[83]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Order) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Order) ProtoMessage() {}
+
+func (x *Order) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[83]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Order.ProtoReflect.Descriptor instead.
+func (*Order) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{83}
+}
+
+func (x *Order) GetText() []byte {
+	if x != nil {
+		return x.Text
+	}
+	return nil
+}
+
+func (x *Order) GetSignature() []byte {
+	if x != nil {
+		return x.Signature
+	}
+	return nil
+}
+
+func (x *Order) GetSentBy() string {
+	if x != nil {
+		return x.SentBy
+	}
+	return ""
+}
+
+func (x *Order) GetSent() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Sent
+	}
+	return nil
+}
+
+func (x *Order) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Order) GetAnswer() string {
+	if x != nil {
+		return x.Answer
+	}
+	return ""
+}
+
+func (x *Order) GetAnswered() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Answered
+	}
+	return nil
+}
+
+func (x *Order) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+type SendOrderRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Text      []byte                 `protobuf:"bytes,1,opt,name=text,proto3" json:"text,omitempty"`
+	Signature []byte                 `protobuf:"bytes,2,opt,name=signature,proto3" json:"signature,omitempty"`
+	// Check only; it needs no signature then.
+	DryRun        bool `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SendOrderRequest) Reset() {
+	*x = SendOrderRequest{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[84]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SendOrderRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SendOrderRequest) ProtoMessage() {}
+
+func (x *SendOrderRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[84]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SendOrderRequest.ProtoReflect.Descriptor instead.
+func (*SendOrderRequest) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{84}
+}
+
+func (x *SendOrderRequest) GetText() []byte {
+	if x != nil {
+		return x.Text
+	}
+	return nil
+}
+
+func (x *SendOrderRequest) GetSignature() []byte {
+	if x != nil {
+		return x.Signature
+	}
+	return nil
+}
+
+func (x *SendOrderRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type SendOrderResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Order         *Order                 `protobuf:"bytes,1,opt,name=order,proto3" json:"order,omitempty"`
+	Warnings      []string               `protobuf:"bytes,2,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SendOrderResponse) Reset() {
+	*x = SendOrderResponse{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[85]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SendOrderResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SendOrderResponse) ProtoMessage() {}
+
+func (x *SendOrderResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[85]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SendOrderResponse.ProtoReflect.Descriptor instead.
+func (*SendOrderResponse) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{85}
+}
+
+func (x *SendOrderResponse) GetOrder() *Order {
+	if x != nil {
+		return x.Order
+	}
+	return nil
+}
+
+func (x *SendOrderResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
+type ListOrdersRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty: of all that the caller sees.
+	Cluster string `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	// Only the one with this nonce.
+	Nonce         string `protobuf:"bytes,2,opt,name=nonce,proto3" json:"nonce,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListOrdersRequest) Reset() {
+	*x = ListOrdersRequest{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[86]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListOrdersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListOrdersRequest) ProtoMessage() {}
+
+func (x *ListOrdersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[86]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListOrdersRequest.ProtoReflect.Descriptor instead.
+func (*ListOrdersRequest) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{86}
+}
+
+func (x *ListOrdersRequest) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *ListOrdersRequest) GetNonce() string {
+	if x != nil {
+		return x.Nonce
+	}
+	return ""
+}
+
+type ListOrdersResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Orders        []*Order               `protobuf:"bytes,1,rep,name=orders,proto3" json:"orders,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListOrdersResponse) Reset() {
+	*x = ListOrdersResponse{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[87]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListOrdersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListOrdersResponse) ProtoMessage() {}
+
+func (x *ListOrdersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[87]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListOrdersResponse.ProtoReflect.Descriptor instead.
+func (*ListOrdersResponse) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{87}
+}
+
+func (x *ListOrdersResponse) GetOrders() []*Order {
+	if x != nil {
+		return x.Orders
+	}
+	return nil
+}
+
+type WhoAmIRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WhoAmIRequest) Reset() {
+	*x = WhoAmIRequest{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[88]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WhoAmIRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WhoAmIRequest) ProtoMessage() {}
+
+func (x *WhoAmIRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[88]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WhoAmIRequest.ProtoReflect.Descriptor instead.
+func (*WhoAmIRequest) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{88}
+}
+
+type WhoAmIResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "operator maria".
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Role string `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`
+	// "client certificate" or "OIDC token".
+	CredentialKind string `protobuf:"bytes,3,opt,name=credential_kind,json=credentialKind,proto3" json:"credential_kind,omitempty"`
+	// SHA-256 of the certificate; of a token its issuer and subject.
+	Credential string                 `protobuf:"bytes,4,opt,name=credential,proto3" json:"credential,omitempty"`
+	NotAfter   *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
+	// Of a token, as its issuer says.
+	Groups        []string `protobuf:"bytes,6,rep,name=groups,proto3" json:"groups,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WhoAmIResponse) Reset() {
+	*x = WhoAmIResponse{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[89]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WhoAmIResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WhoAmIResponse) ProtoMessage() {}
+
+func (x *WhoAmIResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[89]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WhoAmIResponse.ProtoReflect.Descriptor instead.
+func (*WhoAmIResponse) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{89}
+}
+
+func (x *WhoAmIResponse) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *WhoAmIResponse) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *WhoAmIResponse) GetCredentialKind() string {
+	if x != nil {
+		return x.CredentialKind
+	}
+	return ""
+}
+
+func (x *WhoAmIResponse) GetCredential() string {
+	if x != nil {
+		return x.Credential
+	}
+	return ""
+}
+
+func (x *WhoAmIResponse) GetNotAfter() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NotAfter
+	}
+	return nil
+}
+
+func (x *WhoAmIResponse) GetGroups() []string {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
+type CanIRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name of a method of this service; empty: every one.
+	Method string `protobuf:"bytes,1,opt,name=method,proto3" json:"method,omitempty"`
+	// The cluster that it is about; empty: any.
+	Cluster string `protobuf:"bytes,2,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	// Of DecideRollout: "approve", "reject", "pause", "resume", "abort" or "undo"; empty: any of them.
+	Decision      string `protobuf:"bytes,3,opt,name=decision,proto3" json:"decision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CanIRequest) Reset() {
+	*x = CanIRequest{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[90]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CanIRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CanIRequest) ProtoMessage() {}
+
+func (x *CanIRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[90]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CanIRequest.ProtoReflect.Descriptor instead.
+func (*CanIRequest) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{90}
+}
+
+func (x *CanIRequest) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *CanIRequest) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *CanIRequest) GetDecision() string {
+	if x != nil {
+		return x.Decision
+	}
+	return ""
+}
+
+type CanIResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Permissions   []*Permission          `protobuf:"bytes,1,rep,name=permissions,proto3" json:"permissions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CanIResponse) Reset() {
+	*x = CanIResponse{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[91]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CanIResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CanIResponse) ProtoMessage() {}
+
+func (x *CanIResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[91]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CanIResponse.ProtoReflect.Descriptor instead.
+func (*CanIResponse) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{91}
+}
+
+func (x *CanIResponse) GetPermissions() []*Permission {
+	if x != nil {
+		return x.Permissions
+	}
+	return nil
+}
+
+// Permission of the caller to call one method.
+type Permission struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Method  string                 `protobuf:"bytes,1,opt,name=method,proto3" json:"method,omitempty"`
+	Allowed bool                   `protobuf:"varint,2,opt,name=allowed,proto3" json:"allowed,omitempty"`
+	// Why not, or within what: one line.
+	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The roles that may.
+	Roles         []string `protobuf:"bytes,4,rep,name=roles,proto3" json:"roles,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Permission) Reset() {
+	*x = Permission{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[92]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Permission) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Permission) ProtoMessage() {}
+
+func (x *Permission) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[92]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Permission.ProtoReflect.Descriptor instead.
+func (*Permission) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{92}
+}
+
+func (x *Permission) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *Permission) GetAllowed() bool {
+	if x != nil {
+		return x.Allowed
+	}
+	return false
+}
+
+func (x *Permission) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Permission) GetRoles() []string {
+	if x != nil {
+		return x.Roles
 	}
 	return nil
 }
@@ -5304,7 +6473,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[74]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5316,7 +6485,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[74]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5329,7 +6498,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{74}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{93}
 }
 
 type WatchResponse struct {
@@ -5342,7 +6511,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[75]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5354,7 +6523,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[75]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5367,7 +6536,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{75}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *WatchResponse) GetRevision() uint64 {
@@ -5381,13 +6550,13 @@ var File_wheelwright_fleet_v1_fleet_proto protoreflect.FileDescriptor
 
 const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"\n" +
-	" wheelwright/fleet/v1/fleet.proto\x12\x14wheelwright.fleet.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ewheelwright/sync/v1/sync.proto\"\x13\n" +
+	" wheelwright/fleet/v1/fleet.proto\x12\x14wheelwright.fleet.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"wheelwright/access/v1/access.proto\x1a\x1ewheelwright/sync/v1/sync.proto\"\x13\n" +
 	"\x11GetVersionRequest\"e\n" +
 	"\x12GetVersionResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
 	"\x06commit\x18\x02 \x01(\tR\x06commit\x12\x1d\n" +
 	"\n" +
-	"go_version\x18\x03 \x01(\tR\tgoVersion\"\xd0\x03\n" +
+	"go_version\x18\x03 \x01(\tR\tgoVersion\"\x89\x04\n" +
 	"\fDistribution\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03url\x18\x02 \x01(\tR\x03url\x12\x12\n" +
@@ -5404,7 +6573,16 @@ const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	" \x01(\rR\x10releasesRejected\x12\x14\n" +
 	"\x05notes\x18\v \x03(\tR\x05notes\x12\x16\n" +
 	"\x06latest\x18\f \x01(\tR\x06latest\x12+\n" +
-	"\x11preflight_seconds\x18\r \x01(\rR\x10preflightSeconds\"y\n" +
+	"\x11preflight_seconds\x18\r \x01(\rR\x10preflightSeconds\x127\n" +
+	"\asigners\x18\x0e \x01(\v2\x1d.wheelwright.fleet.v1.SignersR\asigners\"s\n" +
+	"\aSigners\x126\n" +
+	"\x05files\x18\x01 \x03(\v2 .wheelwright.fleet.v1.SignerFileR\x05files\x12\x1c\n" +
+	"\tthreshold\x18\x02 \x01(\rR\tthreshold\x12\x12\n" +
+	"\x04keys\x18\x03 \x03(\tR\x04keys\"4\n" +
+	"\n" +
+	"SignerFile\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\"y\n" +
 	"\x16AddDistributionRequest\x12F\n" +
 	"\fdistribution\x18\x01 \x01(\v2\".wheelwright.fleet.v1.DistributionR\fdistribution\x12\x17\n" +
 	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"a\n" +
@@ -5414,10 +6592,39 @@ const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x17\n" +
 	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"W\n" +
 	"\x1aRemoveDistributionResponse\x129\n" +
-	"\brollouts\x18\x01 \x03(\v2\x1d.wheelwright.fleet.v1.RolloutR\brollouts\"\x1a\n" +
+	"\brollouts\x18\x01 \x03(\v2\x1d.wheelwright.fleet.v1.RolloutR\brollouts\"\x89\x01\n" +
+	"\x11SetSignersRequest\x12\"\n" +
+	"\fdistribution\x18\x01 \x01(\tR\fdistribution\x127\n" +
+	"\asigners\x18\x02 \x01(\v2\x1d.wheelwright.fleet.v1.SignersR\asigners\x12\x17\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"M\n" +
+	"\x12SetSignersResponse\x127\n" +
+	"\asigners\x18\x01 \x01(\v2\x1d.wheelwright.fleet.v1.SignersR\asigners\"P\n" +
+	"\x17PublishStatementRequest\x12\x1c\n" +
+	"\tstatement\x18\x01 \x01(\fR\tstatement\x12\x17\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"Y\n" +
+	"\x18PublishStatementResponse\x12=\n" +
+	"\tstatement\x18\x01 \x01(\v2\x1f.wheelwright.fleet.v1.StatementR\tstatement\"7\n" +
+	"\x11GetChannelRequest\x12\"\n" +
+	"\fdistribution\x18\x01 \x01(\tR\fdistribution\"U\n" +
+	"\x12GetChannelResponse\x12?\n" +
+	"\n" +
+	"statements\x18\x01 \x03(\v2\x1f.wheelwright.fleet.v1.StatementR\n" +
+	"statements\"\xed\x02\n" +
+	"\tStatement\x12\"\n" +
+	"\fdistribution\x18\x01 \x01(\tR\fdistribution\x12\x1a\n" +
+	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12\x16\n" +
+	"\x06latest\x18\x03 \x01(\tR\x06latest\x12\x1a\n" +
+	"\brecalled\x18\x04 \x03(\tR\brecalled\x122\n" +
+	"\x06issued\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x06issued\x124\n" +
+	"\aexpires\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x12\x16\n" +
+	"\x06digest\x18\a \x01(\tR\x06digest\x12\x1a\n" +
+	"\bprevious\x18\b \x01(\tR\bprevious\x12\x16\n" +
+	"\x06signed\x18\t \x01(\fR\x06signed\x126\n" +
+	"\breceived\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\breceived\"\x1a\n" +
 	"\x18ListDistributionsRequest\"e\n" +
 	"\x19ListDistributionsResponse\x12H\n" +
-	"\rdistributions\x18\x01 \x03(\v2\".wheelwright.fleet.v1.DistributionR\rdistributions\"\xf6\x04\n" +
+	"\rdistributions\x18\x01 \x03(\v2\".wheelwright.fleet.v1.DistributionR\rdistributions\"\x93\x05\n" +
 	"\aRelease\x12\"\n" +
 	"\fdistribution\x18\x01 \x01(\tR\fdistribution\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x14\n" +
@@ -5439,7 +6646,8 @@ const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"\rrecall_reason\x18\x0f \x01(\tR\frecallReason\x12\x1f\n" +
 	"\vrecalled_by\x18\x10 \x01(\tR\n" +
 	"recalledBy\x12\x14\n" +
-	"\x05stops\x18\x11 \x03(\tR\x05stops\"W\n" +
+	"\x05stops\x18\x11 \x03(\tR\x05stops\x12\x1b\n" +
+	"\tsigned_by\x18\x12 \x03(\tR\bsignedBy\"W\n" +
 	"\rVariantResult\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aobjects\x18\x02 \x01(\rR\aobjects\x12\x18\n" +
@@ -5795,7 +7003,50 @@ const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"\x16RemoveOperatorResponse\"\x16\n" +
 	"\x14ListOperatorsRequest\"U\n" +
 	"\x15ListOperatorsResponse\x12<\n" +
-	"\toperators\x18\x01 \x03(\v2\x1e.wheelwright.fleet.v1.OperatorR\toperators\"\x0e\n" +
+	"\toperators\x18\x01 \x03(\v2\x1e.wheelwright.fleet.v1.OperatorR\toperators\"\xfa\x01\n" +
+	"\x05Order\x12\x12\n" +
+	"\x04text\x18\x01 \x01(\fR\x04text\x12\x1c\n" +
+	"\tsignature\x18\x02 \x01(\fR\tsignature\x12\x17\n" +
+	"\asent_by\x18\x03 \x01(\tR\x06sentBy\x12.\n" +
+	"\x04sent\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04sent\x12\x14\n" +
+	"\x05state\x18\x05 \x01(\tR\x05state\x12\x16\n" +
+	"\x06answer\x18\x06 \x01(\tR\x06answer\x126\n" +
+	"\banswered\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\banswered\x12\x10\n" +
+	"\x03key\x18\b \x01(\tR\x03key\"]\n" +
+	"\x10SendOrderRequest\x12\x12\n" +
+	"\x04text\x18\x01 \x01(\fR\x04text\x12\x1c\n" +
+	"\tsignature\x18\x02 \x01(\fR\tsignature\x12\x17\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"b\n" +
+	"\x11SendOrderResponse\x121\n" +
+	"\x05order\x18\x01 \x01(\v2\x1b.wheelwright.fleet.v1.OrderR\x05order\x12\x1a\n" +
+	"\bwarnings\x18\x02 \x03(\tR\bwarnings\"C\n" +
+	"\x11ListOrdersRequest\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\x12\x14\n" +
+	"\x05nonce\x18\x02 \x01(\tR\x05nonce\"I\n" +
+	"\x12ListOrdersResponse\x123\n" +
+	"\x06orders\x18\x01 \x03(\v2\x1b.wheelwright.fleet.v1.OrderR\x06orders\"\x0f\n" +
+	"\rWhoAmIRequest\"\xd2\x01\n" +
+	"\x0eWhoAmIResponse\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04role\x18\x02 \x01(\tR\x04role\x12'\n" +
+	"\x0fcredential_kind\x18\x03 \x01(\tR\x0ecredentialKind\x12\x1e\n" +
+	"\n" +
+	"credential\x18\x04 \x01(\tR\n" +
+	"credential\x127\n" +
+	"\tnot_after\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\x12\x16\n" +
+	"\x06groups\x18\x06 \x03(\tR\x06groups\"[\n" +
+	"\vCanIRequest\x12\x16\n" +
+	"\x06method\x18\x01 \x01(\tR\x06method\x12\x18\n" +
+	"\acluster\x18\x02 \x01(\tR\acluster\x12\x1a\n" +
+	"\bdecision\x18\x03 \x01(\tR\bdecision\"R\n" +
+	"\fCanIResponse\x12B\n" +
+	"\vpermissions\x18\x01 \x03(\v2 .wheelwright.fleet.v1.PermissionR\vpermissions\"l\n" +
+	"\n" +
+	"Permission\x12\x16\n" +
+	"\x06method\x18\x01 \x01(\tR\x06method\x12\x18\n" +
+	"\aallowed\x18\x02 \x01(\bR\aallowed\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x14\n" +
+	"\x05roles\x18\x04 \x03(\tR\x05roles\"\x0e\n" +
 	"\fWatchRequest\"+\n" +
 	"\rWatchResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision*\xde\x01\n" +
@@ -5806,42 +7057,99 @@ const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"\x16ROLLOUT_DECISION_PAUSE\x10\x03\x12\x1b\n" +
 	"\x17ROLLOUT_DECISION_RESUME\x10\x04\x12\x1a\n" +
 	"\x16ROLLOUT_DECISION_ABORT\x10\x05\x12\x19\n" +
-	"\x15ROLLOUT_DECISION_UNDO\x10\x062\xa8\x17\n" +
-	"\fFleetService\x12_\n" +
+	"\x15ROLLOUT_DECISION_UNDO\x10\x062\x88 \n" +
+	"\fFleetService\x12m\n" +
 	"\n" +
-	"GetVersion\x12'.wheelwright.fleet.v1.GetVersionRequest\x1a(.wheelwright.fleet.v1.GetVersionResponse\x12n\n" +
-	"\x0fAddDistribution\x12,.wheelwright.fleet.v1.AddDistributionRequest\x1a-.wheelwright.fleet.v1.AddDistributionResponse\x12w\n" +
-	"\x12RemoveDistribution\x12/.wheelwright.fleet.v1.RemoveDistributionRequest\x1a0.wheelwright.fleet.v1.RemoveDistributionResponse\x12t\n" +
-	"\x11ListDistributions\x12..wheelwright.fleet.v1.ListDistributionsRequest\x1a/.wheelwright.fleet.v1.ListDistributionsResponse\x12e\n" +
-	"\fListReleases\x12).wheelwright.fleet.v1.ListReleasesRequest\x1a*.wheelwright.fleet.v1.ListReleasesResponse\x12_\n" +
+	"GetVersion\x12'.wheelwright.fleet.v1.GetVersionRequest\x1a(.wheelwright.fleet.v1.GetVersionResponse\"\f\xa2\xcf\x18\b\n" +
+	"\x06\x03\x04\x05\x06\a\b\x12x\n" +
+	"\x0fAddDistribution\x12,.wheelwright.fleet.v1.AddDistributionRequest\x1a-.wheelwright.fleet.v1.AddDistributionResponse\"\b\xa2\xcf\x18\x04\n" +
+	"\x02\x03\x05\x12\x81\x01\n" +
+	"\x12RemoveDistribution\x12/.wheelwright.fleet.v1.RemoveDistributionRequest\x1a0.wheelwright.fleet.v1.RemoveDistributionResponse\"\b\xa2\xcf\x18\x04\n" +
+	"\x02\x03\x05\x12i\n" +
 	"\n" +
-	"GetRelease\x12'.wheelwright.fleet.v1.GetReleaseRequest\x1a(.wheelwright.fleet.v1.GetReleaseResponse\x12h\n" +
-	"\rInviteCluster\x12*.wheelwright.fleet.v1.InviteClusterRequest\x1a+.wheelwright.fleet.v1.InviteClusterResponse\x12h\n" +
-	"\rRemoveCluster\x12*.wheelwright.fleet.v1.RemoveClusterRequest\x1a+.wheelwright.fleet.v1.RemoveClusterResponse\x12e\n" +
-	"\fListClusters\x12).wheelwright.fleet.v1.ListClustersRequest\x1a*.wheelwright.fleet.v1.ListClustersResponse\x12h\n" +
-	"\rAcceptCluster\x12*.wheelwright.fleet.v1.AcceptClusterRequest\x1a+.wheelwright.fleet.v1.AcceptClusterResponse\x12h\n" +
-	"\rRejectCluster\x12*.wheelwright.fleet.v1.RejectClusterRequest\x1a+.wheelwright.fleet.v1.RejectClusterResponse\x12_\n" +
+	"SetSigners\x12'.wheelwright.fleet.v1.SetSignersRequest\x1a(.wheelwright.fleet.v1.SetSignersResponse\"\b\xa2\xcf\x18\x04\n" +
+	"\x02\x03\x05\x12{\n" +
+	"\x10PublishStatement\x12-.wheelwright.fleet.v1.PublishStatementRequest\x1a..wheelwright.fleet.v1.PublishStatementResponse\"\b\xa2\xcf\x18\x04\n" +
+	"\x02\x03\x05\x12l\n" +
 	"\n" +
-	"ListEvents\x12'.wheelwright.fleet.v1.ListEventsRequest\x1a(.wheelwright.fleet.v1.ListEventsResponse\x12b\n" +
-	"\vPlanRollout\x12(.wheelwright.fleet.v1.PlanRolloutRequest\x1a).wheelwright.fleet.v1.PlanRolloutResponse\x12e\n" +
-	"\fStartRollout\x12).wheelwright.fleet.v1.StartRolloutRequest\x1a*.wheelwright.fleet.v1.StartRolloutResponse\x12e\n" +
-	"\fListRollouts\x12).wheelwright.fleet.v1.ListRolloutsRequest\x1a*.wheelwright.fleet.v1.ListRolloutsResponse\x12_\n" +
+	"GetChannel\x12'.wheelwright.fleet.v1.GetChannelRequest\x1a(.wheelwright.fleet.v1.GetChannelResponse\"\v\xa2\xcf\x18\a\n" +
+	"\x05\x03\x04\x05\x06\a\x12\x81\x01\n" +
+	"\x11ListDistributions\x12..wheelwright.fleet.v1.ListDistributionsRequest\x1a/.wheelwright.fleet.v1.ListDistributionsResponse\"\v\xa2\xcf\x18\a\n" +
+	"\x05\x03\x04\x05\x06\a\x12s\n" +
+	"\fListReleases\x12).wheelwright.fleet.v1.ListReleasesRequest\x1a*.wheelwright.fleet.v1.ListReleasesResponse\"\f\xa2\xcf\x18\b\n" +
+	"\x06\x03\x04\x05\x06\a\b\x12l\n" +
 	"\n" +
-	"GetRollout\x12'.wheelwright.fleet.v1.GetRolloutRequest\x1a(.wheelwright.fleet.v1.GetRolloutResponse\x12h\n" +
-	"\rDecideRollout\x12*.wheelwright.fleet.v1.DecideRolloutRequest\x1a+.wheelwright.fleet.v1.DecideRolloutResponse\x12h\n" +
-	"\rRecallRelease\x12*.wheelwright.fleet.v1.RecallReleaseRequest\x1a+.wheelwright.fleet.v1.RecallReleaseResponse\x12_\n" +
+	"GetRelease\x12'.wheelwright.fleet.v1.GetReleaseRequest\x1a(.wheelwright.fleet.v1.GetReleaseResponse\"\v\xa2\xcf\x18\a\n" +
+	"\x05\x03\x04\x05\x06\a\x12r\n" +
+	"\rInviteCluster\x12*.wheelwright.fleet.v1.InviteClusterRequest\x1a+.wheelwright.fleet.v1.InviteClusterResponse\"\b\xa2\xcf\x18\x04\n" +
+	"\x02\x03\x06\x12r\n" +
+	"\rRemoveCluster\x12*.wheelwright.fleet.v1.RemoveClusterRequest\x1a+.wheelwright.fleet.v1.RemoveClusterResponse\"\b\xa2\xcf\x18\x04\n" +
+	"\x02\x03\x06\x12u\n" +
+	"\fListClusters\x12).wheelwright.fleet.v1.ListClustersRequest\x1a*.wheelwright.fleet.v1.ListClustersResponse\"\x0e\xa2\xcf\x18\n" +
 	"\n" +
-	"PinCluster\x12'.wheelwright.fleet.v1.PinClusterRequest\x1a(.wheelwright.fleet.v1.PinClusterResponse\x12e\n" +
-	"\fUnpinCluster\x12).wheelwright.fleet.v1.UnpinClusterRequest\x1a*.wheelwright.fleet.v1.UnpinClusterResponse\x12Y\n" +
-	"\bListPins\x12%.wheelwright.fleet.v1.ListPinsRequest\x1a&.wheelwright.fleet.v1.ListPinsResponse\x12k\n" +
-	"\x0eDecideDelivery\x12+.wheelwright.fleet.v1.DecideDeliveryRequest\x1a,.wheelwright.fleet.v1.DecideDeliveryResponse\x12V\n" +
-	"\aExplain\x12$.wheelwright.fleet.v1.ExplainRequest\x1a%.wheelwright.fleet.v1.ExplainResponse\x12d\n" +
-	"\vExportAudit\x12(.wheelwright.fleet.v1.ExportAuditRequest\x1a).wheelwright.fleet.v1.ExportAuditResponse0\x01\x12b\n" +
-	"\vAddOperator\x12(.wheelwright.fleet.v1.AddOperatorRequest\x1a).wheelwright.fleet.v1.AddOperatorResponse\x12k\n" +
-	"\x0eRemoveOperator\x12+.wheelwright.fleet.v1.RemoveOperatorRequest\x1a,.wheelwright.fleet.v1.RemoveOperatorResponse\x12h\n" +
-	"\rListOperators\x12*.wheelwright.fleet.v1.ListOperatorsRequest\x1a+.wheelwright.fleet.v1.ListOperatorsResponse\x12\\\n" +
-	"\tGetStatus\x12&.wheelwright.fleet.v1.GetStatusRequest\x1a'.wheelwright.fleet.v1.GetStatusResponse\x12R\n" +
-	"\x05Watch\x12\".wheelwright.fleet.v1.WatchRequest\x1a#.wheelwright.fleet.v1.WatchResponse0\x01BKZIgithub.com/wheelwright-dev/wheelwright/proto/wheelwright/fleet/v1;fleetv1b\x06proto3"
+	"\x06\x03\x04\x05\x06\a\b\x18\x01\x12r\n" +
+	"\rAcceptCluster\x12*.wheelwright.fleet.v1.AcceptClusterRequest\x1a+.wheelwright.fleet.v1.AcceptClusterResponse\"\b\xa2\xcf\x18\x04\n" +
+	"\x02\x03\x06\x12r\n" +
+	"\rRejectCluster\x12*.wheelwright.fleet.v1.RejectClusterRequest\x1a+.wheelwright.fleet.v1.RejectClusterResponse\"\b\xa2\xcf\x18\x04\n" +
+	"\x02\x03\x06\x12o\n" +
+	"\n" +
+	"ListEvents\x12'.wheelwright.fleet.v1.ListEventsRequest\x1a(.wheelwright.fleet.v1.ListEventsResponse\"\x0e\xa2\xcf\x18\n" +
+	"\n" +
+	"\x06\x03\x04\x05\x06\a\b\x18\x01\x12o\n" +
+	"\vPlanRollout\x12(.wheelwright.fleet.v1.PlanRolloutRequest\x1a).wheelwright.fleet.v1.PlanRolloutResponse\"\v\xa2\xcf\x18\a\n" +
+	"\x05\x03\x04\x05\x06\a\x12p\n" +
+	"\fStartRollout\x12).wheelwright.fleet.v1.StartRolloutRequest\x1a*.wheelwright.fleet.v1.StartRolloutResponse\"\t\xa2\xcf\x18\x05\n" +
+	"\x03\x03\x05\x06\x12r\n" +
+	"\fListRollouts\x12).wheelwright.fleet.v1.ListRolloutsRequest\x1a*.wheelwright.fleet.v1.ListRolloutsResponse\"\v\xa2\xcf\x18\a\n" +
+	"\x05\x03\x04\x05\x06\a\x12l\n" +
+	"\n" +
+	"GetRollout\x12'.wheelwright.fleet.v1.GetRolloutRequest\x1a(.wheelwright.fleet.v1.GetRolloutResponse\"\v\xa2\xcf\x18\a\n" +
+	"\x05\x03\x04\x05\x06\a\x12t\n" +
+	"\rDecideRollout\x12*.wheelwright.fleet.v1.DecideRolloutRequest\x1a+.wheelwright.fleet.v1.DecideRolloutResponse\"\n" +
+	"\xa2\xcf\x18\x06\n" +
+	"\x04\x03\x05\x06\a\x12r\n" +
+	"\rRecallRelease\x12*.wheelwright.fleet.v1.RecallReleaseRequest\x1a+.wheelwright.fleet.v1.RecallReleaseResponse\"\b\xa2\xcf\x18\x04\n" +
+	"\x02\x03\x05\x12k\n" +
+	"\n" +
+	"PinCluster\x12'.wheelwright.fleet.v1.PinClusterRequest\x1a(.wheelwright.fleet.v1.PinClusterResponse\"\n" +
+	"\xa2\xcf\x18\x06\n" +
+	"\x02\x03\b\x18\x01\x12q\n" +
+	"\fUnpinCluster\x12).wheelwright.fleet.v1.UnpinClusterRequest\x1a*.wheelwright.fleet.v1.UnpinClusterResponse\"\n" +
+	"\xa2\xcf\x18\x06\n" +
+	"\x02\x03\b\x18\x01\x12i\n" +
+	"\bListPins\x12%.wheelwright.fleet.v1.ListPinsRequest\x1a&.wheelwright.fleet.v1.ListPinsResponse\"\x0e\xa2\xcf\x18\n" +
+	"\n" +
+	"\x06\x03\x04\x05\x06\a\b\x18\x01\x12w\n" +
+	"\x0eDecideDelivery\x12+.wheelwright.fleet.v1.DecideDeliveryRequest\x1a,.wheelwright.fleet.v1.DecideDeliveryResponse\"\n" +
+	"\xa2\xcf\x18\x06\n" +
+	"\x02\x03\b\x18\x01\x12f\n" +
+	"\aExplain\x12$.wheelwright.fleet.v1.ExplainRequest\x1a%.wheelwright.fleet.v1.ExplainResponse\"\x0e\xa2\xcf\x18\n" +
+	"\n" +
+	"\x06\x03\x04\x05\x06\a\b\x18\x01\x12q\n" +
+	"\vExportAudit\x12(.wheelwright.fleet.v1.ExportAuditRequest\x1a).wheelwright.fleet.v1.ExportAuditResponse\"\v\xa2\xcf\x18\a\n" +
+	"\x05\x03\x04\x05\x06\a0\x01\x12l\n" +
+	"\vAddOperator\x12(.wheelwright.fleet.v1.AddOperatorRequest\x1a).wheelwright.fleet.v1.AddOperatorResponse\"\b\xa2\xcf\x18\x04\n" +
+	"\x02\x03\x06\x12u\n" +
+	"\x0eRemoveOperator\x12+.wheelwright.fleet.v1.RemoveOperatorRequest\x1a,.wheelwright.fleet.v1.RemoveOperatorResponse\"\b\xa2\xcf\x18\x04\n" +
+	"\x02\x03\x06\x12u\n" +
+	"\rListOperators\x12*.wheelwright.fleet.v1.ListOperatorsRequest\x1a+.wheelwright.fleet.v1.ListOperatorsResponse\"\v\xa2\xcf\x18\a\n" +
+	"\x05\x03\x04\x05\x06\a\x12i\n" +
+	"\tSendOrder\x12&.wheelwright.fleet.v1.SendOrderRequest\x1a'.wheelwright.fleet.v1.SendOrderResponse\"\v\xa2\xcf\x18\a\n" +
+	"\x03\x03\x06\b\x18\x01\x12o\n" +
+	"\n" +
+	"ListOrders\x12'.wheelwright.fleet.v1.ListOrdersRequest\x1a(.wheelwright.fleet.v1.ListOrdersResponse\"\x0e\xa2\xcf\x18\n" +
+	"\n" +
+	"\x06\x03\x04\x05\x06\a\b\x18\x01\x12a\n" +
+	"\x06WhoAmI\x12#.wheelwright.fleet.v1.WhoAmIRequest\x1a$.wheelwright.fleet.v1.WhoAmIResponse\"\f\xa2\xcf\x18\b\n" +
+	"\x06\x03\x04\x05\x06\a\b\x12[\n" +
+	"\x04CanI\x12!.wheelwright.fleet.v1.CanIRequest\x1a\".wheelwright.fleet.v1.CanIResponse\"\f\xa2\xcf\x18\b\n" +
+	"\x06\x03\x04\x05\x06\a\b\x12l\n" +
+	"\tGetStatus\x12&.wheelwright.fleet.v1.GetStatusRequest\x1a'.wheelwright.fleet.v1.GetStatusResponse\"\x0e\xa2\xcf\x18\n" +
+	"\n" +
+	"\x06\x03\x04\x05\x06\a\b\x18\x01\x12b\n" +
+	"\x05Watch\x12\".wheelwright.fleet.v1.WatchRequest\x1a#.wheelwright.fleet.v1.WatchResponse\"\x0e\xa2\xcf\x18\n" +
+	"\n" +
+	"\x06\x03\x04\x05\x06\a\b\x10\x010\x01BKZIgithub.com/wheelwright-dev/wheelwright/proto/wheelwright/fleet/v1;fleetv1b\x06proto3"
 
 var (
 	file_wheelwright_fleet_v1_fleet_proto_rawDescOnce sync.Once
@@ -5856,230 +7164,278 @@ func file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP() []byte {
 }
 
 var file_wheelwright_fleet_v1_fleet_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_wheelwright_fleet_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 79)
+var file_wheelwright_fleet_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 98)
 var file_wheelwright_fleet_v1_fleet_proto_goTypes = []any{
 	(RolloutDecision)(0),               // 0: wheelwright.fleet.v1.RolloutDecision
 	(*GetVersionRequest)(nil),          // 1: wheelwright.fleet.v1.GetVersionRequest
 	(*GetVersionResponse)(nil),         // 2: wheelwright.fleet.v1.GetVersionResponse
 	(*Distribution)(nil),               // 3: wheelwright.fleet.v1.Distribution
-	(*AddDistributionRequest)(nil),     // 4: wheelwright.fleet.v1.AddDistributionRequest
-	(*AddDistributionResponse)(nil),    // 5: wheelwright.fleet.v1.AddDistributionResponse
-	(*RemoveDistributionRequest)(nil),  // 6: wheelwright.fleet.v1.RemoveDistributionRequest
-	(*RemoveDistributionResponse)(nil), // 7: wheelwright.fleet.v1.RemoveDistributionResponse
-	(*ListDistributionsRequest)(nil),   // 8: wheelwright.fleet.v1.ListDistributionsRequest
-	(*ListDistributionsResponse)(nil),  // 9: wheelwright.fleet.v1.ListDistributionsResponse
-	(*Release)(nil),                    // 10: wheelwright.fleet.v1.Release
-	(*VariantResult)(nil),              // 11: wheelwright.fleet.v1.VariantResult
-	(*ListReleasesRequest)(nil),        // 12: wheelwright.fleet.v1.ListReleasesRequest
-	(*ListReleasesResponse)(nil),       // 13: wheelwright.fleet.v1.ListReleasesResponse
-	(*GetReleaseRequest)(nil),          // 14: wheelwright.fleet.v1.GetReleaseRequest
-	(*GetReleaseResponse)(nil),         // 15: wheelwright.fleet.v1.GetReleaseResponse
-	(*ReleaseCluster)(nil),             // 16: wheelwright.fleet.v1.ReleaseCluster
-	(*Cluster)(nil),                    // 17: wheelwright.fleet.v1.Cluster
-	(*InviteClusterRequest)(nil),       // 18: wheelwright.fleet.v1.InviteClusterRequest
-	(*InviteClusterResponse)(nil),      // 19: wheelwright.fleet.v1.InviteClusterResponse
-	(*RemoveClusterRequest)(nil),       // 20: wheelwright.fleet.v1.RemoveClusterRequest
-	(*RemoveClusterResponse)(nil),      // 21: wheelwright.fleet.v1.RemoveClusterResponse
-	(*AcceptClusterRequest)(nil),       // 22: wheelwright.fleet.v1.AcceptClusterRequest
-	(*AcceptClusterResponse)(nil),      // 23: wheelwright.fleet.v1.AcceptClusterResponse
-	(*RejectClusterRequest)(nil),       // 24: wheelwright.fleet.v1.RejectClusterRequest
-	(*RejectClusterResponse)(nil),      // 25: wheelwright.fleet.v1.RejectClusterResponse
-	(*ListClustersRequest)(nil),        // 26: wheelwright.fleet.v1.ListClustersRequest
-	(*ListClustersResponse)(nil),       // 27: wheelwright.fleet.v1.ListClustersResponse
-	(*FleetEvent)(nil),                 // 28: wheelwright.fleet.v1.FleetEvent
-	(*ListEventsRequest)(nil),          // 29: wheelwright.fleet.v1.ListEventsRequest
-	(*ListEventsResponse)(nil),         // 30: wheelwright.fleet.v1.ListEventsResponse
-	(*GetStatusRequest)(nil),           // 31: wheelwright.fleet.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),          // 32: wheelwright.fleet.v1.GetStatusResponse
-	(*StatusRow)(nil),                  // 33: wheelwright.fleet.v1.StatusRow
-	(*DistributionSummary)(nil),        // 34: wheelwright.fleet.v1.DistributionSummary
-	(*PlanRolloutRequest)(nil),         // 35: wheelwright.fleet.v1.PlanRolloutRequest
-	(*PlanRolloutResponse)(nil),        // 36: wheelwright.fleet.v1.PlanRolloutResponse
-	(*RolloutPlan)(nil),                // 37: wheelwright.fleet.v1.RolloutPlan
-	(*PlannedWave)(nil),                // 38: wheelwright.fleet.v1.PlannedWave
-	(*PlannedCluster)(nil),             // 39: wheelwright.fleet.v1.PlannedCluster
-	(*Rollout)(nil),                    // 40: wheelwright.fleet.v1.Rollout
-	(*RolloutWave)(nil),                // 41: wheelwright.fleet.v1.RolloutWave
-	(*RolloutCluster)(nil),             // 42: wheelwright.fleet.v1.RolloutCluster
-	(*StartRolloutRequest)(nil),        // 43: wheelwright.fleet.v1.StartRolloutRequest
-	(*StartRolloutResponse)(nil),       // 44: wheelwright.fleet.v1.StartRolloutResponse
-	(*ListRolloutsRequest)(nil),        // 45: wheelwright.fleet.v1.ListRolloutsRequest
-	(*ListRolloutsResponse)(nil),       // 46: wheelwright.fleet.v1.ListRolloutsResponse
-	(*GetRolloutRequest)(nil),          // 47: wheelwright.fleet.v1.GetRolloutRequest
-	(*GetRolloutResponse)(nil),         // 48: wheelwright.fleet.v1.GetRolloutResponse
-	(*DecideRolloutRequest)(nil),       // 49: wheelwright.fleet.v1.DecideRolloutRequest
-	(*DecideRolloutResponse)(nil),      // 50: wheelwright.fleet.v1.DecideRolloutResponse
-	(*RecallReleaseRequest)(nil),       // 51: wheelwright.fleet.v1.RecallReleaseRequest
-	(*RecallReleaseResponse)(nil),      // 52: wheelwright.fleet.v1.RecallReleaseResponse
-	(*RecalledCluster)(nil),            // 53: wheelwright.fleet.v1.RecalledCluster
-	(*Pin)(nil),                        // 54: wheelwright.fleet.v1.Pin
-	(*PinClusterRequest)(nil),          // 55: wheelwright.fleet.v1.PinClusterRequest
-	(*PinClusterResponse)(nil),         // 56: wheelwright.fleet.v1.PinClusterResponse
-	(*UnpinClusterRequest)(nil),        // 57: wheelwright.fleet.v1.UnpinClusterRequest
-	(*UnpinClusterResponse)(nil),       // 58: wheelwright.fleet.v1.UnpinClusterResponse
-	(*ListPinsRequest)(nil),            // 59: wheelwright.fleet.v1.ListPinsRequest
-	(*ListPinsResponse)(nil),           // 60: wheelwright.fleet.v1.ListPinsResponse
-	(*DecideDeliveryRequest)(nil),      // 61: wheelwright.fleet.v1.DecideDeliveryRequest
-	(*DecideDeliveryResponse)(nil),     // 62: wheelwright.fleet.v1.DecideDeliveryResponse
-	(*ExplainRequest)(nil),             // 63: wheelwright.fleet.v1.ExplainRequest
-	(*ExplainResponse)(nil),            // 64: wheelwright.fleet.v1.ExplainResponse
-	(*ExportAuditRequest)(nil),         // 65: wheelwright.fleet.v1.ExportAuditRequest
-	(*ExportAuditResponse)(nil),        // 66: wheelwright.fleet.v1.ExportAuditResponse
-	(*AuditEntry)(nil),                 // 67: wheelwright.fleet.v1.AuditEntry
-	(*Operator)(nil),                   // 68: wheelwright.fleet.v1.Operator
-	(*AddOperatorRequest)(nil),         // 69: wheelwright.fleet.v1.AddOperatorRequest
-	(*AddOperatorResponse)(nil),        // 70: wheelwright.fleet.v1.AddOperatorResponse
-	(*RemoveOperatorRequest)(nil),      // 71: wheelwright.fleet.v1.RemoveOperatorRequest
-	(*RemoveOperatorResponse)(nil),     // 72: wheelwright.fleet.v1.RemoveOperatorResponse
-	(*ListOperatorsRequest)(nil),       // 73: wheelwright.fleet.v1.ListOperatorsRequest
-	(*ListOperatorsResponse)(nil),      // 74: wheelwright.fleet.v1.ListOperatorsResponse
-	(*WatchRequest)(nil),               // 75: wheelwright.fleet.v1.WatchRequest
-	(*WatchResponse)(nil),              // 76: wheelwright.fleet.v1.WatchResponse
-	nil,                                // 77: wheelwright.fleet.v1.Cluster.LabelsEntry
-	nil,                                // 78: wheelwright.fleet.v1.InviteClusterRequest.LabelsEntry
-	nil,                                // 79: wheelwright.fleet.v1.StatusRow.LabelsEntry
-	(*timestamppb.Timestamp)(nil),      // 80: google.protobuf.Timestamp
-	(*v1.Preflight)(nil),               // 81: wheelwright.sync.v1.Preflight
-	(*v1.SubscriptionStatus)(nil),      // 82: wheelwright.sync.v1.SubscriptionStatus
-	(*v1.Policy)(nil),                  // 83: wheelwright.sync.v1.Policy
-	(*v1.Canary)(nil),                  // 84: wheelwright.sync.v1.Canary
+	(*Signers)(nil),                    // 4: wheelwright.fleet.v1.Signers
+	(*SignerFile)(nil),                 // 5: wheelwright.fleet.v1.SignerFile
+	(*AddDistributionRequest)(nil),     // 6: wheelwright.fleet.v1.AddDistributionRequest
+	(*AddDistributionResponse)(nil),    // 7: wheelwright.fleet.v1.AddDistributionResponse
+	(*RemoveDistributionRequest)(nil),  // 8: wheelwright.fleet.v1.RemoveDistributionRequest
+	(*RemoveDistributionResponse)(nil), // 9: wheelwright.fleet.v1.RemoveDistributionResponse
+	(*SetSignersRequest)(nil),          // 10: wheelwright.fleet.v1.SetSignersRequest
+	(*SetSignersResponse)(nil),         // 11: wheelwright.fleet.v1.SetSignersResponse
+	(*PublishStatementRequest)(nil),    // 12: wheelwright.fleet.v1.PublishStatementRequest
+	(*PublishStatementResponse)(nil),   // 13: wheelwright.fleet.v1.PublishStatementResponse
+	(*GetChannelRequest)(nil),          // 14: wheelwright.fleet.v1.GetChannelRequest
+	(*GetChannelResponse)(nil),         // 15: wheelwright.fleet.v1.GetChannelResponse
+	(*Statement)(nil),                  // 16: wheelwright.fleet.v1.Statement
+	(*ListDistributionsRequest)(nil),   // 17: wheelwright.fleet.v1.ListDistributionsRequest
+	(*ListDistributionsResponse)(nil),  // 18: wheelwright.fleet.v1.ListDistributionsResponse
+	(*Release)(nil),                    // 19: wheelwright.fleet.v1.Release
+	(*VariantResult)(nil),              // 20: wheelwright.fleet.v1.VariantResult
+	(*ListReleasesRequest)(nil),        // 21: wheelwright.fleet.v1.ListReleasesRequest
+	(*ListReleasesResponse)(nil),       // 22: wheelwright.fleet.v1.ListReleasesResponse
+	(*GetReleaseRequest)(nil),          // 23: wheelwright.fleet.v1.GetReleaseRequest
+	(*GetReleaseResponse)(nil),         // 24: wheelwright.fleet.v1.GetReleaseResponse
+	(*ReleaseCluster)(nil),             // 25: wheelwright.fleet.v1.ReleaseCluster
+	(*Cluster)(nil),                    // 26: wheelwright.fleet.v1.Cluster
+	(*InviteClusterRequest)(nil),       // 27: wheelwright.fleet.v1.InviteClusterRequest
+	(*InviteClusterResponse)(nil),      // 28: wheelwright.fleet.v1.InviteClusterResponse
+	(*RemoveClusterRequest)(nil),       // 29: wheelwright.fleet.v1.RemoveClusterRequest
+	(*RemoveClusterResponse)(nil),      // 30: wheelwright.fleet.v1.RemoveClusterResponse
+	(*AcceptClusterRequest)(nil),       // 31: wheelwright.fleet.v1.AcceptClusterRequest
+	(*AcceptClusterResponse)(nil),      // 32: wheelwright.fleet.v1.AcceptClusterResponse
+	(*RejectClusterRequest)(nil),       // 33: wheelwright.fleet.v1.RejectClusterRequest
+	(*RejectClusterResponse)(nil),      // 34: wheelwright.fleet.v1.RejectClusterResponse
+	(*ListClustersRequest)(nil),        // 35: wheelwright.fleet.v1.ListClustersRequest
+	(*ListClustersResponse)(nil),       // 36: wheelwright.fleet.v1.ListClustersResponse
+	(*FleetEvent)(nil),                 // 37: wheelwright.fleet.v1.FleetEvent
+	(*ListEventsRequest)(nil),          // 38: wheelwright.fleet.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),         // 39: wheelwright.fleet.v1.ListEventsResponse
+	(*GetStatusRequest)(nil),           // 40: wheelwright.fleet.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),          // 41: wheelwright.fleet.v1.GetStatusResponse
+	(*StatusRow)(nil),                  // 42: wheelwright.fleet.v1.StatusRow
+	(*DistributionSummary)(nil),        // 43: wheelwright.fleet.v1.DistributionSummary
+	(*PlanRolloutRequest)(nil),         // 44: wheelwright.fleet.v1.PlanRolloutRequest
+	(*PlanRolloutResponse)(nil),        // 45: wheelwright.fleet.v1.PlanRolloutResponse
+	(*RolloutPlan)(nil),                // 46: wheelwright.fleet.v1.RolloutPlan
+	(*PlannedWave)(nil),                // 47: wheelwright.fleet.v1.PlannedWave
+	(*PlannedCluster)(nil),             // 48: wheelwright.fleet.v1.PlannedCluster
+	(*Rollout)(nil),                    // 49: wheelwright.fleet.v1.Rollout
+	(*RolloutWave)(nil),                // 50: wheelwright.fleet.v1.RolloutWave
+	(*RolloutCluster)(nil),             // 51: wheelwright.fleet.v1.RolloutCluster
+	(*StartRolloutRequest)(nil),        // 52: wheelwright.fleet.v1.StartRolloutRequest
+	(*StartRolloutResponse)(nil),       // 53: wheelwright.fleet.v1.StartRolloutResponse
+	(*ListRolloutsRequest)(nil),        // 54: wheelwright.fleet.v1.ListRolloutsRequest
+	(*ListRolloutsResponse)(nil),       // 55: wheelwright.fleet.v1.ListRolloutsResponse
+	(*GetRolloutRequest)(nil),          // 56: wheelwright.fleet.v1.GetRolloutRequest
+	(*GetRolloutResponse)(nil),         // 57: wheelwright.fleet.v1.GetRolloutResponse
+	(*DecideRolloutRequest)(nil),       // 58: wheelwright.fleet.v1.DecideRolloutRequest
+	(*DecideRolloutResponse)(nil),      // 59: wheelwright.fleet.v1.DecideRolloutResponse
+	(*RecallReleaseRequest)(nil),       // 60: wheelwright.fleet.v1.RecallReleaseRequest
+	(*RecallReleaseResponse)(nil),      // 61: wheelwright.fleet.v1.RecallReleaseResponse
+	(*RecalledCluster)(nil),            // 62: wheelwright.fleet.v1.RecalledCluster
+	(*Pin)(nil),                        // 63: wheelwright.fleet.v1.Pin
+	(*PinClusterRequest)(nil),          // 64: wheelwright.fleet.v1.PinClusterRequest
+	(*PinClusterResponse)(nil),         // 65: wheelwright.fleet.v1.PinClusterResponse
+	(*UnpinClusterRequest)(nil),        // 66: wheelwright.fleet.v1.UnpinClusterRequest
+	(*UnpinClusterResponse)(nil),       // 67: wheelwright.fleet.v1.UnpinClusterResponse
+	(*ListPinsRequest)(nil),            // 68: wheelwright.fleet.v1.ListPinsRequest
+	(*ListPinsResponse)(nil),           // 69: wheelwright.fleet.v1.ListPinsResponse
+	(*DecideDeliveryRequest)(nil),      // 70: wheelwright.fleet.v1.DecideDeliveryRequest
+	(*DecideDeliveryResponse)(nil),     // 71: wheelwright.fleet.v1.DecideDeliveryResponse
+	(*ExplainRequest)(nil),             // 72: wheelwright.fleet.v1.ExplainRequest
+	(*ExplainResponse)(nil),            // 73: wheelwright.fleet.v1.ExplainResponse
+	(*ExportAuditRequest)(nil),         // 74: wheelwright.fleet.v1.ExportAuditRequest
+	(*ExportAuditResponse)(nil),        // 75: wheelwright.fleet.v1.ExportAuditResponse
+	(*AuditEntry)(nil),                 // 76: wheelwright.fleet.v1.AuditEntry
+	(*Operator)(nil),                   // 77: wheelwright.fleet.v1.Operator
+	(*AddOperatorRequest)(nil),         // 78: wheelwright.fleet.v1.AddOperatorRequest
+	(*AddOperatorResponse)(nil),        // 79: wheelwright.fleet.v1.AddOperatorResponse
+	(*RemoveOperatorRequest)(nil),      // 80: wheelwright.fleet.v1.RemoveOperatorRequest
+	(*RemoveOperatorResponse)(nil),     // 81: wheelwright.fleet.v1.RemoveOperatorResponse
+	(*ListOperatorsRequest)(nil),       // 82: wheelwright.fleet.v1.ListOperatorsRequest
+	(*ListOperatorsResponse)(nil),      // 83: wheelwright.fleet.v1.ListOperatorsResponse
+	(*Order)(nil),                      // 84: wheelwright.fleet.v1.Order
+	(*SendOrderRequest)(nil),           // 85: wheelwright.fleet.v1.SendOrderRequest
+	(*SendOrderResponse)(nil),          // 86: wheelwright.fleet.v1.SendOrderResponse
+	(*ListOrdersRequest)(nil),          // 87: wheelwright.fleet.v1.ListOrdersRequest
+	(*ListOrdersResponse)(nil),         // 88: wheelwright.fleet.v1.ListOrdersResponse
+	(*WhoAmIRequest)(nil),              // 89: wheelwright.fleet.v1.WhoAmIRequest
+	(*WhoAmIResponse)(nil),             // 90: wheelwright.fleet.v1.WhoAmIResponse
+	(*CanIRequest)(nil),                // 91: wheelwright.fleet.v1.CanIRequest
+	(*CanIResponse)(nil),               // 92: wheelwright.fleet.v1.CanIResponse
+	(*Permission)(nil),                 // 93: wheelwright.fleet.v1.Permission
+	(*WatchRequest)(nil),               // 94: wheelwright.fleet.v1.WatchRequest
+	(*WatchResponse)(nil),              // 95: wheelwright.fleet.v1.WatchResponse
+	nil,                                // 96: wheelwright.fleet.v1.Cluster.LabelsEntry
+	nil,                                // 97: wheelwright.fleet.v1.InviteClusterRequest.LabelsEntry
+	nil,                                // 98: wheelwright.fleet.v1.StatusRow.LabelsEntry
+	(*timestamppb.Timestamp)(nil),      // 99: google.protobuf.Timestamp
+	(*v1.Preflight)(nil),               // 100: wheelwright.sync.v1.Preflight
+	(*v1.SubscriptionStatus)(nil),      // 101: wheelwright.sync.v1.SubscriptionStatus
+	(*v1.Policy)(nil),                  // 102: wheelwright.sync.v1.Policy
+	(*v1.Canary)(nil),                  // 103: wheelwright.sync.v1.Canary
 }
 var file_wheelwright_fleet_v1_fleet_proto_depIdxs = []int32{
-	80,  // 0: wheelwright.fleet.v1.Distribution.created:type_name -> google.protobuf.Timestamp
-	80,  // 1: wheelwright.fleet.v1.Distribution.last_polled:type_name -> google.protobuf.Timestamp
-	3,   // 2: wheelwright.fleet.v1.AddDistributionRequest.distribution:type_name -> wheelwright.fleet.v1.Distribution
-	3,   // 3: wheelwright.fleet.v1.AddDistributionResponse.distribution:type_name -> wheelwright.fleet.v1.Distribution
-	40,  // 4: wheelwright.fleet.v1.RemoveDistributionResponse.rollouts:type_name -> wheelwright.fleet.v1.Rollout
-	3,   // 5: wheelwright.fleet.v1.ListDistributionsResponse.distributions:type_name -> wheelwright.fleet.v1.Distribution
-	11,  // 6: wheelwright.fleet.v1.Release.variants:type_name -> wheelwright.fleet.v1.VariantResult
-	80,  // 7: wheelwright.fleet.v1.Release.published:type_name -> google.protobuf.Timestamp
-	80,  // 8: wheelwright.fleet.v1.Release.preflight_until:type_name -> google.protobuf.Timestamp
-	80,  // 9: wheelwright.fleet.v1.Release.recalled:type_name -> google.protobuf.Timestamp
-	10,  // 10: wheelwright.fleet.v1.ListReleasesResponse.releases:type_name -> wheelwright.fleet.v1.Release
-	10,  // 11: wheelwright.fleet.v1.GetReleaseResponse.release:type_name -> wheelwright.fleet.v1.Release
-	16,  // 12: wheelwright.fleet.v1.GetReleaseResponse.clusters:type_name -> wheelwright.fleet.v1.ReleaseCluster
-	80,  // 13: wheelwright.fleet.v1.GetReleaseResponse.at:type_name -> google.protobuf.Timestamp
-	81,  // 14: wheelwright.fleet.v1.ReleaseCluster.preflight:type_name -> wheelwright.sync.v1.Preflight
-	80,  // 15: wheelwright.fleet.v1.ReleaseCluster.last_seen:type_name -> google.protobuf.Timestamp
-	77,  // 16: wheelwright.fleet.v1.Cluster.labels:type_name -> wheelwright.fleet.v1.Cluster.LabelsEntry
-	80,  // 17: wheelwright.fleet.v1.Cluster.created:type_name -> google.protobuf.Timestamp
-	80,  // 18: wheelwright.fleet.v1.Cluster.joined:type_name -> google.protobuf.Timestamp
-	80,  // 19: wheelwright.fleet.v1.Cluster.last_seen:type_name -> google.protobuf.Timestamp
-	80,  // 20: wheelwright.fleet.v1.Cluster.certificate_not_after:type_name -> google.protobuf.Timestamp
-	82,  // 21: wheelwright.fleet.v1.Cluster.subscriptions:type_name -> wheelwright.sync.v1.SubscriptionStatus
-	80,  // 22: wheelwright.fleet.v1.Cluster.standing_since:type_name -> google.protobuf.Timestamp
-	78,  // 23: wheelwright.fleet.v1.InviteClusterRequest.labels:type_name -> wheelwright.fleet.v1.InviteClusterRequest.LabelsEntry
-	80,  // 24: wheelwright.fleet.v1.InviteClusterResponse.expires:type_name -> google.protobuf.Timestamp
-	17,  // 25: wheelwright.fleet.v1.AcceptClusterResponse.cluster:type_name -> wheelwright.fleet.v1.Cluster
-	17,  // 26: wheelwright.fleet.v1.RejectClusterResponse.cluster:type_name -> wheelwright.fleet.v1.Cluster
-	17,  // 27: wheelwright.fleet.v1.ListClustersResponse.clusters:type_name -> wheelwright.fleet.v1.Cluster
-	80,  // 28: wheelwright.fleet.v1.FleetEvent.at:type_name -> google.protobuf.Timestamp
-	28,  // 29: wheelwright.fleet.v1.ListEventsResponse.events:type_name -> wheelwright.fleet.v1.FleetEvent
-	80,  // 30: wheelwright.fleet.v1.GetStatusResponse.at:type_name -> google.protobuf.Timestamp
-	33,  // 31: wheelwright.fleet.v1.GetStatusResponse.rows:type_name -> wheelwright.fleet.v1.StatusRow
-	34,  // 32: wheelwright.fleet.v1.GetStatusResponse.summaries:type_name -> wheelwright.fleet.v1.DistributionSummary
-	40,  // 33: wheelwright.fleet.v1.GetStatusResponse.rollouts:type_name -> wheelwright.fleet.v1.Rollout
-	79,  // 34: wheelwright.fleet.v1.StatusRow.labels:type_name -> wheelwright.fleet.v1.StatusRow.LabelsEntry
-	80,  // 35: wheelwright.fleet.v1.StatusRow.last_seen:type_name -> google.protobuf.Timestamp
-	83,  // 36: wheelwright.fleet.v1.StatusRow.policy:type_name -> wheelwright.sync.v1.Policy
-	84,  // 37: wheelwright.fleet.v1.StatusRow.canary:type_name -> wheelwright.sync.v1.Canary
-	37,  // 38: wheelwright.fleet.v1.PlanRolloutResponse.plan:type_name -> wheelwright.fleet.v1.RolloutPlan
-	38,  // 39: wheelwright.fleet.v1.RolloutPlan.waves:type_name -> wheelwright.fleet.v1.PlannedWave
-	39,  // 40: wheelwright.fleet.v1.RolloutPlan.left_out:type_name -> wheelwright.fleet.v1.PlannedCluster
-	39,  // 41: wheelwright.fleet.v1.PlannedWave.clusters:type_name -> wheelwright.fleet.v1.PlannedCluster
-	80,  // 42: wheelwright.fleet.v1.Rollout.started:type_name -> google.protobuf.Timestamp
-	80,  // 43: wheelwright.fleet.v1.Rollout.since:type_name -> google.protobuf.Timestamp
-	41,  // 44: wheelwright.fleet.v1.Rollout.waves:type_name -> wheelwright.fleet.v1.RolloutWave
-	37,  // 45: wheelwright.fleet.v1.Rollout.plan:type_name -> wheelwright.fleet.v1.RolloutPlan
-	42,  // 46: wheelwright.fleet.v1.Rollout.clusters:type_name -> wheelwright.fleet.v1.RolloutCluster
-	80,  // 47: wheelwright.fleet.v1.RolloutWave.started:type_name -> google.protobuf.Timestamp
-	80,  // 48: wheelwright.fleet.v1.RolloutWave.soak_until:type_name -> google.protobuf.Timestamp
-	80,  // 49: wheelwright.fleet.v1.RolloutCluster.since:type_name -> google.protobuf.Timestamp
-	84,  // 50: wheelwright.fleet.v1.RolloutCluster.canary:type_name -> wheelwright.sync.v1.Canary
-	40,  // 51: wheelwright.fleet.v1.StartRolloutResponse.rollout:type_name -> wheelwright.fleet.v1.Rollout
-	40,  // 52: wheelwright.fleet.v1.ListRolloutsResponse.rollouts:type_name -> wheelwright.fleet.v1.Rollout
-	40,  // 53: wheelwright.fleet.v1.GetRolloutResponse.rollout:type_name -> wheelwright.fleet.v1.Rollout
-	80,  // 54: wheelwright.fleet.v1.GetRolloutResponse.at:type_name -> google.protobuf.Timestamp
-	0,   // 55: wheelwright.fleet.v1.DecideRolloutRequest.decision:type_name -> wheelwright.fleet.v1.RolloutDecision
-	40,  // 56: wheelwright.fleet.v1.DecideRolloutResponse.rollout:type_name -> wheelwright.fleet.v1.Rollout
-	53,  // 57: wheelwright.fleet.v1.RecallReleaseResponse.clusters:type_name -> wheelwright.fleet.v1.RecalledCluster
-	40,  // 58: wheelwright.fleet.v1.RecallReleaseResponse.rollouts:type_name -> wheelwright.fleet.v1.Rollout
-	80,  // 59: wheelwright.fleet.v1.Pin.until:type_name -> google.protobuf.Timestamp
-	80,  // 60: wheelwright.fleet.v1.Pin.created:type_name -> google.protobuf.Timestamp
-	54,  // 61: wheelwright.fleet.v1.PinClusterRequest.pin:type_name -> wheelwright.fleet.v1.Pin
-	54,  // 62: wheelwright.fleet.v1.PinClusterResponse.pin:type_name -> wheelwright.fleet.v1.Pin
-	54,  // 63: wheelwright.fleet.v1.ListPinsResponse.pins:type_name -> wheelwright.fleet.v1.Pin
-	33,  // 64: wheelwright.fleet.v1.ExplainResponse.row:type_name -> wheelwright.fleet.v1.StatusRow
-	28,  // 65: wheelwright.fleet.v1.ExplainResponse.events:type_name -> wheelwright.fleet.v1.FleetEvent
-	67,  // 66: wheelwright.fleet.v1.ExportAuditResponse.entry:type_name -> wheelwright.fleet.v1.AuditEntry
-	80,  // 67: wheelwright.fleet.v1.AuditEntry.at:type_name -> google.protobuf.Timestamp
-	80,  // 68: wheelwright.fleet.v1.Operator.created:type_name -> google.protobuf.Timestamp
-	80,  // 69: wheelwright.fleet.v1.Operator.certificate_not_after:type_name -> google.protobuf.Timestamp
-	68,  // 70: wheelwright.fleet.v1.AddOperatorResponse.operator:type_name -> wheelwright.fleet.v1.Operator
-	68,  // 71: wheelwright.fleet.v1.ListOperatorsResponse.operators:type_name -> wheelwright.fleet.v1.Operator
-	1,   // 72: wheelwright.fleet.v1.FleetService.GetVersion:input_type -> wheelwright.fleet.v1.GetVersionRequest
-	4,   // 73: wheelwright.fleet.v1.FleetService.AddDistribution:input_type -> wheelwright.fleet.v1.AddDistributionRequest
-	6,   // 74: wheelwright.fleet.v1.FleetService.RemoveDistribution:input_type -> wheelwright.fleet.v1.RemoveDistributionRequest
-	8,   // 75: wheelwright.fleet.v1.FleetService.ListDistributions:input_type -> wheelwright.fleet.v1.ListDistributionsRequest
-	12,  // 76: wheelwright.fleet.v1.FleetService.ListReleases:input_type -> wheelwright.fleet.v1.ListReleasesRequest
-	14,  // 77: wheelwright.fleet.v1.FleetService.GetRelease:input_type -> wheelwright.fleet.v1.GetReleaseRequest
-	18,  // 78: wheelwright.fleet.v1.FleetService.InviteCluster:input_type -> wheelwright.fleet.v1.InviteClusterRequest
-	20,  // 79: wheelwright.fleet.v1.FleetService.RemoveCluster:input_type -> wheelwright.fleet.v1.RemoveClusterRequest
-	26,  // 80: wheelwright.fleet.v1.FleetService.ListClusters:input_type -> wheelwright.fleet.v1.ListClustersRequest
-	22,  // 81: wheelwright.fleet.v1.FleetService.AcceptCluster:input_type -> wheelwright.fleet.v1.AcceptClusterRequest
-	24,  // 82: wheelwright.fleet.v1.FleetService.RejectCluster:input_type -> wheelwright.fleet.v1.RejectClusterRequest
-	29,  // 83: wheelwright.fleet.v1.FleetService.ListEvents:input_type -> wheelwright.fleet.v1.ListEventsRequest
-	35,  // 84: wheelwright.fleet.v1.FleetService.PlanRollout:input_type -> wheelwright.fleet.v1.PlanRolloutRequest
-	43,  // 85: wheelwright.fleet.v1.FleetService.StartRollout:input_type -> wheelwright.fleet.v1.StartRolloutRequest
-	45,  // 86: wheelwright.fleet.v1.FleetService.ListRollouts:input_type -> wheelwright.fleet.v1.ListRolloutsRequest
-	47,  // 87: wheelwright.fleet.v1.FleetService.GetRollout:input_type -> wheelwright.fleet.v1.GetRolloutRequest
-	49,  // 88: wheelwright.fleet.v1.FleetService.DecideRollout:input_type -> wheelwright.fleet.v1.DecideRolloutRequest
-	51,  // 89: wheelwright.fleet.v1.FleetService.RecallRelease:input_type -> wheelwright.fleet.v1.RecallReleaseRequest
-	55,  // 90: wheelwright.fleet.v1.FleetService.PinCluster:input_type -> wheelwright.fleet.v1.PinClusterRequest
-	57,  // 91: wheelwright.fleet.v1.FleetService.UnpinCluster:input_type -> wheelwright.fleet.v1.UnpinClusterRequest
-	59,  // 92: wheelwright.fleet.v1.FleetService.ListPins:input_type -> wheelwright.fleet.v1.ListPinsRequest
-	61,  // 93: wheelwright.fleet.v1.FleetService.DecideDelivery:input_type -> wheelwright.fleet.v1.DecideDeliveryRequest
-	63,  // 94: wheelwright.fleet.v1.FleetService.Explain:input_type -> wheelwright.fleet.v1.ExplainRequest
-	65,  // 95: wheelwright.fleet.v1.FleetService.ExportAudit:input_type -> wheelwright.fleet.v1.ExportAuditRequest
-	69,  // 96: wheelwright.fleet.v1.FleetService.AddOperator:input_type -> wheelwright.fleet.v1.AddOperatorRequest
-	71,  // 97: wheelwright.fleet.v1.FleetService.RemoveOperator:input_type -> wheelwright.fleet.v1.RemoveOperatorRequest
-	73,  // 98: wheelwright.fleet.v1.FleetService.ListOperators:input_type -> wheelwright.fleet.v1.ListOperatorsRequest
-	31,  // 99: wheelwright.fleet.v1.FleetService.GetStatus:input_type -> wheelwright.fleet.v1.GetStatusRequest
-	75,  // 100: wheelwright.fleet.v1.FleetService.Watch:input_type -> wheelwright.fleet.v1.WatchRequest
-	2,   // 101: wheelwright.fleet.v1.FleetService.GetVersion:output_type -> wheelwright.fleet.v1.GetVersionResponse
-	5,   // 102: wheelwright.fleet.v1.FleetService.AddDistribution:output_type -> wheelwright.fleet.v1.AddDistributionResponse
-	7,   // 103: wheelwright.fleet.v1.FleetService.RemoveDistribution:output_type -> wheelwright.fleet.v1.RemoveDistributionResponse
-	9,   // 104: wheelwright.fleet.v1.FleetService.ListDistributions:output_type -> wheelwright.fleet.v1.ListDistributionsResponse
-	13,  // 105: wheelwright.fleet.v1.FleetService.ListReleases:output_type -> wheelwright.fleet.v1.ListReleasesResponse
-	15,  // 106: wheelwright.fleet.v1.FleetService.GetRelease:output_type -> wheelwright.fleet.v1.GetReleaseResponse
-	19,  // 107: wheelwright.fleet.v1.FleetService.InviteCluster:output_type -> wheelwright.fleet.v1.InviteClusterResponse
-	21,  // 108: wheelwright.fleet.v1.FleetService.RemoveCluster:output_type -> wheelwright.fleet.v1.RemoveClusterResponse
-	27,  // 109: wheelwright.fleet.v1.FleetService.ListClusters:output_type -> wheelwright.fleet.v1.ListClustersResponse
-	23,  // 110: wheelwright.fleet.v1.FleetService.AcceptCluster:output_type -> wheelwright.fleet.v1.AcceptClusterResponse
-	25,  // 111: wheelwright.fleet.v1.FleetService.RejectCluster:output_type -> wheelwright.fleet.v1.RejectClusterResponse
-	30,  // 112: wheelwright.fleet.v1.FleetService.ListEvents:output_type -> wheelwright.fleet.v1.ListEventsResponse
-	36,  // 113: wheelwright.fleet.v1.FleetService.PlanRollout:output_type -> wheelwright.fleet.v1.PlanRolloutResponse
-	44,  // 114: wheelwright.fleet.v1.FleetService.StartRollout:output_type -> wheelwright.fleet.v1.StartRolloutResponse
-	46,  // 115: wheelwright.fleet.v1.FleetService.ListRollouts:output_type -> wheelwright.fleet.v1.ListRolloutsResponse
-	48,  // 116: wheelwright.fleet.v1.FleetService.GetRollout:output_type -> wheelwright.fleet.v1.GetRolloutResponse
-	50,  // 117: wheelwright.fleet.v1.FleetService.DecideRollout:output_type -> wheelwright.fleet.v1.DecideRolloutResponse
-	52,  // 118: wheelwright.fleet.v1.FleetService.RecallRelease:output_type -> wheelwright.fleet.v1.RecallReleaseResponse
-	56,  // 119: wheelwright.fleet.v1.FleetService.PinCluster:output_type -> wheelwright.fleet.v1.PinClusterResponse
-	58,  // 120: wheelwright.fleet.v1.FleetService.UnpinCluster:output_type -> wheelwright.fleet.v1.UnpinClusterResponse
-	60,  // 121: wheelwright.fleet.v1.FleetService.ListPins:output_type -> wheelwright.fleet.v1.ListPinsResponse
-	62,  // 122: wheelwright.fleet.v1.FleetService.DecideDelivery:output_type -> wheelwright.fleet.v1.DecideDeliveryResponse
-	64,  // 123: wheelwright.fleet.v1.FleetService.Explain:output_type -> wheelwright.fleet.v1.ExplainResponse
-	66,  // 124: wheelwright.fleet.v1.FleetService.ExportAudit:output_type -> wheelwright.fleet.v1.ExportAuditResponse
-	70,  // 125: wheelwright.fleet.v1.FleetService.AddOperator:output_type -> wheelwright.fleet.v1.AddOperatorResponse
-	72,  // 126: wheelwright.fleet.v1.FleetService.RemoveOperator:output_type -> wheelwright.fleet.v1.RemoveOperatorResponse
-	74,  // 127: wheelwright.fleet.v1.FleetService.ListOperators:output_type -> wheelwright.fleet.v1.ListOperatorsResponse
-	32,  // 128: wheelwright.fleet.v1.FleetService.GetStatus:output_type -> wheelwright.fleet.v1.GetStatusResponse
-	76,  // 129: wheelwright.fleet.v1.FleetService.Watch:output_type -> wheelwright.fleet.v1.WatchResponse
-	101, // [101:130] is the sub-list for method output_type
-	72,  // [72:101] is the sub-list for method input_type
-	72,  // [72:72] is the sub-list for extension type_name
-	72,  // [72:72] is the sub-list for extension extendee
-	0,   // [0:72] is the sub-list for field type_name
+	99,  // 0: wheelwright.fleet.v1.Distribution.created:type_name -> google.protobuf.Timestamp
+	99,  // 1: wheelwright.fleet.v1.Distribution.last_polled:type_name -> google.protobuf.Timestamp
+	4,   // 2: wheelwright.fleet.v1.Distribution.signers:type_name -> wheelwright.fleet.v1.Signers
+	5,   // 3: wheelwright.fleet.v1.Signers.files:type_name -> wheelwright.fleet.v1.SignerFile
+	3,   // 4: wheelwright.fleet.v1.AddDistributionRequest.distribution:type_name -> wheelwright.fleet.v1.Distribution
+	3,   // 5: wheelwright.fleet.v1.AddDistributionResponse.distribution:type_name -> wheelwright.fleet.v1.Distribution
+	49,  // 6: wheelwright.fleet.v1.RemoveDistributionResponse.rollouts:type_name -> wheelwright.fleet.v1.Rollout
+	4,   // 7: wheelwright.fleet.v1.SetSignersRequest.signers:type_name -> wheelwright.fleet.v1.Signers
+	4,   // 8: wheelwright.fleet.v1.SetSignersResponse.signers:type_name -> wheelwright.fleet.v1.Signers
+	16,  // 9: wheelwright.fleet.v1.PublishStatementResponse.statement:type_name -> wheelwright.fleet.v1.Statement
+	16,  // 10: wheelwright.fleet.v1.GetChannelResponse.statements:type_name -> wheelwright.fleet.v1.Statement
+	99,  // 11: wheelwright.fleet.v1.Statement.issued:type_name -> google.protobuf.Timestamp
+	99,  // 12: wheelwright.fleet.v1.Statement.expires:type_name -> google.protobuf.Timestamp
+	99,  // 13: wheelwright.fleet.v1.Statement.received:type_name -> google.protobuf.Timestamp
+	3,   // 14: wheelwright.fleet.v1.ListDistributionsResponse.distributions:type_name -> wheelwright.fleet.v1.Distribution
+	20,  // 15: wheelwright.fleet.v1.Release.variants:type_name -> wheelwright.fleet.v1.VariantResult
+	99,  // 16: wheelwright.fleet.v1.Release.published:type_name -> google.protobuf.Timestamp
+	99,  // 17: wheelwright.fleet.v1.Release.preflight_until:type_name -> google.protobuf.Timestamp
+	99,  // 18: wheelwright.fleet.v1.Release.recalled:type_name -> google.protobuf.Timestamp
+	19,  // 19: wheelwright.fleet.v1.ListReleasesResponse.releases:type_name -> wheelwright.fleet.v1.Release
+	19,  // 20: wheelwright.fleet.v1.GetReleaseResponse.release:type_name -> wheelwright.fleet.v1.Release
+	25,  // 21: wheelwright.fleet.v1.GetReleaseResponse.clusters:type_name -> wheelwright.fleet.v1.ReleaseCluster
+	99,  // 22: wheelwright.fleet.v1.GetReleaseResponse.at:type_name -> google.protobuf.Timestamp
+	100, // 23: wheelwright.fleet.v1.ReleaseCluster.preflight:type_name -> wheelwright.sync.v1.Preflight
+	99,  // 24: wheelwright.fleet.v1.ReleaseCluster.last_seen:type_name -> google.protobuf.Timestamp
+	96,  // 25: wheelwright.fleet.v1.Cluster.labels:type_name -> wheelwright.fleet.v1.Cluster.LabelsEntry
+	99,  // 26: wheelwright.fleet.v1.Cluster.created:type_name -> google.protobuf.Timestamp
+	99,  // 27: wheelwright.fleet.v1.Cluster.joined:type_name -> google.protobuf.Timestamp
+	99,  // 28: wheelwright.fleet.v1.Cluster.last_seen:type_name -> google.protobuf.Timestamp
+	99,  // 29: wheelwright.fleet.v1.Cluster.certificate_not_after:type_name -> google.protobuf.Timestamp
+	101, // 30: wheelwright.fleet.v1.Cluster.subscriptions:type_name -> wheelwright.sync.v1.SubscriptionStatus
+	99,  // 31: wheelwright.fleet.v1.Cluster.standing_since:type_name -> google.protobuf.Timestamp
+	97,  // 32: wheelwright.fleet.v1.InviteClusterRequest.labels:type_name -> wheelwright.fleet.v1.InviteClusterRequest.LabelsEntry
+	99,  // 33: wheelwright.fleet.v1.InviteClusterResponse.expires:type_name -> google.protobuf.Timestamp
+	26,  // 34: wheelwright.fleet.v1.AcceptClusterResponse.cluster:type_name -> wheelwright.fleet.v1.Cluster
+	26,  // 35: wheelwright.fleet.v1.RejectClusterResponse.cluster:type_name -> wheelwright.fleet.v1.Cluster
+	26,  // 36: wheelwright.fleet.v1.ListClustersResponse.clusters:type_name -> wheelwright.fleet.v1.Cluster
+	99,  // 37: wheelwright.fleet.v1.FleetEvent.at:type_name -> google.protobuf.Timestamp
+	37,  // 38: wheelwright.fleet.v1.ListEventsResponse.events:type_name -> wheelwright.fleet.v1.FleetEvent
+	99,  // 39: wheelwright.fleet.v1.GetStatusResponse.at:type_name -> google.protobuf.Timestamp
+	42,  // 40: wheelwright.fleet.v1.GetStatusResponse.rows:type_name -> wheelwright.fleet.v1.StatusRow
+	43,  // 41: wheelwright.fleet.v1.GetStatusResponse.summaries:type_name -> wheelwright.fleet.v1.DistributionSummary
+	49,  // 42: wheelwright.fleet.v1.GetStatusResponse.rollouts:type_name -> wheelwright.fleet.v1.Rollout
+	98,  // 43: wheelwright.fleet.v1.StatusRow.labels:type_name -> wheelwright.fleet.v1.StatusRow.LabelsEntry
+	99,  // 44: wheelwright.fleet.v1.StatusRow.last_seen:type_name -> google.protobuf.Timestamp
+	102, // 45: wheelwright.fleet.v1.StatusRow.policy:type_name -> wheelwright.sync.v1.Policy
+	103, // 46: wheelwright.fleet.v1.StatusRow.canary:type_name -> wheelwright.sync.v1.Canary
+	46,  // 47: wheelwright.fleet.v1.PlanRolloutResponse.plan:type_name -> wheelwright.fleet.v1.RolloutPlan
+	47,  // 48: wheelwright.fleet.v1.RolloutPlan.waves:type_name -> wheelwright.fleet.v1.PlannedWave
+	48,  // 49: wheelwright.fleet.v1.RolloutPlan.left_out:type_name -> wheelwright.fleet.v1.PlannedCluster
+	48,  // 50: wheelwright.fleet.v1.PlannedWave.clusters:type_name -> wheelwright.fleet.v1.PlannedCluster
+	99,  // 51: wheelwright.fleet.v1.Rollout.started:type_name -> google.protobuf.Timestamp
+	99,  // 52: wheelwright.fleet.v1.Rollout.since:type_name -> google.protobuf.Timestamp
+	50,  // 53: wheelwright.fleet.v1.Rollout.waves:type_name -> wheelwright.fleet.v1.RolloutWave
+	46,  // 54: wheelwright.fleet.v1.Rollout.plan:type_name -> wheelwright.fleet.v1.RolloutPlan
+	51,  // 55: wheelwright.fleet.v1.Rollout.clusters:type_name -> wheelwright.fleet.v1.RolloutCluster
+	99,  // 56: wheelwright.fleet.v1.RolloutWave.started:type_name -> google.protobuf.Timestamp
+	99,  // 57: wheelwright.fleet.v1.RolloutWave.soak_until:type_name -> google.protobuf.Timestamp
+	99,  // 58: wheelwright.fleet.v1.RolloutCluster.since:type_name -> google.protobuf.Timestamp
+	103, // 59: wheelwright.fleet.v1.RolloutCluster.canary:type_name -> wheelwright.sync.v1.Canary
+	49,  // 60: wheelwright.fleet.v1.StartRolloutResponse.rollout:type_name -> wheelwright.fleet.v1.Rollout
+	49,  // 61: wheelwright.fleet.v1.ListRolloutsResponse.rollouts:type_name -> wheelwright.fleet.v1.Rollout
+	49,  // 62: wheelwright.fleet.v1.GetRolloutResponse.rollout:type_name -> wheelwright.fleet.v1.Rollout
+	99,  // 63: wheelwright.fleet.v1.GetRolloutResponse.at:type_name -> google.protobuf.Timestamp
+	0,   // 64: wheelwright.fleet.v1.DecideRolloutRequest.decision:type_name -> wheelwright.fleet.v1.RolloutDecision
+	49,  // 65: wheelwright.fleet.v1.DecideRolloutResponse.rollout:type_name -> wheelwright.fleet.v1.Rollout
+	62,  // 66: wheelwright.fleet.v1.RecallReleaseResponse.clusters:type_name -> wheelwright.fleet.v1.RecalledCluster
+	49,  // 67: wheelwright.fleet.v1.RecallReleaseResponse.rollouts:type_name -> wheelwright.fleet.v1.Rollout
+	99,  // 68: wheelwright.fleet.v1.Pin.until:type_name -> google.protobuf.Timestamp
+	99,  // 69: wheelwright.fleet.v1.Pin.created:type_name -> google.protobuf.Timestamp
+	63,  // 70: wheelwright.fleet.v1.PinClusterRequest.pin:type_name -> wheelwright.fleet.v1.Pin
+	63,  // 71: wheelwright.fleet.v1.PinClusterResponse.pin:type_name -> wheelwright.fleet.v1.Pin
+	63,  // 72: wheelwright.fleet.v1.ListPinsResponse.pins:type_name -> wheelwright.fleet.v1.Pin
+	42,  // 73: wheelwright.fleet.v1.ExplainResponse.row:type_name -> wheelwright.fleet.v1.StatusRow
+	37,  // 74: wheelwright.fleet.v1.ExplainResponse.events:type_name -> wheelwright.fleet.v1.FleetEvent
+	76,  // 75: wheelwright.fleet.v1.ExportAuditResponse.entry:type_name -> wheelwright.fleet.v1.AuditEntry
+	99,  // 76: wheelwright.fleet.v1.AuditEntry.at:type_name -> google.protobuf.Timestamp
+	99,  // 77: wheelwright.fleet.v1.Operator.created:type_name -> google.protobuf.Timestamp
+	99,  // 78: wheelwright.fleet.v1.Operator.certificate_not_after:type_name -> google.protobuf.Timestamp
+	77,  // 79: wheelwright.fleet.v1.AddOperatorResponse.operator:type_name -> wheelwright.fleet.v1.Operator
+	77,  // 80: wheelwright.fleet.v1.ListOperatorsResponse.operators:type_name -> wheelwright.fleet.v1.Operator
+	99,  // 81: wheelwright.fleet.v1.Order.sent:type_name -> google.protobuf.Timestamp
+	99,  // 82: wheelwright.fleet.v1.Order.answered:type_name -> google.protobuf.Timestamp
+	84,  // 83: wheelwright.fleet.v1.SendOrderResponse.order:type_name -> wheelwright.fleet.v1.Order
+	84,  // 84: wheelwright.fleet.v1.ListOrdersResponse.orders:type_name -> wheelwright.fleet.v1.Order
+	99,  // 85: wheelwright.fleet.v1.WhoAmIResponse.not_after:type_name -> google.protobuf.Timestamp
+	93,  // 86: wheelwright.fleet.v1.CanIResponse.permissions:type_name -> wheelwright.fleet.v1.Permission
+	1,   // 87: wheelwright.fleet.v1.FleetService.GetVersion:input_type -> wheelwright.fleet.v1.GetVersionRequest
+	6,   // 88: wheelwright.fleet.v1.FleetService.AddDistribution:input_type -> wheelwright.fleet.v1.AddDistributionRequest
+	8,   // 89: wheelwright.fleet.v1.FleetService.RemoveDistribution:input_type -> wheelwright.fleet.v1.RemoveDistributionRequest
+	10,  // 90: wheelwright.fleet.v1.FleetService.SetSigners:input_type -> wheelwright.fleet.v1.SetSignersRequest
+	12,  // 91: wheelwright.fleet.v1.FleetService.PublishStatement:input_type -> wheelwright.fleet.v1.PublishStatementRequest
+	14,  // 92: wheelwright.fleet.v1.FleetService.GetChannel:input_type -> wheelwright.fleet.v1.GetChannelRequest
+	17,  // 93: wheelwright.fleet.v1.FleetService.ListDistributions:input_type -> wheelwright.fleet.v1.ListDistributionsRequest
+	21,  // 94: wheelwright.fleet.v1.FleetService.ListReleases:input_type -> wheelwright.fleet.v1.ListReleasesRequest
+	23,  // 95: wheelwright.fleet.v1.FleetService.GetRelease:input_type -> wheelwright.fleet.v1.GetReleaseRequest
+	27,  // 96: wheelwright.fleet.v1.FleetService.InviteCluster:input_type -> wheelwright.fleet.v1.InviteClusterRequest
+	29,  // 97: wheelwright.fleet.v1.FleetService.RemoveCluster:input_type -> wheelwright.fleet.v1.RemoveClusterRequest
+	35,  // 98: wheelwright.fleet.v1.FleetService.ListClusters:input_type -> wheelwright.fleet.v1.ListClustersRequest
+	31,  // 99: wheelwright.fleet.v1.FleetService.AcceptCluster:input_type -> wheelwright.fleet.v1.AcceptClusterRequest
+	33,  // 100: wheelwright.fleet.v1.FleetService.RejectCluster:input_type -> wheelwright.fleet.v1.RejectClusterRequest
+	38,  // 101: wheelwright.fleet.v1.FleetService.ListEvents:input_type -> wheelwright.fleet.v1.ListEventsRequest
+	44,  // 102: wheelwright.fleet.v1.FleetService.PlanRollout:input_type -> wheelwright.fleet.v1.PlanRolloutRequest
+	52,  // 103: wheelwright.fleet.v1.FleetService.StartRollout:input_type -> wheelwright.fleet.v1.StartRolloutRequest
+	54,  // 104: wheelwright.fleet.v1.FleetService.ListRollouts:input_type -> wheelwright.fleet.v1.ListRolloutsRequest
+	56,  // 105: wheelwright.fleet.v1.FleetService.GetRollout:input_type -> wheelwright.fleet.v1.GetRolloutRequest
+	58,  // 106: wheelwright.fleet.v1.FleetService.DecideRollout:input_type -> wheelwright.fleet.v1.DecideRolloutRequest
+	60,  // 107: wheelwright.fleet.v1.FleetService.RecallRelease:input_type -> wheelwright.fleet.v1.RecallReleaseRequest
+	64,  // 108: wheelwright.fleet.v1.FleetService.PinCluster:input_type -> wheelwright.fleet.v1.PinClusterRequest
+	66,  // 109: wheelwright.fleet.v1.FleetService.UnpinCluster:input_type -> wheelwright.fleet.v1.UnpinClusterRequest
+	68,  // 110: wheelwright.fleet.v1.FleetService.ListPins:input_type -> wheelwright.fleet.v1.ListPinsRequest
+	70,  // 111: wheelwright.fleet.v1.FleetService.DecideDelivery:input_type -> wheelwright.fleet.v1.DecideDeliveryRequest
+	72,  // 112: wheelwright.fleet.v1.FleetService.Explain:input_type -> wheelwright.fleet.v1.ExplainRequest
+	74,  // 113: wheelwright.fleet.v1.FleetService.ExportAudit:input_type -> wheelwright.fleet.v1.ExportAuditRequest
+	78,  // 114: wheelwright.fleet.v1.FleetService.AddOperator:input_type -> wheelwright.fleet.v1.AddOperatorRequest
+	80,  // 115: wheelwright.fleet.v1.FleetService.RemoveOperator:input_type -> wheelwright.fleet.v1.RemoveOperatorRequest
+	82,  // 116: wheelwright.fleet.v1.FleetService.ListOperators:input_type -> wheelwright.fleet.v1.ListOperatorsRequest
+	85,  // 117: wheelwright.fleet.v1.FleetService.SendOrder:input_type -> wheelwright.fleet.v1.SendOrderRequest
+	87,  // 118: wheelwright.fleet.v1.FleetService.ListOrders:input_type -> wheelwright.fleet.v1.ListOrdersRequest
+	89,  // 119: wheelwright.fleet.v1.FleetService.WhoAmI:input_type -> wheelwright.fleet.v1.WhoAmIRequest
+	91,  // 120: wheelwright.fleet.v1.FleetService.CanI:input_type -> wheelwright.fleet.v1.CanIRequest
+	40,  // 121: wheelwright.fleet.v1.FleetService.GetStatus:input_type -> wheelwright.fleet.v1.GetStatusRequest
+	94,  // 122: wheelwright.fleet.v1.FleetService.Watch:input_type -> wheelwright.fleet.v1.WatchRequest
+	2,   // 123: wheelwright.fleet.v1.FleetService.GetVersion:output_type -> wheelwright.fleet.v1.GetVersionResponse
+	7,   // 124: wheelwright.fleet.v1.FleetService.AddDistribution:output_type -> wheelwright.fleet.v1.AddDistributionResponse
+	9,   // 125: wheelwright.fleet.v1.FleetService.RemoveDistribution:output_type -> wheelwright.fleet.v1.RemoveDistributionResponse
+	11,  // 126: wheelwright.fleet.v1.FleetService.SetSigners:output_type -> wheelwright.fleet.v1.SetSignersResponse
+	13,  // 127: wheelwright.fleet.v1.FleetService.PublishStatement:output_type -> wheelwright.fleet.v1.PublishStatementResponse
+	15,  // 128: wheelwright.fleet.v1.FleetService.GetChannel:output_type -> wheelwright.fleet.v1.GetChannelResponse
+	18,  // 129: wheelwright.fleet.v1.FleetService.ListDistributions:output_type -> wheelwright.fleet.v1.ListDistributionsResponse
+	22,  // 130: wheelwright.fleet.v1.FleetService.ListReleases:output_type -> wheelwright.fleet.v1.ListReleasesResponse
+	24,  // 131: wheelwright.fleet.v1.FleetService.GetRelease:output_type -> wheelwright.fleet.v1.GetReleaseResponse
+	28,  // 132: wheelwright.fleet.v1.FleetService.InviteCluster:output_type -> wheelwright.fleet.v1.InviteClusterResponse
+	30,  // 133: wheelwright.fleet.v1.FleetService.RemoveCluster:output_type -> wheelwright.fleet.v1.RemoveClusterResponse
+	36,  // 134: wheelwright.fleet.v1.FleetService.ListClusters:output_type -> wheelwright.fleet.v1.ListClustersResponse
+	32,  // 135: wheelwright.fleet.v1.FleetService.AcceptCluster:output_type -> wheelwright.fleet.v1.AcceptClusterResponse
+	34,  // 136: wheelwright.fleet.v1.FleetService.RejectCluster:output_type -> wheelwright.fleet.v1.RejectClusterResponse
+	39,  // 137: wheelwright.fleet.v1.FleetService.ListEvents:output_type -> wheelwright.fleet.v1.ListEventsResponse
+	45,  // 138: wheelwright.fleet.v1.FleetService.PlanRollout:output_type -> wheelwright.fleet.v1.PlanRolloutResponse
+	53,  // 139: wheelwright.fleet.v1.FleetService.StartRollout:output_type -> wheelwright.fleet.v1.StartRolloutResponse
+	55,  // 140: wheelwright.fleet.v1.FleetService.ListRollouts:output_type -> wheelwright.fleet.v1.ListRolloutsResponse
+	57,  // 141: wheelwright.fleet.v1.FleetService.GetRollout:output_type -> wheelwright.fleet.v1.GetRolloutResponse
+	59,  // 142: wheelwright.fleet.v1.FleetService.DecideRollout:output_type -> wheelwright.fleet.v1.DecideRolloutResponse
+	61,  // 143: wheelwright.fleet.v1.FleetService.RecallRelease:output_type -> wheelwright.fleet.v1.RecallReleaseResponse
+	65,  // 144: wheelwright.fleet.v1.FleetService.PinCluster:output_type -> wheelwright.fleet.v1.PinClusterResponse
+	67,  // 145: wheelwright.fleet.v1.FleetService.UnpinCluster:output_type -> wheelwright.fleet.v1.UnpinClusterResponse
+	69,  // 146: wheelwright.fleet.v1.FleetService.ListPins:output_type -> wheelwright.fleet.v1.ListPinsResponse
+	71,  // 147: wheelwright.fleet.v1.FleetService.DecideDelivery:output_type -> wheelwright.fleet.v1.DecideDeliveryResponse
+	73,  // 148: wheelwright.fleet.v1.FleetService.Explain:output_type -> wheelwright.fleet.v1.ExplainResponse
+	75,  // 149: wheelwright.fleet.v1.FleetService.ExportAudit:output_type -> wheelwright.fleet.v1.ExportAuditResponse
+	79,  // 150: wheelwright.fleet.v1.FleetService.AddOperator:output_type -> wheelwright.fleet.v1.AddOperatorResponse
+	81,  // 151: wheelwright.fleet.v1.FleetService.RemoveOperator:output_type -> wheelwright.fleet.v1.RemoveOperatorResponse
+	83,  // 152: wheelwright.fleet.v1.FleetService.ListOperators:output_type -> wheelwright.fleet.v1.ListOperatorsResponse
+	86,  // 153: wheelwright.fleet.v1.FleetService.SendOrder:output_type -> wheelwright.fleet.v1.SendOrderResponse
+	88,  // 154: wheelwright.fleet.v1.FleetService.ListOrders:output_type -> wheelwright.fleet.v1.ListOrdersResponse
+	90,  // 155: wheelwright.fleet.v1.FleetService.WhoAmI:output_type -> wheelwright.fleet.v1.WhoAmIResponse
+	92,  // 156: wheelwright.fleet.v1.FleetService.CanI:output_type -> wheelwright.fleet.v1.CanIResponse
+	41,  // 157: wheelwright.fleet.v1.FleetService.GetStatus:output_type -> wheelwright.fleet.v1.GetStatusResponse
+	95,  // 158: wheelwright.fleet.v1.FleetService.Watch:output_type -> wheelwright.fleet.v1.WatchResponse
+	123, // [123:159] is the sub-list for method output_type
+	87,  // [87:123] is the sub-list for method input_type
+	87,  // [87:87] is the sub-list for extension type_name
+	87,  // [87:87] is the sub-list for extension extendee
+	0,   // [0:87] is the sub-list for field type_name
 }
 
 func init() { file_wheelwright_fleet_v1_fleet_proto_init() }
@@ -6093,7 +7449,7 @@ func file_wheelwright_fleet_v1_fleet_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wheelwright_fleet_v1_fleet_proto_rawDesc), len(file_wheelwright_fleet_v1_fleet_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   79,
+			NumMessages:   98,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -27,7 +27,9 @@ const (
 )
 
 type GetStatusRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// With what was told and first seen of each distribution, for an audit.
+	Audit         bool `protobuf:"varint,1,opt,name=audit,proto3" json:"audit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -62,6 +64,13 @@ func (*GetStatusRequest) Descriptor() ([]byte, []int) {
 	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{0}
 }
 
+func (x *GetStatusRequest) GetAudit() bool {
+	if x != nil {
+		return x.Audit
+	}
+	return false
+}
+
 type GetStatusResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	At    *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=at,proto3" json:"at,omitempty"`
@@ -81,6 +90,9 @@ type GetStatusResponse struct {
 	Subscriptions []*v1.SubscriptionStatus `protobuf:"bytes,10,rep,name=subscriptions,proto3" json:"subscriptions,omitempty"`
 	// What the spoke remembers of each, in the same order.
 	Memories []*Memory `protobuf:"bytes,11,rep,name=memories,proto3" json:"memories,omitempty"`
+	// What confines the process that renders: "landlock+seccomp", "seccomp", "landlock" or "none"; empty where
+	// the spoke does not run.
+	Sandbox string `protobuf:"bytes,20,opt,name=sandbox,proto3" json:"sandbox,omitempty"`
 	// Why the hub does not serve this spoke, one line; empty: it does, or does not answer.
 	Refused string `protobuf:"bytes,12,opt,name=refused,proto3" json:"refused,omitempty"`
 	// The refusal waits for the vendor and for nobody here.
@@ -198,6 +210,13 @@ func (x *GetStatusResponse) GetMemories() []*Memory {
 	return nil
 }
 
+func (x *GetStatusResponse) GetSandbox() string {
+	if x != nil {
+		return x.Sandbox
+	}
+	return ""
+}
+
 func (x *GetStatusResponse) GetRefused() string {
 	if x != nil {
 		return x.Refused
@@ -277,7 +296,9 @@ type RenderResponse struct {
 	// Canonical YAML.
 	Manifest []byte `protobuf:"bytes,1,opt,name=manifest,proto3" json:"manifest,omitempty"`
 	// "sha256:<hex>" of the manifest.
-	Digest        string `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
+	Digest string `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
+	// What of it the provider's envelope does not allow, a line each: such a release is refused.
+	Outside       []string `protobuf:"bytes,3,rep,name=outside,proto3" json:"outside,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -326,6 +347,13 @@ func (x *RenderResponse) GetDigest() string {
 	return ""
 }
 
+func (x *RenderResponse) GetOutside() []string {
+	if x != nil {
+		return x.Outside
+	}
+	return nil
+}
+
 // Memory is what a spoke can go back to, and what it does not take again by itself.
 type Memory struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
@@ -334,7 +362,9 @@ type Memory struct {
 	Previous []string `protobuf:"bytes,2,rep,name=previous,proto3" json:"previous,omitempty"`
 	Held     []*Held  `protobuf:"bytes,3,rep,name=held,proto3" json:"held,omitempty"`
 	// What the hub took back, as far as it says so now, in ascending order of version.
-	Withdrawn     []*v1.Withdrawal `protobuf:"bytes,4,rep,name=withdrawn,proto3" json:"withdrawn,omitempty"`
+	Withdrawn []*v1.Withdrawal `protobuf:"bytes,4,rep,name=withdrawn,proto3" json:"withdrawn,omitempty"`
+	// Of an audit only.
+	Audited       *Audited `protobuf:"bytes,5,opt,name=audited,proto3" json:"audited,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -397,6 +427,260 @@ func (x *Memory) GetWithdrawn() []*v1.Withdrawal {
 	return nil
 }
 
+func (x *Memory) GetAudited() *Audited {
+	if x != nil {
+		return x.Audited
+	}
+	return nil
+}
+
+// Audited is what the hub has told a spoke about one distribution that another spoke must have been told too.
+type Audited struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Distribution string                 `protobuf:"bytes,1,opt,name=distribution,proto3" json:"distribution,omitempty"`
+	// The vendor's statements, each once, in the order in which they came.
+	Told []*Told `protobuf:"bytes,2,rep,name=told,proto3" json:"told,omitempty"`
+	// By version, the bundle that was first found good.
+	First         []*First `protobuf:"bytes,3,rep,name=first,proto3" json:"first,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Audited) Reset() {
+	*x = Audited{}
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Audited) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Audited) ProtoMessage() {}
+
+func (x *Audited) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Audited.ProtoReflect.Descriptor instead.
+func (*Audited) Descriptor() ([]byte, []int) {
+	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Audited) GetDistribution() string {
+	if x != nil {
+		return x.Distribution
+	}
+	return ""
+}
+
+func (x *Audited) GetTold() []*Told {
+	if x != nil {
+		return x.Told
+	}
+	return nil
+}
+
+func (x *Audited) GetFirst() []*First {
+	if x != nil {
+		return x.First
+	}
+	return nil
+}
+
+type Told struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As package channel of pkg/provenance reads it.
+	Statement     []byte                 `protobuf:"bytes,1,opt,name=statement,proto3" json:"statement,omitempty"`
+	At            *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Told) Reset() {
+	*x = Told{}
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Told) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Told) ProtoMessage() {}
+
+func (x *Told) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Told.ProtoReflect.Descriptor instead.
+func (*Told) Descriptor() ([]byte, []int) {
+	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Told) GetStatement() []byte {
+	if x != nil {
+		return x.Statement
+	}
+	return nil
+}
+
+func (x *Told) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+type First struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	Digest        string                 `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *First) Reset() {
+	*x = First{}
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *First) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*First) ProtoMessage() {}
+
+func (x *First) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use First.ProtoReflect.Descriptor instead.
+func (*First) Descriptor() ([]byte, []int) {
+	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *First) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *First) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+// AuditExport is what `spoke audit export` writes as JSON and `hub audit compare` reads.
+type AuditExport struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "provider/name", and the hub's address.
+	Cluster string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Hub     string                 `protobuf:"bytes,2,opt,name=hub,proto3" json:"hub,omitempty"`
+	At      *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=at,proto3" json:"at,omitempty"`
+	// The last word from the hub before that.
+	LastContact   *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=last_contact,json=lastContact,proto3" json:"last_contact,omitempty"`
+	Distributions []*Audited             `protobuf:"bytes,5,rep,name=distributions,proto3" json:"distributions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuditExport) Reset() {
+	*x = AuditExport{}
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditExport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditExport) ProtoMessage() {}
+
+func (x *AuditExport) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditExport.ProtoReflect.Descriptor instead.
+func (*AuditExport) Descriptor() ([]byte, []int) {
+	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *AuditExport) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *AuditExport) GetHub() string {
+	if x != nil {
+		return x.Hub
+	}
+	return ""
+}
+
+func (x *AuditExport) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *AuditExport) GetLastContact() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastContact
+	}
+	return nil
+}
+
+func (x *AuditExport) GetDistributions() []*Audited {
+	if x != nil {
+		return x.Distributions
+	}
+	return nil
+}
+
 type Held struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Version       string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
@@ -408,7 +692,7 @@ type Held struct {
 
 func (x *Held) Reset() {
 	*x = Held{}
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[5]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -420,7 +704,7 @@ func (x *Held) String() string {
 func (*Held) ProtoMessage() {}
 
 func (x *Held) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[5]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -433,7 +717,7 @@ func (x *Held) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Held.ProtoReflect.Descriptor instead.
 func (*Held) Descriptor() ([]byte, []int) {
-	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{5}
+	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Held) GetVersion() string {
@@ -468,7 +752,7 @@ type PlanRequest struct {
 
 func (x *PlanRequest) Reset() {
 	*x = PlanRequest{}
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[6]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -480,7 +764,7 @@ func (x *PlanRequest) String() string {
 func (*PlanRequest) ProtoMessage() {}
 
 func (x *PlanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[6]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -493,7 +777,7 @@ func (x *PlanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanRequest.ProtoReflect.Descriptor instead.
 func (*PlanRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{6}
+	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PlanRequest) GetDistribution() string {
@@ -534,7 +818,7 @@ type PlanResponse struct {
 
 func (x *PlanResponse) Reset() {
 	*x = PlanResponse{}
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[7]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -546,7 +830,7 @@ func (x *PlanResponse) String() string {
 func (*PlanResponse) ProtoMessage() {}
 
 func (x *PlanResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[7]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -559,7 +843,7 @@ func (x *PlanResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanResponse.ProtoReflect.Descriptor instead.
 func (*PlanResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{7}
+	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PlanResponse) GetFrom() string {
@@ -644,7 +928,7 @@ type Step struct {
 
 func (x *Step) Reset() {
 	*x = Step{}
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[8]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -656,7 +940,7 @@ func (x *Step) String() string {
 func (*Step) ProtoMessage() {}
 
 func (x *Step) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[8]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -669,7 +953,7 @@ func (x *Step) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Step.ProtoReflect.Descriptor instead.
 func (*Step) Descriptor() ([]byte, []int) {
-	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{8}
+	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Step) GetVerb() string {
@@ -697,7 +981,7 @@ type ApproveRequest struct {
 
 func (x *ApproveRequest) Reset() {
 	*x = ApproveRequest{}
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[9]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -709,7 +993,7 @@ func (x *ApproveRequest) String() string {
 func (*ApproveRequest) ProtoMessage() {}
 
 func (x *ApproveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[9]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -722,7 +1006,7 @@ func (x *ApproveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveRequest.ProtoReflect.Descriptor instead.
 func (*ApproveRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{9}
+	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ApproveRequest) GetDistribution() string {
@@ -748,7 +1032,7 @@ type ApproveResponse struct {
 
 func (x *ApproveResponse) Reset() {
 	*x = ApproveResponse{}
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[10]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -760,7 +1044,7 @@ func (x *ApproveResponse) String() string {
 func (*ApproveResponse) ProtoMessage() {}
 
 func (x *ApproveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[10]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -773,7 +1057,7 @@ func (x *ApproveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveResponse.ProtoReflect.Descriptor instead.
 func (*ApproveResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{10}
+	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ApproveResponse) GetVersion() string {
@@ -794,7 +1078,7 @@ type RejectRequest struct {
 
 func (x *RejectRequest) Reset() {
 	*x = RejectRequest{}
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[11]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -806,7 +1090,7 @@ func (x *RejectRequest) String() string {
 func (*RejectRequest) ProtoMessage() {}
 
 func (x *RejectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[11]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -819,7 +1103,7 @@ func (x *RejectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RejectRequest.ProtoReflect.Descriptor instead.
 func (*RejectRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{11}
+	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RejectRequest) GetDistribution() string {
@@ -852,7 +1136,7 @@ type RejectResponse struct {
 
 func (x *RejectResponse) Reset() {
 	*x = RejectResponse{}
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[12]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -864,7 +1148,7 @@ func (x *RejectResponse) String() string {
 func (*RejectResponse) ProtoMessage() {}
 
 func (x *RejectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[12]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -877,7 +1161,7 @@ func (x *RejectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RejectResponse.ProtoReflect.Descriptor instead.
 func (*RejectResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{12}
+	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RejectResponse) GetVersion() string {
@@ -901,7 +1185,7 @@ type RollBackRequest struct {
 
 func (x *RollBackRequest) Reset() {
 	*x = RollBackRequest{}
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[13]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -913,7 +1197,7 @@ func (x *RollBackRequest) String() string {
 func (*RollBackRequest) ProtoMessage() {}
 
 func (x *RollBackRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[13]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -926,7 +1210,7 @@ func (x *RollBackRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollBackRequest.ProtoReflect.Descriptor instead.
 func (*RollBackRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{13}
+	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RollBackRequest) GetDistribution() string {
@@ -967,7 +1251,7 @@ type RollBackResponse struct {
 
 func (x *RollBackResponse) Reset() {
 	*x = RollBackResponse{}
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[14]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -979,7 +1263,7 @@ func (x *RollBackResponse) String() string {
 func (*RollBackResponse) ProtoMessage() {}
 
 func (x *RollBackResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[14]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -992,7 +1276,7 @@ func (x *RollBackResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollBackResponse.ProtoReflect.Descriptor instead.
 func (*RollBackResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{14}
+	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RollBackResponse) GetFrom() string {
@@ -1025,7 +1309,7 @@ type PinRequest struct {
 
 func (x *PinRequest) Reset() {
 	*x = PinRequest{}
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[15]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1037,7 +1321,7 @@ func (x *PinRequest) String() string {
 func (*PinRequest) ProtoMessage() {}
 
 func (x *PinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[15]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1050,7 +1334,7 @@ func (x *PinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PinRequest.ProtoReflect.Descriptor instead.
 func (*PinRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{15}
+	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *PinRequest) GetDistribution() string {
@@ -1106,7 +1390,7 @@ type PinResponse struct {
 
 func (x *PinResponse) Reset() {
 	*x = PinResponse{}
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[16]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1118,7 +1402,7 @@ func (x *PinResponse) String() string {
 func (*PinResponse) ProtoMessage() {}
 
 func (x *PinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[16]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1131,7 +1415,7 @@ func (x *PinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PinResponse.ProtoReflect.Descriptor instead.
 func (*PinResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{16}
+	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *PinResponse) GetSubscription() *v1.SubscriptionStatus {
@@ -1152,7 +1436,7 @@ type UnpinRequest struct {
 
 func (x *UnpinRequest) Reset() {
 	*x = UnpinRequest{}
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[17]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1164,7 +1448,7 @@ func (x *UnpinRequest) String() string {
 func (*UnpinRequest) ProtoMessage() {}
 
 func (x *UnpinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[17]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1177,7 +1461,7 @@ func (x *UnpinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpinRequest.ProtoReflect.Descriptor instead.
 func (*UnpinRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{17}
+	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *UnpinRequest) GetDistribution() string {
@@ -1209,7 +1493,7 @@ type UnpinResponse struct {
 
 func (x *UnpinResponse) Reset() {
 	*x = UnpinResponse{}
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[18]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1221,7 +1505,7 @@ func (x *UnpinResponse) String() string {
 func (*UnpinResponse) ProtoMessage() {}
 
 func (x *UnpinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[18]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1234,7 +1518,7 @@ func (x *UnpinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpinResponse.ProtoReflect.Descriptor instead.
 func (*UnpinResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{18}
+	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{22}
 }
 
 type SteerRequest struct {
@@ -1251,7 +1535,7 @@ type SteerRequest struct {
 
 func (x *SteerRequest) Reset() {
 	*x = SteerRequest{}
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[19]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1263,7 +1547,7 @@ func (x *SteerRequest) String() string {
 func (*SteerRequest) ProtoMessage() {}
 
 func (x *SteerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[19]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1276,7 +1560,7 @@ func (x *SteerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SteerRequest.ProtoReflect.Descriptor instead.
 func (*SteerRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{19}
+	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SteerRequest) GetDistribution() string {
@@ -1316,7 +1600,7 @@ type SteerResponse struct {
 
 func (x *SteerResponse) Reset() {
 	*x = SteerResponse{}
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[20]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1328,7 +1612,7 @@ func (x *SteerResponse) String() string {
 func (*SteerResponse) ProtoMessage() {}
 
 func (x *SteerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[20]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1341,7 +1625,7 @@ func (x *SteerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SteerResponse.ProtoReflect.Descriptor instead.
 func (*SteerResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{20}
+	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SteerResponse) GetVersion() string {
@@ -1355,8 +1639,9 @@ var File_wheelwright_local_v1_local_proto protoreflect.FileDescriptor
 
 const file_wheelwright_local_v1_local_proto_rawDesc = "" +
 	"\n" +
-	" wheelwright/local/v1/local.proto\x12\x14wheelwright.local.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ewheelwright/sync/v1/sync.proto\"\x12\n" +
-	"\x10GetStatusRequest\"\xe0\x04\n" +
+	" wheelwright/local/v1/local.proto\x12\x14wheelwright.local.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ewheelwright/sync/v1/sync.proto\"(\n" +
+	"\x10GetStatusRequest\x12\x14\n" +
+	"\x05audit\x18\x01 \x01(\bR\x05audit\"\xfa\x04\n" +
 	"\x11GetStatusResponse\x12*\n" +
 	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x18\n" +
 	"\acluster\x18\x02 \x01(\tR\acluster\x12\x10\n" +
@@ -1370,20 +1655,39 @@ const file_wheelwright_local_v1_local_proto_rawDesc = "" +
 	"\rsubscriptions\x18\n" +
 	" \x03(\v2'.wheelwright.sync.v1.SubscriptionStatusR\rsubscriptions\x128\n" +
 	"\bmemories\x18\v \x03(\v2\x1c.wheelwright.local.v1.MemoryR\bmemories\x12\x18\n" +
+	"\asandbox\x18\x14 \x01(\tR\asandbox\x12\x18\n" +
 	"\arefused\x18\f \x01(\tR\arefused\x12\x18\n" +
 	"\apending\x18\r \x01(\bR\apending\x12'\n" +
 	"\x0fkey_fingerprint\x18\x0e \x01(\tR\x0ekeyFingerprint\"M\n" +
 	"\rRenderRequest\x12\"\n" +
 	"\fdistribution\x18\x01 \x01(\tR\fdistribution\x12\x18\n" +
-	"\aversion\x18\x02 \x01(\tR\aversion\"D\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\"^\n" +
 	"\x0eRenderResponse\x12\x1a\n" +
 	"\bmanifest\x18\x01 \x01(\fR\bmanifest\x12\x16\n" +
-	"\x06digest\x18\x02 \x01(\tR\x06digest\"\xb7\x01\n" +
+	"\x06digest\x18\x02 \x01(\tR\x06digest\x12\x18\n" +
+	"\aoutside\x18\x03 \x03(\tR\aoutside\"\xf0\x01\n" +
 	"\x06Memory\x12\"\n" +
 	"\fdistribution\x18\x01 \x01(\tR\fdistribution\x12\x1a\n" +
 	"\bprevious\x18\x02 \x03(\tR\bprevious\x12.\n" +
 	"\x04held\x18\x03 \x03(\v2\x1a.wheelwright.local.v1.HeldR\x04held\x12=\n" +
-	"\twithdrawn\x18\x04 \x03(\v2\x1f.wheelwright.sync.v1.WithdrawalR\twithdrawn\"d\n" +
+	"\twithdrawn\x18\x04 \x03(\v2\x1f.wheelwright.sync.v1.WithdrawalR\twithdrawn\x127\n" +
+	"\aaudited\x18\x05 \x01(\v2\x1d.wheelwright.local.v1.AuditedR\aaudited\"\x90\x01\n" +
+	"\aAudited\x12\"\n" +
+	"\fdistribution\x18\x01 \x01(\tR\fdistribution\x12.\n" +
+	"\x04told\x18\x02 \x03(\v2\x1a.wheelwright.local.v1.ToldR\x04told\x121\n" +
+	"\x05first\x18\x03 \x03(\v2\x1b.wheelwright.local.v1.FirstR\x05first\"P\n" +
+	"\x04Told\x12\x1c\n" +
+	"\tstatement\x18\x01 \x01(\fR\tstatement\x12*\n" +
+	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"9\n" +
+	"\x05First\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
+	"\x06digest\x18\x02 \x01(\tR\x06digest\"\xe9\x01\n" +
+	"\vAuditExport\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\x12\x10\n" +
+	"\x03hub\x18\x02 \x01(\tR\x03hub\x12*\n" +
+	"\x02at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12=\n" +
+	"\flast_contact\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\vlastContact\x12C\n" +
+	"\rdistributions\x18\x05 \x03(\v2\x1d.wheelwright.local.v1.AuditedR\rdistributions\"d\n" +
 	"\x04Held\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12*\n" +
@@ -1470,70 +1774,81 @@ func file_wheelwright_local_v1_local_proto_rawDescGZIP() []byte {
 	return file_wheelwright_local_v1_local_proto_rawDescData
 }
 
-var file_wheelwright_local_v1_local_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_wheelwright_local_v1_local_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_wheelwright_local_v1_local_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),      // 0: wheelwright.local.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),     // 1: wheelwright.local.v1.GetStatusResponse
 	(*RenderRequest)(nil),         // 2: wheelwright.local.v1.RenderRequest
 	(*RenderResponse)(nil),        // 3: wheelwright.local.v1.RenderResponse
 	(*Memory)(nil),                // 4: wheelwright.local.v1.Memory
-	(*Held)(nil),                  // 5: wheelwright.local.v1.Held
-	(*PlanRequest)(nil),           // 6: wheelwright.local.v1.PlanRequest
-	(*PlanResponse)(nil),          // 7: wheelwright.local.v1.PlanResponse
-	(*Step)(nil),                  // 8: wheelwright.local.v1.Step
-	(*ApproveRequest)(nil),        // 9: wheelwright.local.v1.ApproveRequest
-	(*ApproveResponse)(nil),       // 10: wheelwright.local.v1.ApproveResponse
-	(*RejectRequest)(nil),         // 11: wheelwright.local.v1.RejectRequest
-	(*RejectResponse)(nil),        // 12: wheelwright.local.v1.RejectResponse
-	(*RollBackRequest)(nil),       // 13: wheelwright.local.v1.RollBackRequest
-	(*RollBackResponse)(nil),      // 14: wheelwright.local.v1.RollBackResponse
-	(*PinRequest)(nil),            // 15: wheelwright.local.v1.PinRequest
-	(*PinResponse)(nil),           // 16: wheelwright.local.v1.PinResponse
-	(*UnpinRequest)(nil),          // 17: wheelwright.local.v1.UnpinRequest
-	(*UnpinResponse)(nil),         // 18: wheelwright.local.v1.UnpinResponse
-	(*SteerRequest)(nil),          // 19: wheelwright.local.v1.SteerRequest
-	(*SteerResponse)(nil),         // 20: wheelwright.local.v1.SteerResponse
-	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
-	(*v1.SubscriptionStatus)(nil), // 22: wheelwright.sync.v1.SubscriptionStatus
-	(*v1.Withdrawal)(nil),         // 23: wheelwright.sync.v1.Withdrawal
-	(*v1.Preflight)(nil),          // 24: wheelwright.sync.v1.Preflight
+	(*Audited)(nil),               // 5: wheelwright.local.v1.Audited
+	(*Told)(nil),                  // 6: wheelwright.local.v1.Told
+	(*First)(nil),                 // 7: wheelwright.local.v1.First
+	(*AuditExport)(nil),           // 8: wheelwright.local.v1.AuditExport
+	(*Held)(nil),                  // 9: wheelwright.local.v1.Held
+	(*PlanRequest)(nil),           // 10: wheelwright.local.v1.PlanRequest
+	(*PlanResponse)(nil),          // 11: wheelwright.local.v1.PlanResponse
+	(*Step)(nil),                  // 12: wheelwright.local.v1.Step
+	(*ApproveRequest)(nil),        // 13: wheelwright.local.v1.ApproveRequest
+	(*ApproveResponse)(nil),       // 14: wheelwright.local.v1.ApproveResponse
+	(*RejectRequest)(nil),         // 15: wheelwright.local.v1.RejectRequest
+	(*RejectResponse)(nil),        // 16: wheelwright.local.v1.RejectResponse
+	(*RollBackRequest)(nil),       // 17: wheelwright.local.v1.RollBackRequest
+	(*RollBackResponse)(nil),      // 18: wheelwright.local.v1.RollBackResponse
+	(*PinRequest)(nil),            // 19: wheelwright.local.v1.PinRequest
+	(*PinResponse)(nil),           // 20: wheelwright.local.v1.PinResponse
+	(*UnpinRequest)(nil),          // 21: wheelwright.local.v1.UnpinRequest
+	(*UnpinResponse)(nil),         // 22: wheelwright.local.v1.UnpinResponse
+	(*SteerRequest)(nil),          // 23: wheelwright.local.v1.SteerRequest
+	(*SteerResponse)(nil),         // 24: wheelwright.local.v1.SteerResponse
+	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
+	(*v1.SubscriptionStatus)(nil), // 26: wheelwright.sync.v1.SubscriptionStatus
+	(*v1.Withdrawal)(nil),         // 27: wheelwright.sync.v1.Withdrawal
+	(*v1.Preflight)(nil),          // 28: wheelwright.sync.v1.Preflight
 }
 var file_wheelwright_local_v1_local_proto_depIdxs = []int32{
-	21, // 0: wheelwright.local.v1.GetStatusResponse.at:type_name -> google.protobuf.Timestamp
-	21, // 1: wheelwright.local.v1.GetStatusResponse.last_contact:type_name -> google.protobuf.Timestamp
-	21, // 2: wheelwright.local.v1.GetStatusResponse.certificate_not_after:type_name -> google.protobuf.Timestamp
-	22, // 3: wheelwright.local.v1.GetStatusResponse.subscriptions:type_name -> wheelwright.sync.v1.SubscriptionStatus
+	25, // 0: wheelwright.local.v1.GetStatusResponse.at:type_name -> google.protobuf.Timestamp
+	25, // 1: wheelwright.local.v1.GetStatusResponse.last_contact:type_name -> google.protobuf.Timestamp
+	25, // 2: wheelwright.local.v1.GetStatusResponse.certificate_not_after:type_name -> google.protobuf.Timestamp
+	26, // 3: wheelwright.local.v1.GetStatusResponse.subscriptions:type_name -> wheelwright.sync.v1.SubscriptionStatus
 	4,  // 4: wheelwright.local.v1.GetStatusResponse.memories:type_name -> wheelwright.local.v1.Memory
-	5,  // 5: wheelwright.local.v1.Memory.held:type_name -> wheelwright.local.v1.Held
-	23, // 6: wheelwright.local.v1.Memory.withdrawn:type_name -> wheelwright.sync.v1.Withdrawal
-	21, // 7: wheelwright.local.v1.Held.at:type_name -> google.protobuf.Timestamp
-	24, // 8: wheelwright.local.v1.PlanResponse.preflight:type_name -> wheelwright.sync.v1.Preflight
-	8,  // 9: wheelwright.local.v1.PlanResponse.steps:type_name -> wheelwright.local.v1.Step
-	21, // 10: wheelwright.local.v1.PinRequest.until:type_name -> google.protobuf.Timestamp
-	22, // 11: wheelwright.local.v1.PinResponse.subscription:type_name -> wheelwright.sync.v1.SubscriptionStatus
-	0,  // 12: wheelwright.local.v1.LocalService.GetStatus:input_type -> wheelwright.local.v1.GetStatusRequest
-	2,  // 13: wheelwright.local.v1.LocalService.Render:input_type -> wheelwright.local.v1.RenderRequest
-	6,  // 14: wheelwright.local.v1.LocalService.Plan:input_type -> wheelwright.local.v1.PlanRequest
-	9,  // 15: wheelwright.local.v1.LocalService.Approve:input_type -> wheelwright.local.v1.ApproveRequest
-	11, // 16: wheelwright.local.v1.LocalService.Reject:input_type -> wheelwright.local.v1.RejectRequest
-	13, // 17: wheelwright.local.v1.LocalService.RollBack:input_type -> wheelwright.local.v1.RollBackRequest
-	15, // 18: wheelwright.local.v1.LocalService.Pin:input_type -> wheelwright.local.v1.PinRequest
-	17, // 19: wheelwright.local.v1.LocalService.Unpin:input_type -> wheelwright.local.v1.UnpinRequest
-	19, // 20: wheelwright.local.v1.LocalService.Steer:input_type -> wheelwright.local.v1.SteerRequest
-	1,  // 21: wheelwright.local.v1.LocalService.GetStatus:output_type -> wheelwright.local.v1.GetStatusResponse
-	3,  // 22: wheelwright.local.v1.LocalService.Render:output_type -> wheelwright.local.v1.RenderResponse
-	7,  // 23: wheelwright.local.v1.LocalService.Plan:output_type -> wheelwright.local.v1.PlanResponse
-	10, // 24: wheelwright.local.v1.LocalService.Approve:output_type -> wheelwright.local.v1.ApproveResponse
-	12, // 25: wheelwright.local.v1.LocalService.Reject:output_type -> wheelwright.local.v1.RejectResponse
-	14, // 26: wheelwright.local.v1.LocalService.RollBack:output_type -> wheelwright.local.v1.RollBackResponse
-	16, // 27: wheelwright.local.v1.LocalService.Pin:output_type -> wheelwright.local.v1.PinResponse
-	18, // 28: wheelwright.local.v1.LocalService.Unpin:output_type -> wheelwright.local.v1.UnpinResponse
-	20, // 29: wheelwright.local.v1.LocalService.Steer:output_type -> wheelwright.local.v1.SteerResponse
-	21, // [21:30] is the sub-list for method output_type
-	12, // [12:21] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	9,  // 5: wheelwright.local.v1.Memory.held:type_name -> wheelwright.local.v1.Held
+	27, // 6: wheelwright.local.v1.Memory.withdrawn:type_name -> wheelwright.sync.v1.Withdrawal
+	5,  // 7: wheelwright.local.v1.Memory.audited:type_name -> wheelwright.local.v1.Audited
+	6,  // 8: wheelwright.local.v1.Audited.told:type_name -> wheelwright.local.v1.Told
+	7,  // 9: wheelwright.local.v1.Audited.first:type_name -> wheelwright.local.v1.First
+	25, // 10: wheelwright.local.v1.Told.at:type_name -> google.protobuf.Timestamp
+	25, // 11: wheelwright.local.v1.AuditExport.at:type_name -> google.protobuf.Timestamp
+	25, // 12: wheelwright.local.v1.AuditExport.last_contact:type_name -> google.protobuf.Timestamp
+	5,  // 13: wheelwright.local.v1.AuditExport.distributions:type_name -> wheelwright.local.v1.Audited
+	25, // 14: wheelwright.local.v1.Held.at:type_name -> google.protobuf.Timestamp
+	28, // 15: wheelwright.local.v1.PlanResponse.preflight:type_name -> wheelwright.sync.v1.Preflight
+	12, // 16: wheelwright.local.v1.PlanResponse.steps:type_name -> wheelwright.local.v1.Step
+	25, // 17: wheelwright.local.v1.PinRequest.until:type_name -> google.protobuf.Timestamp
+	26, // 18: wheelwright.local.v1.PinResponse.subscription:type_name -> wheelwright.sync.v1.SubscriptionStatus
+	0,  // 19: wheelwright.local.v1.LocalService.GetStatus:input_type -> wheelwright.local.v1.GetStatusRequest
+	2,  // 20: wheelwright.local.v1.LocalService.Render:input_type -> wheelwright.local.v1.RenderRequest
+	10, // 21: wheelwright.local.v1.LocalService.Plan:input_type -> wheelwright.local.v1.PlanRequest
+	13, // 22: wheelwright.local.v1.LocalService.Approve:input_type -> wheelwright.local.v1.ApproveRequest
+	15, // 23: wheelwright.local.v1.LocalService.Reject:input_type -> wheelwright.local.v1.RejectRequest
+	17, // 24: wheelwright.local.v1.LocalService.RollBack:input_type -> wheelwright.local.v1.RollBackRequest
+	19, // 25: wheelwright.local.v1.LocalService.Pin:input_type -> wheelwright.local.v1.PinRequest
+	21, // 26: wheelwright.local.v1.LocalService.Unpin:input_type -> wheelwright.local.v1.UnpinRequest
+	23, // 27: wheelwright.local.v1.LocalService.Steer:input_type -> wheelwright.local.v1.SteerRequest
+	1,  // 28: wheelwright.local.v1.LocalService.GetStatus:output_type -> wheelwright.local.v1.GetStatusResponse
+	3,  // 29: wheelwright.local.v1.LocalService.Render:output_type -> wheelwright.local.v1.RenderResponse
+	11, // 30: wheelwright.local.v1.LocalService.Plan:output_type -> wheelwright.local.v1.PlanResponse
+	14, // 31: wheelwright.local.v1.LocalService.Approve:output_type -> wheelwright.local.v1.ApproveResponse
+	16, // 32: wheelwright.local.v1.LocalService.Reject:output_type -> wheelwright.local.v1.RejectResponse
+	18, // 33: wheelwright.local.v1.LocalService.RollBack:output_type -> wheelwright.local.v1.RollBackResponse
+	20, // 34: wheelwright.local.v1.LocalService.Pin:output_type -> wheelwright.local.v1.PinResponse
+	22, // 35: wheelwright.local.v1.LocalService.Unpin:output_type -> wheelwright.local.v1.UnpinResponse
+	24, // 36: wheelwright.local.v1.LocalService.Steer:output_type -> wheelwright.local.v1.SteerResponse
+	28, // [28:37] is the sub-list for method output_type
+	19, // [19:28] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_wheelwright_local_v1_local_proto_init() }
@@ -1547,7 +1862,7 @@ func file_wheelwright_local_v1_local_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wheelwright_local_v1_local_proto_rawDesc), len(file_wheelwright_local_v1_local_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -10,6 +10,7 @@
 package syncv1
 
 import (
+	_ "github.com/wheelwright-dev/wheelwright/proto/wheelwright/access/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
@@ -150,6 +151,10 @@ const (
 	EventKind_EVENT_KIND_AGENT EventKind = 5
 	// A release was tried out without touching anything.
 	EventKind_EVENT_KIND_PREFLIGHT EventKind = 6
+	// An operator's signed order was taken, or refused.
+	EventKind_EVENT_KIND_ORDER EventKind = 7
+	// A version is offered with other content than the first; the first stays.
+	EventKind_EVENT_KIND_TAG_MOVED EventKind = 8
 )
 
 // Enum value maps for EventKind.
@@ -162,6 +167,8 @@ var (
 		4: "EVENT_KIND_DECLINED",
 		5: "EVENT_KIND_AGENT",
 		6: "EVENT_KIND_PREFLIGHT",
+		7: "EVENT_KIND_ORDER",
+		8: "EVENT_KIND_TAG_MOVED",
 	}
 	EventKind_value = map[string]int32{
 		"EVENT_KIND_UNSPECIFIED": 0,
@@ -171,6 +178,8 @@ var (
 		"EVENT_KIND_DECLINED":    4,
 		"EVENT_KIND_AGENT":       5,
 		"EVENT_KIND_PREFLIGHT":   6,
+		"EVENT_KIND_ORDER":       7,
+		"EVENT_KIND_TAG_MOVED":   8,
 	}
 )
 
@@ -801,8 +810,14 @@ type DistributionOffers struct {
 	// Releases that are no longer offered to this cluster, in ascending order of version.
 	Withdrawals []*Withdrawal `protobuf:"bytes,5,rep,name=withdrawals,proto3" json:"withdrawals,omitempty"`
 	// What somebody with this provider's role decided at the hub. Whether it counts is for spoke.yaml to say.
-	Pin           *HubPin        `protobuf:"bytes,6,opt,name=pin,proto3" json:"pin,omitempty"`
-	Decisions     []*HubDecision `protobuf:"bytes,7,rep,name=decisions,proto3" json:"decisions,omitempty"`
+	Pin       *HubPin        `protobuf:"bytes,6,opt,name=pin,proto3" json:"pin,omitempty"`
+	Decisions []*HubDecision `protobuf:"bytes,7,rep,name=decisions,proto3" json:"decisions,omitempty"`
+	// What operators ordered under their own signatures, until it is answered or expired. The hub carries them; whether
+	// one counts is for the operators' keys in spoke.yaml to say.
+	Orders []*SignedOrder `protobuf:"bytes,8,rep,name=orders,proto3" json:"orders,omitempty"`
+	// The vendor's newest signed statement of what is current, as package channel of pkg/provenance reads it; empty:
+	// there is none. The hub passes it on and cannot make one.
+	Channel       []byte `protobuf:"bytes,9,opt,name=channel,proto3" json:"channel,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -886,6 +901,128 @@ func (x *DistributionOffers) GetDecisions() []*HubDecision {
 	return nil
 }
 
+func (x *DistributionOffers) GetOrders() []*SignedOrder {
+	if x != nil {
+		return x.Orders
+	}
+	return nil
+}
+
+func (x *DistributionOffers) GetChannel() []byte {
+	if x != nil {
+		return x.Channel
+	}
+	return nil
+}
+
+// SignedOrder is an order of a person to one spoke, as pkg/order writes and reads it.
+type SignedOrder struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most 4 KiB.
+	Text []byte `protobuf:"bytes,1,opt,name=text,proto3" json:"text,omitempty"`
+	// Armoured SSH signature over the text; at most 8 KiB.
+	Signature     []byte `protobuf:"bytes,2,opt,name=signature,proto3" json:"signature,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SignedOrder) Reset() {
+	*x = SignedOrder{}
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SignedOrder) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SignedOrder) ProtoMessage() {}
+
+func (x *SignedOrder) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SignedOrder.ProtoReflect.Descriptor instead.
+func (*SignedOrder) Descriptor() ([]byte, []int) {
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *SignedOrder) GetText() []byte {
+	if x != nil {
+		return x.Text
+	}
+	return nil
+}
+
+func (x *SignedOrder) GetSignature() []byte {
+	if x != nil {
+		return x.Signature
+	}
+	return nil
+}
+
+// OrderAnswer is what a spoke made of an order. Each is answered once.
+type OrderAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Nonce         string                 `protobuf:"bytes,1,opt,name=nonce,proto3" json:"nonce,omitempty"`
+	Accepted      bool                   `protobuf:"varint,2,opt,name=accepted,proto3" json:"accepted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OrderAnswer) Reset() {
+	*x = OrderAnswer{}
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OrderAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OrderAnswer) ProtoMessage() {}
+
+func (x *OrderAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OrderAnswer.ProtoReflect.Descriptor instead.
+func (*OrderAnswer) Descriptor() ([]byte, []int) {
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *OrderAnswer) GetNonce() string {
+	if x != nil {
+		return x.Nonce
+	}
+	return ""
+}
+
+func (x *OrderAnswer) GetAccepted() bool {
+	if x != nil {
+		return x.Accepted
+	}
+	return false
+}
+
 // Withdrawal: never take this release by yourself any more.
 type Withdrawal struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -901,7 +1038,7 @@ type Withdrawal struct {
 
 func (x *Withdrawal) Reset() {
 	*x = Withdrawal{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[9]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -913,7 +1050,7 @@ func (x *Withdrawal) String() string {
 func (*Withdrawal) ProtoMessage() {}
 
 func (x *Withdrawal) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[9]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -926,7 +1063,7 @@ func (x *Withdrawal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Withdrawal.ProtoReflect.Descriptor instead.
 func (*Withdrawal) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{9}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Withdrawal) GetVersion() string {
@@ -970,7 +1107,7 @@ type HubPin struct {
 
 func (x *HubPin) Reset() {
 	*x = HubPin{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[10]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -982,7 +1119,7 @@ func (x *HubPin) String() string {
 func (*HubPin) ProtoMessage() {}
 
 func (x *HubPin) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[10]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -995,7 +1132,7 @@ func (x *HubPin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HubPin.ProtoReflect.Descriptor instead.
 func (*HubPin) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{10}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *HubPin) GetVersion() string {
@@ -1043,7 +1180,7 @@ type HubDecision struct {
 
 func (x *HubDecision) Reset() {
 	*x = HubDecision{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[11]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1055,7 +1192,7 @@ func (x *HubDecision) String() string {
 func (*HubDecision) ProtoMessage() {}
 
 func (x *HubDecision) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[11]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1068,7 +1205,7 @@ func (x *HubDecision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HubDecision.ProtoReflect.Descriptor instead.
 func (*HubDecision) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{11}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *HubDecision) GetVersion() string {
@@ -1133,7 +1270,7 @@ type Offer struct {
 
 func (x *Offer) Reset() {
 	*x = Offer{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[12]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1145,7 +1282,7 @@ func (x *Offer) String() string {
 func (*Offer) ProtoMessage() {}
 
 func (x *Offer) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[12]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1158,7 +1295,7 @@ func (x *Offer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Offer.ProtoReflect.Descriptor instead.
 func (*Offer) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{12}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Offer) GetVersion() string {
@@ -1216,14 +1353,16 @@ type Event struct {
 	// The subscription's whole state after the event.
 	Status *SubscriptionStatus `protobuf:"bytes,7,opt,name=status,proto3" json:"status,omitempty"`
 	// Of EVENT_KIND_PREFLIGHT only.
-	Preflight     *Preflight `protobuf:"bytes,8,opt,name=preflight,proto3" json:"preflight,omitempty"`
+	Preflight *Preflight `protobuf:"bytes,8,opt,name=preflight,proto3" json:"preflight,omitempty"`
+	// Of EVENT_KIND_ORDER only; unset where the order could not be read so far. The message says why.
+	Order         *OrderAnswer `protobuf:"bytes,9,opt,name=order,proto3" json:"order,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[13]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1235,7 +1374,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[13]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1248,7 +1387,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{13}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Event) GetSeq() uint64 {
@@ -1307,6 +1446,13 @@ func (x *Event) GetPreflight() *Preflight {
 	return nil
 }
 
+func (x *Event) GetOrder() *OrderAnswer {
+	if x != nil {
+		return x.Order
+	}
+	return nil
+}
+
 // Preflight is what a spoke found when it rendered its overlay over a release and dry-ran it, without
 // touching anything.
 type Preflight struct {
@@ -1328,7 +1474,7 @@ type Preflight struct {
 
 func (x *Preflight) Reset() {
 	*x = Preflight{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[14]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1340,7 +1486,7 @@ func (x *Preflight) String() string {
 func (*Preflight) ProtoMessage() {}
 
 func (x *Preflight) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[14]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1353,7 +1499,7 @@ func (x *Preflight) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Preflight.ProtoReflect.Descriptor instead.
 func (*Preflight) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{14}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Preflight) GetVersion() string {
@@ -1424,7 +1570,7 @@ type KindChange struct {
 
 func (x *KindChange) Reset() {
 	*x = KindChange{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[15]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1436,7 +1582,7 @@ func (x *KindChange) String() string {
 func (*KindChange) ProtoMessage() {}
 
 func (x *KindChange) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[15]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1449,7 +1595,7 @@ func (x *KindChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KindChange.ProtoReflect.Descriptor instead.
 func (*KindChange) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{15}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *KindChange) GetKind() string {
@@ -1509,14 +1655,21 @@ type SubscriptionStatus struct {
 	// time.
 	Declined bool `protobuf:"varint,23,opt,name=declined,proto3" json:"declined,omitempty"`
 	// Unset: none is under way.
-	Canary        *Canary `protobuf:"bytes,24,opt,name=canary,proto3" json:"canary,omitempty"`
+	Canary *Canary `protobuf:"bytes,24,opt,name=canary,proto3" json:"canary,omitempty"`
+	// Whose signatures the running release has; none where spoke.yaml asks for nobody's.
+	SignedBy []string `protobuf:"bytes,25,rep,name=signed_by,json=signedBy,proto3" json:"signed_by,omitempty"`
+	// What is wrong with what the hub offers: a moved tag, a vendor's statement that has run out or has two
+	// successors. One line; empty: nothing.
+	Alarm string `protobuf:"bytes,26,opt,name=alarm,proto3" json:"alarm,omitempty"`
+	// Unset: there is no statement of the vendor's.
+	Channel       *Channel `protobuf:"bytes,27,opt,name=channel,proto3" json:"channel,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SubscriptionStatus) Reset() {
 	*x = SubscriptionStatus{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[16]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1528,7 +1681,7 @@ func (x *SubscriptionStatus) String() string {
 func (*SubscriptionStatus) ProtoMessage() {}
 
 func (x *SubscriptionStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[16]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1541,7 +1694,7 @@ func (x *SubscriptionStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscriptionStatus.ProtoReflect.Descriptor instead.
 func (*SubscriptionStatus) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{16}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SubscriptionStatus) GetDistribution() string {
@@ -1712,6 +1865,96 @@ func (x *SubscriptionStatus) GetCanary() *Canary {
 	return nil
 }
 
+func (x *SubscriptionStatus) GetSignedBy() []string {
+	if x != nil {
+		return x.SignedBy
+	}
+	return nil
+}
+
+func (x *SubscriptionStatus) GetAlarm() string {
+	if x != nil {
+		return x.Alarm
+	}
+	return ""
+}
+
+func (x *SubscriptionStatus) GetChannel() *Channel {
+	if x != nil {
+		return x.Channel
+	}
+	return nil
+}
+
+// Channel is what the vendor has signed about what is current.
+type Channel struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Sequence      uint64                 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	Latest        string                 `protobuf:"bytes,2,opt,name=latest,proto3" json:"latest,omitempty"`
+	Issued        *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=issued,proto3" json:"issued,omitempty"`
+	Expires       *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expires,proto3" json:"expires,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Channel) Reset() {
+	*x = Channel{}
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Channel) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Channel) ProtoMessage() {}
+
+func (x *Channel) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Channel.ProtoReflect.Descriptor instead.
+func (*Channel) Descriptor() ([]byte, []int) {
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Channel) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *Channel) GetLatest() string {
+	if x != nil {
+		return x.Latest
+	}
+	return ""
+}
+
+func (x *Channel) GetIssued() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Issued
+	}
+	return nil
+}
+
+func (x *Channel) GetExpires() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Expires
+	}
+	return nil
+}
+
 // Canary is how far live traffic has been led to a release that is not promoted yet.
 type Canary struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1730,7 +1973,7 @@ type Canary struct {
 
 func (x *Canary) Reset() {
 	*x = Canary{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[17]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1742,7 +1985,7 @@ func (x *Canary) String() string {
 func (*Canary) ProtoMessage() {}
 
 func (x *Canary) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[17]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1755,7 +1998,7 @@ func (x *Canary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Canary.ProtoReflect.Descriptor instead.
 func (*Canary) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{17}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Canary) GetStep() uint32 {
@@ -1809,7 +2052,7 @@ type CanaryTraffic struct {
 
 func (x *CanaryTraffic) Reset() {
 	*x = CanaryTraffic{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[18]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1821,7 +2064,7 @@ func (x *CanaryTraffic) String() string {
 func (*CanaryTraffic) ProtoMessage() {}
 
 func (x *CanaryTraffic) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[18]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1834,7 +2077,7 @@ func (x *CanaryTraffic) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CanaryTraffic.ProtoReflect.Descriptor instead.
 func (*CanaryTraffic) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{18}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CanaryTraffic) GetService() string {
@@ -1893,7 +2136,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[19]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1905,7 +2148,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[19]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1918,7 +2161,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{19}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Policy) GetRange() string {
@@ -2007,16 +2250,18 @@ func (x *Policy) GetFromHub() *FromHub {
 
 // FromHub is what counts at the spoke of what is said at the hub in its provider's place.
 type FromHub struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Pins          bool                   `protobuf:"varint,1,opt,name=pins,proto3" json:"pins,omitempty"`
-	Decisions     bool                   `protobuf:"varint,2,opt,name=decisions,proto3" json:"decisions,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Pins      bool                   `protobuf:"varint,1,opt,name=pins,proto3" json:"pins,omitempty"`
+	Decisions bool                   `protobuf:"varint,2,opt,name=decisions,proto3" json:"decisions,omitempty"`
+	// That a withdrawn release is left for an older one without asking the provider.
+	Rollbacks     bool `protobuf:"varint,3,opt,name=rollbacks,proto3" json:"rollbacks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *FromHub) Reset() {
 	*x = FromHub{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[20]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2028,7 +2273,7 @@ func (x *FromHub) String() string {
 func (*FromHub) ProtoMessage() {}
 
 func (x *FromHub) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[20]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2041,7 +2286,7 @@ func (x *FromHub) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FromHub.ProtoReflect.Descriptor instead.
 func (*FromHub) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{20}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *FromHub) GetPins() bool {
@@ -2058,6 +2303,13 @@ func (x *FromHub) GetDecisions() bool {
 	return false
 }
 
+func (x *FromHub) GetRollbacks() bool {
+	if x != nil {
+		return x.Rollbacks
+	}
+	return false
+}
+
 type FetchBundleRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Digest        string                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
@@ -2067,7 +2319,7 @@ type FetchBundleRequest struct {
 
 func (x *FetchBundleRequest) Reset() {
 	*x = FetchBundleRequest{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[21]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2079,7 +2331,7 @@ func (x *FetchBundleRequest) String() string {
 func (*FetchBundleRequest) ProtoMessage() {}
 
 func (x *FetchBundleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[21]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2092,7 +2344,7 @@ func (x *FetchBundleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchBundleRequest.ProtoReflect.Descriptor instead.
 func (*FetchBundleRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{21}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *FetchBundleRequest) GetDigest() string {
@@ -2111,7 +2363,7 @@ type FetchBundleResponse struct {
 
 func (x *FetchBundleResponse) Reset() {
 	*x = FetchBundleResponse{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[22]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2123,7 +2375,7 @@ func (x *FetchBundleResponse) String() string {
 func (*FetchBundleResponse) ProtoMessage() {}
 
 func (x *FetchBundleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[22]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2136,7 +2388,7 @@ func (x *FetchBundleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchBundleResponse.ProtoReflect.Descriptor instead.
 func (*FetchBundleResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{22}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *FetchBundleResponse) GetData() []byte {
@@ -2156,7 +2408,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[23]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2168,7 +2420,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[23]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2181,7 +2433,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{23}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RenewRequest) GetCsr() []byte {
@@ -2202,7 +2454,7 @@ type RenewResponse struct {
 
 func (x *RenewResponse) Reset() {
 	*x = RenewResponse{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[24]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2214,7 +2466,7 @@ func (x *RenewResponse) String() string {
 func (*RenewResponse) ProtoMessage() {}
 
 func (x *RenewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[24]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2227,7 +2479,7 @@ func (x *RenewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewResponse.ProtoReflect.Descriptor instead.
 func (*RenewResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{24}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RenewResponse) GetCertificate() []byte {
@@ -2255,7 +2507,7 @@ var File_wheelwright_sync_v1_sync_proto protoreflect.FileDescriptor
 
 const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\n" +
-	"\x1ewheelwright/sync/v1/sync.proto\x12\x13wheelwright.sync.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"a\n" +
+	"\x1ewheelwright/sync/v1/sync.proto\x12\x13wheelwright.sync.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"wheelwright/access/v1/access.proto\"a\n" +
 	"\aRefusal\x124\n" +
 	"\x04kind\x18\x01 \x01(\x0e2 .wheelwright.sync.v1.RefusalKindR\x04kind\x12 \n" +
 	"\vfingerprint\x18\x02 \x01(\tR\vfingerprint\"\xc0\x01\n" +
@@ -2292,7 +2544,7 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\"y\n" +
 	"\fDesiredState\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12M\n" +
-	"\rdistributions\x18\x02 \x03(\v2'.wheelwright.sync.v1.DistributionOffersR\rdistributions\"\xc4\x02\n" +
+	"\rdistributions\x18\x02 \x03(\v2'.wheelwright.sync.v1.DistributionOffersR\rdistributions\"\x98\x03\n" +
 	"\x12DistributionOffers\x12\"\n" +
 	"\fdistribution\x18\x01 \x01(\tR\fdistribution\x12\x10\n" +
 	"\x03url\x18\x02 \x01(\tR\x03url\x12\x12\n" +
@@ -2300,7 +2552,15 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\x06offers\x18\x04 \x03(\v2\x1a.wheelwright.sync.v1.OfferR\x06offers\x12A\n" +
 	"\vwithdrawals\x18\x05 \x03(\v2\x1f.wheelwright.sync.v1.WithdrawalR\vwithdrawals\x12-\n" +
 	"\x03pin\x18\x06 \x01(\v2\x1b.wheelwright.sync.v1.HubPinR\x03pin\x12>\n" +
-	"\tdecisions\x18\a \x03(\v2 .wheelwright.sync.v1.HubDecisionR\tdecisions\"\x87\x01\n" +
+	"\tdecisions\x18\a \x03(\v2 .wheelwright.sync.v1.HubDecisionR\tdecisions\x128\n" +
+	"\x06orders\x18\b \x03(\v2 .wheelwright.sync.v1.SignedOrderR\x06orders\x12\x18\n" +
+	"\achannel\x18\t \x01(\fR\achannel\"?\n" +
+	"\vSignedOrder\x12\x12\n" +
+	"\x04text\x18\x01 \x01(\fR\x04text\x12\x1c\n" +
+	"\tsignature\x18\x02 \x01(\fR\tsignature\"?\n" +
+	"\vOrderAnswer\x12\x14\n" +
+	"\x05nonce\x18\x01 \x01(\tR\x05nonce\x12\x1a\n" +
+	"\baccepted\x18\x02 \x01(\bR\baccepted\"\x87\x01\n" +
 	"\n" +
 	"Withdrawal\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x127\n" +
@@ -2325,7 +2585,7 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\x04size\x18\x03 \x01(\x04R\x04size\x12\x1a\n" +
 	"\bvariants\x18\x04 \x03(\tR\bvariants\x12\x1c\n" +
 	"\tpreflight\x18\x05 \x01(\bR\tpreflight\x12\x14\n" +
-	"\x05stops\x18\x06 \x03(\tR\x05stops\"\xd0\x02\n" +
+	"\x05stops\x18\x06 \x03(\tR\x05stops\"\x88\x03\n" +
 	"\x05Event\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12*\n" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x122\n" +
@@ -2334,7 +2594,8 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\aversion\x18\x05 \x01(\tR\aversion\x12\x18\n" +
 	"\amessage\x18\x06 \x01(\tR\amessage\x12?\n" +
 	"\x06status\x18\a \x01(\v2'.wheelwright.sync.v1.SubscriptionStatusR\x06status\x12<\n" +
-	"\tpreflight\x18\b \x01(\v2\x1e.wheelwright.sync.v1.PreflightR\tpreflight\"\xb0\x02\n" +
+	"\tpreflight\x18\b \x01(\v2\x1e.wheelwright.sync.v1.PreflightR\tpreflight\x126\n" +
+	"\x05order\x18\t \x01(\v2 .wheelwright.sync.v1.OrderAnswerR\x05order\"\xb0\x02\n" +
 	"\tPreflight\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12#\n" +
 	"\rbundle_digest\x18\x02 \x01(\tR\fbundleDigest\x12%\n" +
@@ -2348,7 +2609,7 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"KindChange\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04verb\x18\x02 \x01(\tR\x04verb\x12\x14\n" +
-	"\x05count\x18\x03 \x01(\rR\x05count\"\xe6\x06\n" +
+	"\x05count\x18\x03 \x01(\rR\x05count\"\xd1\a\n" +
 	"\x12SubscriptionStatus\x12\"\n" +
 	"\fdistribution\x18\x01 \x01(\tR\fdistribution\x12\x18\n" +
 	"\avariant\x18\x02 \x01(\tR\avariant\x12\x1c\n" +
@@ -2376,7 +2637,15 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\x05wants\x18\x15 \x01(\tR\x05wants\x12\x14\n" +
 	"\x05would\x18\x16 \x01(\tR\x05would\x12\x1a\n" +
 	"\bdeclined\x18\x17 \x01(\bR\bdeclined\x123\n" +
-	"\x06canary\x18\x18 \x01(\v2\x1b.wheelwright.sync.v1.CanaryR\x06canary\"\x98\x01\n" +
+	"\x06canary\x18\x18 \x01(\v2\x1b.wheelwright.sync.v1.CanaryR\x06canary\x12\x1b\n" +
+	"\tsigned_by\x18\x19 \x03(\tR\bsignedBy\x12\x14\n" +
+	"\x05alarm\x18\x1a \x01(\tR\x05alarm\x126\n" +
+	"\achannel\x18\x1b \x01(\v2\x1c.wheelwright.sync.v1.ChannelR\achannel\"\xa7\x01\n" +
+	"\aChannel\x12\x1a\n" +
+	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x16\n" +
+	"\x06latest\x18\x02 \x01(\tR\x06latest\x122\n" +
+	"\x06issued\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x06issued\x124\n" +
+	"\aexpires\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\"\x98\x01\n" +
 	"\x06Canary\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\rR\x04step\x12\x14\n" +
 	"\x05steps\x18\x02 \x01(\rR\x05steps\x12<\n" +
@@ -2404,10 +2673,11 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\x05major\x18\n" +
 	" \x01(\tR\x05major\x12\x18\n" +
 	"\awindows\x18\v \x03(\tR\awindows\x127\n" +
-	"\bfrom_hub\x18\f \x01(\v2\x1c.wheelwright.sync.v1.FromHubR\afromHub\";\n" +
+	"\bfrom_hub\x18\f \x01(\v2\x1c.wheelwright.sync.v1.FromHubR\afromHub\"Y\n" +
 	"\aFromHub\x12\x12\n" +
 	"\x04pins\x18\x01 \x01(\bR\x04pins\x12\x1c\n" +
-	"\tdecisions\x18\x02 \x01(\bR\tdecisions\",\n" +
+	"\tdecisions\x18\x02 \x01(\bR\tdecisions\x12\x1c\n" +
+	"\trollbacks\x18\x03 \x01(\bR\trollbacks\",\n" +
 	"\x12FetchBundleRequest\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\")\n" +
 	"\x13FetchBundleResponse\x12\x12\n" +
@@ -2427,7 +2697,7 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\x0eWithdrawalKind\x12\x1f\n" +
 	"\x1bWITHDRAWAL_KIND_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18WITHDRAWAL_KIND_RECALLED\x10\x01\x12\x1f\n" +
-	"\x1bWITHDRAWAL_KIND_ROLLED_BACK\x10\x02*\xb3\x01\n" +
+	"\x1bWITHDRAWAL_KIND_ROLLED_BACK\x10\x02*\xe3\x01\n" +
 	"\tEventKind\x12\x1a\n" +
 	"\x16EVENT_KIND_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10EVENT_KIND_PHASE\x10\x01\x12\x15\n" +
@@ -2435,11 +2705,16 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\x10EVENT_KIND_DRIFT\x10\x03\x12\x17\n" +
 	"\x13EVENT_KIND_DECLINED\x10\x04\x12\x14\n" +
 	"\x10EVENT_KIND_AGENT\x10\x05\x12\x18\n" +
-	"\x14EVENT_KIND_PREFLIGHT\x10\x062\x9b\x02\n" +
-	"\vSyncService\x12X\n" +
-	"\aConnect\x12#.wheelwright.sync.v1.ConnectRequest\x1a$.wheelwright.sync.v1.ConnectResponse(\x010\x01\x12b\n" +
-	"\vFetchBundle\x12'.wheelwright.sync.v1.FetchBundleRequest\x1a(.wheelwright.sync.v1.FetchBundleResponse0\x01\x12N\n" +
-	"\x05Renew\x12!.wheelwright.sync.v1.RenewRequest\x1a\".wheelwright.sync.v1.RenewResponseBIZGgithub.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1;syncv1b\x06proto3"
+	"\x14EVENT_KIND_PREFLIGHT\x10\x06\x12\x14\n" +
+	"\x10EVENT_KIND_ORDER\x10\a\x12\x18\n" +
+	"\x14EVENT_KIND_TAG_MOVED\x10\b2\xb8\x02\n" +
+	"\vSyncService\x12c\n" +
+	"\aConnect\x12#.wheelwright.sync.v1.ConnectRequest\x1a$.wheelwright.sync.v1.ConnectResponse\"\t\xa2\xcf\x18\x05\n" +
+	"\x01\x02\x10\x01(\x010\x01\x12k\n" +
+	"\vFetchBundle\x12'.wheelwright.sync.v1.FetchBundleRequest\x1a(.wheelwright.sync.v1.FetchBundleResponse\"\a\xa2\xcf\x18\x03\n" +
+	"\x01\x020\x01\x12W\n" +
+	"\x05Renew\x12!.wheelwright.sync.v1.RenewRequest\x1a\".wheelwright.sync.v1.RenewResponse\"\a\xa2\xcf\x18\x03\n" +
+	"\x01\x02BIZGgithub.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1;syncv1b\x06proto3"
 
 var (
 	file_wheelwright_sync_v1_sync_proto_rawDescOnce sync.Once
@@ -2454,7 +2729,7 @@ func file_wheelwright_sync_v1_sync_proto_rawDescGZIP() []byte {
 }
 
 var file_wheelwright_sync_v1_sync_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_wheelwright_sync_v1_sync_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_wheelwright_sync_v1_sync_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_wheelwright_sync_v1_sync_proto_goTypes = []any{
 	(RefusalKind)(0),              // 0: wheelwright.sync.v1.RefusalKind
 	(WithdrawalKind)(0),           // 1: wheelwright.sync.v1.WithdrawalKind
@@ -2468,69 +2743,77 @@ var file_wheelwright_sync_v1_sync_proto_goTypes = []any{
 	(*Ack)(nil),                   // 9: wheelwright.sync.v1.Ack
 	(*DesiredState)(nil),          // 10: wheelwright.sync.v1.DesiredState
 	(*DistributionOffers)(nil),    // 11: wheelwright.sync.v1.DistributionOffers
-	(*Withdrawal)(nil),            // 12: wheelwright.sync.v1.Withdrawal
-	(*HubPin)(nil),                // 13: wheelwright.sync.v1.HubPin
-	(*HubDecision)(nil),           // 14: wheelwright.sync.v1.HubDecision
-	(*Offer)(nil),                 // 15: wheelwright.sync.v1.Offer
-	(*Event)(nil),                 // 16: wheelwright.sync.v1.Event
-	(*Preflight)(nil),             // 17: wheelwright.sync.v1.Preflight
-	(*KindChange)(nil),            // 18: wheelwright.sync.v1.KindChange
-	(*SubscriptionStatus)(nil),    // 19: wheelwright.sync.v1.SubscriptionStatus
-	(*Canary)(nil),                // 20: wheelwright.sync.v1.Canary
-	(*CanaryTraffic)(nil),         // 21: wheelwright.sync.v1.CanaryTraffic
-	(*Policy)(nil),                // 22: wheelwright.sync.v1.Policy
-	(*FromHub)(nil),               // 23: wheelwright.sync.v1.FromHub
-	(*FetchBundleRequest)(nil),    // 24: wheelwright.sync.v1.FetchBundleRequest
-	(*FetchBundleResponse)(nil),   // 25: wheelwright.sync.v1.FetchBundleResponse
-	(*RenewRequest)(nil),          // 26: wheelwright.sync.v1.RenewRequest
-	(*RenewResponse)(nil),         // 27: wheelwright.sync.v1.RenewResponse
-	(*timestamppb.Timestamp)(nil), // 28: google.protobuf.Timestamp
+	(*SignedOrder)(nil),           // 12: wheelwright.sync.v1.SignedOrder
+	(*OrderAnswer)(nil),           // 13: wheelwright.sync.v1.OrderAnswer
+	(*Withdrawal)(nil),            // 14: wheelwright.sync.v1.Withdrawal
+	(*HubPin)(nil),                // 15: wheelwright.sync.v1.HubPin
+	(*HubDecision)(nil),           // 16: wheelwright.sync.v1.HubDecision
+	(*Offer)(nil),                 // 17: wheelwright.sync.v1.Offer
+	(*Event)(nil),                 // 18: wheelwright.sync.v1.Event
+	(*Preflight)(nil),             // 19: wheelwright.sync.v1.Preflight
+	(*KindChange)(nil),            // 20: wheelwright.sync.v1.KindChange
+	(*SubscriptionStatus)(nil),    // 21: wheelwright.sync.v1.SubscriptionStatus
+	(*Channel)(nil),               // 22: wheelwright.sync.v1.Channel
+	(*Canary)(nil),                // 23: wheelwright.sync.v1.Canary
+	(*CanaryTraffic)(nil),         // 24: wheelwright.sync.v1.CanaryTraffic
+	(*Policy)(nil),                // 25: wheelwright.sync.v1.Policy
+	(*FromHub)(nil),               // 26: wheelwright.sync.v1.FromHub
+	(*FetchBundleRequest)(nil),    // 27: wheelwright.sync.v1.FetchBundleRequest
+	(*FetchBundleResponse)(nil),   // 28: wheelwright.sync.v1.FetchBundleResponse
+	(*RenewRequest)(nil),          // 29: wheelwright.sync.v1.RenewRequest
+	(*RenewResponse)(nil),         // 30: wheelwright.sync.v1.RenewResponse
+	(*timestamppb.Timestamp)(nil), // 31: google.protobuf.Timestamp
 }
 var file_wheelwright_sync_v1_sync_proto_depIdxs = []int32{
 	0,  // 0: wheelwright.sync.v1.Refusal.kind:type_name -> wheelwright.sync.v1.RefusalKind
 	6,  // 1: wheelwright.sync.v1.ConnectRequest.hello:type_name -> wheelwright.sync.v1.Hello
-	16, // 2: wheelwright.sync.v1.ConnectRequest.event:type_name -> wheelwright.sync.v1.Event
+	18, // 2: wheelwright.sync.v1.ConnectRequest.event:type_name -> wheelwright.sync.v1.Event
 	8,  // 3: wheelwright.sync.v1.ConnectRequest.heartbeat:type_name -> wheelwright.sync.v1.Heartbeat
 	7,  // 4: wheelwright.sync.v1.ConnectResponse.welcome:type_name -> wheelwright.sync.v1.Welcome
 	10, // 5: wheelwright.sync.v1.ConnectResponse.desired:type_name -> wheelwright.sync.v1.DesiredState
 	9,  // 6: wheelwright.sync.v1.ConnectResponse.ack:type_name -> wheelwright.sync.v1.Ack
 	8,  // 7: wheelwright.sync.v1.ConnectResponse.heartbeat:type_name -> wheelwright.sync.v1.Heartbeat
-	19, // 8: wheelwright.sync.v1.Hello.subscriptions:type_name -> wheelwright.sync.v1.SubscriptionStatus
-	28, // 9: wheelwright.sync.v1.Heartbeat.at:type_name -> google.protobuf.Timestamp
+	21, // 8: wheelwright.sync.v1.Hello.subscriptions:type_name -> wheelwright.sync.v1.SubscriptionStatus
+	31, // 9: wheelwright.sync.v1.Heartbeat.at:type_name -> google.protobuf.Timestamp
 	11, // 10: wheelwright.sync.v1.DesiredState.distributions:type_name -> wheelwright.sync.v1.DistributionOffers
-	15, // 11: wheelwright.sync.v1.DistributionOffers.offers:type_name -> wheelwright.sync.v1.Offer
-	12, // 12: wheelwright.sync.v1.DistributionOffers.withdrawals:type_name -> wheelwright.sync.v1.Withdrawal
-	13, // 13: wheelwright.sync.v1.DistributionOffers.pin:type_name -> wheelwright.sync.v1.HubPin
-	14, // 14: wheelwright.sync.v1.DistributionOffers.decisions:type_name -> wheelwright.sync.v1.HubDecision
-	1,  // 15: wheelwright.sync.v1.Withdrawal.kind:type_name -> wheelwright.sync.v1.WithdrawalKind
-	28, // 16: wheelwright.sync.v1.HubPin.until:type_name -> google.protobuf.Timestamp
-	28, // 17: wheelwright.sync.v1.HubDecision.at:type_name -> google.protobuf.Timestamp
-	28, // 18: wheelwright.sync.v1.HubDecision.asked:type_name -> google.protobuf.Timestamp
-	28, // 19: wheelwright.sync.v1.Event.at:type_name -> google.protobuf.Timestamp
-	2,  // 20: wheelwright.sync.v1.Event.kind:type_name -> wheelwright.sync.v1.EventKind
-	19, // 21: wheelwright.sync.v1.Event.status:type_name -> wheelwright.sync.v1.SubscriptionStatus
-	17, // 22: wheelwright.sync.v1.Event.preflight:type_name -> wheelwright.sync.v1.Preflight
-	18, // 23: wheelwright.sync.v1.Preflight.changes:type_name -> wheelwright.sync.v1.KindChange
-	28, // 24: wheelwright.sync.v1.Preflight.at:type_name -> google.protobuf.Timestamp
-	22, // 25: wheelwright.sync.v1.SubscriptionStatus.policy:type_name -> wheelwright.sync.v1.Policy
-	28, // 26: wheelwright.sync.v1.SubscriptionStatus.phase_since:type_name -> google.protobuf.Timestamp
-	28, // 27: wheelwright.sync.v1.SubscriptionStatus.observed_at:type_name -> google.protobuf.Timestamp
-	20, // 28: wheelwright.sync.v1.SubscriptionStatus.canary:type_name -> wheelwright.sync.v1.Canary
-	21, // 29: wheelwright.sync.v1.Canary.traffic:type_name -> wheelwright.sync.v1.CanaryTraffic
-	28, // 30: wheelwright.sync.v1.Policy.pin_until:type_name -> google.protobuf.Timestamp
-	23, // 31: wheelwright.sync.v1.Policy.from_hub:type_name -> wheelwright.sync.v1.FromHub
-	28, // 32: wheelwright.sync.v1.RenewResponse.not_after:type_name -> google.protobuf.Timestamp
-	4,  // 33: wheelwright.sync.v1.SyncService.Connect:input_type -> wheelwright.sync.v1.ConnectRequest
-	24, // 34: wheelwright.sync.v1.SyncService.FetchBundle:input_type -> wheelwright.sync.v1.FetchBundleRequest
-	26, // 35: wheelwright.sync.v1.SyncService.Renew:input_type -> wheelwright.sync.v1.RenewRequest
-	5,  // 36: wheelwright.sync.v1.SyncService.Connect:output_type -> wheelwright.sync.v1.ConnectResponse
-	25, // 37: wheelwright.sync.v1.SyncService.FetchBundle:output_type -> wheelwright.sync.v1.FetchBundleResponse
-	27, // 38: wheelwright.sync.v1.SyncService.Renew:output_type -> wheelwright.sync.v1.RenewResponse
-	36, // [36:39] is the sub-list for method output_type
-	33, // [33:36] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	17, // 11: wheelwright.sync.v1.DistributionOffers.offers:type_name -> wheelwright.sync.v1.Offer
+	14, // 12: wheelwright.sync.v1.DistributionOffers.withdrawals:type_name -> wheelwright.sync.v1.Withdrawal
+	15, // 13: wheelwright.sync.v1.DistributionOffers.pin:type_name -> wheelwright.sync.v1.HubPin
+	16, // 14: wheelwright.sync.v1.DistributionOffers.decisions:type_name -> wheelwright.sync.v1.HubDecision
+	12, // 15: wheelwright.sync.v1.DistributionOffers.orders:type_name -> wheelwright.sync.v1.SignedOrder
+	1,  // 16: wheelwright.sync.v1.Withdrawal.kind:type_name -> wheelwright.sync.v1.WithdrawalKind
+	31, // 17: wheelwright.sync.v1.HubPin.until:type_name -> google.protobuf.Timestamp
+	31, // 18: wheelwright.sync.v1.HubDecision.at:type_name -> google.protobuf.Timestamp
+	31, // 19: wheelwright.sync.v1.HubDecision.asked:type_name -> google.protobuf.Timestamp
+	31, // 20: wheelwright.sync.v1.Event.at:type_name -> google.protobuf.Timestamp
+	2,  // 21: wheelwright.sync.v1.Event.kind:type_name -> wheelwright.sync.v1.EventKind
+	21, // 22: wheelwright.sync.v1.Event.status:type_name -> wheelwright.sync.v1.SubscriptionStatus
+	19, // 23: wheelwright.sync.v1.Event.preflight:type_name -> wheelwright.sync.v1.Preflight
+	13, // 24: wheelwright.sync.v1.Event.order:type_name -> wheelwright.sync.v1.OrderAnswer
+	20, // 25: wheelwright.sync.v1.Preflight.changes:type_name -> wheelwright.sync.v1.KindChange
+	31, // 26: wheelwright.sync.v1.Preflight.at:type_name -> google.protobuf.Timestamp
+	25, // 27: wheelwright.sync.v1.SubscriptionStatus.policy:type_name -> wheelwright.sync.v1.Policy
+	31, // 28: wheelwright.sync.v1.SubscriptionStatus.phase_since:type_name -> google.protobuf.Timestamp
+	31, // 29: wheelwright.sync.v1.SubscriptionStatus.observed_at:type_name -> google.protobuf.Timestamp
+	23, // 30: wheelwright.sync.v1.SubscriptionStatus.canary:type_name -> wheelwright.sync.v1.Canary
+	22, // 31: wheelwright.sync.v1.SubscriptionStatus.channel:type_name -> wheelwright.sync.v1.Channel
+	31, // 32: wheelwright.sync.v1.Channel.issued:type_name -> google.protobuf.Timestamp
+	31, // 33: wheelwright.sync.v1.Channel.expires:type_name -> google.protobuf.Timestamp
+	24, // 34: wheelwright.sync.v1.Canary.traffic:type_name -> wheelwright.sync.v1.CanaryTraffic
+	31, // 35: wheelwright.sync.v1.Policy.pin_until:type_name -> google.protobuf.Timestamp
+	26, // 36: wheelwright.sync.v1.Policy.from_hub:type_name -> wheelwright.sync.v1.FromHub
+	31, // 37: wheelwright.sync.v1.RenewResponse.not_after:type_name -> google.protobuf.Timestamp
+	4,  // 38: wheelwright.sync.v1.SyncService.Connect:input_type -> wheelwright.sync.v1.ConnectRequest
+	27, // 39: wheelwright.sync.v1.SyncService.FetchBundle:input_type -> wheelwright.sync.v1.FetchBundleRequest
+	29, // 40: wheelwright.sync.v1.SyncService.Renew:input_type -> wheelwright.sync.v1.RenewRequest
+	5,  // 41: wheelwright.sync.v1.SyncService.Connect:output_type -> wheelwright.sync.v1.ConnectResponse
+	28, // 42: wheelwright.sync.v1.SyncService.FetchBundle:output_type -> wheelwright.sync.v1.FetchBundleResponse
+	30, // 43: wheelwright.sync.v1.SyncService.Renew:output_type -> wheelwright.sync.v1.RenewResponse
+	41, // [41:44] is the sub-list for method output_type
+	38, // [38:41] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_wheelwright_sync_v1_sync_proto_init() }
@@ -2555,7 +2838,7 @@ func file_wheelwright_sync_v1_sync_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wheelwright_sync_v1_sync_proto_rawDesc), len(file_wheelwright_sync_v1_sync_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   25,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
