@@ -4,12 +4,15 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -144,5 +147,115 @@ func TestWhoJoinsIsServedOnceItIsAccepted(t *testing.T) {
 	}
 	if row := hub.row(t); row.GetPhase() != "Rejected(vendor)" {
 		t.Errorf("got %v", row)
+	}
+}
+
+// Two spokes with one identity, as a copied data folder makes them: both lose everything, the stream that is open
+// included, over a restart too, until a person lets one in.
+func TestACopyOfAnIdentityPutsBothInQuarantine(t *testing.T) {
+	dir := t.TempDir()
+	hub := start(t, Config{Dir: dir})
+	id := hub.enrol(t, "acme/eu-1")
+	hello := func(p provider, session uint64) (syncv1.SyncService_ConnectClient, error) {
+		t.Helper()
+		s, err := p.client.Connect(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		// A stream that was refused says so below.
+		_ = s.Send(&syncv1.ConnectRequest{Body: &syncv1.ConnectRequest_Hello{Hello: &syncv1.Hello{JournalId: "j1", Instance: "folder", Session: session}}})
+		_, err = s.Recv()
+		return s, err
+	}
+	original := hub.dial(t, id)
+	if _, err := hello(original, 1); err != nil {
+		t.Fatal(err)
+	}
+	copied := hub.dial(t, id)
+	open, err := hello(copied, 2) // copied while the original was at 1: it takes over
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := hello(original, 2); status.Code(err) != codes.Aborted { // this may have been late
+		t.Errorf("got %v", err)
+	}
+	if _, err := hello(original, 2); status.Code(err) != codes.Aborted && status.Code(err) != codes.PermissionDenied { // this is not
+		t.Errorf("got %v", err)
+	}
+	for err = nil; err == nil; {
+		_, err = open.Recv() // nothing is said on it but by the hub
+	}
+	if status.Code(err) != codes.PermissionDenied || !strings.Contains(err.Error(), "quarantine") {
+		t.Errorf("the copy's stream ended with %v", err)
+	}
+	denied := func(p provider) {
+		t.Helper()
+		if _, err := hello(p, 9); status.Code(err) != codes.PermissionDenied || !strings.Contains(err.Error(), "quarantine") {
+			t.Errorf("connect: %v", err)
+		}
+		if _, err := p.client.Renew(t.Context(), &syncv1.RenewRequest{}); status.Code(err) != codes.PermissionDenied {
+			t.Errorf("renew: %v", err)
+		}
+	}
+	denied(original)
+	denied(copied)
+	hub.stop()
+	hub = start(t, Config{Dir: dir})
+	if row := hub.row(t); row.GetPhase() != "Quarantined" || !row.GetAttention() || !strings.Contains(row.GetReason(), "two copies") {
+		t.Errorf("got %v", row)
+	}
+	denied(hub.dial(t, id))
+	if _, err := hub.fleet.AcceptCluster(t.Context(), &fleetv1.AcceptClusterRequest{Name: "acme/eu-1"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := hello(hub.dial(t, id), 2); err != nil {
+		t.Errorf("let out of quarantine: %v", err)
+	}
+}
+
+// A certificate that expired a moment ago renews itself and does nothing else; the new one does everything.
+func TestAClusterThatSleptRenewsAndDoesNothingElse(t *testing.T) {
+	dir := t.TempDir()
+	o := openOffice(t, dir)
+	late := o.join("acme/eu-1", false, time.Millisecond)
+	o.must(o.store.Close())
+	hub := start(t, Config{Dir: dir})
+	cfg := hub.presenting(t, late)
+	p := hub.dial(t, cfg)
+	s, err := p.client.Connect(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Recv(); status.Code(err) != codes.Unauthenticated || !strings.Contains(err.Error(), "expired") {
+		t.Errorf("connect: %v", err)
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	renew := func(key *ecdsa.PrivateKey) (*syncv1.RenewResponse, error) {
+		t.Helper()
+		csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p.client.Renew(t.Context(), &syncv1.RenewRequest{Csr: csr})
+	}
+	if _, err := renew(late.PrivateKey.(*ecdsa.PrivateKey)); status.Code(err) != codes.AlreadyExists {
+		t.Errorf("with the same key: %v", err)
+	}
+	r, err := renew(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hub.dial(t, hub.presenting(t, &tls.Certificate{Certificate: [][]byte{r.GetCertificate()}, PrivateKey: key})).connect(t, 0)
+	if _, err := renew(key); status.Code(err) != codes.PermissionDenied { // the newer was used
+		t.Errorf("once more: %v", err)
+	}
+	events, err := hub.fleet.ListEvents(t.Context(), &fleetv1.ListEventsRequest{Cluster: "acme/eu-1"})
+	if err != nil || !slices.ContainsFunc(events.GetEvents(), func(e *fleetv1.FleetEvent) bool {
+		return strings.Contains(e.GetMessage(), "came back: its certificate had expired")
+	}) {
+		t.Errorf("got %v, %v", events, err)
 	}
 }
