@@ -20,7 +20,7 @@ func (s *stage) bounds(lines string) (rewrite func(lines string)) {
 	rewrite = func(lines string) {
 		s.t.Helper()
 		text := "version: 1\nhealthTimeout: 4s\nsubscriptions:\n- distribution: shop\n  variant: app\n  namespace: " + s.ns + "\n" + lines
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		if err := atOnce(path, text); err != nil {
 			s.t.Fatal(err)
 		}
 	}
@@ -31,6 +31,14 @@ func (s *stage) bounds(lines string) (rewrite func(lines string)) {
 	}
 	s.settings, s.every.Config = &settings, 50*time.Millisecond
 	return rewrite
+}
+
+// atOnce replaces a file: the spoke sees the one or the other, and none that is half written.
+func atOnce(path, text string) error {
+	if err := os.WriteFile(path+".new", []byte(text), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
 }
 
 // having adds objects to a distribution.

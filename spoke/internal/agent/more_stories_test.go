@@ -2,7 +2,6 @@ package agent_test
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -74,7 +73,7 @@ func TestSpokeYAMLIsReadAgain(t *testing.T) {
 	write := func(versions string) config.Config {
 		t.Helper()
 		text := "version: 1\nsubscriptions:\n- distribution: shop\n  variant: app\n  namespace: " + s.ns + "\n" + versions
-		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		if err := atOnce(path, text); err != nil {
 			t.Fatal(err)
 		}
 		c, _ := config.Load(path)
