@@ -55,7 +55,7 @@ var sideways = map[string][]string{
 	"hub/internal/access":     {"hub/internal/caller"},
 	"pkg/plan":                {"pkg/strictyaml"},
 	"pkg/printer":             {"pkg/table", "pkg/exitcode"},
-	"spoke/internal/verify":   {"pkg/bundle", "pkg/order", "pkg/provenance", "pkg/provenance/signer"},
+	"spoke/internal/verify":   {"pkg/bundle", "pkg/order", "pkg/provenance", "pkg/provenance/channel", "pkg/provenance/signer"},
 	"spoke/internal/envelope": {"spoke/internal/terms", "pkg/rules"},
 	"plugins/canary/": {"plugins/canary/internal/strategy", "plugins/canary/internal/document", "plugins/canary/internal/route",
 		"plugins/canary/internal/course", "plugins/internal/kube"},

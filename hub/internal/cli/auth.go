@@ -94,7 +94,8 @@ func methods() map[string]string {
 	return map[string]string{
 		"status": "GetStatus", "why": "Explain", "version": "GetVersion", "pin": "PinCluster", "unpin": "UnpinCluster", "approve": "DecideDelivery", "reject": "DecideDelivery",
 		"order": "SendOrder", "audit export": "ExportAudit", "audit verify": "ExportAudit", "operator add": "AddOperator", "operator remove": "RemoveOperator",
-		"cluster invite": "InviteCluster", "cluster remove": "RemoveCluster", "distribution add": "AddDistribution", "distribution remove": "RemoveDistribution",
+		"cluster invite": "InviteCluster", "cluster remove": "RemoveCluster", "distribution add": "AddDistribution", "distribution remove": "RemoveDistribution", "distribution set": "SetSigners",
+		"channel publish": "PublishStatement", "channel show": "GetChannel", "cluster accept": "AcceptCluster", "cluster reject": "RejectCluster",
 		"release describe": "GetRelease", "release recall": "RecallRelease", "rollout plan": "PlanRollout", "rollout start": "StartRollout", "rollout status": "GetRollout",
 		"rollout pause": "DecideRollout", "rollout resume": "DecideRollout", "rollout abort": "DecideRollout", "rollout undo": "DecideRollout",
 		"rollout approve": "DecideRollout", "rollout reject": "DecideRollout", "get distributions": "ListDistributions", "get releases": "ListReleases",

@@ -315,6 +315,9 @@ func (s *screen) row(c *ClusterNews, i *fleet.Installation) row {
 		if i.Health == fleet.Degraded {
 			r.attention, r.reason = true, cmp.Or(r.reason, i.HealthMessage)
 		}
+		if i.Alarm != "" { // its spoke has found this hub, or its vendor, out
+			r.attention, r.reason = true, i.Alarm
+		}
 	}
 	return r
 }

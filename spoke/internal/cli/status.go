@@ -29,6 +29,7 @@ const (
 	askWait      = 10 * time.Second
 	reasonLength = 60  // runes of a reason within a table
 	needLength   = 200 // below it
+	longAlarm    = 500 // of what is wrong with the hub
 )
 
 func (a *app) statusCommand() *cobra.Command {
@@ -153,7 +154,7 @@ func memoryOf(rec journal.Record, desired *syncv1.DesiredState) *localv1.Memory 
 func (a *app) printStatus(p *printer.Printer, r *localv1.GetStatusResponse) error {
 	answer := printer.Answer{Message: r,
 		Headers:     []string{"DISTRIBUTION", "RUNNING", "PHASE", "HEALTH", "READY", "SEEN"},
-		WideHeaders: []string{"VARIANT", "NAMESPACE", "POLICY", "WINDOW", "BUNDLE", "OVERLAY", "DRIFT CORRECTED", "DRIFT LEFT", "BACK TO", "HELD", "CANARY", "REASON"},
+		WideHeaders: []string{"VARIANT", "NAMESPACE", "POLICY", "WINDOW", "BUNDLE", "OVERLAY", "DRIFT CORRECTED", "DRIFT LEFT", "BACK TO", "HELD", "CANARY", "SIGNED BY", "REASON"},
 		Empty:       "No subscriptions. Write them into spoke.yaml: see deploy/examples/spoke.yaml",
 	}
 	if !r.GetRunning() {
@@ -222,6 +223,9 @@ func (say *screen) add(now time.Time, s *syncv1.SubscriptionStatus, m *localv1.M
 	case reason != "":
 		say.declined = append(say.declined, fmt.Sprintf("%s  %s", d, reason))
 	}
+	if alarm := s.GetAlarm(); alarm != "" {
+		say.needs = append(say.needs, fmt.Sprintf("%s  %s", d, oneLine(alarm, longAlarm)))
+	}
 	if pin := pinOf(now, s); pin != nil {
 		line := fmt.Sprintf("%s  %s", d, pinned(*pin))
 		if s.GetWould() != "" {
@@ -243,7 +247,7 @@ func wide(now time.Time, s *syncv1.SubscriptionStatus, m *localv1.Memory) []stri
 		held = append(held, h.GetVersion())
 	}
 	return []string{s.GetVariant(), s.GetNamespace(), policy(now, s), window(now, s), fleet.Digest(s.GetBundleDigest()).Short(), fleet.Digest(s.GetOverlayDigest()).Short(),
-		fmt.Sprint(s.GetDriftCorrected()), fmt.Sprint(s.GetDrifted()), strings.Join(m.GetPrevious(), ","), strings.Join(held, ","), canary, oneLine(s.GetReason(), 400)}
+		fmt.Sprint(s.GetDriftCorrected()), fmt.Sprint(s.GetDrifted()), strings.Join(m.GetPrevious(), ","), strings.Join(held, ","), canary, strings.Join(s.GetSignedBy(), ", "), oneLine(s.GetReason(), 400)}
 }
 
 // holds are the releases that are not taken again by themselves, one line each.
