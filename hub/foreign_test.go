@@ -383,6 +383,7 @@ func TestNoMethodIsOpenToAForeigner(t *testing.T) {
 		answer, err := ask(t.Context(), acme.conn, m, in)
 		named := strings.Contains(text(in), "globex")
 		switch {
+		case m.Name() == "CanI" && !strings.Contains(answer, `"allowed":true`) && !strings.Contains(answer, "globex"): // it asks what one may do
 		case strings.Contains(answer, "globex"):
 			open("%s tells a provider of another's cluster: %s", m.FullName(), answer)
 		case named && !turnedAway(err, true) && status.Code(err) != codes.NotFound:

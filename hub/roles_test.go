@@ -33,6 +33,7 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/order"
 	"github.com/wheelwright-dev/wheelwright/pkg/plan"
+	"github.com/wheelwright-dev/wheelwright/pkg/provenance/channel"
 	fleetv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/fleet/v1"
 )
 
@@ -227,6 +228,9 @@ var asked = []struct {
 	{"WhoAmI", &fleetv1.WhoAmIRequest{}, "avqdpro"},
 	{"CanI", &fleetv1.CanIRequest{}, "avqdpro"},
 	{"RemoveOperator", &fleetv1.RemoveOperatorRequest{DryRun: true, Name: "v", Reason: "r"}, "ao"},
+	{"SetSigners", &fleetv1.SetSignersRequest{DryRun: true, Distribution: "shop"}, "ar"},
+	{"PublishStatement", &fleetv1.PublishStatementRequest{DryRun: true, Statement: statementAbout("shop")}, "ar"},
+	{"GetChannel", &fleetv1.GetChannelRequest{Distribution: "shop"}, "avqdro"},
 	{"AcceptCluster", &fleetv1.AcceptClusterRequest{DryRun: true, Name: "acme/eu-1"}, "ao"},
 	{"RejectCluster", &fleetv1.RejectClusterRequest{DryRun: true, Name: "acme/eu-1", Reason: "r"}, "ao"},
 }
@@ -490,4 +494,14 @@ func TestAnOperatorThatIsRemovedIsCutOffAtOnce(t *testing.T) {
 	if _, err := hub.fleet.RemoveOperator(t.Context(), &fleetv1.RemoveOperatorRequest{Name: "admin", Reason: "left"}); status.Code(err) != codes.FailedPrecondition {
 		t.Errorf("got %v", err)
 	}
+}
+
+// statementAbout is what a vendor could say of a distribution whose tags need nobody's signature.
+func statementAbout(distribution string) []byte {
+	now := time.Now()
+	s, err := channel.New(channel.Statement{Distribution: distribution, Sequence: 1, Latest: "1.3.0", Issued: now, Expires: now.Add(time.Hour)})
+	if err != nil {
+		panic(err)
+	}
+	return s.Bytes()
 }

@@ -61,7 +61,7 @@ func permission(sc scope, method string, rule access.Rule, cluster, decision str
 	case !p.Allowed:
 		p.Reason = fmt.Sprintf("%s, whose role is %q: it is for %s", sc.who, sc.who.Role, strings.Join(p.Roles, " or "))
 	case !sc.all && cluster != "" && !sc.sees(cluster):
-		p.Allowed, p.Reason = false, fmt.Sprintf("%s is not one of %s's clusters", cluster, sc.provider)
+		p.Allowed, p.Reason = false, "it is for the clusters of provider "+sc.provider+" alone"
 	case decision == string(rollout.Approve) || decision == string(rollout.Reject):
 		if p.Allowed, p.Reason = sc.who.Role.Approves() != "", "what waits for "+sc.who.Role.Approves(); !p.Allowed {
 			p.Reason = fmt.Sprintf("%s, whose role is %q: it is for the role that a wave names, or an admin", sc.who, sc.who.Role)
