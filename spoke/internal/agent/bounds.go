@@ -21,12 +21,17 @@ import (
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/terms"
 )
 
-// boundsOf tells what a release has to keep within from what it had to before; empty: there are no bounds.
+// boundsOf tells what a release has to keep within, and who has to have signed it, from what it had to before;
+// empty: there are no bounds.
 func boundsOf(sub config.Subscription) fleet.Digest {
-	if sub.Envelope.None() && sub.Account == (config.Account{}) {
+	if sub.Envelope.None() && sub.Account == (config.Account{}) && sub.Signers.None() {
 		return ""
 	}
-	return fleet.Digest(fmt.Sprintf("sha256:%x", sha256.Sum256(fmt.Appendf(nil, "%q %q", sub.Envelope.Text(), sub.Account))))
+	text := fmt.Appendf(nil, "%q %q", sub.Envelope.Text(), sub.Account)
+	if !sub.Signers.None() {
+		text = fmt.Appendf(text, " %q", sub.Signers.Text())
+	}
+	return fleet.Digest(fmt.Sprintf("sha256:%x", sha256.Sum256(text)))
 }
 
 // besides are the objects of a rendered set that are not a part of what runs and come to the cluster all the

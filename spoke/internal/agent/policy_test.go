@@ -349,7 +349,7 @@ func TestADecisionAtTheHub(t *testing.T) {
 	stop = s.restart(t, stop, func() { s.sub.FromHub.Decisions = true })
 	s.hear(ignored)
 	s.told(fleet.EventAgent, "of what is said at the hub for this provider, pins do not count and approvals count")
-	if i := s.now(); !i.PhaseSince.Equal(asked) || i.Policy.FromHub != (fleet.FromHub{Told: true, Decisions: true}) {
+	if i := s.now(); !i.PhaseSince.Equal(asked) || i.Policy.FromHub != (fleet.FromHub{Told: true, Decisions: true, Rollbacks: true}) {
 		t.Errorf("asked again at %s, and at first at %s; reported is %+v", i.PhaseSince, asked, i.Policy.FromHub)
 	}
 	s.hear(decision("1.0.9", true, time.Now()))

@@ -314,6 +314,8 @@ func (w *worker) hold(rec *journal.Record, e delivery.Event, old, n delivery.Sta
 		h.Until = n.Since.Add(w.intervals().RetryMax)
 	case old.Phase == fleet.Checking:
 		h.Until = n.Since.Add(w.intervals().Refused)
+	case old.Touching(): // it failed, and other bounds make it no better
+		h.Overlay = w.ledger.Plan.content()
 	}
 	rec.Held[n.Target] = h
 }

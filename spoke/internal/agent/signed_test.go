@@ -24,7 +24,7 @@ func (s *stage) operators(verbs ...order.Verb) ssh.Signer {
 	s.t.Helper()
 	key, line := sshKey(s.t, "maria@vendor.example")
 	file := filepath.Join(s.dir, "operators.keys")
-	if err := os.WriteFile(file, []byte(strings.Replace(line, `"git"`, `"`+order.Namespace+`"`, 1)), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(strings.Replace(line, "git,", order.Namespace+",", 1)), 0o600); err != nil {
 		s.t.Fatal(err)
 	}
 	s.sub.Operators = verify.Operators{Cluster: "acme/eu-1", Files: []string{file}, Allow: []verify.Grant{{Principal: "maria@vendor.example", Verbs: verbs}}}

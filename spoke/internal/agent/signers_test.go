@@ -47,7 +47,7 @@ func sshKey(t *testing.T, principal string) (ssh.Signer, string) {
 func TestOnlyWhatTheVendorSignedIsTaken(t *testing.T) {
 	s := newStage(t)
 	key, line := sshKey(t, "release@vendor.example")
-	thief, _ := sshKey(t, "release@vendor.example")
+	thief, thiefLine := sshKey(t, "release@vendor.example")
 	file := filepath.Join(s.dir, "vendor.allowed_signers")
 	keys := func(text string) {
 		t.Helper()
@@ -73,6 +73,15 @@ func TestOnlyWhatTheVendorSignedIsTaken(t *testing.T) {
 		}
 		s.mustBeWhole("1.0.0", "old")
 	}
+
+	// What was refused for its signer is tried again when its provider lists that signer: keys are replaced.
+	s.vendor.key = thief
+	s.vendor.release(t, "1.1.2", app("1.1.2", good, "theirs"))
+	s.offer()
+	s.reaches(fleet.Refused, "1.1.2", "1.0.0")
+	keys(line + thiefLine)
+	s.reaches(fleet.Succeeded, "1.1.2", "1.1.2")
+	keys(line)
 
 	// A file of keys that cannot be read says nothing about a release: it waits until its provider mended it.
 	s.vendor.key = key

@@ -3,9 +3,11 @@
 package verify
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/bundle"
@@ -26,6 +28,17 @@ type Signers struct {
 
 // None reports that nobody's signature is asked for.
 func (s Signers) None() bool { return len(s.Files) == 0 }
+
+// Text tells these signers, as their files are now, from others. A file that cannot be read says nothing.
+func (s Signers) Text() string {
+	var b strings.Builder
+	for _, path := range s.Files {
+		text, _ := read(path) // what is wrong with it is said where a release is verified
+		fmt.Fprintf(&b, "%q %x\n", path, sha256.Sum256(text))
+	}
+	fmt.Fprintf(&b, "%d", s.Threshold)
+	return b.String()
+}
 
 // maxKeys bounds a file of keys, in bytes.
 const maxKeys = 1 << 20
