@@ -248,6 +248,7 @@ func TestAHubThatIsTheAttacker(t *testing.T) {
 	for n, a := range all {
 		running := s.hub.Last().GetRunningVersion()
 		_, s.mark = s.hub.Heard(0)
+		begin := time.Now()
 		if want := a.do(s); want != "" {
 			if err := s.hears(want); err != nil {
 				t.Errorf("%s: %v", a.name, err)
@@ -260,6 +261,7 @@ func TestAHubThatIsTheAttacker(t *testing.T) {
 		if now := s.hub.Last().GetRunningVersion(); now != running {
 			t.Errorf("%s: %s ran, and %s runs", a.name, running, now)
 		}
+		t.Logf("%s: %s", a.name, time.Since(begin).Round(time.Millisecond))
 		s.hub.Behave(evilhub.Script{})
 		if n%10 == 9 || n == len(all)-1 {
 			s.works()
