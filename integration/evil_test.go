@@ -2,7 +2,6 @@ package integration
 
 import (
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -232,9 +231,6 @@ func (o *oracle) foreign(signed map[string]bool) (all []string) {
 	})
 	return all
 }
-
-// versions are for messages.
-func (s *scene) versions() []string { return slices.Sorted(maps.Keys(s.signed)) }
 
 func TestAHubThatIsTheAttacker(t *testing.T) {
 	s := newScene(t)
