@@ -430,6 +430,8 @@ func TestTheAuditHasTheCertificateOfEveryChange(t *testing.T) {
 		{acme, "p", "DecideDelivery", "delivery approve acme/eu-1 shop 1.1.0", &fleetv1.DecideDeliveryRequest{Cluster: "acme/eu-1", Distribution: "shop", Approve: true}},
 		{acme, "p", "SendOrder", "order force acme/eu-1 shop 1.1.0", signedOrder(t, orderTo("acme/eu-1"))},
 		{admin, "admin", "RecallRelease", "release recall shop 1.3.0", &fleetv1.RecallReleaseRequest{Distribution: "shop", Version: "1.3.0", Reason: "r"}},
+		{admin, "admin", "PublishStatement", "channel publish shop", &fleetv1.PublishStatementRequest{Statement: statementAbout("shop")}},
+		{admin, "admin", "SetSigners", "distribution set shop", &fleetv1.SetSignersRequest{Distribution: "shop"}},
 		{admin, "admin", "InviteCluster", "cluster invite acme/new-1", &fleetv1.InviteClusterRequest{Name: "acme/new-1"}},
 		{admin, "admin", "AcceptCluster", "cluster accept acme/wait-1", &fleetv1.AcceptClusterRequest{Name: "acme/wait-1"}},
 		{admin, "admin", "RejectCluster", "cluster reject acme/wait-1", &fleetv1.RejectClusterRequest{Name: "acme/wait-1", Reason: "r"}},
