@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"time"
@@ -81,7 +82,7 @@ func Follows(log channel.Log, s channel.Signed) error {
 	case last.Digest() == s.Digest():
 		return ErrExists
 	case s.Sequence != last.Sequence+1 || s.Previous != last.Digest():
-		return fmt.Errorf("%w statement %d, %s: it has sequence %d and names %s before it", ErrFork, last.Sequence, last.Digest(), s.Sequence, s.Previous)
+		return fmt.Errorf("%w statement %d, %s: it has sequence %d and names %s before it", ErrFork, last.Sequence, last.Digest(), s.Sequence, cmp.Or(string(s.Previous), "nothing"))
 	}
 	return nil
 }
