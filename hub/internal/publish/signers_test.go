@@ -58,7 +58,7 @@ func TestWhatItsSignersDidNotSignIsRejected(t *testing.T) {
 	p := newPublisher(t, publish.Config{Now: now})
 	v.tag("1.0.0", good())
 	for what, makeTag := range map[string]func(){
-		"carries no signature":  func() {},
+		"carries no signature":  func() { git(t, v.dir, "tag", "-f", "-a", "-m", "1.0.0", "1.0.0") },
 		"is lightweight":        func() { git(t, v.dir, "tag", "-f", "1.0.0") },
 		"not among the signers": func() { mallory.signs(t, v.dir, "1.0.0") },
 	} {
