@@ -50,17 +50,17 @@ func (a admin) ensure(now time.Time) error {
 		if missing != nil && !errors.Is(missing, fs.ErrNotExist) {
 			a.log.Warn("admin context is made anew", slog.String(logging.Path, a.path), slog.Any(logging.Error, missing))
 		}
-		cert, key, fingerprint, notAfter, err := a.authority.IssueOperator(adminName, adminLife)
+		cert, key, err := a.authority.IssueOperator(adminName, adminLife)
 		if err != nil {
 			return fmt.Errorf("admin context: %w", err)
 		}
 		// A file that was taken away is how the owner of the folder ends copies of it.
 		alone := errors.Is(missing, fs.ErrNotExist)
-		o := store.Operator{Name: adminName, Role: caller.Role{Kind: caller.Admin}, Created: now, By: "hub", Fingerprint: fingerprint, NotAfter: notAfter}
+		o := store.Operator{Name: adminName, Role: caller.Role{Kind: caller.Admin}, Created: now, By: "hub", Fingerprint: cert.Fingerprint, NotAfter: cert.NotAfter, Issuer: cert.Issuer}
 		if err := a.store.KeepOperator(o, alone); err != nil {
 			return fmt.Errorf("admin context: %w", err)
 		}
-		want.Certificate, want.Key = string(cert), string(key)
+		want.Certificate, want.Key = string(cert.PEM()), string(key)
 	}
 	return clientcontext.Save(a.path, want)
 }
@@ -74,8 +74,9 @@ func (a admin) good(c clientcontext.Context, now time.Time) bool {
 	if err != nil || leaf.NotAfter.Before(now.Add(adminRenew)) {
 		return false
 	}
-	pool := x509.NewCertPool()
-	pool.AppendCertsFromPEM([]byte(certificatesPEM(a.authority.Authorities())))
+	// Of the newest key: while the authority is rotated, the admin's certificate outlives the old one.
+	pool, all := x509.NewCertPool(), a.authority.Authorities()
+	pool.AppendCertsFromPEM([]byte(certificatesPEM(all[len(all)-1:])))
 	if _, err := leaf.Verify(x509.VerifyOptions{Roots: pool, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
 		return false
 	}

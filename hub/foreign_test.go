@@ -76,11 +76,11 @@ func (o *office) spoke(c fleet.Cluster, ttl time.Duration) (*tls.Certificate, [3
 	o.must(err)
 	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
 	o.must(err)
-	der, fingerprint, notAfter, err := o.authority.IssueSpoke(csr, c, ttl)
+	issued, err := o.authority.IssueSpoke(csr, c, ttl)
 	o.must(err)
 	public, err := identity.RequestKey(csr)
 	o.must(err)
-	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, fingerprint, public, notAfter
+	return &tls.Certificate{Certificate: [][]byte{issued.DER}, PrivateKey: key}, issued.Fingerprint, public, issued.NotAfter
 }
 
 // join invites a cluster and redeems the token.
@@ -91,19 +91,21 @@ func (o *office) join(c fleet.Cluster, asks bool, ttl time.Duration) *tls.Certif
 	_, err := o.audited(c).Invite(c, nil, id, [32]byte{6}, time.Now().Add(time.Minute), asks)
 	o.must(err)
 	cert, fingerprint, key, notAfter := o.spoke(c, ttl)
-	_, err = o.store.Redeem(id, [32]byte{6}, key, time.Now(), func(fleet.Cluster) ([32]byte, time.Time, error) { return fingerprint, notAfter, nil })
+	_, err = o.store.Redeem(id, [32]byte{6}, key, time.Now(), func(fleet.Cluster) (store.Certificate, error) {
+		return store.Certificate{Fingerprint: fingerprint, NotAfter: notAfter}, nil
+	})
 	o.must(err)
 	return cert
 }
 
 func (o *office) operator(name, role string, ttl time.Duration) *tls.Certificate {
 	o.t.Helper()
-	certificate, key, fingerprint, notAfter, err := o.authority.IssueOperator(name, ttl)
+	certificate, key, err := o.authority.IssueOperator(name, ttl)
 	o.must(err)
 	r, err := caller.ParseRole(role)
 	o.must(err)
-	o.must(o.store.KeepOperator(store.Operator{Name: name, Role: r, By: "hub", Fingerprint: fingerprint, NotAfter: notAfter}, false))
-	pair, err := tls.X509KeyPair(certificate, key)
+	o.must(o.store.KeepOperator(store.Operator{Name: name, Role: r, By: "hub", Fingerprint: certificate.Fingerprint, NotAfter: certificate.NotAfter}, false))
+	pair, err := tls.X509KeyPair(certificate.PEM(), key)
 	o.must(err)
 	return &pair
 }

@@ -41,6 +41,8 @@ const (
 	spokeCertificateLife = 24 * time.Hour
 	// grace is how long calls under way may take when the hub stops.
 	grace = 10 * time.Second
+	// authorityWarning is how long before the authority's end the log begins to say so.
+	authorityWarning = 365 * 24 * time.Hour
 	// heardInterval is how often the hub stores when each spoke was last heard.
 	heardInterval = 5 * time.Minute
 )
@@ -205,9 +207,9 @@ func (h *hub) listen() (metricsListener net.Listener, err error) {
 		Authority: h.authority, Presence: h.presence, Heartbeat: h.heartbeat, CertificateTTL: spokeCertificateLife,
 		Version: buildinfo.Version(), Log: h.log})
 	fleet := fleetapi.New(fleetapi.Config{Store: h.store, Conductor: h.conductor, Spokes: h.presence, Watchers: h.watchers,
-		Authority: h.authority, Tags: h.source.listTags, Pin: h.authority.Pin(), Address: h.info.Addr, Interval: h.poll, Heartbeat: h.heartbeat, Log: h.log})
+		Authority: h.authority, Tags: h.source.listTags, ComeBack: h.comeBack, Address: h.info.Addr, Interval: h.poll, Heartbeat: h.heartbeat, Log: h.log})
 	join := enroll.New(enroll.Config{Store: h.store, Authority: h.authority, Presence: h.presence, TTL: spokeCertificateLife, Log: h.log})
-	serve := server.Config{Listener: listener, TLS: tls, Identities: h.store, GracePeriod: grace, ComeBack: h.comeBack, Log: h.log,
+	serve := server.Config{Listener: listener, TLS: tls, Identities: h.store, GracePeriod: grace, ComeBack: h.comeBack, Authorities: h.authority.Pins, Log: h.log,
 		Register: func(r grpc.ServiceRegistrar) {
 			enrollv1.RegisterEnrollServiceServer(r, join)
 			syncv1.RegisterSyncServiceServer(r, sync)
@@ -285,19 +287,31 @@ func (h *hub) run(ctx context.Context, metricsListener net.Listener, ready func(
 	return group.Wait()
 }
 
-// keepAdmin renews the admin's certificate in a hub that runs for long.
+// keepAdmin renews the admin's certificate in a hub that runs for long, and when the authority changes.
 func (h *hub) keepAdmin(ctx context.Context) error {
 	daily := time.NewTicker(24 * time.Hour)
 	defer daily.Stop()
 	for {
+		changed := h.authority.Changed()
+		now := time.Now()
+		if err := h.admin().ensure(now); err != nil {
+			h.log.Error("admin context not renewed", slog.Any(logging.Error, err))
+		}
+		h.warnOfEnd(now)
 		select {
-		case now := <-daily.C:
-			if err := h.admin().ensure(now); err != nil {
-				h.log.Error("admin context not renewed", slog.Any(logging.Error, err))
-			}
+		case <-changed:
+		case <-daily.C:
 		case <-ctx.Done():
 			return nil
 		}
+	}
+}
+
+// warnOfEnd is in time for a rotation, which needs every spoke to have been here.
+func (h *hub) warnOfEnd(now time.Time) {
+	roots := h.authority.Roots()
+	if end := roots[len(roots)-1].NotAfter; end.Sub(now) < authorityWarning {
+		h.log.Warn("the authority ends; `hub authority rotate` makes the next one", slog.Time("not_after", end))
 	}
 }
 

@@ -68,7 +68,7 @@ func start(t *testing.T, cfg Config) *running {
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn, err := clientcontext.Dial(c)
+	conn, err := clientcontext.Dial(c, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -167,7 +167,7 @@ func TestAnOperatorWithAToken(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		conn, err := clientcontext.Dial(c)
+		conn, err := clientcontext.Dial(c, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

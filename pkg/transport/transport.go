@@ -19,6 +19,9 @@ const (
 	MaxMessage = 4 << 20
 	// ChunkSize is how much of a bundle one message carries, in bytes.
 	ChunkSize = 64 << 10
+	// AuthoritiesHeader is what the hub tells operators with each answer: the pins of what its certificate may come
+	// from, the newest last, separated by commas. A pin is the SHA-256 of a public key (SPKI, DER), hexadecimal.
+	AuthoritiesHeader = "wheelwright-authorities"
 
 	// A stream without a read buffer and with a small write buffer costs the hub about half the memory
 	// of a default one, and thousands of them are idle most of the time.

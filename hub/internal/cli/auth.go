@@ -17,7 +17,7 @@ import (
 )
 
 func (a *app) authCommand() *cobra.Command {
-	return group("auth", "Who you are to the hub, and what you may ask of it", a.whoAmI(), a.canI(), a.tokenContext())
+	return group("auth", "Who you are to the hub, and what you may ask of it", a.whoAmI(), a.canI(), a.tokenContext(), a.renewContext())
 }
 
 func (a *app) whoAmI() *cobra.Command {
@@ -89,11 +89,71 @@ kubectl's ExecCredential with one in it. There is no secret in it. What the bear
 	return cmd
 }
 
+// renewContext brings a context file up to date with the hub's authority.
+func (a *app) renewContext() *cobra.Command {
+	var file string
+	c := &cobra.Command{
+		Use:   "renew",
+		Short: "Bring the context file up to date: the hub's authority, and a certificate of a new key",
+		Long: `renew writes what the hub's own certificate may come from into the context file in use and, where that holds a
+certificate, makes a new key here and has the hub sign another certificate for it. It works as long as the one
+before, which stays good beside it; for a longer time, have an operator above you remove and add you.
+
+It is needed while the hub's authority is rotated: "hub authority status" says who has not done it yet. A context file
+with a token holds no certificate, so that the hub cannot know, but its authority wants renewing too.`,
+		Example: "  hub auth renew --context maria.yaml",
+		Args:    args(0, 0, "no arguments"),
+		RunE: func(c *cobra.Command, _ []string) error {
+			path, err := a.contextPath()
+			if err != nil {
+				return exitcode.With(exitcode.Usage, err)
+			}
+			renewed, err := clientcontext.Load(path)
+			if err != nil {
+				return exitcode.With(exitcode.Usage, err)
+			}
+			if file == "" {
+				file = path
+			} else if _, err := os.Lstat(file); !errors.Is(err, fs.ErrNotExist) {
+				return exitcode.With(exitcode.Usage, inTheWay(file))
+			}
+			return a.call(c.Context(), func(ctx context.Context, hub fleetv1.FleetServiceClient) error {
+				req := &fleetv1.RenewOperatorRequest{}
+				var key string
+				if renewed.Certificate != "" {
+					if key, req.Csr, err = newKey(); err != nil {
+						return err
+					}
+				}
+				r, err := hub.RenewOperator(ctx, req)
+				if err != nil {
+					return err
+				}
+				if renewed.CA = pemBlocks(r.GetAuthorities()...); key != "" {
+					renewed.Certificate, renewed.Key = pemBlocks(r.GetCertificate()), key
+				}
+				if err := clientcontext.Save(file, renewed); err != nil {
+					return exitcode.With(exitcode.Failed, fmt.Errorf("%w; %s is as it was and works as before: name another file with -o FILE", err, path))
+				}
+				fmt.Fprintf(a.out, "%s renewed: %s of the hub's authority", file, plural(len(r.GetAuthorities()), "key", "keys"))
+				if key != "" {
+					fmt.Fprintf(a.out, ", and a certificate until %s as before", stamp(r.GetNotAfter()))
+				}
+				fmt.Fprintln(a.out)
+				return nil
+			})
+		},
+	}
+	c.Flags().StringVarP(&file, "output", "o", "", "`FILE` to write (default: the context file in use); one that is there is left alone")
+	return c
+}
+
 // methods are what people type for a method of the service: the command without "hub".
 func methods() map[string]string {
 	return map[string]string{
 		"status": "GetStatus", "why": "Explain", "version": "GetVersion", "pin": "PinCluster", "unpin": "UnpinCluster", "approve": "DecideDelivery", "reject": "DecideDelivery",
-		"order": "SendOrder", "audit export": "ExportAudit", "audit verify": "ExportAudit", "operator add": "AddOperator", "operator remove": "RemoveOperator",
+		"order": "SendOrder", "audit export": "ExportAudit", "audit verify": "ExportAudit", "operator add": "AddOperator", "operator remove": "RemoveOperator", "auth renew": "RenewOperator",
+		"authority status": "GetAuthority", "authority rotate": "RotateAuthority", "authority retire": "RetireAuthority",
 		"cluster invite": "InviteCluster", "cluster remove": "RemoveCluster", "distribution add": "AddDistribution", "distribution remove": "RemoveDistribution", "distribution set": "SetSigners",
 		"channel publish": "PublishStatement", "channel show": "GetChannel", "cluster accept": "AcceptCluster", "cluster reject": "RejectCluster",
 		"release describe": "GetRelease", "release recall": "RecallRelease", "rollout plan": "PlanRollout", "rollout start": "StartRollout", "rollout status": "GetRollout",

@@ -79,7 +79,7 @@ that --context or $` + contextVariable + ` names (hub serve writes one into its 
 	root.PersistentFlags().DurationVar(&a.timeout, "timeout", 30*time.Second, "how long one call may take")
 	root.AddCommand(a.serveCommand(), a.distributionCommand(), a.clusterCommand(), a.releaseCommand(), a.getCommand(),
 		a.rolloutCommand(), a.pinCommand(), a.unpinCommand(), a.deliveryCommand("approve", "approved", true), a.deliveryCommand("reject", "rejected", false),
-		a.statusCommand(), a.whyCommand(), a.auditCommand(), a.channelCommand(), a.operatorCommand(), a.orderCommand(), a.authCommand(), a.validateCommand(), a.versionCommand())
+		a.statusCommand(), a.whyCommand(), a.auditCommand(), a.channelCommand(), a.operatorCommand(), a.orderCommand(), a.authCommand(), a.authorityCommand(), a.validateCommand(), a.versionCommand())
 	return root
 }
 
@@ -100,12 +100,15 @@ func (a *app) stream(ctx context.Context, f func(context.Context, fleetv1.FleetS
 	if err != nil {
 		return exitcode.With(exitcode.Usage, err)
 	}
-	conn, err := clientcontext.Dial(c)
+	var pins []string
+	conn, err := clientcontext.Dial(c, func(told []string) { pins = told })
 	if err != nil {
 		return exitcode.With(exitcode.Usage, err)
 	}
 	defer conn.Close()
-	return explain(c.Address, f(ctx, fleetv1.NewFleetServiceClient(conn)))
+	err = f(ctx, fleetv1.NewFleetServiceClient(conn))
+	a.compareAuthorities(path, pins)
+	return explain(c.Address, err)
 }
 
 func (a *app) contextPath() (string, error) {

@@ -53,7 +53,7 @@ func serveAnswers(t *testing.T, say map[string]proto.Message) *answers {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cert, key, _, _, err := authority.IssueOperator("admin", time.Hour)
+	cert, key, err := authority.IssueOperator("admin", time.Hour)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +61,7 @@ func serveAnswers(t *testing.T, say map[string]proto.Message) *answers {
 	if h.say == nil {
 		h.say = map[string]proto.Message{}
 	}
-	if err := clientcontext.Save(h.context, clientcontext.Context{Address: listener.Addr().String(), CA: pemOf(authority), Certificate: string(cert), Key: string(key)}); err != nil {
+	if err := clientcontext.Save(h.context, clientcontext.Context{Address: listener.Addr().String(), CA: pemOf(authority), Certificate: string(cert.PEM()), Key: string(key)}); err != nil {
 		t.Fatal(err)
 	}
 	server := grpc.NewServer(transport.ServerOptions(cfg)...)
@@ -199,6 +199,14 @@ func (h *answers) AddOperator(_ context.Context, r *fleetv1.AddOperatorRequest) 
 
 func (h *answers) RemoveOperator(_ context.Context, r *fleetv1.RemoveOperatorRequest) (*fleetv1.RemoveOperatorResponse, error) {
 	return answer[*fleetv1.RemoveOperatorResponse](h, "RemoveOperator", r)
+}
+
+func (h *answers) GetAuthority(_ context.Context, r *fleetv1.GetAuthorityRequest) (*fleetv1.GetAuthorityResponse, error) {
+	return answer[*fleetv1.GetAuthorityResponse](h, "GetAuthority", r)
+}
+
+func (h *answers) RetireAuthority(_ context.Context, r *fleetv1.RetireAuthorityRequest) (*fleetv1.RetireAuthorityResponse, error) {
+	return answer[*fleetv1.RetireAuthorityResponse](h, "RetireAuthority", r)
 }
 
 func (h *answers) ListOperators(_ context.Context, r *fleetv1.ListOperatorsRequest) (*fleetv1.ListOperatorsResponse, error) {

@@ -113,17 +113,11 @@ func (a *app) operatorRequest(name, role, ttl string) (*fleetv1.AddOperatorReque
 
 // addOperator takes the file's name before it asks the hub, so that no identity is made that cannot be kept.
 func (a *app) addOperator(ctx context.Context, req *fleetv1.AddOperatorRequest, file string) error {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	key, csr, err := newKey()
 	if err != nil {
-		return fmt.Errorf("make a key: %w", err)
+		return err
 	}
-	if req.Csr, err = x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key); err != nil {
-		return fmt.Errorf("make a certificate request: %w", err)
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return fmt.Errorf("encode the key: %w", err)
-	}
+	req.Csr = csr
 	place, err := os.OpenFile(file, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	switch {
 	case errors.Is(err, fs.ErrExist):
@@ -143,7 +137,7 @@ func (a *app) addOperator(ctx context.Context, req *fleetv1.AddOperatorRequest, 
 			return err
 		}
 		context := clientcontext.Context{Address: r.GetAddress(), CA: pemBlocks(r.GetAuthorities()...), Certificate: pemBlocks(r.GetCertificate()),
-			Key: string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}))}
+			Key: key}
 		if err := clientcontext.Save(file, context); err != nil {
 			return exitcode.With(exitcode.Failed, fmt.Errorf("the hub knows operator %s now and its key is lost: %w; `hub operator remove %s --reason 'key lost'`, then add it again", req.GetName(), err, req.GetName()))
 		}
@@ -152,6 +146,22 @@ func (a *app) addOperator(ctx context.Context, req *fleetv1.AddOperatorRequest, 
 		fmt.Fprintf(a.err, "next: give %s to %s over a channel that nobody else reads; used as: hub status --context %s\n", file, req.GetName(), file)
 		return nil
 	})
+}
+
+// newKey makes a key, in PEM, and a request for its certificate; the hub reads nothing but the public key.
+func newKey() (keyPEM string, csr []byte, err error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return "", nil, fmt.Errorf("make a key: %w", err)
+	}
+	if csr, err = x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key); err != nil {
+		return "", nil, fmt.Errorf("make a certificate request: %w", err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return "", nil, fmt.Errorf("encode the key: %w", err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})), csr, nil
 }
 
 func pemBlocks(certificates ...[]byte) string {

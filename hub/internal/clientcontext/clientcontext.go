@@ -3,15 +3,21 @@
 package clientcontext
 
 import (
+	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 	"sigs.k8s.io/yaml"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/transport"
@@ -110,8 +116,20 @@ func (c Context) TLS() (*tls.Config, error) {
 	return &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: pool, Certificates: []tls.Certificate{pair}}, nil
 }
 
-// Dial prepares a connection to the hub; the first call opens it.
-func Dial(c Context) (*grpc.ClientConn, error) {
+// Pins are those of CA, as the hub tells its own.
+func (c Context) Pins() (pins []string) {
+	for block, rest := pem.Decode([]byte(c.CA)); block != nil; block, rest = pem.Decode(rest) {
+		if cert, err := x509.ParseCertificate(block.Bytes); err == nil {
+			sum := sha256.Sum256(cert.RawSubjectPublicKeyInfo)
+			pins = append(pins, hex.EncodeToString(sum[:]))
+		}
+	}
+	return pins
+}
+
+// Dial prepares a connection to the hub; the first call opens it. told, where it is not nil, gets the pins of what
+// the hub's certificate may come from, the newest last, with each answer that has them.
+func Dial(c Context, told func(pins []string)) (*grpc.ClientConn, error) {
 	cfg, err := c.TLS()
 	if err != nil {
 		return nil, fmt.Errorf("context: %w", err)
@@ -119,6 +137,16 @@ func Dial(c Context) (*grpc.ClientConn, error) {
 	options := []grpc.DialOption{grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer))}
 	if c.byToken() {
 		options = append(options, grpc.WithPerRPCCredentials(&bearer{context: c}))
+	}
+	if told != nil {
+		options = append(options, grpc.WithUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, call grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+			var header metadata.MD
+			err := call(ctx, method, req, reply, cc, append(opts, grpc.Header(&header))...)
+			if pins := header.Get(transport.AuthoritiesHeader); len(pins) == 1 {
+				told(strings.Split(pins[0], ","))
+			}
+			return err
+		}))
 	}
 	return transport.Dial(c.Address, cfg, options...)
 }

@@ -57,7 +57,7 @@ func TestAContextSurvivesItsFile(t *testing.T) {
 	if len(left) != 1 {
 		t.Errorf("%d files left, want one", len(left))
 	}
-	conn, err := Dial(got)
+	conn, err := Dial(got, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -391,7 +391,9 @@ func TestStatusReadsStoreAndPresence(t *testing.T) {
 	if got := status(); got != "NotJoined" {
 		t.Errorf("got %s", got)
 	}
-	issue := func(fleet.Cluster) ([32]byte, time.Time, error) { return [32]byte{1}, time.Now().Add(time.Hour), nil }
+	issue := func(fleet.Cluster) (store.Certificate, error) {
+		return store.Certificate{Fingerprint: [32]byte{1}, NotAfter: time.Now().Add(time.Hour)}, nil
+	}
 	if _, err := w.store.Redeem("0123456789abcdef", [32]byte{}, fleet.Fingerprint{}, time.Now(), issue); err != nil {
 		t.Fatal(err)
 	}

@@ -344,7 +344,7 @@ func TestACertificateIsTheRecordsWhateverTheRequestSays(t *testing.T) {
 	wrong, issued, refused := 0, 0, map[string]int{}
 	for n := range count {
 		req := f.request(t, n)
-		certificate, fingerprint, _, err := a.IssueSpoke(req.der, cluster, ttl)
+		certificate, err := a.IssueSpoke(req.der, cluster, ttl)
 		if err != nil {
 			if !errors.Is(err, identity.ErrRequest) {
 				t.Errorf("request %d (%s): %v", n, req.shape, err)
@@ -353,7 +353,7 @@ func TestACertificateIsTheRecordsWhateverTheRequestSays(t *testing.T) {
 			continue
 		}
 		issued++
-		if why := f.wrong(authority, req, certificate, fingerprint, cluster, time.Now().Add(ttl)); why != "" {
+		if why := f.wrong(authority, req, certificate.DER, certificate.Fingerprint, cluster, time.Now().Add(ttl)); why != "" {
 			if wrong++; wrong < 10 {
 				t.Errorf("request %d (%s): %s", n, req.shape, why)
 			}

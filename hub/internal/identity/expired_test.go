@@ -26,11 +26,11 @@ func graces(t *testing.T) {
 	}
 	leaf := func(a *identity.Authority, ttl time.Duration) *x509.Certificate {
 		t.Helper()
-		der, _, _, err := a.IssueSpoke(request(t, ecKey(t)), "acme/eu-1", ttl)
+		issued, err := a.IssueSpoke(request(t, ecKey(t)), "acme/eu-1", ttl)
 		if err != nil {
 			t.Fatal(err)
 		}
-		c, err := x509.ParseCertificate(der)
+		c, err := x509.ParseCertificate(issued.DER)
 		if err != nil {
 			t.Fatal(err)
 		}

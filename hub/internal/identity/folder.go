@@ -14,7 +14,8 @@ import (
 )
 
 const (
-	// fileName holds certificate and key together, so that there is never one without the other.
+	// fileName holds certificates and keys together, each certificate before its key and the oldest first, so that
+	// there is never one without the other.
 	fileName         = "authority.pem"
 	blockCertificate = "CERTIFICATE"
 	blockKey         = "PRIVATE KEY"
@@ -28,26 +29,27 @@ func Open(dir string) (*Authority, error) {
 	data, err := os.ReadFile(path)
 	switch {
 	case err == nil:
-		a, err := parse(data)
+		roots, err := parse(data)
 		if err != nil {
 			return nil, fmt.Errorf("open authority %s: %w; restore the file from a backup (a new authority would lock out every cluster)", path, err)
 		}
-		return a, nil
+		return opened(dir, roots), nil
 	case !errors.Is(err, os.ErrNotExist):
 		return nil, fmt.Errorf("open authority: %w", err)
 	}
 	if err := emptyFolder(dir); err != nil {
 		return nil, fmt.Errorf("open authority %s: %w", path, err)
 	}
-	a, err := create(dir)
+	r, err := create(dir)
 	if err != nil {
 		return nil, fmt.Errorf("create authority %s: %w", path, err)
 	}
-	return a, nil
+	return opened(dir, []root{r}), nil
 }
 
-func parse(data []byte) (*Authority, error) {
-	var a Authority
+func parse(data []byte) ([]root, error) {
+	var roots []root
+	var cert *x509.Certificate
 	for {
 		block, rest := pem.Decode(data)
 		if block == nil {
@@ -56,39 +58,54 @@ func parse(data []byte) (*Authority, error) {
 		data = rest
 		switch block.Type {
 		case blockCertificate:
-			cert, err := x509.ParseCertificate(block.Bytes)
-			if err != nil {
+			if cert != nil {
+				return nil, errors.New("holds no key of its certificate")
+			}
+			var err error
+			if cert, err = x509.ParseCertificate(block.Bytes); err != nil {
 				return nil, fmt.Errorf("its certificate: %w", err)
 			}
-			a.cert = cert
 		case blockKey:
-			key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+			r, err := pair(cert, block.Bytes)
 			if err != nil {
-				return nil, errors.New("its key does not parse") // an error of the parser could quote it
+				return nil, err
 			}
-			signer, ok := key.(crypto.Signer)
-			if !ok {
-				return nil, fmt.Errorf("its key is a %T, want one that signs", key)
-			}
-			a.key = signer
+			roots, cert = append(roots, r), nil
 		}
 	}
 	switch {
-	case a.cert == nil:
+	case cert != nil:
+		return nil, errors.New("holds no key of its certificate")
+	case len(roots) == 0:
 		return nil, errors.New("holds no certificate")
-	case a.key == nil:
-		return nil, errors.New("holds no key")
-	case !a.cert.IsCA:
-		return nil, errors.New("its certificate is no authority's")
 	}
-	public, ok := a.key.Public().(*ecdsa.PublicKey)
-	if !ok || !public.Equal(a.cert.PublicKey) {
-		return nil, errors.New("key and certificate do not belong together")
+	if newest := roots[len(roots)-1].cert; time.Now().After(newest.NotAfter) {
+		return nil, fmt.Errorf("expired at %s", newest.NotAfter.Format(time.RFC3339))
 	}
-	if time.Now().After(a.cert.NotAfter) {
-		return nil, fmt.Errorf("expired at %s", a.cert.NotAfter.Format(time.RFC3339))
+	return roots, nil
+}
+
+// pair checks that a certificate and a key, in PKCS#8, are an authority's.
+func pair(cert *x509.Certificate, keyDER []byte) (root, error) {
+	if cert == nil {
+		return root{}, errors.New("holds no certificate of its key")
 	}
-	return &a, nil
+	key, err := x509.ParsePKCS8PrivateKey(keyDER)
+	if err != nil {
+		return root{}, errors.New("its key does not parse") // an error of the parser could quote it
+	}
+	signer, ok := key.(crypto.Signer)
+	if !ok {
+		return root{}, fmt.Errorf("its key is a %T, want one that signs", key)
+	}
+	public, ok := signer.Public().(*ecdsa.PublicKey)
+	switch {
+	case !cert.IsCA:
+		return root{}, errors.New("its certificate is no authority's")
+	case !ok || !public.Equal(cert.PublicKey):
+		return root{}, errors.New("key and certificate do not belong together")
+	}
+	return root{cert, signer}, nil
 }
 
 // emptyFolder makes the folder. What a killed creation left does not count as content.
@@ -109,36 +126,40 @@ func emptyFolder(dir string) error {
 	return nil
 }
 
-func create(dir string) (*Authority, error) {
-	cert, key, err := selfSigned()
+func create(dir string) (root, error) {
+	r, err := selfSigned()
 	if err != nil {
-		return nil, err
+		return root{}, err
 	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return nil, err
-	}
-	data := pem.EncodeToMemory(&pem.Block{Type: blockCertificate, Bytes: cert.Raw})
-	data = append(data, pem.EncodeToMemory(&pem.Block{Type: blockKey, Bytes: keyDER})...)
-	if err := writeNew(dir, data); err != nil {
-		return nil, err
-	}
-	return &Authority{cert: cert, key: key}, nil
+	return r, write(dir, []root{r}, os.Link)
 }
 
-// writeNew writes aside and links into place, all of it on disk before it returns. The link fails where
-// another hub was faster, whose authority must not be written over.
-func writeNew(dir string, data []byte) (err error) {
+// write has what it writes on disk, and then in its place by means of place: os.Link fails where another hub was
+// faster, whose authority must not be written over; os.Rename replaces what is there, all of it or nothing.
+func write(dir string, roots []root, place func(from, to string) error) (err error) {
+	var data []byte
+	for _, r := range roots {
+		key, err := x509.MarshalPKCS8PrivateKey(r.key)
+		if err != nil {
+			return err
+		}
+		data = append(data, pem.EncodeToMemory(&pem.Block{Type: blockCertificate, Bytes: r.cert.Raw})...)
+		data = append(data, pem.EncodeToMemory(&pem.Block{Type: blockKey, Bytes: key})...)
+	}
 	f, err := os.CreateTemp(dir, fileName+".new-*") // 0600
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.Remove(f.Name())) }()
+	defer func() {
+		if gone := os.Remove(f.Name()); !errors.Is(gone, os.ErrNotExist) {
+			err = errors.Join(err, gone)
+		}
+	}()
 	_, err = f.Write(data)
 	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	if err := os.Link(f.Name(), filepath.Join(dir, fileName)); err != nil {
+	if err := place(f.Name(), filepath.Join(dir, fileName)); err != nil {
 		return err
 	}
 	d, err := os.Open(dir)

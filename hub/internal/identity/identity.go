@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"math/big"
 	"net/url"
+	"sync"
 	"time"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
@@ -34,48 +35,128 @@ const (
 // can put right.
 var ErrRequest = errors.New("certificate request")
 
-// Authority issues certificates. It is safe for concurrent use.
+// Authority issues certificates. It is safe for concurrent use. While it is rotated it has two keys: the hub shows
+// itself under the old one, which everybody trusts, issues under the new one, and takes certificates of both.
 type Authority struct {
+	dir string
+
+	mu      sync.RWMutex
+	roots   []root // the oldest first; one, or two
+	clients *x509.CertPool
+	changed chan struct{} // closed when roots are others
+}
+
+// root is one key of the authority and the certificate that it gave itself.
+type root struct {
 	cert *x509.Certificate
 	key  crypto.Signer
 }
 
-// Authorities lists, in DER, what a peer has to trust.
-func (a *Authority) Authorities() [][]byte { return [][]byte{a.cert.Raw} }
-
-// Pin is the SHA-256 of the authority's public key (SPKI, DER), 64 hexadecimal digits.
-func (a *Authority) Pin() string {
-	sum := sha256.Sum256(a.cert.RawSubjectPublicKeyInfo)
+func (r root) pin() string {
+	sum := sha256.Sum256(r.cert.RawSubjectPublicKeyInfo)
 	return hex.EncodeToString(sum[:])
+}
+
+func opened(dir string, roots []root) *Authority {
+	a := &Authority{dir: dir}
+	a.set(roots)
+	return a
+}
+
+func (a *Authority) set(roots []root) {
+	if a.roots = roots; a.changed != nil {
+		close(a.changed)
+	}
+	a.changed, a.clients = make(chan struct{}), x509.NewCertPool()
+	for _, r := range roots {
+		a.clients.AddCert(r.cert)
+	}
+}
+
+// shown is the root that the hub shows itself under, issuing the one that it issues clients' certificates under.
+func (a *Authority) shown() root {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	if time.Now().After(a.roots[0].cert.NotAfter) {
+		return a.roots[len(a.roots)-1]
+	}
+	return a.roots[0]
+}
+
+func (a *Authority) issuing() root {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return a.roots[len(a.roots)-1]
+}
+
+// Authorities lists, in DER, what a peer has to trust.
+func (a *Authority) Authorities() [][]byte {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	var all [][]byte
+	for _, r := range a.roots {
+		all = append(all, r.cert.Raw)
+	}
+	return all
+}
+
+// Pin is the SHA-256 of the public key (SPKI, DER) that the hub shows itself under, 64 hexadecimal digits.
+func (a *Authority) Pin() string { return a.shown().pin() }
+
+// Pins are those of Authorities, in their order.
+func (a *Authority) Pins() []string {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	var all []string
+	for _, r := range a.roots {
+		all = append(all, r.pin())
+	}
+	return all
+}
+
+// Changed is closed when what a peer has to trust is no longer what it was at the call.
+func (a *Authority) Changed() <-chan struct{} {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return a.changed
+}
+
+// Certificate is one that was issued.
+type Certificate struct {
+	DER         []byte
+	Fingerprint [32]byte // SHA-256 of DER
+	NotAfter    time.Time
+	Issuer      string // pin of the key that it is issued under
+}
+
+// PEM is the certificate's.
+func (c Certificate) PEM() []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: blockCertificate, Bytes: c.DER})
 }
 
 // IssueSpoke answers a PKCS#10 request in DER. Only its public key is used; the subject is the cluster's
 // name and its URI wheelwright://cluster/PROVIDER/NAME. Errors are ErrRequest where the request is at fault.
-func (a *Authority) IssueSpoke(csrDER []byte, cluster fleet.Cluster, ttl time.Duration) (certDER []byte, fingerprint [32]byte, notAfter time.Time, err error) {
+func (a *Authority) IssueSpoke(csrDER []byte, cluster fleet.Cluster, ttl time.Duration) (Certificate, error) {
 	public, err := requestKey(csrDER)
 	if err != nil {
-		return nil, fingerprint, notAfter, err
+		return Certificate{}, err
 	}
-	cert, err := a.issue(public, leaf{
+	c, err := a.issue(public, leaf{
 		name: string(cluster), uri: &url.URL{Scheme: "wheelwright", Host: "cluster", Path: "/" + string(cluster)},
 		usage: x509.ExtKeyUsageClientAuth, ttl: ttl,
 	})
 	if err != nil {
-		return nil, fingerprint, notAfter, fmt.Errorf("issue certificate of %s: %w", cluster, err)
+		return Certificate{}, fmt.Errorf("issue certificate of %s: %w", cluster, err)
 	}
-	return cert.Raw, sha256.Sum256(cert.Raw), cert.NotAfter, nil
+	return c, nil
 }
 
-// IssueOperator makes a key and its certificate, both in PEM, for a person of this name.
-func (a *Authority) IssueOperator(name string, ttl time.Duration) (certPEM, keyPEM []byte, fingerprint [32]byte, notAfter time.Time, err error) {
-	fail := func(err error) ([]byte, []byte, [32]byte, time.Time, error) {
-		return nil, nil, fingerprint, notAfter, fmt.Errorf("issue certificate of operator %s: %w", name, err)
+// IssueOperator makes a key, in PEM, and its certificate for a person of this name.
+func (a *Authority) IssueOperator(name string, ttl time.Duration) (c Certificate, keyPEM []byte, err error) {
+	fail := func(err error) (Certificate, []byte, error) {
+		return Certificate{}, nil, fmt.Errorf("issue certificate of operator %s: %w", name, err)
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return fail(err)
-	}
-	cert, err := a.issue(&key.PublicKey, operatorLeaf(name, ttl))
 	if err != nil {
 		return fail(err)
 	}
@@ -83,23 +164,34 @@ func (a *Authority) IssueOperator(name string, ttl time.Duration) (certPEM, keyP
 	if err != nil {
 		return fail(err)
 	}
-	certPEM = pem.EncodeToMemory(&pem.Block{Type: blockCertificate, Bytes: cert.Raw})
-	keyPEM = pem.EncodeToMemory(&pem.Block{Type: blockKey, Bytes: keyDER})
-	return certPEM, keyPEM, sha256.Sum256(cert.Raw), cert.NotAfter, nil
+	if c, err = a.issue(&key.PublicKey, operatorLeaf(name, ttl)); err != nil {
+		return fail(err)
+	}
+	return c, pem.EncodeToMemory(&pem.Block{Type: blockKey, Bytes: keyDER}), nil
 }
 
 // SignOperator answers a PKCS#10 request in DER for a person or a program of this name, whose key stays where
 // it is. Only the request's public key is used. Errors are ErrRequest where the request is at fault.
-func (a *Authority) SignOperator(csrDER []byte, name string, ttl time.Duration) (certDER []byte, fingerprint [32]byte, notAfter time.Time, err error) {
+func (a *Authority) SignOperator(csrDER []byte, name string, ttl time.Duration) (Certificate, error) {
 	public, err := requestKey(csrDER)
 	if err != nil {
-		return nil, fingerprint, notAfter, err
+		return Certificate{}, err
 	}
-	cert, err := a.issue(public, operatorLeaf(name, ttl))
+	c, err := a.issue(public, operatorLeaf(name, ttl))
 	if err != nil {
-		return nil, fingerprint, notAfter, fmt.Errorf("issue certificate of operator %s: %w", name, err)
+		return Certificate{}, fmt.Errorf("issue certificate of operator %s: %w", name, err)
 	}
-	return cert.Raw, sha256.Sum256(cert.Raw), cert.NotAfter, nil
+	return c, nil
+}
+
+// issue is for clients.
+func (a *Authority) issue(public crypto.PublicKey, l leaf) (Certificate, error) {
+	r := a.issuing()
+	cert, err := r.issue(public, l)
+	if err != nil {
+		return Certificate{}, err
+	}
+	return Certificate{DER: cert.Raw, Fingerprint: sha256.Sum256(cert.Raw), NotAfter: cert.NotAfter, Issuer: r.pin()}, nil
 }
 
 func operatorLeaf(name string, ttl time.Duration) leaf {
@@ -150,7 +242,7 @@ type leaf struct {
 	ttl   time.Duration
 }
 
-func (a *Authority) issue(public crypto.PublicKey, l leaf) (*x509.Certificate, error) {
+func (r root) issue(public crypto.PublicKey, l leaf) (*x509.Certificate, error) {
 	if l.ttl <= 0 {
 		return nil, fmt.Errorf("lifetime %v, want more than none", l.ttl)
 	}
@@ -162,14 +254,14 @@ func (a *Authority) issue(public crypto.PublicKey, l leaf) (*x509.Certificate, e
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{l.usage},
 		BasicConstraintsValid: true,
 	}
-	if template.NotAfter.After(a.cert.NotAfter) {
-		template.NotAfter = a.cert.NotAfter // a certificate is worth nothing past its authority
+	if template.NotAfter.After(r.cert.NotAfter) {
+		template.NotAfter = r.cert.NotAfter // a certificate is worth nothing past its authority
 	}
 	if l.uri != nil {
 		template.URIs = []*url.URL{l.uri}
 	}
 	addHosts(template, l.hosts)
-	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, public, a.key)
+	der, err := x509.CreateCertificate(rand.Reader, template, r.cert, public, r.key)
 	if err != nil {
 		return nil, err
 	}
@@ -184,10 +276,10 @@ func serial() *big.Int {
 	return new(big.Int).SetBytes(b)
 }
 
-func selfSigned() (*x509.Certificate, *ecdsa.PrivateKey, error) {
+func selfSigned() (root, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return nil, nil, err
+		return root{}, err
 	}
 	number := serial()
 	now := time.Now()
@@ -201,8 +293,8 @@ func selfSigned() (*x509.Certificate, *ecdsa.PrivateKey, error) {
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	if err != nil {
-		return nil, nil, err
+		return root{}, err
 	}
 	cert, err := x509.ParseCertificate(der)
-	return cert, key, err
+	return root{cert, key}, err
 }

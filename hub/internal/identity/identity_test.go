@@ -146,8 +146,9 @@ func TestAKilledCreationIsNoContent(t *testing.T) {
 func TestASpokesCertificateSpeaksOfTheClusterNotOfTheRequest(t *testing.T) {
 	a := open(t)
 	key := ecKey(t)
-	der, fingerprint, notAfter, err := a.IssueSpoke(request(t, key), "acme/eu-1", 24*time.Hour)
+	issued, err := a.IssueSpoke(request(t, key), "acme/eu-1", 24*time.Hour)
 	must(t, err)
+	der, fingerprint, notAfter := issued.DER, issued.Fingerprint, issued.NotAfter
 	cert, err := x509.ParseCertificate(der)
 	must(t, err)
 	if cert.Subject.CommonName != "acme/eu-1" || len(cert.URIs) != 1 || cert.URIs[0].String() != "wheelwright://cluster/acme/eu-1" ||
@@ -194,7 +195,7 @@ func TestWhichRequestsAreAnswered(t *testing.T) {
 		"forged": {forged, "not signed by its own key"},
 		"noise":  {[]byte("noise"), "PKCS#10"}, "nothing": {nil, "PKCS#10"},
 	} {
-		_, _, _, err := a.IssueSpoke(c.csr, "acme/eu-1", time.Hour)
+		_, err := a.IssueSpoke(c.csr, "acme/eu-1", time.Hour)
 		switch {
 		case c.says == "" && err != nil:
 			t.Errorf("%s: %v", name, err)
@@ -206,21 +207,21 @@ func TestWhichRequestsAreAnswered(t *testing.T) {
 
 func TestAnOperatorsCertificateIsOfThisAuthority(t *testing.T) {
 	a := open(t)
-	certPEM, keyPEM, fingerprint, notAfter, err := a.IssueOperator("admin", 365*24*time.Hour)
+	issued, keyPEM, err := a.IssueOperator("admin", 365*24*time.Hour)
 	must(t, err)
-	pair, err := tls.X509KeyPair(certPEM, keyPEM)
+	pair, err := tls.X509KeyPair(issued.PEM(), keyPEM)
 	must(t, err)
-	if sha256.Sum256(pair.Certificate[0]) != fingerprint || !pair.Leaf.NotAfter.Equal(notAfter) || pair.Leaf.URIs[0].String() != "wheelwright://operator/admin" {
+	if sha256.Sum256(pair.Certificate[0]) != issued.Fingerprint || !pair.Leaf.NotAfter.Equal(issued.NotAfter) || pair.Leaf.URIs[0].String() != "wheelwright://operator/admin" {
 		t.Errorf("certificate %v", pair.Leaf.Subject)
 	}
-	_, _, _, far, err := a.IssueOperator("admin", 100*365*24*time.Hour)
+	far, _, err := a.IssueOperator("admin", 100*365*24*time.Hour)
 	must(t, err)
 	authority, err := x509.ParseCertificate(a.Authorities()[0])
 	must(t, err)
-	if far.After(authority.NotAfter) {
-		t.Errorf("lives until %v, its authority until %v", far, authority.NotAfter)
+	if far.NotAfter.After(authority.NotAfter) {
+		t.Errorf("lives until %v, its authority until %v", far.NotAfter, authority.NotAfter)
 	}
-	if _, _, _, _, err := a.IssueOperator("admin", 0); err == nil {
+	if _, _, err := a.IssueOperator("admin", 0); err == nil {
 		t.Error("a certificate without a life")
 	}
 }
@@ -282,9 +283,9 @@ func TestAClientOfAnotherAuthorityIsTurnedAway(t *testing.T) {
 		from *identity.Authority
 		good bool
 	}{{a, true}, {foreign, false}} {
-		certPEM, keyPEM, _, _, err := c.from.IssueOperator("admin", time.Hour)
+		issued, keyPEM, err := c.from.IssueOperator("admin", time.Hour)
 		must(t, err)
-		pair, err := tls.X509KeyPair(certPEM, keyPEM)
+		pair, err := tls.X509KeyPair(issued.PEM(), keyPEM)
 		must(t, err)
 		give := func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }
 		_, _, serverErr := shake(t, server, &tls.Config{RootCAs: pool(t, a), ServerName: "localhost", GetClientCertificate: give})
@@ -340,8 +341,9 @@ func weakKey(t *testing.T) *rsa.PrivateKey {
 func TestAnOperatorsKeyStaysWhereItIs(t *testing.T) {
 	a := open(t)
 	key := ecKey(t)
-	der, fingerprint, notAfter, err := a.SignOperator(request(t, key), "maria", time.Hour)
+	issued, err := a.SignOperator(request(t, key), "maria", time.Hour)
 	must(t, err)
+	der, fingerprint, notAfter := issued.DER, issued.Fingerprint, issued.NotAfter
 	cert, err := x509.ParseCertificate(der)
 	must(t, err)
 	if cert.Subject.CommonName != "maria" || len(cert.DNSNames) != 0 || cert.URIs[0].String() != "wheelwright://operator/maria" || !cert.NotAfter.Equal(notAfter) ||
@@ -351,10 +353,10 @@ func TestAnOperatorsKeyStaysWhereItIs(t *testing.T) {
 	if _, err := cert.Verify(x509.VerifyOptions{Roots: pool(t, a), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
 		t.Error(err)
 	}
-	if _, _, _, err := a.SignOperator([]byte("no request"), "maria", time.Hour); !errors.Is(err, identity.ErrRequest) {
+	if _, err := a.SignOperator([]byte("no request"), "maria", time.Hour); !errors.Is(err, identity.ErrRequest) {
 		t.Errorf("got %v", err)
 	}
-	if _, _, _, err := a.SignOperator(request(t, key), "maria", 0); err == nil || errors.Is(err, identity.ErrRequest) {
+	if _, err := a.SignOperator(request(t, key), "maria", 0); err == nil || errors.Is(err, identity.ErrRequest) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -35,23 +35,20 @@ func (a *Authority) ServerTLS(hosts []string, grace time.Duration) (*tls.Config,
 	if _, err := s.get(nil); err != nil {
 		return nil, err
 	}
-	resumed, err := a.tickets()
-	if err != nil {
+	resumed := &tickets{authority: a}
+	if _, err := resumed.current(); err != nil {
 		return nil, err
 	}
-	clients := x509.NewCertPool()
-	clients.AddCert(a.cert)
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13,
 		// TLS itself checks that the client has the key; VerifyConnection, that the certificate is good, which TLS
-		// would do at the present time only.
+		// would do at the present time only, and for the authorities of the present only.
 		ClientAuth: tls.RequestClientCert,
-		ClientCAs:  clients,
 		VerifyConnection: func(s tls.ConnectionState) error {
 			if len(s.PeerCertificates) == 0 {
 				return nil
 			}
-			return verifyClient(s.PeerCertificates[0], clients, time.Now(), grace)
+			return verifyClient(s.PeerCertificates[0], a.clientRoots(), time.Now(), grace)
 		},
 		GetCertificate: s.get,
 		NextProtos:     []string{"h2"},
@@ -80,12 +77,19 @@ func verifyClient(leaf *x509.Certificate, authorities *x509.CertPool, now time.T
 	return errors.New("client certificate: its authority has expired, or it is one itself")
 }
 
+func (a *Authority) clientRoots() *x509.CertPool {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return a.clients
+}
+
 type serverCertificate struct {
 	authority *Authority
 	hosts     []string
 
 	mu      sync.Mutex
 	current *tls.Certificate
+	root    root // that it is of
 	renew   time.Time
 }
 
@@ -93,21 +97,23 @@ func (s *serverCertificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
-	if s.current != nil && now.Before(s.renew) {
+	shown := s.authority.shown()
+	if s.current != nil && now.Before(s.renew) && s.root == shown {
 		return s.current, nil
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("issue server certificate: %w", err)
 	}
-	cert, err := s.authority.issue(&key.PublicKey, leaf{name: "wheelwright hub", hosts: s.hosts, usage: x509.ExtKeyUsageServerAuth, ttl: serverLife})
+	cert, err := shown.issue(&key.PublicKey, leaf{name: "wheelwright hub", hosts: s.hosts, usage: x509.ExtKeyUsageServerAuth, ttl: serverLife})
 	if err != nil {
 		return nil, fmt.Errorf("issue server certificate: %w", err)
 	}
 	if !cert.NotAfter.After(now) {
 		return nil, errors.New("issue server certificate: the authority has expired")
 	}
-	s.current = &tls.Certificate{Certificate: [][]byte{cert.Raw, s.authority.cert.Raw}, PrivateKey: key, Leaf: cert}
+	s.current = &tls.Certificate{Certificate: [][]byte{cert.Raw, shown.cert.Raw}, PrivateKey: key, Leaf: cert}
+	s.root = shown
 	s.renew = now.Add(cert.NotAfter.Sub(now) / 2)
 	return s.current, nil
 }

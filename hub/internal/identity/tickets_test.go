@@ -79,9 +79,9 @@ func TestASessionIsResumedAfterARestart(t *testing.T) {
 		a, err := identity.Open(dir)
 		must(t, err)
 		client := func(ttl time.Duration) *tls.Config {
-			certPEM, keyPEM, _, _, err := a.IssueOperator("admin", ttl)
+			issued, keyPEM, err := a.IssueOperator("admin", ttl)
 			must(t, err)
-			pair, err := tls.X509KeyPair(certPEM, keyPEM)
+			pair, err := tls.X509KeyPair(issued.PEM(), keyPEM)
 			must(t, err)
 			return &tls.Config{RootCAs: pool(t, a), ServerName: "localhost", Certificates: []tls.Certificate{pair}, ClientSessionCache: tls.NewLRUClientSessionCache(1)}
 		}

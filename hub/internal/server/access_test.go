@@ -63,6 +63,11 @@ var may = map[protoreflect.FullName]string{
 	"wheelwright.fleet.v1.FleetService.WhoAmI":     "avroqp",
 	"wheelwright.fleet.v1.FleetService.CanI":       "avroqp",
 
+	"wheelwright.fleet.v1.FleetService.RenewOperator":   "avroqp",
+	"wheelwright.fleet.v1.FleetService.GetAuthority":    "avo",
+	"wheelwright.fleet.v1.FleetService.RotateAuthority": "a",
+	"wheelwright.fleet.v1.FleetService.RetireAuthority": "a",
+
 	"grpc.health.v1.Health.Check":                                   "scavroqp",
 	"grpc.health.v1.Health.List":                                    "scavroqp",
 	"grpc.health.v1.Health.Watch":                                   "scavroqp",

@@ -43,6 +43,7 @@ type Config struct {
 	Tokens      tokens                      // nil: none are taken
 	Register    func(grpc.ServiceRegistrar) // adds the services
 	GracePeriod time.Duration               // for calls under way when the server stops
+	Authorities func() []string             // pins of what the hub's certificate may come from
 	ComeBack    time.Duration               // after its certificate's end within which a spoke may renew it
 	Log         *slog.Logger
 }
@@ -56,6 +57,7 @@ type Server struct {
 	tokens     tokens
 	grace      time.Duration
 	comeBack   time.Duration
+	pins       func() []string
 	log        *slog.Logger
 	steps      []step
 	access     access.Table
@@ -70,7 +72,7 @@ type Server struct {
 // answered from Run on. A method that has no rule of who may call it is refused.
 func New(cfg Config) (*Server, error) {
 	s := &Server{
-		identities: cfg.Identities, tokens: cfg.Tokens, grace: cfg.GracePeriod, comeBack: cfg.ComeBack, log: cfg.Log,
+		identities: cfg.Identities, tokens: cfg.Tokens, grace: cfg.GracePeriod, comeBack: cfg.ComeBack, pins: cfg.Authorities, log: cfg.Log,
 		health: health.NewServer(), streams: map[*call]context.CancelCauseFunc{}, connections: map[*tracked]struct{}{},
 	}
 	s.steps = []step{
@@ -78,6 +80,7 @@ func New(cfg Config) (*Server, error) {
 		s.logCall,
 		s.identify,
 		s.authorise,
+		s.announce,
 		s.mapError,
 	}
 	options := append(transport.ServerOptions(cfg.TLS), grpc.Creds(s.credentials(cfg.TLS)), grpc.UnaryInterceptor(s.unary), grpc.StreamInterceptor(s.stream))

@@ -106,7 +106,7 @@ func build(t *testing.T, with services, grace time.Duration) *house {
 		with.fleet = fleetv1.UnimplementedFleetServiceServer{}
 	}
 	setup := server.Config{
-		Listen: "127.0.0.1:0", TLS: cfg, Identities: h.store, GracePeriod: grace, Log: log,
+		Listen: "127.0.0.1:0", TLS: cfg, Identities: h.store, Authorities: h.authority.Pins, GracePeriod: grace, Log: log,
 		Register: func(r grpc.ServiceRegistrar) {
 			enrollv1.RegisterEnrollServiceServer(r, with.enroll)
 			syncv1.RegisterSyncServiceServer(r, with.sync)
@@ -159,12 +159,12 @@ func (h *house) operator() *tls.Certificate {
 // operatorAs is another certificate of an operator, who is made where there is none of the name.
 func (h *house) operatorAs(name, role string) *tls.Certificate {
 	h.t.Helper()
-	certPEM, keyPEM, fingerprint, notAfter, err := h.authority.IssueOperator(name, time.Hour)
+	certificate, keyPEM, err := h.authority.IssueOperator(name, time.Hour)
 	must(h.t, err)
 	r, err := caller.ParseRole(role)
 	must(h.t, err)
-	must(h.t, h.store.KeepOperator(store.Operator{Name: name, Role: r, Fingerprint: fingerprint, NotAfter: notAfter}, false))
-	pair, err := tls.X509KeyPair(certPEM, keyPEM)
+	must(h.t, h.store.KeepOperator(store.Operator{Name: name, Role: r, Fingerprint: certificate.Fingerprint, NotAfter: certificate.NotAfter}, false))
+	pair, err := tls.X509KeyPair(certificate.PEM(), keyPEM)
 	must(h.t, err)
 	return &pair
 }
@@ -183,13 +183,13 @@ func (h *house) spoke(name fleet.Cluster) *tls.Certificate {
 	id := rand.Text()
 	_, err = h.store.Invite(name, nil, id, [32]byte{1}, time.Now().Add(time.Minute))
 	must(h.t, err)
-	var der []byte
-	_, err = h.store.Redeem(id, [32]byte{1}, fleet.Fingerprint{}, time.Now(), func(c fleet.Cluster) (fingerprint [32]byte, notAfter time.Time, err error) {
-		der, fingerprint, notAfter, err = h.authority.IssueSpoke(csr, c, time.Hour)
-		return fingerprint, notAfter, err
+	var issued identity.Certificate
+	_, err = h.store.Redeem(id, [32]byte{1}, fleet.Fingerprint{}, time.Now(), func(c fleet.Cluster) (_ store.Certificate, err error) {
+		issued, err = h.authority.IssueSpoke(csr, c, time.Hour)
+		return store.Certificate{Fingerprint: issued.Fingerprint, NotAfter: issued.NotAfter, Issuer: issued.Issuer}, err
 	})
 	must(h.t, err)
-	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+	return &tls.Certificate{Certificate: [][]byte{issued.DER}, PrivateKey: key}
 }
 
 func wantCode(t *testing.T, err error, want codes.Code, words ...string) {
@@ -351,9 +351,9 @@ func TestAnOperatorThatIsRemovedOrChangedIsToldNothingMore(t *testing.T) {
 	// The same certificate, and another role in the record.
 	role, err := caller.ParseRole("provider:acme")
 	must(t, err)
-	_, _, fingerprint, notAfter, err := h.authority.IssueOperator("maria", time.Hour)
+	issued, _, err := h.authority.IssueOperator("maria", time.Hour)
 	must(t, err)
-	must(t, h.store.KeepOperator(store.Operator{Name: "maria", Role: role, Fingerprint: fingerprint, NotAfter: notAfter}, false))
+	must(t, h.store.KeepOperator(store.Operator{Name: "maria", Role: role, Fingerprint: issued.Fingerprint, NotAfter: issued.NotAfter}, false))
 	_, err = fleetv1.NewFleetServiceClient(again).RecallRelease(t.Context(), &fleetv1.RecallReleaseRequest{})
 	wantCode(t, err, codes.PermissionDenied, "maria", "provider:acme", "RecallRelease")
 }

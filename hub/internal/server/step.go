@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
@@ -20,6 +22,7 @@ import (
 	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
+	"github.com/wheelwright-dev/wheelwright/pkg/transport"
 )
 
 // call is one call on its way through the steps.
@@ -211,6 +214,17 @@ const renewMethod = "/wheelwright.sync.v1.SyncService/Renew"
 func (s *Server) authorise(c *call, next func() error) error {
 	if err := c.allowed(s.access); err != nil {
 		return err
+	}
+	return next()
+}
+
+// announce tells operators what the hub's certificate may come from: a context file lasts for long, and an authority
+// is rotated under it.
+func (s *Server) announce(c *call, next func() error) error {
+	if c.stranger == "" && c.who.Operator != "" {
+		if err := grpc.SetHeader(c.ctx, metadata.Pairs(transport.AuthoritiesHeader, strings.Join(s.pins(), ","))); err != nil {
+			return fmt.Errorf("tell the authorities: %w", err)
+		}
 	}
 	return next()
 }

@@ -22,8 +22,10 @@ func invite(t *testing.T, s *Store, name fleet.Cluster, id string, expires time.
 }
 
 // issuing is an issue function that gives this certificate.
-func issuing(fingerprint byte, notAfter time.Time) func(fleet.Cluster) ([32]byte, time.Time, error) {
-	return func(fleet.Cluster) ([32]byte, time.Time, error) { return [32]byte{fingerprint}, notAfter, nil }
+func issuing(fingerprint byte, notAfter time.Time) func(fleet.Cluster) (Certificate, error) {
+	return func(fleet.Cluster) (Certificate, error) {
+		return Certificate{Fingerprint: [32]byte{fingerprint}, NotAfter: notAfter}, nil
+	}
 }
 
 func TestATokenIsRedeemedOnceAndRejoiningEndsTheEarlierIdentity(t *testing.T) {
@@ -39,7 +41,7 @@ func TestATokenIsRedeemedOnceAndRejoiningEndsTheEarlierIdentity(t *testing.T) {
 	wantErr(t, err, ErrTokenExpired)
 	same(t, "cluster of an expired token", name, eu)
 	broken := errors.New("request is not signed")
-	_, err = s.Redeem("t1", hash, fleet.Fingerprint{}, now, func(fleet.Cluster) ([32]byte, time.Time, error) { return [32]byte{}, time.Time{}, broken })
+	_, err = s.Redeem("t1", hash, fleet.Fingerprint{}, now, func(fleet.Cluster) (Certificate, error) { return Certificate{}, broken })
 	wantErr(t, err, broken)
 
 	end := now.Add(24 * time.Hour)

@@ -30,6 +30,7 @@ type Identity struct {
 	Why        string // it is in that standing
 	Key        fleet.Fingerprint
 	Generation uint64
+	Issuer     string // pin of the authority's key that the certificate is of; empty: of the first one
 
 	used   uint64 // the newest generation that was used
 	usedAt time.Time
@@ -73,7 +74,7 @@ func (s *Store) invite(tx *bolt.Tx, name fleet.Cluster, labels map[string]string
 // issue leaves the token unspent. Of calls at the same time exactly one wins. Errors: ErrTokenUnknown (also for
 // a wrong secret), and with the cluster's name ErrTokenUsed, ErrTokenExpired and ErrKeyUsed.
 func (s *Store) Redeem(tokenID string, secretHash [32]byte, key fleet.Fingerprint, now time.Time,
-	issue func(fleet.Cluster) (fingerprint [32]byte, notAfter time.Time, err error)) (fleet.Cluster, error) {
+	issue func(fleet.Cluster) (Certificate, error)) (fleet.Cluster, error) {
 	var cluster fleet.Cluster
 	err := s.db.Update(func(tx *bolt.Tx) error {
 		b := tx.Bucket(bucketTokens)
@@ -94,7 +95,7 @@ func (s *Store) Redeem(tokenID string, secretHash [32]byte, key fleet.Fingerprin
 		if err := spendKeys(tx, cluster, key); err != nil {
 			return err
 		}
-		fingerprint, notAfter, err := issue(cluster)
+		issued, err := issue(cluster)
 		if err != nil {
 			return err
 		}
@@ -102,7 +103,7 @@ func (s *Store) Redeem(tokenID string, secretHash [32]byte, key fleet.Fingerprin
 		if err := put(b, []byte(tokenID), t); err != nil {
 			return err
 		}
-		return s.joined(tx, cluster, identityOf{fingerprint, key, utc(notAfter)}, t.Asks, utc(now))
+		return s.joined(tx, cluster, issued, key, t.Asks, utc(now))
 	})
 	if err != nil {
 		return cluster, fmt.Errorf("redeem token: %w", err)
@@ -110,14 +111,14 @@ func (s *Store) Redeem(tokenID string, secretHash [32]byte, key fleet.Fingerprin
 	return cluster, nil
 }
 
-// identityOf is a certificate that was just issued to a cluster.
-type identityOf struct {
-	fingerprint [32]byte
-	key         fleet.Fingerprint
-	notAfter    time.Time
+// Certificate is one that was just issued.
+type Certificate struct {
+	Fingerprint [32]byte // SHA-256 of its DER
+	NotAfter    time.Time
+	Issuer      string // pin of the authority's key that it is of
 }
 
-func (s *Store) joined(tx *bolt.Tx, cluster fleet.Cluster, id identityOf, asks bool, now time.Time) error {
+func (s *Store) joined(tx *bolt.Tx, cluster fleet.Cluster, issued Certificate, key fleet.Fingerprint, asks bool, now time.Time) error {
 	if err := s.endIdentities(tx, cluster); err != nil {
 		return err
 	}
@@ -133,11 +134,11 @@ func (s *Store) joined(tx *bolt.Tx, cluster fleet.Cluster, id identityOf, asks b
 	if asks {
 		rec.Standing, rec.StandingSince = Pending, now
 	}
-	rec.Key, rec.Used, rec.UsedAt = keyBytes(id.key), rec.Generation+1, now // and putIdentity makes it that
+	rec.Key, rec.Used, rec.UsedAt = keyBytes(key), rec.Generation+1, now // and putIdentity makes it that
 	if err := s.putCluster(tx, cluster, rec); err != nil {
 		return err
 	}
-	return s.putIdentity(tx, id.fingerprint, Identity{Cluster: cluster, NotAfter: id.notAfter, Key: id.key})
+	return s.putIdentity(tx, issued.Fingerprint, Identity{Cluster: cluster, NotAfter: issued.NotAfter, Key: key, Issuer: issued.Issuer})
 }
 
 // keyBytes is how a record has a fingerprint.
@@ -163,6 +164,7 @@ type Renewal struct {
 	CurrentKey    fleet.Fingerprint // as it was presented: hubs of before did not record it
 	Key           fleet.Fingerprint // of the next
 	NotAfter      time.Time
+	Issuer        string // as of Certificate
 }
 
 // RenewIdentity records the next certificate of a cluster. The present one counts until the next is first used;
@@ -184,7 +186,7 @@ func (s *Store) RenewIdentity(r Renewal) error {
 		if err := spendKeys(tx, rec.Cluster, r.Key, r.CurrentKey); err != nil {
 			return fmt.Errorf("renew: %w", err)
 		}
-		if err := s.putIdentity(tx, r.Next, Identity{Cluster: rec.Cluster, NotAfter: r.NotAfter, Key: r.Key}); err != nil {
+		if err := s.putIdentity(tx, r.Next, Identity{Cluster: rec.Cluster, NotAfter: r.NotAfter, Key: r.Key, Issuer: r.Issuer}); err != nil {
 			return err
 		}
 		return fewUnused(tx, rec.Cluster)
@@ -221,7 +223,7 @@ func (s *Store) Identity(fingerprint [32]byte) (id Identity, err error) {
 		if err != nil {
 			return err
 		}
-		id = Identity{Cluster: rec.Cluster, Operator: rec.Operator, NotAfter: rec.NotAfter, Generation: rec.Generation}
+		id = Identity{Cluster: rec.Cluster, Operator: rec.Operator, NotAfter: rec.NotAfter, Generation: rec.Generation, Issuer: rec.Issuer}
 		copy(id.Key[:], rec.Key)
 		if rec.Operator != "" {
 			id.Role, err = roleOf(tx, rec.Operator)
@@ -248,7 +250,7 @@ func mustIdentity(tx *bolt.Tx, fingerprint [32]byte) (identityRecord, error) {
 
 func (s *Store) putIdentity(tx *bolt.Tx, fingerprint [32]byte, id Identity) error {
 	id.NotAfter = utc(id.NotAfter)
-	record := identityRecord{Cluster: id.Cluster, Operator: id.Operator, NotAfter: id.NotAfter, Key: keyBytes(id.Key)}
+	record := identityRecord{Cluster: id.Cluster, Operator: id.Operator, NotAfter: id.NotAfter, Key: keyBytes(id.Key), Issuer: id.Issuer}
 	if id.Cluster == "" {
 		if err := put(tx.Bucket(bucketIdentities), fingerprint[:], record); err != nil {
 			return err

@@ -19,6 +19,7 @@ type Operator struct {
 	By          string   // who made it: "operator admin", "hub"
 	Fingerprint [32]byte // of the newest certificate
 	NotAfter    time.Time
+	Issuer      string // of the newest certificate, as of Certificate; Operators passes it over
 }
 
 type operatorRecord struct {
@@ -102,7 +103,7 @@ func (s *Store) putOperator(tx *bolt.Tx, o Operator) error {
 	if err := put(tx.Bucket(bucketOperators), []byte(o.Name), rec); err != nil {
 		return err
 	}
-	return s.putIdentity(tx, o.Fingerprint, Identity{Operator: o.Name, NotAfter: o.NotAfter})
+	return s.putIdentity(tx, o.Fingerprint, Identity{Operator: o.Name, NotAfter: o.NotAfter, Issuer: o.Issuer})
 }
 
 func mustOperator(tx *bolt.Tx, name string) (operatorRecord, error) {

@@ -116,6 +116,7 @@ type identityRecord struct {
 
 	Generation uint64 `json:"generation,omitempty"` // of a cluster's
 	Key        []byte `json:"key,omitempty"`        // fingerprint
+	Issuer     string `json:"issuer,omitempty"`     // pin of the authority's key; hubs of before had one only
 }
 
 type journalRecord struct {

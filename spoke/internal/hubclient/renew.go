@@ -15,7 +15,11 @@ import (
 	syncv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1"
 )
 
-const renewWait = 30 * time.Second
+const (
+	renewWait = 30 * time.Second
+	// calm is between two renewals that the hub asked for: a hub that asks without end gets no more of them.
+	calm = time.Minute
+)
 
 // renewAt is when a certificate is renewed: at half its life, and up to a twentieth later, so that
 // spokes that joined together do not renew together. jitter is in [0,1).
@@ -31,6 +35,10 @@ func (s *session) renew(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
+		case within := <-s.early:
+			at = s.c.asked(time.Now(), at, within, rand.Float64())
+			attempt--
+			continue
 		case <-time.After(time.Until(at)):
 		}
 		id, err := s.nextIdentity(ctx)
@@ -49,6 +57,19 @@ func (s *session) renew(ctx context.Context) error {
 		s.c.log.Warn("the certificate was not renewed: trying again", "not_after", s.id.NotAfter, logging.Error, err)
 		at = time.Now().Add(max(time.Second, Backoff(attempt, 1)))
 	}
+}
+
+// asked is when to renew once the hub has asked for it within a time; otherwise it would be at at. jitter is in [0,1).
+func (c *Client) asked(now, at time.Time, within time.Duration, jitter float64) time.Time {
+	soon := now.Add(time.Duration(jitter * float64(within)))
+	if least := c.early.Add(calm); soon.Before(least) {
+		soon = least
+	}
+	if !soon.Before(at) {
+		return at
+	}
+	c.early = soon
+	return soon
 }
 
 func (s *session) nextIdentity(ctx context.Context) (Identity, error) {

@@ -42,7 +42,8 @@ type session struct {
 	beat     time.Duration
 	revision uint64 // of the last desired state that was taken; the receiver's
 	lastWord atomic.Int64
-	acks     chan struct{} // there is room in the window again
+	acks     chan struct{}      // there is room in the window again
+	early    chan time.Duration // the hub asks for a renewal within it
 
 	mu          sync.Mutex
 	sent, acked uint64
@@ -78,7 +79,7 @@ func (c *Client) session(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	g, ctx := errgroup.WithContext(ctx)
-	s := &session{c: c, id: id, conn: conn, acks: make(chan struct{}, 1), revision: hello.GetRevision()}
+	s := &session{c: c, id: id, conn: conn, acks: make(chan struct{}, 1), early: make(chan time.Duration, 1), revision: hello.GetRevision()}
 	welcome := time.AfterFunc(welcomeWait, func() { cancel(fmt.Errorf("no welcome within %s", welcomeWait)) })
 	w, err := s.greet(ctx, hello)
 	if !welcome.Stop() && err != nil {
@@ -166,6 +167,11 @@ func (s *session) receive(ctx context.Context) error {
 			err = s.desired(body.Desired)
 		case *syncv1.ConnectResponse_Ack:
 			err = s.ack(body.Ack.GetSeq())
+		case *syncv1.ConnectResponse_Renewal:
+			select {
+			case s.early <- time.Duration(body.Renewal.GetWithinSeconds()) * time.Second:
+			default: // asked already
+			}
 		case *syncv1.ConnectResponse_Welcome:
 			err = errors.New("the hub sent a second welcome")
 		}

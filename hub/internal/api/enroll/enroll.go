@@ -29,14 +29,14 @@ const maxRequest = 16 << 10
 // tokens spends a token and records the identity that issue made, in one transaction.
 type tokens interface {
 	Redeem(tokenID string, secretHash [32]byte, key fleet.Fingerprint, now time.Time,
-		issue func(fleet.Cluster) (fingerprint [32]byte, notAfter time.Time, err error)) (fleet.Cluster, error)
+		issue func(fleet.Cluster) (store.Certificate, error)) (fleet.Cluster, error)
 	AppendEvent(fleet.Event) error
 	Cluster(fleet.Cluster) (store.Cluster, error)
 }
 
 // authority issues certificates; identity.ErrRequest where the request is at fault.
 type authority interface {
-	IssueSpoke(csr []byte, cluster fleet.Cluster, ttl time.Duration) (cert []byte, fingerprint [32]byte, notAfter time.Time, err error)
+	IssueSpoke(csr []byte, cluster fleet.Cluster, ttl time.Duration) (identity.Certificate, error)
 	Authorities() [][]byte
 	Pin() string
 }
@@ -81,13 +81,11 @@ func (s *Service) Enroll(ctx context.Context, req *enrollv1.EnrollRequest) (*enr
 		// Nobody without a token is told what is wrong with a request: reading it further is work for the asking.
 		key = fleet.Fingerprint{}
 	}
-	var certificate []byte
-	var end time.Time
+	var issued identity.Certificate
 	now := time.Now()
-	cluster, err := s.cfg.Store.Redeem(t.ID, t.Hash(), key, now, func(c fleet.Cluster) ([32]byte, time.Time, error) {
-		der, fingerprint, notAfter, err := s.cfg.Authority.IssueSpoke(req.GetCsr(), c, s.cfg.TTL)
-		certificate, end = der, notAfter
-		return fingerprint, notAfter, err
+	cluster, err := s.cfg.Store.Redeem(t.ID, t.Hash(), key, now, func(c fleet.Cluster) (_ store.Certificate, err error) {
+		issued, err = s.cfg.Authority.IssueSpoke(req.GetCsr(), c, s.cfg.TTL)
+		return store.Certificate{Fingerprint: issued.Fingerprint, NotAfter: issued.NotAfter, Issuer: issued.Issuer}, err
 	})
 	if err != nil {
 		return nil, s.refusal(cluster, err)
@@ -98,9 +96,9 @@ func (s *Service) Enroll(ctx context.Context, req *enrollv1.EnrollRequest) (*enr
 		return nil, s.refusal(cluster, err)
 	}
 	pending := rec.Standing == store.Pending
-	s.record(ctx, cluster, key, pending, now, end)
+	s.record(ctx, cluster, key, pending, now, issued.NotAfter)
 	return &enrollv1.EnrollResponse{
-		Cluster: string(cluster), Certificate: certificate, Authorities: s.cfg.Authority.Authorities(), NotAfter: wire.Time(end), Pending: pending,
+		Cluster: string(cluster), Certificate: issued.DER, Authorities: s.cfg.Authority.Authorities(), NotAfter: wire.Time(issued.NotAfter), Pending: pending,
 	}, nil
 }
 

@@ -47,7 +47,7 @@ func (s *Service) InviteCluster(ctx context.Context, req *fleetv1.InviteClusterR
 	if ttl > maxTokenTTL {
 		return nil, invalid("cluster %s: a token that works for %v: want at most %v; `hub cluster invite %s` makes another whenever it is needed", name, ttl, maxTokenTTL, name)
 	}
-	t := token.New(s.cfg.Pin)
+	t := token.New(s.cfg.Authority.Pin())
 	expires := time.Now().Add(ttl)
 	rejoin := false
 	message := fmt.Sprintf("made a token that works for %v", ttl)

@@ -61,6 +61,7 @@ type Store interface {
 	recalls
 	clusters
 	operators
+	holders
 	events
 }
 
@@ -119,7 +120,7 @@ type Config struct {
 	// Tags lists the tags of a distribution's repository; its errors are those of pkg/gitrepo.
 	Tags func(context.Context, fleet.Distribution) ([]string, error)
 
-	Pin       string        // of the hub's authority, for tokens
+	ComeBack  time.Duration // after its certificate's end within which a spoke may renew it
 	Address   string        // HOST:PORT that spokes should dial
 	Interval  time.Duration // of a distribution that names none
 	Heartbeat time.Duration // of the spokes

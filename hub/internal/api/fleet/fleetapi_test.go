@@ -153,7 +153,7 @@ func newWorld(t *testing.T) (*world, context.Context) {
 		t.Fatal(err)
 	}
 	w := &world{store: s, presence: presence.New(), watching: watching{}, asks: &asks{}, tags: func() ([]string, error) { return []string{"1.0.0"}, nil }}
-	w.Service = New(Config{Store: s, Conductor: w.asks, Spokes: w.presence, Watchers: w.watching, Authority: authority, Pin: strings.Repeat("ab", 32),
+	w.Service = New(Config{Store: s, Conductor: w.asks, Spokes: w.presence, Watchers: w.watching, Authority: authority,
 		Tags:    func(context.Context, fleet.Distribution) ([]string, error) { return w.tags() },
 		Address: "hub.example.com:7443", Interval: 30 * time.Second, Heartbeat: 10 * time.Second, Log: log})
 	return w, caller.With(t.Context(), admin)
@@ -392,11 +392,18 @@ func join(t *testing.T, w *world, name fleet.Cluster) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tok, err := token.Parse(r.Token)
+	redeem(t, w, r.GetToken())
+}
+
+func redeem(t *testing.T, w *world, given string) {
+	t.Helper()
+	tok, err := token.Parse(given)
 	if err != nil {
 		t.Fatal(err)
 	}
-	issue := func(fleet.Cluster) ([32]byte, time.Time, error) { return [32]byte{1}, time.Now().Add(time.Hour), nil }
+	issue := func(fleet.Cluster) (store.Certificate, error) {
+		return store.Certificate{Fingerprint: [32]byte{1}, NotAfter: time.Now().Add(time.Hour)}, nil
+	}
 	if _, err := w.store.Redeem(tok.ID, tok.Hash(), fleet.Fingerprint{}, time.Now(), issue); err != nil {
 		t.Fatal(err)
 	}
@@ -408,7 +415,7 @@ func TestClusters(t *testing.T) {
 	if err != nil || r.Rejoin || r.Address != "hub.example.com:7443" || time.Until(r.Expires.AsTime()) > 10*time.Minute {
 		t.Fatalf("got %v, %v", r, err)
 	}
-	if tok, err := token.Parse(r.Token); err != nil || tok.Pin != strings.Repeat("ab", 32) {
+	if tok, err := token.Parse(r.Token); err != nil || tok.Pin != w.cfg.Authority.Pin() {
 		t.Errorf("got %v, %v", tok.Pin, err)
 	}
 	join(t, w, "acme/eu-1")

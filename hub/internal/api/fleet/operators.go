@@ -25,12 +25,6 @@ type operators interface {
 	Operators() ([]store.Operator, error)
 }
 
-// authority signs operators' certificates; identity.ErrRequest where the request is at fault.
-type authority interface {
-	SignOperator(csr []byte, name string, ttl time.Duration) (cert []byte, fingerprint [32]byte, notAfter time.Time, err error)
-	Authorities() [][]byte
-}
-
 const (
 	operatorTTL    = 90 * 24 * time.Hour
 	maxOperatorTTL = 365 * 24 * time.Hour
@@ -69,17 +63,17 @@ func (s *Service) AddOperator(ctx context.Context, req *fleetv1.AddOperatorReque
 	if n := len(req.GetCsr()); n == 0 || n > maxCSR {
 		return nil, invalid("operator %s: its certificate request has %d bytes, want 1 to %d; `hub operator add` makes it", name, n, maxCSR)
 	}
-	cert, fingerprint, notAfter, err := s.cfg.Authority.SignOperator(req.GetCsr(), name, ttl)
+	cert, err := s.cfg.Authority.SignOperator(req.GetCsr(), name, ttl)
 	switch {
 	case errors.Is(err, identity.ErrRequest):
 		return nil, invalid("operator %s: %v; `hub operator add` makes one that is good", name, err)
 	case err != nil:
 		return nil, s.failure("sign the certificate of operator "+name, err)
 	}
-	o.Fingerprint, o.NotAfter = fingerprint, notAfter
+	o.Fingerprint, o.NotAfter, o.Issuer = cert.Fingerprint, cert.NotAfter, cert.Issuer
 	c := change{action: "operator add", object: name,
-		event:  fleet.Event{Kind: fleet.EventOperator, Message: fmt.Sprintf("gave operator %s the role %s until %s", name, role, notAfter.UTC().Format(time.RFC3339))},
-		reason: fmt.Sprintf("role %s until %s, certificate %s", role, notAfter.UTC().Format(time.RFC3339), hex.EncodeToString(fingerprint[:]))}
+		event:  fleet.Event{Kind: fleet.EventOperator, Message: fmt.Sprintf("gave operator %s the role %s until %s", name, role, cert.NotAfter.UTC().Format(time.RFC3339))},
+		reason: fmt.Sprintf("role %s until %s, certificate %s", role, cert.NotAfter.UTC().Format(time.RFC3339), hex.EncodeToString(cert.Fingerprint[:]))}
 	err = s.commit(ctx, c, func(a store.Audited) error { return a.AddOperator(o) })
 	switch {
 	case errors.Is(err, store.ErrExists): // somebody was quicker
@@ -87,7 +81,7 @@ func (s *Service) AddOperator(ctx context.Context, req *fleetv1.AddOperatorReque
 	case err != nil:
 		return nil, s.failure("add operator "+name, err)
 	}
-	return &fleetv1.AddOperatorResponse{Operator: operatorMessage(o), Certificate: cert, Authorities: s.cfg.Authority.Authorities(), Address: s.cfg.Address}, nil
+	return &fleetv1.AddOperatorResponse{Operator: operatorMessage(o), Certificate: cert.DER, Authorities: s.cfg.Authority.Authorities(), Address: s.cfg.Address}, nil
 }
 
 // operatorTerms checks what an operator asks for another.

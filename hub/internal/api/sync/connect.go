@@ -151,7 +151,11 @@ type conversation struct {
 }
 
 func (c *conversation) run(hello *syncv1.Hello) error {
+	changed := c.cfg.Authority.Changed()
 	if err := c.welcome(hello); err != nil {
+		return err
+	}
+	if err := c.follow(); err != nil {
 		return err
 	}
 	beat := time.NewTicker(c.cfg.Heartbeat)
@@ -174,6 +178,9 @@ func (c *conversation) run(hello *syncv1.Hello) error {
 			if err = c.authorise(c.who); err == nil {
 				err = c.offer()
 			}
+		case <-changed:
+			changed = c.cfg.Authority.Changed()
+			err = c.askToRenew()
 		case <-beat.C:
 			if err = c.authorise(c.who); err == nil {
 				err = c.send(&syncv1.ConnectResponse{Body: &syncv1.ConnectResponse_Heartbeat{Heartbeat: &syncv1.Heartbeat{At: wire.Time(time.Now())}}})
@@ -216,6 +223,29 @@ func (c *conversation) welcome(hello *syncv1.Hello) error {
 		return err
 	}
 	return c.offer()
+}
+
+// follow asks for a renewal where the authority is rotated and the spoke's certificate is of the old key.
+func (c *conversation) follow() error {
+	pins := c.cfg.Authority.Pins()
+	if len(pins) == 1 {
+		return nil
+	}
+	id, err := c.cfg.Identities.Identity(c.who.Fingerprint)
+	switch {
+	case err != nil:
+		return c.failure("look up the identity of "+string(c.who.Cluster), err)
+	case id.Issuer == pins[len(pins)-1]:
+		return nil
+	}
+	return c.askToRenew()
+}
+
+// askToRenew gives a fleet some heartbeats' time, so that it does not come at once.
+func (c *conversation) askToRenew() error {
+	const beats = 6
+	within := uint32(max(1, beats*c.cfg.Heartbeat/time.Second))
+	return c.send(&syncv1.ConnectResponse{Body: &syncv1.ConnectResponse_Renewal{Renewal: &syncv1.Renewal{WithinSeconds: within}}})
 }
 
 // hear stores what a Hello says.

@@ -70,8 +70,10 @@ type offers interface {
 
 // authority issues certificates; identity.ErrRequest where the request is at fault.
 type authority interface {
-	IssueSpoke(csr []byte, cluster fleet.Cluster, ttl time.Duration) (cert []byte, fingerprint [32]byte, notAfter time.Time, err error)
+	IssueSpoke(csr []byte, cluster fleet.Cluster, ttl time.Duration) (identity.Certificate, error)
 	Authorities() [][]byte
+	Pins() []string // of Authorities; certificates are issued under the last
+	Changed() <-chan struct{}
 }
 
 // Config is what a Service works with.
@@ -206,14 +208,14 @@ func (s *Service) Renew(ctx context.Context, req *syncv1.RenewRequest) (*syncv1.
 	if err != nil {
 		return nil, status.Errorf(codes.InvalidArgument, "renew the certificate of %s: %v", who.Cluster, err)
 	}
-	cert, fingerprint, notAfter, err := s.cfg.Authority.IssueSpoke(req.GetCsr(), who.Cluster, s.cfg.CertificateTTL)
+	cert, err := s.cfg.Authority.IssueSpoke(req.GetCsr(), who.Cluster, s.cfg.CertificateTTL)
 	if errors.Is(err, identity.ErrRequest) {
 		return nil, status.Errorf(codes.InvalidArgument, "renew the certificate of %s: %v", who.Cluster, err)
 	}
 	if err != nil {
 		return nil, s.failure("renew the certificate of "+string(who.Cluster), err)
 	}
-	err = s.cfg.Identities.RenewIdentity(store.Renewal{Current: who.Fingerprint, CurrentKey: who.Key, Next: fingerprint, Key: key, NotAfter: notAfter})
+	err = s.cfg.Identities.RenewIdentity(store.Renewal{Current: who.Fingerprint, CurrentKey: who.Key, Next: cert.Fingerprint, Key: key, NotAfter: cert.NotAfter, Issuer: cert.Issuer})
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		return nil, ended(who.Cluster) // removed or joined anew while this renewal was under way
@@ -225,9 +227,9 @@ func (s *Service) Renew(ctx context.Context, req *syncv1.RenewRequest) (*syncv1.
 		return nil, s.failure("store the new certificate of "+string(who.Cluster), err)
 	}
 	if !who.Expired.IsZero() {
-		s.cameBack(who, notAfter)
+		s.cameBack(who, cert.NotAfter)
 	}
-	return &syncv1.RenewResponse{Certificate: cert, Authorities: s.cfg.Authority.Authorities(), NotAfter: wire.Time(notAfter)}, nil
+	return &syncv1.RenewResponse{Certificate: cert.DER, Authorities: s.cfg.Authority.Authorities(), NotAfter: wire.Time(cert.NotAfter)}, nil
 }
 
 // cameBack tells the operators of a renewal that began with an expired certificate. The new one is good by now, so

@@ -70,13 +70,15 @@ func (b oneBundle) Get(d fleet.Digest) (io.ReadCloser, int64, error) {
 
 type issuer struct{ notAfter time.Time }
 
-func (i issuer) IssueSpoke(csr []byte, c fleet.Cluster, ttl time.Duration) ([]byte, [32]byte, time.Time, error) {
+func (i issuer) IssueSpoke(csr []byte, c fleet.Cluster, ttl time.Duration) (identity.Certificate, error) {
 	if len(csr) == 0 {
-		return nil, [32]byte{}, time.Time{}, identity.ErrRequest
+		return identity.Certificate{}, identity.ErrRequest
 	}
-	return []byte("certificate of " + c), [32]byte{2}, i.notAfter, nil
+	return identity.Certificate{DER: []byte("certificate of " + c), Fingerprint: [32]byte{2}, NotAfter: i.notAfter}, nil
 }
-func (issuer) Authorities() [][]byte { return [][]byte{[]byte("authority")} }
+func (issuer) Authorities() [][]byte    { return [][]byte{[]byte("authority")} }
+func (issuer) Pins() []string           { return []string{"pin"} }
+func (issuer) Changed() <-chan struct{} { return nil }
 
 type world struct {
 	store    *store.Store
@@ -105,7 +107,9 @@ func newWorld(t *testing.T, heartbeat time.Duration) *world {
 	if _, err := s.Invite(acme, nil, "0123456789abcdef", [32]byte{}, time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
-	issue := func(fleet.Cluster) ([32]byte, time.Time, error) { return [32]byte{1}, time.Now().Add(time.Hour), nil }
+	issue := func(fleet.Cluster) (store.Certificate, error) {
+		return store.Certificate{Fingerprint: [32]byte{1}, NotAfter: time.Now().Add(time.Hour)}, nil
+	}
 	if _, err := s.Redeem("0123456789abcdef", [32]byte{}, fleet.Fingerprint{}, time.Now(), issue); err != nil {
 		t.Fatal(err)
 	}
@@ -256,7 +260,9 @@ func TestAHelloOfAnIdentityThatJustEndedChangesNothing(t *testing.T) {
 	if _, err := w.store.Invite(acme, nil, "1123456789abcdef", [32]byte{}, time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
-	issue := func(fleet.Cluster) ([32]byte, time.Time, error) { return [32]byte{9}, time.Now().Add(time.Hour), nil }
+	issue := func(fleet.Cluster) (store.Certificate, error) {
+		return store.Certificate{Fingerprint: [32]byte{9}, NotAfter: time.Now().Add(time.Hour)}, nil
+	}
 	if _, err := w.store.Redeem("1123456789abcdef", [32]byte{}, fleet.Fingerprint{}, time.Now(), issue); err != nil {
 		t.Fatal(err)
 	}

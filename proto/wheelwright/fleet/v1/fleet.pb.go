@@ -5764,6 +5764,589 @@ func (*RemoveOperatorResponse) Descriptor() ([]byte, []int) {
 	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{80}
 }
 
+type RenewOperatorRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// PKCS#10 in DER; only its public key is used. Empty: no certificate is asked for.
+	Csr           []byte `protobuf:"bytes,1,opt,name=csr,proto3" json:"csr,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenewOperatorRequest) Reset() {
+	*x = RenewOperatorRequest{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[81]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewOperatorRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewOperatorRequest) ProtoMessage() {}
+
+func (x *RenewOperatorRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[81]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewOperatorRequest.ProtoReflect.Descriptor instead.
+func (*RenewOperatorRequest) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{81}
+}
+
+func (x *RenewOperatorRequest) GetCsr() []byte {
+	if x != nil {
+		return x.Csr
+	}
+	return nil
+}
+
+type RenewOperatorResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// DER, and its end. Empty without a csr.
+	Certificate []byte                 `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	NotAfter    *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
+	// What the hub's own certificate comes from, DER.
+	Authorities   [][]byte `protobuf:"bytes,3,rep,name=authorities,proto3" json:"authorities,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenewOperatorResponse) Reset() {
+	*x = RenewOperatorResponse{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[82]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewOperatorResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewOperatorResponse) ProtoMessage() {}
+
+func (x *RenewOperatorResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[82]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewOperatorResponse.ProtoReflect.Descriptor instead.
+func (*RenewOperatorResponse) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{82}
+}
+
+func (x *RenewOperatorResponse) GetCertificate() []byte {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
+func (x *RenewOperatorResponse) GetNotAfter() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NotAfter
+	}
+	return nil
+}
+
+func (x *RenewOperatorResponse) GetAuthorities() [][]byte {
+	if x != nil {
+		return x.Authorities
+	}
+	return nil
+}
+
+type AuthorityKey struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// SHA-256 of the public key (SPKI, DER), hexadecimal; join tokens have it too.
+	Pin       string                 `protobuf:"bytes,1,opt,name=pin,proto3" json:"pin,omitempty"`
+	Name      string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	NotBefore *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=not_before,json=notBefore,proto3" json:"not_before,omitempty"`
+	NotAfter  *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
+	// The hub shows itself under it.
+	Shown bool `protobuf:"varint,5,opt,name=shown,proto3" json:"shown,omitempty"`
+	// Certificates are issued under it.
+	Issues        bool `protobuf:"varint,6,opt,name=issues,proto3" json:"issues,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuthorityKey) Reset() {
+	*x = AuthorityKey{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[83]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuthorityKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuthorityKey) ProtoMessage() {}
+
+func (x *AuthorityKey) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[83]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuthorityKey.ProtoReflect.Descriptor instead.
+func (*AuthorityKey) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{83}
+}
+
+func (x *AuthorityKey) GetPin() string {
+	if x != nil {
+		return x.Pin
+	}
+	return ""
+}
+
+func (x *AuthorityKey) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *AuthorityKey) GetNotBefore() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NotBefore
+	}
+	return nil
+}
+
+func (x *AuthorityKey) GetNotAfter() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NotAfter
+	}
+	return nil
+}
+
+func (x *AuthorityKey) GetShown() bool {
+	if x != nil {
+		return x.Shown
+	}
+	return false
+}
+
+func (x *AuthorityKey) GetIssues() bool {
+	if x != nil {
+		return x.Issues
+	}
+	return false
+}
+
+type GetAuthorityRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetAuthorityRequest) Reset() {
+	*x = GetAuthorityRequest{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[84]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetAuthorityRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetAuthorityRequest) ProtoMessage() {}
+
+func (x *GetAuthorityRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[84]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetAuthorityRequest.ProtoReflect.Descriptor instead.
+func (*GetAuthorityRequest) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{84}
+}
+
+type GetAuthorityResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One, or two while the authority is rotated; the oldest first.
+	Keys []*AuthorityKey `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
+	// Clusters and operators whose certificates can still be used, and how many of each follow the newest key.
+	Clusters           uint32 `protobuf:"varint,2,opt,name=clusters,proto3" json:"clusters,omitempty"`
+	ClustersFollowing  uint32 `protobuf:"varint,3,opt,name=clusters_following,json=clustersFollowing,proto3" json:"clusters_following,omitempty"`
+	Operators          uint32 `protobuf:"varint,4,opt,name=operators,proto3" json:"operators,omitempty"`
+	OperatorsFollowing uint32 `protobuf:"varint,5,opt,name=operators_following,json=operatorsFollowing,proto3" json:"operators_following,omitempty"`
+	// Who would be locked out if the old key were retired now.
+	LeftBehind    []*LeftBehind `protobuf:"bytes,6,rep,name=left_behind,json=leftBehind,proto3" json:"left_behind,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetAuthorityResponse) Reset() {
+	*x = GetAuthorityResponse{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[85]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetAuthorityResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetAuthorityResponse) ProtoMessage() {}
+
+func (x *GetAuthorityResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[85]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetAuthorityResponse.ProtoReflect.Descriptor instead.
+func (*GetAuthorityResponse) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{85}
+}
+
+func (x *GetAuthorityResponse) GetKeys() []*AuthorityKey {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *GetAuthorityResponse) GetClusters() uint32 {
+	if x != nil {
+		return x.Clusters
+	}
+	return 0
+}
+
+func (x *GetAuthorityResponse) GetClustersFollowing() uint32 {
+	if x != nil {
+		return x.ClustersFollowing
+	}
+	return 0
+}
+
+func (x *GetAuthorityResponse) GetOperators() uint32 {
+	if x != nil {
+		return x.Operators
+	}
+	return 0
+}
+
+func (x *GetAuthorityResponse) GetOperatorsFollowing() uint32 {
+	if x != nil {
+		return x.OperatorsFollowing
+	}
+	return 0
+}
+
+func (x *GetAuthorityResponse) GetLeftBehind() []*LeftBehind {
+	if x != nil {
+		return x.LeftBehind
+	}
+	return nil
+}
+
+// LeftBehind is somebody whose trust does not reach beyond the old key.
+type LeftBehind struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "acme/eu-1", "operator maria" or "invitations".
+	Who string `protobuf:"bytes,1,opt,name=who,proto3" json:"who,omitempty"`
+	// One line.
+	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeftBehind) Reset() {
+	*x = LeftBehind{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[86]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeftBehind) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeftBehind) ProtoMessage() {}
+
+func (x *LeftBehind) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[86]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeftBehind.ProtoReflect.Descriptor instead.
+func (*LeftBehind) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{86}
+}
+
+func (x *LeftBehind) GetWho() string {
+	if x != nil {
+		return x.Who
+	}
+	return ""
+}
+
+func (x *LeftBehind) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type RotateAuthorityRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Reason        string                 `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	DryRun        bool                   `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateAuthorityRequest) Reset() {
+	*x = RotateAuthorityRequest{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[87]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateAuthorityRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateAuthorityRequest) ProtoMessage() {}
+
+func (x *RotateAuthorityRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[87]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateAuthorityRequest.ProtoReflect.Descriptor instead.
+func (*RotateAuthorityRequest) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{87}
+}
+
+func (x *RotateAuthorityRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *RotateAuthorityRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type RotateAuthorityResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As it is then; as it is with dry_run.
+	Authority     *GetAuthorityResponse `protobuf:"bytes,1,opt,name=authority,proto3" json:"authority,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateAuthorityResponse) Reset() {
+	*x = RotateAuthorityResponse{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[88]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateAuthorityResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateAuthorityResponse) ProtoMessage() {}
+
+func (x *RotateAuthorityResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[88]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateAuthorityResponse.ProtoReflect.Descriptor instead.
+func (*RotateAuthorityResponse) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{88}
+}
+
+func (x *RotateAuthorityResponse) GetAuthority() *GetAuthorityResponse {
+	if x != nil {
+		return x.Authority
+	}
+	return nil
+}
+
+type RetireAuthorityRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Reason string                 `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Retire although somebody is left behind: each of them needs a new invitation, or context file.
+	Force         bool `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`
+	DryRun        bool `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetireAuthorityRequest) Reset() {
+	*x = RetireAuthorityRequest{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[89]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetireAuthorityRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetireAuthorityRequest) ProtoMessage() {}
+
+func (x *RetireAuthorityRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[89]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetireAuthorityRequest.ProtoReflect.Descriptor instead.
+func (*RetireAuthorityRequest) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{89}
+}
+
+func (x *RetireAuthorityRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *RetireAuthorityRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+func (x *RetireAuthorityRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type RetireAuthorityResponse struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Authority *GetAuthorityResponse  `protobuf:"bytes,1,opt,name=authority,proto3" json:"authority,omitempty"`
+	// Of before: who is locked out by it now.
+	LeftBehind    []*LeftBehind `protobuf:"bytes,2,rep,name=left_behind,json=leftBehind,proto3" json:"left_behind,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetireAuthorityResponse) Reset() {
+	*x = RetireAuthorityResponse{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[90]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetireAuthorityResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetireAuthorityResponse) ProtoMessage() {}
+
+func (x *RetireAuthorityResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[90]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetireAuthorityResponse.ProtoReflect.Descriptor instead.
+func (*RetireAuthorityResponse) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{90}
+}
+
+func (x *RetireAuthorityResponse) GetAuthority() *GetAuthorityResponse {
+	if x != nil {
+		return x.Authority
+	}
+	return nil
+}
+
+func (x *RetireAuthorityResponse) GetLeftBehind() []*LeftBehind {
+	if x != nil {
+		return x.LeftBehind
+	}
+	return nil
+}
+
 type ListOperatorsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -5772,7 +6355,7 @@ type ListOperatorsRequest struct {
 
 func (x *ListOperatorsRequest) Reset() {
 	*x = ListOperatorsRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[81]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5784,7 +6367,7 @@ func (x *ListOperatorsRequest) String() string {
 func (*ListOperatorsRequest) ProtoMessage() {}
 
 func (x *ListOperatorsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[81]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5797,7 +6380,7 @@ func (x *ListOperatorsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOperatorsRequest.ProtoReflect.Descriptor instead.
 func (*ListOperatorsRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{81}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{91}
 }
 
 type ListOperatorsResponse struct {
@@ -5810,7 +6393,7 @@ type ListOperatorsResponse struct {
 
 func (x *ListOperatorsResponse) Reset() {
 	*x = ListOperatorsResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[82]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5822,7 +6405,7 @@ func (x *ListOperatorsResponse) String() string {
 func (*ListOperatorsResponse) ProtoMessage() {}
 
 func (x *ListOperatorsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[82]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5835,7 +6418,7 @@ func (x *ListOperatorsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOperatorsResponse.ProtoReflect.Descriptor instead.
 func (*ListOperatorsResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{82}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *ListOperatorsResponse) GetOperators() []*Operator {
@@ -5868,7 +6451,7 @@ type Order struct {
 
 func (x *Order) Reset() {
 	*x = Order{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[83]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5880,7 +6463,7 @@ func (x *Order) String() string {
 func (*Order) ProtoMessage() {}
 
 func (x *Order) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[83]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5893,7 +6476,7 @@ func (x *Order) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Order.ProtoReflect.Descriptor instead.
 func (*Order) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{83}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *Order) GetText() []byte {
@@ -5964,7 +6547,7 @@ type SendOrderRequest struct {
 
 func (x *SendOrderRequest) Reset() {
 	*x = SendOrderRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[84]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5976,7 +6559,7 @@ func (x *SendOrderRequest) String() string {
 func (*SendOrderRequest) ProtoMessage() {}
 
 func (x *SendOrderRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[84]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5989,7 +6572,7 @@ func (x *SendOrderRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendOrderRequest.ProtoReflect.Descriptor instead.
 func (*SendOrderRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{84}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *SendOrderRequest) GetText() []byte {
@@ -6023,7 +6606,7 @@ type SendOrderResponse struct {
 
 func (x *SendOrderResponse) Reset() {
 	*x = SendOrderResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[85]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6035,7 +6618,7 @@ func (x *SendOrderResponse) String() string {
 func (*SendOrderResponse) ProtoMessage() {}
 
 func (x *SendOrderResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[85]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6048,7 +6631,7 @@ func (x *SendOrderResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendOrderResponse.ProtoReflect.Descriptor instead.
 func (*SendOrderResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{85}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *SendOrderResponse) GetOrder() *Order {
@@ -6077,7 +6660,7 @@ type ListOrdersRequest struct {
 
 func (x *ListOrdersRequest) Reset() {
 	*x = ListOrdersRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[86]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6089,7 +6672,7 @@ func (x *ListOrdersRequest) String() string {
 func (*ListOrdersRequest) ProtoMessage() {}
 
 func (x *ListOrdersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[86]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6102,7 +6685,7 @@ func (x *ListOrdersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOrdersRequest.ProtoReflect.Descriptor instead.
 func (*ListOrdersRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{86}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *ListOrdersRequest) GetCluster() string {
@@ -6128,7 +6711,7 @@ type ListOrdersResponse struct {
 
 func (x *ListOrdersResponse) Reset() {
 	*x = ListOrdersResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[87]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6140,7 +6723,7 @@ func (x *ListOrdersResponse) String() string {
 func (*ListOrdersResponse) ProtoMessage() {}
 
 func (x *ListOrdersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[87]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6153,7 +6736,7 @@ func (x *ListOrdersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOrdersResponse.ProtoReflect.Descriptor instead.
 func (*ListOrdersResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{87}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *ListOrdersResponse) GetOrders() []*Order {
@@ -6171,7 +6754,7 @@ type WhoAmIRequest struct {
 
 func (x *WhoAmIRequest) Reset() {
 	*x = WhoAmIRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[88]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6183,7 +6766,7 @@ func (x *WhoAmIRequest) String() string {
 func (*WhoAmIRequest) ProtoMessage() {}
 
 func (x *WhoAmIRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[88]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6196,7 +6779,7 @@ func (x *WhoAmIRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoAmIRequest.ProtoReflect.Descriptor instead.
 func (*WhoAmIRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{88}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{98}
 }
 
 type WhoAmIResponse struct {
@@ -6217,7 +6800,7 @@ type WhoAmIResponse struct {
 
 func (x *WhoAmIResponse) Reset() {
 	*x = WhoAmIResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[89]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6229,7 +6812,7 @@ func (x *WhoAmIResponse) String() string {
 func (*WhoAmIResponse) ProtoMessage() {}
 
 func (x *WhoAmIResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[89]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6242,7 +6825,7 @@ func (x *WhoAmIResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoAmIResponse.ProtoReflect.Descriptor instead.
 func (*WhoAmIResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{89}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *WhoAmIResponse) GetName() string {
@@ -6301,7 +6884,7 @@ type CanIRequest struct {
 
 func (x *CanIRequest) Reset() {
 	*x = CanIRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[90]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6313,7 +6896,7 @@ func (x *CanIRequest) String() string {
 func (*CanIRequest) ProtoMessage() {}
 
 func (x *CanIRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[90]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6326,7 +6909,7 @@ func (x *CanIRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CanIRequest.ProtoReflect.Descriptor instead.
 func (*CanIRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{90}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{100}
 }
 
 func (x *CanIRequest) GetMethod() string {
@@ -6359,7 +6942,7 @@ type CanIResponse struct {
 
 func (x *CanIResponse) Reset() {
 	*x = CanIResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[91]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6371,7 +6954,7 @@ func (x *CanIResponse) String() string {
 func (*CanIResponse) ProtoMessage() {}
 
 func (x *CanIResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[91]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6384,7 +6967,7 @@ func (x *CanIResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CanIResponse.ProtoReflect.Descriptor instead.
 func (*CanIResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{91}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{101}
 }
 
 func (x *CanIResponse) GetPermissions() []*Permission {
@@ -6409,7 +6992,7 @@ type Permission struct {
 
 func (x *Permission) Reset() {
 	*x = Permission{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[92]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6421,7 +7004,7 @@ func (x *Permission) String() string {
 func (*Permission) ProtoMessage() {}
 
 func (x *Permission) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[92]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6434,7 +7017,7 @@ func (x *Permission) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Permission.ProtoReflect.Descriptor instead.
 func (*Permission) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{92}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{102}
 }
 
 func (x *Permission) GetMethod() string {
@@ -6473,7 +7056,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[93]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[103]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6485,7 +7068,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[93]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[103]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6498,7 +7081,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{93}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{103}
 }
 
 type WatchResponse struct {
@@ -6511,7 +7094,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[94]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[104]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6523,7 +7106,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[94]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[104]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6536,7 +7119,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{94}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{104}
 }
 
 func (x *WatchResponse) GetRevision() uint64 {
@@ -7000,7 +7583,47 @@ const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x17\n" +
 	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"\x18\n" +
-	"\x16RemoveOperatorResponse\"\x16\n" +
+	"\x16RemoveOperatorResponse\"(\n" +
+	"\x14RenewOperatorRequest\x12\x10\n" +
+	"\x03csr\x18\x01 \x01(\fR\x03csr\"\x94\x01\n" +
+	"\x15RenewOperatorResponse\x12 \n" +
+	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x127\n" +
+	"\tnot_after\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\x12 \n" +
+	"\vauthorities\x18\x03 \x03(\fR\vauthorities\"\xd6\x01\n" +
+	"\fAuthorityKey\x12\x10\n" +
+	"\x03pin\x18\x01 \x01(\tR\x03pin\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x129\n" +
+	"\n" +
+	"not_before\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tnotBefore\x127\n" +
+	"\tnot_after\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\x12\x14\n" +
+	"\x05shown\x18\x05 \x01(\bR\x05shown\x12\x16\n" +
+	"\x06issues\x18\x06 \x01(\bR\x06issues\"\x15\n" +
+	"\x13GetAuthorityRequest\"\xab\x02\n" +
+	"\x14GetAuthorityResponse\x126\n" +
+	"\x04keys\x18\x01 \x03(\v2\".wheelwright.fleet.v1.AuthorityKeyR\x04keys\x12\x1a\n" +
+	"\bclusters\x18\x02 \x01(\rR\bclusters\x12-\n" +
+	"\x12clusters_following\x18\x03 \x01(\rR\x11clustersFollowing\x12\x1c\n" +
+	"\toperators\x18\x04 \x01(\rR\toperators\x12/\n" +
+	"\x13operators_following\x18\x05 \x01(\rR\x12operatorsFollowing\x12A\n" +
+	"\vleft_behind\x18\x06 \x03(\v2 .wheelwright.fleet.v1.LeftBehindR\n" +
+	"leftBehind\"6\n" +
+	"\n" +
+	"LeftBehind\x12\x10\n" +
+	"\x03who\x18\x01 \x01(\tR\x03who\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"I\n" +
+	"\x16RotateAuthorityRequest\x12\x16\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x17\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"c\n" +
+	"\x17RotateAuthorityResponse\x12H\n" +
+	"\tauthority\x18\x01 \x01(\v2*.wheelwright.fleet.v1.GetAuthorityResponseR\tauthority\"_\n" +
+	"\x16RetireAuthorityRequest\x12\x16\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x14\n" +
+	"\x05force\x18\x02 \x01(\bR\x05force\x12\x17\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"\xa6\x01\n" +
+	"\x17RetireAuthorityResponse\x12H\n" +
+	"\tauthority\x18\x01 \x01(\v2*.wheelwright.fleet.v1.GetAuthorityResponseR\tauthority\x12A\n" +
+	"\vleft_behind\x18\x02 \x03(\v2 .wheelwright.fleet.v1.LeftBehindR\n" +
+	"leftBehind\"\x16\n" +
 	"\x14ListOperatorsRequest\"U\n" +
 	"\x15ListOperatorsResponse\x12<\n" +
 	"\toperators\x18\x01 \x03(\v2\x1e.wheelwright.fleet.v1.OperatorR\toperators\"\xfa\x01\n" +
@@ -7057,7 +7680,7 @@ const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"\x16ROLLOUT_DECISION_PAUSE\x10\x03\x12\x1b\n" +
 	"\x17ROLLOUT_DECISION_RESUME\x10\x04\x12\x1a\n" +
 	"\x16ROLLOUT_DECISION_ABORT\x10\x05\x12\x19\n" +
-	"\x15ROLLOUT_DECISION_UNDO\x10\x062\x88 \n" +
+	"\x15ROLLOUT_DECISION_UNDO\x10\x062\xe4#\n" +
 	"\fFleetService\x12m\n" +
 	"\n" +
 	"GetVersion\x12'.wheelwright.fleet.v1.GetVersionRequest\x1a(.wheelwright.fleet.v1.GetVersionResponse\"\f\xa2\xcf\x18\b\n" +
@@ -7131,7 +7754,15 @@ const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"\vAddOperator\x12(.wheelwright.fleet.v1.AddOperatorRequest\x1a).wheelwright.fleet.v1.AddOperatorResponse\"\b\xa2\xcf\x18\x04\n" +
 	"\x02\x03\x06\x12u\n" +
 	"\x0eRemoveOperator\x12+.wheelwright.fleet.v1.RemoveOperatorRequest\x1a,.wheelwright.fleet.v1.RemoveOperatorResponse\"\b\xa2\xcf\x18\x04\n" +
-	"\x02\x03\x06\x12u\n" +
+	"\x02\x03\x06\x12v\n" +
+	"\rRenewOperator\x12*.wheelwright.fleet.v1.RenewOperatorRequest\x1a+.wheelwright.fleet.v1.RenewOperatorResponse\"\f\xa2\xcf\x18\b\n" +
+	"\x06\x03\x04\x05\x06\a\b\x12p\n" +
+	"\fGetAuthority\x12).wheelwright.fleet.v1.GetAuthorityRequest\x1a*.wheelwright.fleet.v1.GetAuthorityResponse\"\t\xa2\xcf\x18\x05\n" +
+	"\x03\x03\x04\x06\x12w\n" +
+	"\x0fRotateAuthority\x12,.wheelwright.fleet.v1.RotateAuthorityRequest\x1a-.wheelwright.fleet.v1.RotateAuthorityResponse\"\a\xa2\xcf\x18\x03\n" +
+	"\x01\x03\x12w\n" +
+	"\x0fRetireAuthority\x12,.wheelwright.fleet.v1.RetireAuthorityRequest\x1a-.wheelwright.fleet.v1.RetireAuthorityResponse\"\a\xa2\xcf\x18\x03\n" +
+	"\x01\x03\x12u\n" +
 	"\rListOperators\x12*.wheelwright.fleet.v1.ListOperatorsRequest\x1a+.wheelwright.fleet.v1.ListOperatorsResponse\"\v\xa2\xcf\x18\a\n" +
 	"\x05\x03\x04\x05\x06\a\x12i\n" +
 	"\tSendOrder\x12&.wheelwright.fleet.v1.SendOrderRequest\x1a'.wheelwright.fleet.v1.SendOrderResponse\"\v\xa2\xcf\x18\a\n" +
@@ -7164,7 +7795,7 @@ func file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP() []byte {
 }
 
 var file_wheelwright_fleet_v1_fleet_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_wheelwright_fleet_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 98)
+var file_wheelwright_fleet_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 108)
 var file_wheelwright_fleet_v1_fleet_proto_goTypes = []any{
 	(RolloutDecision)(0),               // 0: wheelwright.fleet.v1.RolloutDecision
 	(*GetVersionRequest)(nil),          // 1: wheelwright.fleet.v1.GetVersionRequest
@@ -7248,32 +7879,42 @@ var file_wheelwright_fleet_v1_fleet_proto_goTypes = []any{
 	(*AddOperatorResponse)(nil),        // 79: wheelwright.fleet.v1.AddOperatorResponse
 	(*RemoveOperatorRequest)(nil),      // 80: wheelwright.fleet.v1.RemoveOperatorRequest
 	(*RemoveOperatorResponse)(nil),     // 81: wheelwright.fleet.v1.RemoveOperatorResponse
-	(*ListOperatorsRequest)(nil),       // 82: wheelwright.fleet.v1.ListOperatorsRequest
-	(*ListOperatorsResponse)(nil),      // 83: wheelwright.fleet.v1.ListOperatorsResponse
-	(*Order)(nil),                      // 84: wheelwright.fleet.v1.Order
-	(*SendOrderRequest)(nil),           // 85: wheelwright.fleet.v1.SendOrderRequest
-	(*SendOrderResponse)(nil),          // 86: wheelwright.fleet.v1.SendOrderResponse
-	(*ListOrdersRequest)(nil),          // 87: wheelwright.fleet.v1.ListOrdersRequest
-	(*ListOrdersResponse)(nil),         // 88: wheelwright.fleet.v1.ListOrdersResponse
-	(*WhoAmIRequest)(nil),              // 89: wheelwright.fleet.v1.WhoAmIRequest
-	(*WhoAmIResponse)(nil),             // 90: wheelwright.fleet.v1.WhoAmIResponse
-	(*CanIRequest)(nil),                // 91: wheelwright.fleet.v1.CanIRequest
-	(*CanIResponse)(nil),               // 92: wheelwright.fleet.v1.CanIResponse
-	(*Permission)(nil),                 // 93: wheelwright.fleet.v1.Permission
-	(*WatchRequest)(nil),               // 94: wheelwright.fleet.v1.WatchRequest
-	(*WatchResponse)(nil),              // 95: wheelwright.fleet.v1.WatchResponse
-	nil,                                // 96: wheelwright.fleet.v1.Cluster.LabelsEntry
-	nil,                                // 97: wheelwright.fleet.v1.InviteClusterRequest.LabelsEntry
-	nil,                                // 98: wheelwright.fleet.v1.StatusRow.LabelsEntry
-	(*timestamppb.Timestamp)(nil),      // 99: google.protobuf.Timestamp
-	(*v1.Preflight)(nil),               // 100: wheelwright.sync.v1.Preflight
-	(*v1.SubscriptionStatus)(nil),      // 101: wheelwright.sync.v1.SubscriptionStatus
-	(*v1.Policy)(nil),                  // 102: wheelwright.sync.v1.Policy
-	(*v1.Canary)(nil),                  // 103: wheelwright.sync.v1.Canary
+	(*RenewOperatorRequest)(nil),       // 82: wheelwright.fleet.v1.RenewOperatorRequest
+	(*RenewOperatorResponse)(nil),      // 83: wheelwright.fleet.v1.RenewOperatorResponse
+	(*AuthorityKey)(nil),               // 84: wheelwright.fleet.v1.AuthorityKey
+	(*GetAuthorityRequest)(nil),        // 85: wheelwright.fleet.v1.GetAuthorityRequest
+	(*GetAuthorityResponse)(nil),       // 86: wheelwright.fleet.v1.GetAuthorityResponse
+	(*LeftBehind)(nil),                 // 87: wheelwright.fleet.v1.LeftBehind
+	(*RotateAuthorityRequest)(nil),     // 88: wheelwright.fleet.v1.RotateAuthorityRequest
+	(*RotateAuthorityResponse)(nil),    // 89: wheelwright.fleet.v1.RotateAuthorityResponse
+	(*RetireAuthorityRequest)(nil),     // 90: wheelwright.fleet.v1.RetireAuthorityRequest
+	(*RetireAuthorityResponse)(nil),    // 91: wheelwright.fleet.v1.RetireAuthorityResponse
+	(*ListOperatorsRequest)(nil),       // 92: wheelwright.fleet.v1.ListOperatorsRequest
+	(*ListOperatorsResponse)(nil),      // 93: wheelwright.fleet.v1.ListOperatorsResponse
+	(*Order)(nil),                      // 94: wheelwright.fleet.v1.Order
+	(*SendOrderRequest)(nil),           // 95: wheelwright.fleet.v1.SendOrderRequest
+	(*SendOrderResponse)(nil),          // 96: wheelwright.fleet.v1.SendOrderResponse
+	(*ListOrdersRequest)(nil),          // 97: wheelwright.fleet.v1.ListOrdersRequest
+	(*ListOrdersResponse)(nil),         // 98: wheelwright.fleet.v1.ListOrdersResponse
+	(*WhoAmIRequest)(nil),              // 99: wheelwright.fleet.v1.WhoAmIRequest
+	(*WhoAmIResponse)(nil),             // 100: wheelwright.fleet.v1.WhoAmIResponse
+	(*CanIRequest)(nil),                // 101: wheelwright.fleet.v1.CanIRequest
+	(*CanIResponse)(nil),               // 102: wheelwright.fleet.v1.CanIResponse
+	(*Permission)(nil),                 // 103: wheelwright.fleet.v1.Permission
+	(*WatchRequest)(nil),               // 104: wheelwright.fleet.v1.WatchRequest
+	(*WatchResponse)(nil),              // 105: wheelwright.fleet.v1.WatchResponse
+	nil,                                // 106: wheelwright.fleet.v1.Cluster.LabelsEntry
+	nil,                                // 107: wheelwright.fleet.v1.InviteClusterRequest.LabelsEntry
+	nil,                                // 108: wheelwright.fleet.v1.StatusRow.LabelsEntry
+	(*timestamppb.Timestamp)(nil),      // 109: google.protobuf.Timestamp
+	(*v1.Preflight)(nil),               // 110: wheelwright.sync.v1.Preflight
+	(*v1.SubscriptionStatus)(nil),      // 111: wheelwright.sync.v1.SubscriptionStatus
+	(*v1.Policy)(nil),                  // 112: wheelwright.sync.v1.Policy
+	(*v1.Canary)(nil),                  // 113: wheelwright.sync.v1.Canary
 }
 var file_wheelwright_fleet_v1_fleet_proto_depIdxs = []int32{
-	99,  // 0: wheelwright.fleet.v1.Distribution.created:type_name -> google.protobuf.Timestamp
-	99,  // 1: wheelwright.fleet.v1.Distribution.last_polled:type_name -> google.protobuf.Timestamp
+	109, // 0: wheelwright.fleet.v1.Distribution.created:type_name -> google.protobuf.Timestamp
+	109, // 1: wheelwright.fleet.v1.Distribution.last_polled:type_name -> google.protobuf.Timestamp
 	4,   // 2: wheelwright.fleet.v1.Distribution.signers:type_name -> wheelwright.fleet.v1.Signers
 	5,   // 3: wheelwright.fleet.v1.Signers.files:type_name -> wheelwright.fleet.v1.SignerFile
 	3,   // 4: wheelwright.fleet.v1.AddDistributionRequest.distribution:type_name -> wheelwright.fleet.v1.Distribution
@@ -7283,159 +7924,175 @@ var file_wheelwright_fleet_v1_fleet_proto_depIdxs = []int32{
 	4,   // 8: wheelwright.fleet.v1.SetSignersResponse.signers:type_name -> wheelwright.fleet.v1.Signers
 	16,  // 9: wheelwright.fleet.v1.PublishStatementResponse.statement:type_name -> wheelwright.fleet.v1.Statement
 	16,  // 10: wheelwright.fleet.v1.GetChannelResponse.statements:type_name -> wheelwright.fleet.v1.Statement
-	99,  // 11: wheelwright.fleet.v1.Statement.issued:type_name -> google.protobuf.Timestamp
-	99,  // 12: wheelwright.fleet.v1.Statement.expires:type_name -> google.protobuf.Timestamp
-	99,  // 13: wheelwright.fleet.v1.Statement.received:type_name -> google.protobuf.Timestamp
+	109, // 11: wheelwright.fleet.v1.Statement.issued:type_name -> google.protobuf.Timestamp
+	109, // 12: wheelwright.fleet.v1.Statement.expires:type_name -> google.protobuf.Timestamp
+	109, // 13: wheelwright.fleet.v1.Statement.received:type_name -> google.protobuf.Timestamp
 	3,   // 14: wheelwright.fleet.v1.ListDistributionsResponse.distributions:type_name -> wheelwright.fleet.v1.Distribution
 	20,  // 15: wheelwright.fleet.v1.Release.variants:type_name -> wheelwright.fleet.v1.VariantResult
-	99,  // 16: wheelwright.fleet.v1.Release.published:type_name -> google.protobuf.Timestamp
-	99,  // 17: wheelwright.fleet.v1.Release.preflight_until:type_name -> google.protobuf.Timestamp
-	99,  // 18: wheelwright.fleet.v1.Release.recalled:type_name -> google.protobuf.Timestamp
+	109, // 16: wheelwright.fleet.v1.Release.published:type_name -> google.protobuf.Timestamp
+	109, // 17: wheelwright.fleet.v1.Release.preflight_until:type_name -> google.protobuf.Timestamp
+	109, // 18: wheelwright.fleet.v1.Release.recalled:type_name -> google.protobuf.Timestamp
 	19,  // 19: wheelwright.fleet.v1.ListReleasesResponse.releases:type_name -> wheelwright.fleet.v1.Release
 	19,  // 20: wheelwright.fleet.v1.GetReleaseResponse.release:type_name -> wheelwright.fleet.v1.Release
 	25,  // 21: wheelwright.fleet.v1.GetReleaseResponse.clusters:type_name -> wheelwright.fleet.v1.ReleaseCluster
-	99,  // 22: wheelwright.fleet.v1.GetReleaseResponse.at:type_name -> google.protobuf.Timestamp
-	100, // 23: wheelwright.fleet.v1.ReleaseCluster.preflight:type_name -> wheelwright.sync.v1.Preflight
-	99,  // 24: wheelwright.fleet.v1.ReleaseCluster.last_seen:type_name -> google.protobuf.Timestamp
-	96,  // 25: wheelwright.fleet.v1.Cluster.labels:type_name -> wheelwright.fleet.v1.Cluster.LabelsEntry
-	99,  // 26: wheelwright.fleet.v1.Cluster.created:type_name -> google.protobuf.Timestamp
-	99,  // 27: wheelwright.fleet.v1.Cluster.joined:type_name -> google.protobuf.Timestamp
-	99,  // 28: wheelwright.fleet.v1.Cluster.last_seen:type_name -> google.protobuf.Timestamp
-	99,  // 29: wheelwright.fleet.v1.Cluster.certificate_not_after:type_name -> google.protobuf.Timestamp
-	101, // 30: wheelwright.fleet.v1.Cluster.subscriptions:type_name -> wheelwright.sync.v1.SubscriptionStatus
-	99,  // 31: wheelwright.fleet.v1.Cluster.standing_since:type_name -> google.protobuf.Timestamp
-	97,  // 32: wheelwright.fleet.v1.InviteClusterRequest.labels:type_name -> wheelwright.fleet.v1.InviteClusterRequest.LabelsEntry
-	99,  // 33: wheelwright.fleet.v1.InviteClusterResponse.expires:type_name -> google.protobuf.Timestamp
+	109, // 22: wheelwright.fleet.v1.GetReleaseResponse.at:type_name -> google.protobuf.Timestamp
+	110, // 23: wheelwright.fleet.v1.ReleaseCluster.preflight:type_name -> wheelwright.sync.v1.Preflight
+	109, // 24: wheelwright.fleet.v1.ReleaseCluster.last_seen:type_name -> google.protobuf.Timestamp
+	106, // 25: wheelwright.fleet.v1.Cluster.labels:type_name -> wheelwright.fleet.v1.Cluster.LabelsEntry
+	109, // 26: wheelwright.fleet.v1.Cluster.created:type_name -> google.protobuf.Timestamp
+	109, // 27: wheelwright.fleet.v1.Cluster.joined:type_name -> google.protobuf.Timestamp
+	109, // 28: wheelwright.fleet.v1.Cluster.last_seen:type_name -> google.protobuf.Timestamp
+	109, // 29: wheelwright.fleet.v1.Cluster.certificate_not_after:type_name -> google.protobuf.Timestamp
+	111, // 30: wheelwright.fleet.v1.Cluster.subscriptions:type_name -> wheelwright.sync.v1.SubscriptionStatus
+	109, // 31: wheelwright.fleet.v1.Cluster.standing_since:type_name -> google.protobuf.Timestamp
+	107, // 32: wheelwright.fleet.v1.InviteClusterRequest.labels:type_name -> wheelwright.fleet.v1.InviteClusterRequest.LabelsEntry
+	109, // 33: wheelwright.fleet.v1.InviteClusterResponse.expires:type_name -> google.protobuf.Timestamp
 	26,  // 34: wheelwright.fleet.v1.AcceptClusterResponse.cluster:type_name -> wheelwright.fleet.v1.Cluster
 	26,  // 35: wheelwright.fleet.v1.RejectClusterResponse.cluster:type_name -> wheelwright.fleet.v1.Cluster
 	26,  // 36: wheelwright.fleet.v1.ListClustersResponse.clusters:type_name -> wheelwright.fleet.v1.Cluster
-	99,  // 37: wheelwright.fleet.v1.FleetEvent.at:type_name -> google.protobuf.Timestamp
+	109, // 37: wheelwright.fleet.v1.FleetEvent.at:type_name -> google.protobuf.Timestamp
 	37,  // 38: wheelwright.fleet.v1.ListEventsResponse.events:type_name -> wheelwright.fleet.v1.FleetEvent
-	99,  // 39: wheelwright.fleet.v1.GetStatusResponse.at:type_name -> google.protobuf.Timestamp
+	109, // 39: wheelwright.fleet.v1.GetStatusResponse.at:type_name -> google.protobuf.Timestamp
 	42,  // 40: wheelwright.fleet.v1.GetStatusResponse.rows:type_name -> wheelwright.fleet.v1.StatusRow
 	43,  // 41: wheelwright.fleet.v1.GetStatusResponse.summaries:type_name -> wheelwright.fleet.v1.DistributionSummary
 	49,  // 42: wheelwright.fleet.v1.GetStatusResponse.rollouts:type_name -> wheelwright.fleet.v1.Rollout
-	98,  // 43: wheelwright.fleet.v1.StatusRow.labels:type_name -> wheelwright.fleet.v1.StatusRow.LabelsEntry
-	99,  // 44: wheelwright.fleet.v1.StatusRow.last_seen:type_name -> google.protobuf.Timestamp
-	102, // 45: wheelwright.fleet.v1.StatusRow.policy:type_name -> wheelwright.sync.v1.Policy
-	103, // 46: wheelwright.fleet.v1.StatusRow.canary:type_name -> wheelwright.sync.v1.Canary
+	108, // 43: wheelwright.fleet.v1.StatusRow.labels:type_name -> wheelwright.fleet.v1.StatusRow.LabelsEntry
+	109, // 44: wheelwright.fleet.v1.StatusRow.last_seen:type_name -> google.protobuf.Timestamp
+	112, // 45: wheelwright.fleet.v1.StatusRow.policy:type_name -> wheelwright.sync.v1.Policy
+	113, // 46: wheelwright.fleet.v1.StatusRow.canary:type_name -> wheelwright.sync.v1.Canary
 	46,  // 47: wheelwright.fleet.v1.PlanRolloutResponse.plan:type_name -> wheelwright.fleet.v1.RolloutPlan
 	47,  // 48: wheelwright.fleet.v1.RolloutPlan.waves:type_name -> wheelwright.fleet.v1.PlannedWave
 	48,  // 49: wheelwright.fleet.v1.RolloutPlan.left_out:type_name -> wheelwright.fleet.v1.PlannedCluster
 	48,  // 50: wheelwright.fleet.v1.PlannedWave.clusters:type_name -> wheelwright.fleet.v1.PlannedCluster
-	99,  // 51: wheelwright.fleet.v1.Rollout.started:type_name -> google.protobuf.Timestamp
-	99,  // 52: wheelwright.fleet.v1.Rollout.since:type_name -> google.protobuf.Timestamp
+	109, // 51: wheelwright.fleet.v1.Rollout.started:type_name -> google.protobuf.Timestamp
+	109, // 52: wheelwright.fleet.v1.Rollout.since:type_name -> google.protobuf.Timestamp
 	50,  // 53: wheelwright.fleet.v1.Rollout.waves:type_name -> wheelwright.fleet.v1.RolloutWave
 	46,  // 54: wheelwright.fleet.v1.Rollout.plan:type_name -> wheelwright.fleet.v1.RolloutPlan
 	51,  // 55: wheelwright.fleet.v1.Rollout.clusters:type_name -> wheelwright.fleet.v1.RolloutCluster
-	99,  // 56: wheelwright.fleet.v1.RolloutWave.started:type_name -> google.protobuf.Timestamp
-	99,  // 57: wheelwright.fleet.v1.RolloutWave.soak_until:type_name -> google.protobuf.Timestamp
-	99,  // 58: wheelwright.fleet.v1.RolloutCluster.since:type_name -> google.protobuf.Timestamp
-	103, // 59: wheelwright.fleet.v1.RolloutCluster.canary:type_name -> wheelwright.sync.v1.Canary
+	109, // 56: wheelwright.fleet.v1.RolloutWave.started:type_name -> google.protobuf.Timestamp
+	109, // 57: wheelwright.fleet.v1.RolloutWave.soak_until:type_name -> google.protobuf.Timestamp
+	109, // 58: wheelwright.fleet.v1.RolloutCluster.since:type_name -> google.protobuf.Timestamp
+	113, // 59: wheelwright.fleet.v1.RolloutCluster.canary:type_name -> wheelwright.sync.v1.Canary
 	49,  // 60: wheelwright.fleet.v1.StartRolloutResponse.rollout:type_name -> wheelwright.fleet.v1.Rollout
 	49,  // 61: wheelwright.fleet.v1.ListRolloutsResponse.rollouts:type_name -> wheelwright.fleet.v1.Rollout
 	49,  // 62: wheelwright.fleet.v1.GetRolloutResponse.rollout:type_name -> wheelwright.fleet.v1.Rollout
-	99,  // 63: wheelwright.fleet.v1.GetRolloutResponse.at:type_name -> google.protobuf.Timestamp
+	109, // 63: wheelwright.fleet.v1.GetRolloutResponse.at:type_name -> google.protobuf.Timestamp
 	0,   // 64: wheelwright.fleet.v1.DecideRolloutRequest.decision:type_name -> wheelwright.fleet.v1.RolloutDecision
 	49,  // 65: wheelwright.fleet.v1.DecideRolloutResponse.rollout:type_name -> wheelwright.fleet.v1.Rollout
 	62,  // 66: wheelwright.fleet.v1.RecallReleaseResponse.clusters:type_name -> wheelwright.fleet.v1.RecalledCluster
 	49,  // 67: wheelwright.fleet.v1.RecallReleaseResponse.rollouts:type_name -> wheelwright.fleet.v1.Rollout
-	99,  // 68: wheelwright.fleet.v1.Pin.until:type_name -> google.protobuf.Timestamp
-	99,  // 69: wheelwright.fleet.v1.Pin.created:type_name -> google.protobuf.Timestamp
+	109, // 68: wheelwright.fleet.v1.Pin.until:type_name -> google.protobuf.Timestamp
+	109, // 69: wheelwright.fleet.v1.Pin.created:type_name -> google.protobuf.Timestamp
 	63,  // 70: wheelwright.fleet.v1.PinClusterRequest.pin:type_name -> wheelwright.fleet.v1.Pin
 	63,  // 71: wheelwright.fleet.v1.PinClusterResponse.pin:type_name -> wheelwright.fleet.v1.Pin
 	63,  // 72: wheelwright.fleet.v1.ListPinsResponse.pins:type_name -> wheelwright.fleet.v1.Pin
 	42,  // 73: wheelwright.fleet.v1.ExplainResponse.row:type_name -> wheelwright.fleet.v1.StatusRow
 	37,  // 74: wheelwright.fleet.v1.ExplainResponse.events:type_name -> wheelwright.fleet.v1.FleetEvent
 	76,  // 75: wheelwright.fleet.v1.ExportAuditResponse.entry:type_name -> wheelwright.fleet.v1.AuditEntry
-	99,  // 76: wheelwright.fleet.v1.AuditEntry.at:type_name -> google.protobuf.Timestamp
-	99,  // 77: wheelwright.fleet.v1.Operator.created:type_name -> google.protobuf.Timestamp
-	99,  // 78: wheelwright.fleet.v1.Operator.certificate_not_after:type_name -> google.protobuf.Timestamp
+	109, // 76: wheelwright.fleet.v1.AuditEntry.at:type_name -> google.protobuf.Timestamp
+	109, // 77: wheelwright.fleet.v1.Operator.created:type_name -> google.protobuf.Timestamp
+	109, // 78: wheelwright.fleet.v1.Operator.certificate_not_after:type_name -> google.protobuf.Timestamp
 	77,  // 79: wheelwright.fleet.v1.AddOperatorResponse.operator:type_name -> wheelwright.fleet.v1.Operator
-	77,  // 80: wheelwright.fleet.v1.ListOperatorsResponse.operators:type_name -> wheelwright.fleet.v1.Operator
-	99,  // 81: wheelwright.fleet.v1.Order.sent:type_name -> google.protobuf.Timestamp
-	99,  // 82: wheelwright.fleet.v1.Order.answered:type_name -> google.protobuf.Timestamp
-	84,  // 83: wheelwright.fleet.v1.SendOrderResponse.order:type_name -> wheelwright.fleet.v1.Order
-	84,  // 84: wheelwright.fleet.v1.ListOrdersResponse.orders:type_name -> wheelwright.fleet.v1.Order
-	99,  // 85: wheelwright.fleet.v1.WhoAmIResponse.not_after:type_name -> google.protobuf.Timestamp
-	93,  // 86: wheelwright.fleet.v1.CanIResponse.permissions:type_name -> wheelwright.fleet.v1.Permission
-	1,   // 87: wheelwright.fleet.v1.FleetService.GetVersion:input_type -> wheelwright.fleet.v1.GetVersionRequest
-	6,   // 88: wheelwright.fleet.v1.FleetService.AddDistribution:input_type -> wheelwright.fleet.v1.AddDistributionRequest
-	8,   // 89: wheelwright.fleet.v1.FleetService.RemoveDistribution:input_type -> wheelwright.fleet.v1.RemoveDistributionRequest
-	10,  // 90: wheelwright.fleet.v1.FleetService.SetSigners:input_type -> wheelwright.fleet.v1.SetSignersRequest
-	12,  // 91: wheelwright.fleet.v1.FleetService.PublishStatement:input_type -> wheelwright.fleet.v1.PublishStatementRequest
-	14,  // 92: wheelwright.fleet.v1.FleetService.GetChannel:input_type -> wheelwright.fleet.v1.GetChannelRequest
-	17,  // 93: wheelwright.fleet.v1.FleetService.ListDistributions:input_type -> wheelwright.fleet.v1.ListDistributionsRequest
-	21,  // 94: wheelwright.fleet.v1.FleetService.ListReleases:input_type -> wheelwright.fleet.v1.ListReleasesRequest
-	23,  // 95: wheelwright.fleet.v1.FleetService.GetRelease:input_type -> wheelwright.fleet.v1.GetReleaseRequest
-	27,  // 96: wheelwright.fleet.v1.FleetService.InviteCluster:input_type -> wheelwright.fleet.v1.InviteClusterRequest
-	29,  // 97: wheelwright.fleet.v1.FleetService.RemoveCluster:input_type -> wheelwright.fleet.v1.RemoveClusterRequest
-	35,  // 98: wheelwright.fleet.v1.FleetService.ListClusters:input_type -> wheelwright.fleet.v1.ListClustersRequest
-	31,  // 99: wheelwright.fleet.v1.FleetService.AcceptCluster:input_type -> wheelwright.fleet.v1.AcceptClusterRequest
-	33,  // 100: wheelwright.fleet.v1.FleetService.RejectCluster:input_type -> wheelwright.fleet.v1.RejectClusterRequest
-	38,  // 101: wheelwright.fleet.v1.FleetService.ListEvents:input_type -> wheelwright.fleet.v1.ListEventsRequest
-	44,  // 102: wheelwright.fleet.v1.FleetService.PlanRollout:input_type -> wheelwright.fleet.v1.PlanRolloutRequest
-	52,  // 103: wheelwright.fleet.v1.FleetService.StartRollout:input_type -> wheelwright.fleet.v1.StartRolloutRequest
-	54,  // 104: wheelwright.fleet.v1.FleetService.ListRollouts:input_type -> wheelwright.fleet.v1.ListRolloutsRequest
-	56,  // 105: wheelwright.fleet.v1.FleetService.GetRollout:input_type -> wheelwright.fleet.v1.GetRolloutRequest
-	58,  // 106: wheelwright.fleet.v1.FleetService.DecideRollout:input_type -> wheelwright.fleet.v1.DecideRolloutRequest
-	60,  // 107: wheelwright.fleet.v1.FleetService.RecallRelease:input_type -> wheelwright.fleet.v1.RecallReleaseRequest
-	64,  // 108: wheelwright.fleet.v1.FleetService.PinCluster:input_type -> wheelwright.fleet.v1.PinClusterRequest
-	66,  // 109: wheelwright.fleet.v1.FleetService.UnpinCluster:input_type -> wheelwright.fleet.v1.UnpinClusterRequest
-	68,  // 110: wheelwright.fleet.v1.FleetService.ListPins:input_type -> wheelwright.fleet.v1.ListPinsRequest
-	70,  // 111: wheelwright.fleet.v1.FleetService.DecideDelivery:input_type -> wheelwright.fleet.v1.DecideDeliveryRequest
-	72,  // 112: wheelwright.fleet.v1.FleetService.Explain:input_type -> wheelwright.fleet.v1.ExplainRequest
-	74,  // 113: wheelwright.fleet.v1.FleetService.ExportAudit:input_type -> wheelwright.fleet.v1.ExportAuditRequest
-	78,  // 114: wheelwright.fleet.v1.FleetService.AddOperator:input_type -> wheelwright.fleet.v1.AddOperatorRequest
-	80,  // 115: wheelwright.fleet.v1.FleetService.RemoveOperator:input_type -> wheelwright.fleet.v1.RemoveOperatorRequest
-	82,  // 116: wheelwright.fleet.v1.FleetService.ListOperators:input_type -> wheelwright.fleet.v1.ListOperatorsRequest
-	85,  // 117: wheelwright.fleet.v1.FleetService.SendOrder:input_type -> wheelwright.fleet.v1.SendOrderRequest
-	87,  // 118: wheelwright.fleet.v1.FleetService.ListOrders:input_type -> wheelwright.fleet.v1.ListOrdersRequest
-	89,  // 119: wheelwright.fleet.v1.FleetService.WhoAmI:input_type -> wheelwright.fleet.v1.WhoAmIRequest
-	91,  // 120: wheelwright.fleet.v1.FleetService.CanI:input_type -> wheelwright.fleet.v1.CanIRequest
-	40,  // 121: wheelwright.fleet.v1.FleetService.GetStatus:input_type -> wheelwright.fleet.v1.GetStatusRequest
-	94,  // 122: wheelwright.fleet.v1.FleetService.Watch:input_type -> wheelwright.fleet.v1.WatchRequest
-	2,   // 123: wheelwright.fleet.v1.FleetService.GetVersion:output_type -> wheelwright.fleet.v1.GetVersionResponse
-	7,   // 124: wheelwright.fleet.v1.FleetService.AddDistribution:output_type -> wheelwright.fleet.v1.AddDistributionResponse
-	9,   // 125: wheelwright.fleet.v1.FleetService.RemoveDistribution:output_type -> wheelwright.fleet.v1.RemoveDistributionResponse
-	11,  // 126: wheelwright.fleet.v1.FleetService.SetSigners:output_type -> wheelwright.fleet.v1.SetSignersResponse
-	13,  // 127: wheelwright.fleet.v1.FleetService.PublishStatement:output_type -> wheelwright.fleet.v1.PublishStatementResponse
-	15,  // 128: wheelwright.fleet.v1.FleetService.GetChannel:output_type -> wheelwright.fleet.v1.GetChannelResponse
-	18,  // 129: wheelwright.fleet.v1.FleetService.ListDistributions:output_type -> wheelwright.fleet.v1.ListDistributionsResponse
-	22,  // 130: wheelwright.fleet.v1.FleetService.ListReleases:output_type -> wheelwright.fleet.v1.ListReleasesResponse
-	24,  // 131: wheelwright.fleet.v1.FleetService.GetRelease:output_type -> wheelwright.fleet.v1.GetReleaseResponse
-	28,  // 132: wheelwright.fleet.v1.FleetService.InviteCluster:output_type -> wheelwright.fleet.v1.InviteClusterResponse
-	30,  // 133: wheelwright.fleet.v1.FleetService.RemoveCluster:output_type -> wheelwright.fleet.v1.RemoveClusterResponse
-	36,  // 134: wheelwright.fleet.v1.FleetService.ListClusters:output_type -> wheelwright.fleet.v1.ListClustersResponse
-	32,  // 135: wheelwright.fleet.v1.FleetService.AcceptCluster:output_type -> wheelwright.fleet.v1.AcceptClusterResponse
-	34,  // 136: wheelwright.fleet.v1.FleetService.RejectCluster:output_type -> wheelwright.fleet.v1.RejectClusterResponse
-	39,  // 137: wheelwright.fleet.v1.FleetService.ListEvents:output_type -> wheelwright.fleet.v1.ListEventsResponse
-	45,  // 138: wheelwright.fleet.v1.FleetService.PlanRollout:output_type -> wheelwright.fleet.v1.PlanRolloutResponse
-	53,  // 139: wheelwright.fleet.v1.FleetService.StartRollout:output_type -> wheelwright.fleet.v1.StartRolloutResponse
-	55,  // 140: wheelwright.fleet.v1.FleetService.ListRollouts:output_type -> wheelwright.fleet.v1.ListRolloutsResponse
-	57,  // 141: wheelwright.fleet.v1.FleetService.GetRollout:output_type -> wheelwright.fleet.v1.GetRolloutResponse
-	59,  // 142: wheelwright.fleet.v1.FleetService.DecideRollout:output_type -> wheelwright.fleet.v1.DecideRolloutResponse
-	61,  // 143: wheelwright.fleet.v1.FleetService.RecallRelease:output_type -> wheelwright.fleet.v1.RecallReleaseResponse
-	65,  // 144: wheelwright.fleet.v1.FleetService.PinCluster:output_type -> wheelwright.fleet.v1.PinClusterResponse
-	67,  // 145: wheelwright.fleet.v1.FleetService.UnpinCluster:output_type -> wheelwright.fleet.v1.UnpinClusterResponse
-	69,  // 146: wheelwright.fleet.v1.FleetService.ListPins:output_type -> wheelwright.fleet.v1.ListPinsResponse
-	71,  // 147: wheelwright.fleet.v1.FleetService.DecideDelivery:output_type -> wheelwright.fleet.v1.DecideDeliveryResponse
-	73,  // 148: wheelwright.fleet.v1.FleetService.Explain:output_type -> wheelwright.fleet.v1.ExplainResponse
-	75,  // 149: wheelwright.fleet.v1.FleetService.ExportAudit:output_type -> wheelwright.fleet.v1.ExportAuditResponse
-	79,  // 150: wheelwright.fleet.v1.FleetService.AddOperator:output_type -> wheelwright.fleet.v1.AddOperatorResponse
-	81,  // 151: wheelwright.fleet.v1.FleetService.RemoveOperator:output_type -> wheelwright.fleet.v1.RemoveOperatorResponse
-	83,  // 152: wheelwright.fleet.v1.FleetService.ListOperators:output_type -> wheelwright.fleet.v1.ListOperatorsResponse
-	86,  // 153: wheelwright.fleet.v1.FleetService.SendOrder:output_type -> wheelwright.fleet.v1.SendOrderResponse
-	88,  // 154: wheelwright.fleet.v1.FleetService.ListOrders:output_type -> wheelwright.fleet.v1.ListOrdersResponse
-	90,  // 155: wheelwright.fleet.v1.FleetService.WhoAmI:output_type -> wheelwright.fleet.v1.WhoAmIResponse
-	92,  // 156: wheelwright.fleet.v1.FleetService.CanI:output_type -> wheelwright.fleet.v1.CanIResponse
-	41,  // 157: wheelwright.fleet.v1.FleetService.GetStatus:output_type -> wheelwright.fleet.v1.GetStatusResponse
-	95,  // 158: wheelwright.fleet.v1.FleetService.Watch:output_type -> wheelwright.fleet.v1.WatchResponse
-	123, // [123:159] is the sub-list for method output_type
-	87,  // [87:123] is the sub-list for method input_type
-	87,  // [87:87] is the sub-list for extension type_name
-	87,  // [87:87] is the sub-list for extension extendee
-	0,   // [0:87] is the sub-list for field type_name
+	109, // 80: wheelwright.fleet.v1.RenewOperatorResponse.not_after:type_name -> google.protobuf.Timestamp
+	109, // 81: wheelwright.fleet.v1.AuthorityKey.not_before:type_name -> google.protobuf.Timestamp
+	109, // 82: wheelwright.fleet.v1.AuthorityKey.not_after:type_name -> google.protobuf.Timestamp
+	84,  // 83: wheelwright.fleet.v1.GetAuthorityResponse.keys:type_name -> wheelwright.fleet.v1.AuthorityKey
+	87,  // 84: wheelwright.fleet.v1.GetAuthorityResponse.left_behind:type_name -> wheelwright.fleet.v1.LeftBehind
+	86,  // 85: wheelwright.fleet.v1.RotateAuthorityResponse.authority:type_name -> wheelwright.fleet.v1.GetAuthorityResponse
+	86,  // 86: wheelwright.fleet.v1.RetireAuthorityResponse.authority:type_name -> wheelwright.fleet.v1.GetAuthorityResponse
+	87,  // 87: wheelwright.fleet.v1.RetireAuthorityResponse.left_behind:type_name -> wheelwright.fleet.v1.LeftBehind
+	77,  // 88: wheelwright.fleet.v1.ListOperatorsResponse.operators:type_name -> wheelwright.fleet.v1.Operator
+	109, // 89: wheelwright.fleet.v1.Order.sent:type_name -> google.protobuf.Timestamp
+	109, // 90: wheelwright.fleet.v1.Order.answered:type_name -> google.protobuf.Timestamp
+	94,  // 91: wheelwright.fleet.v1.SendOrderResponse.order:type_name -> wheelwright.fleet.v1.Order
+	94,  // 92: wheelwright.fleet.v1.ListOrdersResponse.orders:type_name -> wheelwright.fleet.v1.Order
+	109, // 93: wheelwright.fleet.v1.WhoAmIResponse.not_after:type_name -> google.protobuf.Timestamp
+	103, // 94: wheelwright.fleet.v1.CanIResponse.permissions:type_name -> wheelwright.fleet.v1.Permission
+	1,   // 95: wheelwright.fleet.v1.FleetService.GetVersion:input_type -> wheelwright.fleet.v1.GetVersionRequest
+	6,   // 96: wheelwright.fleet.v1.FleetService.AddDistribution:input_type -> wheelwright.fleet.v1.AddDistributionRequest
+	8,   // 97: wheelwright.fleet.v1.FleetService.RemoveDistribution:input_type -> wheelwright.fleet.v1.RemoveDistributionRequest
+	10,  // 98: wheelwright.fleet.v1.FleetService.SetSigners:input_type -> wheelwright.fleet.v1.SetSignersRequest
+	12,  // 99: wheelwright.fleet.v1.FleetService.PublishStatement:input_type -> wheelwright.fleet.v1.PublishStatementRequest
+	14,  // 100: wheelwright.fleet.v1.FleetService.GetChannel:input_type -> wheelwright.fleet.v1.GetChannelRequest
+	17,  // 101: wheelwright.fleet.v1.FleetService.ListDistributions:input_type -> wheelwright.fleet.v1.ListDistributionsRequest
+	21,  // 102: wheelwright.fleet.v1.FleetService.ListReleases:input_type -> wheelwright.fleet.v1.ListReleasesRequest
+	23,  // 103: wheelwright.fleet.v1.FleetService.GetRelease:input_type -> wheelwright.fleet.v1.GetReleaseRequest
+	27,  // 104: wheelwright.fleet.v1.FleetService.InviteCluster:input_type -> wheelwright.fleet.v1.InviteClusterRequest
+	29,  // 105: wheelwright.fleet.v1.FleetService.RemoveCluster:input_type -> wheelwright.fleet.v1.RemoveClusterRequest
+	35,  // 106: wheelwright.fleet.v1.FleetService.ListClusters:input_type -> wheelwright.fleet.v1.ListClustersRequest
+	31,  // 107: wheelwright.fleet.v1.FleetService.AcceptCluster:input_type -> wheelwright.fleet.v1.AcceptClusterRequest
+	33,  // 108: wheelwright.fleet.v1.FleetService.RejectCluster:input_type -> wheelwright.fleet.v1.RejectClusterRequest
+	38,  // 109: wheelwright.fleet.v1.FleetService.ListEvents:input_type -> wheelwright.fleet.v1.ListEventsRequest
+	44,  // 110: wheelwright.fleet.v1.FleetService.PlanRollout:input_type -> wheelwright.fleet.v1.PlanRolloutRequest
+	52,  // 111: wheelwright.fleet.v1.FleetService.StartRollout:input_type -> wheelwright.fleet.v1.StartRolloutRequest
+	54,  // 112: wheelwright.fleet.v1.FleetService.ListRollouts:input_type -> wheelwright.fleet.v1.ListRolloutsRequest
+	56,  // 113: wheelwright.fleet.v1.FleetService.GetRollout:input_type -> wheelwright.fleet.v1.GetRolloutRequest
+	58,  // 114: wheelwright.fleet.v1.FleetService.DecideRollout:input_type -> wheelwright.fleet.v1.DecideRolloutRequest
+	60,  // 115: wheelwright.fleet.v1.FleetService.RecallRelease:input_type -> wheelwright.fleet.v1.RecallReleaseRequest
+	64,  // 116: wheelwright.fleet.v1.FleetService.PinCluster:input_type -> wheelwright.fleet.v1.PinClusterRequest
+	66,  // 117: wheelwright.fleet.v1.FleetService.UnpinCluster:input_type -> wheelwright.fleet.v1.UnpinClusterRequest
+	68,  // 118: wheelwright.fleet.v1.FleetService.ListPins:input_type -> wheelwright.fleet.v1.ListPinsRequest
+	70,  // 119: wheelwright.fleet.v1.FleetService.DecideDelivery:input_type -> wheelwright.fleet.v1.DecideDeliveryRequest
+	72,  // 120: wheelwright.fleet.v1.FleetService.Explain:input_type -> wheelwright.fleet.v1.ExplainRequest
+	74,  // 121: wheelwright.fleet.v1.FleetService.ExportAudit:input_type -> wheelwright.fleet.v1.ExportAuditRequest
+	78,  // 122: wheelwright.fleet.v1.FleetService.AddOperator:input_type -> wheelwright.fleet.v1.AddOperatorRequest
+	80,  // 123: wheelwright.fleet.v1.FleetService.RemoveOperator:input_type -> wheelwright.fleet.v1.RemoveOperatorRequest
+	82,  // 124: wheelwright.fleet.v1.FleetService.RenewOperator:input_type -> wheelwright.fleet.v1.RenewOperatorRequest
+	85,  // 125: wheelwright.fleet.v1.FleetService.GetAuthority:input_type -> wheelwright.fleet.v1.GetAuthorityRequest
+	88,  // 126: wheelwright.fleet.v1.FleetService.RotateAuthority:input_type -> wheelwright.fleet.v1.RotateAuthorityRequest
+	90,  // 127: wheelwright.fleet.v1.FleetService.RetireAuthority:input_type -> wheelwright.fleet.v1.RetireAuthorityRequest
+	92,  // 128: wheelwright.fleet.v1.FleetService.ListOperators:input_type -> wheelwright.fleet.v1.ListOperatorsRequest
+	95,  // 129: wheelwright.fleet.v1.FleetService.SendOrder:input_type -> wheelwright.fleet.v1.SendOrderRequest
+	97,  // 130: wheelwright.fleet.v1.FleetService.ListOrders:input_type -> wheelwright.fleet.v1.ListOrdersRequest
+	99,  // 131: wheelwright.fleet.v1.FleetService.WhoAmI:input_type -> wheelwright.fleet.v1.WhoAmIRequest
+	101, // 132: wheelwright.fleet.v1.FleetService.CanI:input_type -> wheelwright.fleet.v1.CanIRequest
+	40,  // 133: wheelwright.fleet.v1.FleetService.GetStatus:input_type -> wheelwright.fleet.v1.GetStatusRequest
+	104, // 134: wheelwright.fleet.v1.FleetService.Watch:input_type -> wheelwright.fleet.v1.WatchRequest
+	2,   // 135: wheelwright.fleet.v1.FleetService.GetVersion:output_type -> wheelwright.fleet.v1.GetVersionResponse
+	7,   // 136: wheelwright.fleet.v1.FleetService.AddDistribution:output_type -> wheelwright.fleet.v1.AddDistributionResponse
+	9,   // 137: wheelwright.fleet.v1.FleetService.RemoveDistribution:output_type -> wheelwright.fleet.v1.RemoveDistributionResponse
+	11,  // 138: wheelwright.fleet.v1.FleetService.SetSigners:output_type -> wheelwright.fleet.v1.SetSignersResponse
+	13,  // 139: wheelwright.fleet.v1.FleetService.PublishStatement:output_type -> wheelwright.fleet.v1.PublishStatementResponse
+	15,  // 140: wheelwright.fleet.v1.FleetService.GetChannel:output_type -> wheelwright.fleet.v1.GetChannelResponse
+	18,  // 141: wheelwright.fleet.v1.FleetService.ListDistributions:output_type -> wheelwright.fleet.v1.ListDistributionsResponse
+	22,  // 142: wheelwright.fleet.v1.FleetService.ListReleases:output_type -> wheelwright.fleet.v1.ListReleasesResponse
+	24,  // 143: wheelwright.fleet.v1.FleetService.GetRelease:output_type -> wheelwright.fleet.v1.GetReleaseResponse
+	28,  // 144: wheelwright.fleet.v1.FleetService.InviteCluster:output_type -> wheelwright.fleet.v1.InviteClusterResponse
+	30,  // 145: wheelwright.fleet.v1.FleetService.RemoveCluster:output_type -> wheelwright.fleet.v1.RemoveClusterResponse
+	36,  // 146: wheelwright.fleet.v1.FleetService.ListClusters:output_type -> wheelwright.fleet.v1.ListClustersResponse
+	32,  // 147: wheelwright.fleet.v1.FleetService.AcceptCluster:output_type -> wheelwright.fleet.v1.AcceptClusterResponse
+	34,  // 148: wheelwright.fleet.v1.FleetService.RejectCluster:output_type -> wheelwright.fleet.v1.RejectClusterResponse
+	39,  // 149: wheelwright.fleet.v1.FleetService.ListEvents:output_type -> wheelwright.fleet.v1.ListEventsResponse
+	45,  // 150: wheelwright.fleet.v1.FleetService.PlanRollout:output_type -> wheelwright.fleet.v1.PlanRolloutResponse
+	53,  // 151: wheelwright.fleet.v1.FleetService.StartRollout:output_type -> wheelwright.fleet.v1.StartRolloutResponse
+	55,  // 152: wheelwright.fleet.v1.FleetService.ListRollouts:output_type -> wheelwright.fleet.v1.ListRolloutsResponse
+	57,  // 153: wheelwright.fleet.v1.FleetService.GetRollout:output_type -> wheelwright.fleet.v1.GetRolloutResponse
+	59,  // 154: wheelwright.fleet.v1.FleetService.DecideRollout:output_type -> wheelwright.fleet.v1.DecideRolloutResponse
+	61,  // 155: wheelwright.fleet.v1.FleetService.RecallRelease:output_type -> wheelwright.fleet.v1.RecallReleaseResponse
+	65,  // 156: wheelwright.fleet.v1.FleetService.PinCluster:output_type -> wheelwright.fleet.v1.PinClusterResponse
+	67,  // 157: wheelwright.fleet.v1.FleetService.UnpinCluster:output_type -> wheelwright.fleet.v1.UnpinClusterResponse
+	69,  // 158: wheelwright.fleet.v1.FleetService.ListPins:output_type -> wheelwright.fleet.v1.ListPinsResponse
+	71,  // 159: wheelwright.fleet.v1.FleetService.DecideDelivery:output_type -> wheelwright.fleet.v1.DecideDeliveryResponse
+	73,  // 160: wheelwright.fleet.v1.FleetService.Explain:output_type -> wheelwright.fleet.v1.ExplainResponse
+	75,  // 161: wheelwright.fleet.v1.FleetService.ExportAudit:output_type -> wheelwright.fleet.v1.ExportAuditResponse
+	79,  // 162: wheelwright.fleet.v1.FleetService.AddOperator:output_type -> wheelwright.fleet.v1.AddOperatorResponse
+	81,  // 163: wheelwright.fleet.v1.FleetService.RemoveOperator:output_type -> wheelwright.fleet.v1.RemoveOperatorResponse
+	83,  // 164: wheelwright.fleet.v1.FleetService.RenewOperator:output_type -> wheelwright.fleet.v1.RenewOperatorResponse
+	86,  // 165: wheelwright.fleet.v1.FleetService.GetAuthority:output_type -> wheelwright.fleet.v1.GetAuthorityResponse
+	89,  // 166: wheelwright.fleet.v1.FleetService.RotateAuthority:output_type -> wheelwright.fleet.v1.RotateAuthorityResponse
+	91,  // 167: wheelwright.fleet.v1.FleetService.RetireAuthority:output_type -> wheelwright.fleet.v1.RetireAuthorityResponse
+	93,  // 168: wheelwright.fleet.v1.FleetService.ListOperators:output_type -> wheelwright.fleet.v1.ListOperatorsResponse
+	96,  // 169: wheelwright.fleet.v1.FleetService.SendOrder:output_type -> wheelwright.fleet.v1.SendOrderResponse
+	98,  // 170: wheelwright.fleet.v1.FleetService.ListOrders:output_type -> wheelwright.fleet.v1.ListOrdersResponse
+	100, // 171: wheelwright.fleet.v1.FleetService.WhoAmI:output_type -> wheelwright.fleet.v1.WhoAmIResponse
+	102, // 172: wheelwright.fleet.v1.FleetService.CanI:output_type -> wheelwright.fleet.v1.CanIResponse
+	41,  // 173: wheelwright.fleet.v1.FleetService.GetStatus:output_type -> wheelwright.fleet.v1.GetStatusResponse
+	105, // 174: wheelwright.fleet.v1.FleetService.Watch:output_type -> wheelwright.fleet.v1.WatchResponse
+	135, // [135:175] is the sub-list for method output_type
+	95,  // [95:135] is the sub-list for method input_type
+	95,  // [95:95] is the sub-list for extension type_name
+	95,  // [95:95] is the sub-list for extension extendee
+	0,   // [0:95] is the sub-list for field type_name
 }
 
 func init() { file_wheelwright_fleet_v1_fleet_proto_init() }
@@ -7449,7 +8106,7 @@ func file_wheelwright_fleet_v1_fleet_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wheelwright_fleet_v1_fleet_proto_rawDesc), len(file_wheelwright_fleet_v1_fleet_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   98,
+			NumMessages:   108,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -50,6 +50,10 @@ const (
 	FleetService_ExportAudit_FullMethodName        = "/wheelwright.fleet.v1.FleetService/ExportAudit"
 	FleetService_AddOperator_FullMethodName        = "/wheelwright.fleet.v1.FleetService/AddOperator"
 	FleetService_RemoveOperator_FullMethodName     = "/wheelwright.fleet.v1.FleetService/RemoveOperator"
+	FleetService_RenewOperator_FullMethodName      = "/wheelwright.fleet.v1.FleetService/RenewOperator"
+	FleetService_GetAuthority_FullMethodName       = "/wheelwright.fleet.v1.FleetService/GetAuthority"
+	FleetService_RotateAuthority_FullMethodName    = "/wheelwright.fleet.v1.FleetService/RotateAuthority"
+	FleetService_RetireAuthority_FullMethodName    = "/wheelwright.fleet.v1.FleetService/RetireAuthority"
 	FleetService_ListOperators_FullMethodName      = "/wheelwright.fleet.v1.FleetService/ListOperators"
 	FleetService_SendOrder_FullMethodName          = "/wheelwright.fleet.v1.FleetService/SendOrder"
 	FleetService_ListOrders_FullMethodName         = "/wheelwright.fleet.v1.FleetService/ListOrders"
@@ -122,6 +126,16 @@ type FleetServiceClient interface {
 	AddOperator(ctx context.Context, in *AddOperatorRequest, opts ...grpc.CallOption) (*AddOperatorResponse, error)
 	// RemoveOperator ends every certificate of an operator, its open streams too.
 	RemoveOperator(ctx context.Context, in *RemoveOperatorRequest, opts ...grpc.CallOption) (*RemoveOperatorResponse, error)
+	// RenewOperator signs another certificate for the caller, which works as long as the one that it calls with, and
+	// says what the hub's own certificate comes from. Without a csr it says that only: a token needs no certificate.
+	RenewOperator(ctx context.Context, in *RenewOperatorRequest, opts ...grpc.CallOption) (*RenewOperatorResponse, error)
+	// GetAuthority lists the keys of the hub's certificate authority and who does not follow the newest yet.
+	GetAuthority(ctx context.Context, in *GetAuthorityRequest, opts ...grpc.CallOption) (*GetAuthorityResponse, error)
+	// RotateAuthority makes a new key beside the old one. FAILED_PRECONDITION where there are two already.
+	RotateAuthority(ctx context.Context, in *RotateAuthorityRequest, opts ...grpc.CallOption) (*RotateAuthorityResponse, error)
+	// RetireAuthority ends the old key. FAILED_PRECONDITION where there is one only, or where somebody would be left
+	// behind and force is not set.
+	RetireAuthority(ctx context.Context, in *RetireAuthorityRequest, opts ...grpc.CallOption) (*RetireAuthorityResponse, error)
 	ListOperators(ctx context.Context, in *ListOperatorsRequest, opts ...grpc.CallOption) (*ListOperatorsResponse, error)
 	// SendOrder takes an operator's signed order to a spoke, to hand it over as it is. FAILED_PRECONDITION where
 	// the hub can tell that the spoke will refuse it.
@@ -446,6 +460,46 @@ func (c *fleetServiceClient) RemoveOperator(ctx context.Context, in *RemoveOpera
 	return out, nil
 }
 
+func (c *fleetServiceClient) RenewOperator(ctx context.Context, in *RenewOperatorRequest, opts ...grpc.CallOption) (*RenewOperatorResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RenewOperatorResponse)
+	err := c.cc.Invoke(ctx, FleetService_RenewOperator_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fleetServiceClient) GetAuthority(ctx context.Context, in *GetAuthorityRequest, opts ...grpc.CallOption) (*GetAuthorityResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetAuthorityResponse)
+	err := c.cc.Invoke(ctx, FleetService_GetAuthority_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fleetServiceClient) RotateAuthority(ctx context.Context, in *RotateAuthorityRequest, opts ...grpc.CallOption) (*RotateAuthorityResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RotateAuthorityResponse)
+	err := c.cc.Invoke(ctx, FleetService_RotateAuthority_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fleetServiceClient) RetireAuthority(ctx context.Context, in *RetireAuthorityRequest, opts ...grpc.CallOption) (*RetireAuthorityResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RetireAuthorityResponse)
+	err := c.cc.Invoke(ctx, FleetService_RetireAuthority_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *fleetServiceClient) ListOperators(ctx context.Context, in *ListOperatorsRequest, opts ...grpc.CallOption) (*ListOperatorsResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListOperatorsResponse)
@@ -588,6 +642,16 @@ type FleetServiceServer interface {
 	AddOperator(context.Context, *AddOperatorRequest) (*AddOperatorResponse, error)
 	// RemoveOperator ends every certificate of an operator, its open streams too.
 	RemoveOperator(context.Context, *RemoveOperatorRequest) (*RemoveOperatorResponse, error)
+	// RenewOperator signs another certificate for the caller, which works as long as the one that it calls with, and
+	// says what the hub's own certificate comes from. Without a csr it says that only: a token needs no certificate.
+	RenewOperator(context.Context, *RenewOperatorRequest) (*RenewOperatorResponse, error)
+	// GetAuthority lists the keys of the hub's certificate authority and who does not follow the newest yet.
+	GetAuthority(context.Context, *GetAuthorityRequest) (*GetAuthorityResponse, error)
+	// RotateAuthority makes a new key beside the old one. FAILED_PRECONDITION where there are two already.
+	RotateAuthority(context.Context, *RotateAuthorityRequest) (*RotateAuthorityResponse, error)
+	// RetireAuthority ends the old key. FAILED_PRECONDITION where there is one only, or where somebody would be left
+	// behind and force is not set.
+	RetireAuthority(context.Context, *RetireAuthorityRequest) (*RetireAuthorityResponse, error)
 	ListOperators(context.Context, *ListOperatorsRequest) (*ListOperatorsResponse, error)
 	// SendOrder takes an operator's signed order to a spoke, to hand it over as it is. FAILED_PRECONDITION where
 	// the hub can tell that the spoke will refuse it.
@@ -699,6 +763,18 @@ func (UnimplementedFleetServiceServer) AddOperator(context.Context, *AddOperator
 }
 func (UnimplementedFleetServiceServer) RemoveOperator(context.Context, *RemoveOperatorRequest) (*RemoveOperatorResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RemoveOperator not implemented")
+}
+func (UnimplementedFleetServiceServer) RenewOperator(context.Context, *RenewOperatorRequest) (*RenewOperatorResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RenewOperator not implemented")
+}
+func (UnimplementedFleetServiceServer) GetAuthority(context.Context, *GetAuthorityRequest) (*GetAuthorityResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetAuthority not implemented")
+}
+func (UnimplementedFleetServiceServer) RotateAuthority(context.Context, *RotateAuthorityRequest) (*RotateAuthorityResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RotateAuthority not implemented")
+}
+func (UnimplementedFleetServiceServer) RetireAuthority(context.Context, *RetireAuthorityRequest) (*RetireAuthorityResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RetireAuthority not implemented")
 }
 func (UnimplementedFleetServiceServer) ListOperators(context.Context, *ListOperatorsRequest) (*ListOperatorsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListOperators not implemented")
@@ -1257,6 +1333,78 @@ func _FleetService_RemoveOperator_Handler(srv interface{}, ctx context.Context, 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _FleetService_RenewOperator_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RenewOperatorRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).RenewOperator(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_RenewOperator_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).RenewOperator(ctx, req.(*RenewOperatorRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FleetService_GetAuthority_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetAuthorityRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).GetAuthority(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_GetAuthority_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).GetAuthority(ctx, req.(*GetAuthorityRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FleetService_RotateAuthority_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RotateAuthorityRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).RotateAuthority(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_RotateAuthority_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).RotateAuthority(ctx, req.(*RotateAuthorityRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FleetService_RetireAuthority_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RetireAuthorityRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).RetireAuthority(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_RetireAuthority_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).RetireAuthority(ctx, req.(*RetireAuthorityRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _FleetService_ListOperators_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListOperatorsRequest)
 	if err := dec(in); err != nil {
@@ -1494,6 +1642,22 @@ var FleetService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RemoveOperator",
 			Handler:    _FleetService_RemoveOperator_Handler,
+		},
+		{
+			MethodName: "RenewOperator",
+			Handler:    _FleetService_RenewOperator_Handler,
+		},
+		{
+			MethodName: "GetAuthority",
+			Handler:    _FleetService_GetAuthority_Handler,
+		},
+		{
+			MethodName: "RotateAuthority",
+			Handler:    _FleetService_RotateAuthority_Handler,
+		},
+		{
+			MethodName: "RetireAuthority",
+			Handler:    _FleetService_RetireAuthority_Handler,
 		},
 		{
 			MethodName: "ListOperators",

@@ -370,6 +370,7 @@ type ConnectResponse struct {
 	//	*ConnectResponse_Desired
 	//	*ConnectResponse_Ack
 	//	*ConnectResponse_Heartbeat
+	//	*ConnectResponse_Renewal
 	Body          isConnectResponse_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -448,6 +449,15 @@ func (x *ConnectResponse) GetHeartbeat() *Heartbeat {
 	return nil
 }
 
+func (x *ConnectResponse) GetRenewal() *Renewal {
+	if x != nil {
+		if x, ok := x.Body.(*ConnectResponse_Renewal); ok {
+			return x.Renewal
+		}
+	}
+	return nil
+}
+
 type isConnectResponse_Body interface {
 	isConnectResponse_Body()
 }
@@ -468,6 +478,10 @@ type ConnectResponse_Heartbeat struct {
 	Heartbeat *Heartbeat `protobuf:"bytes,4,opt,name=heartbeat,proto3,oneof"`
 }
 
+type ConnectResponse_Renewal struct {
+	Renewal *Renewal `protobuf:"bytes,6,opt,name=renewal,proto3,oneof"`
+}
+
 func (*ConnectResponse_Welcome) isConnectResponse_Body() {}
 
 func (*ConnectResponse_Desired) isConnectResponse_Body() {}
@@ -475,6 +489,55 @@ func (*ConnectResponse_Desired) isConnectResponse_Body() {}
 func (*ConnectResponse_Ack) isConnectResponse_Body() {}
 
 func (*ConnectResponse_Heartbeat) isConnectResponse_Body() {}
+
+func (*ConnectResponse_Renewal) isConnectResponse_Body() {}
+
+// Renewal asks for the certificate to be renewed before its time: whom the hub shows itself under, and who issues
+// certificates, changes.
+type Renewal struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The spoke spreads itself over so long, so that a fleet does not come at once.
+	WithinSeconds uint32 `protobuf:"varint,1,opt,name=within_seconds,json=withinSeconds,proto3" json:"within_seconds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Renewal) Reset() {
+	*x = Renewal{}
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Renewal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Renewal) ProtoMessage() {}
+
+func (x *Renewal) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Renewal.ProtoReflect.Descriptor instead.
+func (*Renewal) Descriptor() ([]byte, []int) {
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Renewal) GetWithinSeconds() uint32 {
+	if x != nil {
+		return x.WithinSeconds
+	}
+	return 0
+}
 
 // Hello says who speaks and what it already has.
 type Hello struct {
@@ -498,7 +561,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[3]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -510,7 +573,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[3]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -523,7 +586,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{3}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Hello) GetSpokeVersion() string {
@@ -592,7 +655,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[4]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -604,7 +667,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[4]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -617,7 +680,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{4}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Welcome) GetCluster() string {
@@ -664,7 +727,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[5]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -676,7 +739,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[5]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -689,7 +752,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{5}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Heartbeat) GetAt() *timestamppb.Timestamp {
@@ -709,7 +772,7 @@ type Ack struct {
 
 func (x *Ack) Reset() {
 	*x = Ack{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[6]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -721,7 +784,7 @@ func (x *Ack) String() string {
 func (*Ack) ProtoMessage() {}
 
 func (x *Ack) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[6]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -734,7 +797,7 @@ func (x *Ack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ack.ProtoReflect.Descriptor instead.
 func (*Ack) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{6}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Ack) GetSeq() uint64 {
@@ -756,7 +819,7 @@ type DesiredState struct {
 
 func (x *DesiredState) Reset() {
 	*x = DesiredState{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[7]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -768,7 +831,7 @@ func (x *DesiredState) String() string {
 func (*DesiredState) ProtoMessage() {}
 
 func (x *DesiredState) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[7]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -781,7 +844,7 @@ func (x *DesiredState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DesiredState.ProtoReflect.Descriptor instead.
 func (*DesiredState) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{7}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *DesiredState) GetRevision() uint64 {
@@ -824,7 +887,7 @@ type DistributionOffers struct {
 
 func (x *DistributionOffers) Reset() {
 	*x = DistributionOffers{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[8]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -836,7 +899,7 @@ func (x *DistributionOffers) String() string {
 func (*DistributionOffers) ProtoMessage() {}
 
 func (x *DistributionOffers) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[8]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -849,7 +912,7 @@ func (x *DistributionOffers) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DistributionOffers.ProtoReflect.Descriptor instead.
 func (*DistributionOffers) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{8}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *DistributionOffers) GetDistribution() string {
@@ -928,7 +991,7 @@ type SignedOrder struct {
 
 func (x *SignedOrder) Reset() {
 	*x = SignedOrder{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[9]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -940,7 +1003,7 @@ func (x *SignedOrder) String() string {
 func (*SignedOrder) ProtoMessage() {}
 
 func (x *SignedOrder) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[9]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -953,7 +1016,7 @@ func (x *SignedOrder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignedOrder.ProtoReflect.Descriptor instead.
 func (*SignedOrder) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{9}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *SignedOrder) GetText() []byte {
@@ -981,7 +1044,7 @@ type OrderAnswer struct {
 
 func (x *OrderAnswer) Reset() {
 	*x = OrderAnswer{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[10]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -993,7 +1056,7 @@ func (x *OrderAnswer) String() string {
 func (*OrderAnswer) ProtoMessage() {}
 
 func (x *OrderAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[10]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1006,7 +1069,7 @@ func (x *OrderAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrderAnswer.ProtoReflect.Descriptor instead.
 func (*OrderAnswer) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{10}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *OrderAnswer) GetNonce() string {
@@ -1038,7 +1101,7 @@ type Withdrawal struct {
 
 func (x *Withdrawal) Reset() {
 	*x = Withdrawal{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[11]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1050,7 +1113,7 @@ func (x *Withdrawal) String() string {
 func (*Withdrawal) ProtoMessage() {}
 
 func (x *Withdrawal) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[11]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1063,7 +1126,7 @@ func (x *Withdrawal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Withdrawal.ProtoReflect.Descriptor instead.
 func (*Withdrawal) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{11}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Withdrawal) GetVersion() string {
@@ -1107,7 +1170,7 @@ type HubPin struct {
 
 func (x *HubPin) Reset() {
 	*x = HubPin{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[12]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1119,7 +1182,7 @@ func (x *HubPin) String() string {
 func (*HubPin) ProtoMessage() {}
 
 func (x *HubPin) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[12]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1132,7 +1195,7 @@ func (x *HubPin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HubPin.ProtoReflect.Descriptor instead.
 func (*HubPin) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{12}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *HubPin) GetVersion() string {
@@ -1180,7 +1243,7 @@ type HubDecision struct {
 
 func (x *HubDecision) Reset() {
 	*x = HubDecision{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[13]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1192,7 +1255,7 @@ func (x *HubDecision) String() string {
 func (*HubDecision) ProtoMessage() {}
 
 func (x *HubDecision) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[13]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1205,7 +1268,7 @@ func (x *HubDecision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HubDecision.ProtoReflect.Descriptor instead.
 func (*HubDecision) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{13}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *HubDecision) GetVersion() string {
@@ -1270,7 +1333,7 @@ type Offer struct {
 
 func (x *Offer) Reset() {
 	*x = Offer{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[14]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1282,7 +1345,7 @@ func (x *Offer) String() string {
 func (*Offer) ProtoMessage() {}
 
 func (x *Offer) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[14]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1295,7 +1358,7 @@ func (x *Offer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Offer.ProtoReflect.Descriptor instead.
 func (*Offer) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{14}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Offer) GetVersion() string {
@@ -1362,7 +1425,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[15]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1374,7 +1437,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[15]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1387,7 +1450,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{15}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Event) GetSeq() uint64 {
@@ -1474,7 +1537,7 @@ type Preflight struct {
 
 func (x *Preflight) Reset() {
 	*x = Preflight{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[16]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1486,7 +1549,7 @@ func (x *Preflight) String() string {
 func (*Preflight) ProtoMessage() {}
 
 func (x *Preflight) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[16]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1499,7 +1562,7 @@ func (x *Preflight) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Preflight.ProtoReflect.Descriptor instead.
 func (*Preflight) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{16}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Preflight) GetVersion() string {
@@ -1570,7 +1633,7 @@ type KindChange struct {
 
 func (x *KindChange) Reset() {
 	*x = KindChange{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[17]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1582,7 +1645,7 @@ func (x *KindChange) String() string {
 func (*KindChange) ProtoMessage() {}
 
 func (x *KindChange) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[17]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1595,7 +1658,7 @@ func (x *KindChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KindChange.ProtoReflect.Descriptor instead.
 func (*KindChange) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{17}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *KindChange) GetKind() string {
@@ -1669,7 +1732,7 @@ type SubscriptionStatus struct {
 
 func (x *SubscriptionStatus) Reset() {
 	*x = SubscriptionStatus{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[18]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1681,7 +1744,7 @@ func (x *SubscriptionStatus) String() string {
 func (*SubscriptionStatus) ProtoMessage() {}
 
 func (x *SubscriptionStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[18]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1694,7 +1757,7 @@ func (x *SubscriptionStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscriptionStatus.ProtoReflect.Descriptor instead.
 func (*SubscriptionStatus) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{18}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SubscriptionStatus) GetDistribution() string {
@@ -1899,7 +1962,7 @@ type Channel struct {
 
 func (x *Channel) Reset() {
 	*x = Channel{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[19]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1911,7 +1974,7 @@ func (x *Channel) String() string {
 func (*Channel) ProtoMessage() {}
 
 func (x *Channel) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[19]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1924,7 +1987,7 @@ func (x *Channel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Channel.ProtoReflect.Descriptor instead.
 func (*Channel) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{19}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Channel) GetSequence() uint64 {
@@ -1973,7 +2036,7 @@ type Canary struct {
 
 func (x *Canary) Reset() {
 	*x = Canary{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[20]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1985,7 +2048,7 @@ func (x *Canary) String() string {
 func (*Canary) ProtoMessage() {}
 
 func (x *Canary) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[20]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1998,7 +2061,7 @@ func (x *Canary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Canary.ProtoReflect.Descriptor instead.
 func (*Canary) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{20}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Canary) GetStep() uint32 {
@@ -2052,7 +2115,7 @@ type CanaryTraffic struct {
 
 func (x *CanaryTraffic) Reset() {
 	*x = CanaryTraffic{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[21]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2064,7 +2127,7 @@ func (x *CanaryTraffic) String() string {
 func (*CanaryTraffic) ProtoMessage() {}
 
 func (x *CanaryTraffic) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[21]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2077,7 +2140,7 @@ func (x *CanaryTraffic) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CanaryTraffic.ProtoReflect.Descriptor instead.
 func (*CanaryTraffic) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{21}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *CanaryTraffic) GetService() string {
@@ -2136,7 +2199,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[22]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2148,7 +2211,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[22]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2161,7 +2224,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{22}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Policy) GetRange() string {
@@ -2261,7 +2324,7 @@ type FromHub struct {
 
 func (x *FromHub) Reset() {
 	*x = FromHub{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[23]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2273,7 +2336,7 @@ func (x *FromHub) String() string {
 func (*FromHub) ProtoMessage() {}
 
 func (x *FromHub) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[23]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2286,7 +2349,7 @@ func (x *FromHub) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FromHub.ProtoReflect.Descriptor instead.
 func (*FromHub) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{23}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *FromHub) GetPins() bool {
@@ -2319,7 +2382,7 @@ type FetchBundleRequest struct {
 
 func (x *FetchBundleRequest) Reset() {
 	*x = FetchBundleRequest{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[24]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2331,7 +2394,7 @@ func (x *FetchBundleRequest) String() string {
 func (*FetchBundleRequest) ProtoMessage() {}
 
 func (x *FetchBundleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[24]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2344,7 +2407,7 @@ func (x *FetchBundleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchBundleRequest.ProtoReflect.Descriptor instead.
 func (*FetchBundleRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{24}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *FetchBundleRequest) GetDigest() string {
@@ -2363,7 +2426,7 @@ type FetchBundleResponse struct {
 
 func (x *FetchBundleResponse) Reset() {
 	*x = FetchBundleResponse{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[25]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2375,7 +2438,7 @@ func (x *FetchBundleResponse) String() string {
 func (*FetchBundleResponse) ProtoMessage() {}
 
 func (x *FetchBundleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[25]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2388,7 +2451,7 @@ func (x *FetchBundleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchBundleResponse.ProtoReflect.Descriptor instead.
 func (*FetchBundleResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{25}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *FetchBundleResponse) GetData() []byte {
@@ -2408,7 +2471,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[26]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2420,7 +2483,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[26]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2433,7 +2496,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{26}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RenewRequest) GetCsr() []byte {
@@ -2454,7 +2517,7 @@ type RenewResponse struct {
 
 func (x *RenewResponse) Reset() {
 	*x = RenewResponse{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[27]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2466,7 +2529,7 @@ func (x *RenewResponse) String() string {
 func (*RenewResponse) ProtoMessage() {}
 
 func (x *RenewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[27]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2479,7 +2542,7 @@ func (x *RenewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewResponse.ProtoReflect.Descriptor instead.
 func (*RenewResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{27}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RenewResponse) GetCertificate() []byte {
@@ -2515,13 +2578,16 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\x05hello\x18\x01 \x01(\v2\x1a.wheelwright.sync.v1.HelloH\x00R\x05hello\x122\n" +
 	"\x05event\x18\x02 \x01(\v2\x1a.wheelwright.sync.v1.EventH\x00R\x05event\x12>\n" +
 	"\theartbeat\x18\x03 \x01(\v2\x1e.wheelwright.sync.v1.HeartbeatH\x00R\theartbeatB\x06\n" +
-	"\x04body\"\x80\x02\n" +
+	"\x04body\"\xba\x02\n" +
 	"\x0fConnectResponse\x128\n" +
 	"\awelcome\x18\x01 \x01(\v2\x1c.wheelwright.sync.v1.WelcomeH\x00R\awelcome\x12=\n" +
 	"\adesired\x18\x02 \x01(\v2!.wheelwright.sync.v1.DesiredStateH\x00R\adesired\x12,\n" +
 	"\x03ack\x18\x03 \x01(\v2\x18.wheelwright.sync.v1.AckH\x00R\x03ack\x12>\n" +
-	"\theartbeat\x18\x04 \x01(\v2\x1e.wheelwright.sync.v1.HeartbeatH\x00R\theartbeatB\x06\n" +
-	"\x04body\"\x9b\x02\n" +
+	"\theartbeat\x18\x04 \x01(\v2\x1e.wheelwright.sync.v1.HeartbeatH\x00R\theartbeat\x128\n" +
+	"\arenewal\x18\x06 \x01(\v2\x1c.wheelwright.sync.v1.RenewalH\x00R\arenewalB\x06\n" +
+	"\x04body\"0\n" +
+	"\aRenewal\x12%\n" +
+	"\x0ewithin_seconds\x18\x01 \x01(\rR\rwithinSeconds\"\x9b\x02\n" +
 	"\x05Hello\x12#\n" +
 	"\rspoke_version\x18\x01 \x01(\tR\fspokeVersion\x12-\n" +
 	"\x12kubernetes_version\x18\x02 \x01(\tR\x11kubernetesVersion\x12\x1d\n" +
@@ -2729,7 +2795,7 @@ func file_wheelwright_sync_v1_sync_proto_rawDescGZIP() []byte {
 }
 
 var file_wheelwright_sync_v1_sync_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_wheelwright_sync_v1_sync_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_wheelwright_sync_v1_sync_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_wheelwright_sync_v1_sync_proto_goTypes = []any{
 	(RefusalKind)(0),              // 0: wheelwright.sync.v1.RefusalKind
 	(WithdrawalKind)(0),           // 1: wheelwright.sync.v1.WithdrawalKind
@@ -2737,83 +2803,85 @@ var file_wheelwright_sync_v1_sync_proto_goTypes = []any{
 	(*Refusal)(nil),               // 3: wheelwright.sync.v1.Refusal
 	(*ConnectRequest)(nil),        // 4: wheelwright.sync.v1.ConnectRequest
 	(*ConnectResponse)(nil),       // 5: wheelwright.sync.v1.ConnectResponse
-	(*Hello)(nil),                 // 6: wheelwright.sync.v1.Hello
-	(*Welcome)(nil),               // 7: wheelwright.sync.v1.Welcome
-	(*Heartbeat)(nil),             // 8: wheelwright.sync.v1.Heartbeat
-	(*Ack)(nil),                   // 9: wheelwright.sync.v1.Ack
-	(*DesiredState)(nil),          // 10: wheelwright.sync.v1.DesiredState
-	(*DistributionOffers)(nil),    // 11: wheelwright.sync.v1.DistributionOffers
-	(*SignedOrder)(nil),           // 12: wheelwright.sync.v1.SignedOrder
-	(*OrderAnswer)(nil),           // 13: wheelwright.sync.v1.OrderAnswer
-	(*Withdrawal)(nil),            // 14: wheelwright.sync.v1.Withdrawal
-	(*HubPin)(nil),                // 15: wheelwright.sync.v1.HubPin
-	(*HubDecision)(nil),           // 16: wheelwright.sync.v1.HubDecision
-	(*Offer)(nil),                 // 17: wheelwright.sync.v1.Offer
-	(*Event)(nil),                 // 18: wheelwright.sync.v1.Event
-	(*Preflight)(nil),             // 19: wheelwright.sync.v1.Preflight
-	(*KindChange)(nil),            // 20: wheelwright.sync.v1.KindChange
-	(*SubscriptionStatus)(nil),    // 21: wheelwright.sync.v1.SubscriptionStatus
-	(*Channel)(nil),               // 22: wheelwright.sync.v1.Channel
-	(*Canary)(nil),                // 23: wheelwright.sync.v1.Canary
-	(*CanaryTraffic)(nil),         // 24: wheelwright.sync.v1.CanaryTraffic
-	(*Policy)(nil),                // 25: wheelwright.sync.v1.Policy
-	(*FromHub)(nil),               // 26: wheelwright.sync.v1.FromHub
-	(*FetchBundleRequest)(nil),    // 27: wheelwright.sync.v1.FetchBundleRequest
-	(*FetchBundleResponse)(nil),   // 28: wheelwright.sync.v1.FetchBundleResponse
-	(*RenewRequest)(nil),          // 29: wheelwright.sync.v1.RenewRequest
-	(*RenewResponse)(nil),         // 30: wheelwright.sync.v1.RenewResponse
-	(*timestamppb.Timestamp)(nil), // 31: google.protobuf.Timestamp
+	(*Renewal)(nil),               // 6: wheelwright.sync.v1.Renewal
+	(*Hello)(nil),                 // 7: wheelwright.sync.v1.Hello
+	(*Welcome)(nil),               // 8: wheelwright.sync.v1.Welcome
+	(*Heartbeat)(nil),             // 9: wheelwright.sync.v1.Heartbeat
+	(*Ack)(nil),                   // 10: wheelwright.sync.v1.Ack
+	(*DesiredState)(nil),          // 11: wheelwright.sync.v1.DesiredState
+	(*DistributionOffers)(nil),    // 12: wheelwright.sync.v1.DistributionOffers
+	(*SignedOrder)(nil),           // 13: wheelwright.sync.v1.SignedOrder
+	(*OrderAnswer)(nil),           // 14: wheelwright.sync.v1.OrderAnswer
+	(*Withdrawal)(nil),            // 15: wheelwright.sync.v1.Withdrawal
+	(*HubPin)(nil),                // 16: wheelwright.sync.v1.HubPin
+	(*HubDecision)(nil),           // 17: wheelwright.sync.v1.HubDecision
+	(*Offer)(nil),                 // 18: wheelwright.sync.v1.Offer
+	(*Event)(nil),                 // 19: wheelwright.sync.v1.Event
+	(*Preflight)(nil),             // 20: wheelwright.sync.v1.Preflight
+	(*KindChange)(nil),            // 21: wheelwright.sync.v1.KindChange
+	(*SubscriptionStatus)(nil),    // 22: wheelwright.sync.v1.SubscriptionStatus
+	(*Channel)(nil),               // 23: wheelwright.sync.v1.Channel
+	(*Canary)(nil),                // 24: wheelwright.sync.v1.Canary
+	(*CanaryTraffic)(nil),         // 25: wheelwright.sync.v1.CanaryTraffic
+	(*Policy)(nil),                // 26: wheelwright.sync.v1.Policy
+	(*FromHub)(nil),               // 27: wheelwright.sync.v1.FromHub
+	(*FetchBundleRequest)(nil),    // 28: wheelwright.sync.v1.FetchBundleRequest
+	(*FetchBundleResponse)(nil),   // 29: wheelwright.sync.v1.FetchBundleResponse
+	(*RenewRequest)(nil),          // 30: wheelwright.sync.v1.RenewRequest
+	(*RenewResponse)(nil),         // 31: wheelwright.sync.v1.RenewResponse
+	(*timestamppb.Timestamp)(nil), // 32: google.protobuf.Timestamp
 }
 var file_wheelwright_sync_v1_sync_proto_depIdxs = []int32{
 	0,  // 0: wheelwright.sync.v1.Refusal.kind:type_name -> wheelwright.sync.v1.RefusalKind
-	6,  // 1: wheelwright.sync.v1.ConnectRequest.hello:type_name -> wheelwright.sync.v1.Hello
-	18, // 2: wheelwright.sync.v1.ConnectRequest.event:type_name -> wheelwright.sync.v1.Event
-	8,  // 3: wheelwright.sync.v1.ConnectRequest.heartbeat:type_name -> wheelwright.sync.v1.Heartbeat
-	7,  // 4: wheelwright.sync.v1.ConnectResponse.welcome:type_name -> wheelwright.sync.v1.Welcome
-	10, // 5: wheelwright.sync.v1.ConnectResponse.desired:type_name -> wheelwright.sync.v1.DesiredState
-	9,  // 6: wheelwright.sync.v1.ConnectResponse.ack:type_name -> wheelwright.sync.v1.Ack
-	8,  // 7: wheelwright.sync.v1.ConnectResponse.heartbeat:type_name -> wheelwright.sync.v1.Heartbeat
-	21, // 8: wheelwright.sync.v1.Hello.subscriptions:type_name -> wheelwright.sync.v1.SubscriptionStatus
-	31, // 9: wheelwright.sync.v1.Heartbeat.at:type_name -> google.protobuf.Timestamp
-	11, // 10: wheelwright.sync.v1.DesiredState.distributions:type_name -> wheelwright.sync.v1.DistributionOffers
-	17, // 11: wheelwright.sync.v1.DistributionOffers.offers:type_name -> wheelwright.sync.v1.Offer
-	14, // 12: wheelwright.sync.v1.DistributionOffers.withdrawals:type_name -> wheelwright.sync.v1.Withdrawal
-	15, // 13: wheelwright.sync.v1.DistributionOffers.pin:type_name -> wheelwright.sync.v1.HubPin
-	16, // 14: wheelwright.sync.v1.DistributionOffers.decisions:type_name -> wheelwright.sync.v1.HubDecision
-	12, // 15: wheelwright.sync.v1.DistributionOffers.orders:type_name -> wheelwright.sync.v1.SignedOrder
-	1,  // 16: wheelwright.sync.v1.Withdrawal.kind:type_name -> wheelwright.sync.v1.WithdrawalKind
-	31, // 17: wheelwright.sync.v1.HubPin.until:type_name -> google.protobuf.Timestamp
-	31, // 18: wheelwright.sync.v1.HubDecision.at:type_name -> google.protobuf.Timestamp
-	31, // 19: wheelwright.sync.v1.HubDecision.asked:type_name -> google.protobuf.Timestamp
-	31, // 20: wheelwright.sync.v1.Event.at:type_name -> google.protobuf.Timestamp
-	2,  // 21: wheelwright.sync.v1.Event.kind:type_name -> wheelwright.sync.v1.EventKind
-	21, // 22: wheelwright.sync.v1.Event.status:type_name -> wheelwright.sync.v1.SubscriptionStatus
-	19, // 23: wheelwright.sync.v1.Event.preflight:type_name -> wheelwright.sync.v1.Preflight
-	13, // 24: wheelwright.sync.v1.Event.order:type_name -> wheelwright.sync.v1.OrderAnswer
-	20, // 25: wheelwright.sync.v1.Preflight.changes:type_name -> wheelwright.sync.v1.KindChange
-	31, // 26: wheelwright.sync.v1.Preflight.at:type_name -> google.protobuf.Timestamp
-	25, // 27: wheelwright.sync.v1.SubscriptionStatus.policy:type_name -> wheelwright.sync.v1.Policy
-	31, // 28: wheelwright.sync.v1.SubscriptionStatus.phase_since:type_name -> google.protobuf.Timestamp
-	31, // 29: wheelwright.sync.v1.SubscriptionStatus.observed_at:type_name -> google.protobuf.Timestamp
-	23, // 30: wheelwright.sync.v1.SubscriptionStatus.canary:type_name -> wheelwright.sync.v1.Canary
-	22, // 31: wheelwright.sync.v1.SubscriptionStatus.channel:type_name -> wheelwright.sync.v1.Channel
-	31, // 32: wheelwright.sync.v1.Channel.issued:type_name -> google.protobuf.Timestamp
-	31, // 33: wheelwright.sync.v1.Channel.expires:type_name -> google.protobuf.Timestamp
-	24, // 34: wheelwright.sync.v1.Canary.traffic:type_name -> wheelwright.sync.v1.CanaryTraffic
-	31, // 35: wheelwright.sync.v1.Policy.pin_until:type_name -> google.protobuf.Timestamp
-	26, // 36: wheelwright.sync.v1.Policy.from_hub:type_name -> wheelwright.sync.v1.FromHub
-	31, // 37: wheelwright.sync.v1.RenewResponse.not_after:type_name -> google.protobuf.Timestamp
-	4,  // 38: wheelwright.sync.v1.SyncService.Connect:input_type -> wheelwright.sync.v1.ConnectRequest
-	27, // 39: wheelwright.sync.v1.SyncService.FetchBundle:input_type -> wheelwright.sync.v1.FetchBundleRequest
-	29, // 40: wheelwright.sync.v1.SyncService.Renew:input_type -> wheelwright.sync.v1.RenewRequest
-	5,  // 41: wheelwright.sync.v1.SyncService.Connect:output_type -> wheelwright.sync.v1.ConnectResponse
-	28, // 42: wheelwright.sync.v1.SyncService.FetchBundle:output_type -> wheelwright.sync.v1.FetchBundleResponse
-	30, // 43: wheelwright.sync.v1.SyncService.Renew:output_type -> wheelwright.sync.v1.RenewResponse
-	41, // [41:44] is the sub-list for method output_type
-	38, // [38:41] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	7,  // 1: wheelwright.sync.v1.ConnectRequest.hello:type_name -> wheelwright.sync.v1.Hello
+	19, // 2: wheelwright.sync.v1.ConnectRequest.event:type_name -> wheelwright.sync.v1.Event
+	9,  // 3: wheelwright.sync.v1.ConnectRequest.heartbeat:type_name -> wheelwright.sync.v1.Heartbeat
+	8,  // 4: wheelwright.sync.v1.ConnectResponse.welcome:type_name -> wheelwright.sync.v1.Welcome
+	11, // 5: wheelwright.sync.v1.ConnectResponse.desired:type_name -> wheelwright.sync.v1.DesiredState
+	10, // 6: wheelwright.sync.v1.ConnectResponse.ack:type_name -> wheelwright.sync.v1.Ack
+	9,  // 7: wheelwright.sync.v1.ConnectResponse.heartbeat:type_name -> wheelwright.sync.v1.Heartbeat
+	6,  // 8: wheelwright.sync.v1.ConnectResponse.renewal:type_name -> wheelwright.sync.v1.Renewal
+	22, // 9: wheelwright.sync.v1.Hello.subscriptions:type_name -> wheelwright.sync.v1.SubscriptionStatus
+	32, // 10: wheelwright.sync.v1.Heartbeat.at:type_name -> google.protobuf.Timestamp
+	12, // 11: wheelwright.sync.v1.DesiredState.distributions:type_name -> wheelwright.sync.v1.DistributionOffers
+	18, // 12: wheelwright.sync.v1.DistributionOffers.offers:type_name -> wheelwright.sync.v1.Offer
+	15, // 13: wheelwright.sync.v1.DistributionOffers.withdrawals:type_name -> wheelwright.sync.v1.Withdrawal
+	16, // 14: wheelwright.sync.v1.DistributionOffers.pin:type_name -> wheelwright.sync.v1.HubPin
+	17, // 15: wheelwright.sync.v1.DistributionOffers.decisions:type_name -> wheelwright.sync.v1.HubDecision
+	13, // 16: wheelwright.sync.v1.DistributionOffers.orders:type_name -> wheelwright.sync.v1.SignedOrder
+	1,  // 17: wheelwright.sync.v1.Withdrawal.kind:type_name -> wheelwright.sync.v1.WithdrawalKind
+	32, // 18: wheelwright.sync.v1.HubPin.until:type_name -> google.protobuf.Timestamp
+	32, // 19: wheelwright.sync.v1.HubDecision.at:type_name -> google.protobuf.Timestamp
+	32, // 20: wheelwright.sync.v1.HubDecision.asked:type_name -> google.protobuf.Timestamp
+	32, // 21: wheelwright.sync.v1.Event.at:type_name -> google.protobuf.Timestamp
+	2,  // 22: wheelwright.sync.v1.Event.kind:type_name -> wheelwright.sync.v1.EventKind
+	22, // 23: wheelwright.sync.v1.Event.status:type_name -> wheelwright.sync.v1.SubscriptionStatus
+	20, // 24: wheelwright.sync.v1.Event.preflight:type_name -> wheelwright.sync.v1.Preflight
+	14, // 25: wheelwright.sync.v1.Event.order:type_name -> wheelwright.sync.v1.OrderAnswer
+	21, // 26: wheelwright.sync.v1.Preflight.changes:type_name -> wheelwright.sync.v1.KindChange
+	32, // 27: wheelwright.sync.v1.Preflight.at:type_name -> google.protobuf.Timestamp
+	26, // 28: wheelwright.sync.v1.SubscriptionStatus.policy:type_name -> wheelwright.sync.v1.Policy
+	32, // 29: wheelwright.sync.v1.SubscriptionStatus.phase_since:type_name -> google.protobuf.Timestamp
+	32, // 30: wheelwright.sync.v1.SubscriptionStatus.observed_at:type_name -> google.protobuf.Timestamp
+	24, // 31: wheelwright.sync.v1.SubscriptionStatus.canary:type_name -> wheelwright.sync.v1.Canary
+	23, // 32: wheelwright.sync.v1.SubscriptionStatus.channel:type_name -> wheelwright.sync.v1.Channel
+	32, // 33: wheelwright.sync.v1.Channel.issued:type_name -> google.protobuf.Timestamp
+	32, // 34: wheelwright.sync.v1.Channel.expires:type_name -> google.protobuf.Timestamp
+	25, // 35: wheelwright.sync.v1.Canary.traffic:type_name -> wheelwright.sync.v1.CanaryTraffic
+	32, // 36: wheelwright.sync.v1.Policy.pin_until:type_name -> google.protobuf.Timestamp
+	27, // 37: wheelwright.sync.v1.Policy.from_hub:type_name -> wheelwright.sync.v1.FromHub
+	32, // 38: wheelwright.sync.v1.RenewResponse.not_after:type_name -> google.protobuf.Timestamp
+	4,  // 39: wheelwright.sync.v1.SyncService.Connect:input_type -> wheelwright.sync.v1.ConnectRequest
+	28, // 40: wheelwright.sync.v1.SyncService.FetchBundle:input_type -> wheelwright.sync.v1.FetchBundleRequest
+	30, // 41: wheelwright.sync.v1.SyncService.Renew:input_type -> wheelwright.sync.v1.RenewRequest
+	5,  // 42: wheelwright.sync.v1.SyncService.Connect:output_type -> wheelwright.sync.v1.ConnectResponse
+	29, // 43: wheelwright.sync.v1.SyncService.FetchBundle:output_type -> wheelwright.sync.v1.FetchBundleResponse
+	31, // 44: wheelwright.sync.v1.SyncService.Renew:output_type -> wheelwright.sync.v1.RenewResponse
+	42, // [42:45] is the sub-list for method output_type
+	39, // [39:42] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_wheelwright_sync_v1_sync_proto_init() }
@@ -2831,6 +2899,7 @@ func file_wheelwright_sync_v1_sync_proto_init() {
 		(*ConnectResponse_Desired)(nil),
 		(*ConnectResponse_Ack)(nil),
 		(*ConnectResponse_Heartbeat)(nil),
+		(*ConnectResponse_Renewal)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2838,7 +2907,7 @@ func file_wheelwright_sync_v1_sync_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wheelwright_sync_v1_sync_proto_rawDesc), len(file_wheelwright_sync_v1_sync_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   28,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
