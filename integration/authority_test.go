@@ -13,6 +13,9 @@ import (
 // for the beginning is waited for. The hub is killed after each step.
 func TestTheAuthorityIsRotatedUnderAFleet(t *testing.T) {
 	s := tell(t, 2)
+	s.must(s.hub.Configure("heartbeat: 1s\n")) // renewals are spread over some of them
+	s.must(s.hub.Kill())
+	s.must(s.hub.Start(s.ctx))
 	s.watchShop()
 	s.joinAll()
 	s.release("1.1.0", "Available")

@@ -3,7 +3,10 @@ package integration
 import (
 	"archive/tar"
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/x509"
 	"fmt"
 	"os"
 	"strings"
@@ -421,18 +424,21 @@ func protocols() []attack {
 	greeted := func(name string, greeting func(w *syncv1.Welcome) []*syncv1.ConnectResponse) attack {
 		return attack{name, func(s *scene) string {
 			s.hub.Behave(evilhub.Script{Welcome: greeting})
-			hellos := s.hub.Hellos()
 			s.hub.Say(nil)
-			if err := s.cluster.Wait("the spoke to come again", func() error {
-				if s.hub.Hellos() == hellos {
-					return fmt.Errorf("it has not")
-				}
-				return nil
-			}); err != nil {
-				s.t.Error(err)
-			}
+			s.ran("the spoke to come again")
 			s.hub.Behave(evilhub.Script{})
 			s.hub.Say(nil)
+			return ""
+		}}
+	}
+	renewed := func(name string, renewal func(s *scene) *syncv1.RenewResponse) attack {
+		return attack{name, func(s *scene) string {
+			answer := renewal(s)
+			s.hub.Behave(evilhub.Script{Renew: func(*syncv1.RenewRequest) (*syncv1.RenewResponse, error) { return answer, nil }})
+			for range 1000 { // a hub that asks without end gets one
+				s.hub.Say(&syncv1.ConnectResponse{Body: &syncv1.ConnectResponse_Renewal{Renewal: &syncv1.Renewal{}}})
+			}
+			s.ran("the spoke to renew its certificate")
 			return ""
 		}}
 	}
@@ -457,6 +463,12 @@ func protocols() []attack {
 		greeted("an acknowledgement of the future", func(w *syncv1.Welcome) []*syncv1.ConnectResponse {
 			w.AckedSeq = 1 << 62
 			return []*syncv1.ConnectResponse{welcome(w)}
+		}),
+		renewed("a renewal with nothing in it", func(*scene) *syncv1.RenewResponse { return &syncv1.RenewResponse{} }),
+		renewed("a renewal with the certificate of another key", func(s *scene) *syncv1.RenewResponse {
+			key := must[*ecdsa.PrivateKey](s.t)(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
+			der := must[[]byte](s.t)(s.hub.Issue(&key.PublicKey, x509.ExtKeyUsageClientAuth))
+			return &syncv1.RenewResponse{Certificate: der, Authorities: s.hub.Authorities()}
 		}),
 		said("an acknowledgement of what was not said", func(*scene) []*syncv1.ConnectResponse {
 			return []*syncv1.ConnectResponse{{Body: &syncv1.ConnectResponse_Ack{Ack: &syncv1.Ack{Seq: 1 << 62}}}}

@@ -144,6 +144,19 @@ func (s *scene) hears(want string) error {
 	})
 }
 
+// ran waits until the spoke has met something of the hub's script.
+func (s *scene) ran(what string) {
+	s.t.Helper()
+	if err := s.cluster.Wait(what, func() error {
+		if !s.hub.Ran() {
+			return fmt.Errorf("it has not")
+		}
+		return nil
+	}); err != nil {
+		s.t.Error(err)
+	}
+}
+
 // works has a good release offered, and waits until it runs: whatever was done before, the spoke still does
 // what its vendor and its provider want.
 func (s *scene) works() {

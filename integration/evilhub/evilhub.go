@@ -46,6 +46,7 @@ type Hub struct {
 	mu       sync.Mutex
 	desired  *syncv1.DesiredState
 	script   Script
+	ran      bool              // something of the script was called
 	bundles  map[string][]byte // compressed, by the digest under which they are handed out
 	live     chan *syncv1.ConnectResponse
 	hellos   int
@@ -128,6 +129,9 @@ func (h *Hub) Token() string {
 	return token.New(hex.EncodeToString(sum[:])).String()
 }
 
+// Authorities are what the spoke is told to trust, in DER.
+func (h *Hub) Authorities() [][]byte { return [][]byte{h.ca.Raw} }
+
 // Enroll takes everybody for the one spoke.
 func (h *Hub) Enroll(_ context.Context, r *enrollv1.EnrollRequest) (*enrollv1.EnrollResponse, error) {
 	csr, err := x509.ParseCertificateRequest(r.GetCsr())
@@ -135,7 +139,7 @@ func (h *Hub) Enroll(_ context.Context, r *enrollv1.EnrollRequest) (*enrollv1.En
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
 	der, err := h.Issue(csr.PublicKey, x509.ExtKeyUsageClientAuth)
-	return &enrollv1.EnrollResponse{Cluster: Cluster, Certificate: der, Authorities: [][]byte{h.ca.Raw}, NotAfter: wire.Time(time.Now().Add(time.Hour))}, err
+	return &enrollv1.EnrollResponse{Cluster: Cluster, Certificate: der, Authorities: h.Authorities(), NotAfter: wire.Time(time.Now().Add(time.Hour))}, err
 }
 
 // Connect says what the script wants for as long as the spoke listens.
@@ -196,6 +200,7 @@ func (h *Hub) greet(hello *syncv1.Hello) []*syncv1.ConnectResponse {
 	}
 	w := &syncv1.Welcome{Cluster: Cluster, Epoch: uint64(h.hellos), HeartbeatSeconds: 2}
 	if h.script.Welcome != nil {
+		h.ran = true
 		return h.script.Welcome(w)
 	}
 	return []*syncv1.ConnectResponse{{Body: &syncv1.ConnectResponse_Welcome{Welcome: w}}, Desired(h.desired)}
@@ -215,6 +220,7 @@ func (h *Hub) hear(m *syncv1.ConnectRequest) *syncv1.ConnectResponse {
 		h.told = append(h.told, fmt.Sprintf("pre-flight of %s: %s %s", p.GetVersion(), p.GetOutcome(), p.GetReason()))
 	}
 	if h.script.Ack != nil {
+		h.ran = true
 		return h.script.Ack(e.GetSeq())
 	}
 	return &syncv1.ConnectResponse{Body: &syncv1.ConnectResponse_Ack{Ack: &syncv1.Ack{Seq: e.GetSeq()}}}
@@ -234,6 +240,7 @@ func (h *Hub) FetchBundle(r *syncv1.FetchBundleRequest, s grpc.ServerStreamingSe
 	h.fetched[r.GetDigest()]++
 	data, there := h.bundles[r.GetDigest()]
 	serve := h.script.Fetch
+	h.ran = h.ran || serve != nil
 	h.mu.Unlock()
 	if serve != nil {
 		return serve(r.GetDigest(), s)
@@ -255,6 +262,7 @@ func (h *Hub) FetchBundle(r *syncv1.FetchBundleRequest, s grpc.ServerStreamingSe
 func (h *Hub) Renew(_ context.Context, r *syncv1.RenewRequest) (*syncv1.RenewResponse, error) {
 	h.mu.Lock()
 	renew := h.script.Renew
+	h.ran = h.ran || renew != nil
 	h.mu.Unlock()
 	if renew != nil {
 		return renew(r)
@@ -264,7 +272,7 @@ func (h *Hub) Renew(_ context.Context, r *syncv1.RenewRequest) (*syncv1.RenewRes
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
 	der, err := h.Issue(csr.PublicKey, x509.ExtKeyUsageClientAuth)
-	return &syncv1.RenewResponse{Certificate: der, Authorities: [][]byte{h.ca.Raw}, NotAfter: wire.Time(time.Now().Add(time.Hour))}, err
+	return &syncv1.RenewResponse{Certificate: der, Authorities: h.Authorities(), NotAfter: wire.Time(time.Now().Add(time.Hour))}, err
 }
 
 // Desired is the message of a desired state.
@@ -276,7 +284,14 @@ func Desired(d *syncv1.DesiredState) *syncv1.ConnectResponse {
 func (h *Hub) Behave(s Script) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.script = s
+	h.script, h.ran = s, false
+}
+
+// Ran: something of the script was called since Behave.
+func (h *Hub) Ran() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.ran
 }
 
 // Put hands out data under a digest from now on.

@@ -123,7 +123,7 @@ func unlike(a, b story) (all []string) {
 		if _, both := b.first[name]; !both {
 			continue
 		}
-		for _, f := range channel.Forks(slices.Concat(a.told[name], b.told[name]), slices.Concat(a.told[name], b.told[name])) {
+		for _, f := range channel.Forks(a.told[name], b.told[name]) {
 			all = append(all, fmt.Sprintf("%s: FORK: %s: %s and %s", name, f, f.A.Digest(), f.B.Digest()))
 		}
 		for _, v := range slices.SortedFunc(maps.Keys(a.first[name]), fleet.CompareTags) {

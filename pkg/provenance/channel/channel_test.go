@@ -173,7 +173,7 @@ func TestForksAreFound(t *testing.T) {
 		return l
 	}
 	whole := log(one, two, three)
-	if f := channel.Forks(whole, whole); len(f) != 0 {
+	if f := channel.Forks(whole); len(f) != 0 {
 		t.Errorf("one chain: %v", f)
 	}
 	if f := channel.Forks(whole, log(one, three)); len(f) != 0 {

@@ -52,25 +52,28 @@ func (f Fork) String() string {
 	return fmt.Sprintf("statement %d does not follow statement %d", f.B.Sequence, f.A.Sequence)
 }
 
-// Forks are all that two logs hold of it; a log with itself finds its own.
-func Forks(a, b Log) []Fork {
+// Forks are all that logs hold of it together, one of them alone too.
+func Forks(logs ...Log) []Fork {
 	var all []Fork
-	known := map[[2]fleet.Digest]bool{}
-	for _, one := range a {
-		for _, other := range b {
-			x, y := one, other
-			if x.Sequence > y.Sequence {
-				x, y = y, x
+	known := map[fleet.Digest]bool{}
+	bySequence := map[uint64][]Seen{}
+	var each []Seen
+	for _, s := range slices.Concat(logs...) {
+		d := s.Digest()
+		if known[d] {
+			continue
+		}
+		known[d] = true
+		for _, other := range bySequence[s.Sequence] {
+			all = append(all, Fork{other, s})
+		}
+		each, bySequence[s.Sequence] = append(each, s), append(bySequence[s.Sequence], s)
+	}
+	for _, s := range each {
+		for _, before := range bySequence[s.Sequence-1] {
+			if s.Previous != before.Digest() {
+				all = append(all, Fork{before, s})
 			}
-			pair := [2]fleet.Digest{x.Digest(), y.Digest()}
-			same := pair[0] == pair[1]
-			twice := x.Sequence == y.Sequence && !same
-			torn := y.Sequence == x.Sequence+1 && y.Previous != x.Digest()
-			if !(twice || torn) || known[pair] || known[[2]fleet.Digest{pair[1], pair[0]}] {
-				continue
-			}
-			known[pair] = true
-			all = append(all, Fork{x, y})
 		}
 	}
 	return all

@@ -89,7 +89,7 @@ func (w *worker) alarms(_ context.Context, in input) result {
 	all = append(all, said...)
 	next := time.Duration(0)
 	if last, ok := w.told.Last(); ok && !in.sub.Signers.None() {
-		for _, f := range channel.Forks(w.told, w.told) {
+		for _, f := range channel.Forks(w.told) {
 			all = append(all, "Equivocation: the vendor's key has signed "+f.String()+"; `spoke audit export` keeps the proof")
 		}
 		c := &fleet.Channel{Sequence: last.Sequence, Latest: last.Latest, Issued: last.Issued, Expires: last.Expires}

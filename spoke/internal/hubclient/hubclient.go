@@ -57,8 +57,8 @@ type Client struct {
 	conn  *grpc.ClientConn       // of the present session
 	sizes map[fleet.Digest]int64 // of the offers, bytes of the canonical tar
 
-	early  time.Time // of the last renewal that the hub asked for; only the session's
-	outage outage
+	renewed time.Time // when the certificate was, last; only the session's
+	outage  outage
 }
 
 // errLocal is trouble on this side of the wire, which no reconnect heals.

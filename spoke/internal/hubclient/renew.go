@@ -17,7 +17,7 @@ import (
 
 const (
 	renewWait = 30 * time.Second
-	// calm is between two renewals that the hub asked for: a hub that asks without end gets no more of them.
+	// calm is how long after a renewal the hub may have the next: one that asks without end gets no more of them.
 	calm = time.Minute
 )
 
@@ -44,6 +44,7 @@ func (s *session) renew(ctx context.Context) error {
 		id, err := s.nextIdentity(ctx)
 		if err == nil {
 			if err = s.saveIdentity(id); err == nil {
+				s.c.renewed = time.Now()
 				s.c.log.Info("the certificate was renewed", logging.Cluster, id.Cluster, "not_after", id.NotAfter)
 				return errRenewed
 			}
@@ -62,13 +63,12 @@ func (s *session) renew(ctx context.Context) error {
 // asked is when to renew once the hub has asked for it within a time; otherwise it would be at at. jitter is in [0,1).
 func (c *Client) asked(now, at time.Time, within time.Duration, jitter float64) time.Time {
 	soon := now.Add(time.Duration(jitter * float64(within)))
-	if least := c.early.Add(calm); soon.Before(least) {
+	if least := c.renewed.Add(calm); soon.Before(least) {
 		soon = least
 	}
 	if !soon.Before(at) {
 		return at
 	}
-	c.early = soon
 	return soon
 }
 

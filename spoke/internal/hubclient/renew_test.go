@@ -12,8 +12,13 @@ func TestARenewalThatTheHubAsksForIsSpreadAndBounded(t *testing.T) {
 	if got, want := c.asked(now, usual, time.Minute, 0.5), now.Add(30*time.Second); !got.Equal(want) {
 		t.Errorf("renews at %v, want %v", got, want)
 	}
+	// A session that ends before it costs nothing: the next one is asked too.
+	if got, want := c.asked(now, usual, time.Minute, 0.25), now.Add(15*time.Second); !got.Equal(want) {
+		t.Errorf("renews at %v, want %v", got, want)
+	}
 	// A hub that asks again at once, and again, gets one renewal a minute.
 	at := now.Add(31 * time.Second)
+	c.renewed = now.Add(30 * time.Second)
 	if got, want := c.asked(at, usual, 0, 0), now.Add(30*time.Second+calm); !got.Equal(want) {
 		t.Errorf("renews at %v, want %v", got, want)
 	}

@@ -25,18 +25,9 @@ func (s *Service) PublishStatement(ctx context.Context, req *fleetv1.PublishStat
 		return nil, invalid("%v", err)
 	}
 	name, now := signed.Distribution, time.Now()
-	all, err := s.cfg.Store.Distributions()
+	d, err := s.mustWatch(name)
 	if err != nil {
-		return nil, s.failure("look for distribution "+name, err)
-	}
-	var d *fleet.Distribution
-	for i := range all {
-		if all[i].Name == name {
-			d = &all[i]
-		}
-	}
-	if d == nil {
-		return nil, noDistribution(name)
+		return nil, err
 	}
 	if !d.Signers.None() {
 		policy, err := publish.ChannelPolicy(d.Signers)

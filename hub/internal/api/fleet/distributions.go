@@ -30,7 +30,7 @@ func (s *Service) AddDistribution(ctx context.Context, req *fleetv1.AddDistribut
 	if err != nil {
 		return nil, err
 	}
-	known, err := s.watched(d.Name)
+	_, known, err := s.watched(d.Name)
 	if err != nil {
 		return nil, s.failure("look for distribution "+d.Name, err)
 	}
@@ -160,9 +160,25 @@ func warnings(d fleet.Distribution, tags []string) []string {
 	return nil
 }
 
-func (s *Service) watched(name string) (bool, error) {
+// watched finds the distribution that is watched under a name.
+func (s *Service) watched(name string) (d fleet.Distribution, found bool, err error) {
 	all, err := s.cfg.Store.Distributions()
-	return slices.ContainsFunc(all, func(d fleet.Distribution) bool { return d.Name == name }), err
+	if i := slices.IndexFunc(all, func(d fleet.Distribution) bool { return d.Name == name }); i >= 0 {
+		d, found = all[i], true
+	}
+	return d, found, err
+}
+
+// mustWatch is watched where it has to be; its errors are the call's.
+func (s *Service) mustWatch(name string) (fleet.Distribution, error) {
+	d, found, err := s.watched(name)
+	switch {
+	case err != nil:
+		return d, s.failure("look for distribution "+name, err)
+	case !found:
+		return d, noDistribution(name)
+	}
+	return d, nil
 }
 
 // RemoveDistribution stops watching, and aborts what is under way.
@@ -170,12 +186,8 @@ func (s *Service) RemoveDistribution(ctx context.Context, req *fleetv1.RemoveDis
 	name := req.GetName()
 	s.watching.Lock()
 	defer s.watching.Unlock()
-	known, err := s.watched(name)
-	switch {
-	case err != nil:
-		return nil, s.failure("look for distribution "+name, err)
-	case !known:
-		return nil, noDistribution(name)
+	if _, err := s.mustWatch(name); err != nil {
+		return nil, err
 	}
 	removed := change{action: "distribution remove", object: name,
 		event: fleet.Event{Distribution: name, Kind: fleet.EventRemoved, Message: "stopped watching the distribution; its releases stay"}}

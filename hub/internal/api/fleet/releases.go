@@ -66,7 +66,7 @@ func (s *Service) GetRelease(_ context.Context, req *fleetv1.GetReleaseRequest) 
 	r, err := s.cfg.Store.Release(req.GetDistribution(), req.GetVersion())
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		known, err := s.watched(req.GetDistribution())
+		_, known, err := s.watched(req.GetDistribution())
 		switch {
 		case err != nil:
 			return nil, s.failure("look for distribution "+req.GetDistribution(), err)

@@ -136,14 +136,8 @@ func (s *Service) mustKnow(distribution string) error {
 	if distribution == "" {
 		return nil
 	}
-	known, err := s.watched(distribution)
-	switch {
-	case err != nil:
-		return s.failure("look for distribution "+distribution, err)
-	case !known:
-		return noDistribution(distribution)
-	}
-	return nil
+	_, err := s.mustWatch(distribution)
+	return err
 }
 
 // GetRollout is one with its clusters.

@@ -26,18 +26,9 @@ func (s *Service) SetSigners(ctx context.Context, req *fleetv1.SetSignersRequest
 	}
 	s.watching.Lock()
 	defer s.watching.Unlock()
-	all, err := s.cfg.Store.Distributions()
+	d, err := s.mustWatch(name)
 	if err != nil {
-		return nil, s.failure("look for distribution "+name, err)
-	}
-	var d *fleet.Distribution
-	for i := range all {
-		if all[i].Name == name {
-			d = &all[i]
-		}
-	}
-	if d == nil {
-		return nil, noDistribution(name)
+		return nil, err
 	}
 	d.Signers = signers
 	m := signersMessage(signers)
@@ -57,7 +48,7 @@ func (s *Service) SetSigners(ctx context.Context, req *fleetv1.SetSignersRequest
 		return nil, s.failure("set the signers of "+name, err)
 	}
 	s.cfg.Watchers.Stop(name) // it judges by what it was started with
-	s.cfg.Watchers.Start(*d)
+	s.cfg.Watchers.Start(d)
 	return &fleetv1.SetSignersResponse{Signers: m}, nil
 }
 
