@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -112,6 +113,9 @@ func signatures() []attack {
 		forged("a signature for statements", "for the namespace", func(_ *scene, r *evilhub.Recipe) { r.Namespace = signer.Channel }),
 		forged("a key that has expired", "was valid until", func(s *scene, r *evilhub.Recipe) { r.Key = &s.old }),
 		forged("a tag of tomorrow", "yet to come", func(_ *scene, r *evilhub.Recipe) { r.Tagged = time.Now().Add(24 * time.Hour) }),
+		forged("a release of the vendor's other product", "of the distribution bank, this is shop", func(_ *scene, r *evilhub.Recipe) {
+			r.Tag = func(t []byte) []byte { return append(t, "\nWheelwright-Distribution: bank\n"...) }
+		}),
 		forged("an old tag under a new name", "the tag object is of", func(_ *scene, r *evilhub.Recipe) { r.Inner = "1.0.0" }),
 		forged("the same number with a v", "the tag object is of", func(_ *scene, r *evilhub.Recipe) { r.Inner = "v" + r.Version }),
 		forged("a long reference's name", "long form", func(_ *scene, r *evilhub.Recipe) { r.Inner = "refs/tags/" + r.Version }),
@@ -431,17 +435,26 @@ func protocols() []attack {
 			return ""
 		}}
 	}
-	renewed := func(name string, renewal func(s *scene) *syncv1.RenewResponse) attack {
-		return attack{name, func(s *scene) string {
-			answer := renewal(s)
-			s.hub.Behave(evilhub.Script{Renew: func(*syncv1.RenewRequest) (*syncv1.RenewResponse, error) { return answer, nil }})
-			for range 1000 { // a hub that asks without end gets one
-				s.hub.Say(&syncv1.ConnectResponse{Body: &syncv1.ConnectResponse_Renewal{Renewal: &syncv1.Renewal{}}})
+	// A hub that asks without end gets one renewal, tried again until it is one.
+	renewed := attack{"renewals without end, that are none", func(s *scene) string {
+		key := must[*ecdsa.PrivateKey](s.t)(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
+		anothers := must[[]byte](s.t)(s.hub.Issue(&key.PublicKey, x509.ExtKeyUsageClientAuth))
+		answers := []*syncv1.RenewResponse{{}, {Certificate: anothers, Authorities: s.hub.Authorities()}, {Certificate: []byte("certificate")}}
+		var asked atomic.Int32
+		s.hub.Behave(evilhub.Script{Renew: func(*syncv1.RenewRequest) (*syncv1.RenewResponse, error) {
+			return answers[min(int(asked.Add(1)), len(answers))-1], nil
+		}})
+		for range 1000 {
+			s.hub.Say(&syncv1.ConnectResponse{Body: &syncv1.ConnectResponse_Renewal{Renewal: &syncv1.Renewal{}}})
+		}
+		s.cluster.Eventually(s.t, "the spoke to renew its certificate", func() error {
+			if n := asked.Load(); int(n) < len(answers) {
+				return fmt.Errorf("it asked %d times", n)
 			}
-			s.ran("the spoke to renew its certificate")
-			return ""
-		}}
-	}
+			return nil
+		})
+		return ""
+	}}
 	welcome := func(w *syncv1.Welcome) *syncv1.ConnectResponse {
 		return &syncv1.ConnectResponse{Body: &syncv1.ConnectResponse_Welcome{Welcome: w}}
 	}
@@ -464,12 +477,7 @@ func protocols() []attack {
 			w.AckedSeq = 1 << 62
 			return []*syncv1.ConnectResponse{welcome(w)}
 		}),
-		renewed("a renewal with nothing in it", func(*scene) *syncv1.RenewResponse { return &syncv1.RenewResponse{} }),
-		renewed("a renewal with the certificate of another key", func(s *scene) *syncv1.RenewResponse {
-			key := must[*ecdsa.PrivateKey](s.t)(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
-			der := must[[]byte](s.t)(s.hub.Issue(&key.PublicKey, x509.ExtKeyUsageClientAuth))
-			return &syncv1.RenewResponse{Certificate: der, Authorities: s.hub.Authorities()}
-		}),
+		renewed,
 		said("an acknowledgement of what was not said", func(*scene) []*syncv1.ConnectResponse {
 			return []*syncv1.ConnectResponse{{Body: &syncv1.ConnectResponse_Ack{Ack: &syncv1.Ack{Seq: 1 << 62}}}}
 		}),

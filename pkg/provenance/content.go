@@ -59,7 +59,7 @@ func CheckContent(want string, files []File) error {
 	}
 	if got != want {
 		return fmt.Errorf("the tag's %s is %s, the files have %s: the release is not what was signed; "+
-			"write the value that the validation prints into the tag's message", trailer, want, got)
+			"write the value that the validation prints into the tag's message", trailerContent, want, got)
 	}
 	return nil
 }

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 )
 
 // Tag is what an annotated tag object says.
@@ -132,12 +134,26 @@ func (t Tag) Signature() (payload, block []byte, err error) {
 	return payload, block, nil
 }
 
-const trailer = "Bundle-SHA256"
+// Trailers of a tag's message that are read. Each is read strictly: at most once, in exactly its form, in the
+// message's last paragraph.
+const (
+	trailerContent      = "Bundle-SHA256"
+	trailerDistribution = "Wheelwright-Distribution"
+)
 
 // BundleSHA256 is the value of the message's trailer of this name: 64 lower-case hexadecimal digits, or
-// empty where there is none. It is read strictly: at most once, in exactly this form, in the message's
-// last paragraph.
+// empty where there is none.
 func (t Tag) BundleSHA256() (string, error) {
+	return t.trailer(trailerContent, "64 lower-case hexadecimal digits", isSHA256)
+}
+
+// Distribution is the value of the trailer Wheelwright-Distribution: the name of the distribution that the tag is a
+// release of, or empty where there is none.
+func (t Tag) Distribution() (string, error) {
+	return t.trailer(trailerDistribution, "a distribution's name", func(s string) bool { return fleet.CheckDistributionName(s) == nil })
+}
+
+func (t Tag) trailer(name, form string, good func(string) bool) (string, error) {
 	message := t.message
 	if _, block, err := t.Signature(); err != nil {
 		return "", err
@@ -148,23 +164,23 @@ func (t Tag) BundleSHA256() (string, error) {
 	found := -1
 	for i, l := range lines {
 		key, _, ok := strings.Cut(l, ":")
-		if !ok || !strings.EqualFold(strings.TrimSpace(key), trailer) {
+		if !ok || !strings.EqualFold(strings.TrimSpace(key), name) {
 			continue
 		}
 		if found >= 0 {
-			return "", fmt.Errorf("tag %s has two %s trailers, want one", t.Name, trailer)
+			return "", fmt.Errorf("tag %s has two %s trailers, want one", t.Name, name)
 		}
 		found = i
 	}
 	if found < 0 {
 		return "", nil
 	}
-	value, ok := strings.CutPrefix(lines[found], trailer+": ")
-	if !ok || !isSHA256(value) {
-		return "", fmt.Errorf("tag %s has the trailer %q, want %q and 64 lower-case hexadecimal digits", t.Name, lines[found], trailer+": ")
+	value, ok := strings.CutPrefix(lines[found], name+": ")
+	if !ok || !good(value) {
+		return "", fmt.Errorf("tag %s has the trailer %q, want %q and %s", t.Name, lines[found], name+": ", form)
 	}
 	if found == 0 || slices.Contains(lines[found:], "") || (found+1 < len(lines) && strings.HasPrefix(lines[found+1], " ")) {
-		return "", fmt.Errorf("tag %s has its %s trailer outside its message's last paragraph", t.Name, trailer)
+		return "", fmt.Errorf("tag %s has its %s trailer outside its message's last paragraph", t.Name, name)
 	}
 	return value, nil
 }

@@ -22,8 +22,9 @@ func (e *ShortError) Error() string { return fmt.Sprintf("%d of %d signatures", 
 
 // Policy says whose signatures a release needs.
 type Policy struct {
-	Signers   signer.Set
-	Threshold int // different keys; 0 is 1
+	Signers      signer.Set
+	Threshold    int    // different keys; 0 is 1
+	Distribution string // whose release it has to be; empty: any's
 }
 
 // Check finds a policy that no release can meet.
@@ -55,7 +56,9 @@ type Signature struct {
 
 // Verify is Check, and in addition: the version is the tag's name, and so the name inside every tag
 // object; as many different keys of the policy as its threshold have signed a tag object of that name for
-// that commit; and where one of them has a Bundle-SHA256 trailer, the files are those.
+// that commit; and where one of them has a Bundle-SHA256 trailer, the files are those. Where one of them has a
+// Wheelwright-Distribution trailer, it names the policy's: a vendor signs several products with the same keys, and
+// who carries them may mix them up.
 //
 // A key is judged at the time at which the tagger says to have tagged, as git does it, and not at now: what
 // was signed by a key that has expired since is still the vendor's. The signer chooses that time, so that a
@@ -129,6 +132,12 @@ func signatures(p Proof, policy Policy, now time.Time) (by []Signature, trailers
 		}
 		if want != "" && !slices.Contains(trailers, want) {
 			trailers = append(trailers, want)
+		}
+		switch name, err := t.Distribution(); {
+		case err != nil:
+			return nil, nil, err
+		case name != "" && policy.Distribution != "" && name != policy.Distribution:
+			return nil, nil, fmt.Errorf("tag %s is signed as a release of the distribution %s, this is %s", t.Name, name, policy.Distribution)
 		}
 		if slices.ContainsFunc(by, func(s Signature) bool { return s.Fingerprint == who.Fingerprint }) {
 			why = append(why, fmt.Errorf("tag object %s: key %s signed another one already", t.id, who.Fingerprint))

@@ -334,6 +334,32 @@ func TestSignatureIsCutAsGitDoes(t *testing.T) {
 	}
 }
 
+func TestAReleaseOfAnotherDistributionIsRefused(t *testing.T) {
+	_, commit := release(t)
+	v := sshVendor(t, "", "-t", "ed25519")
+	named := Policy{Signers: v.set(t), Distribution: "shop"}
+	for message, want := range map[string]string{ // of the error; empty: it is good
+		"one\n": "",
+		"one\n\nWheelwright-Distribution: shop\n":                                                 "",
+		"Wheelwright-Distribution of it\n":                                                        "",
+		"one\n\nWheelwright-Distribution: bank\n":                                                 "a release of the distribution bank, this is shop",
+		"one\n\nWheelwright-Distribution: shop\nWheelwright-Distribution: bank\n":                 "two Wheelwright-Distribution trailers",
+		"one\n\nwheelwright-distribution: shop\n":                                                 "want \"Wheelwright-Distribution: \"",
+		"one\n\nWheelwright-Distribution: Shop\n":                                                 "a distribution's name",
+		"one\n\nWheelwright-Distribution: shop \n":                                                "a distribution's name",
+		"one\n\nWheelwright-Distribution: shop\n\ntext\n":                                         "last paragraph",
+		"one\n\nWheelwright-Distribution: bank\nBundle-SHA256: " + strings.Repeat("0", 64) + "\n": "a release of the distribution bank",
+	} {
+		if _, err := verifyAt(t, named, later(), signed(t, v, tagPayload(commit, "1.1.0", message))); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", message, err, want)
+		}
+	}
+	bank := signed(t, v, tagPayload(commit, "1.1.0", "one\n\nWheelwright-Distribution: bank\n"))
+	if _, err := verifyAt(t, Policy{Signers: named.Signers}, later(), bank); err != nil {
+		t.Errorf("where any distribution's will do: %v", err)
+	}
+}
+
 func TestBundleSHA256(t *testing.T) {
 	_, commit := release(t)
 	v := sshVendor(t, "", "-t", "ed25519")

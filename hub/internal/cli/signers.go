@@ -117,9 +117,10 @@ of the keys have signed, and fewer than --threshold, waits for the others: they 
 	return c
 }
 
-// trailer is the line that ties the content into a signed tag.
+// trailer are the lines that tie the content, and whose release it is, into a signed tag.
 func trailer(sum string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "to tie the content into the tag's signature, end the tag's message with the line\n  Bundle-SHA256: %s\n", sum)
+	b.WriteString("where the same keys sign several distributions, this line keeps one from passing for another:\n  Wheelwright-Distribution: NAME\n")
 	return b.String()
 }

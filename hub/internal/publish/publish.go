@@ -126,6 +126,7 @@ func (p *Publisher) prove(d fleet.Distribution, seen Seen, r *fleet.Release) err
 	if err != nil {
 		return fmt.Errorf("publish %s of %s: %w", seen.Tag, d.Name, err)
 	}
+	policy.Distribution = d.Name
 	signed, err := provenance.Verify(seen.Snapshot.Proof, seen.Snapshot.Files, seen.Tag, policy, p.cfg.Now())
 	var short *provenance.ShortError
 	switch {

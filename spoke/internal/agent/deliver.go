@@ -201,7 +201,7 @@ func (a *Agent) openVerified(sub config.Subscription, d fleet.Digest, version st
 	if err != nil {
 		return nil, provenance.Signed{}, err
 	}
-	return verify.Bundle(tar, version, sub.Signers, time.Now())
+	return verify.Bundle(tar, sub.Distribution, version, sub.Signers, time.Now())
 }
 
 func unproven(err error) bool { return errors.Is(err, verify.ErrUnproven) }

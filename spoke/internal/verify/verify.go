@@ -79,9 +79,9 @@ func read(path string) ([]byte, error) {
 }
 
 // Bundle opens a tar and checks everything about it that can be: that it is canonical, the chain from every
-// file to the tag object, that the tag is the version, and who signed it. Where nobody's signature is asked
+// file to the tag object, that the tag is the version, who signed it, and as whose release. Where nobody's signature is asked
 // for, Signed.By is empty. An error that is not ErrUnproven is about the provider's own files.
-func Bundle(tar []byte, version string, s Signers, now time.Time) (*bundle.Bundle, provenance.Signed, error) {
+func Bundle(tar []byte, distribution, version string, s Signers, now time.Time) (*bundle.Bundle, provenance.Signed, error) {
 	b, err := bundle.Open(tar)
 	if err != nil {
 		return nil, provenance.Signed{}, fmt.Errorf("%w: %w", ErrUnproven, err)
@@ -94,6 +94,7 @@ func Bundle(tar []byte, version string, s Signers, now time.Time) (*bundle.Bundl
 	if err != nil {
 		return nil, provenance.Signed{}, err
 	}
+	policy.Distribution = distribution
 	signed, err := provenance.Verify(b.Proof(), b.Files(), version, policy, now)
 	if err != nil {
 		return nil, provenance.Signed{}, fmt.Errorf("%w: %w", ErrUnproven, err)

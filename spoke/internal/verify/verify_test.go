@@ -102,7 +102,7 @@ func TestBundle(t *testing.T) {
 		{"no file", release(t, "1.0.0", vendor), "1.0.0", verify.Signers{Files: []string{filepath.Join(dir, "gone")}}, "no such file", false},
 		{"a folder", release(t, "1.0.0", vendor), "1.0.0", verify.Signers{Files: []string{dir}}, "is no file", false},
 	} {
-		b, signed, err := verify.Bundle(tc.tar, tc.version, tc.signers, time.Now())
+		b, signed, err := verify.Bundle(tc.tar, "shop", tc.version, tc.signers, time.Now())
 		if errors.Is(err, verify.ErrUnproven) != tc.unproven || err != nil && !strings.Contains(err.Error(), tc.err) || err == nil && (tc.err != "" || tc.unproven) {
 			t.Errorf("%s: %v", tc.name, err)
 			continue
