@@ -444,10 +444,10 @@ func protocols() []attack {
 		s.hub.Behave(evilhub.Script{Renew: func(*syncv1.RenewRequest) (*syncv1.RenewResponse, error) {
 			return answers[min(int(asked.Add(1)), len(answers))-1], nil
 		}})
-		for range 1000 {
-			s.hub.Say(&syncv1.ConnectResponse{Body: &syncv1.ConnectResponse_Renewal{Renewal: &syncv1.Renewal{}}})
-		}
 		s.cluster.Eventually(s.t, "the spoke to renew its certificate", func() error {
+			for range 100 {
+				s.hub.Say(&syncv1.ConnectResponse{Body: &syncv1.ConnectResponse_Renewal{Renewal: &syncv1.Renewal{}}})
+			}
 			if n := asked.Load(); int(n) < len(answers) {
 				return fmt.Errorf("it asked %d times", n)
 			}
