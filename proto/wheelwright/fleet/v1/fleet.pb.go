@@ -127,10 +127,12 @@ func (*GetVersionRequest) Descriptor() ([]byte, []int) {
 }
 
 type GetVersionResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Version       string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
-	Commit        string                 `protobuf:"bytes,2,opt,name=commit,proto3" json:"commit,omitempty"`
-	GoVersion     string                 `protobuf:"bytes,3,opt,name=go_version,json=goVersion,proto3" json:"go_version,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Version   string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	Commit    string                 `protobuf:"bytes,2,opt,name=commit,proto3" json:"commit,omitempty"`
+	GoVersion string                 `protobuf:"bytes,3,opt,name=go_version,json=goVersion,proto3" json:"go_version,omitempty"`
+	// SHA-256 of the hub authority's public key (SPKI, DER), 64 hexadecimal digits: what join tokens are pinned to.
+	AuthorityPin  string `protobuf:"bytes,4,opt,name=authority_pin,json=authorityPin,proto3" json:"authority_pin,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -182,6 +184,13 @@ func (x *GetVersionResponse) GetCommit() string {
 func (x *GetVersionResponse) GetGoVersion() string {
 	if x != nil {
 		return x.GoVersion
+	}
+	return ""
+}
+
+func (x *GetVersionResponse) GetAuthorityPin() string {
+	if x != nil {
+		return x.AuthorityPin
 	}
 	return ""
 }
@@ -1884,7 +1893,7 @@ type InviteClusterRequest struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Name   string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Labels map[string]string      `protobuf:"bytes,2,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// At most 600; 0 means 600.
+	// At most 600, and 604800 without accept_automatically; 0 means 600.
 	TtlSeconds uint32 `protobuf:"varint,3,opt,name=ttl_seconds,json=ttlSeconds,proto3" json:"ttl_seconds,omitempty"`
 	// Who redeems the token is let in at once: nobody compares the fingerprint of its key.
 	AcceptAutomatically bool `protobuf:"varint,4,opt,name=accept_automatically,json=acceptAutomatically,proto3" json:"accept_automatically,omitempty"`
@@ -6163,6 +6172,339 @@ func (x *ListOrdersResponse) GetOrders() []*Order {
 	return nil
 }
 
+// ReHome is one that this hub carries. It has everything of the signed text but the token.
+type ReHome struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Cluster string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	// HOST:PORT of the hub that it moves to.
+	To      string                 `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`
+	Nonce   string                 `protobuf:"bytes,3,opt,name=nonce,proto3" json:"nonce,omitempty"`
+	Reason  string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	Issued  *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=issued,proto3" json:"issued,omitempty"`
+	Expires *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=expires,proto3" json:"expires,omitempty"`
+	// Of the keys that signed: "SHA256:…". Whether they count is for the spoke's own list to say.
+	Keys []string `protobuf:"bytes,7,rep,name=keys,proto3" json:"keys,omitempty"`
+	// "operator NAME" who handed it over.
+	SentBy string                 `protobuf:"bytes,8,opt,name=sent_by,json=sentBy,proto3" json:"sent_by,omitempty"`
+	Sent   *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=sent,proto3" json:"sent,omitempty"`
+	// "Waiting", "Moving", "Moved", "Refused", "GivenUp" or "Expired".
+	State string `protobuf:"bytes,10,opt,name=state,proto3" json:"state,omitempty"`
+	// What the spoke answered last, one line, and when.
+	Answer        string                 `protobuf:"bytes,11,opt,name=answer,proto3" json:"answer,omitempty"`
+	Answered      *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=answered,proto3" json:"answered,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReHome) Reset() {
+	*x = ReHome{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[88]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReHome) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReHome) ProtoMessage() {}
+
+func (x *ReHome) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[88]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReHome.ProtoReflect.Descriptor instead.
+func (*ReHome) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{88}
+}
+
+func (x *ReHome) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *ReHome) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *ReHome) GetNonce() string {
+	if x != nil {
+		return x.Nonce
+	}
+	return ""
+}
+
+func (x *ReHome) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ReHome) GetIssued() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Issued
+	}
+	return nil
+}
+
+func (x *ReHome) GetExpires() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Expires
+	}
+	return nil
+}
+
+func (x *ReHome) GetKeys() []string {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *ReHome) GetSentBy() string {
+	if x != nil {
+		return x.SentBy
+	}
+	return ""
+}
+
+func (x *ReHome) GetSent() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Sent
+	}
+	return nil
+}
+
+func (x *ReHome) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *ReHome) GetAnswer() string {
+	if x != nil {
+		return x.Answer
+	}
+	return ""
+}
+
+func (x *ReHome) GetAnswered() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Answered
+	}
+	return nil
+}
+
+type SendReHomeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As pkg/rehome writes and reads it.
+	Signed []byte `protobuf:"bytes,1,opt,name=signed,proto3" json:"signed,omitempty"`
+	// Check only.
+	DryRun        bool `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SendReHomeRequest) Reset() {
+	*x = SendReHomeRequest{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[89]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SendReHomeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SendReHomeRequest) ProtoMessage() {}
+
+func (x *SendReHomeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[89]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SendReHomeRequest.ProtoReflect.Descriptor instead.
+func (*SendReHomeRequest) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{89}
+}
+
+func (x *SendReHomeRequest) GetSigned() []byte {
+	if x != nil {
+		return x.Signed
+	}
+	return nil
+}
+
+func (x *SendReHomeRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type SendReHomeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ReHome        *ReHome                `protobuf:"bytes,1,opt,name=re_home,json=reHome,proto3" json:"re_home,omitempty"`
+	Warnings      []string               `protobuf:"bytes,2,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SendReHomeResponse) Reset() {
+	*x = SendReHomeResponse{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[90]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SendReHomeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SendReHomeResponse) ProtoMessage() {}
+
+func (x *SendReHomeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[90]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SendReHomeResponse.ProtoReflect.Descriptor instead.
+func (*SendReHomeResponse) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{90}
+}
+
+func (x *SendReHomeResponse) GetReHome() *ReHome {
+	if x != nil {
+		return x.ReHome
+	}
+	return nil
+}
+
+func (x *SendReHomeResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
+type ListReHomesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty: of all that the caller sees.
+	Cluster       string `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListReHomesRequest) Reset() {
+	*x = ListReHomesRequest{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[91]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListReHomesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListReHomesRequest) ProtoMessage() {}
+
+func (x *ListReHomesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[91]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListReHomesRequest.ProtoReflect.Descriptor instead.
+func (*ListReHomesRequest) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{91}
+}
+
+func (x *ListReHomesRequest) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+type ListReHomesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ReHomes       []*ReHome              `protobuf:"bytes,1,rep,name=re_homes,json=reHomes,proto3" json:"re_homes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListReHomesResponse) Reset() {
+	*x = ListReHomesResponse{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[92]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListReHomesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListReHomesResponse) ProtoMessage() {}
+
+func (x *ListReHomesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[92]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListReHomesResponse.ProtoReflect.Descriptor instead.
+func (*ListReHomesResponse) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{92}
+}
+
+func (x *ListReHomesResponse) GetReHomes() []*ReHome {
+	if x != nil {
+		return x.ReHomes
+	}
+	return nil
+}
+
 type WhoAmIRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -6171,7 +6513,7 @@ type WhoAmIRequest struct {
 
 func (x *WhoAmIRequest) Reset() {
 	*x = WhoAmIRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[88]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6183,7 +6525,7 @@ func (x *WhoAmIRequest) String() string {
 func (*WhoAmIRequest) ProtoMessage() {}
 
 func (x *WhoAmIRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[88]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6196,7 +6538,7 @@ func (x *WhoAmIRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoAmIRequest.ProtoReflect.Descriptor instead.
 func (*WhoAmIRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{88}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{93}
 }
 
 type WhoAmIResponse struct {
@@ -6217,7 +6559,7 @@ type WhoAmIResponse struct {
 
 func (x *WhoAmIResponse) Reset() {
 	*x = WhoAmIResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[89]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6229,7 +6571,7 @@ func (x *WhoAmIResponse) String() string {
 func (*WhoAmIResponse) ProtoMessage() {}
 
 func (x *WhoAmIResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[89]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6242,7 +6584,7 @@ func (x *WhoAmIResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoAmIResponse.ProtoReflect.Descriptor instead.
 func (*WhoAmIResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{89}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *WhoAmIResponse) GetName() string {
@@ -6301,7 +6643,7 @@ type CanIRequest struct {
 
 func (x *CanIRequest) Reset() {
 	*x = CanIRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[90]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6313,7 +6655,7 @@ func (x *CanIRequest) String() string {
 func (*CanIRequest) ProtoMessage() {}
 
 func (x *CanIRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[90]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6326,7 +6668,7 @@ func (x *CanIRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CanIRequest.ProtoReflect.Descriptor instead.
 func (*CanIRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{90}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *CanIRequest) GetMethod() string {
@@ -6359,7 +6701,7 @@ type CanIResponse struct {
 
 func (x *CanIResponse) Reset() {
 	*x = CanIResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[91]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6371,7 +6713,7 @@ func (x *CanIResponse) String() string {
 func (*CanIResponse) ProtoMessage() {}
 
 func (x *CanIResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[91]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6384,7 +6726,7 @@ func (x *CanIResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CanIResponse.ProtoReflect.Descriptor instead.
 func (*CanIResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{91}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *CanIResponse) GetPermissions() []*Permission {
@@ -6409,7 +6751,7 @@ type Permission struct {
 
 func (x *Permission) Reset() {
 	*x = Permission{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[92]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6421,7 +6763,7 @@ func (x *Permission) String() string {
 func (*Permission) ProtoMessage() {}
 
 func (x *Permission) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[92]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6434,7 +6776,7 @@ func (x *Permission) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Permission.ProtoReflect.Descriptor instead.
 func (*Permission) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{92}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *Permission) GetMethod() string {
@@ -6473,7 +6815,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[93]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6485,7 +6827,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[93]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6498,7 +6840,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{93}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{98}
 }
 
 type WatchResponse struct {
@@ -6511,7 +6853,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[94]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6523,7 +6865,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[94]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6536,7 +6878,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{94}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *WatchResponse) GetRevision() uint64 {
@@ -6551,12 +6893,13 @@ var File_wheelwright_fleet_v1_fleet_proto protoreflect.FileDescriptor
 const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"\n" +
 	" wheelwright/fleet/v1/fleet.proto\x12\x14wheelwright.fleet.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"wheelwright/access/v1/access.proto\x1a\x1ewheelwright/sync/v1/sync.proto\"\x13\n" +
-	"\x11GetVersionRequest\"e\n" +
+	"\x11GetVersionRequest\"\x8a\x01\n" +
 	"\x12GetVersionResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
 	"\x06commit\x18\x02 \x01(\tR\x06commit\x12\x1d\n" +
 	"\n" +
-	"go_version\x18\x03 \x01(\tR\tgoVersion\"\x89\x04\n" +
+	"go_version\x18\x03 \x01(\tR\tgoVersion\x12#\n" +
+	"\rauthority_pin\x18\x04 \x01(\tR\fauthorityPin\"\x89\x04\n" +
 	"\fDistribution\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03url\x18\x02 \x01(\tR\x03url\x12\x12\n" +
@@ -7024,7 +7367,31 @@ const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x14\n" +
 	"\x05nonce\x18\x02 \x01(\tR\x05nonce\"I\n" +
 	"\x12ListOrdersResponse\x123\n" +
-	"\x06orders\x18\x01 \x03(\v2\x1b.wheelwright.fleet.v1.OrderR\x06orders\"\x0f\n" +
+	"\x06orders\x18\x01 \x03(\v2\x1b.wheelwright.fleet.v1.OrderR\x06orders\"\x8d\x03\n" +
+	"\x06ReHome\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\tR\x02to\x12\x14\n" +
+	"\x05nonce\x18\x03 \x01(\tR\x05nonce\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x122\n" +
+	"\x06issued\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x06issued\x124\n" +
+	"\aexpires\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x12\x12\n" +
+	"\x04keys\x18\a \x03(\tR\x04keys\x12\x17\n" +
+	"\asent_by\x18\b \x01(\tR\x06sentBy\x12.\n" +
+	"\x04sent\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x04sent\x12\x14\n" +
+	"\x05state\x18\n" +
+	" \x01(\tR\x05state\x12\x16\n" +
+	"\x06answer\x18\v \x01(\tR\x06answer\x126\n" +
+	"\banswered\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\banswered\"D\n" +
+	"\x11SendReHomeRequest\x12\x16\n" +
+	"\x06signed\x18\x01 \x01(\fR\x06signed\x12\x17\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"g\n" +
+	"\x12SendReHomeResponse\x125\n" +
+	"\are_home\x18\x01 \x01(\v2\x1c.wheelwright.fleet.v1.ReHomeR\x06reHome\x12\x1a\n" +
+	"\bwarnings\x18\x02 \x03(\tR\bwarnings\".\n" +
+	"\x12ListReHomesRequest\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\"N\n" +
+	"\x13ListReHomesResponse\x127\n" +
+	"\bre_homes\x18\x01 \x03(\v2\x1c.wheelwright.fleet.v1.ReHomeR\areHomes\"\x0f\n" +
 	"\rWhoAmIRequest\"\xd2\x01\n" +
 	"\x0eWhoAmIResponse\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
@@ -7057,7 +7424,7 @@ const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"\x16ROLLOUT_DECISION_PAUSE\x10\x03\x12\x1b\n" +
 	"\x17ROLLOUT_DECISION_RESUME\x10\x04\x12\x1a\n" +
 	"\x16ROLLOUT_DECISION_ABORT\x10\x05\x12\x19\n" +
-	"\x15ROLLOUT_DECISION_UNDO\x10\x062\x88 \n" +
+	"\x15ROLLOUT_DECISION_UNDO\x10\x062\xea!\n" +
 	"\fFleetService\x12m\n" +
 	"\n" +
 	"GetVersion\x12'.wheelwright.fleet.v1.GetVersionRequest\x1a(.wheelwright.fleet.v1.GetVersionResponse\"\f\xa2\xcf\x18\b\n" +
@@ -7139,6 +7506,12 @@ const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"\n" +
 	"ListOrders\x12'.wheelwright.fleet.v1.ListOrdersRequest\x1a(.wheelwright.fleet.v1.ListOrdersResponse\"\x0e\xa2\xcf\x18\n" +
 	"\n" +
+	"\x06\x03\x04\x05\x06\a\b\x18\x01\x12l\n" +
+	"\n" +
+	"SendReHome\x12'.wheelwright.fleet.v1.SendReHomeRequest\x1a(.wheelwright.fleet.v1.SendReHomeResponse\"\v\xa2\xcf\x18\a\n" +
+	"\x03\x03\x06\b\x18\x01\x12r\n" +
+	"\vListReHomes\x12(.wheelwright.fleet.v1.ListReHomesRequest\x1a).wheelwright.fleet.v1.ListReHomesResponse\"\x0e\xa2\xcf\x18\n" +
+	"\n" +
 	"\x06\x03\x04\x05\x06\a\b\x18\x01\x12a\n" +
 	"\x06WhoAmI\x12#.wheelwright.fleet.v1.WhoAmIRequest\x1a$.wheelwright.fleet.v1.WhoAmIResponse\"\f\xa2\xcf\x18\b\n" +
 	"\x06\x03\x04\x05\x06\a\b\x12[\n" +
@@ -7164,7 +7537,7 @@ func file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP() []byte {
 }
 
 var file_wheelwright_fleet_v1_fleet_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_wheelwright_fleet_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 98)
+var file_wheelwright_fleet_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 103)
 var file_wheelwright_fleet_v1_fleet_proto_goTypes = []any{
 	(RolloutDecision)(0),               // 0: wheelwright.fleet.v1.RolloutDecision
 	(*GetVersionRequest)(nil),          // 1: wheelwright.fleet.v1.GetVersionRequest
@@ -7255,25 +7628,30 @@ var file_wheelwright_fleet_v1_fleet_proto_goTypes = []any{
 	(*SendOrderResponse)(nil),          // 86: wheelwright.fleet.v1.SendOrderResponse
 	(*ListOrdersRequest)(nil),          // 87: wheelwright.fleet.v1.ListOrdersRequest
 	(*ListOrdersResponse)(nil),         // 88: wheelwright.fleet.v1.ListOrdersResponse
-	(*WhoAmIRequest)(nil),              // 89: wheelwright.fleet.v1.WhoAmIRequest
-	(*WhoAmIResponse)(nil),             // 90: wheelwright.fleet.v1.WhoAmIResponse
-	(*CanIRequest)(nil),                // 91: wheelwright.fleet.v1.CanIRequest
-	(*CanIResponse)(nil),               // 92: wheelwright.fleet.v1.CanIResponse
-	(*Permission)(nil),                 // 93: wheelwright.fleet.v1.Permission
-	(*WatchRequest)(nil),               // 94: wheelwright.fleet.v1.WatchRequest
-	(*WatchResponse)(nil),              // 95: wheelwright.fleet.v1.WatchResponse
-	nil,                                // 96: wheelwright.fleet.v1.Cluster.LabelsEntry
-	nil,                                // 97: wheelwright.fleet.v1.InviteClusterRequest.LabelsEntry
-	nil,                                // 98: wheelwright.fleet.v1.StatusRow.LabelsEntry
-	(*timestamppb.Timestamp)(nil),      // 99: google.protobuf.Timestamp
-	(*v1.Preflight)(nil),               // 100: wheelwright.sync.v1.Preflight
-	(*v1.SubscriptionStatus)(nil),      // 101: wheelwright.sync.v1.SubscriptionStatus
-	(*v1.Policy)(nil),                  // 102: wheelwright.sync.v1.Policy
-	(*v1.Canary)(nil),                  // 103: wheelwright.sync.v1.Canary
+	(*ReHome)(nil),                     // 89: wheelwright.fleet.v1.ReHome
+	(*SendReHomeRequest)(nil),          // 90: wheelwright.fleet.v1.SendReHomeRequest
+	(*SendReHomeResponse)(nil),         // 91: wheelwright.fleet.v1.SendReHomeResponse
+	(*ListReHomesRequest)(nil),         // 92: wheelwright.fleet.v1.ListReHomesRequest
+	(*ListReHomesResponse)(nil),        // 93: wheelwright.fleet.v1.ListReHomesResponse
+	(*WhoAmIRequest)(nil),              // 94: wheelwright.fleet.v1.WhoAmIRequest
+	(*WhoAmIResponse)(nil),             // 95: wheelwright.fleet.v1.WhoAmIResponse
+	(*CanIRequest)(nil),                // 96: wheelwright.fleet.v1.CanIRequest
+	(*CanIResponse)(nil),               // 97: wheelwright.fleet.v1.CanIResponse
+	(*Permission)(nil),                 // 98: wheelwright.fleet.v1.Permission
+	(*WatchRequest)(nil),               // 99: wheelwright.fleet.v1.WatchRequest
+	(*WatchResponse)(nil),              // 100: wheelwright.fleet.v1.WatchResponse
+	nil,                                // 101: wheelwright.fleet.v1.Cluster.LabelsEntry
+	nil,                                // 102: wheelwright.fleet.v1.InviteClusterRequest.LabelsEntry
+	nil,                                // 103: wheelwright.fleet.v1.StatusRow.LabelsEntry
+	(*timestamppb.Timestamp)(nil),      // 104: google.protobuf.Timestamp
+	(*v1.Preflight)(nil),               // 105: wheelwright.sync.v1.Preflight
+	(*v1.SubscriptionStatus)(nil),      // 106: wheelwright.sync.v1.SubscriptionStatus
+	(*v1.Policy)(nil),                  // 107: wheelwright.sync.v1.Policy
+	(*v1.Canary)(nil),                  // 108: wheelwright.sync.v1.Canary
 }
 var file_wheelwright_fleet_v1_fleet_proto_depIdxs = []int32{
-	99,  // 0: wheelwright.fleet.v1.Distribution.created:type_name -> google.protobuf.Timestamp
-	99,  // 1: wheelwright.fleet.v1.Distribution.last_polled:type_name -> google.protobuf.Timestamp
+	104, // 0: wheelwright.fleet.v1.Distribution.created:type_name -> google.protobuf.Timestamp
+	104, // 1: wheelwright.fleet.v1.Distribution.last_polled:type_name -> google.protobuf.Timestamp
 	4,   // 2: wheelwright.fleet.v1.Distribution.signers:type_name -> wheelwright.fleet.v1.Signers
 	5,   // 3: wheelwright.fleet.v1.Signers.files:type_name -> wheelwright.fleet.v1.SignerFile
 	3,   // 4: wheelwright.fleet.v1.AddDistributionRequest.distribution:type_name -> wheelwright.fleet.v1.Distribution
@@ -7283,159 +7661,169 @@ var file_wheelwright_fleet_v1_fleet_proto_depIdxs = []int32{
 	4,   // 8: wheelwright.fleet.v1.SetSignersResponse.signers:type_name -> wheelwright.fleet.v1.Signers
 	16,  // 9: wheelwright.fleet.v1.PublishStatementResponse.statement:type_name -> wheelwright.fleet.v1.Statement
 	16,  // 10: wheelwright.fleet.v1.GetChannelResponse.statements:type_name -> wheelwright.fleet.v1.Statement
-	99,  // 11: wheelwright.fleet.v1.Statement.issued:type_name -> google.protobuf.Timestamp
-	99,  // 12: wheelwright.fleet.v1.Statement.expires:type_name -> google.protobuf.Timestamp
-	99,  // 13: wheelwright.fleet.v1.Statement.received:type_name -> google.protobuf.Timestamp
+	104, // 11: wheelwright.fleet.v1.Statement.issued:type_name -> google.protobuf.Timestamp
+	104, // 12: wheelwright.fleet.v1.Statement.expires:type_name -> google.protobuf.Timestamp
+	104, // 13: wheelwright.fleet.v1.Statement.received:type_name -> google.protobuf.Timestamp
 	3,   // 14: wheelwright.fleet.v1.ListDistributionsResponse.distributions:type_name -> wheelwright.fleet.v1.Distribution
 	20,  // 15: wheelwright.fleet.v1.Release.variants:type_name -> wheelwright.fleet.v1.VariantResult
-	99,  // 16: wheelwright.fleet.v1.Release.published:type_name -> google.protobuf.Timestamp
-	99,  // 17: wheelwright.fleet.v1.Release.preflight_until:type_name -> google.protobuf.Timestamp
-	99,  // 18: wheelwright.fleet.v1.Release.recalled:type_name -> google.protobuf.Timestamp
+	104, // 16: wheelwright.fleet.v1.Release.published:type_name -> google.protobuf.Timestamp
+	104, // 17: wheelwright.fleet.v1.Release.preflight_until:type_name -> google.protobuf.Timestamp
+	104, // 18: wheelwright.fleet.v1.Release.recalled:type_name -> google.protobuf.Timestamp
 	19,  // 19: wheelwright.fleet.v1.ListReleasesResponse.releases:type_name -> wheelwright.fleet.v1.Release
 	19,  // 20: wheelwright.fleet.v1.GetReleaseResponse.release:type_name -> wheelwright.fleet.v1.Release
 	25,  // 21: wheelwright.fleet.v1.GetReleaseResponse.clusters:type_name -> wheelwright.fleet.v1.ReleaseCluster
-	99,  // 22: wheelwright.fleet.v1.GetReleaseResponse.at:type_name -> google.protobuf.Timestamp
-	100, // 23: wheelwright.fleet.v1.ReleaseCluster.preflight:type_name -> wheelwright.sync.v1.Preflight
-	99,  // 24: wheelwright.fleet.v1.ReleaseCluster.last_seen:type_name -> google.protobuf.Timestamp
-	96,  // 25: wheelwright.fleet.v1.Cluster.labels:type_name -> wheelwright.fleet.v1.Cluster.LabelsEntry
-	99,  // 26: wheelwright.fleet.v1.Cluster.created:type_name -> google.protobuf.Timestamp
-	99,  // 27: wheelwright.fleet.v1.Cluster.joined:type_name -> google.protobuf.Timestamp
-	99,  // 28: wheelwright.fleet.v1.Cluster.last_seen:type_name -> google.protobuf.Timestamp
-	99,  // 29: wheelwright.fleet.v1.Cluster.certificate_not_after:type_name -> google.protobuf.Timestamp
-	101, // 30: wheelwright.fleet.v1.Cluster.subscriptions:type_name -> wheelwright.sync.v1.SubscriptionStatus
-	99,  // 31: wheelwright.fleet.v1.Cluster.standing_since:type_name -> google.protobuf.Timestamp
-	97,  // 32: wheelwright.fleet.v1.InviteClusterRequest.labels:type_name -> wheelwright.fleet.v1.InviteClusterRequest.LabelsEntry
-	99,  // 33: wheelwright.fleet.v1.InviteClusterResponse.expires:type_name -> google.protobuf.Timestamp
+	104, // 22: wheelwright.fleet.v1.GetReleaseResponse.at:type_name -> google.protobuf.Timestamp
+	105, // 23: wheelwright.fleet.v1.ReleaseCluster.preflight:type_name -> wheelwright.sync.v1.Preflight
+	104, // 24: wheelwright.fleet.v1.ReleaseCluster.last_seen:type_name -> google.protobuf.Timestamp
+	101, // 25: wheelwright.fleet.v1.Cluster.labels:type_name -> wheelwright.fleet.v1.Cluster.LabelsEntry
+	104, // 26: wheelwright.fleet.v1.Cluster.created:type_name -> google.protobuf.Timestamp
+	104, // 27: wheelwright.fleet.v1.Cluster.joined:type_name -> google.protobuf.Timestamp
+	104, // 28: wheelwright.fleet.v1.Cluster.last_seen:type_name -> google.protobuf.Timestamp
+	104, // 29: wheelwright.fleet.v1.Cluster.certificate_not_after:type_name -> google.protobuf.Timestamp
+	106, // 30: wheelwright.fleet.v1.Cluster.subscriptions:type_name -> wheelwright.sync.v1.SubscriptionStatus
+	104, // 31: wheelwright.fleet.v1.Cluster.standing_since:type_name -> google.protobuf.Timestamp
+	102, // 32: wheelwright.fleet.v1.InviteClusterRequest.labels:type_name -> wheelwright.fleet.v1.InviteClusterRequest.LabelsEntry
+	104, // 33: wheelwright.fleet.v1.InviteClusterResponse.expires:type_name -> google.protobuf.Timestamp
 	26,  // 34: wheelwright.fleet.v1.AcceptClusterResponse.cluster:type_name -> wheelwright.fleet.v1.Cluster
 	26,  // 35: wheelwright.fleet.v1.RejectClusterResponse.cluster:type_name -> wheelwright.fleet.v1.Cluster
 	26,  // 36: wheelwright.fleet.v1.ListClustersResponse.clusters:type_name -> wheelwright.fleet.v1.Cluster
-	99,  // 37: wheelwright.fleet.v1.FleetEvent.at:type_name -> google.protobuf.Timestamp
+	104, // 37: wheelwright.fleet.v1.FleetEvent.at:type_name -> google.protobuf.Timestamp
 	37,  // 38: wheelwright.fleet.v1.ListEventsResponse.events:type_name -> wheelwright.fleet.v1.FleetEvent
-	99,  // 39: wheelwright.fleet.v1.GetStatusResponse.at:type_name -> google.protobuf.Timestamp
+	104, // 39: wheelwright.fleet.v1.GetStatusResponse.at:type_name -> google.protobuf.Timestamp
 	42,  // 40: wheelwright.fleet.v1.GetStatusResponse.rows:type_name -> wheelwright.fleet.v1.StatusRow
 	43,  // 41: wheelwright.fleet.v1.GetStatusResponse.summaries:type_name -> wheelwright.fleet.v1.DistributionSummary
 	49,  // 42: wheelwright.fleet.v1.GetStatusResponse.rollouts:type_name -> wheelwright.fleet.v1.Rollout
-	98,  // 43: wheelwright.fleet.v1.StatusRow.labels:type_name -> wheelwright.fleet.v1.StatusRow.LabelsEntry
-	99,  // 44: wheelwright.fleet.v1.StatusRow.last_seen:type_name -> google.protobuf.Timestamp
-	102, // 45: wheelwright.fleet.v1.StatusRow.policy:type_name -> wheelwright.sync.v1.Policy
-	103, // 46: wheelwright.fleet.v1.StatusRow.canary:type_name -> wheelwright.sync.v1.Canary
+	103, // 43: wheelwright.fleet.v1.StatusRow.labels:type_name -> wheelwright.fleet.v1.StatusRow.LabelsEntry
+	104, // 44: wheelwright.fleet.v1.StatusRow.last_seen:type_name -> google.protobuf.Timestamp
+	107, // 45: wheelwright.fleet.v1.StatusRow.policy:type_name -> wheelwright.sync.v1.Policy
+	108, // 46: wheelwright.fleet.v1.StatusRow.canary:type_name -> wheelwright.sync.v1.Canary
 	46,  // 47: wheelwright.fleet.v1.PlanRolloutResponse.plan:type_name -> wheelwright.fleet.v1.RolloutPlan
 	47,  // 48: wheelwright.fleet.v1.RolloutPlan.waves:type_name -> wheelwright.fleet.v1.PlannedWave
 	48,  // 49: wheelwright.fleet.v1.RolloutPlan.left_out:type_name -> wheelwright.fleet.v1.PlannedCluster
 	48,  // 50: wheelwright.fleet.v1.PlannedWave.clusters:type_name -> wheelwright.fleet.v1.PlannedCluster
-	99,  // 51: wheelwright.fleet.v1.Rollout.started:type_name -> google.protobuf.Timestamp
-	99,  // 52: wheelwright.fleet.v1.Rollout.since:type_name -> google.protobuf.Timestamp
+	104, // 51: wheelwright.fleet.v1.Rollout.started:type_name -> google.protobuf.Timestamp
+	104, // 52: wheelwright.fleet.v1.Rollout.since:type_name -> google.protobuf.Timestamp
 	50,  // 53: wheelwright.fleet.v1.Rollout.waves:type_name -> wheelwright.fleet.v1.RolloutWave
 	46,  // 54: wheelwright.fleet.v1.Rollout.plan:type_name -> wheelwright.fleet.v1.RolloutPlan
 	51,  // 55: wheelwright.fleet.v1.Rollout.clusters:type_name -> wheelwright.fleet.v1.RolloutCluster
-	99,  // 56: wheelwright.fleet.v1.RolloutWave.started:type_name -> google.protobuf.Timestamp
-	99,  // 57: wheelwright.fleet.v1.RolloutWave.soak_until:type_name -> google.protobuf.Timestamp
-	99,  // 58: wheelwright.fleet.v1.RolloutCluster.since:type_name -> google.protobuf.Timestamp
-	103, // 59: wheelwright.fleet.v1.RolloutCluster.canary:type_name -> wheelwright.sync.v1.Canary
+	104, // 56: wheelwright.fleet.v1.RolloutWave.started:type_name -> google.protobuf.Timestamp
+	104, // 57: wheelwright.fleet.v1.RolloutWave.soak_until:type_name -> google.protobuf.Timestamp
+	104, // 58: wheelwright.fleet.v1.RolloutCluster.since:type_name -> google.protobuf.Timestamp
+	108, // 59: wheelwright.fleet.v1.RolloutCluster.canary:type_name -> wheelwright.sync.v1.Canary
 	49,  // 60: wheelwright.fleet.v1.StartRolloutResponse.rollout:type_name -> wheelwright.fleet.v1.Rollout
 	49,  // 61: wheelwright.fleet.v1.ListRolloutsResponse.rollouts:type_name -> wheelwright.fleet.v1.Rollout
 	49,  // 62: wheelwright.fleet.v1.GetRolloutResponse.rollout:type_name -> wheelwright.fleet.v1.Rollout
-	99,  // 63: wheelwright.fleet.v1.GetRolloutResponse.at:type_name -> google.protobuf.Timestamp
+	104, // 63: wheelwright.fleet.v1.GetRolloutResponse.at:type_name -> google.protobuf.Timestamp
 	0,   // 64: wheelwright.fleet.v1.DecideRolloutRequest.decision:type_name -> wheelwright.fleet.v1.RolloutDecision
 	49,  // 65: wheelwright.fleet.v1.DecideRolloutResponse.rollout:type_name -> wheelwright.fleet.v1.Rollout
 	62,  // 66: wheelwright.fleet.v1.RecallReleaseResponse.clusters:type_name -> wheelwright.fleet.v1.RecalledCluster
 	49,  // 67: wheelwright.fleet.v1.RecallReleaseResponse.rollouts:type_name -> wheelwright.fleet.v1.Rollout
-	99,  // 68: wheelwright.fleet.v1.Pin.until:type_name -> google.protobuf.Timestamp
-	99,  // 69: wheelwright.fleet.v1.Pin.created:type_name -> google.protobuf.Timestamp
+	104, // 68: wheelwright.fleet.v1.Pin.until:type_name -> google.protobuf.Timestamp
+	104, // 69: wheelwright.fleet.v1.Pin.created:type_name -> google.protobuf.Timestamp
 	63,  // 70: wheelwright.fleet.v1.PinClusterRequest.pin:type_name -> wheelwright.fleet.v1.Pin
 	63,  // 71: wheelwright.fleet.v1.PinClusterResponse.pin:type_name -> wheelwright.fleet.v1.Pin
 	63,  // 72: wheelwright.fleet.v1.ListPinsResponse.pins:type_name -> wheelwright.fleet.v1.Pin
 	42,  // 73: wheelwright.fleet.v1.ExplainResponse.row:type_name -> wheelwright.fleet.v1.StatusRow
 	37,  // 74: wheelwright.fleet.v1.ExplainResponse.events:type_name -> wheelwright.fleet.v1.FleetEvent
 	76,  // 75: wheelwright.fleet.v1.ExportAuditResponse.entry:type_name -> wheelwright.fleet.v1.AuditEntry
-	99,  // 76: wheelwright.fleet.v1.AuditEntry.at:type_name -> google.protobuf.Timestamp
-	99,  // 77: wheelwright.fleet.v1.Operator.created:type_name -> google.protobuf.Timestamp
-	99,  // 78: wheelwright.fleet.v1.Operator.certificate_not_after:type_name -> google.protobuf.Timestamp
+	104, // 76: wheelwright.fleet.v1.AuditEntry.at:type_name -> google.protobuf.Timestamp
+	104, // 77: wheelwright.fleet.v1.Operator.created:type_name -> google.protobuf.Timestamp
+	104, // 78: wheelwright.fleet.v1.Operator.certificate_not_after:type_name -> google.protobuf.Timestamp
 	77,  // 79: wheelwright.fleet.v1.AddOperatorResponse.operator:type_name -> wheelwright.fleet.v1.Operator
 	77,  // 80: wheelwright.fleet.v1.ListOperatorsResponse.operators:type_name -> wheelwright.fleet.v1.Operator
-	99,  // 81: wheelwright.fleet.v1.Order.sent:type_name -> google.protobuf.Timestamp
-	99,  // 82: wheelwright.fleet.v1.Order.answered:type_name -> google.protobuf.Timestamp
+	104, // 81: wheelwright.fleet.v1.Order.sent:type_name -> google.protobuf.Timestamp
+	104, // 82: wheelwright.fleet.v1.Order.answered:type_name -> google.protobuf.Timestamp
 	84,  // 83: wheelwright.fleet.v1.SendOrderResponse.order:type_name -> wheelwright.fleet.v1.Order
 	84,  // 84: wheelwright.fleet.v1.ListOrdersResponse.orders:type_name -> wheelwright.fleet.v1.Order
-	99,  // 85: wheelwright.fleet.v1.WhoAmIResponse.not_after:type_name -> google.protobuf.Timestamp
-	93,  // 86: wheelwright.fleet.v1.CanIResponse.permissions:type_name -> wheelwright.fleet.v1.Permission
-	1,   // 87: wheelwright.fleet.v1.FleetService.GetVersion:input_type -> wheelwright.fleet.v1.GetVersionRequest
-	6,   // 88: wheelwright.fleet.v1.FleetService.AddDistribution:input_type -> wheelwright.fleet.v1.AddDistributionRequest
-	8,   // 89: wheelwright.fleet.v1.FleetService.RemoveDistribution:input_type -> wheelwright.fleet.v1.RemoveDistributionRequest
-	10,  // 90: wheelwright.fleet.v1.FleetService.SetSigners:input_type -> wheelwright.fleet.v1.SetSignersRequest
-	12,  // 91: wheelwright.fleet.v1.FleetService.PublishStatement:input_type -> wheelwright.fleet.v1.PublishStatementRequest
-	14,  // 92: wheelwright.fleet.v1.FleetService.GetChannel:input_type -> wheelwright.fleet.v1.GetChannelRequest
-	17,  // 93: wheelwright.fleet.v1.FleetService.ListDistributions:input_type -> wheelwright.fleet.v1.ListDistributionsRequest
-	21,  // 94: wheelwright.fleet.v1.FleetService.ListReleases:input_type -> wheelwright.fleet.v1.ListReleasesRequest
-	23,  // 95: wheelwright.fleet.v1.FleetService.GetRelease:input_type -> wheelwright.fleet.v1.GetReleaseRequest
-	27,  // 96: wheelwright.fleet.v1.FleetService.InviteCluster:input_type -> wheelwright.fleet.v1.InviteClusterRequest
-	29,  // 97: wheelwright.fleet.v1.FleetService.RemoveCluster:input_type -> wheelwright.fleet.v1.RemoveClusterRequest
-	35,  // 98: wheelwright.fleet.v1.FleetService.ListClusters:input_type -> wheelwright.fleet.v1.ListClustersRequest
-	31,  // 99: wheelwright.fleet.v1.FleetService.AcceptCluster:input_type -> wheelwright.fleet.v1.AcceptClusterRequest
-	33,  // 100: wheelwright.fleet.v1.FleetService.RejectCluster:input_type -> wheelwright.fleet.v1.RejectClusterRequest
-	38,  // 101: wheelwright.fleet.v1.FleetService.ListEvents:input_type -> wheelwright.fleet.v1.ListEventsRequest
-	44,  // 102: wheelwright.fleet.v1.FleetService.PlanRollout:input_type -> wheelwright.fleet.v1.PlanRolloutRequest
-	52,  // 103: wheelwright.fleet.v1.FleetService.StartRollout:input_type -> wheelwright.fleet.v1.StartRolloutRequest
-	54,  // 104: wheelwright.fleet.v1.FleetService.ListRollouts:input_type -> wheelwright.fleet.v1.ListRolloutsRequest
-	56,  // 105: wheelwright.fleet.v1.FleetService.GetRollout:input_type -> wheelwright.fleet.v1.GetRolloutRequest
-	58,  // 106: wheelwright.fleet.v1.FleetService.DecideRollout:input_type -> wheelwright.fleet.v1.DecideRolloutRequest
-	60,  // 107: wheelwright.fleet.v1.FleetService.RecallRelease:input_type -> wheelwright.fleet.v1.RecallReleaseRequest
-	64,  // 108: wheelwright.fleet.v1.FleetService.PinCluster:input_type -> wheelwright.fleet.v1.PinClusterRequest
-	66,  // 109: wheelwright.fleet.v1.FleetService.UnpinCluster:input_type -> wheelwright.fleet.v1.UnpinClusterRequest
-	68,  // 110: wheelwright.fleet.v1.FleetService.ListPins:input_type -> wheelwright.fleet.v1.ListPinsRequest
-	70,  // 111: wheelwright.fleet.v1.FleetService.DecideDelivery:input_type -> wheelwright.fleet.v1.DecideDeliveryRequest
-	72,  // 112: wheelwright.fleet.v1.FleetService.Explain:input_type -> wheelwright.fleet.v1.ExplainRequest
-	74,  // 113: wheelwright.fleet.v1.FleetService.ExportAudit:input_type -> wheelwright.fleet.v1.ExportAuditRequest
-	78,  // 114: wheelwright.fleet.v1.FleetService.AddOperator:input_type -> wheelwright.fleet.v1.AddOperatorRequest
-	80,  // 115: wheelwright.fleet.v1.FleetService.RemoveOperator:input_type -> wheelwright.fleet.v1.RemoveOperatorRequest
-	82,  // 116: wheelwright.fleet.v1.FleetService.ListOperators:input_type -> wheelwright.fleet.v1.ListOperatorsRequest
-	85,  // 117: wheelwright.fleet.v1.FleetService.SendOrder:input_type -> wheelwright.fleet.v1.SendOrderRequest
-	87,  // 118: wheelwright.fleet.v1.FleetService.ListOrders:input_type -> wheelwright.fleet.v1.ListOrdersRequest
-	89,  // 119: wheelwright.fleet.v1.FleetService.WhoAmI:input_type -> wheelwright.fleet.v1.WhoAmIRequest
-	91,  // 120: wheelwright.fleet.v1.FleetService.CanI:input_type -> wheelwright.fleet.v1.CanIRequest
-	40,  // 121: wheelwright.fleet.v1.FleetService.GetStatus:input_type -> wheelwright.fleet.v1.GetStatusRequest
-	94,  // 122: wheelwright.fleet.v1.FleetService.Watch:input_type -> wheelwright.fleet.v1.WatchRequest
-	2,   // 123: wheelwright.fleet.v1.FleetService.GetVersion:output_type -> wheelwright.fleet.v1.GetVersionResponse
-	7,   // 124: wheelwright.fleet.v1.FleetService.AddDistribution:output_type -> wheelwright.fleet.v1.AddDistributionResponse
-	9,   // 125: wheelwright.fleet.v1.FleetService.RemoveDistribution:output_type -> wheelwright.fleet.v1.RemoveDistributionResponse
-	11,  // 126: wheelwright.fleet.v1.FleetService.SetSigners:output_type -> wheelwright.fleet.v1.SetSignersResponse
-	13,  // 127: wheelwright.fleet.v1.FleetService.PublishStatement:output_type -> wheelwright.fleet.v1.PublishStatementResponse
-	15,  // 128: wheelwright.fleet.v1.FleetService.GetChannel:output_type -> wheelwright.fleet.v1.GetChannelResponse
-	18,  // 129: wheelwright.fleet.v1.FleetService.ListDistributions:output_type -> wheelwright.fleet.v1.ListDistributionsResponse
-	22,  // 130: wheelwright.fleet.v1.FleetService.ListReleases:output_type -> wheelwright.fleet.v1.ListReleasesResponse
-	24,  // 131: wheelwright.fleet.v1.FleetService.GetRelease:output_type -> wheelwright.fleet.v1.GetReleaseResponse
-	28,  // 132: wheelwright.fleet.v1.FleetService.InviteCluster:output_type -> wheelwright.fleet.v1.InviteClusterResponse
-	30,  // 133: wheelwright.fleet.v1.FleetService.RemoveCluster:output_type -> wheelwright.fleet.v1.RemoveClusterResponse
-	36,  // 134: wheelwright.fleet.v1.FleetService.ListClusters:output_type -> wheelwright.fleet.v1.ListClustersResponse
-	32,  // 135: wheelwright.fleet.v1.FleetService.AcceptCluster:output_type -> wheelwright.fleet.v1.AcceptClusterResponse
-	34,  // 136: wheelwright.fleet.v1.FleetService.RejectCluster:output_type -> wheelwright.fleet.v1.RejectClusterResponse
-	39,  // 137: wheelwright.fleet.v1.FleetService.ListEvents:output_type -> wheelwright.fleet.v1.ListEventsResponse
-	45,  // 138: wheelwright.fleet.v1.FleetService.PlanRollout:output_type -> wheelwright.fleet.v1.PlanRolloutResponse
-	53,  // 139: wheelwright.fleet.v1.FleetService.StartRollout:output_type -> wheelwright.fleet.v1.StartRolloutResponse
-	55,  // 140: wheelwright.fleet.v1.FleetService.ListRollouts:output_type -> wheelwright.fleet.v1.ListRolloutsResponse
-	57,  // 141: wheelwright.fleet.v1.FleetService.GetRollout:output_type -> wheelwright.fleet.v1.GetRolloutResponse
-	59,  // 142: wheelwright.fleet.v1.FleetService.DecideRollout:output_type -> wheelwright.fleet.v1.DecideRolloutResponse
-	61,  // 143: wheelwright.fleet.v1.FleetService.RecallRelease:output_type -> wheelwright.fleet.v1.RecallReleaseResponse
-	65,  // 144: wheelwright.fleet.v1.FleetService.PinCluster:output_type -> wheelwright.fleet.v1.PinClusterResponse
-	67,  // 145: wheelwright.fleet.v1.FleetService.UnpinCluster:output_type -> wheelwright.fleet.v1.UnpinClusterResponse
-	69,  // 146: wheelwright.fleet.v1.FleetService.ListPins:output_type -> wheelwright.fleet.v1.ListPinsResponse
-	71,  // 147: wheelwright.fleet.v1.FleetService.DecideDelivery:output_type -> wheelwright.fleet.v1.DecideDeliveryResponse
-	73,  // 148: wheelwright.fleet.v1.FleetService.Explain:output_type -> wheelwright.fleet.v1.ExplainResponse
-	75,  // 149: wheelwright.fleet.v1.FleetService.ExportAudit:output_type -> wheelwright.fleet.v1.ExportAuditResponse
-	79,  // 150: wheelwright.fleet.v1.FleetService.AddOperator:output_type -> wheelwright.fleet.v1.AddOperatorResponse
-	81,  // 151: wheelwright.fleet.v1.FleetService.RemoveOperator:output_type -> wheelwright.fleet.v1.RemoveOperatorResponse
-	83,  // 152: wheelwright.fleet.v1.FleetService.ListOperators:output_type -> wheelwright.fleet.v1.ListOperatorsResponse
-	86,  // 153: wheelwright.fleet.v1.FleetService.SendOrder:output_type -> wheelwright.fleet.v1.SendOrderResponse
-	88,  // 154: wheelwright.fleet.v1.FleetService.ListOrders:output_type -> wheelwright.fleet.v1.ListOrdersResponse
-	90,  // 155: wheelwright.fleet.v1.FleetService.WhoAmI:output_type -> wheelwright.fleet.v1.WhoAmIResponse
-	92,  // 156: wheelwright.fleet.v1.FleetService.CanI:output_type -> wheelwright.fleet.v1.CanIResponse
-	41,  // 157: wheelwright.fleet.v1.FleetService.GetStatus:output_type -> wheelwright.fleet.v1.GetStatusResponse
-	95,  // 158: wheelwright.fleet.v1.FleetService.Watch:output_type -> wheelwright.fleet.v1.WatchResponse
-	123, // [123:159] is the sub-list for method output_type
-	87,  // [87:123] is the sub-list for method input_type
-	87,  // [87:87] is the sub-list for extension type_name
-	87,  // [87:87] is the sub-list for extension extendee
-	0,   // [0:87] is the sub-list for field type_name
+	104, // 85: wheelwright.fleet.v1.ReHome.issued:type_name -> google.protobuf.Timestamp
+	104, // 86: wheelwright.fleet.v1.ReHome.expires:type_name -> google.protobuf.Timestamp
+	104, // 87: wheelwright.fleet.v1.ReHome.sent:type_name -> google.protobuf.Timestamp
+	104, // 88: wheelwright.fleet.v1.ReHome.answered:type_name -> google.protobuf.Timestamp
+	89,  // 89: wheelwright.fleet.v1.SendReHomeResponse.re_home:type_name -> wheelwright.fleet.v1.ReHome
+	89,  // 90: wheelwright.fleet.v1.ListReHomesResponse.re_homes:type_name -> wheelwright.fleet.v1.ReHome
+	104, // 91: wheelwright.fleet.v1.WhoAmIResponse.not_after:type_name -> google.protobuf.Timestamp
+	98,  // 92: wheelwright.fleet.v1.CanIResponse.permissions:type_name -> wheelwright.fleet.v1.Permission
+	1,   // 93: wheelwright.fleet.v1.FleetService.GetVersion:input_type -> wheelwright.fleet.v1.GetVersionRequest
+	6,   // 94: wheelwright.fleet.v1.FleetService.AddDistribution:input_type -> wheelwright.fleet.v1.AddDistributionRequest
+	8,   // 95: wheelwright.fleet.v1.FleetService.RemoveDistribution:input_type -> wheelwright.fleet.v1.RemoveDistributionRequest
+	10,  // 96: wheelwright.fleet.v1.FleetService.SetSigners:input_type -> wheelwright.fleet.v1.SetSignersRequest
+	12,  // 97: wheelwright.fleet.v1.FleetService.PublishStatement:input_type -> wheelwright.fleet.v1.PublishStatementRequest
+	14,  // 98: wheelwright.fleet.v1.FleetService.GetChannel:input_type -> wheelwright.fleet.v1.GetChannelRequest
+	17,  // 99: wheelwright.fleet.v1.FleetService.ListDistributions:input_type -> wheelwright.fleet.v1.ListDistributionsRequest
+	21,  // 100: wheelwright.fleet.v1.FleetService.ListReleases:input_type -> wheelwright.fleet.v1.ListReleasesRequest
+	23,  // 101: wheelwright.fleet.v1.FleetService.GetRelease:input_type -> wheelwright.fleet.v1.GetReleaseRequest
+	27,  // 102: wheelwright.fleet.v1.FleetService.InviteCluster:input_type -> wheelwright.fleet.v1.InviteClusterRequest
+	29,  // 103: wheelwright.fleet.v1.FleetService.RemoveCluster:input_type -> wheelwright.fleet.v1.RemoveClusterRequest
+	35,  // 104: wheelwright.fleet.v1.FleetService.ListClusters:input_type -> wheelwright.fleet.v1.ListClustersRequest
+	31,  // 105: wheelwright.fleet.v1.FleetService.AcceptCluster:input_type -> wheelwright.fleet.v1.AcceptClusterRequest
+	33,  // 106: wheelwright.fleet.v1.FleetService.RejectCluster:input_type -> wheelwright.fleet.v1.RejectClusterRequest
+	38,  // 107: wheelwright.fleet.v1.FleetService.ListEvents:input_type -> wheelwright.fleet.v1.ListEventsRequest
+	44,  // 108: wheelwright.fleet.v1.FleetService.PlanRollout:input_type -> wheelwright.fleet.v1.PlanRolloutRequest
+	52,  // 109: wheelwright.fleet.v1.FleetService.StartRollout:input_type -> wheelwright.fleet.v1.StartRolloutRequest
+	54,  // 110: wheelwright.fleet.v1.FleetService.ListRollouts:input_type -> wheelwright.fleet.v1.ListRolloutsRequest
+	56,  // 111: wheelwright.fleet.v1.FleetService.GetRollout:input_type -> wheelwright.fleet.v1.GetRolloutRequest
+	58,  // 112: wheelwright.fleet.v1.FleetService.DecideRollout:input_type -> wheelwright.fleet.v1.DecideRolloutRequest
+	60,  // 113: wheelwright.fleet.v1.FleetService.RecallRelease:input_type -> wheelwright.fleet.v1.RecallReleaseRequest
+	64,  // 114: wheelwright.fleet.v1.FleetService.PinCluster:input_type -> wheelwright.fleet.v1.PinClusterRequest
+	66,  // 115: wheelwright.fleet.v1.FleetService.UnpinCluster:input_type -> wheelwright.fleet.v1.UnpinClusterRequest
+	68,  // 116: wheelwright.fleet.v1.FleetService.ListPins:input_type -> wheelwright.fleet.v1.ListPinsRequest
+	70,  // 117: wheelwright.fleet.v1.FleetService.DecideDelivery:input_type -> wheelwright.fleet.v1.DecideDeliveryRequest
+	72,  // 118: wheelwright.fleet.v1.FleetService.Explain:input_type -> wheelwright.fleet.v1.ExplainRequest
+	74,  // 119: wheelwright.fleet.v1.FleetService.ExportAudit:input_type -> wheelwright.fleet.v1.ExportAuditRequest
+	78,  // 120: wheelwright.fleet.v1.FleetService.AddOperator:input_type -> wheelwright.fleet.v1.AddOperatorRequest
+	80,  // 121: wheelwright.fleet.v1.FleetService.RemoveOperator:input_type -> wheelwright.fleet.v1.RemoveOperatorRequest
+	82,  // 122: wheelwright.fleet.v1.FleetService.ListOperators:input_type -> wheelwright.fleet.v1.ListOperatorsRequest
+	85,  // 123: wheelwright.fleet.v1.FleetService.SendOrder:input_type -> wheelwright.fleet.v1.SendOrderRequest
+	87,  // 124: wheelwright.fleet.v1.FleetService.ListOrders:input_type -> wheelwright.fleet.v1.ListOrdersRequest
+	90,  // 125: wheelwright.fleet.v1.FleetService.SendReHome:input_type -> wheelwright.fleet.v1.SendReHomeRequest
+	92,  // 126: wheelwright.fleet.v1.FleetService.ListReHomes:input_type -> wheelwright.fleet.v1.ListReHomesRequest
+	94,  // 127: wheelwright.fleet.v1.FleetService.WhoAmI:input_type -> wheelwright.fleet.v1.WhoAmIRequest
+	96,  // 128: wheelwright.fleet.v1.FleetService.CanI:input_type -> wheelwright.fleet.v1.CanIRequest
+	40,  // 129: wheelwright.fleet.v1.FleetService.GetStatus:input_type -> wheelwright.fleet.v1.GetStatusRequest
+	99,  // 130: wheelwright.fleet.v1.FleetService.Watch:input_type -> wheelwright.fleet.v1.WatchRequest
+	2,   // 131: wheelwright.fleet.v1.FleetService.GetVersion:output_type -> wheelwright.fleet.v1.GetVersionResponse
+	7,   // 132: wheelwright.fleet.v1.FleetService.AddDistribution:output_type -> wheelwright.fleet.v1.AddDistributionResponse
+	9,   // 133: wheelwright.fleet.v1.FleetService.RemoveDistribution:output_type -> wheelwright.fleet.v1.RemoveDistributionResponse
+	11,  // 134: wheelwright.fleet.v1.FleetService.SetSigners:output_type -> wheelwright.fleet.v1.SetSignersResponse
+	13,  // 135: wheelwright.fleet.v1.FleetService.PublishStatement:output_type -> wheelwright.fleet.v1.PublishStatementResponse
+	15,  // 136: wheelwright.fleet.v1.FleetService.GetChannel:output_type -> wheelwright.fleet.v1.GetChannelResponse
+	18,  // 137: wheelwright.fleet.v1.FleetService.ListDistributions:output_type -> wheelwright.fleet.v1.ListDistributionsResponse
+	22,  // 138: wheelwright.fleet.v1.FleetService.ListReleases:output_type -> wheelwright.fleet.v1.ListReleasesResponse
+	24,  // 139: wheelwright.fleet.v1.FleetService.GetRelease:output_type -> wheelwright.fleet.v1.GetReleaseResponse
+	28,  // 140: wheelwright.fleet.v1.FleetService.InviteCluster:output_type -> wheelwright.fleet.v1.InviteClusterResponse
+	30,  // 141: wheelwright.fleet.v1.FleetService.RemoveCluster:output_type -> wheelwright.fleet.v1.RemoveClusterResponse
+	36,  // 142: wheelwright.fleet.v1.FleetService.ListClusters:output_type -> wheelwright.fleet.v1.ListClustersResponse
+	32,  // 143: wheelwright.fleet.v1.FleetService.AcceptCluster:output_type -> wheelwright.fleet.v1.AcceptClusterResponse
+	34,  // 144: wheelwright.fleet.v1.FleetService.RejectCluster:output_type -> wheelwright.fleet.v1.RejectClusterResponse
+	39,  // 145: wheelwright.fleet.v1.FleetService.ListEvents:output_type -> wheelwright.fleet.v1.ListEventsResponse
+	45,  // 146: wheelwright.fleet.v1.FleetService.PlanRollout:output_type -> wheelwright.fleet.v1.PlanRolloutResponse
+	53,  // 147: wheelwright.fleet.v1.FleetService.StartRollout:output_type -> wheelwright.fleet.v1.StartRolloutResponse
+	55,  // 148: wheelwright.fleet.v1.FleetService.ListRollouts:output_type -> wheelwright.fleet.v1.ListRolloutsResponse
+	57,  // 149: wheelwright.fleet.v1.FleetService.GetRollout:output_type -> wheelwright.fleet.v1.GetRolloutResponse
+	59,  // 150: wheelwright.fleet.v1.FleetService.DecideRollout:output_type -> wheelwright.fleet.v1.DecideRolloutResponse
+	61,  // 151: wheelwright.fleet.v1.FleetService.RecallRelease:output_type -> wheelwright.fleet.v1.RecallReleaseResponse
+	65,  // 152: wheelwright.fleet.v1.FleetService.PinCluster:output_type -> wheelwright.fleet.v1.PinClusterResponse
+	67,  // 153: wheelwright.fleet.v1.FleetService.UnpinCluster:output_type -> wheelwright.fleet.v1.UnpinClusterResponse
+	69,  // 154: wheelwright.fleet.v1.FleetService.ListPins:output_type -> wheelwright.fleet.v1.ListPinsResponse
+	71,  // 155: wheelwright.fleet.v1.FleetService.DecideDelivery:output_type -> wheelwright.fleet.v1.DecideDeliveryResponse
+	73,  // 156: wheelwright.fleet.v1.FleetService.Explain:output_type -> wheelwright.fleet.v1.ExplainResponse
+	75,  // 157: wheelwright.fleet.v1.FleetService.ExportAudit:output_type -> wheelwright.fleet.v1.ExportAuditResponse
+	79,  // 158: wheelwright.fleet.v1.FleetService.AddOperator:output_type -> wheelwright.fleet.v1.AddOperatorResponse
+	81,  // 159: wheelwright.fleet.v1.FleetService.RemoveOperator:output_type -> wheelwright.fleet.v1.RemoveOperatorResponse
+	83,  // 160: wheelwright.fleet.v1.FleetService.ListOperators:output_type -> wheelwright.fleet.v1.ListOperatorsResponse
+	86,  // 161: wheelwright.fleet.v1.FleetService.SendOrder:output_type -> wheelwright.fleet.v1.SendOrderResponse
+	88,  // 162: wheelwright.fleet.v1.FleetService.ListOrders:output_type -> wheelwright.fleet.v1.ListOrdersResponse
+	91,  // 163: wheelwright.fleet.v1.FleetService.SendReHome:output_type -> wheelwright.fleet.v1.SendReHomeResponse
+	93,  // 164: wheelwright.fleet.v1.FleetService.ListReHomes:output_type -> wheelwright.fleet.v1.ListReHomesResponse
+	95,  // 165: wheelwright.fleet.v1.FleetService.WhoAmI:output_type -> wheelwright.fleet.v1.WhoAmIResponse
+	97,  // 166: wheelwright.fleet.v1.FleetService.CanI:output_type -> wheelwright.fleet.v1.CanIResponse
+	41,  // 167: wheelwright.fleet.v1.FleetService.GetStatus:output_type -> wheelwright.fleet.v1.GetStatusResponse
+	100, // 168: wheelwright.fleet.v1.FleetService.Watch:output_type -> wheelwright.fleet.v1.WatchResponse
+	131, // [131:169] is the sub-list for method output_type
+	93,  // [93:131] is the sub-list for method input_type
+	93,  // [93:93] is the sub-list for extension type_name
+	93,  // [93:93] is the sub-list for extension extendee
+	0,   // [0:93] is the sub-list for field type_name
 }
 
 func init() { file_wheelwright_fleet_v1_fleet_proto_init() }
@@ -7449,7 +7837,7 @@ func file_wheelwright_fleet_v1_fleet_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wheelwright_fleet_v1_fleet_proto_rawDesc), len(file_wheelwright_fleet_v1_fleet_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   98,
+			NumMessages:   103,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

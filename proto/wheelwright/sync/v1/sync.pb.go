@@ -155,6 +155,8 @@ const (
 	EventKind_EVENT_KIND_ORDER EventKind = 7
 	// A version is offered with other content than the first; the first stays.
 	EventKind_EVENT_KIND_TAG_MOVED EventKind = 8
+	// What became of a re-home to another hub.
+	EventKind_EVENT_KIND_IDENTITY EventKind = 9
 )
 
 // Enum value maps for EventKind.
@@ -169,6 +171,7 @@ var (
 		6: "EVENT_KIND_PREFLIGHT",
 		7: "EVENT_KIND_ORDER",
 		8: "EVENT_KIND_TAG_MOVED",
+		9: "EVENT_KIND_IDENTITY",
 	}
 	EventKind_value = map[string]int32{
 		"EVENT_KIND_UNSPECIFIED": 0,
@@ -180,6 +183,7 @@ var (
 		"EVENT_KIND_PREFLIGHT":   6,
 		"EVENT_KIND_ORDER":       7,
 		"EVENT_KIND_TAG_MOVED":   8,
+		"EVENT_KIND_IDENTITY":    9,
 	}
 )
 
@@ -370,6 +374,7 @@ type ConnectResponse struct {
 	//	*ConnectResponse_Desired
 	//	*ConnectResponse_Ack
 	//	*ConnectResponse_Heartbeat
+	//	*ConnectResponse_ReHome
 	Body          isConnectResponse_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -448,6 +453,15 @@ func (x *ConnectResponse) GetHeartbeat() *Heartbeat {
 	return nil
 }
 
+func (x *ConnectResponse) GetReHome() *SignedReHome {
+	if x != nil {
+		if x, ok := x.Body.(*ConnectResponse_ReHome); ok {
+			return x.ReHome
+		}
+	}
+	return nil
+}
+
 type isConnectResponse_Body interface {
 	isConnectResponse_Body()
 }
@@ -468,6 +482,11 @@ type ConnectResponse_Heartbeat struct {
 	Heartbeat *Heartbeat `protobuf:"bytes,4,opt,name=heartbeat,proto3,oneof"`
 }
 
+type ConnectResponse_ReHome struct {
+	// Sent after Welcome, and when it comes in, until it is answered or has expired.
+	ReHome *SignedReHome `protobuf:"bytes,5,opt,name=re_home,json=reHome,proto3,oneof"`
+}
+
 func (*ConnectResponse_Welcome) isConnectResponse_Body() {}
 
 func (*ConnectResponse_Desired) isConnectResponse_Body() {}
@@ -475,6 +494,8 @@ func (*ConnectResponse_Desired) isConnectResponse_Body() {}
 func (*ConnectResponse_Ack) isConnectResponse_Body() {}
 
 func (*ConnectResponse_Heartbeat) isConnectResponse_Body() {}
+
+func (*ConnectResponse_ReHome) isConnectResponse_Body() {}
 
 // Hello says who speaks and what it already has.
 type Hello struct {
@@ -1023,6 +1044,107 @@ func (x *OrderAnswer) GetAccepted() bool {
 	return false
 }
 
+// SignedReHome moves this spoke to another hub. The hub carries it; whether it counts is for the keys in spoke.yaml to
+// say.
+type SignedReHome struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The statement and its signatures, as pkg/rehome writes and reads them; at most 132 KiB.
+	Signed        []byte `protobuf:"bytes,1,opt,name=signed,proto3" json:"signed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SignedReHome) Reset() {
+	*x = SignedReHome{}
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SignedReHome) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SignedReHome) ProtoMessage() {}
+
+func (x *SignedReHome) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SignedReHome.ProtoReflect.Descriptor instead.
+func (*SignedReHome) Descriptor() ([]byte, []int) {
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *SignedReHome) GetSigned() []byte {
+	if x != nil {
+		return x.Signed
+	}
+	return nil
+}
+
+// ReHomeAnswer is what became of a re-home at the spoke. A later one takes the place of an earlier one.
+type ReHomeAnswer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Nonce string                 `protobuf:"bytes,1,opt,name=nonce,proto3" json:"nonce,omitempty"`
+	// fleet.ReHomeState: "Moving", "Moved", "Refused" or "GivenUp".
+	State         string `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReHomeAnswer) Reset() {
+	*x = ReHomeAnswer{}
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReHomeAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReHomeAnswer) ProtoMessage() {}
+
+func (x *ReHomeAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReHomeAnswer.ProtoReflect.Descriptor instead.
+func (*ReHomeAnswer) Descriptor() ([]byte, []int) {
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ReHomeAnswer) GetNonce() string {
+	if x != nil {
+		return x.Nonce
+	}
+	return ""
+}
+
+func (x *ReHomeAnswer) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
 // Withdrawal: never take this release by yourself any more.
 type Withdrawal struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -1038,7 +1160,7 @@ type Withdrawal struct {
 
 func (x *Withdrawal) Reset() {
 	*x = Withdrawal{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[11]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1050,7 +1172,7 @@ func (x *Withdrawal) String() string {
 func (*Withdrawal) ProtoMessage() {}
 
 func (x *Withdrawal) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[11]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1063,7 +1185,7 @@ func (x *Withdrawal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Withdrawal.ProtoReflect.Descriptor instead.
 func (*Withdrawal) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{11}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Withdrawal) GetVersion() string {
@@ -1107,7 +1229,7 @@ type HubPin struct {
 
 func (x *HubPin) Reset() {
 	*x = HubPin{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[12]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1119,7 +1241,7 @@ func (x *HubPin) String() string {
 func (*HubPin) ProtoMessage() {}
 
 func (x *HubPin) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[12]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1132,7 +1254,7 @@ func (x *HubPin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HubPin.ProtoReflect.Descriptor instead.
 func (*HubPin) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{12}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *HubPin) GetVersion() string {
@@ -1180,7 +1302,7 @@ type HubDecision struct {
 
 func (x *HubDecision) Reset() {
 	*x = HubDecision{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[13]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1192,7 +1314,7 @@ func (x *HubDecision) String() string {
 func (*HubDecision) ProtoMessage() {}
 
 func (x *HubDecision) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[13]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1205,7 +1327,7 @@ func (x *HubDecision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HubDecision.ProtoReflect.Descriptor instead.
 func (*HubDecision) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{13}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *HubDecision) GetVersion() string {
@@ -1270,7 +1392,7 @@ type Offer struct {
 
 func (x *Offer) Reset() {
 	*x = Offer{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[14]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1282,7 +1404,7 @@ func (x *Offer) String() string {
 func (*Offer) ProtoMessage() {}
 
 func (x *Offer) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[14]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1295,7 +1417,7 @@ func (x *Offer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Offer.ProtoReflect.Descriptor instead.
 func (*Offer) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{14}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Offer) GetVersion() string {
@@ -1355,14 +1477,16 @@ type Event struct {
 	// Of EVENT_KIND_PREFLIGHT only.
 	Preflight *Preflight `protobuf:"bytes,8,opt,name=preflight,proto3" json:"preflight,omitempty"`
 	// Of EVENT_KIND_ORDER only; unset where the order could not be read so far. The message says why.
-	Order         *OrderAnswer `protobuf:"bytes,9,opt,name=order,proto3" json:"order,omitempty"`
+	Order *OrderAnswer `protobuf:"bytes,9,opt,name=order,proto3" json:"order,omitempty"`
+	// Of EVENT_KIND_IDENTITY only.
+	ReHome        *ReHomeAnswer `protobuf:"bytes,10,opt,name=re_home,json=reHome,proto3" json:"re_home,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[15]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1374,7 +1498,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[15]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1387,7 +1511,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{15}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Event) GetSeq() uint64 {
@@ -1453,6 +1577,13 @@ func (x *Event) GetOrder() *OrderAnswer {
 	return nil
 }
 
+func (x *Event) GetReHome() *ReHomeAnswer {
+	if x != nil {
+		return x.ReHome
+	}
+	return nil
+}
+
 // Preflight is what a spoke found when it rendered its overlay over a release and dry-ran it, without
 // touching anything.
 type Preflight struct {
@@ -1474,7 +1605,7 @@ type Preflight struct {
 
 func (x *Preflight) Reset() {
 	*x = Preflight{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[16]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1486,7 +1617,7 @@ func (x *Preflight) String() string {
 func (*Preflight) ProtoMessage() {}
 
 func (x *Preflight) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[16]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1499,7 +1630,7 @@ func (x *Preflight) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Preflight.ProtoReflect.Descriptor instead.
 func (*Preflight) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{16}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Preflight) GetVersion() string {
@@ -1570,7 +1701,7 @@ type KindChange struct {
 
 func (x *KindChange) Reset() {
 	*x = KindChange{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[17]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1582,7 +1713,7 @@ func (x *KindChange) String() string {
 func (*KindChange) ProtoMessage() {}
 
 func (x *KindChange) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[17]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1595,7 +1726,7 @@ func (x *KindChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KindChange.ProtoReflect.Descriptor instead.
 func (*KindChange) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{17}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *KindChange) GetKind() string {
@@ -1669,7 +1800,7 @@ type SubscriptionStatus struct {
 
 func (x *SubscriptionStatus) Reset() {
 	*x = SubscriptionStatus{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[18]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1681,7 +1812,7 @@ func (x *SubscriptionStatus) String() string {
 func (*SubscriptionStatus) ProtoMessage() {}
 
 func (x *SubscriptionStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[18]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1694,7 +1825,7 @@ func (x *SubscriptionStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscriptionStatus.ProtoReflect.Descriptor instead.
 func (*SubscriptionStatus) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{18}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SubscriptionStatus) GetDistribution() string {
@@ -1899,7 +2030,7 @@ type Channel struct {
 
 func (x *Channel) Reset() {
 	*x = Channel{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[19]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1911,7 +2042,7 @@ func (x *Channel) String() string {
 func (*Channel) ProtoMessage() {}
 
 func (x *Channel) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[19]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1924,7 +2055,7 @@ func (x *Channel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Channel.ProtoReflect.Descriptor instead.
 func (*Channel) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{19}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Channel) GetSequence() uint64 {
@@ -1973,7 +2104,7 @@ type Canary struct {
 
 func (x *Canary) Reset() {
 	*x = Canary{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[20]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1985,7 +2116,7 @@ func (x *Canary) String() string {
 func (*Canary) ProtoMessage() {}
 
 func (x *Canary) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[20]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1998,7 +2129,7 @@ func (x *Canary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Canary.ProtoReflect.Descriptor instead.
 func (*Canary) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{20}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Canary) GetStep() uint32 {
@@ -2052,7 +2183,7 @@ type CanaryTraffic struct {
 
 func (x *CanaryTraffic) Reset() {
 	*x = CanaryTraffic{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[21]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2064,7 +2195,7 @@ func (x *CanaryTraffic) String() string {
 func (*CanaryTraffic) ProtoMessage() {}
 
 func (x *CanaryTraffic) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[21]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2077,7 +2208,7 @@ func (x *CanaryTraffic) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CanaryTraffic.ProtoReflect.Descriptor instead.
 func (*CanaryTraffic) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{21}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *CanaryTraffic) GetService() string {
@@ -2136,7 +2267,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[22]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2148,7 +2279,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[22]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2161,7 +2292,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{22}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Policy) GetRange() string {
@@ -2261,7 +2392,7 @@ type FromHub struct {
 
 func (x *FromHub) Reset() {
 	*x = FromHub{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[23]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2273,7 +2404,7 @@ func (x *FromHub) String() string {
 func (*FromHub) ProtoMessage() {}
 
 func (x *FromHub) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[23]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2286,7 +2417,7 @@ func (x *FromHub) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FromHub.ProtoReflect.Descriptor instead.
 func (*FromHub) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{23}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *FromHub) GetPins() bool {
@@ -2319,7 +2450,7 @@ type FetchBundleRequest struct {
 
 func (x *FetchBundleRequest) Reset() {
 	*x = FetchBundleRequest{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[24]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2331,7 +2462,7 @@ func (x *FetchBundleRequest) String() string {
 func (*FetchBundleRequest) ProtoMessage() {}
 
 func (x *FetchBundleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[24]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2344,7 +2475,7 @@ func (x *FetchBundleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchBundleRequest.ProtoReflect.Descriptor instead.
 func (*FetchBundleRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{24}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *FetchBundleRequest) GetDigest() string {
@@ -2363,7 +2494,7 @@ type FetchBundleResponse struct {
 
 func (x *FetchBundleResponse) Reset() {
 	*x = FetchBundleResponse{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[25]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2375,7 +2506,7 @@ func (x *FetchBundleResponse) String() string {
 func (*FetchBundleResponse) ProtoMessage() {}
 
 func (x *FetchBundleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[25]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2388,7 +2519,7 @@ func (x *FetchBundleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchBundleResponse.ProtoReflect.Descriptor instead.
 func (*FetchBundleResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{25}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *FetchBundleResponse) GetData() []byte {
@@ -2408,7 +2539,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[26]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2420,7 +2551,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[26]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2433,7 +2564,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{26}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RenewRequest) GetCsr() []byte {
@@ -2454,7 +2585,7 @@ type RenewResponse struct {
 
 func (x *RenewResponse) Reset() {
 	*x = RenewResponse{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[27]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2466,7 +2597,7 @@ func (x *RenewResponse) String() string {
 func (*RenewResponse) ProtoMessage() {}
 
 func (x *RenewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[27]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2479,7 +2610,7 @@ func (x *RenewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewResponse.ProtoReflect.Descriptor instead.
 func (*RenewResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{27}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RenewResponse) GetCertificate() []byte {
@@ -2515,12 +2646,13 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\x05hello\x18\x01 \x01(\v2\x1a.wheelwright.sync.v1.HelloH\x00R\x05hello\x122\n" +
 	"\x05event\x18\x02 \x01(\v2\x1a.wheelwright.sync.v1.EventH\x00R\x05event\x12>\n" +
 	"\theartbeat\x18\x03 \x01(\v2\x1e.wheelwright.sync.v1.HeartbeatH\x00R\theartbeatB\x06\n" +
-	"\x04body\"\x80\x02\n" +
+	"\x04body\"\xbe\x02\n" +
 	"\x0fConnectResponse\x128\n" +
 	"\awelcome\x18\x01 \x01(\v2\x1c.wheelwright.sync.v1.WelcomeH\x00R\awelcome\x12=\n" +
 	"\adesired\x18\x02 \x01(\v2!.wheelwright.sync.v1.DesiredStateH\x00R\adesired\x12,\n" +
 	"\x03ack\x18\x03 \x01(\v2\x18.wheelwright.sync.v1.AckH\x00R\x03ack\x12>\n" +
-	"\theartbeat\x18\x04 \x01(\v2\x1e.wheelwright.sync.v1.HeartbeatH\x00R\theartbeatB\x06\n" +
+	"\theartbeat\x18\x04 \x01(\v2\x1e.wheelwright.sync.v1.HeartbeatH\x00R\theartbeat\x12<\n" +
+	"\are_home\x18\x05 \x01(\v2!.wheelwright.sync.v1.SignedReHomeH\x00R\x06reHomeB\x06\n" +
 	"\x04body\"\x9b\x02\n" +
 	"\x05Hello\x12#\n" +
 	"\rspoke_version\x18\x01 \x01(\tR\fspokeVersion\x12-\n" +
@@ -2560,7 +2692,12 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\tsignature\x18\x02 \x01(\fR\tsignature\"?\n" +
 	"\vOrderAnswer\x12\x14\n" +
 	"\x05nonce\x18\x01 \x01(\tR\x05nonce\x12\x1a\n" +
-	"\baccepted\x18\x02 \x01(\bR\baccepted\"\x87\x01\n" +
+	"\baccepted\x18\x02 \x01(\bR\baccepted\"&\n" +
+	"\fSignedReHome\x12\x16\n" +
+	"\x06signed\x18\x01 \x01(\fR\x06signed\":\n" +
+	"\fReHomeAnswer\x12\x14\n" +
+	"\x05nonce\x18\x01 \x01(\tR\x05nonce\x12\x14\n" +
+	"\x05state\x18\x02 \x01(\tR\x05state\"\x87\x01\n" +
 	"\n" +
 	"Withdrawal\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x127\n" +
@@ -2585,7 +2722,7 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\x04size\x18\x03 \x01(\x04R\x04size\x12\x1a\n" +
 	"\bvariants\x18\x04 \x03(\tR\bvariants\x12\x1c\n" +
 	"\tpreflight\x18\x05 \x01(\bR\tpreflight\x12\x14\n" +
-	"\x05stops\x18\x06 \x03(\tR\x05stops\"\x88\x03\n" +
+	"\x05stops\x18\x06 \x03(\tR\x05stops\"\xc4\x03\n" +
 	"\x05Event\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12*\n" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x122\n" +
@@ -2595,7 +2732,9 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\amessage\x18\x06 \x01(\tR\amessage\x12?\n" +
 	"\x06status\x18\a \x01(\v2'.wheelwright.sync.v1.SubscriptionStatusR\x06status\x12<\n" +
 	"\tpreflight\x18\b \x01(\v2\x1e.wheelwright.sync.v1.PreflightR\tpreflight\x126\n" +
-	"\x05order\x18\t \x01(\v2 .wheelwright.sync.v1.OrderAnswerR\x05order\"\xb0\x02\n" +
+	"\x05order\x18\t \x01(\v2 .wheelwright.sync.v1.OrderAnswerR\x05order\x12:\n" +
+	"\are_home\x18\n" +
+	" \x01(\v2!.wheelwright.sync.v1.ReHomeAnswerR\x06reHome\"\xb0\x02\n" +
 	"\tPreflight\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12#\n" +
 	"\rbundle_digest\x18\x02 \x01(\tR\fbundleDigest\x12%\n" +
@@ -2697,7 +2836,7 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\x0eWithdrawalKind\x12\x1f\n" +
 	"\x1bWITHDRAWAL_KIND_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18WITHDRAWAL_KIND_RECALLED\x10\x01\x12\x1f\n" +
-	"\x1bWITHDRAWAL_KIND_ROLLED_BACK\x10\x02*\xe3\x01\n" +
+	"\x1bWITHDRAWAL_KIND_ROLLED_BACK\x10\x02*\xfc\x01\n" +
 	"\tEventKind\x12\x1a\n" +
 	"\x16EVENT_KIND_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10EVENT_KIND_PHASE\x10\x01\x12\x15\n" +
@@ -2707,7 +2846,8 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\x10EVENT_KIND_AGENT\x10\x05\x12\x18\n" +
 	"\x14EVENT_KIND_PREFLIGHT\x10\x06\x12\x14\n" +
 	"\x10EVENT_KIND_ORDER\x10\a\x12\x18\n" +
-	"\x14EVENT_KIND_TAG_MOVED\x10\b2\xb8\x02\n" +
+	"\x14EVENT_KIND_TAG_MOVED\x10\b\x12\x17\n" +
+	"\x13EVENT_KIND_IDENTITY\x10\t2\xb8\x02\n" +
 	"\vSyncService\x12c\n" +
 	"\aConnect\x12#.wheelwright.sync.v1.ConnectRequest\x1a$.wheelwright.sync.v1.ConnectResponse\"\t\xa2\xcf\x18\x05\n" +
 	"\x01\x02\x10\x01(\x010\x01\x12k\n" +
@@ -2729,7 +2869,7 @@ func file_wheelwright_sync_v1_sync_proto_rawDescGZIP() []byte {
 }
 
 var file_wheelwright_sync_v1_sync_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_wheelwright_sync_v1_sync_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_wheelwright_sync_v1_sync_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_wheelwright_sync_v1_sync_proto_goTypes = []any{
 	(RefusalKind)(0),              // 0: wheelwright.sync.v1.RefusalKind
 	(WithdrawalKind)(0),           // 1: wheelwright.sync.v1.WithdrawalKind
@@ -2745,75 +2885,79 @@ var file_wheelwright_sync_v1_sync_proto_goTypes = []any{
 	(*DistributionOffers)(nil),    // 11: wheelwright.sync.v1.DistributionOffers
 	(*SignedOrder)(nil),           // 12: wheelwright.sync.v1.SignedOrder
 	(*OrderAnswer)(nil),           // 13: wheelwright.sync.v1.OrderAnswer
-	(*Withdrawal)(nil),            // 14: wheelwright.sync.v1.Withdrawal
-	(*HubPin)(nil),                // 15: wheelwright.sync.v1.HubPin
-	(*HubDecision)(nil),           // 16: wheelwright.sync.v1.HubDecision
-	(*Offer)(nil),                 // 17: wheelwright.sync.v1.Offer
-	(*Event)(nil),                 // 18: wheelwright.sync.v1.Event
-	(*Preflight)(nil),             // 19: wheelwright.sync.v1.Preflight
-	(*KindChange)(nil),            // 20: wheelwright.sync.v1.KindChange
-	(*SubscriptionStatus)(nil),    // 21: wheelwright.sync.v1.SubscriptionStatus
-	(*Channel)(nil),               // 22: wheelwright.sync.v1.Channel
-	(*Canary)(nil),                // 23: wheelwright.sync.v1.Canary
-	(*CanaryTraffic)(nil),         // 24: wheelwright.sync.v1.CanaryTraffic
-	(*Policy)(nil),                // 25: wheelwright.sync.v1.Policy
-	(*FromHub)(nil),               // 26: wheelwright.sync.v1.FromHub
-	(*FetchBundleRequest)(nil),    // 27: wheelwright.sync.v1.FetchBundleRequest
-	(*FetchBundleResponse)(nil),   // 28: wheelwright.sync.v1.FetchBundleResponse
-	(*RenewRequest)(nil),          // 29: wheelwright.sync.v1.RenewRequest
-	(*RenewResponse)(nil),         // 30: wheelwright.sync.v1.RenewResponse
-	(*timestamppb.Timestamp)(nil), // 31: google.protobuf.Timestamp
+	(*SignedReHome)(nil),          // 14: wheelwright.sync.v1.SignedReHome
+	(*ReHomeAnswer)(nil),          // 15: wheelwright.sync.v1.ReHomeAnswer
+	(*Withdrawal)(nil),            // 16: wheelwright.sync.v1.Withdrawal
+	(*HubPin)(nil),                // 17: wheelwright.sync.v1.HubPin
+	(*HubDecision)(nil),           // 18: wheelwright.sync.v1.HubDecision
+	(*Offer)(nil),                 // 19: wheelwright.sync.v1.Offer
+	(*Event)(nil),                 // 20: wheelwright.sync.v1.Event
+	(*Preflight)(nil),             // 21: wheelwright.sync.v1.Preflight
+	(*KindChange)(nil),            // 22: wheelwright.sync.v1.KindChange
+	(*SubscriptionStatus)(nil),    // 23: wheelwright.sync.v1.SubscriptionStatus
+	(*Channel)(nil),               // 24: wheelwright.sync.v1.Channel
+	(*Canary)(nil),                // 25: wheelwright.sync.v1.Canary
+	(*CanaryTraffic)(nil),         // 26: wheelwright.sync.v1.CanaryTraffic
+	(*Policy)(nil),                // 27: wheelwright.sync.v1.Policy
+	(*FromHub)(nil),               // 28: wheelwright.sync.v1.FromHub
+	(*FetchBundleRequest)(nil),    // 29: wheelwright.sync.v1.FetchBundleRequest
+	(*FetchBundleResponse)(nil),   // 30: wheelwright.sync.v1.FetchBundleResponse
+	(*RenewRequest)(nil),          // 31: wheelwright.sync.v1.RenewRequest
+	(*RenewResponse)(nil),         // 32: wheelwright.sync.v1.RenewResponse
+	(*timestamppb.Timestamp)(nil), // 33: google.protobuf.Timestamp
 }
 var file_wheelwright_sync_v1_sync_proto_depIdxs = []int32{
 	0,  // 0: wheelwright.sync.v1.Refusal.kind:type_name -> wheelwright.sync.v1.RefusalKind
 	6,  // 1: wheelwright.sync.v1.ConnectRequest.hello:type_name -> wheelwright.sync.v1.Hello
-	18, // 2: wheelwright.sync.v1.ConnectRequest.event:type_name -> wheelwright.sync.v1.Event
+	20, // 2: wheelwright.sync.v1.ConnectRequest.event:type_name -> wheelwright.sync.v1.Event
 	8,  // 3: wheelwright.sync.v1.ConnectRequest.heartbeat:type_name -> wheelwright.sync.v1.Heartbeat
 	7,  // 4: wheelwright.sync.v1.ConnectResponse.welcome:type_name -> wheelwright.sync.v1.Welcome
 	10, // 5: wheelwright.sync.v1.ConnectResponse.desired:type_name -> wheelwright.sync.v1.DesiredState
 	9,  // 6: wheelwright.sync.v1.ConnectResponse.ack:type_name -> wheelwright.sync.v1.Ack
 	8,  // 7: wheelwright.sync.v1.ConnectResponse.heartbeat:type_name -> wheelwright.sync.v1.Heartbeat
-	21, // 8: wheelwright.sync.v1.Hello.subscriptions:type_name -> wheelwright.sync.v1.SubscriptionStatus
-	31, // 9: wheelwright.sync.v1.Heartbeat.at:type_name -> google.protobuf.Timestamp
-	11, // 10: wheelwright.sync.v1.DesiredState.distributions:type_name -> wheelwright.sync.v1.DistributionOffers
-	17, // 11: wheelwright.sync.v1.DistributionOffers.offers:type_name -> wheelwright.sync.v1.Offer
-	14, // 12: wheelwright.sync.v1.DistributionOffers.withdrawals:type_name -> wheelwright.sync.v1.Withdrawal
-	15, // 13: wheelwright.sync.v1.DistributionOffers.pin:type_name -> wheelwright.sync.v1.HubPin
-	16, // 14: wheelwright.sync.v1.DistributionOffers.decisions:type_name -> wheelwright.sync.v1.HubDecision
-	12, // 15: wheelwright.sync.v1.DistributionOffers.orders:type_name -> wheelwright.sync.v1.SignedOrder
-	1,  // 16: wheelwright.sync.v1.Withdrawal.kind:type_name -> wheelwright.sync.v1.WithdrawalKind
-	31, // 17: wheelwright.sync.v1.HubPin.until:type_name -> google.protobuf.Timestamp
-	31, // 18: wheelwright.sync.v1.HubDecision.at:type_name -> google.protobuf.Timestamp
-	31, // 19: wheelwright.sync.v1.HubDecision.asked:type_name -> google.protobuf.Timestamp
-	31, // 20: wheelwright.sync.v1.Event.at:type_name -> google.protobuf.Timestamp
-	2,  // 21: wheelwright.sync.v1.Event.kind:type_name -> wheelwright.sync.v1.EventKind
-	21, // 22: wheelwright.sync.v1.Event.status:type_name -> wheelwright.sync.v1.SubscriptionStatus
-	19, // 23: wheelwright.sync.v1.Event.preflight:type_name -> wheelwright.sync.v1.Preflight
-	13, // 24: wheelwright.sync.v1.Event.order:type_name -> wheelwright.sync.v1.OrderAnswer
-	20, // 25: wheelwright.sync.v1.Preflight.changes:type_name -> wheelwright.sync.v1.KindChange
-	31, // 26: wheelwright.sync.v1.Preflight.at:type_name -> google.protobuf.Timestamp
-	25, // 27: wheelwright.sync.v1.SubscriptionStatus.policy:type_name -> wheelwright.sync.v1.Policy
-	31, // 28: wheelwright.sync.v1.SubscriptionStatus.phase_since:type_name -> google.protobuf.Timestamp
-	31, // 29: wheelwright.sync.v1.SubscriptionStatus.observed_at:type_name -> google.protobuf.Timestamp
-	23, // 30: wheelwright.sync.v1.SubscriptionStatus.canary:type_name -> wheelwright.sync.v1.Canary
-	22, // 31: wheelwright.sync.v1.SubscriptionStatus.channel:type_name -> wheelwright.sync.v1.Channel
-	31, // 32: wheelwright.sync.v1.Channel.issued:type_name -> google.protobuf.Timestamp
-	31, // 33: wheelwright.sync.v1.Channel.expires:type_name -> google.protobuf.Timestamp
-	24, // 34: wheelwright.sync.v1.Canary.traffic:type_name -> wheelwright.sync.v1.CanaryTraffic
-	31, // 35: wheelwright.sync.v1.Policy.pin_until:type_name -> google.protobuf.Timestamp
-	26, // 36: wheelwright.sync.v1.Policy.from_hub:type_name -> wheelwright.sync.v1.FromHub
-	31, // 37: wheelwright.sync.v1.RenewResponse.not_after:type_name -> google.protobuf.Timestamp
-	4,  // 38: wheelwright.sync.v1.SyncService.Connect:input_type -> wheelwright.sync.v1.ConnectRequest
-	27, // 39: wheelwright.sync.v1.SyncService.FetchBundle:input_type -> wheelwright.sync.v1.FetchBundleRequest
-	29, // 40: wheelwright.sync.v1.SyncService.Renew:input_type -> wheelwright.sync.v1.RenewRequest
-	5,  // 41: wheelwright.sync.v1.SyncService.Connect:output_type -> wheelwright.sync.v1.ConnectResponse
-	28, // 42: wheelwright.sync.v1.SyncService.FetchBundle:output_type -> wheelwright.sync.v1.FetchBundleResponse
-	30, // 43: wheelwright.sync.v1.SyncService.Renew:output_type -> wheelwright.sync.v1.RenewResponse
-	41, // [41:44] is the sub-list for method output_type
-	38, // [38:41] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	14, // 8: wheelwright.sync.v1.ConnectResponse.re_home:type_name -> wheelwright.sync.v1.SignedReHome
+	23, // 9: wheelwright.sync.v1.Hello.subscriptions:type_name -> wheelwright.sync.v1.SubscriptionStatus
+	33, // 10: wheelwright.sync.v1.Heartbeat.at:type_name -> google.protobuf.Timestamp
+	11, // 11: wheelwright.sync.v1.DesiredState.distributions:type_name -> wheelwright.sync.v1.DistributionOffers
+	19, // 12: wheelwright.sync.v1.DistributionOffers.offers:type_name -> wheelwright.sync.v1.Offer
+	16, // 13: wheelwright.sync.v1.DistributionOffers.withdrawals:type_name -> wheelwright.sync.v1.Withdrawal
+	17, // 14: wheelwright.sync.v1.DistributionOffers.pin:type_name -> wheelwright.sync.v1.HubPin
+	18, // 15: wheelwright.sync.v1.DistributionOffers.decisions:type_name -> wheelwright.sync.v1.HubDecision
+	12, // 16: wheelwright.sync.v1.DistributionOffers.orders:type_name -> wheelwright.sync.v1.SignedOrder
+	1,  // 17: wheelwright.sync.v1.Withdrawal.kind:type_name -> wheelwright.sync.v1.WithdrawalKind
+	33, // 18: wheelwright.sync.v1.HubPin.until:type_name -> google.protobuf.Timestamp
+	33, // 19: wheelwright.sync.v1.HubDecision.at:type_name -> google.protobuf.Timestamp
+	33, // 20: wheelwright.sync.v1.HubDecision.asked:type_name -> google.protobuf.Timestamp
+	33, // 21: wheelwright.sync.v1.Event.at:type_name -> google.protobuf.Timestamp
+	2,  // 22: wheelwright.sync.v1.Event.kind:type_name -> wheelwright.sync.v1.EventKind
+	23, // 23: wheelwright.sync.v1.Event.status:type_name -> wheelwright.sync.v1.SubscriptionStatus
+	21, // 24: wheelwright.sync.v1.Event.preflight:type_name -> wheelwright.sync.v1.Preflight
+	13, // 25: wheelwright.sync.v1.Event.order:type_name -> wheelwright.sync.v1.OrderAnswer
+	15, // 26: wheelwright.sync.v1.Event.re_home:type_name -> wheelwright.sync.v1.ReHomeAnswer
+	22, // 27: wheelwright.sync.v1.Preflight.changes:type_name -> wheelwright.sync.v1.KindChange
+	33, // 28: wheelwright.sync.v1.Preflight.at:type_name -> google.protobuf.Timestamp
+	27, // 29: wheelwright.sync.v1.SubscriptionStatus.policy:type_name -> wheelwright.sync.v1.Policy
+	33, // 30: wheelwright.sync.v1.SubscriptionStatus.phase_since:type_name -> google.protobuf.Timestamp
+	33, // 31: wheelwright.sync.v1.SubscriptionStatus.observed_at:type_name -> google.protobuf.Timestamp
+	25, // 32: wheelwright.sync.v1.SubscriptionStatus.canary:type_name -> wheelwright.sync.v1.Canary
+	24, // 33: wheelwright.sync.v1.SubscriptionStatus.channel:type_name -> wheelwright.sync.v1.Channel
+	33, // 34: wheelwright.sync.v1.Channel.issued:type_name -> google.protobuf.Timestamp
+	33, // 35: wheelwright.sync.v1.Channel.expires:type_name -> google.protobuf.Timestamp
+	26, // 36: wheelwright.sync.v1.Canary.traffic:type_name -> wheelwright.sync.v1.CanaryTraffic
+	33, // 37: wheelwright.sync.v1.Policy.pin_until:type_name -> google.protobuf.Timestamp
+	28, // 38: wheelwright.sync.v1.Policy.from_hub:type_name -> wheelwright.sync.v1.FromHub
+	33, // 39: wheelwright.sync.v1.RenewResponse.not_after:type_name -> google.protobuf.Timestamp
+	4,  // 40: wheelwright.sync.v1.SyncService.Connect:input_type -> wheelwright.sync.v1.ConnectRequest
+	29, // 41: wheelwright.sync.v1.SyncService.FetchBundle:input_type -> wheelwright.sync.v1.FetchBundleRequest
+	31, // 42: wheelwright.sync.v1.SyncService.Renew:input_type -> wheelwright.sync.v1.RenewRequest
+	5,  // 43: wheelwright.sync.v1.SyncService.Connect:output_type -> wheelwright.sync.v1.ConnectResponse
+	30, // 44: wheelwright.sync.v1.SyncService.FetchBundle:output_type -> wheelwright.sync.v1.FetchBundleResponse
+	32, // 45: wheelwright.sync.v1.SyncService.Renew:output_type -> wheelwright.sync.v1.RenewResponse
+	43, // [43:46] is the sub-list for method output_type
+	40, // [40:43] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_wheelwright_sync_v1_sync_proto_init() }
@@ -2831,6 +2975,7 @@ func file_wheelwright_sync_v1_sync_proto_init() {
 		(*ConnectResponse_Desired)(nil),
 		(*ConnectResponse_Ack)(nil),
 		(*ConnectResponse_Heartbeat)(nil),
+		(*ConnectResponse_ReHome)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2838,7 +2983,7 @@ func file_wheelwright_sync_v1_sync_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wheelwright_sync_v1_sync_proto_rawDesc), len(file_wheelwright_sync_v1_sync_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   28,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
