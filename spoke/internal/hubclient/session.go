@@ -166,6 +166,10 @@ func (s *session) receive(ctx context.Context) error {
 			err = s.desired(body.Desired)
 		case *syncv1.ConnectResponse_Ack:
 			err = s.ack(body.Ack.GetSeq())
+		case *syncv1.ConnectResponse_ReHome:
+			if take := s.c.cfg.OnReHome; take != nil {
+				take(body.ReHome.GetSigned())
+			}
 		case *syncv1.ConnectResponse_Welcome:
 			err = errors.New("the hub sent a second welcome")
 		}
