@@ -34,6 +34,7 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/order"
 	"github.com/wheelwright-dev/wheelwright/pkg/plan"
 	"github.com/wheelwright-dev/wheelwright/pkg/provenance/channel"
+	"github.com/wheelwright-dev/wheelwright/pkg/rehome"
 	fleetv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/fleet/v1"
 )
 
@@ -225,6 +226,11 @@ var asked = []struct {
 	{"ListOrders", &fleetv1.ListOrdersRequest{}, "avqdpro"},
 	{"ListOrders", &fleetv1.ListOrdersRequest{Cluster: "acme/eu-1"}, "avqdpro"},
 	{"ListOrders", &fleetv1.ListOrdersRequest{Cluster: "globex/eu-1"}, "avqdro"},
+	{"SendReHome", &fleetv1.SendReHomeRequest{DryRun: true, Signed: reHomeOf("acme/eu-1", strings.Repeat("ab", 32))}, "aop"},
+	{"SendReHome", &fleetv1.SendReHomeRequest{DryRun: true, Signed: reHomeOf("globex/us-1", strings.Repeat("ab", 32))}, "ao"},
+	{"ListReHomes", &fleetv1.ListReHomesRequest{}, "avqdpro"},
+	{"ListReHomes", &fleetv1.ListReHomesRequest{Cluster: "acme/eu-1"}, "avqdpro"},
+	{"ListReHomes", &fleetv1.ListReHomesRequest{Cluster: "globex/eu-1"}, "avqdro"},
 	{"WhoAmI", &fleetv1.WhoAmIRequest{}, "avqdpro"},
 	{"CanI", &fleetv1.CanIRequest{}, "avqdpro"},
 	{"RenewOperator", &fleetv1.RenewOperatorRequest{Csr: certificateRequest()}, "avqdpro"},
@@ -282,7 +288,7 @@ func TestEveryMethodAnswersEachRoleWithWhatIsItsOwn(t *testing.T) {
 				continue
 			}
 			// What is refused for another reason was let in; only what the state does not allow may be.
-			if err != nil && (c.method != "StartRollout" && c.method != "AcceptCluster" && c.method != "RetireAuthority" && c.method != "RejectCluster" || code != codes.AlreadyExists && code != codes.FailedPrecondition) {
+			if err != nil && (c.method != "StartRollout" && c.method != "AcceptCluster" && c.method != "RetireAuthority" && c.method != "RejectCluster" && c.method != "SendReHome" || code != codes.AlreadyExists && code != codes.FailedPrecondition) {
 				t.Errorf("%s %v by %s: %v", c.method, c.req, letter, err)
 			}
 			if letter == "p" && strings.Contains(answer+fmt.Sprint(err), "globex") {
@@ -308,6 +314,10 @@ func (m member) can(t *testing.T, method string, req proto.Message) bool {
 	case *fleetv1.SendOrderRequest:
 		if o, err := order.Parse(r.GetText()); err == nil {
 			ask.Cluster = string(o.Cluster)
+		}
+	case *fleetv1.SendReHomeRequest:
+		if s, err := rehome.ParseSigned(r.GetSigned()); err == nil {
+			ask.Cluster = string(s.Cluster)
 		}
 	case *fleetv1.DecideRolloutRequest:
 		ask.Decision = strings.ToLower(strings.TrimPrefix(r.GetDecision().String(), "ROLLOUT_DECISION_"))
@@ -446,6 +456,7 @@ func TestTheAuditHasTheCertificateOfEveryChange(t *testing.T) {
 		{acme, "p", "PinCluster", "pin acme/eu-1 shop 1.1.0", &fleetv1.PinClusterRequest{Pin: &fleetv1.Pin{Cluster: "acme/eu-1", Distribution: "shop", Version: "1.1.0", Reason: "audit week"}}},
 		{acme, "p", "DecideDelivery", "delivery approve acme/eu-1 shop 1.1.0", &fleetv1.DecideDeliveryRequest{Cluster: "acme/eu-1", Distribution: "shop", Approve: true}},
 		{acme, "p", "SendOrder", "order force acme/eu-1 shop 1.1.0", signedOrder(t, orderTo("acme/eu-1"))},
+		{acme, "p", "SendReHome", "cluster re-home acme/wait-1", &fleetv1.SendReHomeRequest{Signed: reHomeOf("acme/wait-1", hub.pin(t))}},
 		{admin, "admin", "RecallRelease", "release recall shop 1.3.0", &fleetv1.RecallReleaseRequest{Distribution: "shop", Version: "1.3.0", Reason: "r"}},
 		{admin, "admin", "PublishStatement", "channel publish shop", &fleetv1.PublishStatementRequest{Statement: statementAbout("shop")}},
 		{admin, "admin", "SetSigners", "distribution set shop", &fleetv1.SetSignersRequest{Distribution: "shop"}},

@@ -9,6 +9,8 @@ import (
 	"crypto/x509"
 	"fmt"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -20,6 +22,8 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/provenance"
 	"github.com/wheelwright-dev/wheelwright/pkg/provenance/channel"
 	"github.com/wheelwright-dev/wheelwright/pkg/provenance/signer"
+	"github.com/wheelwright-dev/wheelwright/pkg/rehome"
+	"github.com/wheelwright-dev/wheelwright/pkg/token"
 	"github.com/wheelwright-dev/wheelwright/pkg/wire"
 	syncv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1"
 )
@@ -499,4 +503,56 @@ func protocols() []attack {
 			return []*syncv1.ConnectResponse{evilhub.Desired(d)}
 		}),
 	}
+}
+
+// moves are about taking the spoke to another hub.
+func moves() []attack {
+	moved := func(name, want string, spoil func(s *scene, text []byte, sign func(...evilhub.Key) []byte) []byte) attack {
+		return attack{name, func(s *scene) string {
+			identity := filepath.Join(s.spoke.Dir, "identity.json")
+			before := must[[]byte](s.t)(os.ReadFile(identity))
+			authority := must[token.Token](s.t)(token.Parse(s.hub.Token()))
+			now := time.Now().UTC().Truncate(time.Second)
+			text := must[[]byte](s.t)(rehome.Statement{Cluster: evilhub.Cluster, From: authority.Pin, To: "127.0.0.1:1", Token: token.New(strings.Repeat("0f", 32)), Nonce: [16]byte{1},
+				Issued: now, Expires: now.Add(time.Hour), Reason: "trust me"}.Text())
+			sign := func(keys ...evilhub.Key) []byte {
+				f := must[rehome.Signed](s.t)(rehome.ParseSigned(text))
+				for _, k := range keys {
+					f = must[rehome.Signed](s.t)(f.Sign(must[[]byte](s.t)(signer.SignSSH(text, k.Signer, rehome.Namespace))))
+				}
+				return f.Bytes()
+			}
+			s.hub.Say(&syncv1.ConnectResponse{Body: &syncv1.ConnectResponse_ReHome{ReHome: &syncv1.SignedReHome{Signed: spoil(s, text, sign)}}})
+			if err := s.hears(want); err != nil {
+				s.t.Errorf("%s: %v", name, err)
+			}
+			if after := must[[]byte](s.t)(os.ReadFile(identity)); !bytes.Equal(before, after) {
+				s.t.Errorf("%s: the spoke has another identity", name)
+			}
+			if _, err := os.Lstat(filepath.Join(s.spoke.Dir, "identity.next.json")); err == nil {
+				s.t.Errorf("%s: the spoke has joined another hub", name)
+			}
+			return ""
+		}}
+	}
+	return []attack{
+		moved("an invented re-home", "not a re-home", func(*scene, []byte, func(...evilhub.Key) []byte) []byte { return []byte("come to me") }),
+		moved("a re-home that nobody signed", "none of the operators", func(_ *scene, text []byte, _ func(...evilhub.Key) []byte) []byte { return text }),
+		moved("a re-home of strangers", "not among the signers", func(s *scene, _ []byte, sign func(...evilhub.Key) []byte) []byte { return sign(s.thief, s.old) }),
+		moved("a re-home of the vendor alone", "none of the operators", func(s *scene, _ []byte, sign func(...evilhub.Key) []byte) []byte { return sign(s.vendor, s.thief) }),
+		moved("a re-home of the provider alone", "for the vendor: ", func(s *scene, _ []byte, sign func(...evilhub.Key) []byte) []byte { return sign(s.maria, s.maria) }),
+		moved("a re-home to another address than was signed", "is not what is here", func(s *scene, _ []byte, sign func(...evilhub.Key) []byte) []byte {
+			return replace("to: 127.0.0.1:1", "to: 127.0.0.1:2")(sign(s.vendor, s.maria))
+		}),
+		moved("a re-home with another token than was signed", "is not what is here", func(s *scene, _ []byte, sign func(...evilhub.Key) []byte) []byte {
+			return otherToken(sign(s.vendor, s.maria))
+		}),
+	}
+}
+
+// otherToken puts another token in the place of the one that was signed.
+func otherToken(signed []byte) []byte {
+	before, rest, _ := bytes.Cut(signed, []byte("token: "))
+	_, after, _ := bytes.Cut(rest, []byte("\n"))
+	return slices.Concat(before, fmt.Appendf(nil, "token: %s\n", token.New(strings.Repeat("0f", 32))), after)
 }

@@ -34,6 +34,7 @@ type scene struct {
 	ns      string
 	vendor  evilhub.Key
 	thief   evilhub.Key
+	maria   evilhub.Key // the provider's
 	old     evilhub.Key // the vendor's, until it expired
 	n       int         // of good releases
 	mark    int
@@ -58,15 +59,18 @@ func newScene(t *testing.T) *scene {
 	c := harness.Shared(t, 1)[0]
 	s := &scene{t: t, cluster: c, ns: c.NewNamespace(t), signed: map[string]bool{}, tars: map[string][]byte{}}
 	s.hub = must[*evilhub.Hub](t)(evilhub.Start())
-	s.vendor = must[evilhub.Key](t)(evilhub.NewKey("release@vendor.example", `namespaces="git,channel@wheelwright.dev"`))
+	s.vendor = must[evilhub.Key](t)(evilhub.NewKey("release@vendor.example", `namespaces="git,channel@wheelwright.dev,re-home@wheelwright.dev"`))
+	s.maria = must[evilhub.Key](t)(evilhub.NewKey("maria@acme.example", ""))
 	s.thief = must[evilhub.Key](t)(evilhub.NewKey("release@vendor.example", ""))
 	s.old = must[evilhub.Key](t)(evilhub.NewKey("old@vendor.example", `namespaces="git",valid-before="20200101Z"`))
 	bin := must[world.Binaries](t)(binaries())
 	s.spoke = must[*world.Spoke](t)(world.NewSpoke(bin, t.TempDir(), evilhub.Cluster, c.Kubeconfig))
 	s.write("vendor.allowed_signers", s.vendor.Line+s.old.Line)
+	s.write("operators.keys", s.maria.Line)
 	s.write("spoke.yaml", fmt.Sprintf(`version: 1
 kubeconfig: %s
 signers: {files: [vendor.allowed_signers]}
+operators: {cluster: acme/eu-1, files: [operators.keys], allow: [{principal: maria@acme.example, verbs: [re-home]}]}
 healthTimeout: 20s
 subscriptions:
 - {distribution: shop, variant: app, namespace: %s, versions: {range: ">=1.0.0"}}
@@ -250,7 +254,7 @@ func TestAHubThatIsTheAttacker(t *testing.T) {
 	s.works()
 	s.works() // there is something to go back to
 	var all []attack
-	for _, part := range [][]attack{signatures(), contents(), transports(), backwards(), statements(), widenings(), protocols()} {
+	for _, part := range [][]attack{signatures(), contents(), transports(), backwards(), statements(), widenings(), protocols(), moves()} {
 		all = append(all, part...)
 	}
 	foreign := 0

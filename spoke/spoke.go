@@ -27,7 +27,9 @@ import (
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/hubclient"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/journal"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/local"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/move"
 	"github.com/wheelwright-dev/wheelwright/spoke/internal/overlay"
+	"github.com/wheelwright-dev/wheelwright/spoke/internal/verify"
 )
 
 // Config says where a spoke lives.
@@ -66,6 +68,8 @@ type spoke struct {
 	plugins  *programs
 	agent    *agent.Agent
 	hub      *hubclient.Client
+	mover    *move.Mover
+	trusted  atomic.Pointer[config.Config] // spoke.yaml as it is now
 
 	closers []func() error // in reverse
 }
@@ -149,9 +153,21 @@ func (s *spoke) build(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	s.hub, err = hubclient.New(hubclient.Config{Dir: s.Dir, Events: s.journal, OnDesired: s.agent.SetDesired, Redact: s.Private.Text, Log: s.Log,
+	s.hub, err = hubclient.New(hubclient.Config{Dir: s.Dir, Events: s.journal, OnDesired: s.agent.SetDesired, OnReHome: func(signed []byte) { s.mover.Take(signed) }, Redact: s.Private.Text, Log: s.Log,
 		Hello: func() (*syncv1.Hello, error) { return s.hello(ctx) }})
+	s.mover = move.New(move.Config{Dir: s.Dir, Journal: s.journal, Hub: s.hub, Trusted: s.signers, Redact: s.Private.Text, Log: s.Log})
 	return err
+}
+
+// signers are who may move this spoke to another hub, together: the provider's operators, and the vendor of each
+// subscription.
+func (s *spoke) signers() (verify.Operators, []verify.Signers) {
+	settings := s.trusted.Load()
+	var vendor []verify.Signers
+	for _, sub := range settings.Subscriptions {
+		vendor = append(vendor, sub.Signers)
+	}
+	return settings.Operators, vendor
 }
 
 // reload takes a spoke.yaml that has changed, before what is in it is acted on.
@@ -164,12 +180,14 @@ func (s *spoke) reload(settings config.Config) error {
 	return nil
 }
 
+// use has what is asked from elsewhere follow spoke.yaml.
 func (s *spoke) use(settings config.Config) {
 	all := map[string]apply.Identity{}
 	for _, sub := range settings.Subscriptions {
 		all[sub.Distribution] = apply.Identity(sub.Account)
 	}
 	s.accounts.Store(&all)
+	s.trusted.Store(&settings)
 }
 
 // account is as whom a distribution is written. One that is not subscribed to is nobody's to write: where its
@@ -184,10 +202,11 @@ func (s *spoke) account(distribution string) (apply.Identity, error) {
 
 // run runs every part until ctx ends or one of them fails.
 func (s *spoke) run(ctx context.Context) error {
-	answers := local.New(local.Config{Dir: s.Dir, Agent: s.agent, Hub: s.hub, Identity: s.who, Log: s.Log})
+	answers := local.New(local.Config{Dir: s.Dir, Agent: s.agent, Hub: s.hub, Identity: s.who, ReHome: s.reHome, Log: s.Log})
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.agent.Run(ctx) })
 	group.Go(func() error { return s.hub.Run(ctx) })
+	group.Go(func() error { return s.mover.Run(ctx) })
 	group.Go(func() error { return answers.Run(ctx) })
 	s.Log.Info("spoke runs", logging.Cluster, s.identity.Cluster, logging.Address, s.identity.Addr, logging.Path, s.Dir,
 		logging.Version, buildinfo.Version(), logging.Count, len(s.settings.Subscriptions))
@@ -216,6 +235,14 @@ func (s *spoke) who() (local.Identity, error) {
 		return local.Identity{}, err
 	}
 	return local.Identity{Cluster: id.Cluster, Addr: id.Addr, NotAfter: id.NotAfter, Key: id.Fingerprint()}, nil
+}
+
+// reHome is the move that is under way; nil: none.
+func (s *spoke) reHome() *local.ReHome {
+	if now := s.mover.State(); now != nil {
+		return &local.ReHome{To: now.To, Expires: now.Expires, Waits: now.Waits, Key: now.Key, Pending: now.Pending}
+	}
+	return nil
 }
 
 // learn tells the sink what spoke.yaml hands to plugins.

@@ -76,7 +76,7 @@ const (
 	EventPinned     EventKind = "Pinned"    // a pin was made or taken away at the hub
 	EventDecided    EventKind = "Decided"   // somebody answered at the hub for a provider
 	EventOperator   EventKind = "Operator"  // somebody got a role at the hub, or lost it
-	EventIdentity   EventKind = "Identity"  // a spoke's identity was accepted, turned away or put in quarantine, or came back after it had expired
+	EventIdentity   EventKind = "Identity"  // a spoke's identity was accepted, turned away or put in quarantine, came back after it had expired, or moves to another hub
 )
 
 // Event is something that happened: on a cluster, or at the hub where Cluster is empty.
@@ -92,6 +92,7 @@ type Event struct {
 	Installation *Installation // the subscription after the event; nil for the hub's own
 	Preflight    *Preflight    // of an EventPreflight only
 	Order        *OrderAnswer  // of an EventOrder only; nil where the order could not be read so far
+	ReHome       *ReHomeAnswer // of an EventIdentity that a spoke sends
 }
 
 // OrderAnswer is what a spoke made of an operator's signed order; why is the event's message.

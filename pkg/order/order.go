@@ -77,6 +77,16 @@ func NewNonce() (n Nonce) {
 	return n
 }
 
+// ParseNonce reads what String wrote.
+func ParseNonce(s string) (n Nonce, err error) {
+	raw, err := hex.DecodeString(s)
+	if err != nil || len(raw) != len(n) {
+		return n, fmt.Errorf("nonce %q: want %d bytes in hexadecimal", s, len(n))
+	}
+	copy(n[:], raw)
+	return n, nil
+}
+
 // Order is what one person wants of one subscription on one cluster.
 type Order struct {
 	Verb         Verb
@@ -181,11 +191,9 @@ func (o *Order) read(values map[string]string) (err error) {
 			return fmt.Errorf("running: %w", err)
 		}
 	}
-	raw, err := hex.DecodeString(values["nonce"])
-	if err != nil || len(raw) != len(o.Nonce) {
-		return fmt.Errorf("nonce %q: want %d bytes in hexadecimal", values["nonce"], len(o.Nonce))
+	if o.Nonce, err = ParseNonce(values["nonce"]); err != nil {
+		return err
 	}
-	copy(o.Nonce[:], raw)
 	if o.Issued, err = time.Parse(layout, values["issued"]); err != nil {
 		return fmt.Errorf("issued %q: want a time such as %s", values["issued"], layout)
 	}
@@ -207,11 +215,11 @@ func (o Order) check() error {
 	case o.Verb == RollBack && o.Running == "":
 		return errors.New("a roll back where nothing runs")
 	}
-	return checkReason(o.Reason)
+	return CheckReason(o.Reason)
 }
 
-// checkReason takes one line that a terminal shows as it is.
-func checkReason(s string) error {
+// CheckReason takes one line that a terminal shows as it is, of at most MaxReason bytes.
+func CheckReason(s string) error {
 	switch {
 	case s == "":
 		return errors.New("no reason: whoever finds it later has to know")

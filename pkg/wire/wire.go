@@ -83,6 +83,7 @@ var eventKinds = map[fleet.EventKind]syncv1.EventKind{
 	fleet.EventPreflight: syncv1.EventKind_EVENT_KIND_PREFLIGHT,
 	fleet.EventTagMoved:  syncv1.EventKind_EVENT_KIND_TAG_MOVED,
 	fleet.EventOrder:     syncv1.EventKind_EVENT_KIND_ORDER,
+	fleet.EventIdentity:  syncv1.EventKind_EVENT_KIND_IDENTITY,
 }
 
 // Event makes the message of a spoke's event.
@@ -96,6 +97,9 @@ func Event(e fleet.Event) *syncv1.Event {
 	}
 	if e.Order != nil {
 		m.Order = &syncv1.OrderAnswer{Nonce: e.Order.Nonce, Accepted: e.Order.Accepted}
+	}
+	if e.ReHome != nil {
+		m.ReHome = &syncv1.ReHomeAnswer{Nonce: e.ReHome.Nonce, State: string(e.ReHome.State)}
 	}
 	return m
 }
@@ -126,10 +130,22 @@ func FromEvent(cluster fleet.Cluster, m *syncv1.Event) (fleet.Event, error) {
 		e.Preflight = &p
 	}
 	if a := m.GetOrder(); e.Kind == fleet.EventOrder && a != nil {
-		if raw, err := hex.DecodeString(a.GetNonce()); err != nil || len(raw) != 16 {
+		if !isNonce(a.GetNonce()) {
 			return e, fmt.Errorf("event %d: answers the order %q, which is no nonce", m.GetSeq(), a.GetNonce())
 		}
 		e.Order = &fleet.OrderAnswer{Nonce: a.GetNonce(), Accepted: a.GetAccepted()}
 	}
+	if a := m.GetReHome(); e.Kind == fleet.EventIdentity {
+		state := fleet.ReHomeState(a.GetState())
+		if !isNonce(a.GetNonce()) || !state.Said() {
+			return e, fmt.Errorf("event %d: says %q of the re-home %q, want a state and a nonce", m.GetSeq(), a.GetState(), a.GetNonce())
+		}
+		e.ReHome = &fleet.ReHomeAnswer{Nonce: a.GetNonce(), State: state}
+	}
 	return e, nil
+}
+
+func isNonce(s string) bool {
+	raw, err := hex.DecodeString(s)
+	return err == nil && len(raw) == 16
 }

@@ -138,3 +138,18 @@ func TestACanaryThatMakesNoSense(t *testing.T) {
 		t.Errorf("got %d services, the first is %+v", len(c.Traffic), c.Traffic[0])
 	}
 }
+
+func TestWhatASpokeSaysOfAReHome(t *testing.T) {
+	good := fleet.Event{Seq: 1, At: time.Unix(5, 0).UTC(), Cluster: "acme/eu-1", Kind: fleet.EventIdentity, Message: "m",
+		ReHome: &fleet.ReHomeAnswer{Nonce: strings.Repeat("0a", 16), State: fleet.ReHomeMoved}}
+	if back, err := FromEvent("acme/eu-1", Event(good)); err != nil || !reflect.DeepEqual(back, good) {
+		t.Errorf("got %+v, %v", back, err)
+	}
+	for _, bad := range []*fleet.ReHomeAnswer{nil, {Nonce: "0a", State: fleet.ReHomeMoved}, {Nonce: good.ReHome.Nonce}, {Nonce: good.ReHome.Nonce, State: fleet.ReHomeWaiting}} {
+		e := good
+		e.ReHome = bad
+		if back, err := FromEvent("acme/eu-1", Event(e)); err == nil || back.ReHome != nil {
+			t.Errorf("%+v: got %+v, %v", bad, back, err)
+		}
+	}
+}

@@ -13,7 +13,7 @@ const (
 	Admin          Kind = "admin"           // everything
 	Viewer         Kind = "viewer"          // everything that only reads
 	VendorRelease  Kind = "vendor-release"  // what goes out: distributions, recalls, rollouts
-	VendorOperator Kind = "vendor-operator" // to whom: clusters, operators below its rank, rollouts, signed orders
+	VendorOperator Kind = "vendor-operator" // to whom: clusters, operators below its rank, rollouts, signed orders and re-homes
 	Approver       Kind = "approver"        // reads, and answers for its role where a rollout's plan asks for it
 	Provider       Kind = "provider"        // its own clusters only
 )

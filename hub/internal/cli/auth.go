@@ -155,11 +155,11 @@ func methods() map[string]string {
 		"order": "SendOrder", "audit export": "ExportAudit", "audit verify": "ExportAudit", "operator add": "AddOperator", "operator remove": "RemoveOperator", "auth renew": "RenewOperator",
 		"authority status": "GetAuthority", "authority rotate": "RotateAuthority", "authority retire": "RetireAuthority",
 		"cluster invite": "InviteCluster", "cluster remove": "RemoveCluster", "distribution add": "AddDistribution", "distribution remove": "RemoveDistribution", "distribution set": "SetSigners",
-		"channel publish": "PublishStatement", "channel show": "GetChannel", "cluster accept": "AcceptCluster", "cluster reject": "RejectCluster",
+		"channel publish": "PublishStatement", "channel show": "GetChannel", "cluster accept": "AcceptCluster", "cluster reject": "RejectCluster", "cluster re-home send": "SendReHome",
 		"release describe": "GetRelease", "release recall": "RecallRelease", "rollout plan": "PlanRollout", "rollout start": "StartRollout", "rollout status": "GetRollout",
 		"rollout pause": "DecideRollout", "rollout resume": "DecideRollout", "rollout abort": "DecideRollout", "rollout undo": "DecideRollout",
 		"rollout approve": "DecideRollout", "rollout reject": "DecideRollout", "get distributions": "ListDistributions", "get releases": "ListReleases",
-		"get rollouts": "ListRollouts", "get clusters": "ListClusters", "get pins": "ListPins", "get events": "ListEvents", "get orders": "ListOrders", "get operators": "ListOperators",
+		"get rollouts": "ListRollouts", "get clusters": "ListClusters", "get pins": "ListPins", "get events": "ListEvents", "get orders": "ListOrders", "get re-homes": "ListReHomes", "get operators": "ListOperators",
 	}
 }
 

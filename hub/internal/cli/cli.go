@@ -96,6 +96,11 @@ func (a *app) stream(ctx context.Context, f func(context.Context, fleetv1.FleetS
 	if err != nil {
 		return exitcode.With(exitcode.Usage, err)
 	}
+	return a.at(ctx, path, f)
+}
+
+// at is stream for the hub of another context file.
+func (a *app) at(ctx context.Context, path string, f func(context.Context, fleetv1.FleetServiceClient) error) error {
 	c, err := clientcontext.Load(path)
 	if err != nil {
 		return exitcode.With(exitcode.Usage, err)

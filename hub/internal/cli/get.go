@@ -40,9 +40,10 @@ func (a *app) getCommand() *cobra.Command {
 		{use: "pins [PROVIDER/NAME]", short: "subscriptions held at one version, and what they would take without", aliases: []string{"pin"}, maxArgs: 1, list: listPins, names: []argument{clusterArg}},
 		{use: "events [PROVIDER/NAME]", short: "what happened, oldest first", aliases: []string{"event"}, maxArgs: 1, list: listEvents, names: []argument{clusterArg}, follow: followEvents},
 		{use: "orders [PROVIDER/NAME]", short: "operators' signed orders to spokes, and what came of them, newest first", aliases: []string{"order"}, maxArgs: 1, list: listOrders, names: []argument{clusterArg}},
+		{use: "re-homes [PROVIDER/NAME]", short: "clusters that are moved to another hub, and what came of it, newest first", aliases: []string{"re-home"}, maxArgs: 1, list: listReHomes, names: []argument{clusterArg}},
 		{use: "operators [NAME]", short: "who may call the hub, and as what", aliases: []string{"operator"}, maxArgs: 1, list: listOperators, names: []argument{operatorArg}},
 	}
-	c := group("get", "List distributions, releases, rollouts, clusters, pins, events, orders or operators")
+	c := group("get", "List distributions, releases, rollouts, clusters, pins, events, orders, re-homes or operators")
 	for _, n := range nouns {
 		c.AddCommand(a.getNoun(n))
 	}

@@ -271,6 +271,22 @@ func (h *answers) SendOrder(_ context.Context, r *fleetv1.SendOrderRequest) (*fl
 	return answer[*fleetv1.SendOrderResponse](h, "SendOrder", r)
 }
 
+func (h *answers) GetVersion(_ context.Context, r *fleetv1.GetVersionRequest) (*fleetv1.GetVersionResponse, error) {
+	return answer[*fleetv1.GetVersionResponse](h, "GetVersion", r)
+}
+
+func (h *answers) InviteCluster(_ context.Context, r *fleetv1.InviteClusterRequest) (*fleetv1.InviteClusterResponse, error) {
+	return answer[*fleetv1.InviteClusterResponse](h, "InviteCluster", r)
+}
+
+func (h *answers) SendReHome(_ context.Context, r *fleetv1.SendReHomeRequest) (*fleetv1.SendReHomeResponse, error) {
+	return answer[*fleetv1.SendReHomeResponse](h, "SendReHome", r)
+}
+
+func (h *answers) ListReHomes(_ context.Context, r *fleetv1.ListReHomesRequest) (*fleetv1.ListReHomesResponse, error) {
+	return answer[*fleetv1.ListReHomesResponse](h, "ListReHomes", r)
+}
+
 func (h *answers) ListOrders(_ context.Context, r *fleetv1.ListOrdersRequest) (*fleetv1.ListOrdersResponse, error) {
 	return answer[*fleetv1.ListOrdersResponse](h, "ListOrders", r)
 }

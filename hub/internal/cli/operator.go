@@ -42,9 +42,9 @@ with --context FILE or $` + contextVariable + `. The key is nowhere else; the fi
 Roles: admin            everything
        viewer           everything that only reads
        vendor-release   what goes out: distributions, recalls, starting and steering rollouts
-       vendor-operator  to whom: clusters, rollouts, signed orders, and operators that are viewer or provider:NAME
+       vendor-operator  to whom: clusters, rollouts, signed orders and re-homes, and operators that are viewer or provider:NAME
        approver:ROLE    reads, and answers a rollout's gate whose plan says "approval: ROLE"
-       provider:NAME    sees and changes the provider's own clusters: status, pins, approvals, signed orders
+       provider:NAME    sees and changes the provider's own clusters: status, pins, approvals, signed orders and re-homes
 
 "hub auth can-i --list" says what one's own role comes to, method by method.
 

@@ -58,10 +58,12 @@ var may = map[protoreflect.FullName]string{
 	"wheelwright.fleet.v1.FleetService.AddOperator":        "ao",
 	"wheelwright.fleet.v1.FleetService.RemoveOperator":     "ao",
 
-	"wheelwright.fleet.v1.FleetService.SendOrder":  "aop",
-	"wheelwright.fleet.v1.FleetService.ListOrders": "avroqp",
-	"wheelwright.fleet.v1.FleetService.WhoAmI":     "avroqp",
-	"wheelwright.fleet.v1.FleetService.CanI":       "avroqp",
+	"wheelwright.fleet.v1.FleetService.SendOrder":   "aop",
+	"wheelwright.fleet.v1.FleetService.ListOrders":  "avroqp",
+	"wheelwright.fleet.v1.FleetService.SendReHome":  "aop",
+	"wheelwright.fleet.v1.FleetService.ListReHomes": "avroqp",
+	"wheelwright.fleet.v1.FleetService.WhoAmI":      "avroqp",
+	"wheelwright.fleet.v1.FleetService.CanI":        "avroqp",
 
 	"wheelwright.fleet.v1.FleetService.RenewOperator":   "avroqp",
 	"wheelwright.fleet.v1.FleetService.GetAuthority":    "avo",

@@ -107,6 +107,9 @@ func (s *Store) removeCluster(tx *bolt.Tx, name fleet.Cluster) error {
 	if err := s.forgetOrders(tx, name); err != nil {
 		return err
 	}
+	if err := forgetReHome(tx, name); err != nil {
+		return err
+	}
 	s.memory.installations.drop(tx, name)
 	if err := tx.Bucket(bucketInstallations).Delete([]byte(name)); err != nil {
 		return err

@@ -75,6 +75,9 @@ func (s *Store) RecordEvents(cluster fleet.Cluster, journalID string, events []f
 		if err := s.answerOrders(tx, cluster, fresh); err != nil {
 			return err
 		}
+		if err := answerReHomes(tx, cluster, fresh); err != nil {
+			return err
+		}
 		rec.LastSeen = now
 		if err := s.putCluster(tx, cluster, rec); err != nil {
 			return err

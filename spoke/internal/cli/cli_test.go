@@ -115,6 +115,12 @@ func TestStatusInEveryFormat(t *testing.T) {
 	asked.Subscriptions = slices.DeleteFunc(asked.Subscriptions, func(s *syncv1.SubscriptionStatus) bool {
 		return s.GetDistribution() != "shop" && s.GetDistribution() != "crm"
 	})
+	leaving := func(waits, key string) *localv1.GetStatusResponse {
+		r := response()
+		r.Subscriptions, r.Memories = r.Subscriptions[:1], r.Memories[:1]
+		r.ReHome = &localv1.ReHome{To: "new.example.com:7443", Expires: wire.Time(moment.Add(time.Hour)), Waits: waits, KeyFingerprint: key, Pending: key != ""}
+		return r
+	}
 	for _, c := range []struct {
 		file, format string
 		r            *localv1.GetStatusResponse
@@ -131,6 +137,9 @@ func TestStatusInEveryFormat(t *testing.T) {
 		{"status-away.txt", "table", away, false, exitcode.Failed},
 		{"status-asked.txt", "table", asked, false, exitcode.Waiting},
 		{"status-resting.txt", "table", resting, false, exitcode.Failed},
+		{"status-moving.txt", "table", leaving("hub new.example.com:7443: it waits", "SHA256:of-the-new-key"), false, exitcode.OK},
+		{"status-moving-away.txt", "table", leaving("join new.example.com:7443: the hub can't be reached", ""), false, exitcode.OK},
+		{"status-moving-begins.txt", "table", leaving("", ""), false, exitcode.OK},
 		{"status-empty.txt", "table", &localv1.GetStatusResponse{Cluster: "acme/eu-1", Hub: "hub:1", Running: true, Connected: true}, false, exitcode.OK},
 	} {
 		t.Run(c.file, func(t *testing.T) {

@@ -178,7 +178,7 @@ func serve(t *testing.T, s *stand) {
 	dir := t.TempDir()
 	t.Setenv(dataVariable, dir)
 	ctx, cancel := context.WithCancel(t.Context())
-	server := local.New(local.Config{Dir: dir, Agent: s, Hub: s, Log: slog.New(slog.DiscardHandler),
+	server := local.New(local.Config{Dir: dir, Agent: s, Hub: s, Log: slog.New(slog.DiscardHandler), ReHome: func() *local.ReHome { return nil },
 		Identity: func() (local.Identity, error) {
 			return local.Identity{Cluster: "acme/eu-1", Addr: "hub:7443", NotAfter: moment.Add(time.Hour)}, nil
 		}})

@@ -16,6 +16,7 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/exitcode"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/printer"
+	"github.com/wheelwright-dev/wheelwright/pkg/rehome"
 	"github.com/wheelwright-dev/wheelwright/pkg/render"
 	"github.com/wheelwright-dev/wheelwright/pkg/wire"
 	localv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/local/v1"
@@ -118,6 +119,7 @@ func (a *app) remembered(dir string) (*localv1.GetStatusResponse, error) {
 	case err != nil:
 		return nil, exitcode.With(exitcode.Usage, err)
 	}
+	r.ReHome = moving(dir, c.ReHome)
 	for _, rec := range c.Records {
 		s := wire.Installation(rec.Installation)
 		s.Distribution, s.Health, s.HealthMessage = rec.Distribution, string(fleet.HealthUnknown), ""
@@ -125,6 +127,19 @@ func (a *app) remembered(dir string) (*localv1.GetStatusResponse, error) {
 		r.Memories = append(r.Memories, memoryOf(rec, c.Desired))
 	}
 	return r, nil
+}
+
+// moving is the move to another hub that the journal remembers.
+func moving(dir string, rec journal.ReHome) *localv1.ReHome {
+	s, err := rehome.ParseSigned(rec.Signed)
+	if err != nil || !rec.UnderWay() {
+		return nil
+	}
+	h := &local.ReHome{To: s.To, Expires: s.Expires}
+	if next, err := hubclient.LoadNext(dir); err == nil {
+		h.Key, h.Pending = next.Fingerprint(), next.Pending
+	}
+	return local.Moving(h)
 }
 
 func memoryOf(rec journal.Record, desired *syncv1.DesiredState) *localv1.Memory {
@@ -177,6 +192,9 @@ func (a *app) printStatus(p *printer.Printer, r *localv1.GetStatusResponse) erro
 		say.waits = append(say.waits, "the vendor accepts this spoke once they have compared its key with you: "+r.GetKeyFingerprint())
 	case r.GetRefused() != "":
 		say.needs = append(say.needs, "the hub does not serve this spoke: "+r.GetRefused())
+	}
+	if h := r.GetReHome(); h != nil {
+		say.waits = append(say.waits, moves(h))
 	}
 	if end := wire.FromTime(r.GetCertificateNotAfter()); !end.IsZero() && a.now().After(end) {
 		say.needs = append(say.needs, fmt.Sprintf("the certificate expired %s ago: ask the vendor for a new `hub cluster invite` line and run it with --force", fleet.Age(a.now(), end)))
@@ -302,6 +320,18 @@ func (a *app) printSummary(r *localv1.GetStatusResponse, say screen) {
 	if len(say.needs) == 0 && r.GetRunning() {
 		fmt.Fprintln(a.out, a.paint("32", "Nothing needs you."))
 	}
+}
+
+// moves is a move to another hub in one line.
+func moves(h *localv1.ReHome) string {
+	line := fmt.Sprintf("the move to the hub %s, until %s: ", h.GetTo(), fleet.Moment(wire.FromTime(h.GetExpires())))
+	switch {
+	case h.GetPending():
+		return line + "the vendor accepts this spoke there once they have compared its key with you: " + h.GetKeyFingerprint()
+	case h.GetWaits() != "":
+		return line + oneLine(h.GetWaits(), longAlarm)
+	}
+	return line + "it begins"
 }
 
 func oneLine(s string, n int) string {

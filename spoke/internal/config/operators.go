@@ -67,22 +67,28 @@ func (d *decoder) grant(n *yaml.Node, at string) (g verify.Grant) {
 		"principal": func(n *yaml.Node, key string) { g.Principal = d.Text(n, key) },
 		"verbs": func(n *yaml.Node, key string) {
 			for i, item := range d.List(n, key) {
-				v, err := order.ParseVerb(d.Text(item, fmt.Sprintf("%s[%d]", key, i)))
+				at := fmt.Sprintf("%s[%d]", key, i)
+				word := d.Text(item, at)
+				v, err := order.ParseVerb(word)
 				switch {
-				case err != nil:
-					d.Problem(item, fmt.Sprintf("%s[%d]", key, i), "%v", err)
-				case slices.Contains(g.Verbs, v):
-					d.Problem(item, fmt.Sprintf("%s[%d]", key, i), "%s is there twice", v)
+				case word == verify.ReHomeVerb && g.ReHome, err == nil && slices.Contains(g.Verbs, v):
+					d.Problem(item, at, "%s is there twice", word)
+				case word == verify.ReHomeVerb:
+					g.ReHome = true
+				default:
+					if err != nil {
+						d.Problem(item, at, "%v, %s", err, verify.ReHomeVerb)
+					}
+					g.Verbs = append(g.Verbs, v)
 				}
-				g.Verbs = append(g.Verbs, v)
 			}
 		},
 	})
 	if seen != nil && g.Principal == "" {
 		d.Problem(n, at+".principal", "missing: the name in front of a key in the files")
 	}
-	if seen != nil && len(g.Verbs) == 0 {
-		d.Problem(n, at+".verbs", "missing: what they may order, of %v", order.Verbs())
+	if seen != nil && len(g.Verbs) == 0 && !g.ReHome {
+		d.Problem(n, at+".verbs", "missing: what they may order, of %v and %s", order.Verbs(), verify.ReHomeVerb)
 	}
 	return g
 }

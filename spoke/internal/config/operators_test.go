@@ -27,7 +27,7 @@ func keyOf(t *testing.T, principal string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return principal + ` namespaces="order@wheelwright.dev",valid-before="20990701" ` + string(ssh.MarshalAuthorizedKey(key))
+	return principal + ` namespaces="order@wheelwright.dev,re-home@wheelwright.dev",valid-before="20990701" ` + string(ssh.MarshalAuthorizedKey(key))
 }
 
 // loaded reads a spoke.yaml beside a file of keys.
@@ -54,7 +54,7 @@ func TestTheExampleOfOperators(t *testing.T) {
 	}
 	want := verify.Operators{Cluster: "acme/eu-1", Files: []string{filepath.Join(filepath.Dir(c.Path), "operators.keys")}, Allow: []verify.Grant{
 		{Principal: "maria@vendor.example", Verbs: []order.Verb{order.RollBack, order.RunConformance}},
-		{Principal: "ines@acme.example", Verbs: []order.Verb{order.RollBack, order.Force, order.WidenPrune, order.RunConformance}}}}
+		{Principal: "ines@acme.example", Verbs: []order.Verb{order.RollBack, order.Force, order.WidenPrune, order.RunConformance}, ReHome: true}}}
 	if !reflect.DeepEqual(c.Operators, want) || !reflect.DeepEqual(c.Subscriptions[0].Operators, want) {
 		t.Errorf("got  %+v\nand  %+v\nwant %+v", c.Operators, c.Subscriptions[0].Operators, want)
 	}
@@ -96,7 +96,10 @@ func TestAllThatIsWrongWithOperators(t *testing.T) {
 		{"operators: {cluster: acme/eu-1, files: [nowhere], allow: [{principal: a, verbs: [rollback]}]}", same, []string{"nowhere"}},
 		{good, "no key\n", []string{"line 1"}},
 		{good, keyOf(t, "b"), []string{"no key in the files is of a"}},
-		{good, strings.Replace(same, "order@wheelwright.dev", "git", 1), []string{"no key in the files is of a and may sign in the namespace order@wheelwright.dev"}},
+		{good, strings.Replace(same, "order@wheelwright.dev,", "git,", 1), []string{"no key in the files is of a and may sign in the namespace order@wheelwright.dev"}},
+		{strings.Replace(good, "rollback", "re-home, re-home", 1), same, []string{"re-home is there twice"}},
+		{strings.Replace(good, "rollback", "re-homed", 1), same, []string{`order "re-homed": want run-conformance, force, widen-prune, rollback, re-home`}},
+		{strings.Replace(good, "rollback", "re-home", 1), strings.Replace(same, ",re-home@wheelwright.dev", "", 1), []string{"no key in the files is of a and may sign in the namespace re-home@wheelwright.dev"}},
 		{good, same + "b" + same[1:], []string{"one key is one person's"}},
 		{good, same + keyOf(t, "*@vendor.example"), []string{`the pattern "*@vendor.example"`}},
 		{good, "-----BEGIN PGP PUBLIC KEY BLOCK-----\n", []string{"want allowed signers of SSH"}},

@@ -39,6 +39,9 @@ type Config struct {
 	// OnDesired takes what the hub offers now; it replaces what came before. It must keep it and return
 	// soon, or the stream looks dead. After an error the hub is asked again.
 	OnDesired func(*syncv1.DesiredState) error
+	// OnReHome takes a statement that moves this spoke to another hub, which is to be judged; nil: they are left
+	// alone. It must return at once.
+	OnReHome func(signed []byte)
 	// Redact takes values out of every text that is sent; nil: it is sent as it is.
 	Redact func(string) string
 	Log    *slog.Logger

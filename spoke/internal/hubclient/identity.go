@@ -2,6 +2,7 @@ package hubclient
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -50,6 +51,7 @@ type Identity struct {
 	fresh       bool     // nothing was taken from the hub under it yet
 	instance    string   // random, of this data folder's identity from its join on
 	session     uint64   // how many it has opened
+	file        string   // that it is kept in; empty: IdentityFile
 }
 
 // Fingerprint is of the public key: what the two sides compare.
@@ -77,8 +79,10 @@ type storedIdentity struct {
 
 // LoadIdentity reads the identity in dir. Errors: ErrNotJoined, ErrIdentity with what is wrong with the
 // file, or the file system's. An expired one loads.
-func LoadIdentity(dir string) (Identity, error) {
-	path := filepath.Join(dir, IdentityFile)
+func LoadIdentity(dir string) (Identity, error) { return loadIdentity(dir, IdentityFile) }
+
+func loadIdentity(dir, file string) (Identity, error) {
+	path := filepath.Join(dir, file)
 	data, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return Identity{}, fmt.Errorf("%w: %s is not there; run `hub cluster invite PROVIDER/NAME` at the hub and the `spoke join` line that it prints here", ErrNotJoined, path)
@@ -90,6 +94,7 @@ func LoadIdentity(dir string) (Identity, error) {
 	if err != nil {
 		return Identity{}, fmt.Errorf("%w: %s: %w; join again: `hub cluster invite PROVIDER/NAME` at the hub, then `spoke join … --force` here", ErrIdentity, path, err)
 	}
+	id.file = file
 	return id, nil
 }
 
@@ -169,7 +174,7 @@ func (id Identity) tls() (*tls.Config, error) {
 		Certificates: []tls.Certificate{{Certificate: [][]byte{id.certificate}, PrivateKey: id.key}}}, nil
 }
 
-// save replaces the identity in dir.
+// save replaces the identity in dir, in the file that it was read from.
 func (id Identity) save(dir string) error {
 	key, err := x509.MarshalPKCS8PrivateKey(id.key)
 	if err != nil {
@@ -187,7 +192,7 @@ func (id Identity) save(dir string) error {
 	if err != nil {
 		return fmt.Errorf("encode identity: %w", err)
 	}
-	if err := replaceFile(filepath.Join(dir, IdentityFile), append(data, '\n')); err != nil {
+	if err := replaceFile(filepath.Join(dir, cmp.Or(id.file, IdentityFile)), append(data, '\n')); err != nil {
 		return fmt.Errorf("write identity: %w", err)
 	}
 	return nil
@@ -211,7 +216,7 @@ func locked(dir string, do func() error) error {
 // folder says a number that was said already.
 func (id Identity) openSession(dir string) (Identity, error) {
 	err := locked(dir, func() error {
-		now, err := LoadIdentity(dir)
+		now, err := loadIdentity(dir, cmp.Or(id.file, IdentityFile))
 		if err != nil {
 			return err
 		}
@@ -241,7 +246,11 @@ func replaceFile(path string, data []byte) error {
 	if err := os.Rename(f.Name(), path); err != nil {
 		return err
 	}
-	d, err := os.Open(filepath.Dir(path))
+	return syncFolder(filepath.Dir(path))
+}
+
+func syncFolder(dir string) error {
+	d, err := os.Open(dir)
 	if err != nil {
 		return err
 	}

@@ -33,6 +33,9 @@ var ErrWrongAuthority = errors.New("the certificate authority there is not the o
 // ErrUnreachable: nobody answers at the hub's address.
 var ErrUnreachable = errors.New("the hub can't be reached")
 
+// ErrTokenRefused: the hub does not take the token, and will not.
+var ErrTokenRefused = errors.New("the hub refused the token")
+
 // joinWait bounds the whole of Join.
 const joinWait = 30 * time.Second
 
@@ -171,9 +174,9 @@ func enrollError(err error) error {
 	switch s.Code() {
 	case codes.Unauthenticated, codes.PermissionDenied:
 		if strings.Contains(s.Message(), "hub cluster invite") {
-			return fmt.Errorf("the hub refused the token: %s", s.Message())
+			return fmt.Errorf("%w: %s", ErrTokenRefused, s.Message())
 		}
-		return fmt.Errorf("the hub refused the token: %s; ask for a new one: `hub cluster invite PROVIDER/NAME` at the hub", s.Message())
+		return fmt.Errorf("%w: %s; ask for a new one: `hub cluster invite PROVIDER/NAME` at the hub", ErrTokenRefused, s.Message())
 	case codes.Unavailable, codes.DeadlineExceeded:
 		return fmt.Errorf("%w: %s; check the address, and at the hub that `hub serve` runs, then try again: the token is not spent", ErrUnreachable, s.Message())
 	case codes.Unimplemented:

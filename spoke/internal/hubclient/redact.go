@@ -13,7 +13,7 @@ var identifiers = map[protoreflect.Name]bool{
 	"distribution": true, "version": true, "variant": true, "namespace": true, "running_version": true, "target_version": true,
 	"bundle_digest": true, "overlay_digest": true, "rendered_digest": true, "phase": true, "health": true, "outcome": true,
 	"reversibility": true, "kind": true, "verb": true, "wants": true, "would": true, "range": true, "pin": true, "pin_source": true,
-	"patch": true, "minor": true, "major": true, "windows": true, "journal_id": true, "spoke_version": true, "kubernetes_version": true,
+	"patch": true, "minor": true, "major": true, "windows": true, "journal_id": true, "state": true, "spoke_version": true, "kubernetes_version": true,
 }
 
 // say is the one way up the stream: nothing leaves that was not redacted.

@@ -2,6 +2,7 @@ package hubclient
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -122,14 +123,14 @@ func (s *session) saveIdentity(id Identity) error {
 
 func replaceIdentity(dir string, old, next Identity) error {
 	return locked(dir, func() error {
-		now, err := LoadIdentity(dir)
+		now, err := loadIdentity(dir, cmp.Or(old.file, IdentityFile))
 		if err != nil {
 			return err
 		}
 		if !bytes.Equal(now.certificate, old.certificate) {
 			return errRehello // with the identity that is there now
 		}
-		next.instance, next.session = now.instance, now.session
+		next.instance, next.session, next.file = now.instance, now.session, now.file
 		return next.save(dir)
 	})
 }

@@ -172,6 +172,10 @@ func (s *session) receive(ctx context.Context) error {
 			case s.early <- time.Duration(body.Renewal.GetWithinSeconds()) * time.Second:
 			default: // asked already
 			}
+		case *syncv1.ConnectResponse_ReHome:
+			if take := s.c.cfg.OnReHome; take != nil {
+				take(body.ReHome.GetSigned())
+			}
 		case *syncv1.ConnectResponse_Welcome:
 			err = errors.New("the hub sent a second welcome")
 		}

@@ -23,6 +23,7 @@ type storedEvent struct {
 	Installation *storedInstallation `json:"installation,omitempty"`
 	Preflight    *storedTrial        `json:"preflight,omitempty"`
 	Order        *storedAnswer       `json:"order,omitempty"`
+	ReHome       *storedMove         `json:"reHome,omitempty"`
 
 	Dropped int        `json:"dropped,omitempty"` // events in whose place this one is
 	Since   *time.Time `json:"since,omitempty"`   // of the first of them
@@ -31,6 +32,11 @@ type storedEvent struct {
 type storedAnswer struct {
 	Nonce    string `json:"nonce"`
 	Accepted bool   `json:"accepted,omitempty"`
+}
+
+type storedMove struct {
+	Nonce string            `json:"nonce"`
+	State fleet.ReHomeState `json:"state"`
 }
 
 // KeepEvents is how many events wait for a hub that is away, as many as a hub keeps in its history. The
@@ -147,6 +153,10 @@ func appendEvent(tx *bolt.Tx, ev fleet.Event) (uint64, error) {
 		a := storedAnswer(*ev.Order)
 		s.Order = &a
 	}
+	if ev.ReHome != nil {
+		m := storedMove(*ev.ReHome)
+		s.ReHome = &m
+	}
 	data, err := json.Marshal(s)
 	if err != nil {
 		return 0, err
@@ -220,6 +230,10 @@ func pending(tx *bolt.Tx, after uint64, max int) ([]fleet.Event, error) {
 		if s.Order != nil {
 			a := fleet.OrderAnswer(*s.Order)
 			ev.Order = &a
+		}
+		if s.ReHome != nil {
+			m := fleet.ReHomeAnswer(*s.ReHome)
+			ev.ReHome = &m
 		}
 		events = append(events, ev)
 	}

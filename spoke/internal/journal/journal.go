@@ -230,6 +230,9 @@ func (j *Journal) inspect(tx *bolt.Tx) error {
 	if _, err := desired(tx); err != nil {
 		return err
 	}
+	if _, err := reHome(tx); err != nil {
+		return err
+	}
 	if _, err := pending(tx, 0, 0); err != nil {
 		return err
 	}

@@ -14,6 +14,7 @@ type Contents struct {
 	Records []Record
 	Pending int // events that the hub has not acknowledged
 	Desired *syncv1.DesiredState
+	ReHome  ReHome
 }
 
 // Read looks into the journal of a spoke that does not run, and changes nothing. Errors: ErrAbsent,
@@ -33,6 +34,9 @@ func Read(path string) (Contents, error) {
 			return err
 		}
 		if c.Desired, err = desired(tx); err != nil {
+			return err
+		}
+		if c.ReHome, err = reHome(tx); err != nil {
 			return err
 		}
 		c.Pending = tx.Bucket(eventBucket).Stats().KeyN

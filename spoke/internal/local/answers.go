@@ -37,7 +37,7 @@ func (s *Server) GetStatus(_ context.Context, req *localv1.GetStatusRequest) (*l
 		Running: true, Connected: s.cfg.Hub.Connected(), LastContact: wire.Time(s.cfg.Hub.LastContact()),
 		SpokeVersion: buildinfo.Version(), SpokeCommit: buildinfo.Commit(), Sandbox: render.Offered()}
 	r.Refused, r.Pending = s.cfg.Hub.Refused()
-	r.KeyFingerprint = id.Key
+	r.KeyFingerprint, r.ReHome = id.Key, Moving(s.cfg.ReHome())
 	for _, i := range all {
 		r.Subscriptions = append(r.Subscriptions, wire.Installation(i))
 	}
@@ -49,6 +49,14 @@ func (s *Server) GetStatus(_ context.Context, req *localv1.GetStatusRequest) (*l
 		r.Memories = append(r.Memories, message)
 	}
 	return r, nil
+}
+
+// Moving makes the message of a move; nil: none.
+func Moving(h *ReHome) *localv1.ReHome {
+	if h == nil {
+		return nil
+	}
+	return &localv1.ReHome{To: h.To, Expires: wire.Time(h.Expires), Waits: h.Waits, KeyFingerprint: h.Key, Pending: h.Pending}
 }
 
 // Audited makes the message of what another spoke must have been told too.

@@ -85,12 +85,22 @@ type Identity struct {
 	Key           string // fingerprint
 }
 
+// ReHome is a move to another hub that is under way.
+type ReHome struct {
+	To      string // HOST:PORT
+	Expires time.Time
+	Waits   string // what for, one line
+	Key     string // fingerprint of the key for that hub; empty: it has not joined there yet
+	Pending bool   // the vendor has to accept that key
+}
+
 // Config is what a Server needs; all is required.
 type Config struct {
 	Dir      string // data folder; the caller holds it for itself alone
 	Agent    agent
 	Hub      hub
 	Identity func() (Identity, error)
+	ReHome   func() *ReHome // nil: none is under way
 	Log      *slog.Logger
 }
 

@@ -94,7 +94,7 @@ func (away) Refused() (string, bool) { return "", false }
 
 func serve(t *testing.T, dir string, manifest []byte) (stop func()) {
 	t.Helper()
-	s := New(Config{Dir: dir, Agent: stand{manifest}, Hub: away{}, Log: slog.New(slog.DiscardHandler),
+	s := New(Config{Dir: dir, Agent: stand{manifest}, Hub: away{}, Log: slog.New(slog.DiscardHandler), ReHome: func() *ReHome { return nil },
 		Identity: func() (Identity, error) { return Identity{Cluster: "acme/eu-1", Addr: "hub:7443"}, nil }})
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)

@@ -10,6 +10,7 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/order"
 	"github.com/wheelwright-dev/wheelwright/pkg/provenance/signer"
+	"github.com/wheelwright-dev/wheelwright/pkg/rehome"
 )
 
 // Operators are whose signed orders count, and for what. The zero Operators: nobody's do.
@@ -23,10 +24,13 @@ type Operators struct {
 type Grant struct {
 	Principal string
 	Verbs     []order.Verb
+	ReHome    bool // and, with the vendor, move the spoke to another hub
 }
 
 // None reports that nobody's orders count.
-func (o Operators) None() bool { return len(o.Allow) == 0 }
+func (o Operators) None() bool {
+	return !slices.ContainsFunc(o.Allow, func(g Grant) bool { return len(g.Verbs) > 0 })
+}
 
 // Ordered is an order and who signed it.
 type Ordered struct {
@@ -46,8 +50,8 @@ var (
 	ErrNotAllowed = errors.New("not to be obeyed")
 )
 
-// keys reads the files as they are now.
-func (o Operators) keys() (signer.Set, error) {
+// keys reads the files as they are now, for a namespace.
+func (o Operators) keys(namespace string) (signer.Set, error) {
 	var sources []signer.Source
 	var wrong []error
 	for _, path := range o.Files {
@@ -58,19 +62,44 @@ func (o Operators) keys() (signer.Set, error) {
 		}
 		sources = append(sources, signer.Source{Name: path, Text: text})
 	}
-	set, err := signer.Read(order.Namespace, sources...)
+	set, err := signer.Read(namespace, sources...)
 	return set, errors.Join(append(wrong, err)...)
 }
 
 // Check says what is wrong with the files, as far as it can be known before an order comes: one that could never
 // be obeyed is noticed when it is needed.
 func (o Operators) Check() error {
-	set, err := o.keys()
-	if err != nil {
-		return err
-	}
 	var wrong []error
-	known := map[string]bool{}
+	for namespace, wanted := range map[string]func(Grant) bool{
+		order.Namespace:  func(g Grant) bool { return len(g.Verbs) > 0 },
+		rehome.Namespace: func(g Grant) bool { return g.ReHome },
+	} {
+		if !slices.ContainsFunc(o.Allow, wanted) {
+			continue
+		}
+		set, err := o.keys(namespace)
+		if err != nil {
+			return err // of the files, and the same in every namespace
+		}
+		known, mistakes := principals(set)
+		for _, m := range mistakes {
+			if !slices.ContainsFunc(wrong, func(w error) bool { return w.Error() == m.Error() }) {
+				wrong = append(wrong, m)
+			}
+		}
+		for _, g := range o.Allow {
+			if wanted(g) && !known[g.Principal] {
+				wrong = append(wrong, fmt.Errorf("no key in the files is of %s and may sign in the namespace %s", g.Principal, namespace))
+			}
+		}
+	}
+	slices.SortFunc(wrong, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+	return errors.Join(wrong...)
+}
+
+// principals are those of the keys that may sign, and what is wrong with how they are listed.
+func principals(set signer.Set) (known map[string]bool, wrong []error) {
+	known = map[string]bool{}
 	for key, lines := range set.Principals() {
 		if len(lines) > 1 {
 			wrong = append(wrong, fmt.Errorf("key %s is listed for %s: one key is one person's", key, strings.Join(lines, " and for ")))
@@ -83,12 +112,7 @@ func (o Operators) Check() error {
 			}
 		}
 	}
-	for _, g := range o.Allow {
-		if !known[g.Principal] {
-			wrong = append(wrong, fmt.Errorf("no key in the files is of %s and may sign in the namespace %s", g.Principal, order.Namespace))
-		}
-	}
-	return errors.Join(wrong...)
+	return known, wrong
 }
 
 // Order reads an order and says who gave it. An error that is neither ErrNotSigned nor ErrNotAllowed is about the
@@ -104,7 +128,7 @@ func (o Operators) Order(text, signature []byte, now time.Time) (Ordered, error)
 	if err != nil {
 		return Ordered{}, fmt.Errorf("%w: %w", ErrNotSigned, err)
 	}
-	set, err := o.keys()
+	set, err := o.keys(order.Namespace)
 	if err != nil {
 		return Ordered{}, err
 	}

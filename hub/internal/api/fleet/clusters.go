@@ -9,6 +9,7 @@ import (
 
 	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/pkg/rehome"
 	"github.com/wheelwright-dev/wheelwright/pkg/token"
 	"github.com/wheelwright-dev/wheelwright/pkg/wire"
 	fleetv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/fleet/v1"
@@ -16,7 +17,9 @@ import (
 
 const (
 	maxTokenTTL = 10 * time.Minute
-	maxLabels   = 32
+	// maxAskingTTL is of a token that lets nobody in by itself: it may travel for as long as a re-home may live.
+	maxAskingTTL = rehome.MaxLife
+	maxLabels    = 32
 )
 
 // Labels follow Kubernetes' syntax, which people know
@@ -44,8 +47,11 @@ func (s *Service) InviteCluster(ctx context.Context, req *fleetv1.InviteClusterR
 	if ttl == 0 {
 		ttl = maxTokenTTL
 	}
-	if ttl > maxTokenTTL {
-		return nil, invalid("cluster %s: a token that works for %v: want at most %v; `hub cluster invite %s` makes another whenever it is needed", name, ttl, maxTokenTTL, name)
+	switch {
+	case ttl > maxTokenTTL && req.GetAcceptAutomatically():
+		return nil, invalid("cluster %s: a token that works for %v and lets its holder in at once: want at most %v; `hub cluster invite %s` makes another whenever it is needed", name, ttl, maxTokenTTL, name)
+	case ttl > maxAskingTTL:
+		return nil, invalid("cluster %s: a token that works for %v: want at most %v; `hub cluster invite %s` makes another whenever it is needed", name, ttl, maxAskingTTL, name)
 	}
 	t := token.New(s.cfg.Authority.Pin())
 	expires := time.Now().Add(ttl)

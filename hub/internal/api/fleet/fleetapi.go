@@ -54,6 +54,12 @@ type events interface {
 	Orders() []fleet.SignedOrder
 }
 
+// reHomes are the last of each cluster.
+type reHomes interface {
+	ReHome(fleet.Cluster) (r fleet.SignedReHome, found bool, err error)
+	ReHomes() ([]fleet.SignedReHome, error)
+}
+
 // Store is what the service reads and writes.
 type Store interface {
 	distributions
@@ -63,6 +69,7 @@ type Store interface {
 	operators
 	holders
 	events
+	reHomes
 }
 
 // conductor computes what is more than a record, and decides. Its errors wrap those of package caller.
@@ -100,6 +107,7 @@ type spokes interface {
 // feed is how changes get around.
 type feed interface {
 	WakeAll() // what is offered changed
+	Wake(...fleet.Cluster)
 	Changed()
 	Subscribe() (changes <-chan struct{}, cancel func())
 }
@@ -140,7 +148,7 @@ func New(cfg Config) *Service { return &Service{cfg: cfg} }
 
 // GetVersion says which build this hub is.
 func (s *Service) GetVersion(context.Context, *fleetv1.GetVersionRequest) (*fleetv1.GetVersionResponse, error) {
-	return &fleetv1.GetVersionResponse{Version: buildinfo.Version(), Commit: buildinfo.Commit(), GoVersion: buildinfo.Go()}, nil
+	return &fleetv1.GetVersionResponse{Version: buildinfo.Version(), Commit: buildinfo.Commit(), GoVersion: buildinfo.Go(), AuthorityPin: s.cfg.Authority.Pin()}, nil
 }
 
 const (

@@ -461,7 +461,8 @@ func TestInvitationsThatAreRefused(t *testing.T) {
 		word string
 	}{
 		{&fleetv1.InviteClusterRequest{Name: "acme"}, "PROVIDER/NAME"},
-		{&fleetv1.InviteClusterRequest{Name: "acme/eu-1", TtlSeconds: 601}, "10m"},
+		{&fleetv1.InviteClusterRequest{Name: "acme/eu-1", TtlSeconds: 601, AcceptAutomatically: true}, "10m"},
+		{&fleetv1.InviteClusterRequest{Name: "acme/eu-1", TtlSeconds: 7*24*3600 + 1}, "168h"},
 		{&fleetv1.InviteClusterRequest{Name: "acme/eu-1", Labels: map[string]string{"a b": "c"}}, "label"},
 		{&fleetv1.InviteClusterRequest{Name: "acme/eu-1", Labels: map[string]string{"a": "\x1b[2J"}}, "label"},
 	} {

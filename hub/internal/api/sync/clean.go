@@ -122,6 +122,9 @@ func event(cluster fleet.Cluster, m *syncv1.Event, now time.Time) fleet.Event {
 		e.Preflight, e.Message = &p, p.Version+": "+p.Summary() // in the hub's own words
 	}
 	e.Message = line(e.Message, maxMessage)
+	if e.ReHome != nil { // what the hub itself says of an identity has no such beginning
+		e.Message = line(fmt.Sprintf("re-home %s: %s", e.ReHome.State, e.Message), maxMessage)
+	}
 	return e
 }
 

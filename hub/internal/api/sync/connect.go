@@ -145,9 +145,10 @@ type conversation struct {
 	session *presence.Session
 	log     *slog.Logger
 
-	journal string   // of the last Hello
-	wants   []string // distributions, by the last Hello
-	has     uint64   // the revision that the spoke has, or was sent
+	journal string    // of the last Hello
+	wants   []string  // distributions, by the last Hello
+	has     uint64    // the revision that the spoke has, or was sent
+	handed  time.Time // when the re-home that was sent had come in
 }
 
 func (c *conversation) run(hello *syncv1.Hello) error {
@@ -176,7 +177,7 @@ func (c *conversation) run(hello *syncv1.Hello) error {
 			return c.over()
 		case <-c.session.Wake():
 			if err = c.authorise(c.who); err == nil {
-				err = c.offer()
+				err = c.tell()
 			}
 		case <-changed:
 			changed = c.cfg.Authority.Changed()
@@ -222,7 +223,15 @@ func (c *conversation) welcome(hello *syncv1.Hello) error {
 	if err != nil {
 		return err
 	}
-	return c.offer()
+	return c.tell()
+}
+
+// tell sends what is news to the spoke.
+func (c *conversation) tell() error {
+	if err := c.offer(); err != nil {
+		return err
+	}
+	return c.reHome()
 }
 
 // follow asks for a renewal where the authority is rotated and the spoke's certificate is of the old key.
@@ -282,6 +291,19 @@ func (c *conversation) offer() error {
 	c.offersSent.Add(1)
 	c.log.Debug("sent desired state", slog.Uint64(logging.Revision, state.GetRevision()))
 	return nil
+}
+
+// reHome hands over the statement that moves this spoke to another hub, once, while it has no answer.
+func (c *conversation) reHome() error {
+	r, found, err := c.cfg.Reports.ReHome(c.who.Cluster)
+	if err != nil {
+		return c.failure("look for a re-home of "+string(c.who.Cluster), err)
+	}
+	if !found || r.State(time.Now()) != fleet.ReHomeWaiting || r.Sent.Equal(c.handed) {
+		return nil
+	}
+	c.handed = r.Sent
+	return c.send(&syncv1.ConnectResponse{Body: &syncv1.ConnectResponse_ReHome{ReHome: &syncv1.SignedReHome{Signed: r.Signed}}})
 }
 
 // take handles first and whatever else is already readable, so that a burst of events is one write.

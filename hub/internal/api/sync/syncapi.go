@@ -46,6 +46,8 @@ type reports interface {
 	RecordEvents(cluster fleet.Cluster, journalID string, events []fleet.Event) (ackedSeq uint64, err error)
 	AckedSeq(cluster fleet.Cluster, journalID string) (uint64, error)
 	ReleaseByDigest(fleet.Digest) (bool, error)
+	// ReHome is the last that the cluster is to be handed.
+	ReHome(fleet.Cluster) (r fleet.SignedReHome, found bool, err error)
 }
 
 // identities maps certificates to whom they speak for; store.ErrNotFound for one that does not count

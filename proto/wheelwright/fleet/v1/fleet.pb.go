@@ -127,10 +127,12 @@ func (*GetVersionRequest) Descriptor() ([]byte, []int) {
 }
 
 type GetVersionResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Version       string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
-	Commit        string                 `protobuf:"bytes,2,opt,name=commit,proto3" json:"commit,omitempty"`
-	GoVersion     string                 `protobuf:"bytes,3,opt,name=go_version,json=goVersion,proto3" json:"go_version,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Version   string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	Commit    string                 `protobuf:"bytes,2,opt,name=commit,proto3" json:"commit,omitempty"`
+	GoVersion string                 `protobuf:"bytes,3,opt,name=go_version,json=goVersion,proto3" json:"go_version,omitempty"`
+	// SHA-256 of the hub authority's public key (SPKI, DER), 64 hexadecimal digits: what join tokens are pinned to.
+	AuthorityPin  string `protobuf:"bytes,4,opt,name=authority_pin,json=authorityPin,proto3" json:"authority_pin,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -182,6 +184,13 @@ func (x *GetVersionResponse) GetCommit() string {
 func (x *GetVersionResponse) GetGoVersion() string {
 	if x != nil {
 		return x.GoVersion
+	}
+	return ""
+}
+
+func (x *GetVersionResponse) GetAuthorityPin() string {
+	if x != nil {
+		return x.AuthorityPin
 	}
 	return ""
 }
@@ -1884,7 +1893,7 @@ type InviteClusterRequest struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Name   string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Labels map[string]string      `protobuf:"bytes,2,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// At most 600; 0 means 600.
+	// At most 600, and 604800 without accept_automatically; 0 means 600.
 	TtlSeconds uint32 `protobuf:"varint,3,opt,name=ttl_seconds,json=ttlSeconds,proto3" json:"ttl_seconds,omitempty"`
 	// Who redeems the token is let in at once: nobody compares the fingerprint of its key.
 	AcceptAutomatically bool `protobuf:"varint,4,opt,name=accept_automatically,json=acceptAutomatically,proto3" json:"accept_automatically,omitempty"`
@@ -6746,6 +6755,339 @@ func (x *ListOrdersResponse) GetOrders() []*Order {
 	return nil
 }
 
+// ReHome is one that this hub carries. It has everything of the signed text but the token.
+type ReHome struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Cluster string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	// HOST:PORT of the hub that it moves to.
+	To      string                 `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`
+	Nonce   string                 `protobuf:"bytes,3,opt,name=nonce,proto3" json:"nonce,omitempty"`
+	Reason  string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	Issued  *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=issued,proto3" json:"issued,omitempty"`
+	Expires *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=expires,proto3" json:"expires,omitempty"`
+	// Of the keys that signed: "SHA256:…". Whether they count is for the spoke's own list to say.
+	Keys []string `protobuf:"bytes,7,rep,name=keys,proto3" json:"keys,omitempty"`
+	// "operator NAME" who handed it over.
+	SentBy string                 `protobuf:"bytes,8,opt,name=sent_by,json=sentBy,proto3" json:"sent_by,omitempty"`
+	Sent   *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=sent,proto3" json:"sent,omitempty"`
+	// "Waiting", "Moving", "Moved", "Refused", "GivenUp" or "Expired".
+	State string `protobuf:"bytes,10,opt,name=state,proto3" json:"state,omitempty"`
+	// What the spoke answered last, one line, and when.
+	Answer        string                 `protobuf:"bytes,11,opt,name=answer,proto3" json:"answer,omitempty"`
+	Answered      *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=answered,proto3" json:"answered,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReHome) Reset() {
+	*x = ReHome{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[98]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReHome) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReHome) ProtoMessage() {}
+
+func (x *ReHome) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[98]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReHome.ProtoReflect.Descriptor instead.
+func (*ReHome) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{98}
+}
+
+func (x *ReHome) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *ReHome) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *ReHome) GetNonce() string {
+	if x != nil {
+		return x.Nonce
+	}
+	return ""
+}
+
+func (x *ReHome) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ReHome) GetIssued() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Issued
+	}
+	return nil
+}
+
+func (x *ReHome) GetExpires() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Expires
+	}
+	return nil
+}
+
+func (x *ReHome) GetKeys() []string {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *ReHome) GetSentBy() string {
+	if x != nil {
+		return x.SentBy
+	}
+	return ""
+}
+
+func (x *ReHome) GetSent() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Sent
+	}
+	return nil
+}
+
+func (x *ReHome) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *ReHome) GetAnswer() string {
+	if x != nil {
+		return x.Answer
+	}
+	return ""
+}
+
+func (x *ReHome) GetAnswered() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Answered
+	}
+	return nil
+}
+
+type SendReHomeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As pkg/rehome writes and reads it.
+	Signed []byte `protobuf:"bytes,1,opt,name=signed,proto3" json:"signed,omitempty"`
+	// Check only.
+	DryRun        bool `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SendReHomeRequest) Reset() {
+	*x = SendReHomeRequest{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[99]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SendReHomeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SendReHomeRequest) ProtoMessage() {}
+
+func (x *SendReHomeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[99]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SendReHomeRequest.ProtoReflect.Descriptor instead.
+func (*SendReHomeRequest) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{99}
+}
+
+func (x *SendReHomeRequest) GetSigned() []byte {
+	if x != nil {
+		return x.Signed
+	}
+	return nil
+}
+
+func (x *SendReHomeRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type SendReHomeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ReHome        *ReHome                `protobuf:"bytes,1,opt,name=re_home,json=reHome,proto3" json:"re_home,omitempty"`
+	Warnings      []string               `protobuf:"bytes,2,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SendReHomeResponse) Reset() {
+	*x = SendReHomeResponse{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[100]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SendReHomeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SendReHomeResponse) ProtoMessage() {}
+
+func (x *SendReHomeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[100]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SendReHomeResponse.ProtoReflect.Descriptor instead.
+func (*SendReHomeResponse) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{100}
+}
+
+func (x *SendReHomeResponse) GetReHome() *ReHome {
+	if x != nil {
+		return x.ReHome
+	}
+	return nil
+}
+
+func (x *SendReHomeResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
+type ListReHomesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty: of all that the caller sees.
+	Cluster       string `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListReHomesRequest) Reset() {
+	*x = ListReHomesRequest{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[101]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListReHomesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListReHomesRequest) ProtoMessage() {}
+
+func (x *ListReHomesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[101]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListReHomesRequest.ProtoReflect.Descriptor instead.
+func (*ListReHomesRequest) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{101}
+}
+
+func (x *ListReHomesRequest) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+type ListReHomesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ReHomes       []*ReHome              `protobuf:"bytes,1,rep,name=re_homes,json=reHomes,proto3" json:"re_homes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListReHomesResponse) Reset() {
+	*x = ListReHomesResponse{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[102]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListReHomesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListReHomesResponse) ProtoMessage() {}
+
+func (x *ListReHomesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[102]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListReHomesResponse.ProtoReflect.Descriptor instead.
+func (*ListReHomesResponse) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{102}
+}
+
+func (x *ListReHomesResponse) GetReHomes() []*ReHome {
+	if x != nil {
+		return x.ReHomes
+	}
+	return nil
+}
+
 type WhoAmIRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -6754,7 +7096,7 @@ type WhoAmIRequest struct {
 
 func (x *WhoAmIRequest) Reset() {
 	*x = WhoAmIRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[98]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[103]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6766,7 +7108,7 @@ func (x *WhoAmIRequest) String() string {
 func (*WhoAmIRequest) ProtoMessage() {}
 
 func (x *WhoAmIRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[98]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[103]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6779,7 +7121,7 @@ func (x *WhoAmIRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoAmIRequest.ProtoReflect.Descriptor instead.
 func (*WhoAmIRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{98}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{103}
 }
 
 type WhoAmIResponse struct {
@@ -6800,7 +7142,7 @@ type WhoAmIResponse struct {
 
 func (x *WhoAmIResponse) Reset() {
 	*x = WhoAmIResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[99]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[104]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6812,7 +7154,7 @@ func (x *WhoAmIResponse) String() string {
 func (*WhoAmIResponse) ProtoMessage() {}
 
 func (x *WhoAmIResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[99]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[104]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6825,7 +7167,7 @@ func (x *WhoAmIResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoAmIResponse.ProtoReflect.Descriptor instead.
 func (*WhoAmIResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{99}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{104}
 }
 
 func (x *WhoAmIResponse) GetName() string {
@@ -6884,7 +7226,7 @@ type CanIRequest struct {
 
 func (x *CanIRequest) Reset() {
 	*x = CanIRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[100]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[105]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6896,7 +7238,7 @@ func (x *CanIRequest) String() string {
 func (*CanIRequest) ProtoMessage() {}
 
 func (x *CanIRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[100]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[105]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6909,7 +7251,7 @@ func (x *CanIRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CanIRequest.ProtoReflect.Descriptor instead.
 func (*CanIRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{100}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{105}
 }
 
 func (x *CanIRequest) GetMethod() string {
@@ -6942,7 +7284,7 @@ type CanIResponse struct {
 
 func (x *CanIResponse) Reset() {
 	*x = CanIResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[101]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[106]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6954,7 +7296,7 @@ func (x *CanIResponse) String() string {
 func (*CanIResponse) ProtoMessage() {}
 
 func (x *CanIResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[101]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[106]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6967,7 +7309,7 @@ func (x *CanIResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CanIResponse.ProtoReflect.Descriptor instead.
 func (*CanIResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{101}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{106}
 }
 
 func (x *CanIResponse) GetPermissions() []*Permission {
@@ -6992,7 +7334,7 @@ type Permission struct {
 
 func (x *Permission) Reset() {
 	*x = Permission{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[102]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[107]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7004,7 +7346,7 @@ func (x *Permission) String() string {
 func (*Permission) ProtoMessage() {}
 
 func (x *Permission) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[102]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[107]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7017,7 +7359,7 @@ func (x *Permission) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Permission.ProtoReflect.Descriptor instead.
 func (*Permission) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{102}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{107}
 }
 
 func (x *Permission) GetMethod() string {
@@ -7056,7 +7398,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[103]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[108]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7068,7 +7410,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[103]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[108]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7081,7 +7423,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{103}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{108}
 }
 
 type WatchResponse struct {
@@ -7094,7 +7436,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[104]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[109]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7106,7 +7448,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[104]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[109]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7119,7 +7461,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{104}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{109}
 }
 
 func (x *WatchResponse) GetRevision() uint64 {
@@ -7134,12 +7476,13 @@ var File_wheelwright_fleet_v1_fleet_proto protoreflect.FileDescriptor
 const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"\n" +
 	" wheelwright/fleet/v1/fleet.proto\x12\x14wheelwright.fleet.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"wheelwright/access/v1/access.proto\x1a\x1ewheelwright/sync/v1/sync.proto\"\x13\n" +
-	"\x11GetVersionRequest\"e\n" +
+	"\x11GetVersionRequest\"\x8a\x01\n" +
 	"\x12GetVersionResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
 	"\x06commit\x18\x02 \x01(\tR\x06commit\x12\x1d\n" +
 	"\n" +
-	"go_version\x18\x03 \x01(\tR\tgoVersion\"\x89\x04\n" +
+	"go_version\x18\x03 \x01(\tR\tgoVersion\x12#\n" +
+	"\rauthority_pin\x18\x04 \x01(\tR\fauthorityPin\"\x89\x04\n" +
 	"\fDistribution\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03url\x18\x02 \x01(\tR\x03url\x12\x12\n" +
@@ -7647,7 +7990,31 @@ const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x14\n" +
 	"\x05nonce\x18\x02 \x01(\tR\x05nonce\"I\n" +
 	"\x12ListOrdersResponse\x123\n" +
-	"\x06orders\x18\x01 \x03(\v2\x1b.wheelwright.fleet.v1.OrderR\x06orders\"\x0f\n" +
+	"\x06orders\x18\x01 \x03(\v2\x1b.wheelwright.fleet.v1.OrderR\x06orders\"\x8d\x03\n" +
+	"\x06ReHome\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\tR\x02to\x12\x14\n" +
+	"\x05nonce\x18\x03 \x01(\tR\x05nonce\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x122\n" +
+	"\x06issued\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x06issued\x124\n" +
+	"\aexpires\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x12\x12\n" +
+	"\x04keys\x18\a \x03(\tR\x04keys\x12\x17\n" +
+	"\asent_by\x18\b \x01(\tR\x06sentBy\x12.\n" +
+	"\x04sent\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x04sent\x12\x14\n" +
+	"\x05state\x18\n" +
+	" \x01(\tR\x05state\x12\x16\n" +
+	"\x06answer\x18\v \x01(\tR\x06answer\x126\n" +
+	"\banswered\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\banswered\"D\n" +
+	"\x11SendReHomeRequest\x12\x16\n" +
+	"\x06signed\x18\x01 \x01(\fR\x06signed\x12\x17\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"g\n" +
+	"\x12SendReHomeResponse\x125\n" +
+	"\are_home\x18\x01 \x01(\v2\x1c.wheelwright.fleet.v1.ReHomeR\x06reHome\x12\x1a\n" +
+	"\bwarnings\x18\x02 \x03(\tR\bwarnings\".\n" +
+	"\x12ListReHomesRequest\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\"N\n" +
+	"\x13ListReHomesResponse\x127\n" +
+	"\bre_homes\x18\x01 \x03(\v2\x1c.wheelwright.fleet.v1.ReHomeR\areHomes\"\x0f\n" +
 	"\rWhoAmIRequest\"\xd2\x01\n" +
 	"\x0eWhoAmIResponse\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
@@ -7680,7 +8047,7 @@ const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"\x16ROLLOUT_DECISION_PAUSE\x10\x03\x12\x1b\n" +
 	"\x17ROLLOUT_DECISION_RESUME\x10\x04\x12\x1a\n" +
 	"\x16ROLLOUT_DECISION_ABORT\x10\x05\x12\x19\n" +
-	"\x15ROLLOUT_DECISION_UNDO\x10\x062\xe4#\n" +
+	"\x15ROLLOUT_DECISION_UNDO\x10\x062\xc6%\n" +
 	"\fFleetService\x12m\n" +
 	"\n" +
 	"GetVersion\x12'.wheelwright.fleet.v1.GetVersionRequest\x1a(.wheelwright.fleet.v1.GetVersionResponse\"\f\xa2\xcf\x18\b\n" +
@@ -7770,6 +8137,12 @@ const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"\n" +
 	"ListOrders\x12'.wheelwright.fleet.v1.ListOrdersRequest\x1a(.wheelwright.fleet.v1.ListOrdersResponse\"\x0e\xa2\xcf\x18\n" +
 	"\n" +
+	"\x06\x03\x04\x05\x06\a\b\x18\x01\x12l\n" +
+	"\n" +
+	"SendReHome\x12'.wheelwright.fleet.v1.SendReHomeRequest\x1a(.wheelwright.fleet.v1.SendReHomeResponse\"\v\xa2\xcf\x18\a\n" +
+	"\x03\x03\x06\b\x18\x01\x12r\n" +
+	"\vListReHomes\x12(.wheelwright.fleet.v1.ListReHomesRequest\x1a).wheelwright.fleet.v1.ListReHomesResponse\"\x0e\xa2\xcf\x18\n" +
+	"\n" +
 	"\x06\x03\x04\x05\x06\a\b\x18\x01\x12a\n" +
 	"\x06WhoAmI\x12#.wheelwright.fleet.v1.WhoAmIRequest\x1a$.wheelwright.fleet.v1.WhoAmIResponse\"\f\xa2\xcf\x18\b\n" +
 	"\x06\x03\x04\x05\x06\a\b\x12[\n" +
@@ -7795,7 +8168,7 @@ func file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP() []byte {
 }
 
 var file_wheelwright_fleet_v1_fleet_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_wheelwright_fleet_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 108)
+var file_wheelwright_fleet_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 113)
 var file_wheelwright_fleet_v1_fleet_proto_goTypes = []any{
 	(RolloutDecision)(0),               // 0: wheelwright.fleet.v1.RolloutDecision
 	(*GetVersionRequest)(nil),          // 1: wheelwright.fleet.v1.GetVersionRequest
@@ -7896,25 +8269,30 @@ var file_wheelwright_fleet_v1_fleet_proto_goTypes = []any{
 	(*SendOrderResponse)(nil),          // 96: wheelwright.fleet.v1.SendOrderResponse
 	(*ListOrdersRequest)(nil),          // 97: wheelwright.fleet.v1.ListOrdersRequest
 	(*ListOrdersResponse)(nil),         // 98: wheelwright.fleet.v1.ListOrdersResponse
-	(*WhoAmIRequest)(nil),              // 99: wheelwright.fleet.v1.WhoAmIRequest
-	(*WhoAmIResponse)(nil),             // 100: wheelwright.fleet.v1.WhoAmIResponse
-	(*CanIRequest)(nil),                // 101: wheelwright.fleet.v1.CanIRequest
-	(*CanIResponse)(nil),               // 102: wheelwright.fleet.v1.CanIResponse
-	(*Permission)(nil),                 // 103: wheelwright.fleet.v1.Permission
-	(*WatchRequest)(nil),               // 104: wheelwright.fleet.v1.WatchRequest
-	(*WatchResponse)(nil),              // 105: wheelwright.fleet.v1.WatchResponse
-	nil,                                // 106: wheelwright.fleet.v1.Cluster.LabelsEntry
-	nil,                                // 107: wheelwright.fleet.v1.InviteClusterRequest.LabelsEntry
-	nil,                                // 108: wheelwright.fleet.v1.StatusRow.LabelsEntry
-	(*timestamppb.Timestamp)(nil),      // 109: google.protobuf.Timestamp
-	(*v1.Preflight)(nil),               // 110: wheelwright.sync.v1.Preflight
-	(*v1.SubscriptionStatus)(nil),      // 111: wheelwright.sync.v1.SubscriptionStatus
-	(*v1.Policy)(nil),                  // 112: wheelwright.sync.v1.Policy
-	(*v1.Canary)(nil),                  // 113: wheelwright.sync.v1.Canary
+	(*ReHome)(nil),                     // 99: wheelwright.fleet.v1.ReHome
+	(*SendReHomeRequest)(nil),          // 100: wheelwright.fleet.v1.SendReHomeRequest
+	(*SendReHomeResponse)(nil),         // 101: wheelwright.fleet.v1.SendReHomeResponse
+	(*ListReHomesRequest)(nil),         // 102: wheelwright.fleet.v1.ListReHomesRequest
+	(*ListReHomesResponse)(nil),        // 103: wheelwright.fleet.v1.ListReHomesResponse
+	(*WhoAmIRequest)(nil),              // 104: wheelwright.fleet.v1.WhoAmIRequest
+	(*WhoAmIResponse)(nil),             // 105: wheelwright.fleet.v1.WhoAmIResponse
+	(*CanIRequest)(nil),                // 106: wheelwright.fleet.v1.CanIRequest
+	(*CanIResponse)(nil),               // 107: wheelwright.fleet.v1.CanIResponse
+	(*Permission)(nil),                 // 108: wheelwright.fleet.v1.Permission
+	(*WatchRequest)(nil),               // 109: wheelwright.fleet.v1.WatchRequest
+	(*WatchResponse)(nil),              // 110: wheelwright.fleet.v1.WatchResponse
+	nil,                                // 111: wheelwright.fleet.v1.Cluster.LabelsEntry
+	nil,                                // 112: wheelwright.fleet.v1.InviteClusterRequest.LabelsEntry
+	nil,                                // 113: wheelwright.fleet.v1.StatusRow.LabelsEntry
+	(*timestamppb.Timestamp)(nil),      // 114: google.protobuf.Timestamp
+	(*v1.Preflight)(nil),               // 115: wheelwright.sync.v1.Preflight
+	(*v1.SubscriptionStatus)(nil),      // 116: wheelwright.sync.v1.SubscriptionStatus
+	(*v1.Policy)(nil),                  // 117: wheelwright.sync.v1.Policy
+	(*v1.Canary)(nil),                  // 118: wheelwright.sync.v1.Canary
 }
 var file_wheelwright_fleet_v1_fleet_proto_depIdxs = []int32{
-	109, // 0: wheelwright.fleet.v1.Distribution.created:type_name -> google.protobuf.Timestamp
-	109, // 1: wheelwright.fleet.v1.Distribution.last_polled:type_name -> google.protobuf.Timestamp
+	114, // 0: wheelwright.fleet.v1.Distribution.created:type_name -> google.protobuf.Timestamp
+	114, // 1: wheelwright.fleet.v1.Distribution.last_polled:type_name -> google.protobuf.Timestamp
 	4,   // 2: wheelwright.fleet.v1.Distribution.signers:type_name -> wheelwright.fleet.v1.Signers
 	5,   // 3: wheelwright.fleet.v1.Signers.files:type_name -> wheelwright.fleet.v1.SignerFile
 	3,   // 4: wheelwright.fleet.v1.AddDistributionRequest.distribution:type_name -> wheelwright.fleet.v1.Distribution
@@ -7924,175 +8302,185 @@ var file_wheelwright_fleet_v1_fleet_proto_depIdxs = []int32{
 	4,   // 8: wheelwright.fleet.v1.SetSignersResponse.signers:type_name -> wheelwright.fleet.v1.Signers
 	16,  // 9: wheelwright.fleet.v1.PublishStatementResponse.statement:type_name -> wheelwright.fleet.v1.Statement
 	16,  // 10: wheelwright.fleet.v1.GetChannelResponse.statements:type_name -> wheelwright.fleet.v1.Statement
-	109, // 11: wheelwright.fleet.v1.Statement.issued:type_name -> google.protobuf.Timestamp
-	109, // 12: wheelwright.fleet.v1.Statement.expires:type_name -> google.protobuf.Timestamp
-	109, // 13: wheelwright.fleet.v1.Statement.received:type_name -> google.protobuf.Timestamp
+	114, // 11: wheelwright.fleet.v1.Statement.issued:type_name -> google.protobuf.Timestamp
+	114, // 12: wheelwright.fleet.v1.Statement.expires:type_name -> google.protobuf.Timestamp
+	114, // 13: wheelwright.fleet.v1.Statement.received:type_name -> google.protobuf.Timestamp
 	3,   // 14: wheelwright.fleet.v1.ListDistributionsResponse.distributions:type_name -> wheelwright.fleet.v1.Distribution
 	20,  // 15: wheelwright.fleet.v1.Release.variants:type_name -> wheelwright.fleet.v1.VariantResult
-	109, // 16: wheelwright.fleet.v1.Release.published:type_name -> google.protobuf.Timestamp
-	109, // 17: wheelwright.fleet.v1.Release.preflight_until:type_name -> google.protobuf.Timestamp
-	109, // 18: wheelwright.fleet.v1.Release.recalled:type_name -> google.protobuf.Timestamp
+	114, // 16: wheelwright.fleet.v1.Release.published:type_name -> google.protobuf.Timestamp
+	114, // 17: wheelwright.fleet.v1.Release.preflight_until:type_name -> google.protobuf.Timestamp
+	114, // 18: wheelwright.fleet.v1.Release.recalled:type_name -> google.protobuf.Timestamp
 	19,  // 19: wheelwright.fleet.v1.ListReleasesResponse.releases:type_name -> wheelwright.fleet.v1.Release
 	19,  // 20: wheelwright.fleet.v1.GetReleaseResponse.release:type_name -> wheelwright.fleet.v1.Release
 	25,  // 21: wheelwright.fleet.v1.GetReleaseResponse.clusters:type_name -> wheelwright.fleet.v1.ReleaseCluster
-	109, // 22: wheelwright.fleet.v1.GetReleaseResponse.at:type_name -> google.protobuf.Timestamp
-	110, // 23: wheelwright.fleet.v1.ReleaseCluster.preflight:type_name -> wheelwright.sync.v1.Preflight
-	109, // 24: wheelwright.fleet.v1.ReleaseCluster.last_seen:type_name -> google.protobuf.Timestamp
-	106, // 25: wheelwright.fleet.v1.Cluster.labels:type_name -> wheelwright.fleet.v1.Cluster.LabelsEntry
-	109, // 26: wheelwright.fleet.v1.Cluster.created:type_name -> google.protobuf.Timestamp
-	109, // 27: wheelwright.fleet.v1.Cluster.joined:type_name -> google.protobuf.Timestamp
-	109, // 28: wheelwright.fleet.v1.Cluster.last_seen:type_name -> google.protobuf.Timestamp
-	109, // 29: wheelwright.fleet.v1.Cluster.certificate_not_after:type_name -> google.protobuf.Timestamp
-	111, // 30: wheelwright.fleet.v1.Cluster.subscriptions:type_name -> wheelwright.sync.v1.SubscriptionStatus
-	109, // 31: wheelwright.fleet.v1.Cluster.standing_since:type_name -> google.protobuf.Timestamp
-	107, // 32: wheelwright.fleet.v1.InviteClusterRequest.labels:type_name -> wheelwright.fleet.v1.InviteClusterRequest.LabelsEntry
-	109, // 33: wheelwright.fleet.v1.InviteClusterResponse.expires:type_name -> google.protobuf.Timestamp
+	114, // 22: wheelwright.fleet.v1.GetReleaseResponse.at:type_name -> google.protobuf.Timestamp
+	115, // 23: wheelwright.fleet.v1.ReleaseCluster.preflight:type_name -> wheelwright.sync.v1.Preflight
+	114, // 24: wheelwright.fleet.v1.ReleaseCluster.last_seen:type_name -> google.protobuf.Timestamp
+	111, // 25: wheelwright.fleet.v1.Cluster.labels:type_name -> wheelwright.fleet.v1.Cluster.LabelsEntry
+	114, // 26: wheelwright.fleet.v1.Cluster.created:type_name -> google.protobuf.Timestamp
+	114, // 27: wheelwright.fleet.v1.Cluster.joined:type_name -> google.protobuf.Timestamp
+	114, // 28: wheelwright.fleet.v1.Cluster.last_seen:type_name -> google.protobuf.Timestamp
+	114, // 29: wheelwright.fleet.v1.Cluster.certificate_not_after:type_name -> google.protobuf.Timestamp
+	116, // 30: wheelwright.fleet.v1.Cluster.subscriptions:type_name -> wheelwright.sync.v1.SubscriptionStatus
+	114, // 31: wheelwright.fleet.v1.Cluster.standing_since:type_name -> google.protobuf.Timestamp
+	112, // 32: wheelwright.fleet.v1.InviteClusterRequest.labels:type_name -> wheelwright.fleet.v1.InviteClusterRequest.LabelsEntry
+	114, // 33: wheelwright.fleet.v1.InviteClusterResponse.expires:type_name -> google.protobuf.Timestamp
 	26,  // 34: wheelwright.fleet.v1.AcceptClusterResponse.cluster:type_name -> wheelwright.fleet.v1.Cluster
 	26,  // 35: wheelwright.fleet.v1.RejectClusterResponse.cluster:type_name -> wheelwright.fleet.v1.Cluster
 	26,  // 36: wheelwright.fleet.v1.ListClustersResponse.clusters:type_name -> wheelwright.fleet.v1.Cluster
-	109, // 37: wheelwright.fleet.v1.FleetEvent.at:type_name -> google.protobuf.Timestamp
+	114, // 37: wheelwright.fleet.v1.FleetEvent.at:type_name -> google.protobuf.Timestamp
 	37,  // 38: wheelwright.fleet.v1.ListEventsResponse.events:type_name -> wheelwright.fleet.v1.FleetEvent
-	109, // 39: wheelwright.fleet.v1.GetStatusResponse.at:type_name -> google.protobuf.Timestamp
+	114, // 39: wheelwright.fleet.v1.GetStatusResponse.at:type_name -> google.protobuf.Timestamp
 	42,  // 40: wheelwright.fleet.v1.GetStatusResponse.rows:type_name -> wheelwright.fleet.v1.StatusRow
 	43,  // 41: wheelwright.fleet.v1.GetStatusResponse.summaries:type_name -> wheelwright.fleet.v1.DistributionSummary
 	49,  // 42: wheelwright.fleet.v1.GetStatusResponse.rollouts:type_name -> wheelwright.fleet.v1.Rollout
-	108, // 43: wheelwright.fleet.v1.StatusRow.labels:type_name -> wheelwright.fleet.v1.StatusRow.LabelsEntry
-	109, // 44: wheelwright.fleet.v1.StatusRow.last_seen:type_name -> google.protobuf.Timestamp
-	112, // 45: wheelwright.fleet.v1.StatusRow.policy:type_name -> wheelwright.sync.v1.Policy
-	113, // 46: wheelwright.fleet.v1.StatusRow.canary:type_name -> wheelwright.sync.v1.Canary
+	113, // 43: wheelwright.fleet.v1.StatusRow.labels:type_name -> wheelwright.fleet.v1.StatusRow.LabelsEntry
+	114, // 44: wheelwright.fleet.v1.StatusRow.last_seen:type_name -> google.protobuf.Timestamp
+	117, // 45: wheelwright.fleet.v1.StatusRow.policy:type_name -> wheelwright.sync.v1.Policy
+	118, // 46: wheelwright.fleet.v1.StatusRow.canary:type_name -> wheelwright.sync.v1.Canary
 	46,  // 47: wheelwright.fleet.v1.PlanRolloutResponse.plan:type_name -> wheelwright.fleet.v1.RolloutPlan
 	47,  // 48: wheelwright.fleet.v1.RolloutPlan.waves:type_name -> wheelwright.fleet.v1.PlannedWave
 	48,  // 49: wheelwright.fleet.v1.RolloutPlan.left_out:type_name -> wheelwright.fleet.v1.PlannedCluster
 	48,  // 50: wheelwright.fleet.v1.PlannedWave.clusters:type_name -> wheelwright.fleet.v1.PlannedCluster
-	109, // 51: wheelwright.fleet.v1.Rollout.started:type_name -> google.protobuf.Timestamp
-	109, // 52: wheelwright.fleet.v1.Rollout.since:type_name -> google.protobuf.Timestamp
+	114, // 51: wheelwright.fleet.v1.Rollout.started:type_name -> google.protobuf.Timestamp
+	114, // 52: wheelwright.fleet.v1.Rollout.since:type_name -> google.protobuf.Timestamp
 	50,  // 53: wheelwright.fleet.v1.Rollout.waves:type_name -> wheelwright.fleet.v1.RolloutWave
 	46,  // 54: wheelwright.fleet.v1.Rollout.plan:type_name -> wheelwright.fleet.v1.RolloutPlan
 	51,  // 55: wheelwright.fleet.v1.Rollout.clusters:type_name -> wheelwright.fleet.v1.RolloutCluster
-	109, // 56: wheelwright.fleet.v1.RolloutWave.started:type_name -> google.protobuf.Timestamp
-	109, // 57: wheelwright.fleet.v1.RolloutWave.soak_until:type_name -> google.protobuf.Timestamp
-	109, // 58: wheelwright.fleet.v1.RolloutCluster.since:type_name -> google.protobuf.Timestamp
-	113, // 59: wheelwright.fleet.v1.RolloutCluster.canary:type_name -> wheelwright.sync.v1.Canary
+	114, // 56: wheelwright.fleet.v1.RolloutWave.started:type_name -> google.protobuf.Timestamp
+	114, // 57: wheelwright.fleet.v1.RolloutWave.soak_until:type_name -> google.protobuf.Timestamp
+	114, // 58: wheelwright.fleet.v1.RolloutCluster.since:type_name -> google.protobuf.Timestamp
+	118, // 59: wheelwright.fleet.v1.RolloutCluster.canary:type_name -> wheelwright.sync.v1.Canary
 	49,  // 60: wheelwright.fleet.v1.StartRolloutResponse.rollout:type_name -> wheelwright.fleet.v1.Rollout
 	49,  // 61: wheelwright.fleet.v1.ListRolloutsResponse.rollouts:type_name -> wheelwright.fleet.v1.Rollout
 	49,  // 62: wheelwright.fleet.v1.GetRolloutResponse.rollout:type_name -> wheelwright.fleet.v1.Rollout
-	109, // 63: wheelwright.fleet.v1.GetRolloutResponse.at:type_name -> google.protobuf.Timestamp
+	114, // 63: wheelwright.fleet.v1.GetRolloutResponse.at:type_name -> google.protobuf.Timestamp
 	0,   // 64: wheelwright.fleet.v1.DecideRolloutRequest.decision:type_name -> wheelwright.fleet.v1.RolloutDecision
 	49,  // 65: wheelwright.fleet.v1.DecideRolloutResponse.rollout:type_name -> wheelwright.fleet.v1.Rollout
 	62,  // 66: wheelwright.fleet.v1.RecallReleaseResponse.clusters:type_name -> wheelwright.fleet.v1.RecalledCluster
 	49,  // 67: wheelwright.fleet.v1.RecallReleaseResponse.rollouts:type_name -> wheelwright.fleet.v1.Rollout
-	109, // 68: wheelwright.fleet.v1.Pin.until:type_name -> google.protobuf.Timestamp
-	109, // 69: wheelwright.fleet.v1.Pin.created:type_name -> google.protobuf.Timestamp
+	114, // 68: wheelwright.fleet.v1.Pin.until:type_name -> google.protobuf.Timestamp
+	114, // 69: wheelwright.fleet.v1.Pin.created:type_name -> google.protobuf.Timestamp
 	63,  // 70: wheelwright.fleet.v1.PinClusterRequest.pin:type_name -> wheelwright.fleet.v1.Pin
 	63,  // 71: wheelwright.fleet.v1.PinClusterResponse.pin:type_name -> wheelwright.fleet.v1.Pin
 	63,  // 72: wheelwright.fleet.v1.ListPinsResponse.pins:type_name -> wheelwright.fleet.v1.Pin
 	42,  // 73: wheelwright.fleet.v1.ExplainResponse.row:type_name -> wheelwright.fleet.v1.StatusRow
 	37,  // 74: wheelwright.fleet.v1.ExplainResponse.events:type_name -> wheelwright.fleet.v1.FleetEvent
 	76,  // 75: wheelwright.fleet.v1.ExportAuditResponse.entry:type_name -> wheelwright.fleet.v1.AuditEntry
-	109, // 76: wheelwright.fleet.v1.AuditEntry.at:type_name -> google.protobuf.Timestamp
-	109, // 77: wheelwright.fleet.v1.Operator.created:type_name -> google.protobuf.Timestamp
-	109, // 78: wheelwright.fleet.v1.Operator.certificate_not_after:type_name -> google.protobuf.Timestamp
+	114, // 76: wheelwright.fleet.v1.AuditEntry.at:type_name -> google.protobuf.Timestamp
+	114, // 77: wheelwright.fleet.v1.Operator.created:type_name -> google.protobuf.Timestamp
+	114, // 78: wheelwright.fleet.v1.Operator.certificate_not_after:type_name -> google.protobuf.Timestamp
 	77,  // 79: wheelwright.fleet.v1.AddOperatorResponse.operator:type_name -> wheelwright.fleet.v1.Operator
-	109, // 80: wheelwright.fleet.v1.RenewOperatorResponse.not_after:type_name -> google.protobuf.Timestamp
-	109, // 81: wheelwright.fleet.v1.AuthorityKey.not_before:type_name -> google.protobuf.Timestamp
-	109, // 82: wheelwright.fleet.v1.AuthorityKey.not_after:type_name -> google.protobuf.Timestamp
+	114, // 80: wheelwright.fleet.v1.RenewOperatorResponse.not_after:type_name -> google.protobuf.Timestamp
+	114, // 81: wheelwright.fleet.v1.AuthorityKey.not_before:type_name -> google.protobuf.Timestamp
+	114, // 82: wheelwright.fleet.v1.AuthorityKey.not_after:type_name -> google.protobuf.Timestamp
 	84,  // 83: wheelwright.fleet.v1.GetAuthorityResponse.keys:type_name -> wheelwright.fleet.v1.AuthorityKey
 	87,  // 84: wheelwright.fleet.v1.GetAuthorityResponse.left_behind:type_name -> wheelwright.fleet.v1.LeftBehind
 	86,  // 85: wheelwright.fleet.v1.RotateAuthorityResponse.authority:type_name -> wheelwright.fleet.v1.GetAuthorityResponse
 	86,  // 86: wheelwright.fleet.v1.RetireAuthorityResponse.authority:type_name -> wheelwright.fleet.v1.GetAuthorityResponse
 	87,  // 87: wheelwright.fleet.v1.RetireAuthorityResponse.left_behind:type_name -> wheelwright.fleet.v1.LeftBehind
 	77,  // 88: wheelwright.fleet.v1.ListOperatorsResponse.operators:type_name -> wheelwright.fleet.v1.Operator
-	109, // 89: wheelwright.fleet.v1.Order.sent:type_name -> google.protobuf.Timestamp
-	109, // 90: wheelwright.fleet.v1.Order.answered:type_name -> google.protobuf.Timestamp
+	114, // 89: wheelwright.fleet.v1.Order.sent:type_name -> google.protobuf.Timestamp
+	114, // 90: wheelwright.fleet.v1.Order.answered:type_name -> google.protobuf.Timestamp
 	94,  // 91: wheelwright.fleet.v1.SendOrderResponse.order:type_name -> wheelwright.fleet.v1.Order
 	94,  // 92: wheelwright.fleet.v1.ListOrdersResponse.orders:type_name -> wheelwright.fleet.v1.Order
-	109, // 93: wheelwright.fleet.v1.WhoAmIResponse.not_after:type_name -> google.protobuf.Timestamp
-	103, // 94: wheelwright.fleet.v1.CanIResponse.permissions:type_name -> wheelwright.fleet.v1.Permission
-	1,   // 95: wheelwright.fleet.v1.FleetService.GetVersion:input_type -> wheelwright.fleet.v1.GetVersionRequest
-	6,   // 96: wheelwright.fleet.v1.FleetService.AddDistribution:input_type -> wheelwright.fleet.v1.AddDistributionRequest
-	8,   // 97: wheelwright.fleet.v1.FleetService.RemoveDistribution:input_type -> wheelwright.fleet.v1.RemoveDistributionRequest
-	10,  // 98: wheelwright.fleet.v1.FleetService.SetSigners:input_type -> wheelwright.fleet.v1.SetSignersRequest
-	12,  // 99: wheelwright.fleet.v1.FleetService.PublishStatement:input_type -> wheelwright.fleet.v1.PublishStatementRequest
-	14,  // 100: wheelwright.fleet.v1.FleetService.GetChannel:input_type -> wheelwright.fleet.v1.GetChannelRequest
-	17,  // 101: wheelwright.fleet.v1.FleetService.ListDistributions:input_type -> wheelwright.fleet.v1.ListDistributionsRequest
-	21,  // 102: wheelwright.fleet.v1.FleetService.ListReleases:input_type -> wheelwright.fleet.v1.ListReleasesRequest
-	23,  // 103: wheelwright.fleet.v1.FleetService.GetRelease:input_type -> wheelwright.fleet.v1.GetReleaseRequest
-	27,  // 104: wheelwright.fleet.v1.FleetService.InviteCluster:input_type -> wheelwright.fleet.v1.InviteClusterRequest
-	29,  // 105: wheelwright.fleet.v1.FleetService.RemoveCluster:input_type -> wheelwright.fleet.v1.RemoveClusterRequest
-	35,  // 106: wheelwright.fleet.v1.FleetService.ListClusters:input_type -> wheelwright.fleet.v1.ListClustersRequest
-	31,  // 107: wheelwright.fleet.v1.FleetService.AcceptCluster:input_type -> wheelwright.fleet.v1.AcceptClusterRequest
-	33,  // 108: wheelwright.fleet.v1.FleetService.RejectCluster:input_type -> wheelwright.fleet.v1.RejectClusterRequest
-	38,  // 109: wheelwright.fleet.v1.FleetService.ListEvents:input_type -> wheelwright.fleet.v1.ListEventsRequest
-	44,  // 110: wheelwright.fleet.v1.FleetService.PlanRollout:input_type -> wheelwright.fleet.v1.PlanRolloutRequest
-	52,  // 111: wheelwright.fleet.v1.FleetService.StartRollout:input_type -> wheelwright.fleet.v1.StartRolloutRequest
-	54,  // 112: wheelwright.fleet.v1.FleetService.ListRollouts:input_type -> wheelwright.fleet.v1.ListRolloutsRequest
-	56,  // 113: wheelwright.fleet.v1.FleetService.GetRollout:input_type -> wheelwright.fleet.v1.GetRolloutRequest
-	58,  // 114: wheelwright.fleet.v1.FleetService.DecideRollout:input_type -> wheelwright.fleet.v1.DecideRolloutRequest
-	60,  // 115: wheelwright.fleet.v1.FleetService.RecallRelease:input_type -> wheelwright.fleet.v1.RecallReleaseRequest
-	64,  // 116: wheelwright.fleet.v1.FleetService.PinCluster:input_type -> wheelwright.fleet.v1.PinClusterRequest
-	66,  // 117: wheelwright.fleet.v1.FleetService.UnpinCluster:input_type -> wheelwright.fleet.v1.UnpinClusterRequest
-	68,  // 118: wheelwright.fleet.v1.FleetService.ListPins:input_type -> wheelwright.fleet.v1.ListPinsRequest
-	70,  // 119: wheelwright.fleet.v1.FleetService.DecideDelivery:input_type -> wheelwright.fleet.v1.DecideDeliveryRequest
-	72,  // 120: wheelwright.fleet.v1.FleetService.Explain:input_type -> wheelwright.fleet.v1.ExplainRequest
-	74,  // 121: wheelwright.fleet.v1.FleetService.ExportAudit:input_type -> wheelwright.fleet.v1.ExportAuditRequest
-	78,  // 122: wheelwright.fleet.v1.FleetService.AddOperator:input_type -> wheelwright.fleet.v1.AddOperatorRequest
-	80,  // 123: wheelwright.fleet.v1.FleetService.RemoveOperator:input_type -> wheelwright.fleet.v1.RemoveOperatorRequest
-	82,  // 124: wheelwright.fleet.v1.FleetService.RenewOperator:input_type -> wheelwright.fleet.v1.RenewOperatorRequest
-	85,  // 125: wheelwright.fleet.v1.FleetService.GetAuthority:input_type -> wheelwright.fleet.v1.GetAuthorityRequest
-	88,  // 126: wheelwright.fleet.v1.FleetService.RotateAuthority:input_type -> wheelwright.fleet.v1.RotateAuthorityRequest
-	90,  // 127: wheelwright.fleet.v1.FleetService.RetireAuthority:input_type -> wheelwright.fleet.v1.RetireAuthorityRequest
-	92,  // 128: wheelwright.fleet.v1.FleetService.ListOperators:input_type -> wheelwright.fleet.v1.ListOperatorsRequest
-	95,  // 129: wheelwright.fleet.v1.FleetService.SendOrder:input_type -> wheelwright.fleet.v1.SendOrderRequest
-	97,  // 130: wheelwright.fleet.v1.FleetService.ListOrders:input_type -> wheelwright.fleet.v1.ListOrdersRequest
-	99,  // 131: wheelwright.fleet.v1.FleetService.WhoAmI:input_type -> wheelwright.fleet.v1.WhoAmIRequest
-	101, // 132: wheelwright.fleet.v1.FleetService.CanI:input_type -> wheelwright.fleet.v1.CanIRequest
-	40,  // 133: wheelwright.fleet.v1.FleetService.GetStatus:input_type -> wheelwright.fleet.v1.GetStatusRequest
-	104, // 134: wheelwright.fleet.v1.FleetService.Watch:input_type -> wheelwright.fleet.v1.WatchRequest
-	2,   // 135: wheelwright.fleet.v1.FleetService.GetVersion:output_type -> wheelwright.fleet.v1.GetVersionResponse
-	7,   // 136: wheelwright.fleet.v1.FleetService.AddDistribution:output_type -> wheelwright.fleet.v1.AddDistributionResponse
-	9,   // 137: wheelwright.fleet.v1.FleetService.RemoveDistribution:output_type -> wheelwright.fleet.v1.RemoveDistributionResponse
-	11,  // 138: wheelwright.fleet.v1.FleetService.SetSigners:output_type -> wheelwright.fleet.v1.SetSignersResponse
-	13,  // 139: wheelwright.fleet.v1.FleetService.PublishStatement:output_type -> wheelwright.fleet.v1.PublishStatementResponse
-	15,  // 140: wheelwright.fleet.v1.FleetService.GetChannel:output_type -> wheelwright.fleet.v1.GetChannelResponse
-	18,  // 141: wheelwright.fleet.v1.FleetService.ListDistributions:output_type -> wheelwright.fleet.v1.ListDistributionsResponse
-	22,  // 142: wheelwright.fleet.v1.FleetService.ListReleases:output_type -> wheelwright.fleet.v1.ListReleasesResponse
-	24,  // 143: wheelwright.fleet.v1.FleetService.GetRelease:output_type -> wheelwright.fleet.v1.GetReleaseResponse
-	28,  // 144: wheelwright.fleet.v1.FleetService.InviteCluster:output_type -> wheelwright.fleet.v1.InviteClusterResponse
-	30,  // 145: wheelwright.fleet.v1.FleetService.RemoveCluster:output_type -> wheelwright.fleet.v1.RemoveClusterResponse
-	36,  // 146: wheelwright.fleet.v1.FleetService.ListClusters:output_type -> wheelwright.fleet.v1.ListClustersResponse
-	32,  // 147: wheelwright.fleet.v1.FleetService.AcceptCluster:output_type -> wheelwright.fleet.v1.AcceptClusterResponse
-	34,  // 148: wheelwright.fleet.v1.FleetService.RejectCluster:output_type -> wheelwright.fleet.v1.RejectClusterResponse
-	39,  // 149: wheelwright.fleet.v1.FleetService.ListEvents:output_type -> wheelwright.fleet.v1.ListEventsResponse
-	45,  // 150: wheelwright.fleet.v1.FleetService.PlanRollout:output_type -> wheelwright.fleet.v1.PlanRolloutResponse
-	53,  // 151: wheelwright.fleet.v1.FleetService.StartRollout:output_type -> wheelwright.fleet.v1.StartRolloutResponse
-	55,  // 152: wheelwright.fleet.v1.FleetService.ListRollouts:output_type -> wheelwright.fleet.v1.ListRolloutsResponse
-	57,  // 153: wheelwright.fleet.v1.FleetService.GetRollout:output_type -> wheelwright.fleet.v1.GetRolloutResponse
-	59,  // 154: wheelwright.fleet.v1.FleetService.DecideRollout:output_type -> wheelwright.fleet.v1.DecideRolloutResponse
-	61,  // 155: wheelwright.fleet.v1.FleetService.RecallRelease:output_type -> wheelwright.fleet.v1.RecallReleaseResponse
-	65,  // 156: wheelwright.fleet.v1.FleetService.PinCluster:output_type -> wheelwright.fleet.v1.PinClusterResponse
-	67,  // 157: wheelwright.fleet.v1.FleetService.UnpinCluster:output_type -> wheelwright.fleet.v1.UnpinClusterResponse
-	69,  // 158: wheelwright.fleet.v1.FleetService.ListPins:output_type -> wheelwright.fleet.v1.ListPinsResponse
-	71,  // 159: wheelwright.fleet.v1.FleetService.DecideDelivery:output_type -> wheelwright.fleet.v1.DecideDeliveryResponse
-	73,  // 160: wheelwright.fleet.v1.FleetService.Explain:output_type -> wheelwright.fleet.v1.ExplainResponse
-	75,  // 161: wheelwright.fleet.v1.FleetService.ExportAudit:output_type -> wheelwright.fleet.v1.ExportAuditResponse
-	79,  // 162: wheelwright.fleet.v1.FleetService.AddOperator:output_type -> wheelwright.fleet.v1.AddOperatorResponse
-	81,  // 163: wheelwright.fleet.v1.FleetService.RemoveOperator:output_type -> wheelwright.fleet.v1.RemoveOperatorResponse
-	83,  // 164: wheelwright.fleet.v1.FleetService.RenewOperator:output_type -> wheelwright.fleet.v1.RenewOperatorResponse
-	86,  // 165: wheelwright.fleet.v1.FleetService.GetAuthority:output_type -> wheelwright.fleet.v1.GetAuthorityResponse
-	89,  // 166: wheelwright.fleet.v1.FleetService.RotateAuthority:output_type -> wheelwright.fleet.v1.RotateAuthorityResponse
-	91,  // 167: wheelwright.fleet.v1.FleetService.RetireAuthority:output_type -> wheelwright.fleet.v1.RetireAuthorityResponse
-	93,  // 168: wheelwright.fleet.v1.FleetService.ListOperators:output_type -> wheelwright.fleet.v1.ListOperatorsResponse
-	96,  // 169: wheelwright.fleet.v1.FleetService.SendOrder:output_type -> wheelwright.fleet.v1.SendOrderResponse
-	98,  // 170: wheelwright.fleet.v1.FleetService.ListOrders:output_type -> wheelwright.fleet.v1.ListOrdersResponse
-	100, // 171: wheelwright.fleet.v1.FleetService.WhoAmI:output_type -> wheelwright.fleet.v1.WhoAmIResponse
-	102, // 172: wheelwright.fleet.v1.FleetService.CanI:output_type -> wheelwright.fleet.v1.CanIResponse
-	41,  // 173: wheelwright.fleet.v1.FleetService.GetStatus:output_type -> wheelwright.fleet.v1.GetStatusResponse
-	105, // 174: wheelwright.fleet.v1.FleetService.Watch:output_type -> wheelwright.fleet.v1.WatchResponse
-	135, // [135:175] is the sub-list for method output_type
-	95,  // [95:135] is the sub-list for method input_type
-	95,  // [95:95] is the sub-list for extension type_name
-	95,  // [95:95] is the sub-list for extension extendee
-	0,   // [0:95] is the sub-list for field type_name
+	114, // 93: wheelwright.fleet.v1.ReHome.issued:type_name -> google.protobuf.Timestamp
+	114, // 94: wheelwright.fleet.v1.ReHome.expires:type_name -> google.protobuf.Timestamp
+	114, // 95: wheelwright.fleet.v1.ReHome.sent:type_name -> google.protobuf.Timestamp
+	114, // 96: wheelwright.fleet.v1.ReHome.answered:type_name -> google.protobuf.Timestamp
+	99,  // 97: wheelwright.fleet.v1.SendReHomeResponse.re_home:type_name -> wheelwright.fleet.v1.ReHome
+	99,  // 98: wheelwright.fleet.v1.ListReHomesResponse.re_homes:type_name -> wheelwright.fleet.v1.ReHome
+	114, // 99: wheelwright.fleet.v1.WhoAmIResponse.not_after:type_name -> google.protobuf.Timestamp
+	108, // 100: wheelwright.fleet.v1.CanIResponse.permissions:type_name -> wheelwright.fleet.v1.Permission
+	1,   // 101: wheelwright.fleet.v1.FleetService.GetVersion:input_type -> wheelwright.fleet.v1.GetVersionRequest
+	6,   // 102: wheelwright.fleet.v1.FleetService.AddDistribution:input_type -> wheelwright.fleet.v1.AddDistributionRequest
+	8,   // 103: wheelwright.fleet.v1.FleetService.RemoveDistribution:input_type -> wheelwright.fleet.v1.RemoveDistributionRequest
+	10,  // 104: wheelwright.fleet.v1.FleetService.SetSigners:input_type -> wheelwright.fleet.v1.SetSignersRequest
+	12,  // 105: wheelwright.fleet.v1.FleetService.PublishStatement:input_type -> wheelwright.fleet.v1.PublishStatementRequest
+	14,  // 106: wheelwright.fleet.v1.FleetService.GetChannel:input_type -> wheelwright.fleet.v1.GetChannelRequest
+	17,  // 107: wheelwright.fleet.v1.FleetService.ListDistributions:input_type -> wheelwright.fleet.v1.ListDistributionsRequest
+	21,  // 108: wheelwright.fleet.v1.FleetService.ListReleases:input_type -> wheelwright.fleet.v1.ListReleasesRequest
+	23,  // 109: wheelwright.fleet.v1.FleetService.GetRelease:input_type -> wheelwright.fleet.v1.GetReleaseRequest
+	27,  // 110: wheelwright.fleet.v1.FleetService.InviteCluster:input_type -> wheelwright.fleet.v1.InviteClusterRequest
+	29,  // 111: wheelwright.fleet.v1.FleetService.RemoveCluster:input_type -> wheelwright.fleet.v1.RemoveClusterRequest
+	35,  // 112: wheelwright.fleet.v1.FleetService.ListClusters:input_type -> wheelwright.fleet.v1.ListClustersRequest
+	31,  // 113: wheelwright.fleet.v1.FleetService.AcceptCluster:input_type -> wheelwright.fleet.v1.AcceptClusterRequest
+	33,  // 114: wheelwright.fleet.v1.FleetService.RejectCluster:input_type -> wheelwright.fleet.v1.RejectClusterRequest
+	38,  // 115: wheelwright.fleet.v1.FleetService.ListEvents:input_type -> wheelwright.fleet.v1.ListEventsRequest
+	44,  // 116: wheelwright.fleet.v1.FleetService.PlanRollout:input_type -> wheelwright.fleet.v1.PlanRolloutRequest
+	52,  // 117: wheelwright.fleet.v1.FleetService.StartRollout:input_type -> wheelwright.fleet.v1.StartRolloutRequest
+	54,  // 118: wheelwright.fleet.v1.FleetService.ListRollouts:input_type -> wheelwright.fleet.v1.ListRolloutsRequest
+	56,  // 119: wheelwright.fleet.v1.FleetService.GetRollout:input_type -> wheelwright.fleet.v1.GetRolloutRequest
+	58,  // 120: wheelwright.fleet.v1.FleetService.DecideRollout:input_type -> wheelwright.fleet.v1.DecideRolloutRequest
+	60,  // 121: wheelwright.fleet.v1.FleetService.RecallRelease:input_type -> wheelwright.fleet.v1.RecallReleaseRequest
+	64,  // 122: wheelwright.fleet.v1.FleetService.PinCluster:input_type -> wheelwright.fleet.v1.PinClusterRequest
+	66,  // 123: wheelwright.fleet.v1.FleetService.UnpinCluster:input_type -> wheelwright.fleet.v1.UnpinClusterRequest
+	68,  // 124: wheelwright.fleet.v1.FleetService.ListPins:input_type -> wheelwright.fleet.v1.ListPinsRequest
+	70,  // 125: wheelwright.fleet.v1.FleetService.DecideDelivery:input_type -> wheelwright.fleet.v1.DecideDeliveryRequest
+	72,  // 126: wheelwright.fleet.v1.FleetService.Explain:input_type -> wheelwright.fleet.v1.ExplainRequest
+	74,  // 127: wheelwright.fleet.v1.FleetService.ExportAudit:input_type -> wheelwright.fleet.v1.ExportAuditRequest
+	78,  // 128: wheelwright.fleet.v1.FleetService.AddOperator:input_type -> wheelwright.fleet.v1.AddOperatorRequest
+	80,  // 129: wheelwright.fleet.v1.FleetService.RemoveOperator:input_type -> wheelwright.fleet.v1.RemoveOperatorRequest
+	82,  // 130: wheelwright.fleet.v1.FleetService.RenewOperator:input_type -> wheelwright.fleet.v1.RenewOperatorRequest
+	85,  // 131: wheelwright.fleet.v1.FleetService.GetAuthority:input_type -> wheelwright.fleet.v1.GetAuthorityRequest
+	88,  // 132: wheelwright.fleet.v1.FleetService.RotateAuthority:input_type -> wheelwright.fleet.v1.RotateAuthorityRequest
+	90,  // 133: wheelwright.fleet.v1.FleetService.RetireAuthority:input_type -> wheelwright.fleet.v1.RetireAuthorityRequest
+	92,  // 134: wheelwright.fleet.v1.FleetService.ListOperators:input_type -> wheelwright.fleet.v1.ListOperatorsRequest
+	95,  // 135: wheelwright.fleet.v1.FleetService.SendOrder:input_type -> wheelwright.fleet.v1.SendOrderRequest
+	97,  // 136: wheelwright.fleet.v1.FleetService.ListOrders:input_type -> wheelwright.fleet.v1.ListOrdersRequest
+	100, // 137: wheelwright.fleet.v1.FleetService.SendReHome:input_type -> wheelwright.fleet.v1.SendReHomeRequest
+	102, // 138: wheelwright.fleet.v1.FleetService.ListReHomes:input_type -> wheelwright.fleet.v1.ListReHomesRequest
+	104, // 139: wheelwright.fleet.v1.FleetService.WhoAmI:input_type -> wheelwright.fleet.v1.WhoAmIRequest
+	106, // 140: wheelwright.fleet.v1.FleetService.CanI:input_type -> wheelwright.fleet.v1.CanIRequest
+	40,  // 141: wheelwright.fleet.v1.FleetService.GetStatus:input_type -> wheelwright.fleet.v1.GetStatusRequest
+	109, // 142: wheelwright.fleet.v1.FleetService.Watch:input_type -> wheelwright.fleet.v1.WatchRequest
+	2,   // 143: wheelwright.fleet.v1.FleetService.GetVersion:output_type -> wheelwright.fleet.v1.GetVersionResponse
+	7,   // 144: wheelwright.fleet.v1.FleetService.AddDistribution:output_type -> wheelwright.fleet.v1.AddDistributionResponse
+	9,   // 145: wheelwright.fleet.v1.FleetService.RemoveDistribution:output_type -> wheelwright.fleet.v1.RemoveDistributionResponse
+	11,  // 146: wheelwright.fleet.v1.FleetService.SetSigners:output_type -> wheelwright.fleet.v1.SetSignersResponse
+	13,  // 147: wheelwright.fleet.v1.FleetService.PublishStatement:output_type -> wheelwright.fleet.v1.PublishStatementResponse
+	15,  // 148: wheelwright.fleet.v1.FleetService.GetChannel:output_type -> wheelwright.fleet.v1.GetChannelResponse
+	18,  // 149: wheelwright.fleet.v1.FleetService.ListDistributions:output_type -> wheelwright.fleet.v1.ListDistributionsResponse
+	22,  // 150: wheelwright.fleet.v1.FleetService.ListReleases:output_type -> wheelwright.fleet.v1.ListReleasesResponse
+	24,  // 151: wheelwright.fleet.v1.FleetService.GetRelease:output_type -> wheelwright.fleet.v1.GetReleaseResponse
+	28,  // 152: wheelwright.fleet.v1.FleetService.InviteCluster:output_type -> wheelwright.fleet.v1.InviteClusterResponse
+	30,  // 153: wheelwright.fleet.v1.FleetService.RemoveCluster:output_type -> wheelwright.fleet.v1.RemoveClusterResponse
+	36,  // 154: wheelwright.fleet.v1.FleetService.ListClusters:output_type -> wheelwright.fleet.v1.ListClustersResponse
+	32,  // 155: wheelwright.fleet.v1.FleetService.AcceptCluster:output_type -> wheelwright.fleet.v1.AcceptClusterResponse
+	34,  // 156: wheelwright.fleet.v1.FleetService.RejectCluster:output_type -> wheelwright.fleet.v1.RejectClusterResponse
+	39,  // 157: wheelwright.fleet.v1.FleetService.ListEvents:output_type -> wheelwright.fleet.v1.ListEventsResponse
+	45,  // 158: wheelwright.fleet.v1.FleetService.PlanRollout:output_type -> wheelwright.fleet.v1.PlanRolloutResponse
+	53,  // 159: wheelwright.fleet.v1.FleetService.StartRollout:output_type -> wheelwright.fleet.v1.StartRolloutResponse
+	55,  // 160: wheelwright.fleet.v1.FleetService.ListRollouts:output_type -> wheelwright.fleet.v1.ListRolloutsResponse
+	57,  // 161: wheelwright.fleet.v1.FleetService.GetRollout:output_type -> wheelwright.fleet.v1.GetRolloutResponse
+	59,  // 162: wheelwright.fleet.v1.FleetService.DecideRollout:output_type -> wheelwright.fleet.v1.DecideRolloutResponse
+	61,  // 163: wheelwright.fleet.v1.FleetService.RecallRelease:output_type -> wheelwright.fleet.v1.RecallReleaseResponse
+	65,  // 164: wheelwright.fleet.v1.FleetService.PinCluster:output_type -> wheelwright.fleet.v1.PinClusterResponse
+	67,  // 165: wheelwright.fleet.v1.FleetService.UnpinCluster:output_type -> wheelwright.fleet.v1.UnpinClusterResponse
+	69,  // 166: wheelwright.fleet.v1.FleetService.ListPins:output_type -> wheelwright.fleet.v1.ListPinsResponse
+	71,  // 167: wheelwright.fleet.v1.FleetService.DecideDelivery:output_type -> wheelwright.fleet.v1.DecideDeliveryResponse
+	73,  // 168: wheelwright.fleet.v1.FleetService.Explain:output_type -> wheelwright.fleet.v1.ExplainResponse
+	75,  // 169: wheelwright.fleet.v1.FleetService.ExportAudit:output_type -> wheelwright.fleet.v1.ExportAuditResponse
+	79,  // 170: wheelwright.fleet.v1.FleetService.AddOperator:output_type -> wheelwright.fleet.v1.AddOperatorResponse
+	81,  // 171: wheelwright.fleet.v1.FleetService.RemoveOperator:output_type -> wheelwright.fleet.v1.RemoveOperatorResponse
+	83,  // 172: wheelwright.fleet.v1.FleetService.RenewOperator:output_type -> wheelwright.fleet.v1.RenewOperatorResponse
+	86,  // 173: wheelwright.fleet.v1.FleetService.GetAuthority:output_type -> wheelwright.fleet.v1.GetAuthorityResponse
+	89,  // 174: wheelwright.fleet.v1.FleetService.RotateAuthority:output_type -> wheelwright.fleet.v1.RotateAuthorityResponse
+	91,  // 175: wheelwright.fleet.v1.FleetService.RetireAuthority:output_type -> wheelwright.fleet.v1.RetireAuthorityResponse
+	93,  // 176: wheelwright.fleet.v1.FleetService.ListOperators:output_type -> wheelwright.fleet.v1.ListOperatorsResponse
+	96,  // 177: wheelwright.fleet.v1.FleetService.SendOrder:output_type -> wheelwright.fleet.v1.SendOrderResponse
+	98,  // 178: wheelwright.fleet.v1.FleetService.ListOrders:output_type -> wheelwright.fleet.v1.ListOrdersResponse
+	101, // 179: wheelwright.fleet.v1.FleetService.SendReHome:output_type -> wheelwright.fleet.v1.SendReHomeResponse
+	103, // 180: wheelwright.fleet.v1.FleetService.ListReHomes:output_type -> wheelwright.fleet.v1.ListReHomesResponse
+	105, // 181: wheelwright.fleet.v1.FleetService.WhoAmI:output_type -> wheelwright.fleet.v1.WhoAmIResponse
+	107, // 182: wheelwright.fleet.v1.FleetService.CanI:output_type -> wheelwright.fleet.v1.CanIResponse
+	41,  // 183: wheelwright.fleet.v1.FleetService.GetStatus:output_type -> wheelwright.fleet.v1.GetStatusResponse
+	110, // 184: wheelwright.fleet.v1.FleetService.Watch:output_type -> wheelwright.fleet.v1.WatchResponse
+	143, // [143:185] is the sub-list for method output_type
+	101, // [101:143] is the sub-list for method input_type
+	101, // [101:101] is the sub-list for extension type_name
+	101, // [101:101] is the sub-list for extension extendee
+	0,   // [0:101] is the sub-list for field type_name
 }
 
 func init() { file_wheelwright_fleet_v1_fleet_proto_init() }
@@ -8106,7 +8494,7 @@ func file_wheelwright_fleet_v1_fleet_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wheelwright_fleet_v1_fleet_proto_rawDesc), len(file_wheelwright_fleet_v1_fleet_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   108,
+			NumMessages:   113,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -57,6 +57,8 @@ const (
 	FleetService_ListOperators_FullMethodName      = "/wheelwright.fleet.v1.FleetService/ListOperators"
 	FleetService_SendOrder_FullMethodName          = "/wheelwright.fleet.v1.FleetService/SendOrder"
 	FleetService_ListOrders_FullMethodName         = "/wheelwright.fleet.v1.FleetService/ListOrders"
+	FleetService_SendReHome_FullMethodName         = "/wheelwright.fleet.v1.FleetService/SendReHome"
+	FleetService_ListReHomes_FullMethodName        = "/wheelwright.fleet.v1.FleetService/ListReHomes"
 	FleetService_WhoAmI_FullMethodName             = "/wheelwright.fleet.v1.FleetService/WhoAmI"
 	FleetService_CanI_FullMethodName               = "/wheelwright.fleet.v1.FleetService/CanI"
 	FleetService_GetStatus_FullMethodName          = "/wheelwright.fleet.v1.FleetService/GetStatus"
@@ -142,6 +144,11 @@ type FleetServiceClient interface {
 	SendOrder(ctx context.Context, in *SendOrderRequest, opts ...grpc.CallOption) (*SendOrderResponse, error)
 	// ListOrders lists orders with what came of them, newest first.
 	ListOrders(ctx context.Context, in *ListOrdersRequest, opts ...grpc.CallOption) (*ListOrdersResponse, error)
+	// SendReHome has the hub carry a signed re-home to the spoke that it is about. FAILED_PRECONDITION where the hub can
+	// tell that the spoke will refuse it.
+	SendReHome(ctx context.Context, in *SendReHomeRequest, opts ...grpc.CallOption) (*SendReHomeResponse, error)
+	// ListReHomes lists the last re-home of each cluster with what came of it, newest first.
+	ListReHomes(ctx context.Context, in *ListReHomesRequest, opts ...grpc.CallOption) (*ListReHomesResponse, error)
 	// WhoAmI says as whom the hub takes the caller.
 	WhoAmI(ctx context.Context, in *WhoAmIRequest, opts ...grpc.CallOption) (*WhoAmIResponse, error)
 	// CanI says what the caller may call, out of the table that every call is judged by.
@@ -530,6 +537,26 @@ func (c *fleetServiceClient) ListOrders(ctx context.Context, in *ListOrdersReque
 	return out, nil
 }
 
+func (c *fleetServiceClient) SendReHome(ctx context.Context, in *SendReHomeRequest, opts ...grpc.CallOption) (*SendReHomeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SendReHomeResponse)
+	err := c.cc.Invoke(ctx, FleetService_SendReHome_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fleetServiceClient) ListReHomes(ctx context.Context, in *ListReHomesRequest, opts ...grpc.CallOption) (*ListReHomesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListReHomesResponse)
+	err := c.cc.Invoke(ctx, FleetService_ListReHomes_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *fleetServiceClient) WhoAmI(ctx context.Context, in *WhoAmIRequest, opts ...grpc.CallOption) (*WhoAmIResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(WhoAmIResponse)
@@ -658,6 +685,11 @@ type FleetServiceServer interface {
 	SendOrder(context.Context, *SendOrderRequest) (*SendOrderResponse, error)
 	// ListOrders lists orders with what came of them, newest first.
 	ListOrders(context.Context, *ListOrdersRequest) (*ListOrdersResponse, error)
+	// SendReHome has the hub carry a signed re-home to the spoke that it is about. FAILED_PRECONDITION where the hub can
+	// tell that the spoke will refuse it.
+	SendReHome(context.Context, *SendReHomeRequest) (*SendReHomeResponse, error)
+	// ListReHomes lists the last re-home of each cluster with what came of it, newest first.
+	ListReHomes(context.Context, *ListReHomesRequest) (*ListReHomesResponse, error)
 	// WhoAmI says as whom the hub takes the caller.
 	WhoAmI(context.Context, *WhoAmIRequest) (*WhoAmIResponse, error)
 	// CanI says what the caller may call, out of the table that every call is judged by.
@@ -784,6 +816,12 @@ func (UnimplementedFleetServiceServer) SendOrder(context.Context, *SendOrderRequ
 }
 func (UnimplementedFleetServiceServer) ListOrders(context.Context, *ListOrdersRequest) (*ListOrdersResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListOrders not implemented")
+}
+func (UnimplementedFleetServiceServer) SendReHome(context.Context, *SendReHomeRequest) (*SendReHomeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SendReHome not implemented")
+}
+func (UnimplementedFleetServiceServer) ListReHomes(context.Context, *ListReHomesRequest) (*ListReHomesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListReHomes not implemented")
 }
 func (UnimplementedFleetServiceServer) WhoAmI(context.Context, *WhoAmIRequest) (*WhoAmIResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method WhoAmI not implemented")
@@ -1459,6 +1497,42 @@ func _FleetService_ListOrders_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _FleetService_SendReHome_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SendReHomeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).SendReHome(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_SendReHome_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).SendReHome(ctx, req.(*SendReHomeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FleetService_ListReHomes_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListReHomesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).ListReHomes(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_ListReHomes_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).ListReHomes(ctx, req.(*ListReHomesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _FleetService_WhoAmI_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(WhoAmIRequest)
 	if err := dec(in); err != nil {
@@ -1670,6 +1744,14 @@ var FleetService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListOrders",
 			Handler:    _FleetService_ListOrders_Handler,
+		},
+		{
+			MethodName: "SendReHome",
+			Handler:    _FleetService_SendReHome_Handler,
+		},
+		{
+			MethodName: "ListReHomes",
+			Handler:    _FleetService_ListReHomes_Handler,
 		},
 		{
 			MethodName: "WhoAmI",

@@ -99,8 +99,10 @@ type GetStatusResponse struct {
 	Pending bool `protobuf:"varint,13,opt,name=pending,proto3" json:"pending,omitempty"`
 	// Of this spoke's key: "SHA256:" and base64.
 	KeyFingerprint string `protobuf:"bytes,14,opt,name=key_fingerprint,json=keyFingerprint,proto3" json:"key_fingerprint,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Unset: no move to another hub is under way.
+	ReHome        *ReHome `protobuf:"bytes,15,opt,name=re_home,json=reHome,proto3" json:"re_home,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetStatusResponse) Reset() {
@@ -238,6 +240,94 @@ func (x *GetStatusResponse) GetKeyFingerprint() string {
 	return ""
 }
 
+func (x *GetStatusResponse) GetReHome() *ReHome {
+	if x != nil {
+		return x.ReHome
+	}
+	return nil
+}
+
+// ReHome is a move to another hub that is under way.
+type ReHome struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// HOST:PORT.
+	To      string                 `protobuf:"bytes,1,opt,name=to,proto3" json:"to,omitempty"`
+	Expires *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expires,proto3" json:"expires,omitempty"`
+	// What it waits for, one line; empty: nothing was heard yet.
+	Waits string `protobuf:"bytes,3,opt,name=waits,proto3" json:"waits,omitempty"`
+	// Of the key for the other hub: "SHA256:" and base64; empty: it has not joined there yet.
+	KeyFingerprint string `protobuf:"bytes,4,opt,name=key_fingerprint,json=keyFingerprint,proto3" json:"key_fingerprint,omitempty"`
+	// It waits for the vendor, who compares that fingerprint.
+	Pending       bool `protobuf:"varint,5,opt,name=pending,proto3" json:"pending,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReHome) Reset() {
+	*x = ReHome{}
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReHome) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReHome) ProtoMessage() {}
+
+func (x *ReHome) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReHome.ProtoReflect.Descriptor instead.
+func (*ReHome) Descriptor() ([]byte, []int) {
+	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ReHome) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *ReHome) GetExpires() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Expires
+	}
+	return nil
+}
+
+func (x *ReHome) GetWaits() string {
+	if x != nil {
+		return x.Waits
+	}
+	return ""
+}
+
+func (x *ReHome) GetKeyFingerprint() string {
+	if x != nil {
+		return x.KeyFingerprint
+	}
+	return ""
+}
+
+func (x *ReHome) GetPending() bool {
+	if x != nil {
+		return x.Pending
+	}
+	return false
+}
+
 type RenderRequest struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	Distribution string                 `protobuf:"bytes,1,opt,name=distribution,proto3" json:"distribution,omitempty"`
@@ -249,7 +339,7 @@ type RenderRequest struct {
 
 func (x *RenderRequest) Reset() {
 	*x = RenderRequest{}
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[2]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -261,7 +351,7 @@ func (x *RenderRequest) String() string {
 func (*RenderRequest) ProtoMessage() {}
 
 func (x *RenderRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[2]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -274,7 +364,7 @@ func (x *RenderRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenderRequest.ProtoReflect.Descriptor instead.
 func (*RenderRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{2}
+	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *RenderRequest) GetDistribution() string {
@@ -305,7 +395,7 @@ type RenderResponse struct {
 
 func (x *RenderResponse) Reset() {
 	*x = RenderResponse{}
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[3]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -317,7 +407,7 @@ func (x *RenderResponse) String() string {
 func (*RenderResponse) ProtoMessage() {}
 
 func (x *RenderResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[3]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -330,7 +420,7 @@ func (x *RenderResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenderResponse.ProtoReflect.Descriptor instead.
 func (*RenderResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{3}
+	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *RenderResponse) GetManifest() []byte {
@@ -371,7 +461,7 @@ type Memory struct {
 
 func (x *Memory) Reset() {
 	*x = Memory{}
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[4]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -383,7 +473,7 @@ func (x *Memory) String() string {
 func (*Memory) ProtoMessage() {}
 
 func (x *Memory) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[4]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -396,7 +486,7 @@ func (x *Memory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Memory.ProtoReflect.Descriptor instead.
 func (*Memory) Descriptor() ([]byte, []int) {
-	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{4}
+	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Memory) GetDistribution() string {
@@ -448,7 +538,7 @@ type Audited struct {
 
 func (x *Audited) Reset() {
 	*x = Audited{}
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[5]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -460,7 +550,7 @@ func (x *Audited) String() string {
 func (*Audited) ProtoMessage() {}
 
 func (x *Audited) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[5]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -473,7 +563,7 @@ func (x *Audited) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Audited.ProtoReflect.Descriptor instead.
 func (*Audited) Descriptor() ([]byte, []int) {
-	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{5}
+	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Audited) GetDistribution() string {
@@ -508,7 +598,7 @@ type Told struct {
 
 func (x *Told) Reset() {
 	*x = Told{}
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[6]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -520,7 +610,7 @@ func (x *Told) String() string {
 func (*Told) ProtoMessage() {}
 
 func (x *Told) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[6]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -533,7 +623,7 @@ func (x *Told) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Told.ProtoReflect.Descriptor instead.
 func (*Told) Descriptor() ([]byte, []int) {
-	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{6}
+	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Told) GetStatement() []byte {
@@ -560,7 +650,7 @@ type First struct {
 
 func (x *First) Reset() {
 	*x = First{}
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[7]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -572,7 +662,7 @@ func (x *First) String() string {
 func (*First) ProtoMessage() {}
 
 func (x *First) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[7]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -585,7 +675,7 @@ func (x *First) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use First.ProtoReflect.Descriptor instead.
 func (*First) Descriptor() ([]byte, []int) {
-	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{7}
+	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *First) GetVersion() string {
@@ -618,7 +708,7 @@ type AuditExport struct {
 
 func (x *AuditExport) Reset() {
 	*x = AuditExport{}
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[8]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -630,7 +720,7 @@ func (x *AuditExport) String() string {
 func (*AuditExport) ProtoMessage() {}
 
 func (x *AuditExport) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[8]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -643,7 +733,7 @@ func (x *AuditExport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditExport.ProtoReflect.Descriptor instead.
 func (*AuditExport) Descriptor() ([]byte, []int) {
-	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{8}
+	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *AuditExport) GetCluster() string {
@@ -692,7 +782,7 @@ type Held struct {
 
 func (x *Held) Reset() {
 	*x = Held{}
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[9]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -704,7 +794,7 @@ func (x *Held) String() string {
 func (*Held) ProtoMessage() {}
 
 func (x *Held) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[9]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -717,7 +807,7 @@ func (x *Held) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Held.ProtoReflect.Descriptor instead.
 func (*Held) Descriptor() ([]byte, []int) {
-	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{9}
+	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Held) GetVersion() string {
@@ -752,7 +842,7 @@ type PlanRequest struct {
 
 func (x *PlanRequest) Reset() {
 	*x = PlanRequest{}
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[10]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -764,7 +854,7 @@ func (x *PlanRequest) String() string {
 func (*PlanRequest) ProtoMessage() {}
 
 func (x *PlanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[10]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -777,7 +867,7 @@ func (x *PlanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanRequest.ProtoReflect.Descriptor instead.
 func (*PlanRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{10}
+	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PlanRequest) GetDistribution() string {
@@ -818,7 +908,7 @@ type PlanResponse struct {
 
 func (x *PlanResponse) Reset() {
 	*x = PlanResponse{}
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[11]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -830,7 +920,7 @@ func (x *PlanResponse) String() string {
 func (*PlanResponse) ProtoMessage() {}
 
 func (x *PlanResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[11]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -843,7 +933,7 @@ func (x *PlanResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanResponse.ProtoReflect.Descriptor instead.
 func (*PlanResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{11}
+	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *PlanResponse) GetFrom() string {
@@ -928,7 +1018,7 @@ type Step struct {
 
 func (x *Step) Reset() {
 	*x = Step{}
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[12]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -940,7 +1030,7 @@ func (x *Step) String() string {
 func (*Step) ProtoMessage() {}
 
 func (x *Step) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[12]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -953,7 +1043,7 @@ func (x *Step) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Step.ProtoReflect.Descriptor instead.
 func (*Step) Descriptor() ([]byte, []int) {
-	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{12}
+	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Step) GetVerb() string {
@@ -981,7 +1071,7 @@ type ApproveRequest struct {
 
 func (x *ApproveRequest) Reset() {
 	*x = ApproveRequest{}
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[13]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -993,7 +1083,7 @@ func (x *ApproveRequest) String() string {
 func (*ApproveRequest) ProtoMessage() {}
 
 func (x *ApproveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[13]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1006,7 +1096,7 @@ func (x *ApproveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveRequest.ProtoReflect.Descriptor instead.
 func (*ApproveRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{13}
+	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ApproveRequest) GetDistribution() string {
@@ -1032,7 +1122,7 @@ type ApproveResponse struct {
 
 func (x *ApproveResponse) Reset() {
 	*x = ApproveResponse{}
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[14]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1044,7 +1134,7 @@ func (x *ApproveResponse) String() string {
 func (*ApproveResponse) ProtoMessage() {}
 
 func (x *ApproveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[14]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1057,7 +1147,7 @@ func (x *ApproveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveResponse.ProtoReflect.Descriptor instead.
 func (*ApproveResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{14}
+	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ApproveResponse) GetVersion() string {
@@ -1078,7 +1168,7 @@ type RejectRequest struct {
 
 func (x *RejectRequest) Reset() {
 	*x = RejectRequest{}
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[15]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1090,7 +1180,7 @@ func (x *RejectRequest) String() string {
 func (*RejectRequest) ProtoMessage() {}
 
 func (x *RejectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[15]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1103,7 +1193,7 @@ func (x *RejectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RejectRequest.ProtoReflect.Descriptor instead.
 func (*RejectRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{15}
+	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RejectRequest) GetDistribution() string {
@@ -1136,7 +1226,7 @@ type RejectResponse struct {
 
 func (x *RejectResponse) Reset() {
 	*x = RejectResponse{}
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[16]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1148,7 +1238,7 @@ func (x *RejectResponse) String() string {
 func (*RejectResponse) ProtoMessage() {}
 
 func (x *RejectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[16]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1161,7 +1251,7 @@ func (x *RejectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RejectResponse.ProtoReflect.Descriptor instead.
 func (*RejectResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{16}
+	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RejectResponse) GetVersion() string {
@@ -1185,7 +1275,7 @@ type RollBackRequest struct {
 
 func (x *RollBackRequest) Reset() {
 	*x = RollBackRequest{}
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[17]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1197,7 +1287,7 @@ func (x *RollBackRequest) String() string {
 func (*RollBackRequest) ProtoMessage() {}
 
 func (x *RollBackRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[17]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1210,7 +1300,7 @@ func (x *RollBackRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollBackRequest.ProtoReflect.Descriptor instead.
 func (*RollBackRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{17}
+	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RollBackRequest) GetDistribution() string {
@@ -1251,7 +1341,7 @@ type RollBackResponse struct {
 
 func (x *RollBackResponse) Reset() {
 	*x = RollBackResponse{}
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[18]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1263,7 +1353,7 @@ func (x *RollBackResponse) String() string {
 func (*RollBackResponse) ProtoMessage() {}
 
 func (x *RollBackResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[18]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1276,7 +1366,7 @@ func (x *RollBackResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollBackResponse.ProtoReflect.Descriptor instead.
 func (*RollBackResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{18}
+	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RollBackResponse) GetFrom() string {
@@ -1309,7 +1399,7 @@ type PinRequest struct {
 
 func (x *PinRequest) Reset() {
 	*x = PinRequest{}
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[19]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1321,7 +1411,7 @@ func (x *PinRequest) String() string {
 func (*PinRequest) ProtoMessage() {}
 
 func (x *PinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[19]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1334,7 +1424,7 @@ func (x *PinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PinRequest.ProtoReflect.Descriptor instead.
 func (*PinRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{19}
+	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *PinRequest) GetDistribution() string {
@@ -1390,7 +1480,7 @@ type PinResponse struct {
 
 func (x *PinResponse) Reset() {
 	*x = PinResponse{}
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[20]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1402,7 +1492,7 @@ func (x *PinResponse) String() string {
 func (*PinResponse) ProtoMessage() {}
 
 func (x *PinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[20]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1415,7 +1505,7 @@ func (x *PinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PinResponse.ProtoReflect.Descriptor instead.
 func (*PinResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{20}
+	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *PinResponse) GetSubscription() *v1.SubscriptionStatus {
@@ -1436,7 +1526,7 @@ type UnpinRequest struct {
 
 func (x *UnpinRequest) Reset() {
 	*x = UnpinRequest{}
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[21]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1448,7 +1538,7 @@ func (x *UnpinRequest) String() string {
 func (*UnpinRequest) ProtoMessage() {}
 
 func (x *UnpinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[21]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1461,7 +1551,7 @@ func (x *UnpinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpinRequest.ProtoReflect.Descriptor instead.
 func (*UnpinRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{21}
+	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *UnpinRequest) GetDistribution() string {
@@ -1493,7 +1583,7 @@ type UnpinResponse struct {
 
 func (x *UnpinResponse) Reset() {
 	*x = UnpinResponse{}
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[22]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1505,7 +1595,7 @@ func (x *UnpinResponse) String() string {
 func (*UnpinResponse) ProtoMessage() {}
 
 func (x *UnpinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[22]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1518,7 +1608,7 @@ func (x *UnpinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpinResponse.ProtoReflect.Descriptor instead.
 func (*UnpinResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{22}
+	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{23}
 }
 
 type SteerRequest struct {
@@ -1535,7 +1625,7 @@ type SteerRequest struct {
 
 func (x *SteerRequest) Reset() {
 	*x = SteerRequest{}
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[23]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1547,7 +1637,7 @@ func (x *SteerRequest) String() string {
 func (*SteerRequest) ProtoMessage() {}
 
 func (x *SteerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[23]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1560,7 +1650,7 @@ func (x *SteerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SteerRequest.ProtoReflect.Descriptor instead.
 func (*SteerRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{23}
+	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SteerRequest) GetDistribution() string {
@@ -1600,7 +1690,7 @@ type SteerResponse struct {
 
 func (x *SteerResponse) Reset() {
 	*x = SteerResponse{}
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[24]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1612,7 +1702,7 @@ func (x *SteerResponse) String() string {
 func (*SteerResponse) ProtoMessage() {}
 
 func (x *SteerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_local_v1_local_proto_msgTypes[24]
+	mi := &file_wheelwright_local_v1_local_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1625,7 +1715,7 @@ func (x *SteerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SteerResponse.ProtoReflect.Descriptor instead.
 func (*SteerResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{24}
+	return file_wheelwright_local_v1_local_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SteerResponse) GetVersion() string {
@@ -1641,7 +1731,7 @@ const file_wheelwright_local_v1_local_proto_rawDesc = "" +
 	"\n" +
 	" wheelwright/local/v1/local.proto\x12\x14wheelwright.local.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ewheelwright/sync/v1/sync.proto\"(\n" +
 	"\x10GetStatusRequest\x12\x14\n" +
-	"\x05audit\x18\x01 \x01(\bR\x05audit\"\xfa\x04\n" +
+	"\x05audit\x18\x01 \x01(\bR\x05audit\"\xb1\x05\n" +
 	"\x11GetStatusResponse\x12*\n" +
 	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x18\n" +
 	"\acluster\x18\x02 \x01(\tR\acluster\x12\x10\n" +
@@ -1658,7 +1748,14 @@ const file_wheelwright_local_v1_local_proto_rawDesc = "" +
 	"\asandbox\x18\x14 \x01(\tR\asandbox\x12\x18\n" +
 	"\arefused\x18\f \x01(\tR\arefused\x12\x18\n" +
 	"\apending\x18\r \x01(\bR\apending\x12'\n" +
-	"\x0fkey_fingerprint\x18\x0e \x01(\tR\x0ekeyFingerprint\"M\n" +
+	"\x0fkey_fingerprint\x18\x0e \x01(\tR\x0ekeyFingerprint\x125\n" +
+	"\are_home\x18\x0f \x01(\v2\x1c.wheelwright.local.v1.ReHomeR\x06reHome\"\xa7\x01\n" +
+	"\x06ReHome\x12\x0e\n" +
+	"\x02to\x18\x01 \x01(\tR\x02to\x124\n" +
+	"\aexpires\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x12\x14\n" +
+	"\x05waits\x18\x03 \x01(\tR\x05waits\x12'\n" +
+	"\x0fkey_fingerprint\x18\x04 \x01(\tR\x0ekeyFingerprint\x12\x18\n" +
+	"\apending\x18\x05 \x01(\bR\apending\"M\n" +
 	"\rRenderRequest\x12\"\n" +
 	"\fdistribution\x18\x01 \x01(\tR\fdistribution\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\"^\n" +
@@ -1774,81 +1871,84 @@ func file_wheelwright_local_v1_local_proto_rawDescGZIP() []byte {
 	return file_wheelwright_local_v1_local_proto_rawDescData
 }
 
-var file_wheelwright_local_v1_local_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_wheelwright_local_v1_local_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_wheelwright_local_v1_local_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),      // 0: wheelwright.local.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),     // 1: wheelwright.local.v1.GetStatusResponse
-	(*RenderRequest)(nil),         // 2: wheelwright.local.v1.RenderRequest
-	(*RenderResponse)(nil),        // 3: wheelwright.local.v1.RenderResponse
-	(*Memory)(nil),                // 4: wheelwright.local.v1.Memory
-	(*Audited)(nil),               // 5: wheelwright.local.v1.Audited
-	(*Told)(nil),                  // 6: wheelwright.local.v1.Told
-	(*First)(nil),                 // 7: wheelwright.local.v1.First
-	(*AuditExport)(nil),           // 8: wheelwright.local.v1.AuditExport
-	(*Held)(nil),                  // 9: wheelwright.local.v1.Held
-	(*PlanRequest)(nil),           // 10: wheelwright.local.v1.PlanRequest
-	(*PlanResponse)(nil),          // 11: wheelwright.local.v1.PlanResponse
-	(*Step)(nil),                  // 12: wheelwright.local.v1.Step
-	(*ApproveRequest)(nil),        // 13: wheelwright.local.v1.ApproveRequest
-	(*ApproveResponse)(nil),       // 14: wheelwright.local.v1.ApproveResponse
-	(*RejectRequest)(nil),         // 15: wheelwright.local.v1.RejectRequest
-	(*RejectResponse)(nil),        // 16: wheelwright.local.v1.RejectResponse
-	(*RollBackRequest)(nil),       // 17: wheelwright.local.v1.RollBackRequest
-	(*RollBackResponse)(nil),      // 18: wheelwright.local.v1.RollBackResponse
-	(*PinRequest)(nil),            // 19: wheelwright.local.v1.PinRequest
-	(*PinResponse)(nil),           // 20: wheelwright.local.v1.PinResponse
-	(*UnpinRequest)(nil),          // 21: wheelwright.local.v1.UnpinRequest
-	(*UnpinResponse)(nil),         // 22: wheelwright.local.v1.UnpinResponse
-	(*SteerRequest)(nil),          // 23: wheelwright.local.v1.SteerRequest
-	(*SteerResponse)(nil),         // 24: wheelwright.local.v1.SteerResponse
-	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
-	(*v1.SubscriptionStatus)(nil), // 26: wheelwright.sync.v1.SubscriptionStatus
-	(*v1.Withdrawal)(nil),         // 27: wheelwright.sync.v1.Withdrawal
-	(*v1.Preflight)(nil),          // 28: wheelwright.sync.v1.Preflight
+	(*ReHome)(nil),                // 2: wheelwright.local.v1.ReHome
+	(*RenderRequest)(nil),         // 3: wheelwright.local.v1.RenderRequest
+	(*RenderResponse)(nil),        // 4: wheelwright.local.v1.RenderResponse
+	(*Memory)(nil),                // 5: wheelwright.local.v1.Memory
+	(*Audited)(nil),               // 6: wheelwright.local.v1.Audited
+	(*Told)(nil),                  // 7: wheelwright.local.v1.Told
+	(*First)(nil),                 // 8: wheelwright.local.v1.First
+	(*AuditExport)(nil),           // 9: wheelwright.local.v1.AuditExport
+	(*Held)(nil),                  // 10: wheelwright.local.v1.Held
+	(*PlanRequest)(nil),           // 11: wheelwright.local.v1.PlanRequest
+	(*PlanResponse)(nil),          // 12: wheelwright.local.v1.PlanResponse
+	(*Step)(nil),                  // 13: wheelwright.local.v1.Step
+	(*ApproveRequest)(nil),        // 14: wheelwright.local.v1.ApproveRequest
+	(*ApproveResponse)(nil),       // 15: wheelwright.local.v1.ApproveResponse
+	(*RejectRequest)(nil),         // 16: wheelwright.local.v1.RejectRequest
+	(*RejectResponse)(nil),        // 17: wheelwright.local.v1.RejectResponse
+	(*RollBackRequest)(nil),       // 18: wheelwright.local.v1.RollBackRequest
+	(*RollBackResponse)(nil),      // 19: wheelwright.local.v1.RollBackResponse
+	(*PinRequest)(nil),            // 20: wheelwright.local.v1.PinRequest
+	(*PinResponse)(nil),           // 21: wheelwright.local.v1.PinResponse
+	(*UnpinRequest)(nil),          // 22: wheelwright.local.v1.UnpinRequest
+	(*UnpinResponse)(nil),         // 23: wheelwright.local.v1.UnpinResponse
+	(*SteerRequest)(nil),          // 24: wheelwright.local.v1.SteerRequest
+	(*SteerResponse)(nil),         // 25: wheelwright.local.v1.SteerResponse
+	(*timestamppb.Timestamp)(nil), // 26: google.protobuf.Timestamp
+	(*v1.SubscriptionStatus)(nil), // 27: wheelwright.sync.v1.SubscriptionStatus
+	(*v1.Withdrawal)(nil),         // 28: wheelwright.sync.v1.Withdrawal
+	(*v1.Preflight)(nil),          // 29: wheelwright.sync.v1.Preflight
 }
 var file_wheelwright_local_v1_local_proto_depIdxs = []int32{
-	25, // 0: wheelwright.local.v1.GetStatusResponse.at:type_name -> google.protobuf.Timestamp
-	25, // 1: wheelwright.local.v1.GetStatusResponse.last_contact:type_name -> google.protobuf.Timestamp
-	25, // 2: wheelwright.local.v1.GetStatusResponse.certificate_not_after:type_name -> google.protobuf.Timestamp
-	26, // 3: wheelwright.local.v1.GetStatusResponse.subscriptions:type_name -> wheelwright.sync.v1.SubscriptionStatus
-	4,  // 4: wheelwright.local.v1.GetStatusResponse.memories:type_name -> wheelwright.local.v1.Memory
-	9,  // 5: wheelwright.local.v1.Memory.held:type_name -> wheelwright.local.v1.Held
-	27, // 6: wheelwright.local.v1.Memory.withdrawn:type_name -> wheelwright.sync.v1.Withdrawal
-	5,  // 7: wheelwright.local.v1.Memory.audited:type_name -> wheelwright.local.v1.Audited
-	6,  // 8: wheelwright.local.v1.Audited.told:type_name -> wheelwright.local.v1.Told
-	7,  // 9: wheelwright.local.v1.Audited.first:type_name -> wheelwright.local.v1.First
-	25, // 10: wheelwright.local.v1.Told.at:type_name -> google.protobuf.Timestamp
-	25, // 11: wheelwright.local.v1.AuditExport.at:type_name -> google.protobuf.Timestamp
-	25, // 12: wheelwright.local.v1.AuditExport.last_contact:type_name -> google.protobuf.Timestamp
-	5,  // 13: wheelwright.local.v1.AuditExport.distributions:type_name -> wheelwright.local.v1.Audited
-	25, // 14: wheelwright.local.v1.Held.at:type_name -> google.protobuf.Timestamp
-	28, // 15: wheelwright.local.v1.PlanResponse.preflight:type_name -> wheelwright.sync.v1.Preflight
-	12, // 16: wheelwright.local.v1.PlanResponse.steps:type_name -> wheelwright.local.v1.Step
-	25, // 17: wheelwright.local.v1.PinRequest.until:type_name -> google.protobuf.Timestamp
-	26, // 18: wheelwright.local.v1.PinResponse.subscription:type_name -> wheelwright.sync.v1.SubscriptionStatus
-	0,  // 19: wheelwright.local.v1.LocalService.GetStatus:input_type -> wheelwright.local.v1.GetStatusRequest
-	2,  // 20: wheelwright.local.v1.LocalService.Render:input_type -> wheelwright.local.v1.RenderRequest
-	10, // 21: wheelwright.local.v1.LocalService.Plan:input_type -> wheelwright.local.v1.PlanRequest
-	13, // 22: wheelwright.local.v1.LocalService.Approve:input_type -> wheelwright.local.v1.ApproveRequest
-	15, // 23: wheelwright.local.v1.LocalService.Reject:input_type -> wheelwright.local.v1.RejectRequest
-	17, // 24: wheelwright.local.v1.LocalService.RollBack:input_type -> wheelwright.local.v1.RollBackRequest
-	19, // 25: wheelwright.local.v1.LocalService.Pin:input_type -> wheelwright.local.v1.PinRequest
-	21, // 26: wheelwright.local.v1.LocalService.Unpin:input_type -> wheelwright.local.v1.UnpinRequest
-	23, // 27: wheelwright.local.v1.LocalService.Steer:input_type -> wheelwright.local.v1.SteerRequest
-	1,  // 28: wheelwright.local.v1.LocalService.GetStatus:output_type -> wheelwright.local.v1.GetStatusResponse
-	3,  // 29: wheelwright.local.v1.LocalService.Render:output_type -> wheelwright.local.v1.RenderResponse
-	11, // 30: wheelwright.local.v1.LocalService.Plan:output_type -> wheelwright.local.v1.PlanResponse
-	14, // 31: wheelwright.local.v1.LocalService.Approve:output_type -> wheelwright.local.v1.ApproveResponse
-	16, // 32: wheelwright.local.v1.LocalService.Reject:output_type -> wheelwright.local.v1.RejectResponse
-	18, // 33: wheelwright.local.v1.LocalService.RollBack:output_type -> wheelwright.local.v1.RollBackResponse
-	20, // 34: wheelwright.local.v1.LocalService.Pin:output_type -> wheelwright.local.v1.PinResponse
-	22, // 35: wheelwright.local.v1.LocalService.Unpin:output_type -> wheelwright.local.v1.UnpinResponse
-	24, // 36: wheelwright.local.v1.LocalService.Steer:output_type -> wheelwright.local.v1.SteerResponse
-	28, // [28:37] is the sub-list for method output_type
-	19, // [19:28] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	26, // 0: wheelwright.local.v1.GetStatusResponse.at:type_name -> google.protobuf.Timestamp
+	26, // 1: wheelwright.local.v1.GetStatusResponse.last_contact:type_name -> google.protobuf.Timestamp
+	26, // 2: wheelwright.local.v1.GetStatusResponse.certificate_not_after:type_name -> google.protobuf.Timestamp
+	27, // 3: wheelwright.local.v1.GetStatusResponse.subscriptions:type_name -> wheelwright.sync.v1.SubscriptionStatus
+	5,  // 4: wheelwright.local.v1.GetStatusResponse.memories:type_name -> wheelwright.local.v1.Memory
+	2,  // 5: wheelwright.local.v1.GetStatusResponse.re_home:type_name -> wheelwright.local.v1.ReHome
+	26, // 6: wheelwright.local.v1.ReHome.expires:type_name -> google.protobuf.Timestamp
+	10, // 7: wheelwright.local.v1.Memory.held:type_name -> wheelwright.local.v1.Held
+	28, // 8: wheelwright.local.v1.Memory.withdrawn:type_name -> wheelwright.sync.v1.Withdrawal
+	6,  // 9: wheelwright.local.v1.Memory.audited:type_name -> wheelwright.local.v1.Audited
+	7,  // 10: wheelwright.local.v1.Audited.told:type_name -> wheelwright.local.v1.Told
+	8,  // 11: wheelwright.local.v1.Audited.first:type_name -> wheelwright.local.v1.First
+	26, // 12: wheelwright.local.v1.Told.at:type_name -> google.protobuf.Timestamp
+	26, // 13: wheelwright.local.v1.AuditExport.at:type_name -> google.protobuf.Timestamp
+	26, // 14: wheelwright.local.v1.AuditExport.last_contact:type_name -> google.protobuf.Timestamp
+	6,  // 15: wheelwright.local.v1.AuditExport.distributions:type_name -> wheelwright.local.v1.Audited
+	26, // 16: wheelwright.local.v1.Held.at:type_name -> google.protobuf.Timestamp
+	29, // 17: wheelwright.local.v1.PlanResponse.preflight:type_name -> wheelwright.sync.v1.Preflight
+	13, // 18: wheelwright.local.v1.PlanResponse.steps:type_name -> wheelwright.local.v1.Step
+	26, // 19: wheelwright.local.v1.PinRequest.until:type_name -> google.protobuf.Timestamp
+	27, // 20: wheelwright.local.v1.PinResponse.subscription:type_name -> wheelwright.sync.v1.SubscriptionStatus
+	0,  // 21: wheelwright.local.v1.LocalService.GetStatus:input_type -> wheelwright.local.v1.GetStatusRequest
+	3,  // 22: wheelwright.local.v1.LocalService.Render:input_type -> wheelwright.local.v1.RenderRequest
+	11, // 23: wheelwright.local.v1.LocalService.Plan:input_type -> wheelwright.local.v1.PlanRequest
+	14, // 24: wheelwright.local.v1.LocalService.Approve:input_type -> wheelwright.local.v1.ApproveRequest
+	16, // 25: wheelwright.local.v1.LocalService.Reject:input_type -> wheelwright.local.v1.RejectRequest
+	18, // 26: wheelwright.local.v1.LocalService.RollBack:input_type -> wheelwright.local.v1.RollBackRequest
+	20, // 27: wheelwright.local.v1.LocalService.Pin:input_type -> wheelwright.local.v1.PinRequest
+	22, // 28: wheelwright.local.v1.LocalService.Unpin:input_type -> wheelwright.local.v1.UnpinRequest
+	24, // 29: wheelwright.local.v1.LocalService.Steer:input_type -> wheelwright.local.v1.SteerRequest
+	1,  // 30: wheelwright.local.v1.LocalService.GetStatus:output_type -> wheelwright.local.v1.GetStatusResponse
+	4,  // 31: wheelwright.local.v1.LocalService.Render:output_type -> wheelwright.local.v1.RenderResponse
+	12, // 32: wheelwright.local.v1.LocalService.Plan:output_type -> wheelwright.local.v1.PlanResponse
+	15, // 33: wheelwright.local.v1.LocalService.Approve:output_type -> wheelwright.local.v1.ApproveResponse
+	17, // 34: wheelwright.local.v1.LocalService.Reject:output_type -> wheelwright.local.v1.RejectResponse
+	19, // 35: wheelwright.local.v1.LocalService.RollBack:output_type -> wheelwright.local.v1.RollBackResponse
+	21, // 36: wheelwright.local.v1.LocalService.Pin:output_type -> wheelwright.local.v1.PinResponse
+	23, // 37: wheelwright.local.v1.LocalService.Unpin:output_type -> wheelwright.local.v1.UnpinResponse
+	25, // 38: wheelwright.local.v1.LocalService.Steer:output_type -> wheelwright.local.v1.SteerResponse
+	30, // [30:39] is the sub-list for method output_type
+	21, // [21:30] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_wheelwright_local_v1_local_proto_init() }
@@ -1862,7 +1962,7 @@ func file_wheelwright_local_v1_local_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wheelwright_local_v1_local_proto_rawDesc), len(file_wheelwright_local_v1_local_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   25,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -155,6 +155,8 @@ const (
 	EventKind_EVENT_KIND_ORDER EventKind = 7
 	// A version is offered with other content than the first; the first stays.
 	EventKind_EVENT_KIND_TAG_MOVED EventKind = 8
+	// What became of a re-home to another hub.
+	EventKind_EVENT_KIND_IDENTITY EventKind = 9
 )
 
 // Enum value maps for EventKind.
@@ -169,6 +171,7 @@ var (
 		6: "EVENT_KIND_PREFLIGHT",
 		7: "EVENT_KIND_ORDER",
 		8: "EVENT_KIND_TAG_MOVED",
+		9: "EVENT_KIND_IDENTITY",
 	}
 	EventKind_value = map[string]int32{
 		"EVENT_KIND_UNSPECIFIED": 0,
@@ -180,6 +183,7 @@ var (
 		"EVENT_KIND_PREFLIGHT":   6,
 		"EVENT_KIND_ORDER":       7,
 		"EVENT_KIND_TAG_MOVED":   8,
+		"EVENT_KIND_IDENTITY":    9,
 	}
 )
 
@@ -370,6 +374,7 @@ type ConnectResponse struct {
 	//	*ConnectResponse_Desired
 	//	*ConnectResponse_Ack
 	//	*ConnectResponse_Heartbeat
+	//	*ConnectResponse_ReHome
 	//	*ConnectResponse_Renewal
 	Body          isConnectResponse_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
@@ -449,6 +454,15 @@ func (x *ConnectResponse) GetHeartbeat() *Heartbeat {
 	return nil
 }
 
+func (x *ConnectResponse) GetReHome() *SignedReHome {
+	if x != nil {
+		if x, ok := x.Body.(*ConnectResponse_ReHome); ok {
+			return x.ReHome
+		}
+	}
+	return nil
+}
+
 func (x *ConnectResponse) GetRenewal() *Renewal {
 	if x != nil {
 		if x, ok := x.Body.(*ConnectResponse_Renewal); ok {
@@ -478,6 +492,11 @@ type ConnectResponse_Heartbeat struct {
 	Heartbeat *Heartbeat `protobuf:"bytes,4,opt,name=heartbeat,proto3,oneof"`
 }
 
+type ConnectResponse_ReHome struct {
+	// Sent after Welcome, and when it comes in, until it is answered or has expired.
+	ReHome *SignedReHome `protobuf:"bytes,5,opt,name=re_home,json=reHome,proto3,oneof"`
+}
+
 type ConnectResponse_Renewal struct {
 	Renewal *Renewal `protobuf:"bytes,6,opt,name=renewal,proto3,oneof"`
 }
@@ -489,6 +508,8 @@ func (*ConnectResponse_Desired) isConnectResponse_Body() {}
 func (*ConnectResponse_Ack) isConnectResponse_Body() {}
 
 func (*ConnectResponse_Heartbeat) isConnectResponse_Body() {}
+
+func (*ConnectResponse_ReHome) isConnectResponse_Body() {}
 
 func (*ConnectResponse_Renewal) isConnectResponse_Body() {}
 
@@ -1086,6 +1107,107 @@ func (x *OrderAnswer) GetAccepted() bool {
 	return false
 }
 
+// SignedReHome moves this spoke to another hub. The hub carries it; whether it counts is for the keys in spoke.yaml to
+// say.
+type SignedReHome struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The statement and its signatures, as pkg/rehome writes and reads them; at most 132 KiB.
+	Signed        []byte `protobuf:"bytes,1,opt,name=signed,proto3" json:"signed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SignedReHome) Reset() {
+	*x = SignedReHome{}
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SignedReHome) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SignedReHome) ProtoMessage() {}
+
+func (x *SignedReHome) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SignedReHome.ProtoReflect.Descriptor instead.
+func (*SignedReHome) Descriptor() ([]byte, []int) {
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *SignedReHome) GetSigned() []byte {
+	if x != nil {
+		return x.Signed
+	}
+	return nil
+}
+
+// ReHomeAnswer is what became of a re-home at the spoke. A later one takes the place of an earlier one.
+type ReHomeAnswer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Nonce string                 `protobuf:"bytes,1,opt,name=nonce,proto3" json:"nonce,omitempty"`
+	// fleet.ReHomeState: "Moving", "Moved", "Refused" or "GivenUp".
+	State         string `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReHomeAnswer) Reset() {
+	*x = ReHomeAnswer{}
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReHomeAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReHomeAnswer) ProtoMessage() {}
+
+func (x *ReHomeAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReHomeAnswer.ProtoReflect.Descriptor instead.
+func (*ReHomeAnswer) Descriptor() ([]byte, []int) {
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ReHomeAnswer) GetNonce() string {
+	if x != nil {
+		return x.Nonce
+	}
+	return ""
+}
+
+func (x *ReHomeAnswer) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
 // Withdrawal: never take this release by yourself any more.
 type Withdrawal struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -1101,7 +1223,7 @@ type Withdrawal struct {
 
 func (x *Withdrawal) Reset() {
 	*x = Withdrawal{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[12]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1113,7 +1235,7 @@ func (x *Withdrawal) String() string {
 func (*Withdrawal) ProtoMessage() {}
 
 func (x *Withdrawal) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[12]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1126,7 +1248,7 @@ func (x *Withdrawal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Withdrawal.ProtoReflect.Descriptor instead.
 func (*Withdrawal) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{12}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Withdrawal) GetVersion() string {
@@ -1170,7 +1292,7 @@ type HubPin struct {
 
 func (x *HubPin) Reset() {
 	*x = HubPin{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[13]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1182,7 +1304,7 @@ func (x *HubPin) String() string {
 func (*HubPin) ProtoMessage() {}
 
 func (x *HubPin) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[13]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1195,7 +1317,7 @@ func (x *HubPin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HubPin.ProtoReflect.Descriptor instead.
 func (*HubPin) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{13}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *HubPin) GetVersion() string {
@@ -1243,7 +1365,7 @@ type HubDecision struct {
 
 func (x *HubDecision) Reset() {
 	*x = HubDecision{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[14]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1255,7 +1377,7 @@ func (x *HubDecision) String() string {
 func (*HubDecision) ProtoMessage() {}
 
 func (x *HubDecision) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[14]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1268,7 +1390,7 @@ func (x *HubDecision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HubDecision.ProtoReflect.Descriptor instead.
 func (*HubDecision) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{14}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *HubDecision) GetVersion() string {
@@ -1333,7 +1455,7 @@ type Offer struct {
 
 func (x *Offer) Reset() {
 	*x = Offer{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[15]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1345,7 +1467,7 @@ func (x *Offer) String() string {
 func (*Offer) ProtoMessage() {}
 
 func (x *Offer) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[15]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1358,7 +1480,7 @@ func (x *Offer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Offer.ProtoReflect.Descriptor instead.
 func (*Offer) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{15}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Offer) GetVersion() string {
@@ -1418,14 +1540,16 @@ type Event struct {
 	// Of EVENT_KIND_PREFLIGHT only.
 	Preflight *Preflight `protobuf:"bytes,8,opt,name=preflight,proto3" json:"preflight,omitempty"`
 	// Of EVENT_KIND_ORDER only; unset where the order could not be read so far. The message says why.
-	Order         *OrderAnswer `protobuf:"bytes,9,opt,name=order,proto3" json:"order,omitempty"`
+	Order *OrderAnswer `protobuf:"bytes,9,opt,name=order,proto3" json:"order,omitempty"`
+	// Of EVENT_KIND_IDENTITY only.
+	ReHome        *ReHomeAnswer `protobuf:"bytes,10,opt,name=re_home,json=reHome,proto3" json:"re_home,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[16]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1437,7 +1561,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[16]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1450,7 +1574,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{16}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Event) GetSeq() uint64 {
@@ -1516,6 +1640,13 @@ func (x *Event) GetOrder() *OrderAnswer {
 	return nil
 }
 
+func (x *Event) GetReHome() *ReHomeAnswer {
+	if x != nil {
+		return x.ReHome
+	}
+	return nil
+}
+
 // Preflight is what a spoke found when it rendered its overlay over a release and dry-ran it, without
 // touching anything.
 type Preflight struct {
@@ -1537,7 +1668,7 @@ type Preflight struct {
 
 func (x *Preflight) Reset() {
 	*x = Preflight{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[17]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1549,7 +1680,7 @@ func (x *Preflight) String() string {
 func (*Preflight) ProtoMessage() {}
 
 func (x *Preflight) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[17]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1562,7 +1693,7 @@ func (x *Preflight) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Preflight.ProtoReflect.Descriptor instead.
 func (*Preflight) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{17}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Preflight) GetVersion() string {
@@ -1633,7 +1764,7 @@ type KindChange struct {
 
 func (x *KindChange) Reset() {
 	*x = KindChange{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[18]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1645,7 +1776,7 @@ func (x *KindChange) String() string {
 func (*KindChange) ProtoMessage() {}
 
 func (x *KindChange) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[18]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1658,7 +1789,7 @@ func (x *KindChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KindChange.ProtoReflect.Descriptor instead.
 func (*KindChange) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{18}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *KindChange) GetKind() string {
@@ -1732,7 +1863,7 @@ type SubscriptionStatus struct {
 
 func (x *SubscriptionStatus) Reset() {
 	*x = SubscriptionStatus{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[19]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1744,7 +1875,7 @@ func (x *SubscriptionStatus) String() string {
 func (*SubscriptionStatus) ProtoMessage() {}
 
 func (x *SubscriptionStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[19]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1757,7 +1888,7 @@ func (x *SubscriptionStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscriptionStatus.ProtoReflect.Descriptor instead.
 func (*SubscriptionStatus) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{19}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SubscriptionStatus) GetDistribution() string {
@@ -1962,7 +2093,7 @@ type Channel struct {
 
 func (x *Channel) Reset() {
 	*x = Channel{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[20]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1974,7 +2105,7 @@ func (x *Channel) String() string {
 func (*Channel) ProtoMessage() {}
 
 func (x *Channel) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[20]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1987,7 +2118,7 @@ func (x *Channel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Channel.ProtoReflect.Descriptor instead.
 func (*Channel) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{20}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Channel) GetSequence() uint64 {
@@ -2036,7 +2167,7 @@ type Canary struct {
 
 func (x *Canary) Reset() {
 	*x = Canary{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[21]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2048,7 +2179,7 @@ func (x *Canary) String() string {
 func (*Canary) ProtoMessage() {}
 
 func (x *Canary) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[21]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2061,7 +2192,7 @@ func (x *Canary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Canary.ProtoReflect.Descriptor instead.
 func (*Canary) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{21}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Canary) GetStep() uint32 {
@@ -2115,7 +2246,7 @@ type CanaryTraffic struct {
 
 func (x *CanaryTraffic) Reset() {
 	*x = CanaryTraffic{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[22]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2127,7 +2258,7 @@ func (x *CanaryTraffic) String() string {
 func (*CanaryTraffic) ProtoMessage() {}
 
 func (x *CanaryTraffic) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[22]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2140,7 +2271,7 @@ func (x *CanaryTraffic) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CanaryTraffic.ProtoReflect.Descriptor instead.
 func (*CanaryTraffic) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{22}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *CanaryTraffic) GetService() string {
@@ -2199,7 +2330,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[23]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2211,7 +2342,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[23]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2224,7 +2355,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{23}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Policy) GetRange() string {
@@ -2324,7 +2455,7 @@ type FromHub struct {
 
 func (x *FromHub) Reset() {
 	*x = FromHub{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[24]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2336,7 +2467,7 @@ func (x *FromHub) String() string {
 func (*FromHub) ProtoMessage() {}
 
 func (x *FromHub) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[24]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2349,7 +2480,7 @@ func (x *FromHub) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FromHub.ProtoReflect.Descriptor instead.
 func (*FromHub) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{24}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *FromHub) GetPins() bool {
@@ -2382,7 +2513,7 @@ type FetchBundleRequest struct {
 
 func (x *FetchBundleRequest) Reset() {
 	*x = FetchBundleRequest{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[25]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2394,7 +2525,7 @@ func (x *FetchBundleRequest) String() string {
 func (*FetchBundleRequest) ProtoMessage() {}
 
 func (x *FetchBundleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[25]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2407,7 +2538,7 @@ func (x *FetchBundleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchBundleRequest.ProtoReflect.Descriptor instead.
 func (*FetchBundleRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{25}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *FetchBundleRequest) GetDigest() string {
@@ -2426,7 +2557,7 @@ type FetchBundleResponse struct {
 
 func (x *FetchBundleResponse) Reset() {
 	*x = FetchBundleResponse{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[26]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2438,7 +2569,7 @@ func (x *FetchBundleResponse) String() string {
 func (*FetchBundleResponse) ProtoMessage() {}
 
 func (x *FetchBundleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[26]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2451,7 +2582,7 @@ func (x *FetchBundleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchBundleResponse.ProtoReflect.Descriptor instead.
 func (*FetchBundleResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{26}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *FetchBundleResponse) GetData() []byte {
@@ -2471,7 +2602,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[27]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2483,7 +2614,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[27]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2496,7 +2627,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{27}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RenewRequest) GetCsr() []byte {
@@ -2517,7 +2648,7 @@ type RenewResponse struct {
 
 func (x *RenewResponse) Reset() {
 	*x = RenewResponse{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[28]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2529,7 +2660,7 @@ func (x *RenewResponse) String() string {
 func (*RenewResponse) ProtoMessage() {}
 
 func (x *RenewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[28]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2542,7 +2673,7 @@ func (x *RenewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewResponse.ProtoReflect.Descriptor instead.
 func (*RenewResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{28}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *RenewResponse) GetCertificate() []byte {
@@ -2578,12 +2709,13 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\x05hello\x18\x01 \x01(\v2\x1a.wheelwright.sync.v1.HelloH\x00R\x05hello\x122\n" +
 	"\x05event\x18\x02 \x01(\v2\x1a.wheelwright.sync.v1.EventH\x00R\x05event\x12>\n" +
 	"\theartbeat\x18\x03 \x01(\v2\x1e.wheelwright.sync.v1.HeartbeatH\x00R\theartbeatB\x06\n" +
-	"\x04body\"\xba\x02\n" +
+	"\x04body\"\xf8\x02\n" +
 	"\x0fConnectResponse\x128\n" +
 	"\awelcome\x18\x01 \x01(\v2\x1c.wheelwright.sync.v1.WelcomeH\x00R\awelcome\x12=\n" +
 	"\adesired\x18\x02 \x01(\v2!.wheelwright.sync.v1.DesiredStateH\x00R\adesired\x12,\n" +
 	"\x03ack\x18\x03 \x01(\v2\x18.wheelwright.sync.v1.AckH\x00R\x03ack\x12>\n" +
-	"\theartbeat\x18\x04 \x01(\v2\x1e.wheelwright.sync.v1.HeartbeatH\x00R\theartbeat\x128\n" +
+	"\theartbeat\x18\x04 \x01(\v2\x1e.wheelwright.sync.v1.HeartbeatH\x00R\theartbeat\x12<\n" +
+	"\are_home\x18\x05 \x01(\v2!.wheelwright.sync.v1.SignedReHomeH\x00R\x06reHome\x128\n" +
 	"\arenewal\x18\x06 \x01(\v2\x1c.wheelwright.sync.v1.RenewalH\x00R\arenewalB\x06\n" +
 	"\x04body\"0\n" +
 	"\aRenewal\x12%\n" +
@@ -2626,7 +2758,12 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\tsignature\x18\x02 \x01(\fR\tsignature\"?\n" +
 	"\vOrderAnswer\x12\x14\n" +
 	"\x05nonce\x18\x01 \x01(\tR\x05nonce\x12\x1a\n" +
-	"\baccepted\x18\x02 \x01(\bR\baccepted\"\x87\x01\n" +
+	"\baccepted\x18\x02 \x01(\bR\baccepted\"&\n" +
+	"\fSignedReHome\x12\x16\n" +
+	"\x06signed\x18\x01 \x01(\fR\x06signed\":\n" +
+	"\fReHomeAnswer\x12\x14\n" +
+	"\x05nonce\x18\x01 \x01(\tR\x05nonce\x12\x14\n" +
+	"\x05state\x18\x02 \x01(\tR\x05state\"\x87\x01\n" +
 	"\n" +
 	"Withdrawal\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x127\n" +
@@ -2651,7 +2788,7 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\x04size\x18\x03 \x01(\x04R\x04size\x12\x1a\n" +
 	"\bvariants\x18\x04 \x03(\tR\bvariants\x12\x1c\n" +
 	"\tpreflight\x18\x05 \x01(\bR\tpreflight\x12\x14\n" +
-	"\x05stops\x18\x06 \x03(\tR\x05stops\"\x88\x03\n" +
+	"\x05stops\x18\x06 \x03(\tR\x05stops\"\xc4\x03\n" +
 	"\x05Event\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12*\n" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x122\n" +
@@ -2661,7 +2798,9 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\amessage\x18\x06 \x01(\tR\amessage\x12?\n" +
 	"\x06status\x18\a \x01(\v2'.wheelwright.sync.v1.SubscriptionStatusR\x06status\x12<\n" +
 	"\tpreflight\x18\b \x01(\v2\x1e.wheelwright.sync.v1.PreflightR\tpreflight\x126\n" +
-	"\x05order\x18\t \x01(\v2 .wheelwright.sync.v1.OrderAnswerR\x05order\"\xb0\x02\n" +
+	"\x05order\x18\t \x01(\v2 .wheelwright.sync.v1.OrderAnswerR\x05order\x12:\n" +
+	"\are_home\x18\n" +
+	" \x01(\v2!.wheelwright.sync.v1.ReHomeAnswerR\x06reHome\"\xb0\x02\n" +
 	"\tPreflight\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12#\n" +
 	"\rbundle_digest\x18\x02 \x01(\tR\fbundleDigest\x12%\n" +
@@ -2763,7 +2902,7 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\x0eWithdrawalKind\x12\x1f\n" +
 	"\x1bWITHDRAWAL_KIND_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18WITHDRAWAL_KIND_RECALLED\x10\x01\x12\x1f\n" +
-	"\x1bWITHDRAWAL_KIND_ROLLED_BACK\x10\x02*\xe3\x01\n" +
+	"\x1bWITHDRAWAL_KIND_ROLLED_BACK\x10\x02*\xfc\x01\n" +
 	"\tEventKind\x12\x1a\n" +
 	"\x16EVENT_KIND_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10EVENT_KIND_PHASE\x10\x01\x12\x15\n" +
@@ -2773,7 +2912,8 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\x10EVENT_KIND_AGENT\x10\x05\x12\x18\n" +
 	"\x14EVENT_KIND_PREFLIGHT\x10\x06\x12\x14\n" +
 	"\x10EVENT_KIND_ORDER\x10\a\x12\x18\n" +
-	"\x14EVENT_KIND_TAG_MOVED\x10\b2\xb8\x02\n" +
+	"\x14EVENT_KIND_TAG_MOVED\x10\b\x12\x17\n" +
+	"\x13EVENT_KIND_IDENTITY\x10\t2\xb8\x02\n" +
 	"\vSyncService\x12c\n" +
 	"\aConnect\x12#.wheelwright.sync.v1.ConnectRequest\x1a$.wheelwright.sync.v1.ConnectResponse\"\t\xa2\xcf\x18\x05\n" +
 	"\x01\x02\x10\x01(\x010\x01\x12k\n" +
@@ -2795,7 +2935,7 @@ func file_wheelwright_sync_v1_sync_proto_rawDescGZIP() []byte {
 }
 
 var file_wheelwright_sync_v1_sync_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_wheelwright_sync_v1_sync_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_wheelwright_sync_v1_sync_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_wheelwright_sync_v1_sync_proto_goTypes = []any{
 	(RefusalKind)(0),              // 0: wheelwright.sync.v1.RefusalKind
 	(WithdrawalKind)(0),           // 1: wheelwright.sync.v1.WithdrawalKind
@@ -2812,76 +2952,80 @@ var file_wheelwright_sync_v1_sync_proto_goTypes = []any{
 	(*DistributionOffers)(nil),    // 12: wheelwright.sync.v1.DistributionOffers
 	(*SignedOrder)(nil),           // 13: wheelwright.sync.v1.SignedOrder
 	(*OrderAnswer)(nil),           // 14: wheelwright.sync.v1.OrderAnswer
-	(*Withdrawal)(nil),            // 15: wheelwright.sync.v1.Withdrawal
-	(*HubPin)(nil),                // 16: wheelwright.sync.v1.HubPin
-	(*HubDecision)(nil),           // 17: wheelwright.sync.v1.HubDecision
-	(*Offer)(nil),                 // 18: wheelwright.sync.v1.Offer
-	(*Event)(nil),                 // 19: wheelwright.sync.v1.Event
-	(*Preflight)(nil),             // 20: wheelwright.sync.v1.Preflight
-	(*KindChange)(nil),            // 21: wheelwright.sync.v1.KindChange
-	(*SubscriptionStatus)(nil),    // 22: wheelwright.sync.v1.SubscriptionStatus
-	(*Channel)(nil),               // 23: wheelwright.sync.v1.Channel
-	(*Canary)(nil),                // 24: wheelwright.sync.v1.Canary
-	(*CanaryTraffic)(nil),         // 25: wheelwright.sync.v1.CanaryTraffic
-	(*Policy)(nil),                // 26: wheelwright.sync.v1.Policy
-	(*FromHub)(nil),               // 27: wheelwright.sync.v1.FromHub
-	(*FetchBundleRequest)(nil),    // 28: wheelwright.sync.v1.FetchBundleRequest
-	(*FetchBundleResponse)(nil),   // 29: wheelwright.sync.v1.FetchBundleResponse
-	(*RenewRequest)(nil),          // 30: wheelwright.sync.v1.RenewRequest
-	(*RenewResponse)(nil),         // 31: wheelwright.sync.v1.RenewResponse
-	(*timestamppb.Timestamp)(nil), // 32: google.protobuf.Timestamp
+	(*SignedReHome)(nil),          // 15: wheelwright.sync.v1.SignedReHome
+	(*ReHomeAnswer)(nil),          // 16: wheelwright.sync.v1.ReHomeAnswer
+	(*Withdrawal)(nil),            // 17: wheelwright.sync.v1.Withdrawal
+	(*HubPin)(nil),                // 18: wheelwright.sync.v1.HubPin
+	(*HubDecision)(nil),           // 19: wheelwright.sync.v1.HubDecision
+	(*Offer)(nil),                 // 20: wheelwright.sync.v1.Offer
+	(*Event)(nil),                 // 21: wheelwright.sync.v1.Event
+	(*Preflight)(nil),             // 22: wheelwright.sync.v1.Preflight
+	(*KindChange)(nil),            // 23: wheelwright.sync.v1.KindChange
+	(*SubscriptionStatus)(nil),    // 24: wheelwright.sync.v1.SubscriptionStatus
+	(*Channel)(nil),               // 25: wheelwright.sync.v1.Channel
+	(*Canary)(nil),                // 26: wheelwright.sync.v1.Canary
+	(*CanaryTraffic)(nil),         // 27: wheelwright.sync.v1.CanaryTraffic
+	(*Policy)(nil),                // 28: wheelwright.sync.v1.Policy
+	(*FromHub)(nil),               // 29: wheelwright.sync.v1.FromHub
+	(*FetchBundleRequest)(nil),    // 30: wheelwright.sync.v1.FetchBundleRequest
+	(*FetchBundleResponse)(nil),   // 31: wheelwright.sync.v1.FetchBundleResponse
+	(*RenewRequest)(nil),          // 32: wheelwright.sync.v1.RenewRequest
+	(*RenewResponse)(nil),         // 33: wheelwright.sync.v1.RenewResponse
+	(*timestamppb.Timestamp)(nil), // 34: google.protobuf.Timestamp
 }
 var file_wheelwright_sync_v1_sync_proto_depIdxs = []int32{
 	0,  // 0: wheelwright.sync.v1.Refusal.kind:type_name -> wheelwright.sync.v1.RefusalKind
 	7,  // 1: wheelwright.sync.v1.ConnectRequest.hello:type_name -> wheelwright.sync.v1.Hello
-	19, // 2: wheelwright.sync.v1.ConnectRequest.event:type_name -> wheelwright.sync.v1.Event
+	21, // 2: wheelwright.sync.v1.ConnectRequest.event:type_name -> wheelwright.sync.v1.Event
 	9,  // 3: wheelwright.sync.v1.ConnectRequest.heartbeat:type_name -> wheelwright.sync.v1.Heartbeat
 	8,  // 4: wheelwright.sync.v1.ConnectResponse.welcome:type_name -> wheelwright.sync.v1.Welcome
 	11, // 5: wheelwright.sync.v1.ConnectResponse.desired:type_name -> wheelwright.sync.v1.DesiredState
 	10, // 6: wheelwright.sync.v1.ConnectResponse.ack:type_name -> wheelwright.sync.v1.Ack
 	9,  // 7: wheelwright.sync.v1.ConnectResponse.heartbeat:type_name -> wheelwright.sync.v1.Heartbeat
-	6,  // 8: wheelwright.sync.v1.ConnectResponse.renewal:type_name -> wheelwright.sync.v1.Renewal
-	22, // 9: wheelwright.sync.v1.Hello.subscriptions:type_name -> wheelwright.sync.v1.SubscriptionStatus
-	32, // 10: wheelwright.sync.v1.Heartbeat.at:type_name -> google.protobuf.Timestamp
-	12, // 11: wheelwright.sync.v1.DesiredState.distributions:type_name -> wheelwright.sync.v1.DistributionOffers
-	18, // 12: wheelwright.sync.v1.DistributionOffers.offers:type_name -> wheelwright.sync.v1.Offer
-	15, // 13: wheelwright.sync.v1.DistributionOffers.withdrawals:type_name -> wheelwright.sync.v1.Withdrawal
-	16, // 14: wheelwright.sync.v1.DistributionOffers.pin:type_name -> wheelwright.sync.v1.HubPin
-	17, // 15: wheelwright.sync.v1.DistributionOffers.decisions:type_name -> wheelwright.sync.v1.HubDecision
-	13, // 16: wheelwright.sync.v1.DistributionOffers.orders:type_name -> wheelwright.sync.v1.SignedOrder
-	1,  // 17: wheelwright.sync.v1.Withdrawal.kind:type_name -> wheelwright.sync.v1.WithdrawalKind
-	32, // 18: wheelwright.sync.v1.HubPin.until:type_name -> google.protobuf.Timestamp
-	32, // 19: wheelwright.sync.v1.HubDecision.at:type_name -> google.protobuf.Timestamp
-	32, // 20: wheelwright.sync.v1.HubDecision.asked:type_name -> google.protobuf.Timestamp
-	32, // 21: wheelwright.sync.v1.Event.at:type_name -> google.protobuf.Timestamp
-	2,  // 22: wheelwright.sync.v1.Event.kind:type_name -> wheelwright.sync.v1.EventKind
-	22, // 23: wheelwright.sync.v1.Event.status:type_name -> wheelwright.sync.v1.SubscriptionStatus
-	20, // 24: wheelwright.sync.v1.Event.preflight:type_name -> wheelwright.sync.v1.Preflight
-	14, // 25: wheelwright.sync.v1.Event.order:type_name -> wheelwright.sync.v1.OrderAnswer
-	21, // 26: wheelwright.sync.v1.Preflight.changes:type_name -> wheelwright.sync.v1.KindChange
-	32, // 27: wheelwright.sync.v1.Preflight.at:type_name -> google.protobuf.Timestamp
-	26, // 28: wheelwright.sync.v1.SubscriptionStatus.policy:type_name -> wheelwright.sync.v1.Policy
-	32, // 29: wheelwright.sync.v1.SubscriptionStatus.phase_since:type_name -> google.protobuf.Timestamp
-	32, // 30: wheelwright.sync.v1.SubscriptionStatus.observed_at:type_name -> google.protobuf.Timestamp
-	24, // 31: wheelwright.sync.v1.SubscriptionStatus.canary:type_name -> wheelwright.sync.v1.Canary
-	23, // 32: wheelwright.sync.v1.SubscriptionStatus.channel:type_name -> wheelwright.sync.v1.Channel
-	32, // 33: wheelwright.sync.v1.Channel.issued:type_name -> google.protobuf.Timestamp
-	32, // 34: wheelwright.sync.v1.Channel.expires:type_name -> google.protobuf.Timestamp
-	25, // 35: wheelwright.sync.v1.Canary.traffic:type_name -> wheelwright.sync.v1.CanaryTraffic
-	32, // 36: wheelwright.sync.v1.Policy.pin_until:type_name -> google.protobuf.Timestamp
-	27, // 37: wheelwright.sync.v1.Policy.from_hub:type_name -> wheelwright.sync.v1.FromHub
-	32, // 38: wheelwright.sync.v1.RenewResponse.not_after:type_name -> google.protobuf.Timestamp
-	4,  // 39: wheelwright.sync.v1.SyncService.Connect:input_type -> wheelwright.sync.v1.ConnectRequest
-	28, // 40: wheelwright.sync.v1.SyncService.FetchBundle:input_type -> wheelwright.sync.v1.FetchBundleRequest
-	30, // 41: wheelwright.sync.v1.SyncService.Renew:input_type -> wheelwright.sync.v1.RenewRequest
-	5,  // 42: wheelwright.sync.v1.SyncService.Connect:output_type -> wheelwright.sync.v1.ConnectResponse
-	29, // 43: wheelwright.sync.v1.SyncService.FetchBundle:output_type -> wheelwright.sync.v1.FetchBundleResponse
-	31, // 44: wheelwright.sync.v1.SyncService.Renew:output_type -> wheelwright.sync.v1.RenewResponse
-	42, // [42:45] is the sub-list for method output_type
-	39, // [39:42] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	15, // 8: wheelwright.sync.v1.ConnectResponse.re_home:type_name -> wheelwright.sync.v1.SignedReHome
+	6,  // 9: wheelwright.sync.v1.ConnectResponse.renewal:type_name -> wheelwright.sync.v1.Renewal
+	24, // 10: wheelwright.sync.v1.Hello.subscriptions:type_name -> wheelwright.sync.v1.SubscriptionStatus
+	34, // 11: wheelwright.sync.v1.Heartbeat.at:type_name -> google.protobuf.Timestamp
+	12, // 12: wheelwright.sync.v1.DesiredState.distributions:type_name -> wheelwright.sync.v1.DistributionOffers
+	20, // 13: wheelwright.sync.v1.DistributionOffers.offers:type_name -> wheelwright.sync.v1.Offer
+	17, // 14: wheelwright.sync.v1.DistributionOffers.withdrawals:type_name -> wheelwright.sync.v1.Withdrawal
+	18, // 15: wheelwright.sync.v1.DistributionOffers.pin:type_name -> wheelwright.sync.v1.HubPin
+	19, // 16: wheelwright.sync.v1.DistributionOffers.decisions:type_name -> wheelwright.sync.v1.HubDecision
+	13, // 17: wheelwright.sync.v1.DistributionOffers.orders:type_name -> wheelwright.sync.v1.SignedOrder
+	1,  // 18: wheelwright.sync.v1.Withdrawal.kind:type_name -> wheelwright.sync.v1.WithdrawalKind
+	34, // 19: wheelwright.sync.v1.HubPin.until:type_name -> google.protobuf.Timestamp
+	34, // 20: wheelwright.sync.v1.HubDecision.at:type_name -> google.protobuf.Timestamp
+	34, // 21: wheelwright.sync.v1.HubDecision.asked:type_name -> google.protobuf.Timestamp
+	34, // 22: wheelwright.sync.v1.Event.at:type_name -> google.protobuf.Timestamp
+	2,  // 23: wheelwright.sync.v1.Event.kind:type_name -> wheelwright.sync.v1.EventKind
+	24, // 24: wheelwright.sync.v1.Event.status:type_name -> wheelwright.sync.v1.SubscriptionStatus
+	22, // 25: wheelwright.sync.v1.Event.preflight:type_name -> wheelwright.sync.v1.Preflight
+	14, // 26: wheelwright.sync.v1.Event.order:type_name -> wheelwright.sync.v1.OrderAnswer
+	16, // 27: wheelwright.sync.v1.Event.re_home:type_name -> wheelwright.sync.v1.ReHomeAnswer
+	23, // 28: wheelwright.sync.v1.Preflight.changes:type_name -> wheelwright.sync.v1.KindChange
+	34, // 29: wheelwright.sync.v1.Preflight.at:type_name -> google.protobuf.Timestamp
+	28, // 30: wheelwright.sync.v1.SubscriptionStatus.policy:type_name -> wheelwright.sync.v1.Policy
+	34, // 31: wheelwright.sync.v1.SubscriptionStatus.phase_since:type_name -> google.protobuf.Timestamp
+	34, // 32: wheelwright.sync.v1.SubscriptionStatus.observed_at:type_name -> google.protobuf.Timestamp
+	26, // 33: wheelwright.sync.v1.SubscriptionStatus.canary:type_name -> wheelwright.sync.v1.Canary
+	25, // 34: wheelwright.sync.v1.SubscriptionStatus.channel:type_name -> wheelwright.sync.v1.Channel
+	34, // 35: wheelwright.sync.v1.Channel.issued:type_name -> google.protobuf.Timestamp
+	34, // 36: wheelwright.sync.v1.Channel.expires:type_name -> google.protobuf.Timestamp
+	27, // 37: wheelwright.sync.v1.Canary.traffic:type_name -> wheelwright.sync.v1.CanaryTraffic
+	34, // 38: wheelwright.sync.v1.Policy.pin_until:type_name -> google.protobuf.Timestamp
+	29, // 39: wheelwright.sync.v1.Policy.from_hub:type_name -> wheelwright.sync.v1.FromHub
+	34, // 40: wheelwright.sync.v1.RenewResponse.not_after:type_name -> google.protobuf.Timestamp
+	4,  // 41: wheelwright.sync.v1.SyncService.Connect:input_type -> wheelwright.sync.v1.ConnectRequest
+	30, // 42: wheelwright.sync.v1.SyncService.FetchBundle:input_type -> wheelwright.sync.v1.FetchBundleRequest
+	32, // 43: wheelwright.sync.v1.SyncService.Renew:input_type -> wheelwright.sync.v1.RenewRequest
+	5,  // 44: wheelwright.sync.v1.SyncService.Connect:output_type -> wheelwright.sync.v1.ConnectResponse
+	31, // 45: wheelwright.sync.v1.SyncService.FetchBundle:output_type -> wheelwright.sync.v1.FetchBundleResponse
+	33, // 46: wheelwright.sync.v1.SyncService.Renew:output_type -> wheelwright.sync.v1.RenewResponse
+	44, // [44:47] is the sub-list for method output_type
+	41, // [41:44] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_wheelwright_sync_v1_sync_proto_init() }
@@ -2899,6 +3043,7 @@ func file_wheelwright_sync_v1_sync_proto_init() {
 		(*ConnectResponse_Desired)(nil),
 		(*ConnectResponse_Ack)(nil),
 		(*ConnectResponse_Heartbeat)(nil),
+		(*ConnectResponse_ReHome)(nil),
 		(*ConnectResponse_Renewal)(nil),
 	}
 	type x struct{}
@@ -2907,7 +3052,7 @@ func file_wheelwright_sync_v1_sync_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wheelwright_sync_v1_sync_proto_rawDesc), len(file_wheelwright_sync_v1_sync_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   29,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
