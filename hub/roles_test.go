@@ -467,6 +467,9 @@ func TestTheAuditHasTheCertificateOfEveryChange(t *testing.T) {
 		{admin, "admin", "AddDistribution", "distribution add bank", &fleetv1.AddDistributionRequest{Distribution: &fleetv1.Distribution{Name: "bank", Url: v.dir}}},
 		{admin, "admin", "RemoveDistribution", "distribution remove shop", &fleetv1.RemoveDistributionRequest{Name: "shop"}},
 		{admin, "admin", "RemoveOperator", "operator remove q", &fleetv1.RemoveOperatorRequest{Name: "q", Reason: "left"}},
+		{acme, "p", "RenewOperator", "operator renew p", &fleetv1.RenewOperatorRequest{Csr: certificateRequest()}},
+		{admin, "admin", "RotateAuthority", "authority rotate " + hub.pin(t), &fleetv1.RotateAuthorityRequest{Reason: "r"}},
+		{admin, "admin", "RetireAuthority", "authority retire " + hub.pin(t), &fleetv1.RetireAuthorityRequest{Reason: "r", Force: true}},
 	} {
 		if _, err := change.by.ask(t, methods.ByName(protoreflect.Name(change.method)), change.req); err != nil {
 			t.Errorf("%s: %v", change.method, err)
