@@ -139,13 +139,15 @@ func (s *scene) desired(edit func(*syncv1.DistributionOffers), more ...*syncv1.O
 
 // hears waits until the spoke has said something that holds a text, since the last attack began.
 func (s *scene) hears(want string) error {
-	return s.cluster.Wait(fmt.Sprintf("the spoke to say %q", want), func() error {
-		said, _ := s.hub.Heard(s.mark)
-		if slices.ContainsFunc(said, func(m string) bool { return strings.Contains(m, want) }) {
-			return nil
-		}
-		return fmt.Errorf("it said %q", said[max(0, len(said)-6):])
-	})
+	return s.cluster.Wait(fmt.Sprintf("the spoke to say %q", want), func() error { return s.heard(want) })
+}
+
+func (s *scene) heard(want string) error {
+	said, _ := s.hub.Heard(s.mark)
+	if slices.ContainsFunc(said, func(m string) bool { return strings.Contains(m, want) }) {
+		return nil
+	}
+	return fmt.Errorf("it said %q", said[max(0, len(said)-6):])
 }
 
 // ran waits until the spoke has met something of the hub's script.
