@@ -17,6 +17,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/pkg/strictlines"
 )
 
 // Namespace is what orders are signed in, and nothing else is: a signature over a tag or a file is no order.
@@ -104,14 +105,14 @@ type Order struct {
 var ErrForm = errors.New("not an order as pkg/order writes it")
 
 const (
-	header  = "wheelwright order, version 1"
 	layout  = "2006-01-02T15:04:05Z"
 	nothing = "-" // where nothing runs
 )
 
-// fields in the order of their lines.
-func fields() []string {
-	return []string{"verb", "cluster", "distribution", "target", "running", "nonce", "issued", "expires", "reason"}
+// form is the text's.
+func form() strictlines.Form {
+	return strictlines.Form{Header: "wheelwright order, version 1", Max: MaxText,
+		Fields: []string{"verb", "cluster", "distribution", "target", "running", "nonce", "issued", "expires", "reason"}}
 }
 
 // Text is what is signed. It fails where Parse would.
@@ -132,33 +133,15 @@ func (o Order) text() []byte {
 	if running == "" {
 		running = nothing
 	}
-	values := []string{string(o.Verb), string(o.Cluster), o.Distribution, o.Target, running, o.Nonce.String(),
-		o.Issued.UTC().Format(layout), o.Expires.UTC().Format(layout), o.Reason}
-	var b bytes.Buffer
-	b.WriteString(header + "\n")
-	for i, name := range fields() {
-		b.WriteString(name + ": " + values[i] + "\n")
-	}
-	return b.Bytes()
+	return form().Write(string(o.Verb), string(o.Cluster), o.Distribution, o.Target, running, o.Nonce.String(),
+		o.Issued.UTC().Format(layout), o.Expires.UTC().Format(layout), o.Reason)
 }
 
 // Parse reads what Text wrote, byte for byte, and nothing else.
 func Parse(text []byte) (Order, error) {
-	if len(text) > MaxText {
-		return Order{}, fmt.Errorf("%w: %d bytes, more than %d", ErrForm, len(text), MaxText)
-	}
-	lines := strings.Split(string(text), "\n")
-	names := fields()
-	if len(lines) != len(names)+2 || lines[0] != header || lines[len(lines)-1] != "" {
-		return Order{}, fmt.Errorf("%w: want the line %q, then %s, each on a line", ErrForm, header, strings.Join(names, ", "))
-	}
-	values := map[string]string{}
-	for i, name := range names {
-		value, ok := strings.CutPrefix(lines[i+1], name+": ")
-		if !ok {
-			return Order{}, fmt.Errorf("%w: line %d is not %q and its value", ErrForm, i+2, name+":")
-		}
-		values[name] = value
+	values, err := form().Read(text)
+	if err != nil {
+		return Order{}, fmt.Errorf("%w: %w", ErrForm, err)
 	}
 	o := Order{Distribution: values["distribution"], Target: values["target"], Running: values["running"], Reason: values["reason"]}
 	if o.Running == nothing {

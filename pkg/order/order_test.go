@@ -162,7 +162,7 @@ func FuzzOrder(f *testing.F) {
 	}
 	f.Add(text)
 	f.Add(bytes.ReplaceAll(text, []byte("rollback"), []byte("force")))
-	f.Add([]byte(header + "\n"))
+	f.Add([]byte(form().Header + "\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		o, err := Parse(data)
 		if err != nil {

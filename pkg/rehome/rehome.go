@@ -20,6 +20,7 @@ import (
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/order"
+	"github.com/wheelwright-dev/wheelwright/pkg/strictlines"
 	"github.com/wheelwright-dev/wheelwright/pkg/token"
 )
 
@@ -53,13 +54,13 @@ type Statement struct {
 var ErrForm = errors.New("not a re-home as pkg/rehome writes it")
 
 const (
-	header = "wheelwright re-home, version 1"
 	layout = "2006-01-02T15:04:05Z"
 )
 
-// fields in the order of their lines.
-func fields() []string {
-	return []string{"cluster", "from", "to", "token", "nonce", "issued", "expires", "reason"}
+// form is the text's.
+func form() strictlines.Form {
+	return strictlines.Form{Header: "wheelwright re-home, version 1", Max: MaxText,
+		Fields: []string{"cluster", "from", "to", "token", "nonce", "issued", "expires", "reason"}}
 }
 
 // Text is what is signed. It fails where Parse would.
@@ -76,33 +77,15 @@ func (s Statement) Text() ([]byte, error) {
 }
 
 func (s Statement) text() []byte {
-	values := []string{string(s.Cluster), s.From, s.To, s.Token.String(), s.Nonce.String(),
-		s.Issued.UTC().Format(layout), s.Expires.UTC().Format(layout), s.Reason}
-	var b bytes.Buffer
-	b.WriteString(header + "\n")
-	for i, name := range fields() {
-		b.WriteString(name + ": " + values[i] + "\n")
-	}
-	return b.Bytes()
+	return form().Write(string(s.Cluster), s.From, s.To, s.Token.String(), s.Nonce.String(),
+		s.Issued.UTC().Format(layout), s.Expires.UTC().Format(layout), s.Reason)
 }
 
 // Parse reads what Text wrote, byte for byte, and nothing else. Its errors never repeat the token's secret.
 func Parse(text []byte) (Statement, error) {
-	if len(text) > MaxText {
-		return Statement{}, fmt.Errorf("%w: %d bytes, more than %d", ErrForm, len(text), MaxText)
-	}
-	lines := strings.Split(string(text), "\n")
-	names := fields()
-	if len(lines) != len(names)+2 || lines[0] != header || lines[len(lines)-1] != "" {
-		return Statement{}, fmt.Errorf("%w: want the line %q, then %s, each on a line", ErrForm, header, strings.Join(names, ", "))
-	}
-	values := map[string]string{}
-	for i, name := range names {
-		value, ok := strings.CutPrefix(lines[i+1], name+": ")
-		if !ok {
-			return Statement{}, fmt.Errorf("%w: line %d is not %q and its value", ErrForm, i+2, name+":")
-		}
-		values[name] = value
+	values, err := form().Read(text)
+	if err != nil {
+		return Statement{}, fmt.Errorf("%w: %w", ErrForm, err)
 	}
 	s := Statement{From: values["from"], To: values["to"], Reason: values["reason"]}
 	if err := s.read(values); err != nil {

@@ -206,7 +206,7 @@ func FuzzSigned(f *testing.F) {
 	}
 	f.Add(text)
 	f.Add(append(text, block+block...))
-	f.Add([]byte(header + "\n"))
+	f.Add([]byte(form().Header + "\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		s, err := ParseSigned(data)
 		if err != nil {
