@@ -37,6 +37,28 @@ func alive(mark string) []int {
 	return found
 }
 
+// stop waits until each thread stands still: the signal alone is no promise that none answers a call.
+func stop(t *testing.T, pid int) {
+	t.Helper()
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	running := func(task string) bool {
+		stat, err := os.ReadFile(task)
+		_, state, _ := strings.Cut(string(stat), ") ")
+		return err == nil && !strings.HasPrefix(state, "T")
+	}
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+		if len(tasks) > 0 && !slices.ContainsFunc(tasks, running) {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("process %d does not stop", pid)
+		}
+	}
+}
+
 // bad is a plugin that misbehaves.
 type bad struct {
 	mode  string
@@ -198,7 +220,10 @@ func TestAHangingPluginIsReplaced(t *testing.T) {
 		t.Fatal(err)
 	}
 	pids := alive(mark)
-	syscall.Kill(pids[0], syscall.SIGSTOP)
+	if len(pids) != 1 {
+		t.Fatalf("processes: %v", pids)
+	}
+	stop(t, pids[0])
 	var late *ErrDeadline
 	if _, err := notify(t.Context(), h); !errors.As(err, &late) || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v", err)
