@@ -37,6 +37,7 @@ const (
 func ServerOptions(cfg *tls.Config) []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.Creds(credentials.NewTLS(cfg)),
+		grpc.ForceServerCodecV2(Codec{}),
 		grpc.ReadBufferSize(readBuffer),
 		grpc.WriteBufferSize(writeBuffer),
 		grpc.MaxRecvMsgSize(MaxMessage),

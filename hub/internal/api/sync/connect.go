@@ -281,15 +281,15 @@ func (c *conversation) offer() error {
 	if err != nil {
 		return c.failure("work out the offers for "+string(c.who.Cluster), err)
 	}
-	if state.GetRevision() == c.has {
+	if state.Revision == c.has {
 		return nil
 	}
-	if err := c.send(&syncv1.ConnectResponse{Body: &syncv1.ConnectResponse_Desired{Desired: state}}); err != nil {
+	if err := c.stream.SendMsg(state.Encode()); err != nil {
 		return err
 	}
-	c.has = state.GetRevision()
+	c.has = state.Revision
 	c.offersSent.Add(1)
-	c.log.Debug("sent desired state", slog.Uint64(logging.Revision, state.GetRevision()))
+	c.log.Debug("sent desired state", slog.Uint64(logging.Revision, state.Revision))
 	return nil
 }
 

@@ -67,7 +67,7 @@ type bundles interface {
 
 // offers says what a cluster with these subscriptions may take now. The answer is shared.
 type offers interface {
-	Offers(cluster fleet.Cluster, subscriptions []string) (*syncv1.DesiredState, error)
+	Offers(cluster fleet.Cluster, subscriptions []string) (wire.Desired, error)
 }
 
 // authority issues certificates; identity.ErrRequest where the request is at fault.
