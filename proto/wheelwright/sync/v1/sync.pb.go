@@ -670,8 +670,12 @@ type Welcome struct {
 	HubVersion string `protobuf:"bytes,4,opt,name=hub_version,json=hubVersion,proto3" json:"hub_version,omitempty"`
 	// How often each side sends a heartbeat.
 	HeartbeatSeconds uint32 `protobuf:"varint,5,opt,name=heartbeat_seconds,json=heartbeatSeconds,proto3" json:"heartbeat_seconds,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Where this stream breaks, the spoke comes back at a random moment of so long a time, and backs off from there.
+	// It follows from how many spokes the hub has and what a connection costs it; 0: the hub does not say. A hub that
+	// ends a stream itself says when to come back: with a google.rpc.RetryInfo in the status, which counts as it is.
+	ReconnectWithinSeconds uint32 `protobuf:"varint,6,opt,name=reconnect_within_seconds,json=reconnectWithinSeconds,proto3" json:"reconnect_within_seconds,omitempty"`
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
 }
 
 func (x *Welcome) Reset() {
@@ -739,11 +743,20 @@ func (x *Welcome) GetHeartbeatSeconds() uint32 {
 	return 0
 }
 
+func (x *Welcome) GetReconnectWithinSeconds() uint32 {
+	if x != nil {
+		return x.ReconnectWithinSeconds
+	}
+	return 0
+}
+
 type Heartbeat struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	At            *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=at,proto3" json:"at,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state protoimpl.MessageState `protogen:"open.v1"`
+	At    *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=at,proto3" json:"at,omitempty"`
+	// The hub's: as in Welcome, and in its place; 0: as before.
+	ReconnectWithinSeconds uint32 `protobuf:"varint,2,opt,name=reconnect_within_seconds,json=reconnectWithinSeconds,proto3" json:"reconnect_within_seconds,omitempty"`
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
 }
 
 func (x *Heartbeat) Reset() {
@@ -781,6 +794,13 @@ func (x *Heartbeat) GetAt() *timestamppb.Timestamp {
 		return x.At
 	}
 	return nil
+}
+
+func (x *Heartbeat) GetReconnectWithinSeconds() uint32 {
+	if x != nil {
+		return x.ReconnectWithinSeconds
+	}
+	return 0
 }
 
 // Ack: every event up to and including seq is on the hub's disk.
@@ -2728,16 +2748,18 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\brevision\x18\x04 \x01(\x04R\brevision\x12M\n" +
 	"\rsubscriptions\x18\x05 \x03(\v2'.wheelwright.sync.v1.SubscriptionStatusR\rsubscriptions\x12\x1a\n" +
 	"\binstance\x18\x06 \x01(\tR\binstance\x12\x18\n" +
-	"\asession\x18\a \x01(\x04R\asession\"\xa4\x01\n" +
+	"\asession\x18\a \x01(\x04R\asession\"\xde\x01\n" +
 	"\aWelcome\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x1b\n" +
 	"\tacked_seq\x18\x03 \x01(\x04R\backedSeq\x12\x1f\n" +
 	"\vhub_version\x18\x04 \x01(\tR\n" +
 	"hubVersion\x12+\n" +
-	"\x11heartbeat_seconds\x18\x05 \x01(\rR\x10heartbeatSeconds\"7\n" +
+	"\x11heartbeat_seconds\x18\x05 \x01(\rR\x10heartbeatSeconds\x128\n" +
+	"\x18reconnect_within_seconds\x18\x06 \x01(\rR\x16reconnectWithinSeconds\"q\n" +
 	"\tHeartbeat\x12*\n" +
-	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"\x17\n" +
+	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x128\n" +
+	"\x18reconnect_within_seconds\x18\x02 \x01(\rR\x16reconnectWithinSeconds\"\x17\n" +
 	"\x03Ack\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\"y\n" +
 	"\fDesiredState\x12\x1a\n" +
