@@ -54,6 +54,7 @@ type Config struct {
 	Listen    string        // HOST:PORT; default 127.0.0.1:7443
 	Advertise string        // HOST or HOST:PORT that spokes and operators dial; default: the listen address
 	Metrics   string        // HOST:PORT; empty: none
+	Debug     string        // HOST:PORT of loopback, for profiles; empty: none
 	Poll      time.Duration // of distributions that name no interval; default 30 s
 	Heartbeat time.Duration // of spokes; default 10 s
 	Log       *slog.Logger  // File's log section, where there is one, wins; nil: text on standard error
@@ -64,6 +65,7 @@ type Info struct {
 	Addr         string // HOST:PORT to dial
 	AdminContext string // path of the context file
 	Metrics      string // HOST:PORT; empty: none
+	Debug        string // HOST:PORT; empty: none
 	FirstStart   bool   // the data folder is new
 }
 
@@ -91,6 +93,7 @@ type hub struct {
 	watchers  *watchers
 	server    *server.Server
 	metrics   *metrics
+	debug     net.Listener   // nil: none
 	herald    *herald.Herald // nil without notifiers
 
 	closers []func() error // in reverse
@@ -224,6 +227,13 @@ func (h *hub) listen() (metricsListener net.Listener, err error) {
 	if err := h.warnOfFiles(); err != nil {
 		return nil, err
 	}
+	if h.Debug != "" {
+		if h.debug, err = listenDebug(h.Debug); err != nil {
+			return nil, err
+		}
+		h.closers = append(h.closers, ignoreClosed(h.debug))
+		h.info.Debug = h.debug.Addr().String()
+	}
 	h.info.AdminContext = h.path(adminFile)
 	if err := h.admin().ensure(time.Now()); err != nil {
 		return nil, err
@@ -294,6 +304,9 @@ func (h *hub) run(ctx context.Context, metricsListener net.Listener, ready func(
 	if h.metrics != nil {
 		group.Go(func() error { return h.metrics.Run(ctx, metricsListener) })
 		h.metrics.ready.Store(true)
+	}
+	if h.debug != nil {
+		group.Go(func() error { return serveDebug(ctx, h.debug, h.log) })
 	}
 	h.log.Info("hub serves", slog.String(logging.Address, h.info.Addr), slog.String(logging.Path, h.Dir), slog.String(logging.Version, buildinfo.Version()))
 	if ready != nil {

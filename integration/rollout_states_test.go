@@ -14,7 +14,7 @@ import (
 func TestHubKilledInEveryState(t *testing.T) {
 	s := simulate(t, 12)
 	s.must(s.vendor.Release(s.ctx, "1.0.0"))
-	s.all("running 1.0.0", func() int { return s.fleet.Running("1.0.0") }, 12)
+	s.running("1.0.0", 12)
 	s.rollout("1.0.0", "Completed")
 	s.declare("\nrollout: {start: manual, waves: [{name: all}]}\n")
 	closed := time.Now().UTC().Add(72*time.Hour).Format("Mon") + " 00:00-01:00 UTC"
@@ -71,26 +71,26 @@ func TestHubKilledInEveryState(t *testing.T) {
 	say("abort", "1.5.0", "--reason", "wrong day", "--yes")
 	killed("1.5.0", "Aborted")
 
-	s.fleet.Fail("1.6.0", func(n int) bool { return n == 0 })
+	s.must(s.fleet.Fail(s.ctx, "1.6.0", 0))
 	begin("1.6.0", `waves: [{name: first, max: 6}, {name: rest}]`)
 	killed("1.6.0", "Holding")
-	s.all("running 1.6.0", func() int { return s.fleet.Running("1.6.0") }, 5)
+	s.running("1.6.0", 5)
 	say("undo", "1.6.0", "--reason", "one failed", "--yes")
 	killed("1.6.0", "RollingBack", "RolledBack")
 	killed("1.6.0", "RolledBack")
-	s.all("back on 1.4.0", func() int { return s.fleet.Running("1.4.0") }, 12)
+	s.running("1.4.0", 12)
 
 	begin("1.7.0", `waves: [{name: first, max: 6}, {name: rest, approval: qa}]`)
 	s.rollout("1.7.0", "AwaitingApproval")
 	begin("1.8.0", `waves: [{name: all}]`)
 	killed("1.7.0", "Superseded")
 	s.rollout("1.8.0", "Completed")
-	s.all("running 1.8.0", func() int { return s.fleet.Running("1.8.0") }, 12)
+	s.running("1.8.0", 12)
 
 	begin("1.9.0", `waves: [{name: first, max: 6}, {name: rest, approval: qa}]`)
 	s.rollout("1.9.0", "AwaitingApproval")
 	s.hubSays("release", "recall", "shop", "1.9.0", "--reason", "loses orders", "--roll-back", "--yes")
-	s.all("back on 1.8.0", func() int { return s.fleet.Running("1.8.0") }, 12)
+	s.running("1.8.0", 12)
 	killed("1.9.0", "Recalled")
 
 	var states []string

@@ -2,27 +2,37 @@ package integration
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
-	"google.golang.org/grpc"
-
-	"github.com/wheelwright-dev/wheelwright/integration/harness"
-	"github.com/wheelwright-dev/wheelwright/integration/simfleet"
+	"github.com/wheelwright-dev/wheelwright/integration/fleet"
+	"github.com/wheelwright-dev/wheelwright/integration/fleet/spokes"
 	"github.com/wheelwright-dev/wheelwright/integration/world"
-	fleetv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/fleet/v1"
 )
 
 // simulation is a hub process, a vendor and a simulated fleet.
 type simulation struct {
 	*story
-	fleet *simfleet.Fleet
+	fleet *fleet.Fleet
 }
+
+// loadGenerator is the program of the simulated spokes.
+var loadGenerator = sync.OnceValues(func() (string, error) {
+	root, err := world.Root()
+	if err != nil {
+		return "", err
+	}
+	if _, err := binaries(); err != nil { // they make the folder
+		return "", err
+	}
+	return fleet.Build(context.Background(), root, binFolder(), os.Getenv("WHEELWRIGHT_RACE") != "")
+})
 
 // takes is how long a release takes a simulated spoke.
 const takes = 500 * time.Millisecond
@@ -56,47 +66,51 @@ func simulate(t testing.TB, n int) *simulation {
 	s.vendor, err = world.NewVendor(ctx, filepath.Join(s.dir, "vendor"), filepath.Join(root, "deploy", "examples", "shop"))
 	s.must(err)
 	s.watchShop()
-	s.fleet, err = simfleet.Open(ctx, simfleet.Config{Context: s.hub.Context(), Distribution: "shop", Size: n, Takes: takes,
-		Name:   func(n int) string { return fmt.Sprintf("provider-%d/cluster-%d", n%97, n) },
-		Labels: func(n int) map[string]string { return map[string]string{"ring": fmt.Sprint(n % 10)} }})
+	program, err := loadGenerator()
 	s.must(err)
-	running, stop := context.WithCancel(ctx)
-	ended := make(chan struct{})
-	go func() { defer close(ended); _ = s.fleet.Run(running) }()
+	s.fleet, err = fleet.Start(program, s.dir)
+	s.must(err)
 	t.Cleanup(func() {
-		stop()
-		<-ended
 		if err := s.fleet.Close(); err != nil {
 			t.Error(err)
 		}
 	})
-	s.all("connected", func() int { return s.fleet.Connected() }, n)
+	identities := filepath.Join(s.dir, "identities")
+	s.must(s.fleet.Enrol(ctx, spokes.Enrolment{Context: s.hub.Context(), File: identities, Clusters: clustersOf(n)}))
+	_, err = s.fleet.Open(ctx, spokes.Opening{File: identities, Addr: s.hub.Addr, Distributions: []string{"shop"}, Takes: takes, Retry: takes})
+	s.must(err)
+	s.must(s.fleet.Connect(ctx, 0, n))
+	s.connected(n)
 	return s
 }
 
-// all waits until count is n.
-func (s *simulation) all(what string, count func() int, n int) {
-	s.t.Helper()
-	ctx, cancel := context.WithTimeout(s.ctx, 5*time.Minute)
-	defer cancel()
-	if err := s.fleet.Await(ctx, fmt.Sprintf("%d spokes %s", n, what), func() bool { return count() >= n }); err != nil {
-		s.t.Fatalf("%v: %d are\n%s", err, count(), world.Tail(s.hub.Log, 20))
+func clustersOf(n int) (all []spokes.Cluster) {
+	for i := range n {
+		all = append(all, spokes.Cluster{Name: fmt.Sprintf("provider-%d/cluster-%d", i%97, i), Labels: map[string]string{"ring": fmt.Sprint(i % 10)}})
 	}
+	return all
 }
 
-// toAll has n spokes take a first release, and then one in three waves; it returns how long that took
-// from the start of the rollout, and until the last spoke's word was on the hub's disk.
-func (s *simulation) toAll(n int) (whole time.Duration, r *fleetv1.Rollout) {
+// connected waits until n spokes are.
+func (s *simulation) connected(n int) {
 	s.t.Helper()
-	s.must(s.vendor.Release(s.ctx, "1.0.0"))
-	s.all("running 1.0.0", func() int { return s.fleet.Running("1.0.0") }, n)
-	s.rollout("1.0.0", "Completed")
-	s.declare(threeWaves)
-	s.must(s.vendor.Release(s.ctx, "1.1.0"))
-	s.all("running 1.1.0", func() int { return s.fleet.Running("1.1.0") }, n)
-	end := time.Now()
-	r = s.rollout("1.1.0", "Completed")
-	return end.Sub(r.GetStarted().AsTime()), r
+	s.await(spokes.Goal{State: spokes.Connected, Spokes: n})
+}
+
+// running waits until the hub has acknowledged of n spokes that they run version, and tells when that was.
+func (s *simulation) running(version string, n int) time.Time {
+	s.t.Helper()
+	return s.await(spokes.Goal{State: spokes.Runs, Version: version, Spokes: n})
+}
+
+func (s *simulation) await(g spokes.Goal) time.Time {
+	s.t.Helper()
+	g.Within = 5 * time.Minute
+	at, err := s.fleet.Await(s.ctx, g)
+	if err != nil {
+		s.t.Fatalf("%v\n%s", err, world.Tail(s.hub.Log, 20))
+	}
+	return at
 }
 
 // 200 simulated spokes take a release in three waves; of the next one a tenth of the first wave's fail, and
@@ -104,7 +118,13 @@ func (s *simulation) toAll(n int) (whole time.Duration, r *fleetv1.Rollout) {
 func TestSimulatedRollout(t *testing.T) {
 	const n = 200
 	s := simulate(t, n)
-	_, r := s.toAll(n)
+	s.must(s.vendor.Release(s.ctx, "1.0.0"))
+	s.running("1.0.0", n)
+	s.rollout("1.0.0", "Completed")
+	s.declare(threeWaves)
+	s.must(s.vendor.Release(s.ctx, "1.1.0"))
+	s.running("1.1.0", n)
+	r := s.rollout("1.1.0", "Completed")
 	var sizes []uint32
 	for _, w := range r.GetWaves() {
 		sizes = append(sizes, w.GetClusters())
@@ -112,13 +132,19 @@ func TestSimulatedRollout(t *testing.T) {
 	if !slices.Equal(sizes, []uint32{40, 60, 100}) {
 		t.Errorf("waves of %v, want 40, 60 and 100", sizes)
 	}
-	s.fleet.Fail("1.2.0", func(n int) bool { return n%10 == 0 })
+	var tenth []int
+	for i := range n / 10 {
+		tenth = append(tenth, 10*i)
+	}
+	s.must(s.fleet.Fail(s.ctx, "1.2.0", tenth...))
 	s.must(s.vendor.Release(s.ctx, "1.2.0"))
 	r = s.rollout("1.2.0", "Holding")
 	if waves := r.GetWaves(); waves[0].GetFailed() == 0 || waves[1].GetUnderway()+waves[1].GetDone() > 0 {
 		t.Errorf("a broken budget: %v", waves)
 	}
-	if got := s.fleet.Running("1.2.0"); got > 40 {
+	count, err := s.fleet.Count(s.ctx)
+	s.must(err)
+	if got := count.Running["1.2.0"]; got > 40 {
 		t.Errorf("%d spokes run a release that was held in a wave of 40", got)
 	}
 }
@@ -127,8 +153,8 @@ func TestSimulatedRollout(t *testing.T) {
 func TestAClockThatIsOff(t *testing.T) {
 	s := simulate(t, 3)
 	s.rehub("heartbeat: 1s\n")
-	s.all("connected", func() int { return s.fleet.Connected() }, 3)
-	s.fleet.Skew(1, time.Hour)
+	s.connected(3)
+	s.must(s.fleet.Skew(s.ctx, 1, time.Hour))
 	s.must(world.Await(s.patiently(), "the clock to be noticed", func(ctx context.Context) error {
 		r, err := s.hub.Run(ctx, "status")
 		if err == nil && !strings.Contains(r.Out, "its clock is 1h") {
@@ -140,75 +166,5 @@ func TestAClockThatIsOff(t *testing.T) {
 		t.Errorf("hub why does not say it:\n%s", why)
 	}
 	s.must(s.vendor.Release(s.ctx, "1.0.0"))
-	s.all("running 1.0.0", func() int { return s.fleet.Running("1.0.0") }, 3)
-}
-
-func BenchmarkSimulated1000(b *testing.B) {
-	const n = 1000
-	s := simulate(b, n)
-	whole, r := s.toAll(n)
-	fmt.Printf("FIGURE rollout.1000-clusters-overhead %.1f s simulated: %d clusters in waves of 20, 30 and 50 %%, start to all healthy %.1f s, less %d times %s that a release takes them\n",
-		(whole - time.Duration(len(r.GetWaves()))*takes).Seconds(), n, whole.Seconds(), len(r.GetWaves()), takes)
-
-	s.must(s.hub.Kill())
-	s.all("cut off", func() int { return n - s.fleet.Connected() }, n)
-	begin := time.Now()
-	s.must(s.hub.Spawn())
-	s.all("connected again", func() int { return s.fleet.Connected() }, n)
-	s.fleet.Redial()
-	s.must(world.Await(s.patiently(), "the hub to know all", func(ctx context.Context) error {
-		status, err := s.fleet.Hub.GetStatus(ctx, &fleetv1.GetStatusRequest{}, grpc.WaitForReady(true))
-		if err != nil {
-			return err
-		}
-		known := 0
-		for _, row := range status.GetRows() {
-			if row.GetRunningVersion() == "1.1.0" && row.GetHealth() == "Healthy" && row.GetPhase() == "Succeeded" {
-				known++
-			}
-		}
-		if known < n {
-			return fmt.Errorf("%d of %d are known", known, n)
-		}
-		return nil
-	}))
-	took := time.Since(begin)
-	used, err := harness.CPU(s.hub.PID())
-	s.must(err)
-	fmt.Printf("FIGURE hub.restart-to-known %.1f s simulated: %d spokes cut off by kill -9, from the start of the process to all of them connected and healthy; the hub used %.1f s of one processor\n", took.Seconds(), n, used.Seconds())
-}
-
-func BenchmarkSimulated10000(b *testing.B) {
-	const n, rounds = 10_000, 7
-	s := simulate(b, n)
-	s.must(s.vendor.Release(s.ctx, "1.0.0"))
-	s.all("running 1.0.0", func() int { return s.fleet.Running("1.0.0") }, n)
-	timed := func(args ...string) (time.Duration, string) {
-		var all []time.Duration
-		out := ""
-		for range rounds {
-			begin := time.Now()
-			r, err := s.hub.Run(s.ctx, args...)
-			s.must(err)
-			if r.Code > 1 {
-				b.Fatalf("hub %v: %s", args, r.Err)
-			}
-			out = r.Out
-			all = append(all, time.Since(begin))
-		}
-		slices.Sort(all)
-		return all[rounds/2], out
-	}
-	version, _ := timed("version")
-	status, text := timed("status")
-	b.Logf("hub status of %d clusters:\n%s", n, text)
-	list, out := timed("get", "clusters", "-o", "json")
-	var all struct {
-		Clusters []json.RawMessage `json:"clusters"`
-	}
-	if err := json.Unmarshal([]byte(out), &all); err != nil || len(all.Clusters) != n {
-		b.Fatalf("%d of %d clusters are listed: %v", len(all.Clusters), n, err)
-	}
-	fmt.Printf("FIGURE cli.status-10000-extra %.0f ms simulated: `hub status` takes %d ms, `hub version` %d ms, medians of %d\n", (status-version).Seconds()*1e3, status.Milliseconds(), version.Milliseconds(), rounds)
-	fmt.Printf("FIGURE cli.list-10000-json %.0f ms simulated: `hub get clusters -o json`, %d KiB\n", list.Seconds()*1e3, len(out)>>10)
+	s.running("1.0.0", 3)
 }
