@@ -27,17 +27,18 @@ type metrics struct {
 	store    *store.Store
 	presence *presence.Registry
 	stats    func() syncapi.Stats
+	built    func() uint64
 	ready    atomic.Bool
 	log      *slog.Logger
 
-	clusters, connected, unserved, installations, releases, events, offers, bytes *prometheus.Desc
+	clusters, connected, unserved, installations, releases, events, offers, bytes, deltas, waiting *prometheus.Desc
 }
 
-func newMetrics(s *store.Store, p *presence.Registry, stats func() syncapi.Stats, log *slog.Logger) *metrics {
+func newMetrics(s *store.Store, p *presence.Registry, stats func() syncapi.Stats, built func() uint64, log *slog.Logger) *metrics {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc("wheelwright_hub_"+name, help, labels, nil)
 	}
-	return &metrics{store: s, presence: p, stats: stats, log: log,
+	return &metrics{store: s, presence: p, stats: stats, built: built, log: log,
 		clusters:      desc("clusters", "Clusters that the hub knows."),
 		connected:     desc("spokes_connected", "Spokes that are connected now."),
 		unserved:      desc("identities_unserved", "Clusters whose identity waits to be accepted, is in quarantine, or was turned away.", "standing"),
@@ -45,7 +46,9 @@ func newMetrics(s *store.Store, p *presence.Registry, stats func() syncapi.Stats
 		releases:      desc("releases", "Releases, by how they were judged.", "distribution", "phase"),
 		events:        desc("events_received_total", "Events of spokes that were stored."),
 		offers:        desc("offers_sent_total", "Desired states that were sent to spokes."),
-		bytes:         desc("bundle_sent_bytes_total", "Compressed bytes of bundles that were sent to spokes."),
+		bytes:         desc("bundle_sent_bytes_total", "Compressed bytes of bundles that were sent to spokes, as whole bundles and as deltas.", "encoding"),
+		deltas:        desc("deltas_built_total", "Deltas between two releases that were made."),
+		waiting:       desc("bundle_fetches_waiting", "Fetches of bundles that wait their turn."),
 	}
 }
 
@@ -84,7 +87,7 @@ func (m *metrics) Run(ctx context.Context, l net.Listener) error {
 
 // Describe implements prometheus.Collector.
 func (m *metrics) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{m.clusters, m.connected, m.unserved, m.installations, m.releases, m.events, m.offers, m.bytes} {
+	for _, d := range []*prometheus.Desc{m.clusters, m.connected, m.unserved, m.installations, m.releases, m.events, m.offers, m.bytes, m.deltas, m.waiting} {
 		out <- d
 	}
 }
@@ -94,7 +97,10 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	stats := m.stats()
 	out <- prometheus.MustNewConstMetric(m.events, prometheus.CounterValue, float64(stats.Events))
 	out <- prometheus.MustNewConstMetric(m.offers, prometheus.CounterValue, float64(stats.OffersSent))
-	out <- prometheus.MustNewConstMetric(m.bytes, prometheus.CounterValue, float64(stats.BundleBytes))
+	out <- prometheus.MustNewConstMetric(m.bytes, prometheus.CounterValue, float64(stats.WholeBytes), "whole")
+	out <- prometheus.MustNewConstMetric(m.bytes, prometheus.CounterValue, float64(stats.DeltaBytes), "delta")
+	out <- prometheus.MustNewConstMetric(m.deltas, prometheus.CounterValue, float64(m.built()))
+	out <- prometheus.MustNewConstMetric(m.waiting, prometheus.GaugeValue, float64(stats.Waiting))
 	if err := m.collectStored(out); err != nil {
 		m.log.Error("metrics are incomplete", slog.Any(logging.Error, err))
 		out <- prometheus.NewInvalidMetric(m.clusters, err)

@@ -31,6 +31,8 @@ type Config struct {
 	Heartbeat time.Duration // of the spokes' streams
 	// RenewAfterExpiry is for how long after its end a spoke's certificate may be renewed; nil: not written.
 	RenewAfterExpiry *time.Duration
+	BundleRate       int64 // bytes of bundles that are sent in a second
+	BundleFetches    int64 // bundles that are sent at once
 	LogLevel         string
 	LogFormat        string
 	Git              gitrepo.Credentials  // to reach the distributions' repositories
@@ -68,7 +70,7 @@ func Parse(name string, data []byte) (Config, error) {
 		return Config{}, &Problems{File: name, List: []string{strings.TrimPrefix(err.Error(), "error converting YAML to JSON: ")}}
 	}
 	d := &decoder{dir: filepath.Dir(name)}
-	top := d.section("", root, "version", "listen", "advertise", "metrics", "poll", "heartbeat", "renewAfterExpiry", "log", "git", "rollouts", "plugins", "oidc")
+	top := d.section("", root, "version", "listen", "advertise", "metrics", "poll", "heartbeat", "renewAfterExpiry", "bundles", "log", "git", "rollouts", "plugins", "oidc")
 	if v, ok := top["version"]; !ok {
 		d.problem("version", "is missing; write `version: 1` first")
 	} else if n, ok := v.(float64); !ok || n != 1 {
@@ -88,6 +90,15 @@ func Parse(name string, data []byte) (Config, error) {
 	if v, ok := top["renewAfterExpiry"]; ok && v != nil {
 		t := d.duration("renewAfterExpiry", v, 0, 366*24*time.Hour)
 		c.RenewAfterExpiry = &t
+	}
+	if v, ok := top["bundles"]; ok && v != nil {
+		m, ok := v.(map[string]any)
+		if !ok {
+			d.problem("bundles", "want a mapping with bytesPerSecond and fetches")
+		}
+		bundles := d.section("bundles", m, "bytesPerSecond", "fetches")
+		c.BundleRate = d.number("bundles.bytesPerSecond", bundles["bytesPerSecond"], 64<<10, 1<<40)
+		c.BundleFetches = d.number("bundles.fetches", bundles["fetches"], 1, 1<<20)
 	}
 	if v, ok := top["log"]; ok && v != nil {
 		m, ok := v.(map[string]any)
@@ -212,6 +223,18 @@ func (d *decoder) duration(key string, v any, least, most time.Duration) time.Du
 		d.problem(key, "%v: want %v to %v", t, least, most)
 	}
 	return t
+}
+
+func (d *decoder) number(key string, v any, least, most int64) int64 {
+	if v == nil {
+		return 0
+	}
+	n, ok := v.(float64)
+	if !ok || n != float64(int64(n)) || int64(n) < least || int64(n) > most {
+		d.problem(key, "%v: want a whole number, %d to %d", v, least, most)
+		return 0
+	}
+	return int64(n)
 }
 
 func (d *decoder) oneOf(key string, v any, words ...string) string {
