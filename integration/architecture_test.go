@@ -32,7 +32,7 @@ var floors = []struct {
 	{4, "assembly", []string{"hub", "spoke"}},
 	{3, "behaviour", []string{"hub/internal/conductor", "hub/internal/herald", "hub/internal/server", "hub/internal/api/enroll", "hub/internal/api/sync",
 		"hub/internal/api/fleet", "spoke/internal/agent", "spoke/internal/local", "spoke/internal/move"}},
-	{2, "adapters", []string{"hub/internal/store", "hub/internal/blob", "hub/internal/tagwatch", "hub/internal/publish",
+	{2, "adapters", []string{"hub/internal/store", "hub/internal/blob", "hub/internal/depot", "hub/internal/tagwatch", "hub/internal/publish",
 		"hub/internal/identity", "hub/internal/oidc", "hub/internal/presence", "hub/internal/clientcontext", "hub/internal/config",
 		"spoke/internal/journal", "spoke/internal/hubclient", "spoke/internal/overlay", "spoke/internal/apply", "spoke/internal/config",
 		"pkg/pluginhost", "pkg/plugintest"}},

@@ -41,7 +41,7 @@ type renderer interface {
 // Config says how to judge. Zero values mean the defaults.
 type Config struct {
 	Renderer renderer
-	MaxBytes int64            // of a bundle; default 64 MiB
+	MaxBytes int64            // of a bundle; default bundle.MaxSize
 	Now      func() time.Time // default time.Now
 	Log      *slog.Logger
 }
@@ -52,7 +52,7 @@ type Publisher struct{ cfg Config }
 // New makes a publisher.
 func New(cfg Config) *Publisher {
 	if cfg.MaxBytes == 0 {
-		cfg.MaxBytes = 64 << 20
+		cfg.MaxBytes = bundle.MaxSize
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
