@@ -3,11 +3,9 @@ package gitrepo
 import (
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 
 	"github.com/go-git/go-git/v5/plumbing"
-	"github.com/go-git/go-git/v5/storage/filesystem"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/provenance"
 )
@@ -16,111 +14,105 @@ const (
 	maxMeta    = 32 << 20 // bytes of a commit, tag or tree object
 	maxEntries = 100_000  // files and folders below a path
 	maxDepth   = 64       // folders in folders
-	maxKept    = 32 << 20 // bytes of objects kept from one snapshot to the next
 	kindCommit = plumbing.CommitObject
 	kindTree   = plumbing.TreeObject
 )
 
-// objects reads raw objects. Those of the last snapshot are kept, as most of a release is unchanged in
-// the next.
+// objects reads raw objects, each checked against its id. What was read is kept, as most of a release is unchanged
+// in the next.
 type objects struct {
-	max     int64 // bytes of the files of one snapshot
-	storage *filesystem.Storage
-	reopen  func() (*filesystem.Storage, error)
+	max    int64 // bytes of the files of one snapshot
+	folder func() (string, error)
+	cache  *Cache
 
-	kept, before map[plumbing.Hash]object // of this snapshot, of the one before
-	keptBytes    int
+	db *database // nil: closed
 }
 
-type object struct {
-	kind plumbing.ObjectType
-	data []byte
+func newObjects(cfg Config, folder func() (string, error)) (*objects, error) {
+	o := &objects{max: cfg.MaxContent, folder: folder, cache: cfg.Cache}
+	return o, o.reopen()
 }
 
-func (o *objects) close() error { return o.storage.Close() }
-
-func (o *objects) has(h plumbing.Hash) bool {
-	if o.storage.HasEncodedObject(h) == nil {
-		return true
+// reopen looks at the folder anew: packs may have come, or gone in a repack.
+func (o *objects) reopen() error {
+	if err := o.closeDatabase(); err != nil {
+		return err
 	}
-	o.storage.Reindex()
-	_, err := o.storage.EncodedObject(plumbing.AnyObject, h) // unlike the above, looks into alternates
-	return err == nil
+	folder, err := o.folder()
+	if err != nil {
+		return err
+	}
+	o.db, err = openDatabase(folder)
+	return err
 }
+
+// refresh looks for packs that have come.
+func (o *objects) refresh() error {
+	if o.db == nil {
+		return o.reopen()
+	}
+	return o.db.refresh()
+}
+
+func (o *objects) closeDatabase() error {
+	if o.db == nil {
+		return nil
+	}
+	err := o.db.close()
+	o.db = nil
+	return err
+}
+
+func (o *objects) close() error {
+	o.cache.forget(o)
+	return o.closeDatabase()
+}
+
+func (o *objects) has(h plumbing.Hash) bool { return o.db != nil && o.db.has(h) }
 
 // read returns an object whose content has the id h.
 func (o *objects) read(h plumbing.Hash, limit int64) (object, error) {
-	obj, ok := o.kept[h]
-	if !ok {
-		obj, ok = o.before[h]
-	}
-	if ok && int64(len(obj.data)) > limit {
-		return object{}, ErrTooLarge
-	}
+	obj, ok := o.cache.get(o, h)
 	if !ok {
 		var err error
 		if obj, err = o.load(h, limit); err != nil {
 			return object{}, err
 		}
+		o.cache.put(o, h, obj)
 	}
-	if o.kept == nil {
-		o.kept = map[plumbing.Hash]object{}
-	}
-	if _, again := o.kept[h]; !again && o.keptBytes+len(obj.data) <= maxKept {
-		o.kept[h] = obj
-		o.keptBytes += len(obj.data)
+	if int64(len(obj.data)) > limit {
+		return object{}, ErrTooLarge
 	}
 	return obj, nil
 }
 
-// load tries again with everything opened anew: packs may have come, or gone in a repack.
 func (o *objects) load(h plumbing.Hash, limit int64) (object, error) {
 	obj, err := o.loadOnce(h, limit)
 	if err == nil || errors.Is(err, ErrTooLarge) {
 		return obj, err
 	}
-	o.storage.Reindex()
-	if obj, err = o.loadOnce(h, limit); err == nil || errors.Is(err, ErrTooLarge) {
-		return obj, err
+	if err := o.reopen(); err != nil {
+		return object{}, err
 	}
-	fresh, ferr := o.reopen()
-	if ferr != nil {
-		return object{}, ferr
-	}
-	_ = o.storage.Close() // read only: nothing to lose
-	o.storage = fresh
 	return o.loadOnce(h, limit)
 }
 
 func (o *objects) loadOnce(h plumbing.Hash, limit int64) (object, error) {
-	enc, err := o.storage.EncodedObject(plumbing.AnyObject, h)
+	if o.db == nil {
+		return object{}, fmt.Errorf("object %s: the repository is closed", h)
+	}
+	obj, err := o.db.load(h, limit)
 	if err != nil {
 		return object{}, fmt.Errorf("object %s: %w", h, err)
 	}
-	size := enc.Size()
-	if size > limit {
-		return object{}, ErrTooLarge
-	}
-	r, err := enc.Reader()
-	if err != nil {
-		return object{}, fmt.Errorf("object %s: %w", h, err)
-	}
-	data := make([]byte, size)
-	_, err = io.ReadFull(r, data)
-	if cerr := r.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
-		return object{}, fmt.Errorf("object %s: %w", h, err)
-	}
-	id, err := provenance.ObjectID(enc.Type().String(), data)
+	id, err := provenance.ObjectID(obj.kind.String(), obj.data)
 	if err != nil {
 		return object{}, fmt.Errorf("object %s: %w", h, err)
 	}
 	if plumbing.Hash(id) != h {
 		return object{}, fmt.Errorf("object %s is corrupt: its content has id %s", h, plumbing.Hash(id))
 	}
-	return object{kind: enc.Type(), data: data}, nil
+	return obj, nil
 }
 
 func (o *objects) meta(h plumbing.Hash, kind plumbing.ObjectType) ([]byte, error) {
@@ -159,8 +151,6 @@ func (o *objects) commit(h plumbing.Hash) (tag []byte, id plumbing.Hash, commit 
 }
 
 func (o *objects) snapshot(h plumbing.Hash, path string) (Snapshot, error) {
-	// Let go of what the last snapshot did not use.
-	o.before, o.kept, o.keptBytes = o.kept, map[plumbing.Hash]object{}, 0
 	names, err := provenance.Components(path)
 	if err != nil {
 		return Snapshot{}, fmt.Errorf("%w: %w", ErrUnsupported, err)
