@@ -35,9 +35,19 @@ type owned struct {
 	id    plumbing.Hash
 }
 
+// cached is an object, or, without an id, what a repository's last snapshot was made of.
 type cached struct {
 	owned
 	object
+	listing *listing
+}
+
+func (c *cached) cost() int {
+	n := len(c.data) + entryCost
+	if c.listing != nil {
+		n += c.listing.cost
+	}
+	return n
 }
 
 // NewCache makes one that holds at most so many bytes; what is larger than all of it is not kept.
@@ -57,14 +67,35 @@ func (c *Cache) get(owner *objects, id plumbing.Hash) (object, bool) {
 }
 
 func (c *Cache) put(owner *objects, id plumbing.Hash, obj object) {
+	c.add(&cached{owned: owned{owner, id}, object: obj})
+}
+
+// listing is of the repository's last snapshot; nil: it is not there.
+func (c *Cache) listing(owner *objects) *listing {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	at := owned{owner, id}
-	if _, ok := c.known[at]; ok || len(obj.data)+entryCost > c.most {
+	e, ok := c.known[owned{owner: owner}]
+	if !ok {
+		return nil
+	}
+	return e.Value.(*cached).listing
+}
+
+func (c *Cache) putListing(owner *objects, l *listing) {
+	c.add(&cached{owned: owned{owner: owner}, listing: l})
+}
+
+func (c *Cache) add(entry *cached) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e, ok := c.known[entry.owned]; ok {
+		c.dropLocked(e)
+	}
+	if entry.cost() > c.most {
 		return
 	}
-	c.known[at] = c.order.PushFront(&cached{at, obj})
-	for c.held += len(obj.data) + entryCost; c.held > c.most; {
+	c.known[entry.owned] = c.order.PushFront(entry)
+	for c.held += entry.cost(); c.held > c.most; {
 		c.dropLocked(c.order.Back())
 	}
 }
@@ -72,7 +103,7 @@ func (c *Cache) put(owner *objects, id plumbing.Hash, obj object) {
 func (c *Cache) dropLocked(e *list.Element) {
 	was := c.order.Remove(e).(*cached)
 	delete(c.known, was.owned)
-	c.held -= len(was.data) + entryCost
+	c.held -= was.cost()
 }
 
 func (c *Cache) forget(owner *objects) {

@@ -27,7 +27,7 @@ type database struct {
 	packs    []*pack
 	open     []*pack // those of which the file is open, the last opened last
 	recent   bases
-	room     []byte // for what is read of a pack
+	window   window
 	inflater inflater
 }
 
@@ -95,6 +95,7 @@ func (d *database) refresh() error {
 	var err error
 	for _, gone := range known {
 		d.recent.forget(gone)
+		d.window = window{}
 		d.open = slices.DeleteFunc(d.open, func(p *pack) bool { return p == gone })
 		err = errors.Join(err, gone.close())
 	}
@@ -106,7 +107,7 @@ func (d *database) close() error {
 	for _, p := range d.packs {
 		err = errors.Join(err, p.close())
 	}
-	d.packs, d.open, d.recent = nil, nil, bases{}
+	d.packs, d.open, d.recent, d.window = nil, nil, bases{}, window{}
 	return err
 }
 

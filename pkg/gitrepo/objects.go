@@ -178,11 +178,16 @@ func (o *objects) snapshot(h plumbing.Hash, path string) (Snapshot, error) {
 		}
 		s.Proof.Trees = append(s.Proof.Trees, tree)
 	}
-	w := walk{objects: o, left: o.max}
+	w := walk{objects: o, left: o.max, was: o.cache.listing(o), now: &listing{folders: map[string]folder{}}}
+	if w.was == nil {
+		w.was = &listing{}
+	}
+	w.files = make([]provenance.File, 0, len(w.was.files))
 	if err := w.tree(tree, "", 0); err != nil {
 		return Snapshot{}, err
 	}
 	s.Files = w.files
+	o.cache.putListing(o, w.now)
 	return s, nil
 }
 
@@ -217,12 +222,34 @@ func unsupported(mode, path string) error {
 	return fmt.Errorf("%q has mode %s, want 100644 or 100755: %w", path, mode, ErrUnsupported)
 }
 
+// listing is what a snapshot was made of: the next one need not look into a folder that is as it was.
+type listing struct {
+	files   []listed
+	folders map[string]folder // by path
+	cost    int               // bytes
+}
+
+type listed struct {
+	path       string
+	executable bool
+	id         plumbing.Hash
+}
+
+type folder struct {
+	id       plumbing.Hash
+	from, to int // of its files
+	entries  int // below it
+}
+
+const listedCost, folderCost = 64, 120 // bytes, beside the path
+
 // walk collects the files below a tree. It counts, as a tree of a few objects can name millions of files.
 type walk struct {
 	*objects
-	files   []provenance.File
-	entries int
-	left    int64
+	files    []provenance.File
+	entries  int
+	left     int64
+	was, now *listing
 }
 
 func (w *walk) tree(raw []byte, prefix string, depth int) error {
@@ -248,28 +275,57 @@ func (w *walk) tree(raw []byte, prefix string, depth int) error {
 func (w *walk) entry(e provenance.Entry, path string, depth int) error {
 	switch e.Mode {
 	case provenance.ModeDir:
-		raw, err := w.meta(plumbing.Hash(e.ID), kindTree)
+		return w.folder(plumbing.Hash(e.ID), path, depth+1)
+	case provenance.ModeFile, provenance.ModeExecutable:
+		return w.file(listed{path, e.Mode == provenance.ModeExecutable, plumbing.Hash(e.ID)})
+	}
+	return unsupported(e.Mode, path)
+}
+
+func (w *walk) folder(id plumbing.Hash, path string, depth int) error {
+	now := folder{id: id, from: len(w.now.files)}
+	if was, ok := w.was.folders[path]; ok && was.id == id && w.entries+was.entries <= maxEntries {
+		for _, f := range w.was.files[was.from:was.to] {
+			if err := w.file(f); err != nil {
+				return err
+			}
+		}
+		w.entries += was.entries
+		now.entries = was.entries
+	} else {
+		raw, err := w.meta(id, kindTree)
 		if err != nil {
 			return fmt.Errorf("folder %q: %w", path, err)
 		}
 		if len(raw) == 0 {
 			return fmt.Errorf("folder %q is empty: %w", path, ErrUnsupported)
 		}
-		return w.tree(raw, path+"/", depth+1)
-	case provenance.ModeFile, provenance.ModeExecutable:
-		obj, err := w.read(plumbing.Hash(e.ID), w.left)
-		if errors.Is(err, ErrTooLarge) {
-			return fmt.Errorf("%q: with it the files have more than %d MiB: %w", path, w.max>>20, ErrTooLarge)
+		before := w.entries
+		if err := w.tree(raw, path+"/", depth); err != nil {
+			return err
 		}
-		if err != nil {
-			return fmt.Errorf("%q: %w", path, err)
-		}
-		if obj.kind != plumbing.BlobObject {
-			return fmt.Errorf("%q is a %s: %w", path, obj.kind, ErrUnsupported)
-		}
-		w.left -= int64(len(obj.data))
-		w.files = append(w.files, provenance.File{Path: path, Executable: e.Mode == provenance.ModeExecutable, Data: obj.data})
-		return nil
+		now.entries = w.entries - before
 	}
-	return unsupported(e.Mode, path)
+	now.to = len(w.now.files)
+	w.now.folders[path] = now
+	w.now.cost += folderCost + len(path)
+	return nil
+}
+
+func (w *walk) file(f listed) error {
+	obj, err := w.read(f.id, w.left)
+	if errors.Is(err, ErrTooLarge) {
+		return fmt.Errorf("%q: with it the files have more than %d MiB: %w", f.path, w.max>>20, ErrTooLarge)
+	}
+	if err != nil {
+		return fmt.Errorf("%q: %w", f.path, err)
+	}
+	if obj.kind != plumbing.BlobObject {
+		return fmt.Errorf("%q is a %s: %w", f.path, obj.kind, ErrUnsupported)
+	}
+	w.left -= int64(len(obj.data))
+	w.files = append(w.files, provenance.File{Path: f.path, Executable: f.executable, Data: obj.data})
+	w.now.files = append(w.now.files, f)
+	w.now.cost += listedCost + len(f.path)
+	return nil
 }

@@ -101,6 +101,7 @@ func (d *database) file(p *pack) (*os.File, error) {
 	if d.open = append(d.open, p); len(d.open) > maxOpen {
 		oldest := d.open[0]
 		d.open = d.open[1:]
+		d.window = window{}
 		err, oldest.file = oldest.file.Close(), nil
 	}
 	return f, err
@@ -168,16 +169,14 @@ type packed struct {
 }
 
 func (d *database) head(p *pack, at int64) (packed, error) {
-	var room [64]byte // a size of ten bytes, an offset of ten or an id of twenty
 	f, err := d.file(p)
 	if err != nil {
 		return packed{}, err
 	}
-	n, err := f.ReadAt(room[:], at)
-	if err != nil && !errors.Is(err, io.EOF) {
+	b, err := d.window.read(f, at, 64) // a size of ten bytes, an offset of ten or an id of twenty
+	if err != nil {
 		return packed{}, err
 	}
-	b := room[:n]
 	damaged := fmt.Errorf("%s is damaged at byte %d", p.name, at)
 	if len(b) == 0 {
 		return packed{}, damaged
@@ -309,16 +308,15 @@ func (d *database) inflate(p *pack, e packed) ([]byte, error) {
 	data := make([]byte, e.size)
 	// Deflate makes what cannot be compressed a little larger.
 	most := e.size + e.size>>10 + 64
-	var from io.Reader = bufio.NewReader(io.NewSectionReader(f, e.content, 1<<62))
+	var from io.Reader
 	if most <= largestRead {
-		if int64(cap(d.room)) < most {
-			d.room = make([]byte, 2*most)
-		}
-		n, err := f.ReadAt(d.room[:most], e.content)
-		if err != nil && !errors.Is(err, io.EOF) {
+		b, err := d.window.read(f, e.content, int(most))
+		if err != nil {
 			return nil, err
 		}
-		from = d.inflater.bytes(d.room[:n])
+		from = d.inflater.bytes(b)
+	} else {
+		from = bufio.NewReader(io.NewSectionReader(f, e.content, 1<<62))
 	}
 	r, err := d.inflater.reset(from)
 	if err == nil {
@@ -328,6 +326,34 @@ func (d *database) inflate(p *pack, e packed) ([]byte, error) {
 		return nil, fmt.Errorf("%s at byte %d: %w", p.name, e.content, err)
 	}
 	return data, nil
+}
+
+// window is what was read last of a pack: objects that are needed together most often lie together.
+type window struct {
+	file *os.File
+	at   int64
+	data []byte
+	room []byte
+}
+
+const leastRead = 16 << 10
+
+// read is the n bytes of a file that begin at a place, or as many as there are, until the next call.
+func (w *window) read(f *os.File, at int64, n int) ([]byte, error) {
+	if f != w.file || at < w.at || at+int64(n) > w.at+int64(len(w.data)) {
+		size := max(n, leastRead)
+		if cap(w.room) < size {
+			w.room = make([]byte, size)
+		}
+		got, err := f.ReadAt(w.room[:size], at)
+		if err != nil && !errors.Is(err, io.EOF) {
+			*w = window{}
+			return nil, err
+		}
+		w.file, w.at, w.data = f, at, w.room[:got]
+	}
+	b := w.data[at-w.at:]
+	return b[:min(n, len(b))], nil
 }
 
 // inflater is made once. The checksum behind the data is not looked at: the id says more.
