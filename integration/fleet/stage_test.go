@@ -242,13 +242,18 @@ func (s *stage) release(version string) {
 // stored is when the first distribution's release of a version was, once it is.
 func (s *stage) stored(version string) time.Time {
 	s.t.Helper()
+	return s.storedOf(s.distributions[0], version)
+}
+
+func (s *stage) storedOf(distribution, version string) time.Time {
+	s.t.Helper()
 	var r *fleetv1.Release
 	s.must(world.Await(s.patiently(), "release "+version, func(ctx context.Context) (err error) {
-		r, err = s.hub.Release(ctx, s.distributions[0], version)
+		r, err = s.hub.Release(ctx, distribution, version)
 		return err
 	}))
 	if r.GetPhase() != "Available" {
-		s.t.Fatalf("release %s is %s: %v", version, r.GetPhase(), r.GetReasons())
+		s.t.Fatalf("release %s of %s is %s: %v", version, distribution, r.GetPhase(), r.GetReasons())
 	}
 	return r.GetPublished().AsTime()
 }
