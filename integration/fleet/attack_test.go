@@ -81,23 +81,23 @@ func attacked(b *testing.B, part int, m spokes.Manner) (factor float64, note str
 // BenchmarkDeaf has nine tenths of the fleet never read.
 func BenchmarkDeaf(b *testing.B) {
 	factor, note := attacked(b, 1, spokes.Deaf)
-	figure("scale.beside-deaf", factor, "x", "%s", note)
+	figure("scale.beside-deaf", factor, "ratio", "%s", note)
 }
 
 // BenchmarkHoarders has some open every stream that they may and read none.
 func BenchmarkHoarders(b *testing.B) {
 	factor, note := attacked(b, 90, spokes.Hoarder)
-	figure("scale.beside-hoarders", factor, "x", "%s", note)
+	figure("scale.beside-hoarders", factor, "ratio", "%s", note)
 }
 
 // BenchmarkFlood has a few send as fast as they can.
 func BenchmarkFlood(b *testing.B) {
 	factor, note := attacked(b, 900, spokes.Flood)
-	figure("scale.beside-flood", factor, "x", "%s", note)
+	figure("scale.beside-flood", factor, "ratio", "%s", note)
 }
 
 // BenchmarkLiars has nine tenths of the fleet lie about what they have.
 func BenchmarkLiars(b *testing.B) {
 	factor, note := attacked(b, 1, spokes.Liar)
-	figure("scale.beside-liars", factor, "x", "%s", note)
+	figure("scale.beside-liars", factor, "ratio", "%s", note)
 }

@@ -50,9 +50,13 @@ func BenchmarkDelivery(b *testing.B) {
 		cpu, wall, seconds = append(cpu, hub/bareUsed), append(wall, took/bareTook.Seconds()), append(seconds, took)
 		hubs, bares = append(hubs, hub), append(bares, bareUsed)
 	}
-	figure("scale.b1-vs-bare", cpu.median(), "x", "spokes=%d, the hub's processor time from the tag stored to the last acknowledged %v s, a bare grpc loop that sends the same %d bytes to each %v s; ratio %v", n, hubs, size, bares, cpu)
-	figure("scale.b1-wall-vs-bare", wall.median(), "x", "spokes=%d, the same in wall time, the spokes on the same processors; ratio %v", n, wall)
+	figure("scale.b1-vs-bare", cpu.median(), "ratio", "spokes=%d, the hub's processor time from the tag stored to the last acknowledged %v s, a bare grpc loop that sends the same %d bytes to each %v s; ratio %v", n, hubs, size, bares, cpu)
+	figure("scale.b1-wall-vs-bare", wall.median(), "ratio", "spokes=%d, the same in wall time, the spokes on the same processors; ratio %v", n, wall)
 	figure("scale.b1-seconds", seconds.median(), "s", "spokes=%d, %v s; %d bytes to each", n, seconds, size)
+	s.profiled("scale.b1-vs-bare", seconds.median()+1, func() {
+		s.release("2.0.0")
+		s.running("2.0.0", n)
+	})
 }
 
 // idle connects n spokes and measures what the hub keeps for each.
@@ -75,8 +79,8 @@ func idle(s *stage, n int) {
 		with[i] /= 1 << 10
 	}
 	figure("scale.b2-idle-kb", with.median(), "KB", "spokes=%d, live heap and stacks of the hub after a collection, over those without them: %v; resident memory %.1f KB each", n, with, float64(after-before)/float64(n)/(1<<10))
-	if err := profile(s.ctx, s.hub.Debug, "heap?gc=1", filepath.Join(s.dir, "idle.heap")); err != nil {
-		s.t.Error(err)
+	if profiles() != "" {
+		s.must(s.profile("scale.b2-idle-kb", "heap?gc=1"))
 	}
 }
 
@@ -124,8 +128,12 @@ func BenchmarkReconnect(b *testing.B) {
 		cpu, hubs, bares, seconds = append(cpu, hub/bareUsed), append(hubs, hub), append(bares, bareUsed), append(seconds, took)
 		written, peaks, resumed = append(written, wrote), append(peaks, float64(peak)/mean), append(resumed, float64(c.Resumed)/float64(total))
 	}
-	figure("scale.b4-vs-bare", cpu.median(), "x", "spokes=%d, the hub's processor time from its start after kill -9 until all are back %v s, a bare server's for as many new mutual-TLS streams %v s; ratio %v; of the hub's handshakes %.0f %% were resumed", n, hubs, bares, cpu, 100*resumed.median())
+	figure("scale.b4-vs-bare", cpu.median(), "ratio", "spokes=%d, the hub's processor time from its start after kill -9 until all are back %v s, a bare server's for as many new mutual-TLS streams %v s; ratio %v; of the hub's handshakes %.0f %% were resumed", n, hubs, bares, cpu, 100*resumed.median())
 	figure("scale.b4-store-writes", written.median(), "writes", "spokes=%d, transactions that wrote, without those of a start with nobody there: %v", n, written)
 	figure("scale.b4-seconds", seconds.median(), "s", "spokes=%d, from the start of the process until the last is back: %v", n, seconds)
-	figure("scale.b4-peak-mean", peaks.median(), "x", "spokes=%d, handshakes in the busiest second over the mean of all: %v", n, peaks)
+	figure("scale.b4-peak-mean", peaks.median(), "ratio", "spokes=%d, handshakes in the busiest second over the mean of all: %v", n, peaks)
+	s.must(s.hub.Kill())
+	s.await(spokes.Goal{State: spokes.Away, Spokes: n})
+	s.must(s.hub.Spawn())
+	s.profiled("scale.b4-vs-bare", seconds.median(), func() { s.await(spokes.Goal{State: spokes.Connected, Spokes: n}) })
 }

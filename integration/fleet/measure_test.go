@@ -8,12 +8,14 @@ import (
 	"math"
 	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/wheelwright-dev/wheelwright/integration/harness"
+	"github.com/wheelwright-dev/wheelwright/integration/world"
 )
 
 // figure prints one line for `make figures` and the report.
@@ -129,26 +131,42 @@ func live(ctx context.Context, t testing.TB, debug string) float64 {
 	return sum
 }
 
-// profile writes one of the hub's profiles beside the test's log, for what holds a figure that was missed.
-func profile(ctx context.Context, debug, what, file string) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+debug+"/debug/pprof/"+what, nil)
-	if err != nil {
-		return err
+// profiles is the folder that the report takes profiles from; empty: there is no report.
+func profiles() string { return os.Getenv("WHEELWRIGHT_PROFILES") }
+
+// profile keeps one of the hub's profiles for what holds a figure. It waits for a hub that is only starting.
+func (s *stage) profile(figure, what string) error {
+	return world.Await(s.ctx, "a profile of the hub", func(ctx context.Context) error {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.hub.Debug+"/debug/pprof/"+what, nil)
+		if err != nil {
+			return err
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		if err == nil && resp.StatusCode != http.StatusOK {
+			err = fmt.Errorf("%s: %s", resp.Status, body)
+		}
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(filepath.Join(profiles(), figure+".pprof"), body, 0o644)
+	})
+}
+
+// profiled does once more what took so many seconds, for the profile of a figure alone.
+func (s *stage) profiled(figure string, seconds float64, again func()) {
+	s.t.Helper()
+	if profiles() == "" {
+		return
 	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	f, err := os.Create(file)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(f, resp.Body)
-	if closed := f.Close(); err == nil {
-		err = closed
-	}
-	return err
+	done := make(chan error, 1)
+	go func() { done <- s.profile(figure, fmt.Sprintf("profile?seconds=%d", int(seconds)+1)) }()
+	again()
+	s.must(<-done)
 }
 
 // writes is how many write transactions a bbolt file has had: the number that the newer of its two meta pages bears.
