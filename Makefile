@@ -43,7 +43,7 @@ race: controlplane ## every test with the race detector
 e2e: ## real pods and traffic on a real node: as root on Linux [RUN=regexp of tests]
 	go run ./integration/harness/cmd/cluster -real -build
 	WHEELWRIGHT_E2E=1 go test -count=1 -p 1 -timeout 25m -v -run '$(RUN)' $(E2E)
-	WHEELWRIGHT_E2E=1 go test -count=1 -p 1 -timeout 15m -v -run '$(or $(RUN),^($(LEADERS))$$)' ./plugins/canary ./spoke/internal/agent
+	WHEELWRIGHT_E2E=1 go test -count=1 -p 2 -timeout 15m -v -run '$(or $(RUN),^($(LEADERS))$$)' ./plugins/canary ./spoke/internal/agent
 
 lint: ## gofmt, vet, staticcheck, buf lint, buf breaking
 	@unformatted=$$($(SOURCES) -print0 | xargs -0 gofmt -l); \

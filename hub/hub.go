@@ -208,11 +208,11 @@ func (h *hub) listen() (metricsListener net.Listener, err error) {
 	}
 	sync := syncapi.New(syncapi.Config{Reports: h.store, Identities: h.store, Bundles: h.bundles, Offers: h.conductor,
 		Authority: h.authority, Presence: h.presence, Heartbeat: h.heartbeat, CertificateTTL: spokeCertificateLife,
-		Version: buildinfo.Version(), Log: h.log})
+		ReconnectWithin: func() time.Duration { return h.server.ReconnectWithin() }, Version: buildinfo.Version(), Log: h.log})
 	fleet := fleetapi.New(fleetapi.Config{Store: h.store, Conductor: h.conductor, Spokes: h.presence, Watchers: h.watchers,
 		Authority: h.authority, Tags: h.source.listTags, ComeBack: h.comeBack, Address: h.info.Addr, Interval: h.poll, Heartbeat: h.heartbeat, Log: h.log})
 	join := enroll.New(enroll.Config{Store: h.store, Authority: h.authority, Presence: h.presence, TTL: spokeCertificateLife, Log: h.log})
-	serve := server.Config{Listener: listener, TLS: tls, Identities: h.store, GracePeriod: grace, ComeBack: h.comeBack, Authorities: h.authority.Pins, Log: h.log,
+	serve := server.Config{Listener: listener, TLS: tls, Identities: h.store, GracePeriod: grace, Age: h.age, ComeBack: h.comeBack, Authorities: h.authority.Pins, Log: h.log,
 		Register: func(r grpc.ServiceRegistrar) {
 			enrollv1.RegisterEnrollServiceServer(r, join)
 			syncv1.RegisterSyncServiceServer(r, sync)
@@ -222,6 +222,9 @@ func (h *hub) listen() (metricsListener net.Listener, err error) {
 		serve.Tokens = h.tokens()
 	}
 	if h.server, err = server.New(serve); err != nil {
+		return nil, err
+	}
+	if err := h.warnOfFiles(); err != nil {
 		return nil, err
 	}
 	if h.Debug != "" {
@@ -243,8 +246,20 @@ func (h *hub) listen() (metricsListener net.Listener, err error) {
 	}
 	h.closers = append(h.closers, ignoreClosed(metricsListener))
 	h.info.Metrics = metricsListener.Addr().String()
-	h.metrics = newMetrics(h.store, h.presence, sync.Stats, h.log)
+	h.metrics = newMetrics(h.store, h.presence, sync.Stats, h.server.Stats, h.log)
 	return metricsListener, nil
+}
+
+// warnOfFiles says in time that the fleet is larger than the number of files that this process may open.
+func (h *hub) warnOfFiles() error {
+	clusters, err := h.store.Clusters()
+	if err != nil {
+		return fmt.Errorf("read data folder %s: %w", h.Dir, err)
+	}
+	if most := h.server.Connections(); int64(len(clusters)) > most {
+		h.log.Warn(fmt.Sprintf("this process may open too few files for its fleet: %d clusters, room for %d connections; %s", len(clusters), most, server.MoreFiles))
+	}
+	return nil
 }
 
 // tokens takes those of the issuer in hub.yaml.

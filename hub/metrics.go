@@ -16,6 +16,7 @@ import (
 
 	"github.com/wheelwright-dev/wheelwright/hub/internal/api/sync"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/presence"
+	"github.com/wheelwright-dev/wheelwright/hub/internal/server"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
 	"github.com/wheelwright-dev/wheelwright/pkg/buildinfo"
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
@@ -27,17 +28,18 @@ type metrics struct {
 	store    *store.Store
 	presence *presence.Registry
 	stats    func() syncapi.Stats
+	traffic  func() server.Stats
 	ready    atomic.Bool
 	log      *slog.Logger
 
-	clusters, connected, unserved, installations, releases, events, offers, bytes *prometheus.Desc
+	clusters, connected, unserved, installations, releases, events, offers, bytes, connections, waiting, admitted, refused, slow *prometheus.Desc
 }
 
-func newMetrics(s *store.Store, p *presence.Registry, stats func() syncapi.Stats, log *slog.Logger) *metrics {
+func newMetrics(s *store.Store, p *presence.Registry, stats func() syncapi.Stats, traffic func() server.Stats, log *slog.Logger) *metrics {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc("wheelwright_hub_"+name, help, labels, nil)
 	}
-	return &metrics{store: s, presence: p, stats: stats, log: log,
+	return &metrics{store: s, presence: p, stats: stats, traffic: traffic, log: log,
 		clusters:      desc("clusters", "Clusters that the hub knows."),
 		connected:     desc("spokes_connected", "Spokes that are connected now."),
 		unserved:      desc("identities_unserved", "Clusters whose identity waits to be accepted, is in quarantine, or was turned away.", "standing"),
@@ -45,6 +47,11 @@ func newMetrics(s *store.Store, p *presence.Registry, stats func() syncapi.Stats
 		releases:      desc("releases", "Releases, by how they were judged.", "distribution", "phase"),
 		events:        desc("events_received_total", "Events of spokes that were stored."),
 		offers:        desc("offers_sent_total", "Desired states that were sent to spokes."),
+		connections:   desc("connections", "Connections that are open."),
+		waiting:       desc("connections_waiting", "Connections and streams that wait to be let in."),
+		admitted:      desc("connections_admitted_total", "Connections that were let in."),
+		refused:       desc("connections_refused_total", "Connections and streams that were turned away: more than the processors take, or than files may be opened.", "reason"),
+		slow:          desc("streams_cut_slow_total", "Streams that were cut because their callers did not read what they were sent."),
 		bytes:         desc("bundle_sent_bytes_total", "Compressed bytes of bundles that were sent to spokes."),
 	}
 }
@@ -84,7 +91,7 @@ func (m *metrics) Run(ctx context.Context, l net.Listener) error {
 
 // Describe implements prometheus.Collector.
 func (m *metrics) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{m.clusters, m.connected, m.unserved, m.installations, m.releases, m.events, m.offers, m.bytes} {
+	for _, d := range []*prometheus.Desc{m.clusters, m.connected, m.unserved, m.installations, m.releases, m.events, m.offers, m.bytes, m.connections, m.waiting, m.admitted, m.refused, m.slow} {
 		out <- d
 	}
 }
@@ -95,6 +102,13 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	out <- prometheus.MustNewConstMetric(m.events, prometheus.CounterValue, float64(stats.Events))
 	out <- prometheus.MustNewConstMetric(m.offers, prometheus.CounterValue, float64(stats.OffersSent))
 	out <- prometheus.MustNewConstMetric(m.bytes, prometheus.CounterValue, float64(stats.BundleBytes))
+	traffic := m.traffic()
+	out <- prometheus.MustNewConstMetric(m.connections, prometheus.GaugeValue, float64(traffic.Connections))
+	out <- prometheus.MustNewConstMetric(m.waiting, prometheus.GaugeValue, float64(traffic.Waiting))
+	out <- prometheus.MustNewConstMetric(m.admitted, prometheus.CounterValue, float64(traffic.Admitted))
+	out <- prometheus.MustNewConstMetric(m.refused, prometheus.CounterValue, float64(traffic.RefusedBusy), "busy")
+	out <- prometheus.MustNewConstMetric(m.refused, prometheus.CounterValue, float64(traffic.RefusedFiles), "files")
+	out <- prometheus.MustNewConstMetric(m.slow, prometheus.CounterValue, float64(traffic.Slow))
 	if err := m.collectStored(out); err != nil {
 		m.log.Error("metrics are incomplete", slog.Any(logging.Error, err))
 		out <- prometheus.NewInvalidMetric(m.clusters, err)

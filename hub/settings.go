@@ -24,6 +24,8 @@ const (
 	defaultHeartbeat = 10 * time.Second
 	// defaultComeBack outlasts a holiday and a cluster that is shut down over it.
 	defaultComeBack = 30 * 24 * time.Hour
+	// defaultAge moves who is connected to another hub behind the same address within a day.
+	defaultAge = 24 * time.Hour
 )
 
 // settings are Config and hub.yaml together: what Config says wins.
@@ -32,6 +34,7 @@ type settings struct {
 	advertise       []string
 	poll, heartbeat time.Duration
 	comeBack        time.Duration // after its certificate's end within which a spoke may renew it
+	age             time.Duration // of a connection; 0: as old as it likes
 	git             gitrepo.Credentials
 	rollouts        map[string]plan.Plan // by distribution
 	notifiers       []pluginlist.Plugin
@@ -61,6 +64,9 @@ func settle(cfg Config) (settings, error) {
 	}
 	if s.comeBack = defaultComeBack; file.RenewAfterExpiry != nil {
 		s.comeBack = *file.RenewAfterExpiry
+	}
+	if s.age = defaultAge; file.ConnectionAge != nil {
+		s.age = *file.ConnectionAge
 	}
 	if cfg.Advertise != "" {
 		if err := config.CheckAdvertised(cfg.Advertise); err != nil {

@@ -55,6 +55,10 @@ const (
 	pluginFolder  = "plugins"
 )
 
+// renderedBytes bounds the rendered sets that are kept to be looked up: a few of a usual size, in a process that
+// rests in a few tens of megabytes.
+const renderedBytes = 4 << 20
+
 // spoke is everything that runs, in the order in which it was built.
 type spoke struct {
 	Config
@@ -143,7 +147,7 @@ func (s *spoke) build(ctx context.Context) (err error) {
 	}
 	s.closers = append(s.closers, func() error { s.plugins.Close(); return nil })
 	s.agent, err = agent.New(agent.Config{Dir: s.Dir, Settings: s.settings, Version: buildinfo.Version(),
-		Apply: s.cluster, Observe: s.cluster, Mend: s.cluster, Find: s.cluster, Memory: s.journal, Offers: s.journal, Renderer: s.renderer, Overlay: s.overlay,
+		Apply: s.cluster, Observe: s.cluster, Mend: s.cluster, Find: s.cluster, Memory: s.journal, Offers: s.journal, Renderer: render.NewCache(s.renderer, renderedBytes), Overlay: s.overlay,
 		Cluster: fleet.Cluster(s.identity.Cluster), Plugins: s.plugins, Reload: s.reload,
 		Guard:   func(distribution string) agent.Guard { return s.cluster.Watch(distribution) },
 		Fetch:   func(ctx context.Context, d fleet.Digest) ([]byte, error) { return s.hub.Fetch(ctx, d) },

@@ -90,7 +90,7 @@ func (l *lines) String() string {
 
 func (l *lines) await(t *testing.T, want string) {
 	t.Helper()
-	for end := time.Now().Add(5 * time.Second); !strings.Contains(l.String(), want); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); !strings.Contains(l.String(), want); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("the log has no %q:\n%s", want, l)
 		}
@@ -420,7 +420,7 @@ func TestCredentials(t *testing.T) {
 	if info, err := os.Stat(files[0]); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("got %v, %v", info, err)
 	}
-	for end := time.Now().Add(5 * time.Second); read() == "ticket 1 of example <nil>"; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); read() == "ticket 1 of example <nil>"; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("the credentials are never renewed")
 		}

@@ -28,6 +28,12 @@ const (
 	readBuffer  = 0
 	writeBuffer = 4 << 10
 
+	// window is what a client may send ahead of who reads it, in bytes, on one stream and on all of a connection:
+	// it bounds what one that sends as fast as it can costs the hub.
+	window = 1<<16 - 1
+	// headers bounds those of one call, in bytes; a token is the longest of them.
+	headers = 32 << 10
+
 	ping        = 20 * time.Second
 	pingTimeout = 10 * time.Second
 	minPing     = 10 * time.Second
@@ -37,14 +43,30 @@ const (
 func ServerOptions(cfg *tls.Config) []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.Creds(credentials.NewTLS(cfg)),
+		grpc.ForceServerCodecV2(Codec{}),
 		grpc.ReadBufferSize(readBuffer),
 		grpc.WriteBufferSize(writeBuffer),
+		grpc.SharedWriteBuffer(true),
+		grpc.StaticStreamWindowSize(window),
+		grpc.StaticConnWindowSize(window),
+		grpc.MaxHeaderListSize(headers),
 		grpc.MaxRecvMsgSize(MaxMessage),
 		grpc.MaxConcurrentStreams(64),
 		grpc.ConnectionTimeout(20 * time.Second),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: ping, Timeout: pingTimeout}),
+		Age(0),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPing, PermitWithoutStream: true}),
 	}
+}
+
+// Age is the option that has a connection, once it is older than age, give or take a tenth, make place for another:
+// no call begins on it any more, and those under way have a quarter of that, or five minutes, to end. 0: connections
+// get as old as they like.
+func Age(age time.Duration) grpc.ServerOption {
+	alive := keepalive.ServerParameters{Time: ping, Timeout: pingTimeout}
+	if age > 0 {
+		alive.MaxConnectionAge, alive.MaxConnectionAgeGrace = age, max(age/4, 5*time.Minute)
+	}
+	return grpc.KeepaliveParams(alive)
 }
 
 // Dial prepares a connection to a hub; the first call opens it. cfg carries authorities and the

@@ -115,6 +115,7 @@ type Conductor struct {
 
 	mu     sync.Mutex
 	judges map[string]*sync.Mutex // by distribution
+	layers map[string]*sync.Mutex // by distribution: who makes its offering
 	polls  map[string]*poll       // by distribution
 	cache  map[string]*offering   // by distribution
 	reads  map[string]bool        // distributions of which a repository is being read, and a tag was new
@@ -123,7 +124,7 @@ type Conductor struct {
 
 // New makes a conductor.
 func New(cfg Config) *Conductor {
-	return &Conductor{cfg: cfg, since: time.Now(), judges: map[string]*sync.Mutex{}, polls: map[string]*poll{}, cache: map[string]*offering{},
+	return &Conductor{cfg: cfg, since: time.Now(), judges: map[string]*sync.Mutex{}, layers: map[string]*sync.Mutex{}, polls: map[string]*poll{}, cache: map[string]*offering{},
 		reads: map[string]bool{}, poked: make(chan struct{}, 1)}
 }
 
@@ -139,7 +140,7 @@ type Tag struct {
 // Seen has a new tag judged, stores the result for ever and offers it. The tags of one distribution
 // take turns; a tag that has been judged is left alone.
 func (c *Conductor) Seen(ctx context.Context, d fleet.Distribution, tag Tag) error {
-	judge := c.judge(d.Name)
+	judge := c.turnOf(c.judges, d.Name)
 	judge.Lock()
 	defer judge.Unlock()
 	c.mu.Lock()
@@ -163,13 +164,14 @@ func (c *Conductor) Seen(ctx context.Context, d fleet.Distribution, tag Tag) err
 	return c.publish(r, tag.Hash, tar)
 }
 
-func (c *Conductor) judge(distribution string) *sync.Mutex {
+// turnOf is the lock of one distribution among all.
+func (c *Conductor) turnOf(all map[string]*sync.Mutex, distribution string) *sync.Mutex {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	m, ok := c.judges[distribution]
+	m, ok := all[distribution]
 	if !ok {
 		m = &sync.Mutex{}
-		c.judges[distribution] = m
+		all[distribution] = m
 	}
 	return m
 }

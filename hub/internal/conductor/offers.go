@@ -1,6 +1,7 @@
 package conductor
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"hash/fnv"
@@ -10,8 +11,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"google.golang.org/protobuf/proto"
 
 	"github.com/wheelwright-dev/wheelwright/hub/internal/rollout"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
@@ -51,10 +50,18 @@ type offering struct {
 // parcel is what one cluster, or all alike, are offered of a distribution. It is shared and never
 // changed.
 type parcel struct {
-	message   *syncv1.DistributionOffers
-	sum       uint64 // fingerprint of the message
+	message   wire.Offers // encoded
+	broken    error       // why it could not be
 	offered   []fleet.Offered
 	withdrawn []fleet.Withdrawal
+}
+
+// with is a parcel and what is one cluster's own beside it: its pin, decisions and orders.
+func (p *parcel) with(own *syncv1.DistributionOffers) *parcel {
+	mine := *p
+	message, err := wire.EncodeOffers(own)
+	mine.message, mine.broken = p.message.With(message), cmp.Or(p.broken, err)
+	return &mine
 }
 
 // choice is the package as a policy chooses from it.
@@ -63,26 +70,32 @@ func (p *parcel) choice(now time.Time, running string) fleet.Choice {
 }
 
 // Offers is what a cluster with these subscriptions may take of each distribution: the releases that are
-// everybody's, and those whose rollouts have reached it. The answer's parts are shared between callers and
-// must not be changed.
+// everybody's, and those whose rollouts have reached it. The answer's parts were encoded when something changed,
+// and are shared by all clusters that are offered the same.
 //
 // The revision is a fingerprint of the answer: the same content has the same one, before and after a
 // restart of the hub, and whatever happened in between.
-func (c *Conductor) Offers(cluster fleet.Cluster, subscriptions []string) (*syncv1.DesiredState, error) {
-	names := slices.Compact(slices.Sorted(slices.Values(subscriptions)))
-	state, sum, now := &syncv1.DesiredState{}, fnv.New64a(), time.Now()
+func (c *Conductor) Offers(cluster fleet.Cluster, subscriptions []string) (wire.Desired, error) {
+	names := subscriptions
+	if len(names) > 1 {
+		names = slices.Compact(slices.Sorted(slices.Values(subscriptions)))
+	}
+	state, sum, now := wire.Desired{}, fnv.New64a(), time.Now()
 	for _, name := range names {
 		o, err := c.offering(name)
 		if err != nil {
-			return nil, fmt.Errorf("offers of %s for %s: %w", name, cluster, err)
+			return wire.Desired{}, fmt.Errorf("offers of %s for %s: %w", name, cluster, err)
 		}
 		io.WriteString(sum, name+"\x00") // no hash fails to be written to
 		if !o.watched {
 			continue
 		}
-		p := o.to(now, cluster, c.installation(cluster, name)).with(waiting(now, c.cfg.Store.OrdersTo(cluster, name)))
-		sum.Write(binary.BigEndian.AppendUint64(nil, p.sum))
-		state.Distributions = append(state.Distributions, p.message)
+		p := o.to(now, cluster, c.installation(cluster, name)).ordered(waiting(now, c.cfg.Store.OrdersTo(cluster, name)))
+		if p.broken != nil {
+			return wire.Desired{}, fmt.Errorf("offers of %s for %s: %w", name, cluster, p.broken)
+		}
+		sum.Write(binary.BigEndian.AppendUint64(nil, p.message.Sum))
+		state.Parts = append(state.Parts, p.message)
 	}
 	state.Revision = max(sum.Sum64(), 1) // 0 is a spoke's word for none
 	return state, nil
@@ -118,25 +131,47 @@ func (c *Conductor) offeringIn(p *picture, name string) (*offering, error) {
 		return nil, err
 	}
 	at := p.of(name)
-	c.mu.Lock()
-	found, ok := c.cache[name]
-	c.mu.Unlock()
-	if ok && found.revision == revision && found.shelf == at {
+	if found := c.made(name); found.is(revision, at) {
+		return found, nil
+	}
+	if revision == 0 { // names that nobody knows come from outside: do not collect them
+		s, err := c.stock(name, revision)
+		if err != nil {
+			return nil, err
+		}
+		return lay(s, at), nil
+	}
+	// A fleet is woken at once and asks at once: the first to come makes the answer, and the rest wait for it.
+	turn := c.turnOf(c.layers, name)
+	turn.Lock()
+	defer turn.Unlock()
+	found := c.made(name)
+	if found.is(revision, at) {
 		return found, nil
 	}
 	s := &stock{}
-	if ok && found.revision == revision {
+	if found != nil && found.revision == revision {
 		s = found.stock
 	} else if s, err = c.stock(name, revision); err != nil {
 		return nil, err
 	}
 	made := lay(s, at)
-	if revision > 0 { // names that nobody knows come from outside: do not collect them
-		c.mu.Lock()
-		c.cache[name] = made
-		c.mu.Unlock()
-	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cache[name] = made
 	return made, nil
+}
+
+// made is the offering that was made last; nil for none.
+func (c *Conductor) made(name string) *offering {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.cache[name]
+}
+
+// is says whether an offering is of this revision and picture still.
+func (o *offering) is(revision uint64, at *shelf) bool {
+	return o != nil && o.revision == revision && o.shelf == at
 }
 
 func (c *Conductor) stock(name string, revision uint64) (*stock, error) {
@@ -218,7 +253,7 @@ func lay(s *stock, at *shelf) *offering {
 	for _, v := range slices.SortedFunc(maps.Keys(at.recalls), fleet.CompareTags) {
 		o.recalls = append(o.recalls, at.recalls[v])
 	}
-	o.plain = o.pack(o.open, o.alwaysWithdrawn(), nil, nil)
+	o.plain = o.pack(o.open, o.alwaysWithdrawn())
 	return o
 }
 
@@ -242,31 +277,30 @@ func (o *offering) alwaysWithdrawn() (all []fleet.Withdrawal) {
 
 // to is what one cluster is offered; i is its subscription as last heard.
 func (o *offering) to(now time.Time, cluster fleet.Cluster, i fleet.Installation) *parcel {
-	versions, withdrawn, special := o.special(now, cluster, i)
+	p := o.plain
+	if versions, withdrawn, special := o.special(now, cluster, i); special {
+		var key strings.Builder
+		for _, v := range versions {
+			key.WriteString(v + "\x00")
+		}
+		for _, w := range withdrawn {
+			key.WriteString("\x01" + w.Version + "\x00" + string(w.Kind) + "\x00" + w.To + "\x00" + w.Reason)
+		}
+		p = o.made.get(key.String(), func() *parcel { return o.pack(versions, withdrawn) })
+	}
 	pin, pinned := o.shelf.pins[cluster]
 	decision, decided := o.shelf.decisions[cluster]
-	if pinned || decided {
-		var p *fleet.HubPin
-		var d *fleet.HubDecision
-		if pinned {
-			p = &pin
-		}
-		if decided {
-			d = &decision
-		}
-		return o.pack(versions, withdrawn, p, d)
+	if !pinned && !decided {
+		return p
 	}
-	if !special {
-		return o.plain
+	own := &syncv1.DistributionOffers{}
+	if pinned {
+		own.Pin = wire.HubPin(pin)
 	}
-	var key strings.Builder
-	for _, v := range versions {
-		key.WriteString(v + "\x00")
+	if decided {
+		own.Decisions = append(own.Decisions, wire.HubDecision(decision))
 	}
-	for _, w := range withdrawn {
-		key.WriteString("\x01" + w.Version + "\x00" + string(w.Kind) + "\x00" + w.To + "\x00" + w.Reason)
-	}
-	return o.made.get(key.String(), func() *parcel { return o.pack(versions, withdrawn, nil, nil) })
+	return p.with(own)
 }
 
 // special lists what a cluster may take and what is withdrawn from it, ascending, and whether that is
@@ -327,32 +361,30 @@ func (o *offering) taken(version string) (stops []string) {
 }
 
 // pack makes a package of versions, ascending.
-func (o *offering) pack(versions []string, withdrawn []fleet.Withdrawal, pin *fleet.HubPin, decision *fleet.HubDecision) *parcel {
-	p := &parcel{withdrawn: withdrawn, message: &syncv1.DistributionOffers{Distribution: o.distribution.Name, Url: o.distribution.URL, Path: o.distribution.Path, Channel: o.statement}}
+func (o *offering) pack(versions []string, withdrawn []fleet.Withdrawal) *parcel {
+	p, among := &parcel{withdrawn: withdrawn}, make(map[string]bool, len(versions))
+	for _, v := range versions {
+		among[v] = true
+	}
+	message := &syncv1.DistributionOffers{Distribution: o.distribution.Name, Url: o.distribution.URL, Path: o.distribution.Path, Channel: o.statement}
 	for _, v := range o.versions {
 		_, trying := o.trying[v]
-		if !trying && !slices.Contains(versions, v) {
+		if !trying && !among[v] {
 			continue
 		}
 		r := o.releases[v]
 		if _, recalled := o.shelf.recalls[v]; recalled {
 			continue
 		}
-		p.message.Offers = append(p.message.Offers, offerOf(r, trying))
+		message.Offers = append(message.Offers, offerOf(r, trying))
 		if !trying {
 			p.offered = append(p.offered, fleet.Offered{Version: v, Stops: r.Stops})
 		}
 	}
 	for _, w := range withdrawn {
-		p.message.Withdrawals = append(p.message.Withdrawals, wire.Withdrawal(w))
+		message.Withdrawals = append(message.Withdrawals, wire.Withdrawal(w))
 	}
-	if pin != nil {
-		p.message.Pin = wire.HubPin(*pin)
-	}
-	if decision != nil {
-		p.message.Decisions = append(p.message.Decisions, wire.HubDecision(*decision))
-	}
-	p.sum = fingerprint(p.message)
+	p.message, p.broken = wire.EncodeOffers(message)
 	return p
 }
 
@@ -362,17 +394,6 @@ func offerOf(r fleet.Release, trying bool) *syncv1.Offer {
 		o.Variants = append(o.Variants, v.Name)
 	}
 	return o
-}
-
-// fingerprint of a message's content.
-func fingerprint(m proto.Message) uint64 {
-	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
-	if err != nil { // only text that is not UTF-8, which every way in refuses
-		data = []byte(err.Error())
-	}
-	h := fnv.New64a()
-	h.Write(data)
-	return h.Sum64()
 }
 
 // memo keeps what costs to be made, by key. What it keeps is bounded by how many different answers there

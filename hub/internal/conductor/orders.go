@@ -6,8 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/order"
@@ -33,18 +31,16 @@ func waiting(now time.Time, all []fleet.SignedOrder) (on []fleet.SignedOrder) {
 	return on
 }
 
-// with is a parcel that holds orders too. They are one cluster's own.
-func (p *parcel) with(on []fleet.SignedOrder) *parcel {
+// ordered is a parcel that holds orders too.
+func (p *parcel) ordered(on []fleet.SignedOrder) *parcel {
 	if len(on) == 0 {
 		return p
 	}
-	own := *p
-	own.message = proto.CloneOf(p.message)
+	own := &syncv1.DistributionOffers{}
 	for _, o := range on[:min(len(on), mostWaiting)] {
-		own.message.Orders = append(own.message.Orders, &syncv1.SignedOrder{Text: o.Text, Signature: o.Signature})
+		own.Orders = append(own.Orders, &syncv1.SignedOrder{Text: o.Text, Signature: o.Signature})
 	}
-	own.sum = fingerprint(own.message)
-	return &own
+	return p.with(own)
 }
 
 // Order takes an operator's signed order to a spoke, and sends it on as it is. What is refused here is what the spoke

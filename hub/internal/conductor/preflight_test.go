@@ -76,7 +76,7 @@ func (w *world) answer(t *testing.T, c fleet.Cluster, seq uint64, version, diges
 func (w *world) offered(t *testing.T) (all []string, revision uint64) {
 	t.Helper()
 	synctest.Wait()
-	state, err := w.Offers("acme/eu-1", []string{"shop"})
+	state, err := offers(w.Conductor, "acme/eu-1", []string{"shop"})
 	if err != nil {
 		t.Fatal(err)
 	}

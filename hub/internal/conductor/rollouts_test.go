@@ -98,7 +98,7 @@ func (p *party) say(t *testing.T, c fleet.Cluster) {
 // obey has one cluster do what its policy makes of what it is offered.
 func (p *party) obey(t *testing.T, c fleet.Cluster) (moved bool) {
 	t.Helper()
-	state, err := p.Offers(c, []string{"shop"})
+	state, err := offers(p.Conductor, c, []string{"shop"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -257,7 +257,7 @@ func (p *party) revisions(t *testing.T) map[fleet.Cluster]uint64 {
 	t.Helper()
 	all := map[fleet.Cluster]uint64{}
 	for c := range p.spokes {
-		s, err := p.Offers(c, []string{"shop"})
+		s, err := offers(p.Conductor, c, []string{"shop"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -621,7 +621,7 @@ func TestTheCostOfALook(t *testing.T) {
 	fmt.Printf("FIGURE rollout.look-changed %.1f ms 1,000 clusters, 100 of which have news\n", ms(time.Since(start)))
 	start = time.Now()
 	for c := range many.installations {
-		if _, err := w.Offers(c, []string{"shop"}); err != nil {
+		if _, err := offers(w.Conductor, c, []string{"shop"}); err != nil {
 			t.Fatal(err)
 		}
 	}

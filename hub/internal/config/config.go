@@ -31,13 +31,18 @@ type Config struct {
 	Heartbeat time.Duration // of the spokes' streams
 	// RenewAfterExpiry is for how long after its end a spoke's certificate may be renewed; nil: not written.
 	RenewAfterExpiry *time.Duration
-	LogLevel         string
-	LogFormat        string
-	Git              gitrepo.Credentials  // to reach the distributions' repositories
-	Rollouts         map[string]plan.Plan // of new releases, by distribution; wins over what a release brings
-	Plugins          []pluginlist.Plugin  // notifiers
-	OIDC             OIDC                 // whose tokens are taken; zero: nobody's
+	// ConnectionAge is how old a connection of a spoke or an operator gets; 0: as old as it likes; nil: not written.
+	ConnectionAge *time.Duration
+	LogLevel      string
+	LogFormat     string
+	Git           gitrepo.Credentials  // to reach the distributions' repositories
+	Rollouts      map[string]plan.Plan // of new releases, by distribution; wins over what a release brings
+	Plugins       []pluginlist.Plugin  // notifiers
+	OIDC          OIDC                 // whose tokens are taken; zero: nobody's
 }
+
+// leastAge of a connection: a fleet that comes back all the time costs more than it is good for.
+const leastAge = 10 * time.Minute
 
 // Problems are all that is wrong with a file.
 type Problems struct {
@@ -68,7 +73,7 @@ func Parse(name string, data []byte) (Config, error) {
 		return Config{}, &Problems{File: name, List: []string{strings.TrimPrefix(err.Error(), "error converting YAML to JSON: ")}}
 	}
 	d := &decoder{dir: filepath.Dir(name)}
-	top := d.section("", root, "version", "listen", "advertise", "metrics", "poll", "heartbeat", "renewAfterExpiry", "log", "git", "rollouts", "plugins", "oidc")
+	top := d.section("", root, "version", "listen", "advertise", "metrics", "poll", "heartbeat", "renewAfterExpiry", "connectionAge", "log", "git", "rollouts", "plugins", "oidc")
 	if v, ok := top["version"]; !ok {
 		d.problem("version", "is missing; write `version: 1` first")
 	} else if n, ok := v.(float64); !ok || n != 1 {
@@ -88,6 +93,13 @@ func Parse(name string, data []byte) (Config, error) {
 	if v, ok := top["renewAfterExpiry"]; ok && v != nil {
 		t := d.duration("renewAfterExpiry", v, 0, 366*24*time.Hour)
 		c.RenewAfterExpiry = &t
+	}
+	if v, ok := top["connectionAge"]; ok && v != nil {
+		t := d.duration("connectionAge", v, 0, 366*24*time.Hour)
+		if t > 0 && t < leastAge {
+			d.problem("connectionAge", "%v: want at least %v, or 0s for never", t, leastAge)
+		}
+		c.ConnectionAge = &t
 	}
 	if v, ok := top["log"]; ok && v != nil {
 		m, ok := v.(map[string]any)

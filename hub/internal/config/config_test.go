@@ -21,6 +21,7 @@ metrics: :9090
 poll: 1m
 heartbeat: 5s
 renewAfterExpiry: 0s
+connectionAge: 0s
 log: {level: debug, format: json}
 `
 
@@ -30,7 +31,7 @@ func TestParse(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Config{Listen: "0.0.0.0:7443", Advertise: []string{"hub.example.com:7443", "10.0.0.1", "::1"}, Metrics: ":9090",
-		Poll: time.Minute, Heartbeat: 5 * time.Second, RenewAfterExpiry: new(time.Duration), LogLevel: "debug", LogFormat: "json"}
+		Poll: time.Minute, Heartbeat: 5 * time.Second, RenewAfterExpiry: new(time.Duration), ConnectionAge: new(time.Duration), LogLevel: "debug", LogFormat: "json"}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
@@ -50,6 +51,7 @@ advertise: [":1", 7, "a:b:c"]
 metrics: 9090
 poll: 1ms
 heartbeat: often
+connectionAge: 1m
 lgo: {}
 log: {level: loud, fromat: text}
 `))
@@ -58,7 +60,7 @@ log: {level: loud, fromat: text}
 		t.Fatalf("got %v, want Problems", err)
 	}
 	want := []string{"lgo: unknown key", "version: is 2", "listen: ", "metrics: ", "advertise[0]: ", "advertise[1]: ", "advertise[2]: ",
-		"poll: ", "heartbeat: ", "log.fromat: unknown key", "log.level: "}
+		"poll: ", "heartbeat: ", "connectionAge: 1m0s: want at least 10m0s", "log.fromat: unknown key", "log.level: "}
 	if len(p.List) != len(want) {
 		t.Errorf("got %d problems, want %d", len(p.List), len(want))
 	}

@@ -114,7 +114,7 @@ func TestACallIsIdentifiedInOneWay(t *testing.T) {
 func TestAStreamEndsWithItsToken(t *testing.T) {
 	i := issuer.New(t)
 	h := build(t, services{tokens: takes(t, i), fleet: &silent{}}, time.Second)
-	token := i.Token(map[string]any{"groups": []string{"viewer"}, "exp": time.Now().Add(2 * time.Second).Unix()})
+	token := i.Token(map[string]any{"groups": []string{"viewer"}, "exp": time.Now().Add(6 * time.Second).Unix()})
 	stream, err := fleetv1.NewFleetServiceClient(h.dial(nil)).Watch(metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+token), &fleetv1.WatchRequest{})
 	must(t, err)
 	_, err = stream.Recv()

@@ -4,9 +4,12 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
+	"errors"
+	"log/slog"
 	"maps"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/credentials"
@@ -15,7 +18,7 @@ import (
 // farewell is how long a connection whose identity ended stays open, so that the answers that say so get out.
 const farewell = time.Second
 
-// watched are the transport's credentials; they tell the server of each connection that came with a certificate.
+// watched are the transport's credentials; they let connections in and tell the server of each.
 // A stream that waits for its client to read is deaf to its context: only the end of the connection ends it.
 type watched struct {
 	credentials.TransportCredentials
@@ -23,14 +26,43 @@ type watched struct {
 }
 
 func (w watched) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	conn, info, err := w.TransportCredentials.ServerHandshake(raw)
+	closed := context.AfterFunc(w.server.closing, func() { _ = raw.Close() })
+	defer closed()
+	shaken, gone, err := w.server.admission.connection(w.server.closing)
 	if err != nil {
+		w.server.turnedAway(err)
 		return nil, nil, err
 	}
-	if t, ok := info.(credentials.TLSInfo); ok && len(t.State.PeerCertificates) > 0 {
-		conn = w.server.track(conn, sha256.Sum256(t.State.PeerCertificates[0].Raw))
+	conn, info, err := w.TransportCredentials.ServerHandshake(raw)
+	shaken()
+	if err != nil {
+		gone()
+		return nil, nil, err
 	}
-	return conn, info, nil
+	t := &tracked{Conn: conn}
+	known := greeted{TLSInfo: info.(credentials.TLSInfo), conn: t}
+	if certs := known.State.PeerCertificates; len(certs) > 0 {
+		sum := sha256.Sum256(certs[0].Raw)
+		t.certificate = &sum
+	}
+	w.server.track(t, gone)
+	return t, known, nil
+}
+
+// turnedAway says why connections are closed before they have said anything, now and then.
+func (s *Server) turnedAway(err error) {
+	switch {
+	case errors.Is(err, errFiles) && s.saidFiles.due(time.Now()):
+		s.log.Error("connections are turned away: "+err.Error()+"; "+MoreFiles, slog.Int64("connections", s.admission.most))
+	case errors.Is(err, errBusy) && s.saidBusy.due(time.Now()):
+		s.log.Warn("connections are turned away: " + err.Error() + "; their callers come back by themselves")
+	}
+}
+
+// greeted is what a connection's handshake told, and the connection.
+type greeted struct {
+	credentials.TLSInfo
+	conn *tracked
 }
 
 func (w watched) Clone() credentials.TransportCredentials {
@@ -44,7 +76,8 @@ func (s *Server) credentials(cfg *tls.Config) credentials.TransportCredentials {
 // tracked is a connection that the server can end.
 type tracked struct {
 	net.Conn
-	certificate [32]byte
+	certificate *[32]byte     // nil: its client has none
+	streams     atomic.Uint32 // of those that never end, how many it has opened
 	forget      func()
 }
 
@@ -53,9 +86,9 @@ func (t *tracked) Close() error {
 	return t.Conn.Close()
 }
 
-func (s *Server) track(conn net.Conn, certificate [32]byte) *tracked {
-	t := &tracked{Conn: conn, certificate: certificate}
+func (s *Server) track(t *tracked, gone func()) {
 	t.forget = sync.OnceFunc(func() {
+		gone()
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		delete(s.connections, t)
@@ -63,7 +96,6 @@ func (s *Server) track(conn net.Conn, certificate [32]byte) *tracked {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.connections[t] = struct{}{}
-	return t
 }
 
 // watch ends the streams of callers that may not have them any more as soon as that is so, whether or not
@@ -88,15 +120,18 @@ func (s *Server) review() {
 			cancel(cut{err})
 		}
 	}
-	known := map[[32]byte]call{} // many connections have the same certificate
+	known := map[[32]byte]*call{} // many connections have the same certificate
 	for t := range connections {
-		c, found := known[t.certificate]
+		if t.certificate == nil {
+			continue
+		}
+		c, found := known[*t.certificate]
 		if !found {
-			c.certificate = &t.certificate
-			if err := s.recognise(&c, s.identities.Identity); err != nil {
+			c = &call{certificate: t.certificate}
+			if err := s.recognise(c, s.identities.Identity); err != nil {
 				continue // the hub's own trouble; calls are refused meanwhile
 			}
-			known[t.certificate] = c
+			known[*t.certificate] = c
 		}
 		if c.stranger != "" {
 			time.AfterFunc(farewell, func() { _ = t.Close() })

@@ -4,6 +4,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -43,6 +45,8 @@ type Config struct {
 	Tokens      tokens                      // nil: none are taken
 	Register    func(grpc.ServiceRegistrar) // adds the services
 	GracePeriod time.Duration               // for calls under way when the server stops
+	Age         time.Duration               // of a connection, at which its caller opens the next one, within a tenth; 0: never
+	Reading     time.Duration               // for which a message may wait for its reader; 0: a minute
 	Authorities func() []string             // pins of what the hub's certificate may come from
 	ComeBack    time.Duration               // after its certificate's end within which a spoke may renew it
 	Log         *slog.Logger
@@ -61,11 +65,49 @@ type Server struct {
 	log        *slog.Logger
 	steps      []step
 	access     access.Table
+	age        time.Duration
+	reading    time.Duration
+	admission  *admission
+	saidBusy   occasional
+	saidFiles  occasional
+	sweeps     atomic.Uint32   // so far; a clock that costs nothing to read
+	slow       atomic.Uint64   // streams that were cut since their callers did not read
+	closing    context.Context // ends when no handshake is to begin or go on
+	close      context.CancelFunc
 
 	mu          sync.Mutex
 	stopped     bool
 	streams     map[*call]context.CancelCauseFunc // those under way
+	spokes      int                               // of streams: those of spokes that never end
 	connections map[*tracked]struct{}
+}
+
+// Stats counts what the server did since it was made, and has now.
+type Stats struct {
+	Connections  uint64 // open now
+	Waiting      uint64 // connections and streams that wait for their turn, now
+	Admitted     uint64 // connections
+	RefusedBusy  uint64 // connections and streams that were too many at a time
+	RefusedFiles uint64 // connections for which there were no files
+	Slow         uint64 // streams that were cut since their callers did not read
+}
+
+// Stats is safe to call at any time.
+func (s *Server) Stats() Stats {
+	a := s.admission
+	return Stats{Connections: uint64(a.open.Load()), Waiting: uint64(a.waiting.Load()), Admitted: uint64(a.admitted.Load()),
+		RefusedBusy: uint64(a.busy.Load()), RefusedFiles: uint64(a.files.Load()), Slow: s.slow.Load()}
+}
+
+// Connections is how many the server may have at a time, by the files that this process may open.
+func (s *Server) Connections() int64 { return s.admission.most }
+
+// ReconnectWithin is the time over which the spokes that are connected now have to spread themselves if they all have
+// to come back, as measured so far.
+func (s *Server) ReconnectWithin() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.admission.window(s.spokes)
 }
 
 // New listens at once, so that a port that is taken is told before anything else starts; calls are
@@ -73,6 +115,7 @@ type Server struct {
 func New(cfg Config) (*Server, error) {
 	s := &Server{
 		identities: cfg.Identities, tokens: cfg.Tokens, grace: cfg.GracePeriod, comeBack: cfg.ComeBack, pins: cfg.Authorities, log: cfg.Log,
+		age: cfg.Age, reading: cmp.Or(cfg.Reading, time.Minute), admission: newAdmission(time.Now(), connectionsOf(files())),
 		health: health.NewServer(), streams: map[*call]context.CancelCauseFunc{}, connections: map[*tracked]struct{}{},
 	}
 	s.steps = []step{
@@ -80,10 +123,13 @@ func New(cfg Config) (*Server, error) {
 		s.logCall,
 		s.identify,
 		s.authorise,
+		s.admit,
 		s.announce,
 		s.mapError,
 	}
-	options := append(transport.ServerOptions(cfg.TLS), grpc.Creds(s.credentials(cfg.TLS)), grpc.UnaryInterceptor(s.unary), grpc.StreamInterceptor(s.stream))
+	s.closing, s.close = context.WithCancel(context.Background())
+	s.sweeps.Store(1) // 0 is for nothing
+	options := append(transport.ServerOptions(cfg.TLS), transport.Age(cfg.Age), grpc.Creds(s.credentials(cfg.TLS)), grpc.UnaryInterceptor(s.unary), grpc.StreamInterceptor(s.stream))
 	s.grpc = grpc.NewServer(options...)
 	cfg.Register(s.grpc)
 	grpc_health_v1.RegisterHealthServer(s.grpc, s.health)
@@ -99,6 +145,7 @@ func New(cfg Config) (*Server, error) {
 		}
 		s.listener = l
 	}
+	s.listener = &sockets{Listener: s.listener, log: cfg.Log}
 	return s, nil
 }
 
@@ -140,6 +187,7 @@ func (s *Server) Addr() net.Addr { return s.listener.Addr() }
 
 // Close lets go of the port of a server that was never run.
 func (s *Server) Close() error {
+	s.close()
 	s.grpc.Stop()
 	if err := s.listener.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
 		return fmt.Errorf("close %s: %w", s.Addr(), err)
@@ -147,8 +195,8 @@ func (s *Server) Close() error {
 	return nil
 }
 
-// Run serves until ctx ends. Then streams that would never end are ended, calls under way have the grace
-// period to finish, and what is left is cut off.
+// Run serves until ctx ends. Then streams that would never end are ended, a part of them at a time, calls under way
+// have the grace period to finish, and what is left is cut off.
 func (s *Server) Run(ctx context.Context) error {
 	served := make(chan error, 1)
 	go func() { served <- s.grpc.Serve(s.listener) }()
@@ -156,7 +204,10 @@ func (s *Server) Run(ctx context.Context) error {
 	watching, unwatch := context.WithCancel(context.WithoutCancel(ctx)) // also while calls under way finish
 	go func() {
 		defer close(watched)
-		s.watch(watching)
+		var both sync.WaitGroup
+		both.Go(func() { s.watch(watching) })
+		both.Go(func() { s.sweep(watching) })
+		both.Wait()
 	}()
 	defer func() { unwatch(); <-watched }()
 	s.log.Info("hub listens", slog.String(logging.Address, s.Addr().String()))
@@ -166,7 +217,8 @@ func (s *Server) Run(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	s.health.Shutdown()
-	s.endStreams()
+	s.drain()
+	s.close()
 	finished := make(chan struct{})
 	go func() {
 		defer close(finished)
@@ -185,20 +237,6 @@ func (s *Server) Run(ctx context.Context) error {
 	return nil
 }
 
-// errStopping is the cause of a context that ends because the hub does.
-var errStopping = errors.New("the hub is stopping")
-
-func (s *Server) endStreams() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.stopped = true
-	for c, cancel := range s.streams {
-		if s.access[c.method].Endless {
-			cancel(errStopping)
-		}
-	}
-}
-
 // cut is the cause of a context that ends because its caller lost the right to the call: the answer to it.
 type cut struct{ error }
 
@@ -211,14 +249,25 @@ func (s *Server) keep(c *call) (done func()) {
 	c.ctx = ctx
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.stopped && s.access[c.method].Endless {
-		cancel(errStopping)
+	endless := s.access[c.method].Endless
+	if endless && s.age > 0 {
+		c.until = time.Now().Add(aged(s.age))
+	}
+	if s.stopped && endless {
+		cancel(cut{stopping(0, s.admission.window(s.spokes))})
 	}
 	s.streams[c] = cancel
+	spoke := endless && c.who.Cluster != ""
+	if spoke {
+		s.spokes++
+	}
 	return func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		delete(s.streams, c)
+		if spoke {
+			s.spokes--
+		}
 		cancel(nil)
 	}
 }

@@ -2,17 +2,17 @@ package server
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"runtime/debug"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
@@ -36,6 +36,11 @@ type call struct {
 	who         caller.Caller
 	stranger    string // why the caller is nobody the hub knows; empty when it knows
 	refused     error  // why the hub does not serve whom it knows, as the answer to the call; nil where it does
+
+	conn    *tracked      // nil in tests of this package only
+	until   time.Time     // when a stream that never ends is old; zero: never
+	sending atomic.Uint32 // the sweep since which a message waits for its reader; 0: none does
+	slow    bool          // it was cut for that; guarded by the server's mu
 }
 
 // step does its part of a call around what comes after it.
@@ -95,6 +100,8 @@ func (g *guarded) SendMsg(m any) error {
 	if err := g.check(); err != nil {
 		return err
 	}
+	g.call.sending.Store(g.server.sweeps.Load())
+	defer g.call.sending.Store(0)
 	return g.ServerStream.SendMsg(m)
 }
 
@@ -102,7 +109,7 @@ func (g *guarded) check() error {
 	if g.call.certificate == nil && g.call.bearer == nil {
 		return nil // nothing that could have ended
 	}
-	now := *g.call
+	now := call{ctx: g.call.ctx, method: g.call.method, certificate: g.call.certificate, key: g.call.key, bearer: g.call.bearer}
 	if err := g.server.recognise(&now, g.server.identities.Identity); err != nil {
 		return err
 	}
@@ -153,10 +160,11 @@ func (s *Server) logCall(c *call, next func() error) error {
 // token where there is no certificate.
 func (s *Server) identify(c *call, next func() error) error {
 	if p, ok := peer.FromContext(c.ctx); ok {
-		if info, ok := p.AuthInfo.(credentials.TLSInfo); ok && len(info.State.PeerCertificates) > 0 {
-			presented := info.State.PeerCertificates[0]
-			sum := sha256.Sum256(presented.Raw)
-			c.certificate, c.key = &sum, fleet.FingerprintOf(presented.RawSubjectPublicKeyInfo)
+		if info, ok := p.AuthInfo.(greeted); ok {
+			c.conn = info.conn
+			if c.certificate = info.conn.certificate; c.certificate != nil {
+				c.key = fleet.FingerprintOf(info.State.PeerCertificates[0].RawSubjectPublicKeyInfo)
+			}
 		}
 	}
 	done, err := s.present(c)
@@ -218,6 +226,27 @@ func (s *Server) authorise(c *call, next func() error) error {
 	return next()
 }
 
+// admit has a spoke's streams beyond the first of a connection, whose handshake paid for that, wait for their turn.
+func (s *Server) admit(c *call, next func() error) error {
+	if !s.access[c.method].Endless || c.who.Cluster == "" {
+		return next()
+	}
+	s.mu.Lock()
+	stopped, within := s.stopped, s.admission.window(s.spokes)
+	s.mu.Unlock()
+	if stopped {
+		return stopping(0, within)
+	}
+	if c.conn == nil || c.conn.streams.Add(1) > 1 {
+		if err := s.admission.stream(c.ctx); errors.Is(err, errBusy) {
+			return comeBack(codes.ResourceExhausted, err.Error()+"; try again in a moment", rand.N(within))
+		} else if err != nil {
+			return err
+		}
+	}
+	return next()
+}
+
 // announce tells operators what the hub's certificate may come from: a context file lasts for long, and an authority
 // is rotated under it.
 func (s *Server) announce(c *call, next func() error) error {
@@ -245,8 +274,6 @@ func (s *Server) mapError(c *call, next func() error) error {
 	switch {
 	case errors.Is(context.Cause(c.ctx), errTokenOver):
 		return c.tokenOver()
-	case cancelled && errors.Is(context.Cause(c.ctx), errStopping):
-		return status.Error(codes.Unavailable, errStopping.Error()+"; try again in a moment")
 	case coded:
 		return err
 	case cancelled, errors.Is(err, context.DeadlineExceeded):

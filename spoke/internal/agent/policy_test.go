@@ -263,7 +263,7 @@ func TestPinAndUnpin(t *testing.T) {
 	}
 
 	// To a release that does not run it goes, and when the pin ends it goes on.
-	i := pin(fleet.Pin{Version: "1.0.0", Until: time.Now().Add(5 * time.Second)})
+	i := pin(fleet.Pin{Version: "1.0.0", Until: time.Now().Add(12 * time.Second)})
 	if i.Wants != "1.0.0" || i.Would != "1.1.0" {
 		t.Errorf("wants %q, would %q", i.Wants, i.Would)
 	}

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -60,7 +61,9 @@ type Client struct {
 	conn  *grpc.ClientConn       // of the present session
 	sizes map[fleet.Digest]int64 // of the offers, bytes of the canonical tar
 
-	renewed time.Time // when the certificate was, last; only the session's
+	renewed time.Time    // when the certificate was, last; only the session's
+	within  atomic.Int64 // time.Duration over which the hub wants its spokes to come back when they are cut off; 0: it did not say
+	tickets resumption   // only Run's
 	outage  outage
 }
 
@@ -73,6 +76,9 @@ var (
 	errRehello = errors.New("the subscriptions changed")
 	errRenewed = errors.New("the certificate was renewed")
 )
+
+// mostTold bounds for how long a hub may send a spoke away.
+const mostTold = 10 * time.Minute
 
 // stable is how long a stream has to last before the backoff starts from the bottom again.
 const stable = time.Minute
@@ -120,6 +126,10 @@ func (c *Client) Run(ctx context.Context) error {
 			c.log.Debug("saying hello again", logging.Reason, err.Error())
 			attempt = -1
 			continue
+		case time.Since(started) >= stable && reopens(err):
+			c.log.Debug("opening the next stream", logging.Reason, err.Error())
+			attempt = -1
+			continue
 		}
 		c.lost(err)
 		if time.Since(started) >= stable {
@@ -129,7 +139,7 @@ func (c *Client) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-c.rehello: // the next stream says it anyway, but somebody waits for it
-		case <-time.After(pause(err, attempt, rand.Float64())):
+		case <-time.After(pause(err, attempt, time.Duration(c.within.Swap(0)), rand.Float64())):
 		}
 	}
 }
@@ -159,8 +169,25 @@ func refusalOf(err error) *syncv1.Refusal {
 	return nil
 }
 
-// pause is the wait after a failed attempt: what waits for a person is asked for gently.
-func pause(err error, attempt int, jitter float64) time.Duration {
+// retryAfter is what the hub says of when to come back, and whether it does.
+func retryAfter(err error) (after time.Duration, told bool) {
+	for _, d := range status.Convert(err).Details() {
+		if r, ok := d.(*errdetails.RetryInfo); ok && r.GetRetryDelay().IsValid() {
+			return min(max(r.GetRetryDelay().AsDuration(), 0), mostTold), true
+		}
+	}
+	return 0, false
+}
+
+// reopens: the hub is well, and wants the next stream at once.
+func reopens(err error) bool {
+	after, told := retryAfter(err)
+	return told && after == 0 && status.Code(err) == codes.Unavailable
+}
+
+// pause is the wait after a failed attempt: what waits for a person is asked for gently, and what the hub says counts
+// as it is. within is set where a hub that had welcomed this spoke said over how long its spokes spread themselves.
+func pause(err error, attempt int, within time.Duration, jitter float64) time.Duration {
 	spread := func(least, more time.Duration) time.Duration { return least + time.Duration(jitter*float64(more)) }
 	switch refusalOf(err).GetKind() {
 	case syncv1.RefusalKind_REFUSAL_KIND_PENDING:
@@ -168,7 +195,10 @@ func pause(err error, attempt int, jitter float64) time.Duration {
 	case syncv1.RefusalKind_REFUSAL_KIND_QUARANTINED, syncv1.RefusalKind_REFUSAL_KIND_SUPERSEDED:
 		return spread(15*time.Second, 15*time.Second)
 	}
-	return Backoff(attempt, jitter)
+	if after, told := retryAfter(err); told && after > 0 {
+		return after
+	}
+	return max(spread(0, within), Backoff(attempt, jitter))
 }
 
 // Backoff is the wait after the failed attempt number attempt, from 0: full jitter below a ceiling that

@@ -47,7 +47,7 @@ func (id Identity) Pins() (all []string) {
 }
 
 // Pause is the wait after a failed attempt, from 0, to reach the new hub.
-func Pause(err error, attempt int) time.Duration { return pause(err, attempt, rand.Float64()) }
+func Pause(err error, attempt int) time.Duration { return pause(err, attempt, 0, rand.Float64()) }
 
 // LoadNext reads the identity for the hub that the spoke in dir moves to. Errors as of LoadIdentity.
 func LoadNext(dir string) (Identity, error) { return loadIdentity(dir, NextFile) }

@@ -63,6 +63,7 @@ func (c *Client) session(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	cfg.ClientSessionCache = c.tickets.of(id)
 	hello, err := c.cfg.Hello()
 	if err != nil {
 		return errLocal{fmt.Errorf("say hello to the hub: %w", err)}
@@ -106,6 +107,7 @@ func (c *Client) session(ctx context.Context) error {
 	}
 	s.beat = min(max(s.beat, minBeat), maxBeat)
 	s.heard()
+	s.within(w.GetReconnectWithinSeconds())
 	c.found(id, w)
 	c.setConn(conn)
 	c.connected.Store(true)
@@ -152,6 +154,13 @@ func (s *session) heard() {
 	s.c.heard()
 }
 
+// within keeps over how long the hub wants its spokes to come back.
+func (s *session) within(seconds uint32) {
+	if seconds > 0 {
+		s.c.within.Store(int64(min(time.Duration(seconds)*time.Second, mostTold)))
+	}
+}
+
 func (s *session) receive(ctx context.Context) error {
 	for {
 		m, err := s.stream.Recv()
@@ -165,6 +174,8 @@ func (s *session) receive(ctx context.Context) error {
 		switch body := m.GetBody().(type) {
 		case *syncv1.ConnectResponse_Desired:
 			err = s.desired(body.Desired)
+		case *syncv1.ConnectResponse_Heartbeat:
+			s.within(body.Heartbeat.GetReconnectWithinSeconds())
 		case *syncv1.ConnectResponse_Ack:
 			err = s.ack(body.Ack.GetSeq())
 		case *syncv1.ConnectResponse_Renewal:
@@ -323,6 +334,8 @@ func diagnose(err error) (kind string, level slog.Level, next string) {
 		return "identity", slog.LevelError, rejoin
 	case code == codes.Unauthenticated, code == codes.PermissionDenied:
 		return "refused", slog.LevelError, "the hub does not know this identity any more: " + rejoin
+	case code == codes.ResourceExhausted:
+		return "busy", slog.LevelInfo, "nothing here: more spokes come to the hub than it takes at once, and this one comes back by itself"
 	case code == codes.Aborted:
 		return "superseded", slog.LevelWarn, "another spoke connected with this identity: stop one of the two"
 	}

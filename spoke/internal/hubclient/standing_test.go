@@ -49,11 +49,11 @@ func TestWhatWaitsForAPersonIsAskedForGently(t *testing.T) {
 	for kind, least := range map[syncv1.RefusalKind]time.Duration{
 		syncv1.RefusalKind_REFUSAL_KIND_PENDING: 2 * time.Second, syncv1.RefusalKind_REFUSAL_KIND_QUARANTINED: 15 * time.Second, syncv1.RefusalKind_REFUSAL_KIND_SUPERSEDED: 15 * time.Second,
 	} {
-		if first, last := pause(refused(kind), 0, 0), pause(refused(kind), 99, 0.999); first != least || last <= first || last > 30*time.Second {
+		if first, last := pause(refused(kind), 0, 0, 0), pause(refused(kind), 99, time.Hour, 0.999); first != least || last <= first || last > 30*time.Second {
 			t.Errorf("%v: %v to %v", kind, first, last)
 		}
 	}
-	if got := pause(errors.New("away"), 0, 0.5); got != 250*time.Millisecond {
+	if got := pause(errors.New("away"), 0, 0, 0.5); got != 250*time.Millisecond {
 		t.Errorf("a hub that is away: %v", got)
 	}
 }

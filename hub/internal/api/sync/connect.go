@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/status"
 
 	"github.com/wheelwright-dev/wheelwright/hub/internal/caller"
@@ -60,6 +61,9 @@ func (s *Service) Connect(stream syncv1.SyncService_ConnectServer) error {
 	reason := status.Convert(err).Message()
 	if cause := context.Cause(stream.Context()); cause != nil { // says more than that the context ended
 		reason = cause.Error()
+		if coded := interface{ GRPCStatus() *status.Status }(nil); errors.As(cause, &coded) {
+			reason = coded.GRPCStatus().Message()
+		}
 	}
 	c.log.Info("spoke disconnected", slog.String(logging.Reason, reason))
 	return err
@@ -184,7 +188,7 @@ func (c *conversation) run(hello *syncv1.Hello) error {
 			err = c.askToRenew()
 		case <-beat.C:
 			if err = c.authorise(c.who); err == nil {
-				err = c.send(&syncv1.ConnectResponse{Body: &syncv1.ConnectResponse_Heartbeat{Heartbeat: &syncv1.Heartbeat{At: wire.Time(time.Now())}}})
+				err = c.beat()
 			}
 		case <-silence.C:
 			return status.Errorf(codes.DeadlineExceeded, "nothing heard from %s for %v", c.who.Cluster, patience)
@@ -218,12 +222,41 @@ func (c *conversation) welcome(hello *syncv1.Hello) error {
 	}
 	err = c.send(&syncv1.ConnectResponse{Body: &syncv1.ConnectResponse_Welcome{Welcome: &syncv1.Welcome{
 		Cluster: string(c.who.Cluster), Epoch: c.session.Epoch, AckedSeq: acked, HubVersion: c.cfg.Version,
-		HeartbeatSeconds: uint32(max(1, c.cfg.Heartbeat/time.Second)),
+		HeartbeatSeconds: uint32(max(1, c.cfg.Heartbeat/time.Second)), ReconnectWithinSeconds: c.reconnectWithin(),
 	}}})
 	if err != nil {
 		return err
 	}
 	return c.tell()
+}
+
+// pulse is a heartbeat that was encoded for all who have one to get in the same second.
+type pulse struct {
+	second  int64
+	message mem.BufferSlice
+}
+
+func (c *conversation) beat() error {
+	now := time.Now()
+	p := c.pulse.Load()
+	if p == nil || p.second != now.Unix() {
+		message, err := wire.Encode(&syncv1.ConnectResponse{Body: &syncv1.ConnectResponse_Heartbeat{Heartbeat: &syncv1.Heartbeat{
+			At: wire.Time(now), ReconnectWithinSeconds: c.reconnectWithin()}}})
+		if err != nil {
+			return err
+		}
+		p = &pulse{now.Unix(), message}
+		c.pulse.Store(p)
+	}
+	return c.stream.SendMsg(p.message)
+}
+
+// reconnectWithin is what spokes are told for the time when they are all cut off.
+func (s *Service) reconnectWithin() uint32 {
+	if s.cfg.ReconnectWithin == nil {
+		return 0
+	}
+	return uint32((s.cfg.ReconnectWithin() + time.Second - 1) / time.Second)
 }
 
 // tell sends what is news to the spoke.
@@ -281,15 +314,15 @@ func (c *conversation) offer() error {
 	if err != nil {
 		return c.failure("work out the offers for "+string(c.who.Cluster), err)
 	}
-	if state.GetRevision() == c.has {
+	if state.Revision == c.has {
 		return nil
 	}
-	if err := c.send(&syncv1.ConnectResponse{Body: &syncv1.ConnectResponse_Desired{Desired: state}}); err != nil {
+	if err := c.stream.SendMsg(state.Encode()); err != nil {
 		return err
 	}
-	c.has = state.GetRevision()
+	c.has = state.Revision
 	c.offersSent.Add(1)
-	c.log.Debug("sent desired state", slog.Uint64(logging.Revision, state.GetRevision()))
+	c.log.Debug("sent desired state", slog.Uint64(logging.Revision, state.Revision))
 	return nil
 }
 

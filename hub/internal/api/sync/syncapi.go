@@ -67,7 +67,7 @@ type bundles interface {
 
 // offers says what a cluster with these subscriptions may take now. The answer is shared.
 type offers interface {
-	Offers(cluster fleet.Cluster, subscriptions []string) (*syncv1.DesiredState, error)
+	Offers(cluster fleet.Cluster, subscriptions []string) (wire.Desired, error)
 }
 
 // authority issues certificates; identity.ErrRequest where the request is at fault.
@@ -89,8 +89,10 @@ type Config struct {
 
 	Heartbeat      time.Duration
 	CertificateTTL time.Duration
-	Version        string // of this hub
-	Log            *slog.Logger
+	// ReconnectWithin is the time over which the fleet spreads itself when it has to come back; nil: it is not told.
+	ReconnectWithin func() time.Duration
+	Version         string // of this hub
+	Log             *slog.Logger
 }
 
 // Service implements SyncService.
@@ -98,6 +100,7 @@ type Service struct {
 	syncv1.UnimplementedSyncServiceServer
 	cfg                       Config
 	offersSent, events, bytes atomic.Uint64
+	pulse                     atomic.Pointer[pulse]
 }
 
 // New makes the service.

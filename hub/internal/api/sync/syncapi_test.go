@@ -30,6 +30,7 @@ import (
 	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/transport"
+	"github.com/wheelwright-dev/wheelwright/pkg/wire"
 	syncv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1"
 )
 
@@ -48,12 +49,16 @@ func (s as) Context() context.Context { return s.ctx }
 // offered answers as the conductor does; the revision is what a test says.
 type offered struct{ revision atomic.Uint64 }
 
-func (o *offered) Offers(_ fleet.Cluster, names []string) (*syncv1.DesiredState, error) {
-	s := &syncv1.DesiredState{Revision: o.revision.Load()}
+func (o *offered) Offers(_ fleet.Cluster, names []string) (wire.Desired, error) {
+	d := wire.Desired{Revision: o.revision.Load()}
 	for _, n := range names {
-		s.Distributions = append(s.Distributions, &syncv1.DistributionOffers{Distribution: n})
+		part, err := wire.EncodeOffers(&syncv1.DistributionOffers{Distribution: n})
+		if err != nil {
+			return d, err
+		}
+		d.Parts = append(d.Parts, part)
 	}
-	return s, nil
+	return d, nil
 }
 
 type oneBundle struct {
@@ -121,7 +126,7 @@ func newWorld(t *testing.T, heartbeat time.Duration) *world {
 	w.service = New(Config{Reports: s, Identities: s, Bundles: w.bundle, Offers: w.offers, Authority: issuer{time.Now().Add(24 * time.Hour)},
 		Presence: w.presence, Heartbeat: heartbeat, CertificateTTL: 24 * time.Hour, Version: "dev", Log: log})
 	who := caller.Caller{Cluster: acme, Fingerprint: [32]byte{1}}
-	server := grpc.NewServer(
+	server := grpc.NewServer(grpc.ForceServerCodecV2(transport.Codec{}),
 		grpc.StreamInterceptor(func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, h grpc.StreamHandler) error {
 			return h(srv, as{ss, caller.With(ss.Context(), who)})
 		}),

@@ -670,8 +670,12 @@ type Welcome struct {
 	HubVersion string `protobuf:"bytes,4,opt,name=hub_version,json=hubVersion,proto3" json:"hub_version,omitempty"`
 	// How often each side sends a heartbeat.
 	HeartbeatSeconds uint32 `protobuf:"varint,5,opt,name=heartbeat_seconds,json=heartbeatSeconds,proto3" json:"heartbeat_seconds,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Where this stream breaks, the spoke comes back at a random moment of so long a time, and backs off from there.
+	// It follows from how many spokes the hub has and what a connection costs it; 0: the hub does not say. A hub that
+	// ends a stream itself says when to come back: with a google.rpc.RetryInfo in the status, which counts as it is.
+	ReconnectWithinSeconds uint32 `protobuf:"varint,6,opt,name=reconnect_within_seconds,json=reconnectWithinSeconds,proto3" json:"reconnect_within_seconds,omitempty"`
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
 }
 
 func (x *Welcome) Reset() {
@@ -739,11 +743,20 @@ func (x *Welcome) GetHeartbeatSeconds() uint32 {
 	return 0
 }
 
+func (x *Welcome) GetReconnectWithinSeconds() uint32 {
+	if x != nil {
+		return x.ReconnectWithinSeconds
+	}
+	return 0
+}
+
 type Heartbeat struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	At            *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=at,proto3" json:"at,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state protoimpl.MessageState `protogen:"open.v1"`
+	At    *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=at,proto3" json:"at,omitempty"`
+	// The hub's: as in Welcome, and in its place; 0: as before.
+	ReconnectWithinSeconds uint32 `protobuf:"varint,2,opt,name=reconnect_within_seconds,json=reconnectWithinSeconds,proto3" json:"reconnect_within_seconds,omitempty"`
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
 }
 
 func (x *Heartbeat) Reset() {
@@ -781,6 +794,13 @@ func (x *Heartbeat) GetAt() *timestamppb.Timestamp {
 		return x.At
 	}
 	return nil
+}
+
+func (x *Heartbeat) GetReconnectWithinSeconds() uint32 {
+	if x != nil {
+		return x.ReconnectWithinSeconds
+	}
+	return 0
 }
 
 // Ack: every event up to and including seq is on the hub's disk.
@@ -2505,8 +2525,14 @@ func (x *FromHub) GetRollbacks() bool {
 }
 
 type FetchBundleRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Digest        string                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Digest string                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
+	// Digests of canonical tars that the spoke has, at most 4: what it would rather patch first. The hub
+	// takes one of them, or sends the whole.
+	Have []string `protobuf:"bytes,2,rep,name=have,proto3" json:"have,omitempty"`
+	// Bytes that came before the stream broke, of which encoding; with have as it was then.
+	Offset        uint64 `protobuf:"varint,3,opt,name=offset,proto3" json:"offset,omitempty"`
+	Encoding      string `protobuf:"bytes,4,opt,name=encoding,proto3" json:"encoding,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2548,9 +2574,39 @@ func (x *FetchBundleRequest) GetDigest() string {
 	return ""
 }
 
+func (x *FetchBundleRequest) GetHave() []string {
+	if x != nil {
+		return x.Have
+	}
+	return nil
+}
+
+func (x *FetchBundleRequest) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *FetchBundleRequest) GetEncoding() string {
+	if x != nil {
+		return x.Encoding
+	}
+	return ""
+}
+
 type FetchBundleResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Data          []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Data  []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	// The rest is in the first message with data, where the hub knows of deltas.
+	// Which bytes data is of: "sha256:" and the hexadecimal sum of all of them.
+	Encoding string `protobuf:"bytes,2,opt,name=encoding,proto3" json:"encoding,omitempty"`
+	// Of the canonical tar that makes the bundle, with bundle.Patch; empty: data is of the whole.
+	Base string `protobuf:"bytes,3,opt,name=base,proto3" json:"base,omitempty"`
+	// Bytes of the encoding.
+	Size uint64 `protobuf:"varint,4,opt,name=size,proto3" json:"size,omitempty"`
+	// Of data's first byte in the encoding: as asked for, or 0 where another encoding is sent.
+	Offset        uint64 `protobuf:"varint,5,opt,name=offset,proto3" json:"offset,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2590,6 +2646,34 @@ func (x *FetchBundleResponse) GetData() []byte {
 		return x.Data
 	}
 	return nil
+}
+
+func (x *FetchBundleResponse) GetEncoding() string {
+	if x != nil {
+		return x.Encoding
+	}
+	return ""
+}
+
+func (x *FetchBundleResponse) GetBase() string {
+	if x != nil {
+		return x.Base
+	}
+	return ""
+}
+
+func (x *FetchBundleResponse) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *FetchBundleResponse) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
 }
 
 type RenewRequest struct {
@@ -2728,16 +2812,18 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\brevision\x18\x04 \x01(\x04R\brevision\x12M\n" +
 	"\rsubscriptions\x18\x05 \x03(\v2'.wheelwright.sync.v1.SubscriptionStatusR\rsubscriptions\x12\x1a\n" +
 	"\binstance\x18\x06 \x01(\tR\binstance\x12\x18\n" +
-	"\asession\x18\a \x01(\x04R\asession\"\xa4\x01\n" +
+	"\asession\x18\a \x01(\x04R\asession\"\xde\x01\n" +
 	"\aWelcome\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x1b\n" +
 	"\tacked_seq\x18\x03 \x01(\x04R\backedSeq\x12\x1f\n" +
 	"\vhub_version\x18\x04 \x01(\tR\n" +
 	"hubVersion\x12+\n" +
-	"\x11heartbeat_seconds\x18\x05 \x01(\rR\x10heartbeatSeconds\"7\n" +
+	"\x11heartbeat_seconds\x18\x05 \x01(\rR\x10heartbeatSeconds\x128\n" +
+	"\x18reconnect_within_seconds\x18\x06 \x01(\rR\x16reconnectWithinSeconds\"q\n" +
 	"\tHeartbeat\x12*\n" +
-	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"\x17\n" +
+	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x128\n" +
+	"\x18reconnect_within_seconds\x18\x02 \x01(\rR\x16reconnectWithinSeconds\"\x17\n" +
 	"\x03Ack\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\"y\n" +
 	"\fDesiredState\x12\x1a\n" +
@@ -2882,11 +2968,18 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\aFromHub\x12\x12\n" +
 	"\x04pins\x18\x01 \x01(\bR\x04pins\x12\x1c\n" +
 	"\tdecisions\x18\x02 \x01(\bR\tdecisions\x12\x1c\n" +
-	"\trollbacks\x18\x03 \x01(\bR\trollbacks\",\n" +
+	"\trollbacks\x18\x03 \x01(\bR\trollbacks\"t\n" +
 	"\x12FetchBundleRequest\x12\x16\n" +
-	"\x06digest\x18\x01 \x01(\tR\x06digest\")\n" +
+	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x12\n" +
+	"\x04have\x18\x02 \x03(\tR\x04have\x12\x16\n" +
+	"\x06offset\x18\x03 \x01(\x04R\x06offset\x12\x1a\n" +
+	"\bencoding\x18\x04 \x01(\tR\bencoding\"\x85\x01\n" +
 	"\x13FetchBundleResponse\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data\" \n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\x12\x1a\n" +
+	"\bencoding\x18\x02 \x01(\tR\bencoding\x12\x12\n" +
+	"\x04base\x18\x03 \x01(\tR\x04base\x12\x12\n" +
+	"\x04size\x18\x04 \x01(\x04R\x04size\x12\x16\n" +
+	"\x06offset\x18\x05 \x01(\x04R\x06offset\" \n" +
 	"\fRenewRequest\x12\x10\n" +
 	"\x03csr\x18\x01 \x01(\fR\x03csr\"\x8c\x01\n" +
 	"\rRenewResponse\x12 \n" +

@@ -35,8 +35,9 @@ type SyncServiceClient interface {
 	// first is Welcome. Everything the hub sends is level-triggered: DesiredState replaces the one
 	// before. A newer stream of the same cluster ends the older one with ABORTED.
 	Connect(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ConnectRequest, ConnectResponse], error)
-	// FetchBundle streams a bundle's zstd-compressed canonical tar. NOT_FOUND when no release of this
-	// hub has the digest.
+	// FetchBundle streams a bundle: its zstd-compressed canonical tar, or a delta that makes it of an
+	// earlier one. NOT_FOUND when no release of this hub has the digest. What is too much at once waits its
+	// turn; a message without data and encoding says that it does.
 	FetchBundle(ctx context.Context, in *FetchBundleRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FetchBundleResponse], error)
 	// Renew issues the next certificate of the calling cluster for a new key. ALREADY_EXISTS for a key that this
 	// cluster has used before; RESOURCE_EXHAUSTED where many were issued and none of them was used. The present
@@ -103,8 +104,9 @@ type SyncServiceServer interface {
 	// first is Welcome. Everything the hub sends is level-triggered: DesiredState replaces the one
 	// before. A newer stream of the same cluster ends the older one with ABORTED.
 	Connect(grpc.BidiStreamingServer[ConnectRequest, ConnectResponse]) error
-	// FetchBundle streams a bundle's zstd-compressed canonical tar. NOT_FOUND when no release of this
-	// hub has the digest.
+	// FetchBundle streams a bundle: its zstd-compressed canonical tar, or a delta that makes it of an
+	// earlier one. NOT_FOUND when no release of this hub has the digest. What is too much at once waits its
+	// turn; a message without data and encoding says that it does.
 	FetchBundle(*FetchBundleRequest, grpc.ServerStreamingServer[FetchBundleResponse]) error
 	// Renew issues the next certificate of the calling cluster for a new key. ALREADY_EXISTS for a key that this
 	// cluster has used before; RESOURCE_EXHAUSTED where many were issued and none of them was used. The present
