@@ -13,11 +13,15 @@ UNIT         = go list -f '{{.ImportPath}}{{range .TestImports}} {{.}}{{end}}{{r
 E2E          = ./integration/realnode/...
 # Tests that run Flagger's and Argo Rollouts' own controllers.
 LEADERS      = TestFlagger|TestArgoRollouts|TestHandedTo(Flagger|ArgoRollouts)
+# Which benchmarks run, and where their reports go.
+BENCH       ?= .
+BENCH_OUT   ?= dist
+FLEET        = ./integration/fleet
 # What the protobuf contracts must stay compatible with: the main branch's last commit.
 BASE        ?= $(shell git rev-parse -q --verify origin/main || git rev-parse -q --verify main || git rev-parse -q --verify HEAD)
 
 .DEFAULT_GOAL := help
-.PHONY: help build controlplane test race e2e lint generate generate-check architecture unit check house demo bench figures image release clean
+.PHONY: help build controlplane test race e2e lint generate generate-check architecture unit check house demo bench bench-fleet figures image release clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,8 +81,12 @@ house: ## what is long, wide or mutable
 demo: ## the whole product once: one vendor, one hub, three spokes on three real clusters
 	go run ./integration/demo
 
-bench: ## benchmarks
-	go test -run '^$$' -bench . -timeout 60m $$(grep -rl --include='*_test.go' '^func Benchmark' . | xargs -n 1 dirname | sort -u)
+bench: ## benchmarks, and a report in dist/bench/ [BENCH=regexp of benchmarks, BENCH_OUT=folder]
+	go run ./integration/figures -benchmarks '$(BENCH)' -out $(BENCH_OUT)/bench \
+		$$(grep -rl --include='*_test.go' '^func Benchmark' . | xargs -n 1 dirname | sort -u | grep -vx $(FLEET))
+
+bench-fleet: ## benchmarks of one hub under 10,000 simulated spokes, about an hour, and a report with plots [as bench]
+	go run ./integration/figures -benchmarks '$(BENCH)' -out $(BENCH_OUT)/fleet $(FLEET)
 
 figures: controlplane ## measure and print every claimed figure [ONLY=regexp of names]
 	go run ./integration/figures -only '$(ONLY)'

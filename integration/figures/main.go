@@ -4,6 +4,11 @@
 //	go run ./integration/figures            # all
 //	go run ./integration/figures -only '^render\.'
 //
+// With packages it is `make bench` and `make bench-fleet`: their benchmarks run, and -out takes a report: what of the
+// targets was reached, by what they were missed, and how things grow.
+//
+//	go run ./integration/figures -out dist/bench ./hub/internal/store ./integration/fleet
+//
 // A line is `FIGURE <area>.<what> <value> <unit> [note]`. Which functions print which figure is read
 // from their source: a string literal that begins with "FIGURE <area>.<what> ", or the literal name
 // given to a function called Figure. Where the name is only known at run time, its whole package runs.
@@ -16,6 +21,8 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -27,10 +34,18 @@ import (
 
 func main() {
 	only := flag.String("only", "", "regular expression that a figure's name must match")
+	benchmarks := flag.String("benchmarks", ".", "regular expression of the packages' benchmarks")
+	out := flag.String("out", "", "folder for the report of the packages' benchmarks")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *only); err != nil {
+	var err error
+	if flag.NArg() > 0 {
+		err = bench(ctx, *benchmarks, *out, flag.Args())
+	} else {
+		err = run(ctx, *only)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "figures:", err)
 		os.Exit(1)
 	}
@@ -49,8 +64,57 @@ func run(ctx context.Context, only string) error {
 	if len(plans) == 0 {
 		return fmt.Errorf("nothing prints a figure whose name matches %q; the names are: %s", only, strings.Join(names(sources), ", "))
 	}
-	var figures []figure
-	var failed []string
+	figures, failed := measure(ctx, plans)
+	figures = slices.DeleteFunc(figures, func(f figure) bool { return !wanted.MatchString(f.name) })
+	if err := write(figures, commit(ctx)); err != nil {
+		return err
+	}
+	return incomplete(failed)
+}
+
+func incomplete(failed []string) error {
+	if len(failed) == 0 {
+		return nil
+	}
+	return fmt.Errorf("not everything could be measured:\n  %s", strings.Join(failed, "\n  "))
+}
+
+// bench runs the benchmarks of packages and writes a report where a folder is given for it.
+func bench(ctx context.Context, benchmarks, out string, packages []string) error {
+	var plans []invocation
+	for _, p := range packages {
+		plans = append(plans, invocation{dir: path.Clean(p), benchmarks: benchmarks})
+	}
+	r := report{commit: commit(ctx), begun: time.Now()}
+	if out != "" {
+		var err error
+		if r.dir, err = filepath.Abs(out); err != nil {
+			return err
+		}
+		if err := fresh(r.dir); err != nil {
+			return err
+		}
+		if err := os.Setenv(profileFolder, r.dir); err != nil {
+			return err
+		}
+	}
+	r.figures, r.failed = measure(ctx, plans)
+	r.took = time.Since(r.begun)
+	if err := write(r.figures, r.commit); err != nil {
+		return err
+	}
+	if out != "" {
+		name, err := r.write(ctx)
+		if err != nil {
+			return err
+		}
+		fmt.Printf("\n%s\n", name)
+	}
+	return incomplete(r.failed)
+}
+
+// measure runs one package at a time.
+func measure(ctx context.Context, plans []invocation) (figures []figure, failed []string) {
 	for i, p := range plans {
 		fmt.Fprintf(os.Stderr, "figures: %d of %d: %s\n", i+1, len(plans), p)
 		printed, err := p.measure(ctx, os.Stderr)
@@ -62,14 +126,7 @@ func run(ctx context.Context, only string) error {
 			break
 		}
 	}
-	figures = slices.DeleteFunc(figures, func(f figure) bool { return !wanted.MatchString(f.name) })
-	if err := write(figures, commit(ctx)); err != nil {
-		return err
-	}
-	if len(failed) > 0 {
-		return fmt.Errorf("not everything could be measured:\n  %s", strings.Join(failed, "\n  "))
-	}
-	return nil
+	return figures, failed
 }
 
 func write(figures []figure, commit string) error {

@@ -18,6 +18,8 @@ import (
 type invocation struct {
 	dir       string
 	functions []string // empty: all of the package
+
+	benchmarks string // not empty: benchmarks that match, no tests, and none of the long roads
 }
 
 // plan groups the sources whose figure is wanted by package. A figure without a known name is run
@@ -52,6 +54,9 @@ func (p invocation) String() string {
 
 func (p invocation) arguments() []string {
 	run, bench := ".", "."
+	if p.benchmarks != "" {
+		run, bench = "^$", p.benchmarks
+	}
 	if len(p.functions) > 0 {
 		run, bench = pattern(p.functions, "Test"), pattern(p.functions, "Benchmark")
 	}
@@ -79,7 +84,10 @@ type figure struct {
 // measure runs the invocation. Everything that the tests print goes to progress.
 func (p invocation) measure(ctx context.Context, progress io.Writer) ([]figure, error) {
 	cmd := exec.CommandContext(ctx, "go", p.arguments()...)
-	cmd.Env = append(os.Environ(), "WHEELWRIGHT_FIGURES=1")
+	cmd.Env = os.Environ()
+	if p.benchmarks == "" {
+		cmd.Env = append(cmd.Env, "WHEELWRIGHT_FIGURES=1")
+	}
 	cmd.Stderr = progress
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 30 * time.Second
@@ -94,7 +102,7 @@ func (p invocation) measure(ctx context.Context, progress io.Writer) ([]figure, 
 	if err := cmd.Wait(); err != nil {
 		return figures, fmt.Errorf("go test: %w", err)
 	}
-	if parseErr == nil && len(figures) == 0 {
+	if parseErr == nil && len(figures) == 0 && p.benchmarks == "" {
 		parseErr = errors.New("no FIGURE line was printed")
 	}
 	return figures, parseErr

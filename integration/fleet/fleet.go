@@ -109,6 +109,11 @@ func (f *Fleet) Connect(ctx context.Context, from, to int) error {
 	return f.call(ctx, "Spokes.Connect", spokes.Range{From: from, To: to}, nil)
 }
 
+// Attack has the spokes from, up to and without to, misbehave from now on, until Disconnect.
+func (f *Fleet) Attack(ctx context.Context, from, to int, m spokes.Manner) error {
+	return f.call(ctx, "Spokes.Attack", spokes.Attackers{Range: spokes.Range{From: from, To: to}, Manner: m}, nil)
+}
+
 // Disconnect ends every connection.
 func (f *Fleet) Disconnect(ctx context.Context) error {
 	return f.call(ctx, "Spokes.Disconnect", spokes.None{}, nil)

@@ -19,6 +19,7 @@ import (
 // Hub is a hub process and the operator's terminal.
 type Hub struct {
 	Dir, Addr, Log string
+	Debug          string // where profiles are served; empty: nowhere
 	daemon         daemon
 	bin            string
 }
@@ -74,6 +75,17 @@ func (h *Hub) Configure(text string) error {
 	}
 	h.daemon.args = slices.Concat([]string{"serve", "--config", name}, h.daemon.args[1:])
 	return nil
+}
+
+// Profile has the hub serve profiles on a free port of loopback, from its next start on.
+func (h *Hub) Profile() error {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	h.Debug = l.Addr().String()
+	h.daemon.args = slices.Insert(h.daemon.args, 1, "--debug", h.Debug)
+	return l.Close()
 }
 
 // Quiet has the hub log what an operator wants to know, and no more.

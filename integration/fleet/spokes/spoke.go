@@ -45,6 +45,7 @@ type spoke struct {
 	revision   uint64
 	target     *syncv1.Offer
 	held       bool // the target's bundle is here
+	welcomed   bool // in the last session
 	phase      fleet.Phase
 	reason     string
 	failed     map[string]bool
@@ -97,9 +98,10 @@ func (s *spoke) backoff(attempt int) time.Duration {
 func (s *spoke) run(ctx context.Context) {
 	for attempt := 0; ctx.Err() == nil; attempt++ {
 		started := time.Now()
+		s.welcomed = false
 		err := s.talk(ctx)
 		s.lost(err)
-		if time.Since(started) >= stable {
+		if s.service.opened.Settled && s.welcomed || time.Since(started) >= stable {
 			attempt = 0
 		}
 		select {
@@ -233,6 +235,7 @@ func (s *spoke) converse(ctx context.Context, t *session, welcome *time.Timer) e
 				silence.Reset(patience)
 				s.sent = body.Welcome.GetAckedSeq()
 				s.ack(body.Welcome.GetAckedSeq())
+				s.welcomed = true
 				s.found()
 				if s.phase == fleet.Promoting {
 					done = s.begin(ctx, t)

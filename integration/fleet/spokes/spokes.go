@@ -27,7 +27,8 @@ type Service struct {
 	roster Roster
 	roots  *x509.CertPool
 	spokes []*spoke
-	stop   context.CancelFunc // of those that are connected
+	stop   context.CancelFunc // of those that were begun
+	honest int                // of those
 	ended  sync.WaitGroup
 
 	fails   map[string][]int // spokes, by the version that fails there
@@ -49,6 +50,7 @@ type Opening struct {
 	Distributions []string      // spoke n subscribes to the one at n modulo their number
 	Takes         time.Duration // a release, once its bundle is there, until it is healthy
 	Retry         time.Duration // longest wait before a new stream; 0: as long as the real spoke's
+	Settled       bool          // every session counts as one that has lasted, after which back-off begins anew
 }
 
 // Open makes the spokes that File has identities of, and connects none of them. It returns how many.
@@ -98,7 +100,13 @@ func (s *Service) within(r Range) ([]*spoke, error) {
 
 // Connect keeps spokes connected from now on, until Disconnect. It does not wait for them.
 func (s *Service) Connect(r Range, _ *None) error {
-	return s.begin(r, func(ctx context.Context, one *spoke) { one.run(ctx) })
+	if err := s.begin(r, func(ctx context.Context, one *spoke) { one.run(ctx) }); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.honest += r.To - r.From
+	return nil
 }
 
 func (s *Service) begin(r Range, run func(context.Context, *spoke)) error {
@@ -137,6 +145,7 @@ func (s *Service) Disconnect(None, *None) error {
 	s.ended.Wait()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.honest = 0
 	for _, one := range s.spokes {
 		one.begun = false
 	}
@@ -209,7 +218,7 @@ type State int
 
 const (
 	Connected State = iota // it has heard the hub's welcome on the stream that it has now
-	Away                   // it was begun, and is not Connected
+	Away                   // it is to be, and is not
 	Runs                   // it runs Version, and the hub has acknowledged that it said so
 )
 
@@ -253,13 +262,7 @@ func (s *Service) numberLocked(g Goal) int {
 	case Connected:
 		return s.count.Connected
 	case Away:
-		begun := 0
-		for _, one := range s.spokes {
-			if one.begun {
-				begun++
-			}
-		}
-		return begun - s.count.Connected
+		return s.honest - s.count.Connected
 	}
 	return s.count.Running[g.Version]
 }
@@ -285,9 +288,11 @@ type Counters struct {
 	Received   int64 // bytes, TLS included
 	Sent       int64
 	Fetches    int
-	Bundles    int64 // bytes of bundles as they were sent
-	Written    int64 // messages of those that attack
-	Ended      string
+	Bundles    int64         // bytes of bundles as they were sent
+	Written    int64         // messages of those that attack
+	Repelled   int           // how often one of them was cut off
+	Repulse    string        // why the last of them was
+	Ended      string        // why the last connection of the others ended, or their last fetch failed
 	CPU        time.Duration // of this process, since its start
 }
 
