@@ -46,6 +46,18 @@ type call struct {
 // step does its part of a call around what comes after it.
 type step func(c *call, next func() error) error
 
+// before makes a step of what has nothing to do after the call: of several, one, since a stream waits in all of them.
+func before(checks ...func(*call) error) step {
+	return func(c *call, next func() error) error {
+		for _, check := range checks {
+			if err := check(c); err != nil {
+				return err
+			}
+		}
+		return next()
+	}
+}
+
 func (s *Server) through(c *call, handle func() error) error {
 	next := handle
 	for i := len(s.steps) - 1; i >= 0; i-- {
@@ -233,24 +245,13 @@ func (s *Server) mayComeBack(c *call, id store.Identity) bool {
 
 const renewMethod = "/wheelwright.sync.v1.SyncService/Renew"
 
-func (s *Server) authorise(c *call, next func() error) error {
-	if err := c.allowed(s.access); err != nil {
-		return err
-	}
-	return next()
-}
+func (s *Server) authorise(c *call) error { return c.allowed(s.access) }
 
 // admit has a spoke's streams beyond the first of a connection, whose handshake paid for that, wait for their turn.
-func (s *Server) admit(c *call, next func() error) error {
-	if s.access[c.method].Endless && c.who.Cluster != "" {
-		if err := s.waitForTurn(c); err != nil {
-			return err
-		}
+func (s *Server) admit(c *call) error {
+	if !s.access[c.method].Endless || c.who.Cluster == "" {
+		return nil
 	}
-	return next()
-}
-
-func (s *Server) waitForTurn(c *call) error {
 	s.mu.Lock()
 	stopped, within := s.stopped, s.admission.window(s.spokes)
 	s.mu.Unlock()
@@ -269,16 +270,10 @@ func (s *Server) waitForTurn(c *call) error {
 
 // announce tells operators what the hub's certificate may come from: a context file lasts for long, and an authority
 // is rotated under it.
-func (s *Server) announce(c *call, next func() error) error {
-	if c.stranger == "" && c.who.Operator != "" {
-		if err := s.tellPins(c); err != nil {
-			return err
-		}
+func (s *Server) announce(c *call) error {
+	if c.stranger != "" || c.who.Operator == "" {
+		return nil
 	}
-	return next()
-}
-
-func (s *Server) tellPins(c *call) error {
 	if err := grpc.SetHeader(c.ctx, metadata.Pairs(transport.AuthoritiesHeader, strings.Join(s.pins(), ","))); err != nil {
 		return fmt.Errorf("tell the authorities: %w", err)
 	}

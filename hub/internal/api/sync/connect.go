@@ -33,10 +33,7 @@ func (s *Service) Connect(stream syncv1.SyncService_ConnectServer) error {
 	if err != nil {
 		return err
 	}
-	defer c.session.Close()
-	err = c.run()
-	c.ended(err)
-	return err
+	return c.run()
 }
 
 // begin greets a spoke and opens its session. A stream waits for as long as it lives in Connect and run, and there are
@@ -75,14 +72,14 @@ func (s *Service) begin(stream syncv1.SyncService_ConnectServer) (*conversation,
 	}
 	if err != nil {
 		c.ended(err)
-		session.Close()
 		return nil, err
 	}
 	return c, nil
 }
 
-// ended says why a stream did.
+// ended closes the session and says why it ended.
 func (c *conversation) ended(err error) {
+	c.session.Close()
 	reason := status.Convert(err).Message()
 	if cause := context.Cause(c.stream.Context()); cause != nil { // says more than that the context ended
 		reason = cause.Error()
@@ -180,12 +177,12 @@ type conversation struct {
 	handed   time.Time       // when the re-home that was sent had come in
 }
 
-func (c *conversation) run() error {
+func (c *conversation) run() (err error) {
+	defer func() { c.ended(err) }()
 	beat := time.NewTicker(c.cfg.Heartbeat)
 	defer beat.Stop()
 	ended := c.stream.Context().Done()
-	for {
-		var err error
+	for err == nil {
 		select {
 		case m, ok := <-c.in.messages:
 			if !ok {
@@ -203,10 +200,8 @@ func (c *conversation) run() error {
 		case <-ended:
 			return c.stream.Context().Err()
 		}
-		if err != nil {
-			return err
-		}
 	}
+	return err
 }
 
 // over is the status of a session that was ended from elsewhere.
