@@ -31,6 +31,7 @@ type metrics struct {
 	log      *slog.Logger
 
 	clusters, connected, unserved, installations, releases, events, offers, bytes *prometheus.Desc
+	writes, changes, failures, failing, size, free                                *prometheus.Desc
 }
 
 func newMetrics(s *store.Store, p *presence.Registry, stats func() syncapi.Stats, log *slog.Logger) *metrics {
@@ -46,6 +47,13 @@ func newMetrics(s *store.Store, p *presence.Registry, stats func() syncapi.Stats
 		events:        desc("events_received_total", "Events of spokes that were stored."),
 		offers:        desc("offers_sent_total", "Desired states that were sent to spokes."),
 		bytes:         desc("bundle_sent_bytes_total", "Compressed bytes of bundles that were sent to spokes."),
+
+		writes:   desc("store_writes_total", "Transactions that the store committed, each with two syncs of the disk."),
+		changes:  desc("store_changes_total", "Changes that were committed in them."),
+		failures: desc("store_write_failures_total", "Transactions that the store could not commit."),
+		failing:  desc("store_failing", "1 while the store cannot be written: its disk is full, say."),
+		size:     desc("store_bytes", "Size of the store's file."),
+		free:     desc("store_free_bytes", "Of that, in pages that are free."),
 	}
 }
 
@@ -84,7 +92,8 @@ func (m *metrics) Run(ctx context.Context, l net.Listener) error {
 
 // Describe implements prometheus.Collector.
 func (m *metrics) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{m.clusters, m.connected, m.unserved, m.installations, m.releases, m.events, m.offers, m.bytes} {
+	for _, d := range []*prometheus.Desc{m.clusters, m.connected, m.unserved, m.installations, m.releases, m.events, m.offers, m.bytes,
+		m.writes, m.changes, m.failures, m.failing, m.size, m.free} {
 		out <- d
 	}
 }
@@ -95,9 +104,23 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	out <- prometheus.MustNewConstMetric(m.events, prometheus.CounterValue, float64(stats.Events))
 	out <- prometheus.MustNewConstMetric(m.offers, prometheus.CounterValue, float64(stats.OffersSent))
 	out <- prometheus.MustNewConstMetric(m.bytes, prometheus.CounterValue, float64(stats.BundleBytes))
+	m.collectDisk(out)
 	if err := m.collectStored(out); err != nil {
 		m.log.Error("metrics are incomplete", slog.Any(logging.Error, err))
 		out <- prometheus.NewInvalidMetric(m.clusters, err)
+	}
+}
+
+func (m *metrics) collectDisk(out chan<- prometheus.Metric) {
+	s, failing := m.store.Stats(), 0.0
+	if s.Trouble != nil {
+		failing = 1
+	}
+	for d, n := range map[*prometheus.Desc]uint64{m.writes: s.Writes, m.changes: s.Changes, m.failures: s.Failures} {
+		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n))
+	}
+	for d, n := range map[*prometheus.Desc]float64{m.failing: failing, m.size: float64(s.Size), m.free: float64(s.Free)} {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, n)
 	}
 }
 

@@ -36,6 +36,7 @@ type settings struct {
 	rollouts        map[string]plan.Plan // by distribution
 	notifiers       []pluginlist.Plugin
 	oidc            config.OIDC
+	history         config.History
 	log             *slog.Logger
 }
 
@@ -57,6 +58,7 @@ func settle(cfg Config) (settings, error) {
 		rollouts:  file.Rollouts,
 		notifiers: file.Plugins,
 		oidc:      file.OIDC,
+		history:   file.History,
 		log:       cfg.Log,
 	}
 	if s.comeBack = defaultComeBack; file.RenewAfterExpiry != nil {
