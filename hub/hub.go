@@ -201,7 +201,7 @@ func (h *hub) build() {
 	h.conductor = conductor.New(conductor.Config{Store: h.store, Blobs: h.bundles, Compress: bundle.Compress,
 		Spokes: h.presence, Heartbeat: h.heartbeat, Plans: h.planOf, Log: h.log})
 	publisher := publish.New(publish.Config{Renderer: h.renderer, Log: h.log})
-	h.source = source{dir: h.path(repositories), store: h.store, conductor: h.conductor, publisher: publisher, git: h.git, cache: newObjectCache(), log: h.log}
+	h.source = source{dir: h.path(repositories), store: h.store, conductor: h.conductor, publisher: publisher, git: h.git, cache: newObjectCache(), turns: newTurns(), log: h.log}
 	h.watchers = newWatchers(h.source)
 }
 
