@@ -21,6 +21,7 @@ import (
 	syncapi "github.com/wheelwright-dev/wheelwright/hub/internal/api/sync"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/blob"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/conductor"
+	"github.com/wheelwright-dev/wheelwright/hub/internal/depot"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/herald"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/identity"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/oidc"
@@ -57,7 +58,10 @@ type Config struct {
 	Debug     string        // HOST:PORT of loopback, for profiles; empty: none
 	Poll      time.Duration // of distributions that name no interval; default 30 s
 	Heartbeat time.Duration // of spokes; default 10 s
-	Log       *slog.Logger  // File's log section, where there is one, wins; nil: text on standard error
+	// BundleRate is how many bytes of bundles are sent in a second, to all spokes together; default: as many as it goes.
+	BundleRate    int64
+	BundleFetches int64        // bundles that are sent at once, the others wait their turn; default 256
+	Log           *slog.Logger // File's log section, where there is one, wins; nil: text on standard error
 }
 
 // Info is what a caller of Run may want to tell.
@@ -73,6 +77,7 @@ type Info struct {
 const (
 	storeFile       = "hub.db"
 	bundlesFolder   = "bundles"
+	deltasFolder    = "deltas"
 	authorityFolder = "authority"
 	repositories    = "repositories"
 	adminFile       = "admin.yaml"
@@ -85,6 +90,7 @@ type hub struct {
 
 	store     *store.Store
 	bundles   *blob.Store
+	depot     *depot.Depot
 	authority *identity.Authority
 	renderer  *render.Renderer
 	presence  *presence.Registry
@@ -151,6 +157,12 @@ func (h *hub) open() error {
 	if h.bundles, err = blob.Open(h.path(bundlesFolder)); err != nil {
 		return err
 	}
+	deltas, err := blob.OpenDeltas(h.path(deltasFolder), mostDeltas, mostDeltaBytes)
+	if err != nil {
+		return err
+	}
+	h.depot = depot.New(depot.Config{Wholes: h.bundles, Deltas: deltas, Log: h.log})
+	h.closers = append(h.closers, h.depot.Close)
 	if err := h.checkAuthority(); err != nil {
 		return err
 	}
@@ -188,7 +200,7 @@ func (h *hub) build() {
 	h.conductor = conductor.New(conductor.Config{Store: h.store, Blobs: h.bundles, Compress: bundle.Compress,
 		Spokes: h.presence, Heartbeat: h.heartbeat, Plans: h.planOf, Log: h.log})
 	publisher := publish.New(publish.Config{Renderer: h.renderer, Log: h.log})
-	h.source = source{dir: h.path(repositories), store: h.store, conductor: h.conductor, publisher: publisher, git: h.git, log: h.log}
+	h.source = source{dir: h.path(repositories), store: h.store, conductor: h.conductor, publisher: publisher, git: h.git, cache: newObjectCache(), log: h.log}
 	h.watchers = newWatchers(h.source)
 }
 
@@ -206,8 +218,9 @@ func (h *hub) listen() (metricsListener net.Listener, err error) {
 	if err != nil {
 		return nil, err
 	}
-	sync := syncapi.New(syncapi.Config{Reports: h.store, Identities: h.store, Bundles: h.bundles, Offers: h.conductor,
+	sync := syncapi.New(syncapi.Config{Reports: h.store, Identities: h.store, Bundles: h.depot, Offers: h.conductor,
 		Authority: h.authority, Presence: h.presence, Heartbeat: h.heartbeat, CertificateTTL: spokeCertificateLife,
+		BundleRate: h.bundleRate, BundleFetches: h.bundleFetches,
 		ReconnectWithin: func() time.Duration { return h.server.ReconnectWithin() }, Version: buildinfo.Version(), Log: h.log})
 	fleet := fleetapi.New(fleetapi.Config{Store: h.store, Conductor: h.conductor, Spokes: h.presence, Watchers: h.watchers,
 		Authority: h.authority, Tags: h.source.listTags, ComeBack: h.comeBack, Address: h.info.Addr, Interval: h.poll, Heartbeat: h.heartbeat, Log: h.log})
@@ -246,7 +259,7 @@ func (h *hub) listen() (metricsListener net.Listener, err error) {
 	}
 	h.closers = append(h.closers, ignoreClosed(metricsListener))
 	h.info.Metrics = metricsListener.Addr().String()
-	h.metrics = newMetrics(h.store, h.presence, sync.Stats, h.server.Stats, h.log)
+	h.metrics = newMetrics(h.store, h.presence, sync.Stats, h.depot.Built, h.server.Stats, h.log)
 	return metricsListener, nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -34,6 +35,13 @@ import (
 
 func TestMain(m *testing.M) {
 	if render.ChildMain() || pluginhost.ChildMain() {
+		return
+	}
+	if file := os.Getenv(clientsVariable); file != "" {
+		if err := clientsMain(file); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
 		return
 	}
 	goleak.VerifyTestMain(m)

@@ -28,18 +28,21 @@ type metrics struct {
 	store    *store.Store
 	presence *presence.Registry
 	stats    func() syncapi.Stats
+	built    func() uint64
 	traffic  func() server.Stats
 	ready    atomic.Bool
 	log      *slog.Logger
 
-	clusters, connected, unserved, installations, releases, events, offers, bytes, connections, waiting, admitted, refused, slow *prometheus.Desc
+	clusters, connected, unserved, installations, releases, events, offers *prometheus.Desc
+	bytes, deltas, fetches                                                 *prometheus.Desc
+	connections, waiting, admitted, refused, slow                          *prometheus.Desc
 }
 
-func newMetrics(s *store.Store, p *presence.Registry, stats func() syncapi.Stats, traffic func() server.Stats, log *slog.Logger) *metrics {
+func newMetrics(s *store.Store, p *presence.Registry, stats func() syncapi.Stats, built func() uint64, traffic func() server.Stats, log *slog.Logger) *metrics {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc("wheelwright_hub_"+name, help, labels, nil)
 	}
-	return &metrics{store: s, presence: p, stats: stats, traffic: traffic, log: log,
+	return &metrics{store: s, presence: p, stats: stats, built: built, traffic: traffic, log: log,
 		clusters:      desc("clusters", "Clusters that the hub knows."),
 		connected:     desc("spokes_connected", "Spokes that are connected now."),
 		unserved:      desc("identities_unserved", "Clusters whose identity waits to be accepted, is in quarantine, or was turned away.", "standing"),
@@ -52,7 +55,9 @@ func newMetrics(s *store.Store, p *presence.Registry, stats func() syncapi.Stats
 		admitted:      desc("connections_admitted_total", "Connections that were let in."),
 		refused:       desc("connections_refused_total", "Connections and streams that were turned away: more than the processors take, or than files may be opened.", "reason"),
 		slow:          desc("streams_cut_slow_total", "Streams that were cut because their callers did not read what they were sent."),
-		bytes:         desc("bundle_sent_bytes_total", "Compressed bytes of bundles that were sent to spokes."),
+		bytes:         desc("bundle_sent_bytes_total", "Compressed bytes of bundles that were sent to spokes, as whole bundles and as deltas.", "encoding"),
+		deltas:        desc("deltas_built_total", "Deltas between two releases that were made."),
+		fetches:       desc("bundle_fetches_waiting", "Fetches of bundles that wait their turn."),
 	}
 }
 
@@ -91,7 +96,8 @@ func (m *metrics) Run(ctx context.Context, l net.Listener) error {
 
 // Describe implements prometheus.Collector.
 func (m *metrics) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{m.clusters, m.connected, m.unserved, m.installations, m.releases, m.events, m.offers, m.bytes, m.connections, m.waiting, m.admitted, m.refused, m.slow} {
+	for _, d := range []*prometheus.Desc{m.clusters, m.connected, m.unserved, m.installations, m.releases, m.events, m.offers, m.bytes, m.deltas, m.fetches,
+		m.connections, m.waiting, m.admitted, m.refused, m.slow} {
 		out <- d
 	}
 }
@@ -101,7 +107,6 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	stats := m.stats()
 	out <- prometheus.MustNewConstMetric(m.events, prometheus.CounterValue, float64(stats.Events))
 	out <- prometheus.MustNewConstMetric(m.offers, prometheus.CounterValue, float64(stats.OffersSent))
-	out <- prometheus.MustNewConstMetric(m.bytes, prometheus.CounterValue, float64(stats.BundleBytes))
 	traffic := m.traffic()
 	out <- prometheus.MustNewConstMetric(m.connections, prometheus.GaugeValue, float64(traffic.Connections))
 	out <- prometheus.MustNewConstMetric(m.waiting, prometheus.GaugeValue, float64(traffic.Waiting))
@@ -109,6 +114,10 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	out <- prometheus.MustNewConstMetric(m.refused, prometheus.CounterValue, float64(traffic.RefusedBusy), "busy")
 	out <- prometheus.MustNewConstMetric(m.refused, prometheus.CounterValue, float64(traffic.RefusedFiles), "files")
 	out <- prometheus.MustNewConstMetric(m.slow, prometheus.CounterValue, float64(traffic.Slow))
+	out <- prometheus.MustNewConstMetric(m.bytes, prometheus.CounterValue, float64(stats.WholeBytes), "whole")
+	out <- prometheus.MustNewConstMetric(m.bytes, prometheus.CounterValue, float64(stats.DeltaBytes), "delta")
+	out <- prometheus.MustNewConstMetric(m.deltas, prometheus.CounterValue, float64(m.built()))
+	out <- prometheus.MustNewConstMetric(m.fetches, prometheus.GaugeValue, float64(stats.Waiting))
 	if err := m.collectStored(out); err != nil {
 		m.log.Error("metrics are incomplete", slog.Any(logging.Error, err))
 		out <- prometheus.NewInvalidMetric(m.clusters, err)

@@ -40,6 +40,7 @@ func TestMetrics(t *testing.T) {
 	text := get("/metrics")
 	for _, want := range []string{
 		"wheelwright_hub_clusters 1\n", "wheelwright_hub_spokes_connected 1\n", "wheelwright_hub_identities_unserved{standing=\"Quarantined\"} 0\n", "wheelwright_hub_events_received_total 1\n", "wheelwright_hub_offers_sent_total 1\n",
+		`wheelwright_hub_bundle_sent_bytes_total{encoding="delta"} 0` + "\n", "wheelwright_hub_deltas_built_total 0\n", "wheelwright_hub_bundle_fetches_waiting 0\n",
 		`wheelwright_hub_releases{distribution="shop",phase="Available"} 1` + "\n", `wheelwright_hub_installations{distribution="shop",phase="Succeeded"} 1` + "\n",
 	} {
 		if !strings.Contains(text, want) {

@@ -26,6 +26,11 @@ const (
 	defaultComeBack = 30 * 24 * time.Hour
 	// defaultAge moves who is connected to another hub behind the same address within a day.
 	defaultAge = 24 * time.Hour
+	// defaultFetches is far from what a hub could send at once, and bounds what they take of its memory.
+	defaultFetches = 256
+	// What is kept of deltas, beside the bundles.
+	mostDeltas     = 10_000
+	mostDeltaBytes = 1 << 30
 )
 
 // settings are Config and hub.yaml together: what Config says wins.
@@ -35,6 +40,8 @@ type settings struct {
 	poll, heartbeat time.Duration
 	comeBack        time.Duration // after its certificate's end within which a spoke may renew it
 	age             time.Duration // of a connection; 0: as old as it likes
+	bundleRate      int64         // bytes a second; 0: no limit
+	bundleFetches   int64
 	git             gitrepo.Credentials
 	rollouts        map[string]plan.Plan // by distribution
 	notifiers       []pluginlist.Plugin
@@ -51,22 +58,30 @@ func settle(cfg Config) (settings, error) {
 		}
 	}
 	s := settings{
-		listen:    cmp.Or(cfg.Listen, file.Listen, defaultListen),
-		metrics:   cmp.Or(cfg.Metrics, file.Metrics),
-		advertise: file.Advertise,
-		poll:      cmp.Or(cfg.Poll, file.Poll, defaultPoll),
-		heartbeat: cmp.Or(cfg.Heartbeat, file.Heartbeat, defaultHeartbeat),
-		git:       file.Git,
-		rollouts:  file.Rollouts,
-		notifiers: file.Plugins,
-		oidc:      file.OIDC,
-		log:       cfg.Log,
+		listen:        cmp.Or(cfg.Listen, file.Listen, defaultListen),
+		metrics:       cmp.Or(cfg.Metrics, file.Metrics),
+		advertise:     file.Advertise,
+		poll:          cmp.Or(cfg.Poll, file.Poll, defaultPoll),
+		heartbeat:     cmp.Or(cfg.Heartbeat, file.Heartbeat, defaultHeartbeat),
+		bundleRate:    cmp.Or(cfg.BundleRate, file.BundleRate),
+		bundleFetches: cmp.Or(cfg.BundleFetches, file.BundleFetches, defaultFetches),
+		git:           file.Git,
+		rollouts:      file.Rollouts,
+		notifiers:     file.Plugins,
+		oidc:          file.OIDC,
+		log:           cfg.Log,
 	}
 	if s.comeBack = defaultComeBack; file.RenewAfterExpiry != nil {
 		s.comeBack = *file.RenewAfterExpiry
 	}
 	if s.age = defaultAge; file.ConnectionAge != nil {
 		s.age = *file.ConnectionAge
+	}
+	if cfg.BundleRate < 0 || cfg.BundleRate > 0 && cfg.BundleRate < 64<<10 {
+		return s, fmt.Errorf("--bundle-rate %d: want at least %d bytes a second, or 0 for no limit", cfg.BundleRate, 64<<10)
+	}
+	if cfg.BundleFetches < 0 {
+		return s, fmt.Errorf("--bundle-fetches %d: want at least 1", cfg.BundleFetches)
 	}
 	if cfg.Advertise != "" {
 		if err := config.CheckAdvertised(cfg.Advertise); err != nil {

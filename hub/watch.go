@@ -18,6 +18,9 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
 )
 
+// newObjectCache bounds what is held of all repositories' last releases, so that the next ones read only what changed.
+func newObjectCache() *gitrepo.Cache { return gitrepo.NewCache(32 << 20) }
+
 // source is what turns a repository's tags into releases.
 type source struct {
 	dir       string // of the repositories that are kept here
@@ -25,6 +28,7 @@ type source struct {
 	conductor *conductor.Conductor
 	publisher *publish.Publisher
 	git       gitrepo.Credentials
+	cache     *gitrepo.Cache // of all repositories
 	log       *slog.Logger
 }
 
@@ -41,7 +45,7 @@ func (s source) watch(ctx context.Context, d fleet.Distribution) error {
 		return fmt.Errorf("make folder of repositories: %w", err)
 	}
 	w := tagwatch.New(tagwatch.Config{
-		Distribution: d, Dir: s.folder(d), Git: gitrepo.Config{}.With(s.git.For(d.URL)),
+		Distribution: d, Dir: s.folder(d), Git: gitrepo.Config{Cache: s.cache}.With(s.git.For(d.URL)),
 		Known:   func() (map[string]string, error) { return s.store.JudgedTags(d.Name) },
 		Publish: func(ctx context.Context, seen tagwatch.Seen) error { return s.conductor.Seen(ctx, d, s.tag(d, seen)) },
 		Note:    func(n tagwatch.Note) { s.conductor.Note(d.Name, note(n)) },

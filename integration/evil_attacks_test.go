@@ -246,7 +246,7 @@ func transports() []attack {
 	}
 	return append(quick,
 		served("nothing that is compressed", "does not have its digest", 0, say([]byte("plain"))),
-		served("a bomb that is announced", "does not have its digest", 1<<40, say(bomb)),
+		served("a bomb that is announced", "bundle too large", 1<<40, say(bomb)),
 		served("data without an end", "more data than", 0, func(s grpc.ServerStreamingServer[syncv1.FetchBundleResponse]) error {
 			for {
 				if err := s.Send(&syncv1.FetchBundleResponse{Data: make([]byte, 64<<10)}); err != nil {

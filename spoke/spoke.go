@@ -157,7 +157,7 @@ func (s *spoke) build(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	s.hub, err = hubclient.New(hubclient.Config{Dir: s.Dir, Events: s.journal, OnDesired: s.agent.SetDesired, OnReHome: func(signed []byte) { s.mover.Take(signed) }, Redact: s.Private.Text, Log: s.Log,
+	s.hub, err = hubclient.New(hubclient.Config{Dir: s.Dir, Events: s.journal, OnDesired: s.agent.SetDesired, OnReHome: func(signed []byte) { s.mover.Take(signed) }, Held: s.agent, Redact: s.Private.Text, Log: s.Log,
 		Hello: func() (*syncv1.Hello, error) { return s.hello(ctx) }})
 	s.mover = move.New(move.Config{Dir: s.Dir, Journal: s.journal, Hub: s.hub, Trusted: s.signers, Redact: s.Private.Text, Log: s.Log})
 	return err

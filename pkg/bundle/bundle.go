@@ -77,42 +77,6 @@ type entry struct {
 	data       []byte
 }
 
-// Pack writes the canonical tar. The order of files does not matter.
-func Pack(files []provenance.File, proof provenance.Proof) ([]byte, error) {
-	if err := check(files, proof); err != nil {
-		return nil, fmt.Errorf("pack bundle of %s: %w", proof.TagName, err)
-	}
-	entries := make([]entry, 0, len(files)+4+len(proof.Cosigned)+len(proof.Trees))
-	for _, f := range files {
-		entries = append(entries, entry{filesDir + f.Path, f.Executable, f.Data})
-	}
-	slices.SortFunc(entries, func(a, b entry) int { return strings.Compare(a.name, b.name) })
-	entries = append(entries, entry{name: commitName, data: proof.Commit},
-		entry{name: releaseName, data: fmt.Appendf(nil, release, proof.Path, proof.TagName)})
-	if proof.Tag != nil {
-		entries = append(entries, entry{name: tagName, data: proof.Tag})
-	}
-	for i, t := range proof.Cosigned {
-		entries = append(entries, entry{name: numbered(tagPrefix, i), data: t})
-	}
-	for i, t := range proof.Trees {
-		entries = append(entries, entry{name: numbered(treePrefix, i), data: t})
-	}
-	size := 2 * blockSize
-	for _, e := range entries {
-		size += headerSize(e.name) + padded(len(e.data))
-	}
-	tar := make([]byte, 0, size)
-	for _, e := range entries {
-		tar = appendHeader(tar, e.name, len(e.data), e.executable)
-		tar = append(tar, e.data...)
-		tar = append(tar, zeros[:padded(len(e.data))-len(e.data)]...)
-	}
-	return append(tar, zeros[:]...), nil
-}
-
-func numbered(prefix string, i int) string { return fmt.Sprintf("%s%03d", prefix, i) }
-
 // check holds for what Pack writes and what Open accepts.
 func check(files []provenance.File, proof provenance.Proof) error {
 	names := make(map[string]bool, 2*len(files)) // path: is a folder

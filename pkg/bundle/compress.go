@@ -8,6 +8,9 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
+// MaxSize is how many bytes a canonical tar may have that is published; a spoke takes none that is larger.
+const MaxSize = 64 << 20
+
 // ErrTooLarge: the content is larger than the limit.
 var ErrTooLarge = errors.New("bundle too large")
 

@@ -26,8 +26,8 @@ const deltaFormat = 1
 
 const (
 	// MaxDelta is how many bytes an earlier and a later tar may have together for a delta to be made. Making one
-	// takes 100 MB beside the two.
-	MaxDelta = 256 << 20
+	// takes 100 MB beside the two, and once the bytes that they do not have in common.
+	MaxDelta = 2 * MaxSize
 
 	seedSize   = 16      // bytes by which a place in base is found
 	minNear    = 6       // bytes of a span on a way that was followed before

@@ -49,8 +49,9 @@ type Config struct {
 	PasswordFile string
 	Authorities  string
 
-	MaxBytes   int64 // of one transfer, and of what it holds unpacked; 0: 1 GiB
-	MaxContent int64 // of one object, and of all files under one path, which are held in memory; 0: 128 MiB
+	MaxBytes   int64  // of one transfer, and of what it holds unpacked; 0: 1 GiB
+	MaxContent int64  // of one object, and of all files under one path, which are held in memory; 0: 128 MiB
+	Cache      *Cache // of objects, shared with other repositories; nil: one of 32 MiB of its own
 	Log        *slog.Logger
 }
 
@@ -103,13 +104,16 @@ func Open(_ context.Context, cfg Config) (*Repository, error) {
 	cfg.MaxBytes = cmp.Or(cfg.MaxBytes, defaultMaxBytes)
 	cfg.MaxContent = min(cmp.Or(cfg.MaxContent, defaultMaxContent), cfg.MaxBytes)
 	cfg.Log = cmp.Or(cfg.Log, slog.New(slog.DiscardHandler))
+	if cfg.Cache == nil {
+		cfg.Cache = NewCache(defaultCache)
+	}
 	r := &Repository{cfg: cfg, shown: redact(cfg.URL), tags: map[string]fetched{}}
 	path, isLocal, err := localPath(cfg.URL)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", r.shown, err)
 	}
 	if isLocal {
-		r.origin, err = openLocal(path, cfg.MaxContent)
+		r.origin, err = openLocal(path, cfg)
 	} else {
 		r.origin, err = openRemote(cfg)
 	}

@@ -36,58 +36,63 @@ func localPath(raw string) (string, bool, error) {
 
 // local is a repository on this machine, opened in place and never written to.
 type local struct {
-	path  string
-	store *objects
+	path     string
+	tracking *filesystem.Storage // for its refs
+	store    *objects
 }
 
-func openLocal(path string, maxContent int64) (*local, error) {
+func openLocal(path string, cfg Config) (*local, error) {
 	l := &local{path: path}
-	s, err := l.storage()
+	own, shared, err := l.folders()
 	if err != nil {
 		return nil, err
 	}
-	l.store = &objects{max: maxContent, storage: s, reopen: l.storage}
+	var at billy.Filesystem = osfs.New(own)
+	if shared != own {
+		at = dotgit.NewRepositoryFilesystem(at, osfs.New(shared))
+	}
+	if l.tracking, err = openStorage(at); err != nil {
+		return nil, err
+	}
+	l.store, err = newObjects(cfg, func() (string, error) {
+		_, shared, err := l.folders()
+		return filepath.Join(shared, "objects"), err
+	})
+	if err != nil {
+		return nil, errors.Join(err, l.tracking.Close())
+	}
 	return l, nil
 }
 
-func (l *local) storage() (*filesystem.Storage, error) {
-	fs, err := l.folder()
-	if err != nil {
-		return nil, err
-	}
-	return openStorage(fs)
-}
-
-// folder finds the git folder: the path itself where it is bare, its .git, or where its .git file says
-// (linked work trees, submodules).
-func (l *local) folder() (billy.Filesystem, error) {
+// folders finds the git folder: the path itself where it is bare, its .git, or where its .git file says (linked work
+// trees, submodules); and the one that it shares objects and branches with, most often the same.
+func (l *local) folders() (own, shared string, err error) {
 	if info, err := os.Stat(l.path); err != nil {
-		return nil, unreachable(err)
+		return "", "", unreachable(err)
 	} else if !info.IsDir() {
-		return nil, fmt.Errorf("%w: %s is no folder", ErrUnreachable, l.path)
+		return "", "", fmt.Errorf("%w: %s is no folder", ErrUnreachable, l.path)
 	}
 	dir := filepath.Join(l.path, ".git")
 	switch info, err := os.Stat(dir); {
 	case errors.Is(err, os.ErrNotExist):
 		dir = l.path
 	case err != nil:
-		return nil, unreachable(err)
+		return "", "", unreachable(err)
 	case !info.IsDir():
 		content, err := os.ReadFile(dir)
 		if err != nil {
-			return nil, unreachable(err)
+			return "", "", unreachable(err)
 		}
 		dir = resolve(l.path, strings.TrimPrefix(strings.TrimSpace(string(content)), "gitdir: "))
 	}
 	if _, err := os.Stat(filepath.Join(dir, "HEAD")); err != nil {
-		return nil, fmt.Errorf("%w: %s holds no git repository", ErrUnreachable, l.path)
+		return "", "", fmt.Errorf("%w: %s holds no git repository", ErrUnreachable, l.path)
 	}
 	common, err := os.ReadFile(filepath.Join(dir, "commondir"))
 	if err != nil {
-		return osfs.New(dir), nil
+		return dir, dir, nil
 	}
-	shared := resolve(dir, strings.TrimSpace(string(common)))
-	return dotgit.NewRepositoryFilesystem(osfs.New(dir), osfs.New(shared)), nil
+	return dir, resolve(dir, strings.TrimSpace(string(common))), nil
 }
 
 func resolve(base, path string) string {
@@ -97,13 +102,9 @@ func resolve(base, path string) string {
 	return filepath.Join(base, path)
 }
 
-// openStorage keeps few files and little memory: what is worth keeping, objects keeps.
+// openStorage is for refs, and to learn whether a repository is of a form that is known; objects reads objects.
 func openStorage(fs billy.Filesystem) (*filesystem.Storage, error) {
-	s := filesystem.NewStorageWithOptions(fs, cache.NewObjectLRU(2*cache.MiByte), filesystem.Options{
-		MaxOpenDescriptors:   16,
-		LargeObjectThreshold: 1 << 20,
-		AlternatesFS:         osfs.New("/"),
-	})
+	s := filesystem.NewStorage(fs, cache.NewObjectLRU(0))
 	if _, err := git.Open(s, nil); err != nil { // looks at the format's version and extensions
 		_ = s.Close()
 		return nil, fmt.Errorf("%w: %w", ErrUnsupported, err)
@@ -115,7 +116,7 @@ func (l *local) refs(context.Context) (map[string]plumbing.Hash, error) {
 	if _, err := os.Stat(l.path); err != nil {
 		return nil, unreachable(err)
 	}
-	return readRefs(l.store.storage)
+	return readRefs(l.tracking)
 }
 
 func readRefs(s *filesystem.Storage) (map[string]plumbing.Hash, error) {
@@ -157,4 +158,4 @@ func (l *local) fetch(_ context.Context, want []plumbing.Hash, _ bool) error {
 
 func (l *local) objects() *objects { return l.store }
 
-func (l *local) close() error { return l.store.close() }
+func (l *local) close() error { return errors.Join(l.store.close(), l.tracking.Close()) }

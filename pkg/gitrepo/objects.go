@@ -3,11 +3,9 @@ package gitrepo
 import (
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 
 	"github.com/go-git/go-git/v5/plumbing"
-	"github.com/go-git/go-git/v5/storage/filesystem"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/provenance"
 )
@@ -16,111 +14,105 @@ const (
 	maxMeta    = 32 << 20 // bytes of a commit, tag or tree object
 	maxEntries = 100_000  // files and folders below a path
 	maxDepth   = 64       // folders in folders
-	maxKept    = 32 << 20 // bytes of objects kept from one snapshot to the next
 	kindCommit = plumbing.CommitObject
 	kindTree   = plumbing.TreeObject
 )
 
-// objects reads raw objects. Those of the last snapshot are kept, as most of a release is unchanged in
-// the next.
+// objects reads raw objects, each checked against its id. What was read is kept, as most of a release is unchanged
+// in the next.
 type objects struct {
-	max     int64 // bytes of the files of one snapshot
-	storage *filesystem.Storage
-	reopen  func() (*filesystem.Storage, error)
+	max    int64 // bytes of the files of one snapshot
+	folder func() (string, error)
+	cache  *Cache
 
-	kept, before map[plumbing.Hash]object // of this snapshot, of the one before
-	keptBytes    int
+	db *database // nil: closed
 }
 
-type object struct {
-	kind plumbing.ObjectType
-	data []byte
+func newObjects(cfg Config, folder func() (string, error)) (*objects, error) {
+	o := &objects{max: cfg.MaxContent, folder: folder, cache: cfg.Cache}
+	return o, o.reopen()
 }
 
-func (o *objects) close() error { return o.storage.Close() }
-
-func (o *objects) has(h plumbing.Hash) bool {
-	if o.storage.HasEncodedObject(h) == nil {
-		return true
+// reopen looks at the folder anew: packs may have come, or gone in a repack.
+func (o *objects) reopen() error {
+	if err := o.closeDatabase(); err != nil {
+		return err
 	}
-	o.storage.Reindex()
-	_, err := o.storage.EncodedObject(plumbing.AnyObject, h) // unlike the above, looks into alternates
-	return err == nil
+	folder, err := o.folder()
+	if err != nil {
+		return err
+	}
+	o.db, err = openDatabase(folder)
+	return err
 }
+
+// refresh looks for packs that have come.
+func (o *objects) refresh() error {
+	if o.db == nil {
+		return o.reopen()
+	}
+	return o.db.refresh()
+}
+
+func (o *objects) closeDatabase() error {
+	if o.db == nil {
+		return nil
+	}
+	err := o.db.close()
+	o.db = nil
+	return err
+}
+
+func (o *objects) close() error {
+	o.cache.forget(o)
+	return o.closeDatabase()
+}
+
+func (o *objects) has(h plumbing.Hash) bool { return o.db != nil && o.db.has(h) }
 
 // read returns an object whose content has the id h.
 func (o *objects) read(h plumbing.Hash, limit int64) (object, error) {
-	obj, ok := o.kept[h]
-	if !ok {
-		obj, ok = o.before[h]
-	}
-	if ok && int64(len(obj.data)) > limit {
-		return object{}, ErrTooLarge
-	}
+	obj, ok := o.cache.get(o, h)
 	if !ok {
 		var err error
 		if obj, err = o.load(h, limit); err != nil {
 			return object{}, err
 		}
+		o.cache.put(o, h, obj)
 	}
-	if o.kept == nil {
-		o.kept = map[plumbing.Hash]object{}
-	}
-	if _, again := o.kept[h]; !again && o.keptBytes+len(obj.data) <= maxKept {
-		o.kept[h] = obj
-		o.keptBytes += len(obj.data)
+	if int64(len(obj.data)) > limit {
+		return object{}, ErrTooLarge
 	}
 	return obj, nil
 }
 
-// load tries again with everything opened anew: packs may have come, or gone in a repack.
 func (o *objects) load(h plumbing.Hash, limit int64) (object, error) {
 	obj, err := o.loadOnce(h, limit)
 	if err == nil || errors.Is(err, ErrTooLarge) {
 		return obj, err
 	}
-	o.storage.Reindex()
-	if obj, err = o.loadOnce(h, limit); err == nil || errors.Is(err, ErrTooLarge) {
-		return obj, err
+	if err := o.reopen(); err != nil {
+		return object{}, err
 	}
-	fresh, ferr := o.reopen()
-	if ferr != nil {
-		return object{}, ferr
-	}
-	_ = o.storage.Close() // read only: nothing to lose
-	o.storage = fresh
 	return o.loadOnce(h, limit)
 }
 
 func (o *objects) loadOnce(h plumbing.Hash, limit int64) (object, error) {
-	enc, err := o.storage.EncodedObject(plumbing.AnyObject, h)
+	if o.db == nil {
+		return object{}, fmt.Errorf("object %s: the repository is closed", h)
+	}
+	obj, err := o.db.load(h, limit)
 	if err != nil {
 		return object{}, fmt.Errorf("object %s: %w", h, err)
 	}
-	size := enc.Size()
-	if size > limit {
-		return object{}, ErrTooLarge
-	}
-	r, err := enc.Reader()
-	if err != nil {
-		return object{}, fmt.Errorf("object %s: %w", h, err)
-	}
-	data := make([]byte, size)
-	_, err = io.ReadFull(r, data)
-	if cerr := r.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
-		return object{}, fmt.Errorf("object %s: %w", h, err)
-	}
-	id, err := provenance.ObjectID(enc.Type().String(), data)
+	id, err := provenance.ObjectID(obj.kind.String(), obj.data)
 	if err != nil {
 		return object{}, fmt.Errorf("object %s: %w", h, err)
 	}
 	if plumbing.Hash(id) != h {
 		return object{}, fmt.Errorf("object %s is corrupt: its content has id %s", h, plumbing.Hash(id))
 	}
-	return object{kind: enc.Type(), data: data}, nil
+	return obj, nil
 }
 
 func (o *objects) meta(h plumbing.Hash, kind plumbing.ObjectType) ([]byte, error) {
@@ -159,8 +151,6 @@ func (o *objects) commit(h plumbing.Hash) (tag []byte, id plumbing.Hash, commit 
 }
 
 func (o *objects) snapshot(h plumbing.Hash, path string) (Snapshot, error) {
-	// Let go of what the last snapshot did not use.
-	o.before, o.kept, o.keptBytes = o.kept, map[plumbing.Hash]object{}, 0
 	names, err := provenance.Components(path)
 	if err != nil {
 		return Snapshot{}, fmt.Errorf("%w: %w", ErrUnsupported, err)
@@ -188,11 +178,16 @@ func (o *objects) snapshot(h plumbing.Hash, path string) (Snapshot, error) {
 		}
 		s.Proof.Trees = append(s.Proof.Trees, tree)
 	}
-	w := walk{objects: o, left: o.max}
+	w := walk{objects: o, left: o.max, was: o.cache.listing(o), now: &listing{folders: map[string]folder{}}}
+	if w.was == nil {
+		w.was = &listing{}
+	}
+	w.files = make([]provenance.File, 0, len(w.was.files))
 	if err := w.tree(tree, "", 0); err != nil {
 		return Snapshot{}, err
 	}
 	s.Files = w.files
+	o.cache.putListing(o, w.now)
 	return s, nil
 }
 
@@ -227,12 +222,34 @@ func unsupported(mode, path string) error {
 	return fmt.Errorf("%q has mode %s, want 100644 or 100755: %w", path, mode, ErrUnsupported)
 }
 
+// listing is what a snapshot was made of: the next one need not look into a folder that is as it was.
+type listing struct {
+	files   []listed
+	folders map[string]folder // by path
+	cost    int               // bytes
+}
+
+type listed struct {
+	path       string
+	executable bool
+	id         plumbing.Hash
+}
+
+type folder struct {
+	id       plumbing.Hash
+	from, to int // of its files
+	entries  int // below it
+}
+
+const listedCost, folderCost = 64, 120 // bytes, beside the path
+
 // walk collects the files below a tree. It counts, as a tree of a few objects can name millions of files.
 type walk struct {
 	*objects
-	files   []provenance.File
-	entries int
-	left    int64
+	files    []provenance.File
+	entries  int
+	left     int64
+	was, now *listing
 }
 
 func (w *walk) tree(raw []byte, prefix string, depth int) error {
@@ -258,28 +275,57 @@ func (w *walk) tree(raw []byte, prefix string, depth int) error {
 func (w *walk) entry(e provenance.Entry, path string, depth int) error {
 	switch e.Mode {
 	case provenance.ModeDir:
-		raw, err := w.meta(plumbing.Hash(e.ID), kindTree)
+		return w.folder(plumbing.Hash(e.ID), path, depth+1)
+	case provenance.ModeFile, provenance.ModeExecutable:
+		return w.file(listed{path, e.Mode == provenance.ModeExecutable, plumbing.Hash(e.ID)})
+	}
+	return unsupported(e.Mode, path)
+}
+
+func (w *walk) folder(id plumbing.Hash, path string, depth int) error {
+	now := folder{id: id, from: len(w.now.files)}
+	if was, ok := w.was.folders[path]; ok && was.id == id && w.entries+was.entries <= maxEntries {
+		for _, f := range w.was.files[was.from:was.to] {
+			if err := w.file(f); err != nil {
+				return err
+			}
+		}
+		w.entries += was.entries
+		now.entries = was.entries
+	} else {
+		raw, err := w.meta(id, kindTree)
 		if err != nil {
 			return fmt.Errorf("folder %q: %w", path, err)
 		}
 		if len(raw) == 0 {
 			return fmt.Errorf("folder %q is empty: %w", path, ErrUnsupported)
 		}
-		return w.tree(raw, path+"/", depth+1)
-	case provenance.ModeFile, provenance.ModeExecutable:
-		obj, err := w.read(plumbing.Hash(e.ID), w.left)
-		if errors.Is(err, ErrTooLarge) {
-			return fmt.Errorf("%q: with it the files have more than %d MiB: %w", path, w.max>>20, ErrTooLarge)
+		before := w.entries
+		if err := w.tree(raw, path+"/", depth); err != nil {
+			return err
 		}
-		if err != nil {
-			return fmt.Errorf("%q: %w", path, err)
-		}
-		if obj.kind != plumbing.BlobObject {
-			return fmt.Errorf("%q is a %s: %w", path, obj.kind, ErrUnsupported)
-		}
-		w.left -= int64(len(obj.data))
-		w.files = append(w.files, provenance.File{Path: path, Executable: e.Mode == provenance.ModeExecutable, Data: obj.data})
-		return nil
+		now.entries = w.entries - before
 	}
-	return unsupported(e.Mode, path)
+	now.to = len(w.now.files)
+	w.now.folders[path] = now
+	w.now.cost += folderCost + len(path)
+	return nil
+}
+
+func (w *walk) file(f listed) error {
+	obj, err := w.read(f.id, w.left)
+	if errors.Is(err, ErrTooLarge) {
+		return fmt.Errorf("%q: with it the files have more than %d MiB: %w", f.path, w.max>>20, ErrTooLarge)
+	}
+	if err != nil {
+		return fmt.Errorf("%q: %w", f.path, err)
+	}
+	if obj.kind != plumbing.BlobObject {
+		return fmt.Errorf("%q is a %s: %w", f.path, obj.kind, ErrUnsupported)
+	}
+	w.left -= int64(len(obj.data))
+	w.files = append(w.files, provenance.File{Path: f.path, Executable: f.executable, Data: obj.data})
+	w.now.files = append(w.now.files, f)
+	w.now.cost += listedCost + len(f.path)
+	return nil
 }

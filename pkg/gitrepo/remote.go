@@ -23,7 +23,6 @@ import (
 	"github.com/go-git/go-git/v5/plumbing/transport/client"
 	githttp "github.com/go-git/go-git/v5/plumbing/transport/http"
 	gitssh "github.com/go-git/go-git/v5/plumbing/transport/ssh"
-	"github.com/go-git/go-git/v5/storage/filesystem"
 	"golang.org/x/crypto/ssh"
 )
 
@@ -49,39 +48,49 @@ func openRemote(cfg Config) (*remote, error) {
 		return nil, fmt.Errorf("read repository URL: %w", err)
 	}
 	r := &remote{cfg: cfg, ep: ep, log: cfg.Log}
-	s, err := r.storage()
+	if err = r.prepare(); err == nil {
+		r.store, err = newObjects(cfg, r.objectsFolder)
+	}
 	if err != nil {
 		r.log.Warn("git cache cannot be read and starts anew", "path", cfg.Dir, "error", err)
-		if s, err = r.renew(); err != nil {
+		if err := r.renew(); err != nil {
 			return nil, err
 		}
+		if r.store, err = newObjects(cfg, r.objectsFolder); err != nil {
+			return nil, fmt.Errorf("open git cache %s: %w", cfg.Dir, err)
+		}
 	}
-	r.store = &objects{max: cfg.MaxContent, storage: s, reopen: r.storage}
 	return r, r.tidy()
 }
 
-func (r *remote) storage() (*filesystem.Storage, error) {
+func (r *remote) objectsFolder() (string, error) { return filepath.Join(r.cfg.Dir, "objects"), nil }
+
+// prepare makes the repository where there is none, and looks at the one that there is.
+func (r *remote) prepare() error {
 	if _, err := os.Stat(filepath.Join(r.cfg.Dir, "HEAD")); errors.Is(err, os.ErrNotExist) {
 		if _, err := git.PlainInit(r.cfg.Dir, true); err != nil {
-			return nil, fmt.Errorf("make git cache %s: %w", r.cfg.Dir, err)
+			return fmt.Errorf("make git cache %s: %w", r.cfg.Dir, err)
 		}
 	}
 	s, err := openStorage(osfs.New(r.cfg.Dir))
-	if err != nil {
-		return nil, fmt.Errorf("open git cache %s: %w", r.cfg.Dir, err)
+	if err == nil {
+		err = s.Close()
 	}
-	return s, nil
+	if err != nil {
+		return fmt.Errorf("open git cache %s: %w", r.cfg.Dir, err)
+	}
+	return nil
 }
 
 // renew empties the cache. Only what a bare repository consists of is removed: the folder was named by a
 // person, who may have named the wrong one.
-func (r *remote) renew() (*filesystem.Storage, error) {
+func (r *remote) renew() error {
 	for _, name := range []string{"objects", "refs", "packed-refs", "config", "HEAD"} {
 		if err := os.RemoveAll(filepath.Join(r.cfg.Dir, name)); err != nil {
-			return nil, fmt.Errorf("empty git cache: %w", err)
+			return fmt.Errorf("empty git cache: %w", err)
 		}
 	}
-	return r.storage()
+	return r.prepare()
 }
 
 func (r *remote) packDir() string { return filepath.Join(r.cfg.Dir, "objects", "pack") }
@@ -114,13 +123,10 @@ func (r *remote) tidy() error {
 }
 
 func (r *remote) startAnew() error {
-	s, err := r.renew()
-	if err != nil {
+	if err := r.renew(); err != nil {
 		return err
 	}
-	_ = r.store.storage.Close() // its files are gone
-	r.store.storage = s
-	return nil
+	return r.store.reopen()
 }
 
 func (r *remote) objects() *objects { return r.store }
@@ -276,8 +282,7 @@ func (r *remote) fetch(ctx context.Context, want []plumbing.Hash, whole bool) er
 	if err := r.transfer(ctx, want, whole); err != nil {
 		return err
 	}
-	r.store.storage.Reindex()
-	return nil
+	return r.store.refresh()
 }
 
 func (r *remote) transfer(ctx context.Context, want []plumbing.Hash, whole bool) (err error) {

@@ -2,6 +2,7 @@ package provenance
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 )
@@ -64,5 +65,26 @@ func TestLaw1NamesAreWhatWasSigned(t *testing.T) {
 	fmt.Printf("FIGURE names.refused %d of %d\n", refused, all)
 	if all != 60 || refused != all {
 		t.Errorf("refused %d of %d, want 60 of 60", refused, all)
+	}
+}
+
+// What is passed over as plain would have been accepted by a closer look.
+func TestPlainPathsAreAccepted(t *testing.T) {
+	r, plainly := rand.New(rand.NewPCG(7, 7)), 0
+	parts := []string{"g", "G", "i", "I", "t", "T", "~1", ".", "..", "/", "\\", ":", " ", "a", "yaml", "\x00", "\x7f", "é", "\u200c", "\xff", ".git", "git~1", "GIT~1", "a/", "b"}
+	for range 300_000 {
+		var path string
+		for range r.IntN(7) {
+			path += parts[r.IntN(len(parts))]
+		}
+		if plain(path) {
+			plainly++
+			if err := checkClosely(path); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if plainly < 1000 {
+		t.Errorf("%d plain paths were tried", plainly)
 	}
 }

@@ -89,6 +89,13 @@ func parseEntry(raw []byte) (Entry, []byte, error) {
 // CheckPath accepts clean, relative, slash-separated paths of printable UTF-8 that stay inside their
 // root and name no git folder.
 func CheckPath(path string) error {
+	if plain(path) {
+		return nil
+	}
+	return checkClosely(path)
+}
+
+func checkClosely(path string) error {
 	if path == "" {
 		return errors.New("path is empty")
 	}
@@ -106,6 +113,26 @@ func CheckPath(path string) error {
 		}
 	}
 	return nil
+}
+
+// plain is true of paths that hold nothing to look at closer: ASCII without control characters and backslashes, in
+// parts that begin with neither a dot nor a g. Most are, and there are many.
+func plain(path string) bool {
+	begin := true // of a part
+	for i := range len(path) {
+		switch c := path[i]; {
+		case c == '/':
+			if begin {
+				return false
+			}
+			begin = true
+			continue
+		case begin && (c == '.' || c == 'g' || c == 'G'), c < 0x20, c >= 0x7f, c == '\\':
+			return false
+		}
+		begin = false
+	}
+	return !begin
 }
 
 // isGitFolder is wider than git's own two rules for it (verify_path and fsck's hasDotgit).

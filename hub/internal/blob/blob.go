@@ -1,4 +1,5 @@
-// Package blob keeps bundles on disk, compressed, one file for each digest.
+// Package blob keeps bundles on disk, compressed, one file for each digest, and beside them the deltas between
+// them, which can be made again and are bounded.
 //
 // A file has its name only once it is whole and on the disk, so what can be read was put completely. The
 // package does not look into bundles, and removes none.
@@ -30,19 +31,26 @@ type Store struct {
 
 // Open makes the folder where needed, and removes what a killed Put left.
 func Open(dir string) (*Store, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := prepare(dir); err != nil {
 		return nil, fmt.Errorf("open bundle store: %w", err)
+	}
+	return &Store{dir: dir}, nil
+}
+
+func prepare(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
 	}
 	parts, err := filepath.Glob(filepath.Join(dir, partPrefix+"*"))
 	if err != nil {
-		return nil, fmt.Errorf("open bundle store: %w", err)
+		return err
 	}
 	for _, p := range parts {
 		if err := os.Remove(p); err != nil {
-			return nil, fmt.Errorf("open bundle store: %w", err)
+			return err
 		}
 	}
-	return &Store{dir: dir}, nil
+	return nil
 }
 
 func (s *Store) path(digest fleet.Digest) (string, error) {
@@ -64,16 +72,20 @@ func (s *Store) Put(digest fleet.Digest, compressed []byte) error {
 	}
 	if _, err := os.Stat(path); err == nil {
 		// Its folder entry may be of a Put that did not live to sync it.
-		return s.sync(digest)
+		if err := syncFolder(s.dir); err != nil {
+			return fmt.Errorf("store bundle %s: %w", digest, err)
+		}
+		return nil
 	}
-	if err := s.write(path, compressed); err != nil {
+	if err := write(path, compressed); err != nil {
 		return fmt.Errorf("store bundle %s: %w", digest, err)
 	}
-	return s.sync(digest)
+	return nil
 }
 
-func (s *Store) write(path string, data []byte) (err error) {
-	f, err := os.CreateTemp(s.dir, partPrefix)
+// write has the file on the disk, with its entry in the folder, or leaves nothing.
+func write(path string, data []byte) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), partPrefix)
 	if err != nil {
 		return err
 	}
@@ -89,22 +101,22 @@ func (s *Store) write(path string, data []byte) (err error) {
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	return os.Rename(f.Name(), path)
+	if err = os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	return syncFolder(filepath.Dir(path))
 }
 
-func (s *Store) sync(digest fleet.Digest) error {
-	d, err := os.Open(s.dir)
-	if err == nil {
-		err = errors.Join(d.Sync(), d.Close())
-	}
+func syncFolder(dir string) error {
+	d, err := os.Open(dir)
 	if err != nil {
-		return fmt.Errorf("store bundle %s: %w", digest, err)
+		return err
 	}
-	return nil
+	return errors.Join(d.Sync(), d.Close())
 }
 
 // Get opens a bundle's compressed form. The caller closes it. ErrNotFound: it was never put.
-func (s *Store) Get(digest fleet.Digest) (io.ReadCloser, int64, error) {
+func (s *Store) Get(digest fleet.Digest) (io.ReadSeekCloser, int64, error) {
 	path, err := s.path(digest)
 	if err != nil {
 		return nil, 0, fmt.Errorf("read bundle: %w", err)

@@ -48,6 +48,8 @@ It stops on SIGINT or SIGTERM after the calls under way; whatever it acknowledge
 	c.Flags().StringVar(&cfg.Advertise, "advertise", "", "`HOST:PORT` that spokes and operators dial (default: the listen address)")
 	c.Flags().StringVar(&cfg.Metrics, "metrics", "", "`ADDR` for /metrics, /healthz and /readyz (default: none)")
 	c.Flags().StringVar(&cfg.Debug, "debug", "", "loopback `ADDR` for the profiles of /debug/pprof/ (default: none)")
+	c.Flags().Int64Var(&cfg.BundleRate, "bundle-rate", 0, "`BYTES` of bundles a second, to all spokes together (default: no limit)")
+	c.Flags().Int64Var(&cfg.BundleFetches, "bundle-fetches", 0, "send `N` bundles at once, the others wait their turn (default 256)")
 	c.Flags().StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	c.Flags().StringVar(&format, "log-format", "text", "text or json")
 	return c

@@ -103,7 +103,7 @@ func TestAPreflightEndsWhenItsTimeIsOver(t *testing.T) {
 		w.wantOffered(t, "published", "1.0.0?")
 		rows, sums, err := w.table("shop")
 		if err != nil || rows[0].DesiredVersion != "" || rows[0].Phase != "Preflight(1.0.0)" ||
-			len(sums[0].Preflight) != 1 || !strings.HasPrefix(sums[0].Preflight[0], "1.0.0: 0 of 1 connected clusters answered, none would break; offered to be taken in 59s") {
+			len(sums[0].Preflight) != 1 || !strings.HasPrefix(sums[0].Preflight[0], "1.0.0: 0 of 1 connected clusters answered, none would break; offered to be taken in 1m") {
 			t.Errorf("status: %v, %v, %v", rows, sums, err)
 		}
 		_, before := w.offered(t)

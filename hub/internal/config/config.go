@@ -33,6 +33,8 @@ type Config struct {
 	RenewAfterExpiry *time.Duration
 	// ConnectionAge is how old a connection of a spoke or an operator gets; 0: as old as it likes; nil: not written.
 	ConnectionAge *time.Duration
+	BundleRate    int64 // bytes of bundles that are sent in a second
+	BundleFetches int64 // bundles that are sent at once
 	LogLevel      string
 	LogFormat     string
 	Git           gitrepo.Credentials  // to reach the distributions' repositories
@@ -73,7 +75,7 @@ func Parse(name string, data []byte) (Config, error) {
 		return Config{}, &Problems{File: name, List: []string{strings.TrimPrefix(err.Error(), "error converting YAML to JSON: ")}}
 	}
 	d := &decoder{dir: filepath.Dir(name)}
-	top := d.section("", root, "version", "listen", "advertise", "metrics", "poll", "heartbeat", "renewAfterExpiry", "connectionAge", "log", "git", "rollouts", "plugins", "oidc")
+	top := d.section("", root, "version", "listen", "advertise", "metrics", "poll", "heartbeat", "renewAfterExpiry", "connectionAge", "bundles", "log", "git", "rollouts", "plugins", "oidc")
 	if v, ok := top["version"]; !ok {
 		d.problem("version", "is missing; write `version: 1` first")
 	} else if n, ok := v.(float64); !ok || n != 1 {
@@ -100,6 +102,15 @@ func Parse(name string, data []byte) (Config, error) {
 			d.problem("connectionAge", "%v: want at least %v, or 0s for never", t, leastAge)
 		}
 		c.ConnectionAge = &t
+	}
+	if v, ok := top["bundles"]; ok && v != nil {
+		m, ok := v.(map[string]any)
+		if !ok {
+			d.problem("bundles", "want a mapping with bytesPerSecond and fetches")
+		}
+		bundles := d.section("bundles", m, "bytesPerSecond", "fetches")
+		c.BundleRate = d.number("bundles.bytesPerSecond", bundles["bytesPerSecond"], 64<<10, 1<<40)
+		c.BundleFetches = d.number("bundles.fetches", bundles["fetches"], 1, 1<<20)
 	}
 	if v, ok := top["log"]; ok && v != nil {
 		m, ok := v.(map[string]any)
@@ -224,6 +235,18 @@ func (d *decoder) duration(key string, v any, least, most time.Duration) time.Du
 		d.problem(key, "%v: want %v to %v", t, least, most)
 	}
 	return t
+}
+
+func (d *decoder) number(key string, v any, least, most int64) int64 {
+	if v == nil {
+		return 0
+	}
+	n, ok := v.(float64)
+	if !ok || n != float64(int64(n)) || int64(n) < least || int64(n) > most {
+		d.problem(key, "%v: want a whole number, %d to %d", v, least, most)
+		return 0
+	}
+	return int64(n)
 }
 
 func (d *decoder) oneOf(key string, v any, words ...string) string {

@@ -22,6 +22,7 @@ poll: 1m
 heartbeat: 5s
 renewAfterExpiry: 0s
 connectionAge: 0s
+bundles: {bytesPerSecond: 1000000, fetches: 7}
 log: {level: debug, format: json}
 `
 
@@ -31,7 +32,7 @@ func TestParse(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Config{Listen: "0.0.0.0:7443", Advertise: []string{"hub.example.com:7443", "10.0.0.1", "::1"}, Metrics: ":9090",
-		Poll: time.Minute, Heartbeat: 5 * time.Second, RenewAfterExpiry: new(time.Duration), ConnectionAge: new(time.Duration), LogLevel: "debug", LogFormat: "json"}
+		Poll: time.Minute, Heartbeat: 5 * time.Second, RenewAfterExpiry: new(time.Duration), ConnectionAge: new(time.Duration), BundleRate: 1_000_000, BundleFetches: 7, LogLevel: "debug", LogFormat: "json"}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
@@ -53,6 +54,7 @@ poll: 1ms
 heartbeat: often
 connectionAge: 1m
 lgo: {}
+bundles: {bytesPerSecond: 1000, fetches: 1.5, fetch: 1}
 log: {level: loud, fromat: text}
 `))
 	var p *Problems
@@ -60,7 +62,7 @@ log: {level: loud, fromat: text}
 		t.Fatalf("got %v, want Problems", err)
 	}
 	want := []string{"lgo: unknown key", "version: is 2", "listen: ", "metrics: ", "advertise[0]: ", "advertise[1]: ", "advertise[2]: ",
-		"poll: ", "heartbeat: ", "connectionAge: 1m0s: want at least 10m0s", "log.fromat: unknown key", "log.level: "}
+		"poll: ", "heartbeat: ", "connectionAge: 1m0s: want at least 10m0s", "bundles.fetch: unknown key", "bundles.bytesPerSecond: 1000: want", "bundles.fetches: 1.5: want", "log.fromat: unknown key", "log.level: "}
 	if len(p.List) != len(want) {
 		t.Errorf("got %d problems, want %d", len(p.List), len(want))
 	}
@@ -73,7 +75,7 @@ log: {level: loud, fromat: text}
 
 func TestFilesThatAreNone(t *testing.T) {
 	for name, text := range map[string]string{"no version": "listen: :1\n", "twice": "version: 1\nversion: 1\n", "no yaml": "\t", "a list": "- 1\n",
-		"log is text": "version: 1\nlog: loud\n", "advertise is a number": "version: 1\nadvertise: 7\n"} {
+		"log is text": "version: 1\nlog: loud\n", "bundles is a number": "version: 1\nbundles: 3\n", "advertise is a number": "version: 1\nadvertise: 7\n"} {
 		if _, err := Parse("hub.yaml", []byte(text)); err == nil || !strings.Contains(err.Error(), "hub.yaml") {
 			t.Errorf("%s: got %v", name, err)
 		}

@@ -41,18 +41,24 @@ type renderer interface {
 // Config says how to judge. Zero values mean the defaults.
 type Config struct {
 	Renderer renderer
-	MaxBytes int64            // of a bundle; default 64 MiB
+	MaxBytes int64            // of a bundle; default bundle.MaxSize
 	Now      func() time.Time // default time.Now
 	Log      *slog.Logger
 }
 
 // Publisher is safe for concurrent use.
-type Publisher struct{ cfg Config }
+type Publisher struct {
+	cfg    Config
+	packer *bundle.Packer
+}
+
+// packedBytes bounds what is held of the last bundle of each distribution, to pack the next one faster.
+const packedBytes = 32 << 20
 
 // New makes a publisher.
 func New(cfg Config) *Publisher {
 	if cfg.MaxBytes == 0 {
-		cfg.MaxBytes = 64 << 20
+		cfg.MaxBytes = bundle.MaxSize
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -60,7 +66,7 @@ func New(cfg Config) *Publisher {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Publisher{cfg}
+	return &Publisher{cfg, bundle.NewPacker(packedBytes)}
 }
 
 // Build judges a tag of d. tar is the canonical bundle of an available release, and nil for a rejected
@@ -98,7 +104,7 @@ func (p *Publisher) release(d fleet.Distribution, tag string) fleet.Release {
 // pack makes the bundle, where the files allow one.
 func (p *Publisher) pack(d fleet.Distribution, seen Seen) (fleet.Release, []byte, error) {
 	r := p.release(d, seen.Tag)
-	tar, err := bundle.Pack(seen.Snapshot.Files, seen.Snapshot.Proof)
+	tar, digest, err := p.packer.Pack(d.Name, seen.Snapshot.Files, seen.Snapshot.Proof)
 	switch {
 	case err != nil:
 		r.Phase, r.Reasons = fleet.Rejected, []string{err.Error()}
@@ -112,7 +118,7 @@ func (p *Publisher) pack(d fleet.Distribution, seen Seen) (fleet.Release, []byte
 	if _, err := seen.Snapshot.Proof.Check(seen.Snapshot.Files); err != nil {
 		return r, nil, fmt.Errorf("publish %s of %s: %w", seen.Tag, d.Name, err)
 	}
-	r.Digest, r.Size = bundle.DigestOf(tar), int64(len(tar))
+	r.Digest, r.Size = digest, int64(len(tar))
 	return r, tar, nil
 }
 

@@ -28,7 +28,7 @@ type auditRecord struct {
 // Record appends to the audit alone. An entry's Number, Previous, Hash and Record are the store's to give;
 // without At it is now.
 func (s *Store) Record(e fleet.Entry) error {
-	return s.db.Update(func(tx *bolt.Tx) error { return appendEntries(tx, e) })
+	return s.update(func(tx *txn) error { return appendEntries(tx, e) })
 }
 
 // Audited makes changes together with what is told and accounted for about them: all on disk, or nothing.
@@ -43,8 +43,8 @@ func (s *Store) Audited(event fleet.Event, entry fleet.Entry) Audited {
 	return Audited{s, event, entry}
 }
 
-func (a Audited) update(change func(*bolt.Tx) error) error {
-	return a.s.db.Update(func(tx *bolt.Tx) error {
+func (a Audited) update(change func(*txn) error) error {
+	return a.s.update(func(tx *txn) error {
 		if err := change(tx); err != nil {
 			return err
 		}
@@ -54,22 +54,22 @@ func (a Audited) update(change func(*bolt.Tx) error) error {
 
 // AddDistributionWith is the Store's.
 func (a Audited) AddDistributionWith(d fleet.Distribution, settings Settings) error {
-	return a.update(func(tx *bolt.Tx) error { return addDistribution(tx, d, settings) })
+	return a.update(func(tx *txn) error { return addDistribution(tx, d, settings) })
 }
 
 // SetSigners says whose signatures the tags of a distribution need from now on; ErrNotFound when there is none.
 func (a Audited) SetSigners(name string, signers fleet.Signers) error {
-	return a.update(func(tx *bolt.Tx) error { return setSigners(tx, name, signers) })
+	return a.update(func(tx *txn) error { return setSigners(tx, name, signers) })
 }
 
 // RemoveDistribution is the Store's.
 func (a Audited) RemoveDistribution(name string) error {
-	return a.update(func(tx *bolt.Tx) error { return removeDistribution(tx, name) })
+	return a.update(func(tx *txn) error { return removeDistribution(tx, name) })
 }
 
 // Invite is the Store's. asks: who redeems the token waits to be accepted.
 func (a Audited) Invite(name fleet.Cluster, labels map[string]string, tokenID string, secretHash [32]byte, expires time.Time, asks bool) (rejoin bool, err error) {
-	err = a.update(func(tx *bolt.Tx) error {
+	err = a.update(func(tx *txn) error {
 		rejoin, err = a.s.invite(tx, name, labels, tokenID, secretHash, expires, asks)
 		return err
 	})
@@ -78,12 +78,12 @@ func (a Audited) Invite(name fleet.Cluster, labels map[string]string, tokenID st
 
 // RemoveCluster is the Store's.
 func (a Audited) RemoveCluster(name fleet.Cluster) error {
-	return a.update(func(tx *bolt.Tx) error { return a.s.removeCluster(tx, name) })
+	return a.update(func(tx *txn) error { return a.s.removeCluster(tx, name) })
 }
 
 // appendEntries chains entries to the audit, in the transaction of the change that they are about. They are
 // never changed and never dropped.
-func appendEntries(tx *bolt.Tx, entries ...fleet.Entry) error {
+func appendEntries(tx *txn, entries ...fleet.Entry) error {
 	b := tx.Bucket(bucketAudit)
 	b.FillPercent = 0.9 // keys only ever grow
 	for _, e := range entries {

@@ -68,7 +68,7 @@ func (s *Store) Invitations(now time.Time) (n int, last time.Time, err error) {
 // RenewOperator records a further certificate of an operator; ErrNotFound when there is none of the name. The
 // certificates before count until their end.
 func (a Audited) RenewOperator(name string, c Certificate) error {
-	return a.update(func(tx *bolt.Tx) error {
+	return a.update(func(tx *txn) error {
 		return a.s.putIdentity(tx, c.Fingerprint, Identity{Operator: name, NotAfter: c.NotAfter, Issuer: c.Issuer})
 	})
 }
@@ -76,5 +76,5 @@ func (a Audited) RenewOperator(name string, c Certificate) error {
 // Along has do, whose effect is elsewhere, done together with its event and its entry: where it fails nothing is
 // recorded.
 func (a Audited) Along(do func() error) error {
-	return a.update(func(*bolt.Tx) error { return do() })
+	return a.update(func(*txn) error { return do() })
 }

@@ -2,12 +2,12 @@ package store
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
-
-	bolt "go.etcd.io/bbolt"
 
 	"github.com/wheelwright-dev/wheelwright/hub/internal/rollout"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
@@ -23,7 +23,7 @@ func crowd(b *testing.B, n int) (s *Store, names []fleet.Cluster, path string) {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { _ = s.Close() })
-	err = s.db.Update(func(tx *bolt.Tx) error {
+	err = s.update(func(tx *txn) error {
 		for i := range n {
 			name := fleet.Cluster(fmt.Sprintf("acme/c-%05d", i))
 			names = append(names, name)
@@ -42,28 +42,111 @@ func crowd(b *testing.B, n int) (s *Store, names []fleet.Cluster, path string) {
 	return s, names, path
 }
 
-// BenchmarkRecordEvents measures how many events of a thousand spokes that report at the same time are on
-// disk and acknowledged in a second; each spoke waits for its acknowledgement before it sends the next.
-func BenchmarkRecordEvents(b *testing.B) {
-	const clusters = 1000
-	s, names, _ := crowd(b, clusters)
-	seq := uint64(0)
+// BenchmarkTransitions measures how many changes of health of ten thousand clusters are on disk and acknowledged
+// in a second: each cluster waits for its acknowledgement before it tells the next, and the last thousands of
+// events before are dropped as many as come. Beside it: what the disk itself does.
+func BenchmarkTransitions(b *testing.B) {
+	const clusters = 10_000
+	s, names, path := crowd(b, clusters)
+	history(b, s, names, DefaultHistory.Events)
+	states := []fleet.Health{fleet.Healthy, fleet.Degraded}
+	before, began := s.Stats(), time.Now()
+	cpu := cpuTime()
 	events := 0
-	for b.Loop() {
-		seq++
-		events += clusters
-		var all sync.WaitGroup
-		for _, name := range names {
-			all.Go(func() {
-				i := installation("1.1.0", time.Now())
-				if _, err := s.RecordEvents(name, "j", []fleet.Event{{Seq: seq, At: time.Now(), Kind: fleet.EventPhase, Distribution: "shop", Version: "1.1.0", Installation: &i}}); err != nil {
-					b.Error(err)
+	var all sync.WaitGroup
+	turns := make([]chan uint64, clusters)
+	for n, name := range names {
+		turns[n] = make(chan uint64, 1)
+		go func() {
+			for seq := range turns[n] {
+				i := installation("1.0.0", time.Now())
+				i.Health = states[seq%2]
+				if acked, err := s.RecordEvents(name, "j", []fleet.Event{{Seq: seq, At: time.Now(), Kind: fleet.EventHealth, Distribution: "shop", Version: "1.0.0", Installation: &i}}); err != nil || acked != seq {
+					b.Error(acked, err)
 				}
-			})
+				all.Done()
+			}
+		}()
+	}
+	for seq := uint64(1); b.Loop(); seq++ {
+		events += clusters
+		all.Add(clusters)
+		for _, turn := range turns {
+			turn <- seq
 		}
 		all.Wait()
 	}
-	fmt.Printf("FIGURE store.events-per-second %.0f events/s %d clusters at once, each event acknowledged on disk\n", float64(events)/b.Elapsed().Seconds(), clusters)
+	took, cpu := time.Since(began), cpuTime()-cpu
+	after := s.Stats()
+	writes := after.Writes - before.Writes
+	fmt.Printf("FIGURE scale.b11-per-second %.0f events/s %d clusters, each waits for its acknowledgement; %d writes of %.0f events on average, %d syncs, %.1f µs CPU each\n",
+		float64(events)/took.Seconds(), clusters, writes, float64(events)/float64(writes), 2*writes, float64(cpu.Microseconds())/float64(events))
+	fmt.Printf("FIGURE scale.b11-disk-syncs %.0f syncs/s of 4 KiB appended to a file on the same disk\n", syncRate(b, filepath.Dir(path)))
+
+	// The same news again, as from a spoke that repeats itself, and heartbeats.
+	repeated := s.Stats()
+	for _, name := range names {
+		all.Go(func() {
+			i, _ := s.Installation(name, "shop")
+			seq, _ := s.AckedSeq(name, "j")
+			i.ObservedAt = time.Now()
+			if acked, err := s.RecordEvents(name, "j", []fleet.Event{{Seq: seq + 1, At: time.Now(), Kind: fleet.EventHealth, Distribution: "shop", Version: "1.0.0", Installation: &i}}); err != nil || acked != seq+1 {
+				b.Error(acked, err)
+			}
+		})
+	}
+	all.Wait()
+	for _, turn := range turns {
+		close(turn)
+	}
+	fmt.Printf("FIGURE scale.b11-writes-without-news %d writes %d clusters told the same health again\n", s.Stats().Writes-repeated.Writes, clusters)
+}
+
+// history fills the past with n events of these clusters.
+func history(b *testing.B, s *Store, names []fleet.Cluster, n int) {
+	b.Helper()
+	s.Keep(History{Events: max(n, DefaultHistory.Events)})
+	for from := 0; from < n; from += 10_000 {
+		err := s.update(func(tx *txn) error {
+			for i := from; i < min(n, from+10_000); i++ {
+				e := fleet.Event{At: start, Seq: 1, Cluster: names[i%len(names)], Distribution: "shop", Version: "1.0.0", Kind: fleet.EventPhase, Message: "Succeeded: 14 objects applied, all of them are ready"}
+				if err := appendEvent(tx, e); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func cpuTime() time.Duration {
+	var u syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u)
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// syncRate is how often a second the disk takes 4 KiB more of a file.
+func syncRate(b *testing.B, dir string) float64 {
+	b.Helper()
+	f, err := os.CreateTemp(dir, "sync")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer f.Close()
+	const n = 300
+	began, page := time.Now(), make([]byte, 4096)
+	for range n {
+		if _, err := f.Write(page); err != nil {
+			b.Fatal(err)
+		}
+		if err := syscall.Fdatasync(int(f.Fd())); err != nil {
+			b.Fatal(err)
+		}
+	}
+	return n / time.Since(began).Seconds()
 }
 
 // BenchmarkInstallations measures what it costs to look at ten thousand clusters.
@@ -90,7 +173,7 @@ func BenchmarkInstallationsChanged(b *testing.B) {
 		if _, err := s.Clusters(); err != nil {
 			b.Fatal(err)
 		}
-		err := s.db.Update(func(tx *bolt.Tx) error {
+		err := s.update(func(tx *txn) error {
 			name := names[n%len(names)]
 			if err := s.putCluster(tx, name, clusterRecord{Created: start}); err != nil {
 				return err

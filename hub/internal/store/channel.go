@@ -47,7 +47,7 @@ func statements(distribution string, rec distributionRecord) (log channel.Log, e
 // AddStatement keeps a statement and offers it to every spoke: ErrExists for one that is kept already, ErrFork
 // for one that does not follow the last.
 func (a Audited) AddStatement(s channel.Signed, at time.Time) error {
-	return a.update(func(tx *bolt.Tx) error {
+	return a.update(func(tx *txn) error {
 		name := s.Distribution
 		b := tx.Bucket(bucketDistributions)
 		rec, found, err := get[distributionRecord](b, []byte(name))

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"maps"
 	"reflect"
+	"slices"
+	"strings"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -57,7 +59,7 @@ func (s *Store) Cluster(name fleet.Cluster) (Cluster, error) {
 	return c, nil
 }
 
-func mustCluster(tx *bolt.Tx, name fleet.Cluster) (clusterRecord, error) {
+func mustCluster(tx buckets, name fleet.Cluster) (clusterRecord, error) {
 	rec, found, err := get[clusterRecord](tx.Bucket(bucketClusters), []byte(name))
 	if err == nil && !found {
 		err = fmt.Errorf("cluster %s: %w", name, ErrNotFound)
@@ -65,37 +67,37 @@ func mustCluster(tx *bolt.Tx, name fleet.Cluster) (clusterRecord, error) {
 	return rec, err
 }
 
-func (s *Store) putCluster(tx *bolt.Tx, name fleet.Cluster, rec clusterRecord) error {
-	s.memory.clusters.put(tx, clusterOf(string(name), rec))
+func (s *Store) putCluster(tx *txn, name fleet.Cluster, rec clusterRecord) error {
+	s.memory.clusters.put(clusterOf(string(name), rec))
 	return put(tx.Bucket(bucketClusters), []byte(name), rec)
 }
 
-func (s *Store) putInstallations(tx *bolt.Tx, cluster fleet.Cluster, list []installationRecord) error {
-	s.memory.installations.put(tx, cluster, installationsOf(list, &s.memory.windows))
+func (s *Store) putInstallations(tx *txn, cluster fleet.Cluster, list []installationRecord) error {
+	s.memory.installations.put(cluster, installationsOf(list, &s.memory.windows))
 	return put(tx.Bucket(bucketInstallations), []byte(cluster), list)
 }
 
 // RemoveCluster forgets a cluster with its identities, tokens, installations, pre-flights, journals, pins and
 // decisions; its events and its part in rollouts stay. ErrNotFound when there is none.
 func (s *Store) RemoveCluster(name fleet.Cluster) error {
-	return s.db.Update(func(tx *bolt.Tx) error { return s.removeCluster(tx, name) })
+	return s.update(func(tx *txn) error { return s.removeCluster(tx, name) })
 }
 
-func (s *Store) removeCluster(tx *bolt.Tx, name fleet.Cluster) error {
+func (s *Store) removeCluster(tx *txn, name fleet.Cluster) error {
 	if _, err := mustCluster(tx, name); err != nil {
 		return fmt.Errorf("remove: %w", err)
 	}
 	if err := s.endIdentities(tx, name); err != nil {
 		return err
 	}
-	if err := endSession(tx, name); err != nil {
+	if err := s.endSession(tx, name); err != nil {
 		return err
 	}
 	err := deleteTokens(tx, func(t tokenRecord) bool { return t.Cluster == name })
 	if err != nil {
 		return err
 	}
-	if err := deletePrefix(tx.Bucket(bucketJournals), join(string(name), "")); err != nil {
+	if err := s.forgetJournals(tx, name); err != nil {
 		return err
 	}
 	if err := deletePrefix(tx.Bucket(bucketPreflights), join(string(name), "")); err != nil {
@@ -110,12 +112,22 @@ func (s *Store) removeCluster(tx *bolt.Tx, name fleet.Cluster) error {
 	if err := forgetReHome(tx, name); err != nil {
 		return err
 	}
-	s.memory.installations.drop(tx, name)
+	s.memory.installations.drop(name)
 	if err := tx.Bucket(bucketInstallations).Delete([]byte(name)); err != nil {
 		return err
 	}
-	s.memory.clusters.drop(tx, string(name))
+	s.memory.clusters.drop(string(name))
 	return tx.Bucket(bucketClusters).Delete([]byte(name))
+}
+
+func (s *Store) forgetJournals(tx *txn, name fleet.Cluster) error {
+	b, prefix := tx.Bucket(bucketJournals), join(string(name), "")
+	c := b.Cursor()
+	for k, _ := c.Seek(prefix); bytes.HasPrefix(k, prefix); k, _ = c.Next() {
+		s.memory.journals.drop(string(k))
+	}
+	tx.OnCommit(func() { s.memory.acks.forget(name) })
+	return deletePrefix(b, prefix)
 }
 
 // Hello records what a spoke says of itself when it connects: subs is its full list of subscriptions
@@ -126,30 +138,35 @@ func (s *Store) Hello(cluster fleet.Cluster, spokeVersion, kubernetesVersion str
 	for _, sub := range subs {
 		list = append(list, installationRecordOf(sub))
 	}
-	same := false
-	err := s.db.View(func(tx *bolt.Tx) error {
-		rec, err := mustCluster(tx, cluster)
-		if err != nil {
-			return err
-		}
-		old, found, err := get[[]installationRecord](tx.Bucket(bucketInstallations), []byte(cluster))
-		same = found && rec.SpokeVersion == spokeVersion && rec.KubernetesVersion == kubernetesVersion && sameNews(old, list)
-		return err
-	})
-	if err != nil || same {
-		return err
+	c, found := s.memory.clusters.one(string(cluster))
+	if !found {
+		return fmt.Errorf("cluster %s: %w", cluster, ErrNotFound)
 	}
-	return s.db.Batch(func(tx *bolt.Tx) error {
+	if old, listed := s.memory.installations.one(cluster); listed && c.SpokeVersion == spokeVersion && c.KubernetesVersion == kubernetesVersion && sameNews(recordsOf(old), list) {
+		return nil
+	}
+	return s.share(func(tx *txn) error {
 		rec, err := mustCluster(tx, cluster)
 		if err != nil {
-			return err
+			return untouched{err}
 		}
 		rec.SpokeVersion, rec.KubernetesVersion, rec.LastSeen = spokeVersion, kubernetesVersion, utc(time.Now())
 		if err := s.putCluster(tx, cluster, rec); err != nil {
 			return err
 		}
+		if err := s.keepSession(tx, cluster); err != nil {
+			return err
+		}
 		return s.putInstallations(tx, cluster, list)
 	})
+}
+
+func recordsOf(list []fleet.Installation) []installationRecord {
+	all := make([]installationRecord, 0, len(list))
+	for _, i := range list {
+		all = append(all, installationRecordOf(i))
+	}
+	return all
 }
 
 // sameNews compares but for when it was observed.
@@ -167,25 +184,77 @@ func sameNews(a, b []installationRecord) bool {
 	return true
 }
 
-// Heard records when clusters were last heard of. It is for now and then, never for each heartbeat. A
-// cluster that is not there is passed over, as is a time before the known one.
+// heardAtOnce bounds how long others wait for Heard.
+const heardAtOnce = 500
+
+// Heard records when clusters were last heard of, and what else is kept in memory between its calls: the numbers of
+// their sessions, and the acknowledgement of events that told nothing new. It is for now and then, never for each
+// heartbeat. A cluster that is not there is passed over, as is a time before the known one. Others' changes come
+// between its transactions.
 func (s *Store) Heard(at map[fleet.Cluster]time.Time) error {
-	return s.db.Update(func(tx *bolt.Tx) error {
-		for name, when := range at {
-			rec, found, err := get[clusterRecord](tx.Bucket(bucketClusters), []byte(name))
-			if err != nil {
-				return err
+	acks, all := s.memory.acks.take(), map[fleet.Cluster]map[string]uint64{}
+	for name := range at {
+		all[name] = nil
+	}
+	for _, name := range s.memory.sessions.unstored() {
+		all[name] = nil
+	}
+	for journal, seq := range acks {
+		name, _, _ := strings.Cut(journal, "\x00")
+		if all[fleet.Cluster(name)] == nil {
+			all[fleet.Cluster(name)] = map[string]uint64{}
+		}
+		all[fleet.Cluster(name)][journal] = seq
+	}
+	for names := range slices.Chunk(slices.Sorted(maps.Keys(all)), heardAtOnce) {
+		err := s.share(func(tx *txn) error {
+			wrote := false
+			for _, name := range names {
+				did, err := s.heard(tx, name, at[name], all[name])
+				if err != nil {
+					return err
+				}
+				wrote = wrote || did
 			}
-			if !found || !when.After(rec.LastSeen) || !when.After(rec.Joined) {
-				continue
+			if !wrote {
+				return untouched{}
 			}
-			rec.LastSeen = utc(when)
-			if err := s.putCluster(tx, name, rec); err != nil {
-				return err
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("record when clusters were heard: %w", err)
+		}
+	}
+	s.memory.acks.drop(acks)
+	return nil
+}
+
+func (s *Store) heard(tx *txn, name fleet.Cluster, when time.Time, acks map[string]uint64) (wrote bool, err error) {
+	rec, found, err := get[clusterRecord](tx.Bucket(bucketClusters), []byte(name))
+	if err != nil || !found {
+		return false, err
+	}
+	if when.After(rec.LastSeen) && when.After(rec.Joined) {
+		wrote, rec.LastSeen = true, utc(when)
+		if err := s.putCluster(tx, name, rec); err != nil {
+			return false, err
+		}
+	}
+	if _, news := s.memory.sessions.newer(name); news {
+		wrote = true
+		if err := s.keepSession(tx, name); err != nil {
+			return false, err
+		}
+	}
+	for _, journal := range slices.Sorted(maps.Keys(acks)) {
+		if stored, _ := s.memory.journals.latest(journal); stored.Acked < acks[journal] {
+			wrote = true
+			if err := s.putJournal(tx, name, journal, journalRecord{Acked: acks[journal], At: utc(time.Now())}); err != nil {
+				return false, err
 			}
 		}
-		return nil
-	})
+	}
+	return wrote, nil
 }
 
 // Installations lists what each cluster last said it runs, from memory. A cluster that said nothing yet is
@@ -206,7 +275,7 @@ func (s *Store) Installation(cluster fleet.Cluster, distribution string) (i flee
 }
 
 // invited makes the cluster's record if it is new; labels that are given replace the earlier ones.
-func (s *Store) invited(tx *bolt.Tx, name fleet.Cluster, labels map[string]string, now time.Time) (clusterRecord, error) {
+func (s *Store) invited(tx *txn, name fleet.Cluster, labels map[string]string, now time.Time) (clusterRecord, error) {
 	rec, found, err := get[clusterRecord](tx.Bucket(bucketClusters), []byte(name))
 	if err != nil {
 		return rec, err

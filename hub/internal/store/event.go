@@ -3,19 +3,20 @@ package store
 import (
 	"bytes"
 	"cmp"
-	"encoding/binary"
+	"encoding/json"
 	"fmt"
+	"log/slog"
+	"maps"
 	"slices"
+	"strings"
+	"sync"
 	"time"
 
-	bolt "go.etcd.io/bbolt"
-
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/pkg/logging"
 )
 
 const (
-	// maxEvents bounds the history; the oldest go first.
-	maxEvents = 10_000
 	// maxJournals is how many journals of one cluster are remembered: a spoke that lost its volume has a
 	// new one, and the old may still come back.
 	maxJournals = 4
@@ -24,180 +25,206 @@ const (
 )
 
 // RecordEvents stores a spoke's events and what they say of its installations, and returns the last
-// number of that journal that is on disk. An event that is there already is passed over, so that a spoke
+// number of that journal that counts as stored. An event that is there already is passed over, so that a spoke
 // may send again. Concurrent calls share a commit. ErrNotFound for a cluster that is not there.
 //
 // An event updates its installation unless the hub has newer news of it, or the spoke's Hello no longer
 // lists the subscription. The history keeps the event without the installation. What a pre-flight found is
-// kept for Preflights.
+// kept for Preflights. Health that is as it was is no event: it is acknowledged and not written.
 func (s *Store) RecordEvents(cluster fleet.Cluster, journalID string, events []fleet.Event) (ackedSeq uint64, err error) {
 	if len(journalID) == 0 || len(journalID) > 128 {
 		return 0, fmt.Errorf("record events of %s: journal id of %d characters, want 1 to 128", cluster, len(journalID))
 	}
-	events = slices.Clone(events)
-	slices.SortStableFunc(events, func(a, b fleet.Event) int { return cmp.Compare(a.Seq, b.Seq) })
-	key := join(string(cluster), journalID)
-	gap := false
-	err = s.db.Batch(func(tx *bolt.Tx) error {
-		ackedSeq, gap = 0, false // a batch may run this again
-		rec, err := mustCluster(tx, cluster)
-		if err != nil {
-			return err
-		}
-		journal, known, err := get[journalRecord](tx.Bucket(bucketJournals), key)
-		if err != nil {
-			return err
-		}
-		ackedSeq = journal.Acked
-		now := utc(time.Now())
-		var fresh []fleet.Event
-		for _, e := range events {
-			if e.Seq <= ackedSeq {
-				continue
-			}
-			gap = gap || (known && e.Seq != ackedSeq+1)
-			e.Cluster = cluster
-			if _, err := appendEvent(tx, e); err != nil {
-				return err
-			}
-			fresh = append(fresh, e)
-			ackedSeq = e.Seq
-		}
-		if len(fresh) == 0 {
-			return nil
-		}
-		if err := s.applyEvents(tx, cluster, fresh, now); err != nil {
-			return err
-		}
-		if err := putPreflights(tx, cluster, fresh, now); err != nil {
-			return err
-		}
-		if err := s.answerOrders(tx, cluster, fresh); err != nil {
-			return err
-		}
-		if err := answerReHomes(tx, cluster, fresh); err != nil {
-			return err
-		}
-		rec.LastSeen = now
-		if err := s.putCluster(tx, cluster, rec); err != nil {
-			return err
-		}
-		return putJournal(tx, cluster, key, journalRecord{Acked: ackedSeq, At: now})
-	})
+	b, err := newBulletin(cluster, string(join(string(cluster), journalID)), events)
+	if err == nil {
+		err = s.share(func(tx *txn) error { return s.record(tx, b) })
+	}
 	if err != nil {
 		return 0, fmt.Errorf("record events: %w", err)
 	}
-	if gap {
-		s.log.Warn("store: a spoke's events have a gap", "cluster", string(cluster), "acked", ackedSeq)
+	if b.gap {
+		s.log.Warn("store: a spoke's events have a gap", slog.String(logging.Cluster, string(cluster)), slog.Uint64("acked", b.acked))
 	}
-	return ackedSeq, nil
+	return b.acked, nil
 }
 
-// AckedSeq is the last event number of the journal that is on disk; 0 for a journal never heard of.
-func (s *Store) AckedSeq(cluster fleet.Cluster, journalID string) (seq uint64, err error) {
-	err = s.db.View(func(tx *bolt.Tx) error {
-		rec, _, err := get[journalRecord](tx.Bucket(bucketJournals), join(string(cluster), journalID))
-		seq = rec.Acked
+// bulletin is what a spoke sent in one go. What can be made ready before the transaction is.
+type bulletin struct {
+	cluster fleet.Cluster
+	journal string   // its key
+	events  []tiding // by number
+	now     time.Time
+
+	acked uint64 // of the answer
+	gap   bool
+}
+
+// tiding is an event with what is written of it.
+type tiding struct {
+	fleet.Event
+	record       []byte
+	installation *installationRecord // nil: it says nothing of one
+	encoded      []byte              // a list of that one alone
+}
+
+func newBulletin(cluster fleet.Cluster, journal string, events []fleet.Event) (*bulletin, error) {
+	r := &bulletin{cluster: cluster, journal: journal, events: make([]tiding, 0, len(events)), now: utc(time.Now())}
+	for _, e := range events {
+		e.Cluster = cluster
+		t := tiding{Event: e}
+		var err error
+		if t.record, err = json.Marshal(eventRecordOf(e)); err != nil {
+			return nil, fmt.Errorf("event %d of %s: %w", e.Seq, cluster, err)
+		}
+		if e.Installation != nil {
+			rec := installationRecordOf(*e.Installation)
+			t.installation = &rec
+			if t.encoded, err = json.Marshal([]installationRecord{rec}); err != nil {
+				return nil, fmt.Errorf("event %d of %s: %w", e.Seq, cluster, err)
+			}
+		}
+		r.events = append(r.events, t)
+	}
+	slices.SortStableFunc(r.events, func(a, b tiding) int { return cmp.Compare(a.Seq, b.Seq) })
+	return r, nil
+}
+
+// record is of a group: it may run again.
+func (s *Store) record(tx *txn, r *bulletin) error {
+	if _, found := s.memory.clusters.latest(string(r.cluster)); !found {
+		return untouched{fmt.Errorf("cluster %s: %w", r.cluster, ErrNotFound)}
+	}
+	journal, known := s.memory.journals.latest(r.journal)
+	acked := max(journal.Acked, s.memory.acks.latest(tx, r.journal))
+	known = known || acked > 0
+	r.acked, r.gap = acked, false
+	list, listed := s.memory.installations.latest(r.cluster)
+	var fresh []tiding
+	news := false
+	for _, e := range r.events {
+		if e.Seq <= r.acked {
+			continue
+		}
+		r.gap = r.gap || known && e.Seq != r.acked+1
+		r.acked = e.Seq
+		if !news && !isNews(e, list, listed) {
+			continue
+		}
+		news, fresh = true, append(fresh, e)
+	}
+	if r.acked == acked {
+		return untouched{}
+	}
+	if !news {
+		s.memory.acks.put(tx, r.journal, r.acked)
+		return untouched{}
+	}
+	for _, e := range fresh {
+		if err := tell(tx, e.record, e.Event); err != nil {
+			return err
+		}
+	}
+	if err := s.applyEvents(tx, r.cluster, list, listed, fresh, r.now); err != nil {
 		return err
-	})
-	return seq, err
+	}
+	if err := s.answered(tx, r.cluster, fresh, r.now); err != nil {
+		return err
+	}
+	if err := s.keepSession(tx, r.cluster); err != nil {
+		return err
+	}
+	return s.putJournal(tx, r.cluster, r.journal, journalRecord{Acked: r.acked, At: r.now})
+}
+
+// isNews: not the health that was told before, with a new date.
+func isNews(e tiding, list []fleet.Installation, listed bool) bool {
+	if e.Kind != fleet.EventHealth || e.installation == nil || e.Preflight != nil || e.Order != nil || e.ReHome != nil || !listed {
+		return true
+	}
+	for _, i := range list {
+		if i.Distribution == e.installation.Distribution {
+			return string(i.Health) != e.installation.Health || i.HealthMessage != e.installation.HealthMessage || !sameNews([]installationRecord{installationRecordOf(i)}, []installationRecord{*e.installation})
+		}
+	}
+	return true
+}
+
+// answered takes what spokes answer to what they were asked.
+func (s *Store) answered(tx *txn, cluster fleet.Cluster, tidings []tiding, now time.Time) error {
+	var events []fleet.Event
+	for _, e := range tidings {
+		if e.Preflight != nil || e.Order != nil || e.ReHome != nil {
+			events = append(events, e.Event)
+		}
+	}
+	if len(events) == 0 {
+		return nil
+	}
+	if err := putPreflights(tx, cluster, events, now); err != nil {
+		return err
+	}
+	if err := s.answerOrders(tx, cluster, events); err != nil {
+		return err
+	}
+	return answerReHomes(tx, cluster, events)
+}
+
+// AckedSeq is the last event number of the journal that counts as stored; 0 for a journal never heard of.
+func (s *Store) AckedSeq(cluster fleet.Cluster, journalID string) (seq uint64, err error) {
+	key := string(join(string(cluster), journalID))
+	rec, _ := s.memory.journals.one(key)
+	return max(rec.Acked, s.memory.acks.one(key)), nil
 }
 
 // AppendEvent records an event of the hub's own.
 func (s *Store) AppendEvent(e fleet.Event) error {
-	return s.db.Batch(func(tx *bolt.Tx) error {
-		_, err := appendEvent(tx, e)
-		return err
-	})
+	return s.share(func(tx *txn) error { return appendEvent(tx, e) })
 }
 
-// EventFilter narrows Events; what is empty matches all.
-type EventFilter struct {
-	Cluster      string
-	Distribution string
-	AfterID      uint64                 // events with a larger id only
-	Limit        int                    // the newest so many; 0: all
-	Only         func(fleet.Event) bool // nil: all
-}
-
-// Events lists events in ascending order of id, without their installations.
-func (s *Store) Events(f EventFilter) (all []fleet.Event, err error) {
-	err = s.db.View(func(tx *bolt.Tx) error {
-		c := tx.Bucket(bucketEvents).Cursor()
-		for k, v := c.Last(); k != nil; k, v = c.Prev() {
-			id := binary.BigEndian.Uint64(k)
-			if id <= f.AfterID || (f.Limit > 0 && len(all) == f.Limit) {
-				break
-			}
-			r, err := decode[eventRecord](v, k)
-			if err != nil {
-				return err
-			}
-			if (f.Cluster != "" && string(r.Cluster) != f.Cluster) || (f.Distribution != "" && r.Distribution != f.Distribution) {
-				continue
-			}
-			e := fleet.Event{
-				ID: id, Seq: r.Seq, At: r.At, Cluster: r.Cluster, Distribution: r.Distribution, Version: r.Version,
-				Kind: fleet.EventKind(r.Kind), Message: r.Message,
-			}
-			if f.Only == nil || f.Only(e) {
-				all = append(all, e)
-			}
-		}
-		return nil
-	})
-	slices.Reverse(all)
-	return all, err
-}
-
-func appendEvent(tx *bolt.Tx, e fleet.Event) (id uint64, err error) {
-	b := tx.Bucket(bucketEvents)
-	b.FillPercent = 0.9 // keys only ever grow
-	if id, err = b.NextSequence(); err != nil {
-		return 0, fmt.Errorf("next event: %w", err)
-	}
-	rec := eventRecord{At: utc(e.At), Seq: e.Seq, Cluster: e.Cluster, Distribution: e.Distribution, Version: e.Version, Kind: string(e.Kind), Message: e.Message}
-	if err := put(b, binary.BigEndian.AppendUint64(nil, id), rec); err != nil {
-		return 0, fmt.Errorf("append event: %w", err)
-	}
-	// Ids have no gaps, so the first one tells how many there are.
-	for first, _ := b.Cursor().First(); id-binary.BigEndian.Uint64(first) >= maxEvents; first, _ = b.Cursor().First() {
-		if err := b.Delete(first); err != nil {
-			return 0, fmt.Errorf("drop oldest event: %w", err)
-		}
-	}
-	return id, nil
-}
-
-// applyEvents brings the cluster's installations up to what the events say.
-func (s *Store) applyEvents(tx *bolt.Tx, cluster fleet.Cluster, events []fleet.Event, now time.Time) error {
-	list, listed, err := get[[]installationRecord](tx.Bucket(bucketInstallations), []byte(cluster))
-	if err != nil {
-		return err
-	}
-	changed := false
+// applyEvents brings the cluster's installations up to what the events say. list is what there is of them.
+func (s *Store) applyEvents(tx *txn, cluster fleet.Cluster, list []fleet.Installation, listed bool, events []tiding, now time.Time) error {
+	var changed []tiding
 	for _, e := range events {
-		if e.Installation == nil {
+		if e.installation == nil {
 			continue
 		}
-		next := installationRecordOf(*e.Installation)
-		i := slices.IndexFunc(list, func(r installationRecord) bool { return r.Distribution == next.Distribution })
+		i := slices.IndexFunc(list, func(i fleet.Installation) bool { return i.Distribution == e.installation.Distribution })
 		switch {
 		case i < 0 && listed:
 			continue // an old event of a subscription that is no more
-		case i < 0:
-			list = append(list, next)
-		case staler(next.ObservedAt, list[i].ObservedAt, now):
+		case i >= 0 && staler(e.installation.ObservedAt, list[i].ObservedAt, now):
 			continue
-		default:
+		}
+		next := installationOf(*e.installation, &s.memory.windows)
+		if i < 0 {
+			list = append(slices.Clip(list), next)
+		} else {
+			list = slices.Clone(list) // that which is seen by all
 			list[i] = next
 		}
-		changed = true
+		changed = append(changed, e)
 	}
-	if !changed {
+	if len(changed) == 0 {
 		return nil
 	}
-	return s.putInstallations(tx, cluster, list)
+	if last := changed[len(changed)-1]; len(list) == 1 {
+		s.memory.installations.put(cluster, list)
+		return tx.Bucket(bucketInstallations).Put([]byte(cluster), last.encoded)
+	}
+	// The others stay as they were written, with what a hub of this version does not read.
+	records, _, err := get[[]installationRecord](tx.Bucket(bucketInstallations), []byte(cluster))
+	if err != nil {
+		return err
+	}
+	for _, e := range changed {
+		if i := slices.IndexFunc(records, func(r installationRecord) bool { return r.Distribution == e.installation.Distribution }); i >= 0 {
+			records[i] = *e.installation
+		} else {
+			records = append(records, *e.installation)
+		}
+	}
+	s.memory.installations.put(cluster, list)
+	return put(tx.Bucket(bucketInstallations), []byte(cluster), records)
 }
 
 // staler: events kept while the hub was away come after a Hello that is newer than they are. A time that
@@ -207,9 +234,11 @@ func staler(next, stored, now time.Time) bool {
 }
 
 // putJournal also forgets the oldest journals of the cluster past maxJournals.
-func putJournal(tx *bolt.Tx, cluster fleet.Cluster, key []byte, rec journalRecord) error {
+func (s *Store) putJournal(tx *txn, cluster fleet.Cluster, key string, rec journalRecord) error {
 	b := tx.Bucket(bucketJournals)
-	if err := put(b, key, rec); err != nil {
+	_, known := s.memory.journals.latest(key)
+	s.memory.journals.put(key, rec)
+	if err := put(b, []byte(key), rec); err != nil || known {
 		return err
 	}
 	prefix := join(string(cluster), "")
@@ -224,15 +253,77 @@ func putJournal(tx *bolt.Tx, cluster fleet.Cluster, key []byte, rec journalRecor
 				return err
 			}
 			count++
-			if !bytes.Equal(k, key) && (oldest == nil || r.At.Before(at)) {
+			if string(k) != key && (oldest == nil || r.At.Before(at)) {
 				oldest, at = bytes.Clone(k), r.At
 			}
 		}
 		if count <= maxJournals {
 			return nil
 		}
+		s.memory.journals.drop(string(oldest))
 		if err := b.Delete(oldest); err != nil {
 			return err
 		}
 	}
+}
+
+// acks are what was acknowledged of journals past what is on disk: events that told nothing new. What a hub that
+// is killed forgets of them is sent by nobody again, and missed by nobody.
+type acks struct {
+	mu   sync.Mutex
+	news map[string]uint64 // by a journal's key
+}
+
+func (a *acks) one(journal string) uint64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.news[journal]
+}
+
+// latest is one as the transaction under way sees it.
+func (a *acks) latest(tx *txn, journal string) uint64 {
+	if seq, ok := tx.acks[journal]; ok {
+		return seq
+	}
+	return a.one(journal)
+}
+
+// put counts once what is before it in its group is on disk.
+func (a *acks) put(tx *txn, journal string, seq uint64) {
+	if tx.acks == nil {
+		tx.acks = map[string]uint64{}
+	}
+	tx.acks[journal] = seq
+	tx.OnCommit(func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.news[journal] = max(a.news[journal], seq)
+	})
+}
+
+// take are all, for the disk.
+func (a *acks) take() map[string]uint64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return maps.Clone(a.news)
+}
+
+// drop forgets those that are on disk now.
+func (a *acks) drop(stored map[string]uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for journal, seq := range stored {
+		if a.news[journal] <= seq {
+			delete(a.news, journal)
+		}
+	}
+}
+
+// forget drops those of a cluster's journals.
+func (a *acks) forget(cluster fleet.Cluster) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	maps.DeleteFunc(a.news, func(journal string, _ uint64) bool {
+		return strings.HasPrefix(journal, string(join(string(cluster), "")))
+	})
 }

@@ -43,14 +43,14 @@ func (id Identity) Superseded() bool { return id.Generation < id.used }
 // that are given replace the earlier ones. rejoin: the cluster had joined before. Who redeems the token is
 // accepted at once.
 func (s *Store) Invite(name fleet.Cluster, labels map[string]string, tokenID string, secretHash [32]byte, expires time.Time) (rejoin bool, err error) {
-	err = s.db.Update(func(tx *bolt.Tx) error {
+	err = s.update(func(tx *txn) error {
 		rejoin, err = s.invite(tx, name, labels, tokenID, secretHash, expires, false)
 		return err
 	})
 	return rejoin, err
 }
 
-func (s *Store) invite(tx *bolt.Tx, name fleet.Cluster, labels map[string]string, tokenID string, secretHash [32]byte, expires time.Time, asks bool) (rejoin bool, err error) {
+func (s *Store) invite(tx *txn, name fleet.Cluster, labels map[string]string, tokenID string, secretHash [32]byte, expires time.Time, asks bool) (rejoin bool, err error) {
 	if _, err := fleet.ParseCluster(string(name)); err != nil {
 		return false, fmt.Errorf("invite: %w", err)
 	}
@@ -76,7 +76,7 @@ func (s *Store) invite(tx *bolt.Tx, name fleet.Cluster, labels map[string]string
 func (s *Store) Redeem(tokenID string, secretHash [32]byte, key fleet.Fingerprint, now time.Time,
 	issue func(fleet.Cluster) (Certificate, error)) (fleet.Cluster, error) {
 	var cluster fleet.Cluster
-	err := s.db.Update(func(tx *bolt.Tx) error {
+	err := s.update(func(tx *txn) error {
 		b := tx.Bucket(bucketTokens)
 		t, found, err := get[tokenRecord](b, []byte(tokenID))
 		switch {
@@ -118,11 +118,11 @@ type Certificate struct {
 	Issuer      string // pin of the authority's key that it is of
 }
 
-func (s *Store) joined(tx *bolt.Tx, cluster fleet.Cluster, issued Certificate, key fleet.Fingerprint, asks bool, now time.Time) error {
+func (s *Store) joined(tx *txn, cluster fleet.Cluster, issued Certificate, key fleet.Fingerprint, asks bool, now time.Time) error {
 	if err := s.endIdentities(tx, cluster); err != nil {
 		return err
 	}
-	if err := endSession(tx, cluster); err != nil {
+	if err := s.endSession(tx, cluster); err != nil {
 		return err
 	}
 	rec, err := mustCluster(tx, cluster)
@@ -155,7 +155,7 @@ func (s *Store) PutIdentity(fingerprint [32]byte, id Identity) error {
 	if (id.Cluster == "") == (id.Operator == "") {
 		return errors.New("put identity: want a cluster or an operator")
 	}
-	return s.db.Update(func(tx *bolt.Tx) error { return s.putIdentity(tx, fingerprint, id) })
+	return s.update(func(tx *txn) error { return s.putIdentity(tx, fingerprint, id) })
 }
 
 // Renewal is the next certificate of a spoke that holds another.
@@ -171,7 +171,7 @@ type Renewal struct {
 // the answer may be lost on the way. Errors: ErrNotFound where the present one was ended or superseded in
 // between, so that a renewal under way outlives neither a removal nor a re-join; ErrKeyUsed; ErrUnused.
 func (s *Store) RenewIdentity(r Renewal) error {
-	return s.db.Update(func(tx *bolt.Tx) error {
+	return s.update(func(tx *txn) error {
 		rec, err := mustIdentity(tx, r.Current)
 		if err != nil {
 			return fmt.Errorf("renew: %w", err)
@@ -194,7 +194,7 @@ func (s *Store) RenewIdentity(r Renewal) error {
 }
 
 // fewUnused bounds what a spoke that asks again and again costs.
-func fewUnused(tx *bolt.Tx, cluster fleet.Cluster) error {
+func fewUnused(tx *txn, cluster fleet.Cluster) error {
 	c, err := mustCluster(tx, cluster)
 	if err != nil {
 		return err
@@ -240,7 +240,7 @@ func (s *Store) Identity(fingerprint [32]byte) (id Identity, err error) {
 	return id, err
 }
 
-func mustIdentity(tx *bolt.Tx, fingerprint [32]byte) (identityRecord, error) {
+func mustIdentity(tx buckets, fingerprint [32]byte) (identityRecord, error) {
 	rec, found, err := get[identityRecord](tx.Bucket(bucketIdentities), fingerprint[:])
 	if err == nil && !found {
 		err = fmt.Errorf("certificate %s: %w", hex.EncodeToString(fingerprint[:6]), ErrNotFound)
@@ -248,7 +248,7 @@ func mustIdentity(tx *bolt.Tx, fingerprint [32]byte) (identityRecord, error) {
 	return rec, err
 }
 
-func (s *Store) putIdentity(tx *bolt.Tx, fingerprint [32]byte, id Identity) error {
+func (s *Store) putIdentity(tx *txn, fingerprint [32]byte, id Identity) error {
 	id.NotAfter = utc(id.NotAfter)
 	record := identityRecord{Cluster: id.Cluster, Operator: id.Operator, NotAfter: id.NotAfter, Key: keyBytes(id.Key), Issuer: id.Issuer}
 	if id.Cluster == "" {
@@ -277,7 +277,7 @@ func (s *Store) putIdentity(tx *bolt.Tx, fingerprint [32]byte, id Identity) erro
 }
 
 // fingerprints lists the certificates of a cluster.
-func fingerprints(tx *bolt.Tx, cluster fleet.Cluster) (all [][]byte) {
+func fingerprints(tx buckets, cluster fleet.Cluster) (all [][]byte) {
 	c, prefix := tx.Bucket(bucketFingerprints).Cursor(), join(string(cluster), "")
 	for k, _ := c.Seek(prefix); bytes.HasPrefix(k, prefix); k, _ = c.Next() {
 		all = append(all, bytes.Clone(k[len(prefix):]))
@@ -285,14 +285,14 @@ func fingerprints(tx *bolt.Tx, cluster fleet.Cluster) (all [][]byte) {
 	return all
 }
 
-func dropIdentity(tx *bolt.Tx, cluster fleet.Cluster, fingerprint []byte) error {
+func dropIdentity(tx *txn, cluster fleet.Cluster, fingerprint []byte) error {
 	if err := tx.Bucket(bucketIdentities).Delete(fingerprint); err != nil {
 		return err
 	}
 	return tx.Bucket(bucketFingerprints).Delete(join(string(cluster), string(fingerprint)))
 }
 
-func (s *Store) endIdentities(tx *bolt.Tx, cluster fleet.Cluster) error {
+func (s *Store) endIdentities(tx *txn, cluster fleet.Cluster) error {
 	for _, f := range fingerprints(tx, cluster) {
 		s.revokes(tx)
 		if err := dropIdentity(tx, cluster, f); err != nil {
@@ -305,7 +305,7 @@ func (s *Store) endIdentities(tx *bolt.Tx, cluster fleet.Cluster) error {
 // dropExpired keeps a cluster that renews twice a day from collecting records. A day's grace lets the
 // server say "expired" rather than "unknown". The newest that was used stays, and what came after it: a spoke
 // that slept may be let back in by it.
-func dropExpired(tx *bolt.Tx, cluster fleet.Cluster, now time.Time) error {
+func dropExpired(tx *txn, cluster fleet.Cluster, now time.Time) error {
 	c, err := mustCluster(tx, cluster)
 	if err != nil {
 		return err
@@ -325,7 +325,7 @@ func dropExpired(tx *bolt.Tx, cluster fleet.Cluster, now time.Time) error {
 	return nil
 }
 
-func deleteTokens(tx *bolt.Tx, which func(tokenRecord) bool) error {
+func deleteTokens(tx *txn, which func(tokenRecord) bool) error {
 	b := tx.Bucket(bucketTokens)
 	var ids [][]byte
 	err := b.ForEach(func(k, v []byte) error {

@@ -36,7 +36,7 @@ type layoutClusterRecord struct {
 }
 
 // putLayout keeps the plan of a rollout as it was laid over the fleet when the rollout started.
-func putLayout(tx *bolt.Tx, id uint64, l rollout.Layout) error {
+func putLayout(tx *txn, id uint64, l rollout.Layout) error {
 	rec := layoutRecord{LeftOut: layoutClusterRecords(l.LeftOut), Warnings: l.Warnings}
 	for _, w := range l.Waves {
 		rec.Waves = append(rec.Waves, layoutWaveRecord{Name: w.Name, Clusters: layoutClusterRecords(w.Clusters), Concurrency: w.Concurrency, Budget: w.Budget, Gates: w.Gates})

@@ -14,11 +14,8 @@ import (
 )
 
 // memory is a decoded picture of what is asked for all the time, so that ten thousand clusters cost a look
-// and no decoding. It follows the file: nothing is in it before it is on disk.
-//
-// bbolt runs a transaction's commit handlers after it let go of the write lock, so that those of two
-// transactions may run in either order. A row therefore remembers the transaction that it is from, and
-// one of an earlier transaction never takes its place.
+// and no decoding. It follows the file: nothing that anybody else can see is in it before it is on disk. The
+// transaction under way sees its own changes.
 type memory struct {
 	clusters      sorted[Cluster]
 	installations table[fleet.Cluster, []fleet.Installation]
@@ -26,24 +23,52 @@ type memory struct {
 	pins          sorted[fleet.HubPin]
 	decisions     sorted[fleet.HubDecision]
 	orders        sorted[fleet.SignedOrder]
+	journals      table[string, journalRecord] // by their keys
+	sessions      sessions
+	acks          acks
 	windows       windows
 }
 
 func newMemory() *memory {
 	m := &memory{}
-	m.clusters.key = func(c Cluster) string { return string(c.Name) }
-	m.recalls.key = func(r fleet.Recall) string { return string(join(r.Distribution, r.Version)) }
-	m.pins.key = func(p fleet.HubPin) string { return string(join(string(p.Cluster), p.Distribution)) }
-	m.decisions.key = func(d fleet.HubDecision) string { return string(join(string(d.Cluster), d.Distribution)) }
-	m.orders.key = func(o fleet.SignedOrder) string { return string(orderKey(o.Cluster, o.Distribution, o.Nonce)) }
-	m.installations.rows = map[fleet.Cluster][]fleet.Installation{}
+	m.clusters.by(func(c Cluster) string { return string(c.Name) })
+	m.recalls.by(func(r fleet.Recall) string { return string(join(r.Distribution, r.Version)) })
+	m.pins.by(func(p fleet.HubPin) string { return string(join(string(p.Cluster), p.Distribution)) })
+	m.decisions.by(func(d fleet.HubDecision) string { return string(join(string(d.Cluster), d.Distribution)) })
+	m.orders.by(func(o fleet.SignedOrder) string { return string(orderKey(o.Cluster, o.Distribution, o.Nonce)) })
+	m.installations.rows, m.installations.pending = map[fleet.Cluster][]fleet.Installation{}, pending[[]fleet.Installation]{}
+	m.journals.rows, m.journals.pending = map[string]journalRecord{}, pending[journalRecord]{}
+	m.sessions.rows, m.sessions.news, m.sessions.pending = map[fleet.Cluster]sessionRecord{}, map[fleet.Cluster]bool{}, pending[sessionRecord]{}
+	m.acks.news = map[string]uint64{}
 	return m
+}
+
+// follower is a part of memory.
+type follower interface {
+	commit() // takes in what the transaction changed that is on disk now
+	forget() // what the transaction changed that is not
+}
+
+func (m *memory) parts() []follower {
+	return []follower{&m.clusters, &m.installations, &m.recalls, &m.pins, &m.decisions, &m.orders, &m.journals, &m.sessions}
+}
+
+func (m *memory) commit() {
+	for _, p := range m.parts() {
+		p.commit()
+	}
+}
+
+func (m *memory) forget() {
+	for _, p := range m.parts() {
+		p.forget()
+	}
 }
 
 // load reads the picture from the file.
 func (m *memory) load(db *bolt.DB) error {
 	return db.View(func(tx *bolt.Tx) error {
-		for _, name := range buckets() {
+		for _, name := range allBuckets() {
 			if tx.Bucket(name) == nil {
 				return fmt.Errorf("%w: bucket %s is missing", ErrCorrupt, name)
 			}
@@ -61,6 +86,23 @@ func (m *memory) load(db *bolt.DB) error {
 		})
 		if err != nil {
 			return err
+		}
+		err = each(tx.Bucket(bucketJournals), func(k string, r journalRecord) error {
+			m.journals.rows[k] = r
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		m.heardLately()
+		if b := tx.Bucket([]byte(bucketSessions)); b != nil {
+			err = each(b, func(k string, r sessionRecord) error {
+				m.sessions.rows[fleet.Cluster(k)] = r
+				return nil
+			})
+			if err != nil {
+				return err
+			}
 		}
 		err = each(tx.Bucket(bucketRecalls), func(k string, r recallRecord) error {
 			m.recalls.rows = append(m.recalls.rows, recallOf(k, r))
@@ -91,6 +133,16 @@ func (m *memory) load(db *bolt.DB) error {
 	})
 }
 
+// heardLately makes news of what events say of when their cluster was heard: they do not write its record.
+func (m *memory) heardLately() {
+	for key, r := range m.journals.rows {
+		cluster, _, _ := strings.Cut(key, "\x00")
+		if i, found := m.clusters.find(cluster); found && r.At.After(m.clusters.rows[i].LastSeen) {
+			m.clusters.rows[i].LastSeen = r.At
+		}
+	}
+}
+
 // each decodes every record of a bucket, in the order of keys.
 func each[T any](b *bolt.Bucket, do func(key string, record T) error) error {
 	return b.ForEach(func(k, v []byte) error {
@@ -106,33 +158,30 @@ func each[T any](b *bolt.Bucket, do func(key string, record T) error) error {
 // before the next change.
 type picture struct {
 	mu     sync.RWMutex
-	shared atomic.Bool    // the rows were handed out; set under the read lock
-	from   map[string]int // key -> the transaction that its row, or its absence, is from
+	shared atomic.Bool // the rows were handed out; set under the read lock
 }
 
-// follow runs change once tx is committed, unless a later transaction changed the key already.
-func (p *picture) follow(tx *bolt.Tx, key string, change func()) {
-	id := tx.ID()
-	tx.OnCommit(func() {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		if p.from[key] > id {
-			return
-		}
-		if p.from == nil {
-			p.from = map[string]int{}
-		}
-		p.from[key] = id
-		change()
-	})
+// pending are the rows of the transaction under way, by their keys; nil: dropped. They are the writer's alone.
+type pending[V any] map[string]*V
+
+// latest is a row as the transaction under way has it; known is false where it has none of its own.
+func (p pending[V]) latest(key string) (row V, found, known bool) {
+	r, known := p[key]
+	if r != nil {
+		row, found = *r, true
+	}
+	return row, found, known
 }
 
 // sorted holds rows in the order of their keys.
 type sorted[V any] struct {
 	picture
-	key  func(V) string
-	rows []V
+	key     func(V) string
+	rows    []V
+	pending pending[V]
 }
+
+func (s *sorted[V]) by(key func(V) string) { s.key, s.pending = key, pending[V]{} }
 
 func (s *sorted[V]) all() []V {
 	s.mu.RLock()
@@ -151,41 +200,69 @@ func (s *sorted[V]) one(key string) (row V, found bool) {
 	return row, found
 }
 
+// latest is one as the transaction under way sees it.
+func (s *sorted[V]) latest(key string) (row V, found bool) {
+	if row, found, known := s.pending.latest(key); known {
+		return row, found
+	}
+	return s.one(key)
+}
+
 func (s *sorted[V]) find(key string) (at int, found bool) {
 	return slices.BinarySearchFunc(s.rows, key, func(row V, key string) int { return strings.Compare(s.key(row), key) })
 }
 
-// own are the rows, to be written.
-func (s *sorted[V]) own() []V {
+func (s *sorted[V]) put(row V)       { s.pending[s.key(row)] = &row }
+func (s *sorted[V]) drop(key string) { s.pending[key] = nil }
+func (s *sorted[V]) forget()         { clear(s.pending) }
+
+// commit takes in what the transaction changed: in place where no row came or went, else in one pass.
+func (s *sorted[V]) commit() {
+	if len(s.pending) == 0 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.shared.Swap(false) {
 		s.rows = slices.Clone(s.rows)
 	}
-	return s.rows
+	var moved []string
+	for key, row := range s.pending {
+		if i, found := s.find(key); found && row != nil {
+			s.rows[i] = *row
+		} else if found || row != nil {
+			moved = append(moved, key)
+		}
+	}
+	if len(moved) > 0 {
+		slices.Sort(moved)
+		s.rows = s.merged(moved)
+	}
+	clear(s.pending)
 }
 
-func (s *sorted[V]) put(tx *bolt.Tx, row V) {
-	key := s.key(row)
-	s.follow(tx, key, func() {
-		if i, found := s.find(key); found {
-			s.own()[i] = row
-		} else {
-			s.rows = slices.Insert(s.own(), i, row)
+// merged are the rows with those of these keys, ascending, put in or left out.
+func (s *sorted[V]) merged(keys []string) []V {
+	rows := make([]V, 0, len(s.rows)+len(keys))
+	from := 0
+	for _, key := range keys {
+		at, found := s.find(key)
+		rows = append(rows, s.rows[from:at]...)
+		if from = at; found {
+			from++
 		}
-	})
-}
-
-func (s *sorted[V]) drop(tx *bolt.Tx, key string) {
-	s.follow(tx, key, func() {
-		if i, found := s.find(key); found {
-			s.rows = slices.Delete(s.own(), i, i+1)
+		if row := s.pending[key]; row != nil {
+			rows = append(rows, *row)
 		}
-	})
+	}
+	return append(rows, s.rows[from:]...)
 }
 
 // table holds rows by their keys.
 type table[K ~string, V any] struct {
 	picture
-	rows map[K]V
+	rows    map[K]V
+	pending pending[V]
 }
 
 func (t *table[K, V]) all() map[K]V {
@@ -202,18 +279,33 @@ func (t *table[K, V]) one(key K) (row V, found bool) {
 	return row, found
 }
 
-// own are the rows, to be written.
-func (t *table[K, V]) own() map[K]V {
+// latest is one as the transaction under way sees it.
+func (t *table[K, V]) latest(key K) (row V, found bool) {
+	if row, found, known := t.pending.latest(string(key)); known {
+		return row, found
+	}
+	return t.one(key)
+}
+
+func (t *table[K, V]) put(key K, row V) { t.pending[string(key)] = &row }
+func (t *table[K, V]) drop(key K)       { t.pending[string(key)] = nil }
+func (t *table[K, V]) forget()          { clear(t.pending) }
+
+func (t *table[K, V]) commit() {
+	if len(t.pending) == 0 {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	if t.shared.Swap(false) {
 		t.rows = maps.Clone(t.rows)
 	}
-	return t.rows
-}
-
-func (t *table[K, V]) put(tx *bolt.Tx, key K, row V) {
-	t.follow(tx, string(key), func() { t.own()[key] = row })
-}
-
-func (t *table[K, V]) drop(tx *bolt.Tx, key K) {
-	t.follow(tx, string(key), func() { delete(t.own(), key) })
+	for key, row := range t.pending {
+		if row == nil {
+			delete(t.rows, K(key))
+		} else {
+			t.rows[K(key)] = *row
+		}
+	}
+	clear(t.pending)
 }

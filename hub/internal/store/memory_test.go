@@ -18,45 +18,52 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/plan"
 )
 
-// bbolt lets the next writer in before it runs the commit handlers of the last: here the handlers of the
-// first transaction wait until those of the second are through.
-func TestOfTwoTransactionsTheLaterOneCounts(t *testing.T) {
+// Changes of one group see each other's, and nobody else sees either before both are on disk.
+func TestAGroupSeesItsOwnChanges(t *testing.T) {
 	s, _ := fresh(t)
-	rows := &table[fleet.Cluster, string]{rows: map[fleet.Cluster]string{"acme/gone": "there"}}
-	ordered := &sorted[string]{key: func(row string) string { return row[:1] }, rows: []string{"c0"}}
-	second, before := make(chan struct{}), transactions(s)
-	var first sync.WaitGroup
-	first.Go(func() {
-		err := s.db.Update(func(tx *bolt.Tx) error {
-			tx.OnCommit(func() { <-second })
-			rows.put(tx, eu, "first")
-			rows.put(tx, us, "first")
-			rows.put(tx, "acme/gone", "first")
-			ordered.put(tx, "a1")
-			ordered.put(tx, "b1")
-			ordered.put(tx, "c1")
-			return nil
+	release := hold(t, s)
+	var all sync.WaitGroup
+	change := func(do func()) {
+		waiting := waitingIn(s)
+		all.Go(func() {
+			if err := s.share(func(tx *txn) error { do(); return tx.Bucket(bucketMeta).Put([]byte("test"), nil) }); err != nil {
+				t.Error(err)
+			}
 		})
-		if err != nil {
-			t.Error(err)
+		until(t, "the change waits", func() bool { return waitingIn(s) > waiting })
+	}
+	rows, ordered := &s.memory.installations, &s.memory.clusters
+	named := func(labels ...string) (all []Cluster) {
+		for _, l := range labels {
+			all = append(all, Cluster{Name: fleet.Cluster(l[:1]), SpokeVersion: l[1:]})
+		}
+		return all
+	}
+	list := func(running string) []fleet.Installation { return []fleet.Installation{{Running: running}} }
+	change(func() {
+		rows.put(eu, list("first"))
+		rows.put(us, list("first"))
+		for _, c := range named("c1", "a1", "b1") {
+			ordered.put(c)
 		}
 	})
-	for transactions(s) == before { // the first has committed
-		time.Sleep(time.Millisecond)
-	}
-	must(t, s.db.Update(func(tx *bolt.Tx) error {
-		rows.put(tx, eu, "earlier in the second")
-		rows.put(tx, eu, "second")
-		rows.drop(tx, "acme/gone")
-		ordered.put(tx, "a2")
-		ordered.drop(tx, "c")
-		return nil
-	}))
-	same(t, "rows after the second", rows.all(), map[fleet.Cluster]string{eu: "second"})
-	close(second)
-	first.Wait()
-	same(t, "rows after both", rows.all(), map[fleet.Cluster]string{eu: "second", us: "first"})
-	same(t, "ordered rows after both", ordered.all(), []string{"a2", "b1"})
+	change(func() {
+		before, found := rows.latest(eu)
+		same(t, "seen by the second", before, list("first"))
+		same(t, "seen by all", len(rows.all())+len(ordered.all()), 0)
+		rows.put(eu, list("second"))
+		rows.drop(us)
+		ordered.put(named("a2")[0])
+		ordered.drop("c")
+		_, found = ordered.latest("c")
+		same(t, "the dropped one is seen", found, false)
+	})
+	before := transactions(s)
+	release()
+	all.Wait()
+	same(t, "transactions", transactions(s)-before, 2) // that which was held, and the group
+	same(t, "rows", rows.all(), map[fleet.Cluster][]fleet.Installation{eu: list("second")})
+	same(t, "ordered rows", ordered.all(), named("a2", "b1"))
 }
 
 // Law 9: nothing is told that is not on disk.
@@ -66,7 +73,7 @@ func TestLaw9WhatWasNotCommittedIsNotSeen(t *testing.T) {
 	must(t, s.Hello(eu, "v1", "v1.33", []fleet.Installation{installation("1.0.0", start)}))
 	clusters, installations := s.memory.clusters.all(), s.memory.installations.all()
 	broken := errors.New("disk full")
-	err := s.db.Update(func(tx *bolt.Tx) error {
+	err := s.update(func(tx *txn) error {
 		must(t, s.putCluster(tx, us, clusterRecord{}))
 		must(t, s.putInstallations(tx, eu, nil))
 		same(t, "clusters before the commit", s.memory.clusters.all(), clusters)

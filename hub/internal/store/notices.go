@@ -190,7 +190,7 @@ func (s *Store) KeepNotices(notifiers []string) error {
 	case err != nil || !any:
 		return err
 	case len(notifiers) == 0:
-		return s.db.Update(func(tx *bolt.Tx) error { return tx.DeleteBucket([]byte(bucketNotices)) })
+		return s.update(func(tx *txn) error { return tx.DeleteBucket([]byte(bucketNotices)) })
 	case len(stale) == 0:
 		return nil
 	}
@@ -222,7 +222,7 @@ func (s *Store) viewNotices(name []byte, do func(*bolt.Bucket) error) error {
 
 // updateNotices shares a commit with others.
 func (s *Store) updateNotices(do func(root *bolt.Bucket) error) error {
-	err := s.db.Batch(func(tx *bolt.Tx) error {
+	err := s.share(func(tx *txn) error {
 		root, err := tx.CreateBucketIfNotExists([]byte(bucketNotices))
 		if err != nil {
 			return fmt.Errorf("create bucket %s: %w", bucketNotices, err)

@@ -19,8 +19,6 @@ import (
 
 const (
 	lockTimeout = time.Second
-	// groupDelay is how long a group commit waits for company. A sync to disk takes longer.
-	groupDelay = 2 * time.Millisecond
 )
 
 // format tells the hub's file from another program's.
@@ -31,7 +29,7 @@ type step func(*bolt.Tx) error
 
 // steps lists the migrations: the first from schema 1 to 2, and so on. The schema that this hub writes
 // is one more than there are steps.
-func steps() []step { return []step{addPreflights, addRollouts, addOperators} }
+func steps() []step { return []step{addPreflights, addRollouts, addOperators, linkEvents} }
 
 // Open opens the file at path, or makes it. It waits a second for another process to let go of it.
 // Its errors are ErrLocked, ErrNewerSchema and ErrCorrupt, each with the file's name and what to do.
@@ -44,8 +42,9 @@ func open(path string, log *slog.Logger, migrations []step) (*Store, error) {
 	if err == nil {
 		if err = prepare(db, migrations, log); err == nil {
 			s := &Store{db: db, log: log, memory: newMemory(), revoked: make(chan struct{}, 1)}
+			s.commits.idle = make(chan struct{})
+			s.Keep(History{})
 			if err = s.memory.load(db); err == nil {
-				db.MaxBatchDelay = groupDelay
 				return s, nil
 			}
 		}
@@ -216,15 +215,15 @@ func schema(db *bolt.DB) (number uint64, err error) {
 	return number, err
 }
 
-// buckets are all that a file of this schema has.
-func buckets() [][]byte {
+// allBuckets are those that a file of this schema has from the start.
+func allBuckets() [][]byte {
 	return [][]byte{bucketMeta, bucketDistributions, bucketRevisions, bucketReleases, bucketDigests, bucketClusters,
 		bucketTokens, bucketIdentities, bucketFingerprints, bucketInstallations, bucketJournals, bucketEvents, bucketPreflights, bucketOffered,
 		bucketRollouts, bucketMembers, bucketRecalls, bucketPins, bucketDecisions, bucketAudit, bucketOperators}
 }
 
 func create(tx *bolt.Tx, current uint64) error {
-	for _, name := range buckets() {
+	for _, name := range allBuckets() {
 		if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 			return fmt.Errorf("create bucket %s: %w", name, err)
 		}

@@ -247,7 +247,7 @@ func TestAFileWithoutABucketIsNamed(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "hub.db")
 	s, err := Open(path, discard)
 	must(t, err)
-	must(t, s.db.Update(func(tx *bolt.Tx) error { return tx.DeleteBucket(bucketPins) }))
+	must(t, s.update(func(tx *txn) error { return tx.DeleteBucket(bucketPins) }))
 	must(t, s.Close())
 	_, err = Open(path, discard)
 	wantErr(t, err, ErrCorrupt, path, "bucket pins is missing")

@@ -54,7 +54,7 @@ func (s *Store) Operators() (all []Operator, err error) {
 
 // AddOperator records an operator and its certificate; ErrExists for another of the name.
 func (a Audited) AddOperator(o Operator) error {
-	return a.update(func(tx *bolt.Tx) error {
+	return a.update(func(tx *txn) error {
 		if tx.Bucket(bucketOperators).Get([]byte(o.Name)) != nil {
 			return fmt.Errorf("operator %s: %w", o.Name, ErrExists)
 		}
@@ -64,7 +64,7 @@ func (a Audited) AddOperator(o Operator) error {
 
 // RemoveOperator forgets an operator and ends its certificates; ErrNotFound when there is none.
 func (a Audited) RemoveOperator(name string) error {
-	return a.update(func(tx *bolt.Tx) error {
+	return a.update(func(tx *txn) error {
 		if _, err := mustOperator(tx, name); err != nil {
 			return err
 		}
@@ -79,7 +79,7 @@ func (a Audited) RemoveOperator(name string) error {
 // KeepOperator records a certificate of an operator that the hub has by itself, and the operator where it is
 // not there yet. alone: its earlier certificates end.
 func (s *Store) KeepOperator(o Operator, alone bool) error {
-	return s.db.Update(func(tx *bolt.Tx) error {
+	return s.update(func(tx *txn) error {
 		if alone {
 			if err := endOperator(tx, o.Name); err != nil {
 				return err
@@ -95,7 +95,7 @@ func (s *Store) KeepOperator(o Operator, alone bool) error {
 	})
 }
 
-func (s *Store) putOperator(tx *bolt.Tx, o Operator) error {
+func (s *Store) putOperator(tx *txn, o Operator) error {
 	if o.Name == "" || o.Role.String() == "" {
 		return fmt.Errorf("operator %q with role %q: both are needed", o.Name, o.Role)
 	}
@@ -106,7 +106,7 @@ func (s *Store) putOperator(tx *bolt.Tx, o Operator) error {
 	return s.putIdentity(tx, o.Fingerprint, Identity{Operator: o.Name, NotAfter: o.NotAfter, Issuer: o.Issuer})
 }
 
-func mustOperator(tx *bolt.Tx, name string) (operatorRecord, error) {
+func mustOperator(tx buckets, name string) (operatorRecord, error) {
 	rec, found, err := get[operatorRecord](tx.Bucket(bucketOperators), []byte(name))
 	if err == nil && !found {
 		err = fmt.Errorf("operator %s: %w", name, ErrNotFound)
@@ -115,7 +115,7 @@ func mustOperator(tx *bolt.Tx, name string) (operatorRecord, error) {
 }
 
 // roleOf is what an operator's record lets it do now.
-func roleOf(tx *bolt.Tx, name string) (caller.Role, error) {
+func roleOf(tx buckets, name string) (caller.Role, error) {
 	rec, err := mustOperator(tx, name)
 	if err != nil {
 		return caller.Role{}, err
@@ -125,7 +125,7 @@ func roleOf(tx *bolt.Tx, name string) (caller.Role, error) {
 }
 
 // certified notes an operator's newest certificate.
-func certified(tx *bolt.Tx, name string, fingerprint [32]byte, notAfter time.Time) error {
+func certified(tx *txn, name string, fingerprint [32]byte, notAfter time.Time) error {
 	rec, err := mustOperator(tx, name)
 	if err != nil {
 		return fmt.Errorf("put identity: %w", err)
@@ -135,7 +135,7 @@ func certified(tx *bolt.Tx, name string, fingerprint [32]byte, notAfter time.Tim
 }
 
 // endOperator ends every certificate of an operator. It looks at all that there are: it happens rarely.
-func endOperator(tx *bolt.Tx, name string) error {
+func endOperator(tx *txn, name string) error {
 	b := tx.Bucket(bucketIdentities)
 	var ended [][]byte
 	err := b.ForEach(func(k, v []byte) error {

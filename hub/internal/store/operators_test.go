@@ -5,8 +5,6 @@ import (
 	"testing"
 	"time"
 
-	bolt "go.etcd.io/bbolt"
-
 	"github.com/wheelwright-dev/wheelwright/hub/internal/caller"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 )
@@ -98,7 +96,7 @@ func TestAnOperatorOfAHubWithoutRolesIsAnAdmin(t *testing.T) {
 	old := steps()[:2] // schema 3
 	s, err := open(path, discard, steps())
 	must(t, err)
-	must(t, s.db.Update(func(tx *bolt.Tx) error {
+	must(t, s.update(func(tx *txn) error {
 		for f, end := range map[byte]time.Time{1: start, 2: start.Add(time.Hour), 3: start.Add(-time.Hour)} {
 			if err := put(tx.Bucket(bucketIdentities), []byte{f}, identityRecord{Operator: "admin", NotAfter: end}); err != nil {
 				return err
@@ -121,7 +119,7 @@ func TestAnOperatorOfAHubWithoutRolesIsAnAdmin(t *testing.T) {
 func TestARoleThatThisHubDoesNotKnowLetsNobodyIn(t *testing.T) {
 	s, _ := fresh(t)
 	must(t, s.KeepOperator(Operator{Name: "maria", Role: viewer, Fingerprint: [32]byte{1}, NotAfter: start}, false))
-	must(t, s.db.Update(func(tx *bolt.Tx) error {
+	must(t, s.update(func(tx *txn) error {
 		return put(tx.Bucket(bucketOperators), []byte("maria"), operatorRecord{Role: "emperor"})
 	}))
 	_, err := s.Identity([32]byte{1})

@@ -46,7 +46,7 @@ func orderKey(cluster fleet.Cluster, distribution, nonce string) []byte {
 // that is.
 func (s *Store) PutOrder(o fleet.SignedOrder, event fleet.Event, entry fleet.Entry) error {
 	key := orderKey(o.Cluster, o.Distribution, o.Nonce)
-	err := s.db.Update(func(tx *bolt.Tx) error {
+	err := s.update(func(tx *txn) error {
 		if _, err := mustCluster(tx, o.Cluster); err != nil {
 			return err
 		}
@@ -72,16 +72,16 @@ func (s *Store) PutOrder(o fleet.SignedOrder, event fleet.Event, entry fleet.Ent
 	return nil
 }
 
-func (s *Store) putOrder(tx *bolt.Tx, b *bolt.Bucket, key []byte, rec orderRecord) error {
+func (s *Store) putOrder(tx *txn, b *bolt.Bucket, key []byte, rec orderRecord) error {
 	if err := put(b, key, rec); err != nil {
 		return err
 	}
-	s.memory.orders.put(tx, orderOf(string(key), rec))
+	s.memory.orders.put(orderOf(string(key), rec))
 	return nil
 }
 
 // dropOrders keeps the newest of a cluster, and all that its spoke may still answer.
-func (s *Store) dropOrders(tx *bolt.Tx, b *bolt.Bucket, cluster fleet.Cluster, now time.Time) error {
+func (s *Store) dropOrders(tx *txn, b *bolt.Bucket, cluster fleet.Cluster, now time.Time) error {
 	prefix := join(string(cluster), "")
 	var all []fleet.SignedOrder
 	c := b.Cursor()
@@ -106,8 +106,8 @@ func (s *Store) dropOrders(tx *bolt.Tx, b *bolt.Bucket, cluster fleet.Cluster, n
 	return nil
 }
 
-func (s *Store) deleteOrder(tx *bolt.Tx, b *bolt.Bucket, key []byte) error {
-	s.memory.orders.drop(tx, string(key))
+func (s *Store) deleteOrder(tx *txn, b *bolt.Bucket, key []byte) error {
+	s.memory.orders.drop(string(key))
 	return b.Delete(key)
 }
 
@@ -130,7 +130,7 @@ func (s *Store) OrdersTo(cluster fleet.Cluster, distribution string) []fleet.Sig
 
 // answerOrders notes what a cluster's spoke answered. The first answer counts, and only one to an order that the
 // cluster was sent.
-func (s *Store) answerOrders(tx *bolt.Tx, cluster fleet.Cluster, events []fleet.Event) error {
+func (s *Store) answerOrders(tx *txn, cluster fleet.Cluster, events []fleet.Event) error {
 	b := tx.Bucket([]byte(bucketOrders))
 	if b == nil {
 		return nil
@@ -156,7 +156,7 @@ func (s *Store) answerOrders(tx *bolt.Tx, cluster fleet.Cluster, events []fleet.
 }
 
 // forgetOrders drops those to a cluster that is no more.
-func (s *Store) forgetOrders(tx *bolt.Tx, cluster fleet.Cluster) error {
+func (s *Store) forgetOrders(tx *txn, cluster fleet.Cluster) error {
 	b := tx.Bucket([]byte(bucketOrders))
 	if b == nil {
 		return nil

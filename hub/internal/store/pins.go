@@ -6,8 +6,6 @@ import (
 	"strings"
 	"time"
 
-	bolt "go.etcd.io/bbolt"
-
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 )
 
@@ -56,7 +54,7 @@ func decisionOf(key string, r decisionRecord) fleet.HubDecision {
 // earlier one's place. ErrNotFound for a release that was never judged.
 func (s *Store) PutRecall(r fleet.Recall, events []fleet.Event, entry fleet.Entry) error {
 	key := join(r.Distribution, r.Version)
-	err := s.db.Update(func(tx *bolt.Tx) error {
+	err := s.update(func(tx *txn) error {
 		if tx.Bucket(bucketReleases).Get(key) == nil {
 			return fmt.Errorf("release %s of %s: %w", r.Version, r.Distribution, ErrNotFound)
 		}
@@ -64,7 +62,7 @@ func (s *Store) PutRecall(r fleet.Recall, events []fleet.Event, entry fleet.Entr
 		if err := put(tx.Bucket(bucketRecalls), key, rec); err != nil {
 			return err
 		}
-		s.memory.recalls.put(tx, recallOf(string(key), rec))
+		s.memory.recalls.put(recallOf(string(key), rec))
 		return appendAll(tx, events, entry)
 	})
 	if err != nil {
@@ -88,7 +86,7 @@ func (s *Store) Recalls(distribution string) (map[string]fleet.Recall, error) {
 // a cluster that is not there.
 func (s *Store) PutPin(p fleet.HubPin, event fleet.Event, entry fleet.Entry) error {
 	key := join(string(p.Cluster), p.Distribution)
-	err := s.db.Update(func(tx *bolt.Tx) error {
+	err := s.update(func(tx *txn) error {
 		if _, err := mustCluster(tx, p.Cluster); err != nil {
 			return err
 		}
@@ -96,7 +94,7 @@ func (s *Store) PutPin(p fleet.HubPin, event fleet.Event, entry fleet.Entry) err
 		if err := put(tx.Bucket(bucketPins), key, rec); err != nil {
 			return err
 		}
-		s.memory.pins.put(tx, hubPinOf(string(key), rec))
+		s.memory.pins.put(hubPinOf(string(key), rec))
 		return appendAll(tx, []fleet.Event{event}, entry)
 	})
 	if err != nil {
@@ -108,12 +106,12 @@ func (s *Store) PutPin(p fleet.HubPin, event fleet.Event, entry fleet.Entry) err
 // DeletePin takes a pin away; ErrNotFound when there is none.
 func (s *Store) DeletePin(cluster fleet.Cluster, distribution string, event fleet.Event, entry fleet.Entry) error {
 	key := join(string(cluster), distribution)
-	err := s.db.Update(func(tx *bolt.Tx) error {
+	err := s.update(func(tx *txn) error {
 		b := tx.Bucket(bucketPins)
 		if b.Get(key) == nil {
 			return fmt.Errorf("pin of %s on %s: %w", distribution, cluster, ErrNotFound)
 		}
-		s.memory.pins.drop(tx, string(key))
+		s.memory.pins.drop(string(key))
 		if err := b.Delete(key); err != nil {
 			return err
 		}
@@ -137,7 +135,7 @@ func (s *Store) Pin(cluster fleet.Cluster, distribution string) (p fleet.HubPin,
 // a cluster that is not there.
 func (s *Store) PutDecision(d fleet.HubDecision, event fleet.Event, entry fleet.Entry) error {
 	key := join(string(d.Cluster), d.Distribution)
-	err := s.db.Update(func(tx *bolt.Tx) error {
+	err := s.update(func(tx *txn) error {
 		if _, err := mustCluster(tx, d.Cluster); err != nil {
 			return err
 		}
@@ -145,7 +143,7 @@ func (s *Store) PutDecision(d fleet.HubDecision, event fleet.Event, entry fleet.
 		if err := put(tx.Bucket(bucketDecisions), key, rec); err != nil {
 			return err
 		}
-		s.memory.decisions.put(tx, decisionOf(string(key), rec))
+		s.memory.decisions.put(decisionOf(string(key), rec))
 		return appendAll(tx, []fleet.Event{event}, entry)
 	})
 	if err != nil {
@@ -163,16 +161,16 @@ func (s *Store) Decision(cluster fleet.Cluster, distribution string) (d fleet.Hu
 }
 
 // forgetPins drops what was said at the hub for a cluster.
-func (s *Store) forgetPins(tx *bolt.Tx, cluster fleet.Cluster) error {
+func (s *Store) forgetPins(tx *txn, cluster fleet.Cluster) error {
 	prefix := join(string(cluster), "")
 	for _, p := range []struct {
 		bucket []byte
-		drop   func(*bolt.Tx, string)
+		drop   func(string)
 	}{{bucketPins, s.memory.pins.drop}, {bucketDecisions, s.memory.decisions.drop}} {
 		b := tx.Bucket(p.bucket)
 		c := b.Cursor()
 		for k, _ := c.Seek(prefix); bytes.HasPrefix(k, prefix); k, _ = c.Next() {
-			p.drop(tx, string(k))
+			p.drop(string(k))
 		}
 		if err := deletePrefix(b, prefix); err != nil {
 			return fmt.Errorf("forget pins and decisions of %s: %w", cluster, err)
@@ -182,9 +180,9 @@ func (s *Store) forgetPins(tx *bolt.Tx, cluster fleet.Cluster) error {
 }
 
 // appendAll records what is told and what is accounted for, in the transaction of the change.
-func appendAll(tx *bolt.Tx, events []fleet.Event, entries ...fleet.Entry) error {
+func appendAll(tx *txn, events []fleet.Event, entries ...fleet.Entry) error {
 	for _, e := range events {
-		if _, err := appendEvent(tx, e); err != nil {
+		if err := appendEvent(tx, e); err != nil {
 			return err
 		}
 	}

@@ -4,14 +4,12 @@ import (
 	"testing"
 	"time"
 
-	bolt "go.etcd.io/bbolt"
-
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 )
 
 // cut deletes a record behind the store's back.
 func cut(s *Store, bucket, key []byte) error {
-	return s.db.Update(func(tx *bolt.Tx) error { return tx.Bucket(bucket).Delete(key) })
+	return s.update(func(tx *txn) error { return tx.Bucket(bucket).Delete(key) })
 }
 
 func TestPinsAndDecisionsGoWithTheirCluster(t *testing.T) {

@@ -23,7 +23,7 @@ func preflightKey(cluster fleet.Cluster, distribution, version string) []byte {
 
 // putPreflights keeps what the events say that pre-flights found, the newest answer for each release. An
 // answer about anything but an available release's own bundle is passed over.
-func putPreflights(tx *bolt.Tx, cluster fleet.Cluster, events []fleet.Event, now time.Time) error {
+func putPreflights(tx *txn, cluster fleet.Cluster, events []fleet.Event, now time.Time) error {
 	b := tx.Bucket(bucketPreflights)
 	for _, e := range events {
 		if e.Preflight == nil {
@@ -83,7 +83,7 @@ func boundPreflights(b *bolt.Bucket, cluster fleet.Cluster, distribution string,
 }
 
 // forgetPreflights drops every cluster's answers about a distribution.
-func forgetPreflights(tx *bolt.Tx, distribution string) error {
+func forgetPreflights(tx *txn, distribution string) error {
 	b := tx.Bucket(bucketPreflights)
 	var keys [][]byte
 	err := b.ForEach(func(k, _ []byte) error {
@@ -130,7 +130,7 @@ func (s *Store) Offered(distribution string) (map[string]bool, error) {
 // Offer records that releases are past their pre-flight, for ever, and raises the distribution's revision
 // where that is news.
 func (s *Store) Offer(distribution string, versions []string, at time.Time) error {
-	return s.db.Update(func(tx *bolt.Tx) error {
+	return s.update(func(tx *txn) error {
 		b := tx.Bucket(bucketOffered)
 		news := slices.DeleteFunc(slices.Clone(versions), func(v string) bool { return b.Get(join(distribution, v)) != nil })
 		if len(news) == 0 {

@@ -132,6 +132,7 @@ type eventRecord struct {
 	Version      string        `json:"version,omitempty"`
 	Kind         string        `json:"kind"`
 	Message      string        `json:"message,omitempty"`
+	links
 }
 
 type preflightRecord struct {

@@ -35,7 +35,7 @@ func reHomeOf(cluster fleet.Cluster, r reHomeRecord) fleet.SignedReHome {
 // PutReHome keeps a re-home that was handed over; it takes the place of the cluster's last one. ErrNotFound for a
 // cluster that is not there, ErrExists where the same is on its way, or was taken.
 func (a Audited) PutReHome(r fleet.SignedReHome) error {
-	return a.update(func(tx *bolt.Tx) error {
+	return a.update(func(tx *txn) error {
 		if _, err := mustCluster(tx, r.Cluster); err != nil {
 			return err
 		}
@@ -87,7 +87,7 @@ func (s *Store) ReHomes() (all []fleet.SignedReHome, err error) {
 }
 
 // answerReHomes notes what a cluster's spoke says of the re-home that it was sent last.
-func answerReHomes(tx *bolt.Tx, cluster fleet.Cluster, events []fleet.Event) error {
+func answerReHomes(tx *txn, cluster fleet.Cluster, events []fleet.Event) error {
 	b := tx.Bucket([]byte(bucketReHomes))
 	if b == nil {
 		return nil
@@ -111,7 +111,7 @@ func answerReHomes(tx *bolt.Tx, cluster fleet.Cluster, events []fleet.Event) err
 	return nil
 }
 
-func forgetReHome(tx *bolt.Tx, cluster fleet.Cluster) error {
+func forgetReHome(tx *txn, cluster fleet.Cluster) error {
 	b := tx.Bucket([]byte(bucketReHomes))
 	if b == nil {
 		return nil

@@ -25,10 +25,10 @@ func (s *Store) AddDistribution(d fleet.Distribution) error {
 
 // AddDistributionWith is AddDistribution with settings that are not the defaults.
 func (s *Store) AddDistributionWith(d fleet.Distribution, settings Settings) error {
-	return s.db.Update(func(tx *bolt.Tx) error { return addDistribution(tx, d, settings) })
+	return s.update(func(tx *txn) error { return addDistribution(tx, d, settings) })
 }
 
-func addDistribution(tx *bolt.Tx, d fleet.Distribution, settings Settings) error {
+func addDistribution(tx *txn, d fleet.Distribution, settings Settings) error {
 	if err := fleet.CheckDistributionName(d.Name); err != nil {
 		return fmt.Errorf("add distribution: %w", err)
 	}
@@ -44,7 +44,7 @@ func addDistribution(tx *bolt.Tx, d fleet.Distribution, settings Settings) error
 	return bump(tx, d.Name)
 }
 
-func setSigners(tx *bolt.Tx, name string, signers fleet.Signers) error {
+func setSigners(tx *txn, name string, signers fleet.Signers) error {
 	b := tx.Bucket(bucketDistributions)
 	rec, found, err := get[distributionRecord](b, []byte(name))
 	if err == nil && !found {
@@ -60,10 +60,10 @@ func setSigners(tx *bolt.Tx, name string, signers fleet.Signers) error {
 // RemoveDistribution forgets the distribution and what pre-flights found; its releases stay. ErrNotFound
 // when there is none.
 func (s *Store) RemoveDistribution(name string) error {
-	return s.db.Update(func(tx *bolt.Tx) error { return removeDistribution(tx, name) })
+	return s.update(func(tx *txn) error { return removeDistribution(tx, name) })
 }
 
-func removeDistribution(tx *bolt.Tx, name string) error {
+func removeDistribution(tx *txn, name string) error {
 	b := tx.Bucket(bucketDistributions)
 	if b.Get([]byte(name)) == nil {
 		return fmt.Errorf("remove distribution %s: %w", name, ErrNotFound)
@@ -111,7 +111,7 @@ func (s *Store) PutRelease(r fleet.Release, tagHash string) error {
 	if r.Distribution == "" || r.Version == "" {
 		return fmt.Errorf("put release %q of %q: both names are needed", r.Version, r.Distribution)
 	}
-	return s.db.Update(func(tx *bolt.Tx) error {
+	return s.update(func(tx *txn) error {
 		b, key := tx.Bucket(bucketReleases), join(r.Distribution, r.Version)
 		if b.Get(key) != nil {
 			return fmt.Errorf("put release %s of %s: %w", r.Version, r.Distribution, ErrExists)
@@ -191,7 +191,7 @@ func (s *Store) Revision(distribution string) (revision uint64, err error) {
 	return revision, err
 }
 
-func bump(tx *bolt.Tx, distribution string) error {
+func bump(tx *txn, distribution string) error {
 	b := tx.Bucket(bucketRevisions)
 	next, err := b.NextSequence()
 	if err != nil {

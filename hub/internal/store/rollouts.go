@@ -25,7 +25,7 @@ type Beginning struct {
 // NewRollouts begins to keep rollouts, all or none, gives them their ids in this order, and returns them as
 // they are kept. ErrExists where one of the same release is not over.
 func (s *Store) NewRollouts(all ...Beginning) (kept []rollout.State, err error) {
-	err = s.db.Update(func(tx *bolt.Tx) error {
+	err = s.update(func(tx *txn) error {
 		b, underWay := tx.Bucket(bucketRollouts), map[string]error{}
 		err := each(b, func(k string, other rolloutRecord) error {
 			if !other.over() {
@@ -64,7 +64,7 @@ func (s *Store) NewRollouts(all ...Beginning) (kept []rollout.State, err error) 
 	return kept, nil
 }
 
-func begin(tx *bolt.Tx, n Beginning) (kept rollout.State, err error) {
+func begin(tx *txn, n Beginning) (kept rollout.State, err error) {
 	id, err := tx.Bucket(bucketRollouts).NextSequence()
 	if err != nil {
 		return kept, fmt.Errorf("next id: %w", err)
@@ -101,7 +101,7 @@ func begin(tx *bolt.Tx, n Beginning) (kept rollout.State, err error) {
 // the change, all or nothing. A member that is named and no more in r is forgotten. ErrNotFound for a
 // rollout that NewRollout did not give out.
 func (s *Store) SaveRollout(r rollout.State, members []fleet.Cluster, events []fleet.Event, entries ...fleet.Entry) error {
-	err := s.db.Update(func(tx *bolt.Tx) error {
+	err := s.update(func(tx *txn) error {
 		old, found, err := get[rolloutRecord](tx.Bucket(bucketRollouts), number(r.ID))
 		if err == nil && !found {
 			err = ErrNotFound
@@ -139,7 +139,7 @@ func saveMember(b *bolt.Bucket, r rollout.State, c fleet.Cluster) error {
 }
 
 // boundRollouts forgets of a distribution's ended rollouts what need not be remembered.
-func boundRollouts(tx *bolt.Tx, distribution string) error {
+func boundRollouts(tx *txn, distribution string) error {
 	var all []rollout.Trace
 	err := each(tx.Bucket(bucketRollouts), func(k string, r rolloutRecord) error {
 		if r.Distribution == distribution {

@@ -4,9 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"sync"
 	"time"
-
-	bolt "go.etcd.io/bbolt"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 )
@@ -34,6 +35,8 @@ const (
 	// keyPrefix is how many bytes of a fingerprint are remembered of each key that a cluster has had. A false
 	// match costs its finder a new key.
 	keyPrefix = 16
+	// maxKeys bounds them; a spoke renews about twice a day.
+	maxKeys = 1024
 )
 
 // Buckets that are made when they are first needed: hubs of before have none.
@@ -68,7 +71,7 @@ type sessionRecord struct {
 func (s *Store) Revoked() <-chan struct{} { return s.revoked }
 
 // revokes tells, once tx is on disk, that who is connected has to be looked at again.
-func (s *Store) revokes(tx *bolt.Tx) {
+func (s *Store) revokes(tx *txn) {
 	tx.OnCommit(func() {
 		select {
 		case s.revoked <- struct{}{}:
@@ -87,14 +90,14 @@ func (s *Store) Use(fingerprint [32]byte, now time.Time) (Identity, error) {
 	if id.Superseded() && (id.Standing != Accepted || now.Sub(id.usedAt) < overlap) {
 		return id, nil
 	}
-	err = s.db.Update(func(tx *bolt.Tx) error { return s.use(tx, fingerprint, now) })
+	err = s.update(func(tx *txn) error { return s.use(tx, fingerprint, now) })
 	if err != nil {
 		return id, fmt.Errorf("record the use of a certificate: %w", err)
 	}
 	return s.Identity(fingerprint)
 }
 
-func (s *Store) use(tx *bolt.Tx, fingerprint [32]byte, now time.Time) error {
+func (s *Store) use(tx *txn, fingerprint [32]byte, now time.Time) error {
 	id, err := mustIdentity(tx, fingerprint)
 	if err != nil {
 		return err
@@ -115,37 +118,41 @@ func (s *Store) use(tx *bolt.Tx, fingerprint [32]byte, now time.Time) error {
 	return nil
 }
 
-// Session records that a session begins: instance and number are the spoke's, of its Hello. A number that is
+// Session counts that a session begins: instance and number are the spoke's, of its Hello. A number that is
 // not above the one before, and another instance, are a copy's, and put the cluster into quarantine; ErrLate
 // where it may have been no more than late. A spoke of before says neither; once one did, all have to.
+//
+// The next session of the same instance is what every spoke of a fleet opens when its hub comes back, and is
+// counted in memory only: Heard, Close and whatever else writes of the cluster store it. The first one, another
+// instance and all that is suspect are on disk before they are answered. So after a kill -9 the number to be above
+// is the last that was stored, at most minutes old. That loses no copy for good, it finds it later: of two that
+// count on from one number, each connection ends the other's, the other comes back with a number of its own, and
+// the one that is behind is not above the one ahead. A copy gets past only if the original is never heard of again
+// and the copy was made within those minutes; then nobody is left to be taken for it.
 func (s *Store) Session(cluster fleet.Cluster, instance string, n uint64, now time.Time) error {
-	if instance == "" && !s.hasSession(cluster) {
+	if s.memory.sessions.next(cluster, instance, n, now) {
 		return nil
 	}
 	late := false
-	err := s.db.Batch(func(tx *bolt.Tx) error {
-		late = false // a batch may run this again
-		b, err := tx.CreateBucketIfNotExists([]byte(bucketSessions))
-		if err != nil {
-			return err
-		}
-		rec, found, err := get[sessionRecord](b, []byte(cluster))
-		if err != nil || !found && instance == "" {
-			return err
+	err := s.share(func(tx *txn) error {
+		late = false // it may run again
+		rec, found := s.memory.sessions.latest(cluster)
+		if !found && instance == "" {
+			return untouched{}
 		}
 		if !found || rec.Instance == instance && n > rec.Number {
-			return put(b, []byte(cluster), sessionRecord{Instance: instance, Number: n, At: utc(now), Late: rec.Late})
+			return s.putSession(tx, cluster, sessionRecord{Instance: instance, Number: n, At: utc(now), Late: rec.Late})
 		}
 		if late = true; instance == "" {
-			return nil // a program of before, put back in place of a newer one: no copy could gain by it
+			return untouched{} // a program of before, put back in place of a newer one: no copy could gain by it
 		}
 		c, err := mustCluster(tx, cluster)
 		if err != nil || c.Standing != Accepted {
-			return err
+			return untouched{err}
 		}
 		if rec.Instance == instance && now.Sub(rec.At) < overlap && now.Sub(rec.Late) >= lateness {
 			rec.Late = utc(now)
-			return put(b, []byte(cluster), rec)
+			return s.putSession(tx, cluster, rec)
 		}
 		why := fmt.Sprintf("session %d was opened after session %d: there are two copies of its identity", n, rec.Number)
 		switch {
@@ -165,17 +172,100 @@ func (s *Store) Session(cluster fleet.Cluster, instance string, n uint64, now ti
 	return nil
 }
 
-func (s *Store) hasSession(cluster fleet.Cluster) (has bool) {
-	_ = s.db.View(func(tx *bolt.Tx) error { // an error would be this function's own
-		b := tx.Bucket([]byte(bucketSessions))
-		has = b != nil && b.Get([]byte(cluster)) != nil
-		return nil
-	})
-	return has
+// sessions are the newest of each cluster, on disk or not yet.
+type sessions struct {
+	mu      sync.Mutex
+	rows    map[fleet.Cluster]sessionRecord
+	news    map[fleet.Cluster]bool // newer than on disk
+	pending pending[sessionRecord] // the writer's
+}
+
+// next counts the next session of the instance that there was; false: it is another case.
+func (s *sessions) next(cluster fleet.Cluster, instance string, n uint64, now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	rec, found := s.rows[cluster]
+	if !found {
+		return instance == "" // a spoke of before
+	}
+	if rec.Instance != instance || n <= rec.Number {
+		return false
+	}
+	rec.Number, rec.At = n, utc(now)
+	s.rows[cluster], s.news[cluster] = rec, true
+	return true
+}
+
+// latest is one as the transaction under way sees it.
+func (s *sessions) latest(cluster fleet.Cluster) (sessionRecord, bool) {
+	if row, found, known := s.pending.latest(string(cluster)); known {
+		return row, found
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	row, found := s.rows[cluster]
+	return row, found
+}
+
+// newer is a cluster's, where it is not on disk.
+func (s *sessions) newer(cluster fleet.Cluster) (sessionRecord, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.rows[cluster], s.news[cluster]
+}
+
+// unstored are the clusters of which one is not on disk, by name.
+func (s *sessions) unstored() []fleet.Cluster {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Sorted(maps.Keys(s.news))
+}
+
+func (s *sessions) forget() { clear(s.pending) }
+
+// commit leaves a number alone that was counted up since.
+func (s *sessions) commit() {
+	if len(s.pending) == 0 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name, stored := range s.pending {
+		cluster := fleet.Cluster(name)
+		switch row, found := s.rows[cluster]; {
+		case stored == nil:
+			delete(s.rows, cluster)
+			delete(s.news, cluster)
+		case found && row.Instance == stored.Instance && row.Number > stored.Number:
+			row.Late = stored.Late
+			s.rows[cluster] = row
+		default:
+			s.rows[cluster] = *stored
+			delete(s.news, cluster)
+		}
+	}
+	clear(s.pending)
+}
+
+func (s *Store) putSession(tx *txn, cluster fleet.Cluster, rec sessionRecord) error {
+	b, err := tx.CreateBucketIfNotExists([]byte(bucketSessions))
+	if err != nil {
+		return err
+	}
+	s.memory.sessions.pending[string(cluster)] = &rec
+	return put(b, []byte(cluster), rec)
+}
+
+// keepSession stores the newest session of a cluster that is written anyway.
+func (s *Store) keepSession(tx *txn, cluster fleet.Cluster) error {
+	if rec, news := s.memory.sessions.newer(cluster); news {
+		return s.putSession(tx, cluster, rec)
+	}
+	return nil
 }
 
 // quarantine stops serving a cluster: both copies. rival is the key of the one that gave it away.
-func (s *Store) quarantine(tx *bolt.Tx, cluster fleet.Cluster, c clusterRecord, why string, rival []byte, now time.Time) error {
+func (s *Store) quarantine(tx *txn, cluster fleet.Cluster, c clusterRecord, why string, rival []byte, now time.Time) error {
 	c.Standing, c.StandingWhy, c.StandingSince, c.Rivals = Quarantined, why, utc(now), nil
 	if len(rival) > 0 && !bytes.Equal(rival, c.Key) {
 		c.Rivals = [][]byte{rival}
@@ -184,19 +274,18 @@ func (s *Store) quarantine(tx *bolt.Tx, cluster fleet.Cluster, c clusterRecord, 
 		return err
 	}
 	s.revokes(tx)
-	_, err := appendEvent(tx, fleet.Event{At: utc(now), Cluster: cluster, Kind: fleet.EventIdentity,
+	return appendEvent(tx, fleet.Event{At: utc(now), Cluster: cluster, Kind: fleet.EventIdentity,
 		Message: fmt.Sprintf("put in quarantine: %s; it gets nothing until `hub cluster accept %s` or a new `hub cluster invite %s`", why, cluster, cluster)})
-	return err
 }
 
 // AcceptCluster lets in the identity that waits, or one of those in quarantine: the one with this key, or, for
 // the zero Fingerprint, the only one there is. The certificates of its other keys end. Errors: ErrNotFound,
 // ErrStanding, ErrFingerprint.
 func (a Audited) AcceptCluster(name fleet.Cluster, key fleet.Fingerprint) error {
-	return a.update(func(tx *bolt.Tx) error { return a.s.accept(tx, name, key) })
+	return a.update(func(tx *txn) error { return a.s.accept(tx, name, key) })
 }
 
-func (s *Store) accept(tx *bolt.Tx, name fleet.Cluster, key fleet.Fingerprint) error {
+func (s *Store) accept(tx *txn, name fleet.Cluster, key fleet.Fingerprint) error {
 	c, err := mustCluster(tx, name)
 	if err != nil {
 		return fmt.Errorf("accept: %w", err)
@@ -218,7 +307,7 @@ func (s *Store) accept(tx *bolt.Tx, name fleet.Cluster, key fleet.Fingerprint) e
 }
 
 // settle ends what a quarantine was about: certificates of other keys end, and sessions count from anew.
-func (s *Store) settle(tx *bolt.Tx, name fleet.Cluster, c *clusterRecord, key fleet.Fingerprint) error {
+func (s *Store) settle(tx *txn, name fleet.Cluster, c *clusterRecord, key fleet.Fingerprint) error {
 	for _, f := range fingerprints(tx, name) {
 		rec, _, err := get[identityRecord](tx.Bucket(bucketIdentities), f)
 		if err != nil {
@@ -232,7 +321,7 @@ func (s *Store) settle(tx *bolt.Tx, name fleet.Cluster, c *clusterRecord, key fl
 		}
 		c.Used, c.Key = rec.Generation, rec.Key
 	}
-	return endSession(tx, name)
+	return s.endSession(tx, name)
 }
 
 // Acceptable says whether AcceptCluster would do it.
@@ -259,7 +348,7 @@ func acceptable(c Cluster, key fleet.Fingerprint) error {
 // RejectCluster ends the identity of a cluster and keeps its record. Errors: ErrNotFound; ErrStanding where it
 // has none.
 func (a Audited) RejectCluster(name fleet.Cluster, why string, now time.Time) error {
-	return a.update(func(tx *bolt.Tx) error {
+	return a.update(func(tx *txn) error {
 		c, err := mustCluster(tx, name)
 		if err != nil {
 			return fmt.Errorf("reject: %w", err)
@@ -270,7 +359,7 @@ func (a Audited) RejectCluster(name fleet.Cluster, why string, now time.Time) er
 		if err := a.s.endIdentities(tx, name); err != nil {
 			return err
 		}
-		if err := endSession(tx, name); err != nil {
+		if err := a.s.endSession(tx, name); err != nil {
 			return err
 		}
 		c.Standing, c.StandingWhy, c.StandingSince, c.Rivals = Rejected, why, utc(now), nil
@@ -278,16 +367,17 @@ func (a Audited) RejectCluster(name fleet.Cluster, why string, now time.Time) er
 	})
 }
 
-func endSession(tx *bolt.Tx, cluster fleet.Cluster) error {
+func (s *Store) endSession(tx *txn, cluster fleet.Cluster) error {
+	s.memory.sessions.pending[string(cluster)] = nil
 	if b := tx.Bucket([]byte(bucketSessions)); b != nil {
 		return b.Delete([]byte(cluster))
 	}
 	return nil
 }
 
-// spendKeys refuses a key that the cluster has had, and remembers it and those that it is known to have by now.
-// The zero key is passed over.
-func spendKeys(tx *bolt.Tx, cluster fleet.Cluster, key fleet.Fingerprint, known ...fleet.Fingerprint) error {
+// spendKeys refuses a key that the cluster has had, and remembers it and those that it is known to have by now:
+// the newest maxKeys, which is more than a year of renewals. The zero key is passed over.
+func spendKeys(tx *txn, cluster fleet.Cluster, key fleet.Fingerprint, known ...fleet.Fingerprint) error {
 	b, err := tx.CreateBucketIfNotExists([]byte(bucketKeys))
 	if err != nil {
 		return err
@@ -312,5 +402,6 @@ func spendKeys(tx *bolt.Tx, cluster fleet.Cluster, key fleet.Fingerprint, known 
 	if had(key) {
 		return fmt.Errorf("%w: %s", ErrKeyUsed, key)
 	}
-	return b.Put([]byte(cluster), append(all, key[:keyPrefix]...))
+	all = append(all, key[:keyPrefix]...)
+	return b.Put([]byte(cluster), all[max(0, len(all)-maxKeys*keyPrefix):])
 }

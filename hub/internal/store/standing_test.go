@@ -3,6 +3,8 @@ package store
 import (
 	"encoding/base64"
 	"fmt"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -301,7 +303,7 @@ func TestAHubThatIsUpgradedKeepsItsClusters(t *testing.T) {
 	s, reopen := fresh(t)
 	now := time.Now().UTC()
 	end := now.Add(12 * time.Hour).Format(time.RFC3339Nano)
-	must(t, s.db.Update(func(tx *bolt.Tx) error {
+	must(t, s.update(func(tx *txn) error {
 		for n := range byte(2) { // of before a renewal, and after it
 			f := print32(n + 1)
 			if err := tx.Bucket(bucketIdentities).Put(f[:], []byte(`{"cluster":"acme/eu-1","notAfter":"`+end+`"}`)); err != nil {
@@ -340,4 +342,86 @@ func TestAHubThatIsUpgradedKeepsItsClusters(t *testing.T) {
 	if id := m.use(30); id.Standing != Accepted {
 		t.Errorf("a token of before: %+v", id)
 	}
+}
+
+// killed opens what a hub that is killed now leaves on disk.
+func killed(t *testing.T, s *Store) *Store {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "hub.db")
+	must(t, s.db.View(func(tx *bolt.Tx) error { return tx.CopyFile(path, 0o600) }))
+	after, err := Open(path, discard)
+	must(t, err)
+	t.Cleanup(func() { must(t, after.Close()) })
+	return after
+}
+
+func (m *member) session(n uint64) error { return m.s.Session(eu, "folder", n, m.now) }
+
+func TestTheNextSessionIsNoWriteAndIsKeptWithTheNextThatIs(t *testing.T) {
+	s, reopen := fresh(t)
+	m := enter(t, s, false)
+	must(t, m.session(1))
+	before := s.Stats().Writes
+	for n := uint64(2); n <= 40; n++ {
+		must(t, m.session(n))
+		must(t, s.Hello(eu, "", "", nil)) // the first is news: no list was known
+	}
+	same(t, "writes of 39 sessions", s.Stats().Writes-before, uint64(1))
+	stored := func(what string, s *Store, want uint64) {
+		t.Helper()
+		rec, _ := s.memory.sessions.latest(eu)
+		same(t, what, rec.Number, want)
+	}
+	stored("after a kill: with the Hello that was news", killed(t, s), 2)
+	_, err := s.RecordEvents(eu, "j", []fleet.Event{{Seq: 1, Kind: fleet.EventAgent}})
+	must(t, err)
+	stored("after a kill: with the event", killed(t, s), 40)
+	must(t, m.session(41))
+	must(t, s.Heard(nil))
+	stored("after a kill: with Heard", killed(t, s), 41)
+	before = s.Stats().Writes
+	must(t, s.Heard(nil))
+	same(t, "writes of nothing new", s.Stats().Writes, before)
+	must(t, m.session(42))
+	s = reopen()
+	stored("after a stop", s, 42)
+}
+
+// The numbers that a hub forgets when it is killed delay the discovery of a copy until the two have taken turns.
+func TestACopyIsFoundAfterTheHubWasKilled(t *testing.T) {
+	for _, ahead := range []uint64{0, 1, 5} { // sessions that the original had after the copy was made
+		for _, first := range []string{"copy", "original"} {
+			s, _ := fresh(t)
+			m := enter(t, s, false)
+			must(t, m.session(1))
+			must(t, s.Heard(nil))
+			original, copied := uint64(20+ahead), uint64(20)
+			for n := uint64(2); n <= original; n++ {
+				must(t, m.session(n))
+			}
+			m.s = killed(t, s)
+			turns := []*uint64{&copied, &original}
+			if first == "original" {
+				slices.Reverse(turns)
+			}
+			tries := 0
+			for ; m.accepted(); tries++ {
+				if tries > 20 {
+					t.Fatalf("%d ahead, %s first: nobody was found", ahead, first)
+				}
+				m.now = m.now.Add(2 * overlap)
+				*turns[tries%2]++
+				_ = m.session(*turns[tries%2])
+			}
+			if tries > 4 {
+				t.Errorf("%d ahead, %s first: found with connection %d only", ahead, first, tries)
+			}
+		}
+	}
+}
+
+func (m *member) accepted() bool {
+	c, err := m.s.Cluster(eu)
+	must(m.t, err)
+	return c.Standing == Accepted
 }

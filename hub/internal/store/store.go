@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -27,6 +28,8 @@ var (
 	ErrLocked = errors.New("in use by another process")
 	// ErrNewerSchema: a newer hub wrote the file.
 	ErrNewerSchema = errors.New("written by a newer hub")
+	// ErrClosed: nothing is written any more.
+	ErrClosed = errors.New("the store is closed")
 	// ErrCorrupt: the file, or a record in it, cannot be read.
 	ErrCorrupt = errors.New("damaged")
 )
@@ -71,15 +74,26 @@ var (
 
 // Store is safe for concurrent use.
 type Store struct {
-	db     *bolt.DB
-	log    *slog.Logger
-	memory *memory
+	db      *bolt.DB
+	log     *slog.Logger
+	memory  *memory
+	commits committer
+	keep    atomic.Pointer[History]
 
 	revoked chan struct{}
 }
 
-// Close waits for transactions under way.
+// Close stores what was kept in memory, and waits for transactions under way.
 func (s *Store) Close() error {
+	err := s.Heard(nil)
+	if errors.Is(err, ErrClosed) {
+		return nil
+	}
+	s.commits.close()
+	return errors.Join(err, s.close())
+}
+
+func (s *Store) close() error {
 	if err := s.db.Close(); err != nil {
 		return fmt.Errorf("close store %s: %w", s.db.Path(), err)
 	}

@@ -164,7 +164,9 @@ func TestRevisionsOfADistributionAndOfAnySetOnlyGrow(t *testing.T) {
 }
 
 func TestEventsAreBoundedAndFiltered(t *testing.T) {
+	const maxEvents = 1000
 	s, reopen := fresh(t)
+	s.Keep(History{Events: maxEvents})
 	invite(t, s, eu, "t1", time.Now().Add(time.Minute))
 	var many []fleet.Event
 	for i := 1; i <= maxEvents; i++ {

@@ -31,7 +31,7 @@ type events interface {
 	Notify() <-chan struct{}
 }
 
-// Config is what a Client needs. All is required.
+// Config is what a Client needs. All is required, but where nil is said to mean something.
 type Config struct {
 	Dir string // data folder with the identity that Join wrote
 	// Hello makes the first message of each stream. Its error ends Run.
@@ -43,6 +43,8 @@ type Config struct {
 	// OnReHome takes a statement that moves this spoke to another hub, which is to be judged; nil: they are left
 	// alone. It must return at once.
 	OnReHome func(signed []byte)
+	// Held are the bundles that need not be fetched whole; nil: none.
+	Held held
 	// Redact takes values out of every text that is sent; nil: it is sent as it is.
 	Redact func(string) string
 	Log    *slog.Logger

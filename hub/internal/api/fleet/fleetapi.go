@@ -8,10 +8,12 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
@@ -46,7 +48,8 @@ type clusters interface {
 }
 
 type events interface {
-	Events(store.EventFilter) ([]fleet.Event, error)
+	// EventPage also says where the page of older ones begins; 0: nowhere.
+	EventPage(store.EventFilter) (page []fleet.Event, next uint64, err error)
 	// Audited makes a change with its event and its entry, and Audit lists at most limit entries after one, ascending.
 	Audited(fleet.Event, fleet.Entry) store.Audited
 	Audit(after uint64, limit int) ([]fleet.Entry, error)
@@ -163,6 +166,12 @@ func (s *Service) ListEvents(ctx context.Context, req *fleetv1.ListEventsRequest
 	if f.Limit == 0 {
 		f.Limit = defaultEvents
 	}
+	if t := req.GetPageToken(); t != "" {
+		var err error
+		if f.From, err = strconv.ParseUint(t, 10, 64); err != nil || f.From == 0 {
+			return nil, status.Errorf(codes.InvalidArgument, "page token %q is none of this hub's; leave it out to begin with the newest events", t)
+		}
+	}
 	sc := scopeOf(ctx)
 	if f.Cluster != "" {
 		if err := sc.must(fleet.Cluster(f.Cluster)); err != nil {
@@ -170,15 +179,18 @@ func (s *Service) ListEvents(ctx context.Context, req *fleetv1.ListEventsRequest
 		}
 	}
 	if !sc.all {
-		f.Only = func(e fleet.Event) bool {
-			return e.Cluster == "" && e.Distribution != "" || sc.sees(string(e.Cluster))
+		if f.Provider = sc.provider; f.Provider == "" {
+			return &fleetv1.ListEventsResponse{}, nil
 		}
 	}
-	found, err := s.cfg.Store.Events(f)
+	found, next, err := s.cfg.Store.EventPage(f)
 	if err != nil {
 		return nil, s.failure("list events", err)
 	}
 	resp := &fleetv1.ListEventsResponse{}
+	if next > 0 {
+		resp.NextPageToken = strconv.FormatUint(next, 10)
+	}
 	for _, e := range found {
 		resp.Events = append(resp.Events, &fleetv1.FleetEvent{Id: e.ID, At: wire.Time(e.At), Cluster: string(e.Cluster),
 			Distribution: e.Distribution, Version: e.Version, Kind: string(e.Kind), Message: e.Message})

@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"sync/atomic"
 	"time"
@@ -16,12 +15,12 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/wheelwright-dev/wheelwright/hub/internal/caller"
+	"github.com/wheelwright-dev/wheelwright/hub/internal/depot"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/identity"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/presence"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
-	"github.com/wheelwright-dev/wheelwright/pkg/transport"
 	"github.com/wheelwright-dev/wheelwright/pkg/wire"
 	syncv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1"
 )
@@ -60,9 +59,10 @@ type identities interface {
 	AppendEvent(fleet.Event) error
 }
 
-// bundles are compressed canonical tars by the digest of the tar.
+// bundles are what goes over the wire of a canonical tar that has the digest: a delta on one of the bases, or the
+// whole. resumed is the encoding of which something was sent.
 type bundles interface {
-	Get(fleet.Digest) (io.ReadCloser, int64, error)
+	Get(ctx context.Context, digest fleet.Digest, bases []fleet.Digest, resumed string) (*depot.Encoding, error)
 }
 
 // offers says what a cluster with these subscriptions may take now. The answer is shared.
@@ -91,6 +91,8 @@ type Config struct {
 	CertificateTTL time.Duration
 	// ReconnectWithin is the time over which the fleet spreads itself when it has to come back; nil: it is not told.
 	ReconnectWithin func() time.Duration
+	BundleRate      int64  // bytes of bundles that are sent in a second, to all spokes together; 0: no limit
+	BundleFetches   int64  // bundles that are sent at the same time; the others wait their turn; 0: no limit
 	Version         string // of this hub
 	Log             *slog.Logger
 }
@@ -98,24 +100,30 @@ type Config struct {
 // Service implements SyncService.
 type Service struct {
 	syncv1.UnimplementedSyncServiceServer
-	cfg                       Config
-	offersSent, events, bytes atomic.Uint64
-	pulse                     atomic.Pointer[pulse]
+	cfg                Config
+	pulse              atomic.Pointer[pulse]
+	gate               *gate
+	offersSent, events atomic.Uint64
+	whole, deltas      atomic.Uint64 // bytes of bundles
 }
 
 // New makes the service.
-func New(cfg Config) *Service { return &Service{cfg: cfg} }
+func New(cfg Config) *Service {
+	return &Service{cfg: cfg, gate: newGate(cfg.BundleRate, cfg.BundleFetches)}
+}
 
 // Stats counts what the service did since it was made.
 type Stats struct {
-	OffersSent  uint64 // DesiredState messages
-	Events      uint64 // received and stored
-	BundleBytes uint64 // sent, compressed
+	OffersSent uint64 // DesiredState messages
+	Events     uint64 // received and stored
+	WholeBytes uint64 // sent of whole bundles, compressed
+	DeltaBytes uint64 // sent of deltas
+	Waiting    int64  // fetches that wait their turn now
 }
 
 // Stats is safe to call at any time.
 func (s *Service) Stats() Stats {
-	return Stats{OffersSent: s.offersSent.Load(), Events: s.events.Load(), BundleBytes: s.bytes.Load()}
+	return Stats{OffersSent: s.offersSent.Load(), Events: s.events.Load(), WholeBytes: s.whole.Load(), DeltaBytes: s.deltas.Load(), Waiting: s.gate.waiting.Load()}
 }
 
 // spoke is the calling cluster; the server has let only spokes in, so anything else is our own fault.
@@ -157,47 +165,6 @@ func (s *Service) failure(doing string, err error) error {
 	}
 	s.cfg.Log.Error("spoke not answered", slog.String(logging.Reason, doing), slog.Any(logging.Error, err))
 	return status.Errorf(codes.Internal, "the hub could not %s; its log has the cause, the spoke tries again by itself", doing)
-}
-
-// FetchBundle streams one bundle, compressed.
-func (s *Service) FetchBundle(req *syncv1.FetchBundleRequest, stream syncv1.SyncService_FetchBundleServer) error {
-	who, err := spoke(stream.Context())
-	if err != nil {
-		return err
-	}
-	digest, err := fleet.ParseDigest(req.GetDigest())
-	if err != nil {
-		return status.Error(codes.InvalidArgument, err.Error())
-	}
-	known, err := s.cfg.Reports.ReleaseByDigest(digest)
-	if err != nil {
-		return s.failure("look for the release with digest "+string(digest), err)
-	}
-	if !known {
-		return status.Errorf(codes.NotFound, "no release of this hub has the digest %s; the spoke takes the next offer instead", digest)
-	}
-	blob, _, err := s.cfg.Bundles.Get(digest)
-	if err != nil {
-		return s.failure("read the bundle "+string(digest), err)
-	}
-	defer blob.Close()
-	s.cfg.Log.Debug("sending bundle", slog.String(logging.Cluster, string(who.Cluster)), slog.String(logging.Digest, string(digest)))
-	chunk := make([]byte, transport.ChunkSize)
-	for {
-		n, err := io.ReadFull(blob, chunk)
-		if n > 0 {
-			if err := stream.Send(&syncv1.FetchBundleResponse{Data: chunk[:n]}); err != nil {
-				return err
-			}
-			s.bytes.Add(uint64(n))
-		}
-		switch {
-		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-			return nil
-		case err != nil:
-			return s.failure("read the bundle "+string(digest), err)
-		}
-	}
 }
 
 // Renew issues the calling cluster's next certificate. The present one counts until it ends.

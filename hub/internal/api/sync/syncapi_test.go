@@ -24,7 +24,9 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
+	"github.com/wheelwright-dev/wheelwright/hub/internal/blob"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/caller"
+	"github.com/wheelwright-dev/wheelwright/hub/internal/depot"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/identity"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/presence"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
@@ -61,16 +63,10 @@ func (o *offered) Offers(_ fleet.Cluster, names []string) (wire.Desired, error) 
 	return d, nil
 }
 
+// oneBundle is stored, whatever its data is.
 type oneBundle struct {
 	digest fleet.Digest
 	data   []byte
-}
-
-func (b oneBundle) Get(d fleet.Digest) (io.ReadCloser, int64, error) {
-	if d != b.digest {
-		return nil, 0, errors.New("lost")
-	}
-	return io.NopCloser(bytes.NewReader(b.data)), int64(len(b.data)), nil
 }
 
 type issuer struct{ notAfter time.Time }
@@ -90,6 +86,8 @@ type world struct {
 	presence *presence.Registry
 	offers   *offered
 	bundle   oneBundle
+	blobs    *blob.Store
+	depot    *depot.Depot
 	service  *Service
 	client   syncv1.SyncServiceClient
 }
@@ -123,7 +121,23 @@ func newWorld(t *testing.T, heartbeat time.Duration) *world {
 	if err := s.PutRelease(fleet.Release{Distribution: "shop", Version: "1.0.0", Phase: fleet.Available, Digest: w.bundle.digest}, "h"); err != nil {
 		t.Fatal(err)
 	}
-	w.service = New(Config{Reports: s, Identities: s, Bundles: w.bundle, Offers: w.offers, Authority: issuer{time.Now().Add(24 * time.Hour)},
+	if w.blobs, err = blob.Open(filepath.Join(t.TempDir(), "bundles")); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.blobs.Put(w.bundle.digest, w.bundle.data); err != nil {
+		t.Fatal(err)
+	}
+	deltas, err := blob.OpenDeltas(filepath.Join(t.TempDir(), "deltas"), 100, 1<<30)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.depot = depot.New(depot.Config{Wholes: w.blobs, Deltas: deltas, Log: log})
+	t.Cleanup(func() {
+		if err := w.depot.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	w.service = New(Config{Reports: s, Identities: s, Bundles: w.depot, Offers: w.offers, Authority: issuer{time.Now().Add(24 * time.Hour)},
 		Presence: w.presence, Heartbeat: heartbeat, CertificateTTL: 24 * time.Hour, Version: "dev", Log: log})
 	who := caller.Caller{Cluster: acme, Fingerprint: [32]byte{1}}
 	server := grpc.NewServer(grpc.ForceServerCodecV2(transport.Codec{}),

@@ -2512,7 +2512,9 @@ type ListEventsRequest struct {
 	// Events with a larger id only.
 	AfterId uint64 `protobuf:"varint,3,opt,name=after_id,json=afterId,proto3" json:"after_id,omitempty"`
 	// The newest so many; 0: 200.
-	Limit         uint32 `protobuf:"varint,4,opt,name=limit,proto3" json:"limit,omitempty"`
+	Limit uint32 `protobuf:"varint,4,opt,name=limit,proto3" json:"limit,omitempty"`
+	// Of the answer before: the page of older events that follows it. Empty: the newest.
+	PageToken     string `protobuf:"bytes,5,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2575,10 +2577,19 @@ func (x *ListEventsRequest) GetLimit() uint32 {
 	return 0
 }
 
+func (x *ListEventsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
 type ListEventsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// In ascending order of id.
-	Events        []*FleetEvent `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
+	Events []*FleetEvent `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
+	// Empty: there are no older ones.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2618,6 +2629,13 @@ func (x *ListEventsResponse) GetEvents() []*FleetEvent {
 		return x.Events
 	}
 	return nil
+}
+
+func (x *ListEventsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
 }
 
 type GetStatusRequest struct {
@@ -7663,14 +7681,17 @@ const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"\fdistribution\x18\x04 \x01(\tR\fdistribution\x12\x18\n" +
 	"\aversion\x18\x05 \x01(\tR\aversion\x12\x12\n" +
 	"\x04kind\x18\x06 \x01(\tR\x04kind\x12\x18\n" +
-	"\amessage\x18\a \x01(\tR\amessage\"\x82\x01\n" +
+	"\amessage\x18\a \x01(\tR\amessage\"\xa1\x01\n" +
 	"\x11ListEventsRequest\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\"\n" +
 	"\fdistribution\x18\x02 \x01(\tR\fdistribution\x12\x19\n" +
 	"\bafter_id\x18\x03 \x01(\x04R\aafterId\x12\x14\n" +
-	"\x05limit\x18\x04 \x01(\rR\x05limit\"N\n" +
+	"\x05limit\x18\x04 \x01(\rR\x05limit\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x05 \x01(\tR\tpageToken\"v\n" +
 	"\x12ListEventsResponse\x128\n" +
-	"\x06events\x18\x01 \x03(\v2 .wheelwright.fleet.v1.FleetEventR\x06events\"L\n" +
+	"\x06events\x18\x01 \x03(\v2 .wheelwright.fleet.v1.FleetEventR\x06events\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"L\n" +
 	"\x10GetStatusRequest\x12\"\n" +
 	"\fdistribution\x18\x01 \x01(\tR\fdistribution\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\rR\x05limit\"\xac\x02\n" +

@@ -1,0 +1,431 @@
+package store
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+)
+
+// History is what is kept of the past. The zero value keeps what DefaultHistory does.
+type History struct {
+	Events int           // the newest so many
+	Age    time.Duration // and none that is older; 0: whatever its age
+}
+
+// DefaultHistory is about 30 MB of events, and of 10,000 clusters the last ten of each.
+var DefaultHistory = History{Events: 100_000}
+
+const (
+	// trimAtOnce is how many old events a transaction drops at least, where there are so many: a bound that was
+	// lowered is come down to in small steps.
+	trimAtOnce = 256
+	// maxReach is how many events of one chain a page passes over, of which none matched.
+	maxReach = 100_000
+)
+
+// bucketHeads is where the chains of events begin: each event names the one before it of its cluster, and the
+// one before it of its distribution, so that a list of one of them costs what it shows, however long the history
+// is, and what drops out at the far end leaves nothing to clean up but, now and then, a head.
+const bucketHeads = "heads" // "c" and a cluster, or "d" and a distribution -> big-endian id of its newest event
+
+// links name the events before this one.
+type links struct {
+	OfCluster      uint64 `json:"beforeC,omitempty"` // or of none, as this one
+	OfDistribution uint64 `json:"beforeD,omitempty"`
+}
+
+func clusterChain(c fleet.Cluster) string { return "c" + string(c) }
+func distributionChain(d string) string   { return "d" + d }
+
+// heads are ids by chain.
+type heads map[string]uint64
+
+// push makes a chain one event longer, and returns the one before.
+func (h heads) push(tx buckets, chain string, id uint64) (before uint64) {
+	before, known := h[chain]
+	if b := tx.Bucket([]byte(bucketHeads)); !known && b != nil {
+		if v := b.Get([]byte(chain)); len(v) == 8 {
+			before = binary.BigEndian.Uint64(v)
+		}
+	}
+	h[chain] = id
+	return before
+}
+
+func (h heads) store(tx *bolt.Tx) error {
+	if len(h) == 0 {
+		return nil
+	}
+	b, err := tx.CreateBucketIfNotExists([]byte(bucketHeads))
+	if err != nil {
+		return fmt.Errorf("create bucket %s: %w", bucketHeads, err)
+	}
+	for _, chain := range slices.Sorted(maps.Keys(h)) {
+		if err := b.Put([]byte(chain), number(h[chain])); err != nil {
+			return fmt.Errorf("note the newest event: %w", err)
+		}
+	}
+	return nil
+}
+
+func eventRecordOf(e fleet.Event) eventRecord {
+	return eventRecord{At: utc(e.At), Seq: e.Seq, Cluster: e.Cluster, Distribution: e.Distribution, Version: e.Version, Kind: string(e.Kind), Message: e.Message}
+}
+
+func eventOf(id uint64, r eventRecord) fleet.Event {
+	return fleet.Event{ID: id, Seq: r.Seq, At: r.At, Cluster: r.Cluster, Distribution: r.Distribution, Version: r.Version,
+		Kind: fleet.EventKind(r.Kind), Message: r.Message}
+}
+
+func appendEvent(tx *txn, e fleet.Event) error {
+	record, err := json.Marshal(eventRecordOf(e))
+	if err != nil {
+		return fmt.Errorf("append event: %w", err)
+	}
+	return tell(tx, record, e)
+}
+
+// tell appends an event whose record is encoded but for its links.
+func tell(tx *txn, record []byte, e fleet.Event) error {
+	b := tx.Bucket(bucketEvents)
+	b.FillPercent = 0.9 // keys only ever grow
+	id, err := b.NextSequence()
+	if err != nil {
+		return fmt.Errorf("next event: %w", err)
+	}
+	if err := b.Put(number(id), tx.heads.link(tx, record, e, id)); err != nil {
+		return fmt.Errorf("append event: %w", err)
+	}
+	tx.appended++
+	return nil
+}
+
+// link adds an event to its chains, and its links to its record.
+func (h heads) link(tx buckets, record []byte, e fleet.Event, id uint64) []byte {
+	l := links{OfCluster: h.push(tx, clusterChain(e.Cluster), id)}
+	if e.Distribution != "" {
+		l.OfDistribution = h.push(tx, distributionChain(e.Distribution), id)
+	}
+	linked := append(make([]byte, 0, len(record)+48), record[:len(record)-1]...) // without its brace
+	if l.OfCluster > 0 {
+		linked = strconv.AppendUint(append(linked, `,"beforeC":`...), l.OfCluster, 10)
+	}
+	if l.OfDistribution > 0 {
+		linked = strconv.AppendUint(append(linked, `,"beforeD":`...), l.OfDistribution, 10)
+	}
+	return append(linked, '}')
+}
+
+// settleEvents ends a transaction that appended events: it stores where their chains begin now, and drops as
+// many old ones as came, and some more.
+func (s *Store) settleEvents(tx *txn) error {
+	if tx.appended == 0 {
+		return nil
+	}
+	if err := tx.heads.store(tx.Tx); err != nil {
+		return err
+	}
+	b, keep := tx.Bucket(bucketEvents), uint64(s.history().Events)
+	first := firstEvent(tx)
+	if there := b.Sequence() + 1 - first; there > keep {
+		return dropEvents(b, first, min(int(there-keep), 2*tx.appended+trimAtOnce))
+	}
+	return nil
+}
+
+// dropEvents drops the oldest n. Ids have no gaps, so their keys are known: looking for the first again and again
+// would pass over all that were dropped before.
+func dropEvents(b *bolt.Bucket, first uint64, n int) error {
+	for id := first; id < first+uint64(n); id++ {
+		if err := b.Delete(number(id)); err != nil {
+			return fmt.Errorf("drop oldest event: %w", err)
+		}
+	}
+	return nil
+}
+
+// Keep bounds the history from here on; what is zero is as in DefaultHistory. What is past the bounds goes with the next Tidy.
+func (s *Store) Keep(h History) {
+	h.Events = cmp.Or(h.Events, DefaultHistory.Events)
+	s.keep.Store(&h)
+}
+
+func (s *Store) history() History { return *s.keep.Load() }
+
+// Tidy drops what the history's bounds leave out, in small transactions between which others come: a bound that
+// was lowered, events that became too old, and the heads of chains of which nothing is left.
+func (s *Store) Tidy(now time.Time) error {
+	const step = 2000
+	for {
+		old := 0
+		err := s.db.View(func(tx *bolt.Tx) (err error) { // a look costs no write
+			old, err = tidyable(tx, s.history(), now, step)
+			return err
+		})
+		if err != nil || old == 0 {
+			return err
+		}
+		err = s.update(func(tx *txn) error {
+			if old, err = tidyable(tx, s.history(), now, step); err != nil {
+				return err
+			}
+			if err := dropEvents(tx.Bucket(bucketEvents), firstEvent(tx), old); err != nil {
+				return err
+			}
+			return dropHeads(tx)
+		})
+		if err != nil {
+			return fmt.Errorf("tidy the history: %w", err)
+		}
+	}
+}
+
+// firstEvent is the id of the oldest; one more than the last where there is none.
+func firstEvent(tx buckets) uint64 {
+	b := tx.Bucket(bucketEvents)
+	if first, _ := b.Cursor().First(); first != nil {
+		return binary.BigEndian.Uint64(first)
+	}
+	return b.Sequence() + 1
+}
+
+// tidyable counts the oldest events that are to go, at most limit.
+func tidyable(tx buckets, h History, now time.Time, limit int) (n int, err error) {
+	b := tx.Bucket(bucketEvents)
+	c, last := b.Cursor(), b.Sequence()
+	for k, v := c.First(); k != nil && n < limit; k, v = c.Next() {
+		old := last-binary.BigEndian.Uint64(k) >= uint64(h.Events)
+		if !old && h.Age > 0 {
+			r, err := decode[eventRecord](v, k)
+			if err != nil {
+				return 0, err
+			}
+			old = now.Sub(r.At) > h.Age
+		}
+		if !old {
+			break
+		}
+		n++
+	}
+	return n, nil
+}
+
+// dropHeads forgets the chains of which no event is left.
+func dropHeads(tx *txn) error {
+	b := tx.Bucket([]byte(bucketHeads))
+	if b == nil {
+		return nil
+	}
+	first := firstEvent(tx)
+	var gone [][]byte
+	err := b.ForEach(func(k, v []byte) error {
+		if len(v) == 8 && binary.BigEndian.Uint64(v) < first {
+			gone = append(gone, bytes.Clone(k))
+		}
+		return nil
+	})
+	for _, k := range gone {
+		if err == nil {
+			err = b.Delete(k)
+		}
+	}
+	return err
+}
+
+// EventFilter narrows Events; what is empty matches all.
+type EventFilter struct {
+	Cluster      string
+	Distribution string
+	Provider     string // events of its clusters, and of distributions that name no cluster
+	AfterID      uint64 // events with a larger id only
+	From         uint64 // events up to this id only; 0: from the newest on. EventPage's next is made for it
+	Limit        int    // the newest so many; 0: all
+}
+
+// Events lists events in ascending order of id, without their installations.
+func (s *Store) Events(f EventFilter) ([]fleet.Event, error) {
+	all, _, err := s.EventPage(f)
+	return all, err
+}
+
+// EventPage is Events with the id from which the page before, of older events, goes on; 0: there are none. What a page
+// costs depends on what it shows and not on how long the history is.
+func (s *Store) EventPage(f EventFilter) (page []fleet.Event, next uint64, err error) {
+	err = s.db.View(func(tx *bolt.Tx) error {
+		page, next, err = readEvents(tx, f)
+		return err
+	})
+	slices.Reverse(page)
+	return page, next, err
+}
+
+func readEvents(tx buckets, f EventFilter) (page []fleet.Event, next uint64, err error) {
+	w := newWalk(tx, f)
+	for passed := 0; ; passed++ {
+		e, found, err := w.next()
+		switch {
+		case err != nil:
+			return nil, 0, err
+		case !found || e.ID <= f.AfterID:
+			return page, 0, nil
+		case f.Limit > 0 && (len(page) == f.Limit || passed >= maxReach+f.Limit):
+			return page, e.ID, nil
+		case f.matches(e):
+			page = append(page, e)
+		}
+	}
+}
+
+func (f EventFilter) matches(e fleet.Event) bool {
+	if f.Cluster != "" && string(e.Cluster) != f.Cluster || f.Distribution != "" && e.Distribution != f.Distribution {
+		return false
+	}
+	if f.Provider == "" {
+		return true
+	}
+	return e.Cluster == "" && e.Distribution != "" || strings.HasPrefix(string(e.Cluster), f.Provider+"/")
+}
+
+// walk goes through events from the newest to the oldest: through all, or along chains.
+type walk struct {
+	events *bolt.Bucket
+	all    *bolt.Cursor // nil: along chains
+	key    []byte
+	value  []byte
+
+	at map[string]uint64 // by chain: its next
+	up uint64            // no event above it; 0: any
+}
+
+func newWalk(tx buckets, f EventFilter) *walk {
+	w := &walk{events: tx.Bucket(bucketEvents), at: map[string]uint64{}, up: f.From}
+	b := tx.Bucket([]byte(bucketHeads))
+	begin := func(chain string) {
+		if b == nil {
+			return
+		}
+		if v := b.Get([]byte(chain)); len(v) == 8 {
+			w.at[chain] = binary.BigEndian.Uint64(v)
+		}
+	}
+	switch {
+	case f.Cluster != "":
+		begin(clusterChain(fleet.Cluster(f.Cluster)))
+	case f.Provider != "":
+		begin(clusterChain(""))
+		if b == nil {
+			break
+		}
+		c, prefix := b.Cursor(), []byte(clusterChain(fleet.Cluster(f.Provider+"/")))
+		for k, v := c.Seek(prefix); bytes.HasPrefix(k, prefix); k, v = c.Next() {
+			if len(v) == 8 {
+				w.at[string(k)] = binary.BigEndian.Uint64(v)
+			}
+		}
+	case f.Distribution != "":
+		begin(distributionChain(f.Distribution))
+	default:
+		w.all = w.events.Cursor()
+		if f.From == 0 {
+			w.key, w.value = w.all.Last()
+		} else if w.key, w.value = w.all.Seek(number(f.From)); w.key == nil {
+			w.key, w.value = w.all.Last()
+		} else if binary.BigEndian.Uint64(w.key) > f.From {
+			w.key, w.value = w.all.Prev()
+		}
+		return w
+	}
+	if len(w.at) == 1 && f.From > 0 { // the only chain goes on there
+		for chain := range w.at {
+			if w.at[chain] > f.From {
+				w.at[chain] = f.From
+			}
+		}
+	}
+	return w
+}
+
+func (w *walk) next() (e fleet.Event, found bool, err error) {
+	if w.all != nil {
+		if w.key == nil {
+			return e, false, nil
+		}
+		id := binary.BigEndian.Uint64(w.key)
+		r, err := decode[eventRecord](w.value, w.key)
+		w.key, w.value = w.all.Prev()
+		return eventOf(id, r), err == nil, err
+	}
+	for {
+		chain, id := w.newest()
+		if id == 0 {
+			return e, false, nil
+		}
+		r, found, err := get[eventRecord](w.events, number(id))
+		if err != nil {
+			return e, false, err
+		}
+		if !found { // it went with all before it
+			delete(w.at, chain)
+			continue
+		}
+		before := r.OfCluster
+		if strings.HasPrefix(chain, "d") {
+			before = r.OfDistribution
+		}
+		if before >= id {
+			return e, false, fmt.Errorf("event %d: %w: it names event %d before it", id, ErrCorrupt, before)
+		}
+		w.at[chain] = before
+		if w.up == 0 || id <= w.up {
+			return eventOf(id, r), true, nil
+		}
+	}
+}
+
+// newest is the chain whose next event is the newest, and that one's id; 0: all are at their end.
+func (w *walk) newest() (chain string, id uint64) {
+	for c, at := range w.at {
+		if at > id {
+			chain, id = c, at
+		}
+	}
+	return chain, id
+}
+
+// linkEvents is the step from schema 4: hubs of that schema looked at every event for each list.
+func linkEvents(tx *bolt.Tx) error {
+	b, h := tx.Bucket(bucketEvents), heads{}
+	type old struct {
+		id    uint64
+		event fleet.Event
+	}
+	var all []old
+	err := each(b, func(k string, r eventRecord) error {
+		all = append(all, old{numberOf(k), eventOf(0, r)})
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, o := range all {
+		record, err := json.Marshal(eventRecordOf(o.event))
+		if err != nil {
+			return err
+		}
+		if err := b.Put(number(o.id), h.link(tx, record, o.event, o.id)); err != nil {
+			return fmt.Errorf("link event %d: %w", o.id, err)
+		}
+	}
+	return h.store(tx)
+}
