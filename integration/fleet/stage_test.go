@@ -101,6 +101,7 @@ func template(t testing.TB, bin programs, size int) string {
 	must(t, err)
 	hub, err := world.NewHub(bin.Binaries, dir)
 	must(t, err)
+	t.Cleanup(func() { must(t, hub.Kill()) }) // where it was not stopped
 	hub.Quiet()
 	must(t, hub.Start(t.Context()))
 	f, err := fleet.Start(bin.fleet, dir)

@@ -118,7 +118,14 @@ func (p Panel) linear(b *bytes.Buffer, points []Point, x, y axis) {
 		return
 	}
 	rule(b, x.at(from.X), y.at(from.Y), x.at(to), y.at(from.Y*to/from.X), ink, ` stroke-width="1" stroke-dasharray="4 4"`)
-	text(b, x.at(to)-4, max(top+12, y.at(from.Y*to/from.X)-4), "end", tickSize, "linear", ` font-style="italic"`)
+	// On the side of it that the points are not on.
+	at := from.X * math.Pow(to/from.X, 0.7)
+	last := points[len(points)-1]
+	if last.Y/last.X > from.Y/from.X {
+		text(b, x.at(at)+6, y.at(from.Y*at/from.X)+12, "start", tickSize, "linear", ` font-style="italic"`)
+		return
+	}
+	text(b, x.at(at)-6, y.at(from.Y*at/from.X)-4, "end", tickSize, "linear", ` font-style="italic"`)
 }
 
 // axis is logarithmic, from least at the pixel from to most at the pixel to.

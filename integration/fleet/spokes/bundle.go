@@ -19,21 +19,36 @@ import (
 // decodings, and none of them holds what it did not receive.
 type library struct {
 	mu    sync.Mutex
-	coded map[fleet.Digest][]byte // as it was sent
+	tars  map[fleet.Digest][]byte
+	coded map[coding][]byte // as it was sent
 }
 
-func newLibrary() library { return library{coded: map[fleet.Digest][]byte{}} }
+// coding is how a bundle is sent: whole where there is no base.
+type coding struct{ digest, base fleet.Digest }
+
+func newLibrary() library {
+	return library{tars: map[fleet.Digest][]byte{}, coded: map[coding][]byte{}}
+}
 
 // verified is how a bundle looked on the wire that was found to be it; nil: none was.
-func (l *library) verified(d fleet.Digest) []byte {
+func (l *library) verified(c coding) []byte {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.coded[d]
+	return l.coded[c]
 }
 
 // verify decodes what came for an offer, and keeps it where it is what it should be.
-func (l *library) verify(o *syncv1.Offer, coded []byte) error {
-	tar, err := bundle.Decompress(coded, int64(o.GetSize()))
+func (l *library) verify(o *syncv1.Offer, base fleet.Digest, coded []byte) error {
+	var tar []byte
+	var err error
+	if base == "" {
+		tar, err = bundle.Decompress(coded, int64(o.GetSize()))
+	} else {
+		l.mu.Lock()
+		from := l.tars[base]
+		l.mu.Unlock()
+		tar, err = bundle.Patch(from, coded, int64(o.GetSize()))
+	}
 	if err != nil {
 		return err
 	}
@@ -42,17 +57,23 @@ func (l *library) verify(o *syncv1.Offer, coded []byte) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.coded[fleet.Digest(o.GetDigest())] = coded
+	l.tars[fleet.Digest(o.GetDigest())], l.coded[coding{fleet.Digest(o.GetDigest()), base}] = tar, coded
 	return nil
 }
 
-// fetch fetches and verifies the bundle of an offer.
-func (s *Service) fetch(ctx context.Context, hub syncv1.SyncServiceClient, o *syncv1.Offer) error {
-	stream, err := hub.FetchBundle(ctx, &syncv1.FetchBundleRequest{Digest: o.GetDigest()})
+// fetch fetches and verifies the bundle of an offer: as a delta on the one that runs, where the hub has it so. A stream
+// that breaks is not taken up again where it broke, as the real spoke's is.
+func (s *Service) fetch(ctx context.Context, hub syncv1.SyncServiceClient, o *syncv1.Offer, have fleet.Digest) error {
+	request := &syncv1.FetchBundleRequest{Digest: o.GetDigest()}
+	if have != "" {
+		request.Have = []string{string(have)}
+	}
+	stream, err := hub.FetchBundle(ctx, request)
 	if err != nil {
 		return err
 	}
-	p := pieces{known: s.library.verified(fleet.Digest(o.GetDigest()))}
+	var p *pieces // nil: nothing has come
+	var base fleet.Digest
 	for {
 		m, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
@@ -61,13 +82,34 @@ func (s *Service) fetch(ctx context.Context, hub syncv1.SyncServiceClient, o *sy
 		if err != nil {
 			return err
 		}
+		if len(m.GetData()) == 0 && m.GetEncoding() == "" {
+			continue // the hub lets it wait
+		}
+		if p == nil {
+			if base = fleet.Digest(m.GetBase()); base != "" && base != have {
+				return fmt.Errorf("bundle of %s: it came as a delta on %s, which was not offered", o.GetVersion(), base)
+			}
+			p = &pieces{known: s.library.verified(coding{fleet.Digest(o.GetDigest()), base})}
+		}
 		p.add(m.GetData())
 	}
-	s.counted(func(c *Counters) { c.Fetches, c.Bundles = c.Fetches+1, c.Bundles+p.n })
+	if p == nil {
+		return fmt.Errorf("bundle of %s: nothing came", o.GetVersion())
+	}
+	s.counted(func(c *Counters) {
+		c.Fetches, c.Bundles = c.Fetches+1, c.Bundles+p.n
+		if base != "" {
+			c.Deltas++
+		}
+	})
 	if p.whole() {
 		return nil
 	}
-	return s.library.verify(o, p.bytes())
+	err = s.library.verify(o, base, p.bytes())
+	if err != nil && base != "" {
+		return s.fetch(ctx, hub, o, "") // as the real spoke: the whole, at once
+	}
+	return err
 }
 
 // pieces are what has come so far, held only where it differs from what is known.

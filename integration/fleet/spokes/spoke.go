@@ -8,11 +8,15 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	mathrand "math/rand/v2"
 	"slices"
 	"time"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	wirev1 "github.com/wheelwright-dev/wheelwright/pkg/wire"
@@ -44,8 +48,9 @@ type spoke struct {
 	offers     *syncv1.DistributionOffers
 	revision   uint64
 	target     *syncv1.Offer
-	held       bool // the target's bundle is here
-	welcomed   bool // in the last session
+	held       bool          // the target's bundle is here
+	welcomed   bool          // in the last session
+	within     time.Duration // over which the hub wants its spokes to come back; 0: it did not say
 	phase      fleet.Phase
 	reason     string
 	failed     map[string]bool
@@ -78,20 +83,44 @@ const (
 	stable      = time.Minute
 	welcomeWait = 15 * time.Second
 	missedBeats = 3
+	mostTold    = 10 * time.Minute
 )
 
 // backoff is the wait after the failed attempt number attempt, from 0: full jitter below a ceiling that doubles
 // from 0.5 s to 30 s.
-func (s *spoke) backoff(attempt int) time.Duration {
+func backoff(attempt int) time.Duration {
 	const first, most = 500 * time.Millisecond, 30 * time.Second
 	ceiling := most
 	if attempt < 6 {
 		ceiling = min(most, first<<max(attempt, 0))
 	}
-	if retry := s.service.opened.Retry; retry > 0 {
-		ceiling = min(ceiling, retry)
-	}
 	return mathrand.N(ceiling)
+}
+
+// retryAfter is what the hub says of when to come back, and whether it does.
+func retryAfter(err error) (after time.Duration, told bool) {
+	for _, d := range status.Convert(err).Details() {
+		if r, ok := d.(*errdetails.RetryInfo); ok && r.GetRetryDelay().IsValid() {
+			return min(max(r.GetRetryDelay().AsDuration(), 0), mostTold), true
+		}
+	}
+	return 0, false
+}
+
+// pause is the wait after a session: what the hub said counts as it is; one that had welcomed the spoke said over how
+// long its spokes spread themselves, which counts once.
+func (s *spoke) pause(err error, attempt int) (wait time.Duration) {
+	within := s.within
+	s.within = 0
+	if after, told := retryAfter(err); told && after > 0 {
+		wait = after
+	} else if wait = backoff(attempt); within > 0 {
+		wait = max(wait, mathrand.N(within))
+	}
+	if most := s.service.opened.Retry; most > 0 {
+		wait = min(wait, mathrand.N(most))
+	}
+	return wait
 }
 
 // run keeps the spoke connected until ctx ends.
@@ -101,11 +130,16 @@ func (s *spoke) run(ctx context.Context) {
 		s.welcomed = false
 		err := s.talk(ctx)
 		s.lost(err)
-		if s.service.opened.Settled && s.welcomed || time.Since(started) >= stable {
+		lasted := s.service.opened.Settled && s.welcomed || time.Since(started) >= stable
+		if lasted {
 			attempt = 0
 		}
+		if after, told := retryAfter(err); lasted && told && after == 0 && status.Code(err) == codes.Unavailable {
+			attempt = -1 // the hub is well, and wants the next stream at once
+			continue
+		}
 		select {
-		case <-time.After(s.backoff(attempt)):
+		case <-time.After(s.pause(err, attempt)):
 		case <-ctx.Done():
 		}
 	}
@@ -174,7 +208,10 @@ func (s *spoke) talk(ctx context.Context) error {
 	defer welcome.Stop()
 	stream, err := s.greet(ctx, conn, s.revision)
 	if err != nil {
-		return errors.Join(err, context.Cause(ctx))
+		if cause := context.Cause(ctx); cause != nil {
+			return cause
+		}
+		return err
 	}
 	t := &session{conn: conn, stream: stream, in: make(chan *syncv1.ConnectResponse), fetched: make(chan fetchOf)}
 	go func() {
@@ -203,7 +240,11 @@ func (s *spoke) greet(ctx context.Context, conn *grpc.ClientConn, revision uint6
 		return nil, err
 	}
 	s.opened++
-	return stream, stream.Send(&syncv1.ConnectRequest{Body: &syncv1.ConnectRequest_Hello{Hello: s.hello(revision)}})
+	err = stream.Send(&syncv1.ConnectRequest{Body: &syncv1.ConnectRequest_Hello{Hello: s.hello(revision)}})
+	if errors.Is(err, io.EOF) {
+		err = nil // the next Recv says why
+	}
+	return stream, err
 }
 
 func (s *spoke) hello(revision uint64) *syncv1.Hello {
@@ -233,6 +274,7 @@ func (s *spoke) converse(ctx context.Context, t *session, welcome *time.Timer) e
 				beat.Reset(every)
 				patience = missedBeats * every
 				silence.Reset(patience)
+				s.told(body.Welcome.GetReconnectWithinSeconds())
 				s.sent = body.Welcome.GetAckedSeq()
 				s.ack(body.Welcome.GetAckedSeq())
 				s.welcomed = true
@@ -241,6 +283,8 @@ func (s *spoke) converse(ctx context.Context, t *session, welcome *time.Timer) e
 					done = s.begin(ctx, t)
 				}
 				err = s.flush(t)
+			case *syncv1.ConnectResponse_Heartbeat:
+				s.told(body.Heartbeat.GetReconnectWithinSeconds())
 			case *syncv1.ConnectResponse_Ack:
 				s.ack(body.Ack.GetSeq())
 			case *syncv1.ConnectResponse_Desired:
@@ -266,6 +310,11 @@ func (s *spoke) converse(ctx context.Context, t *session, welcome *time.Timer) e
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
+		if errors.Is(err, io.EOF) {
+			for range t.in { // until it says why
+			}
+			return t.err
+		}
 		if err != nil {
 			return err
 		}
@@ -278,14 +327,21 @@ type fetchOf struct {
 	err   error
 }
 
+// told keeps over how long the hub wants its spokes to come back.
+func (s *spoke) told(seconds uint32) {
+	if seconds > 0 {
+		s.within = min(time.Duration(seconds)*time.Second, mostTold)
+	}
+}
+
 // begin works on the target: its bundle is fetched beside the conversation, then it takes its time.
 func (s *spoke) begin(ctx context.Context, t *session) (done <-chan time.Time) {
 	if s.held {
 		return time.After(s.service.opened.Takes)
 	}
-	target := s.target
+	target, have := s.target, fleet.Digest(s.digests[s.running])
 	go func() {
-		err := s.service.fetch(ctx, syncv1.NewSyncServiceClient(t.conn), target)
+		err := s.service.fetch(ctx, syncv1.NewSyncServiceClient(t.conn), target, have)
 		select {
 		case t.fetched <- fetchOf{target, err}:
 		case <-ctx.Done():
@@ -302,7 +358,7 @@ func (s *spoke) fetched(ctx context.Context, t *session, f fetchOf) (done <-chan
 	case f.err != nil:
 		s.service.counted(func(c *Counters) { c.Ended = f.err.Error() })
 		t.retries++
-		return time.After(s.backoff(t.retries - 1))
+		return time.After(backoff(t.retries - 1))
 	}
 	t.retries, s.held = 0, true
 	return s.begin(ctx, t)

@@ -288,6 +288,7 @@ type Counters struct {
 	Received   int64 // bytes, TLS included
 	Sent       int64
 	Fetches    int
+	Deltas     int           // of the fetches
 	Bundles    int64         // bytes of bundles as they were sent
 	Written    int64         // messages of those that attack
 	Repelled   int           // how often one of them was cut off
