@@ -44,6 +44,7 @@ type Config struct {
 	Register    func(grpc.ServiceRegistrar) // adds the services
 	GracePeriod time.Duration               // for calls under way when the server stops
 	Authorities func() []string             // pins of what the hub's certificate may come from
+	Revoked     func()                      // asked after identities ended; nil: nobody else looks at them
 	ComeBack    time.Duration               // after its certificate's end within which a spoke may renew it
 	Log         *slog.Logger
 }
@@ -58,6 +59,7 @@ type Server struct {
 	grace      time.Duration
 	comeBack   time.Duration
 	pins       func() []string
+	revoked    func()
 	log        *slog.Logger
 	steps      []step
 	access     access.Table
@@ -72,7 +74,7 @@ type Server struct {
 // answered from Run on. A method that has no rule of who may call it is refused.
 func New(cfg Config) (*Server, error) {
 	s := &Server{
-		identities: cfg.Identities, tokens: cfg.Tokens, grace: cfg.GracePeriod, comeBack: cfg.ComeBack, pins: cfg.Authorities, log: cfg.Log,
+		identities: cfg.Identities, tokens: cfg.Tokens, grace: cfg.GracePeriod, comeBack: cfg.ComeBack, pins: cfg.Authorities, revoked: cfg.Revoked, log: cfg.Log,
 		health: health.NewServer(), streams: map[*call]context.CancelCauseFunc{}, connections: map[*tracked]struct{}{},
 	}
 	s.steps = []step{

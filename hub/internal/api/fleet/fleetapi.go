@@ -70,6 +70,7 @@ type Store interface {
 	holders
 	events
 	reHomes
+	relays
 }
 
 // conductor computes what is more than a record, and decides. Its errors wrap those of package caller.
@@ -128,10 +129,12 @@ type Config struct {
 	// Tags lists the tags of a distribution's repository; its errors are those of pkg/gitrepo.
 	Tags func(context.Context, fleet.Distribution) ([]string, error)
 
-	ComeBack  time.Duration // after its certificate's end within which a spoke may renew it
-	Address   string        // HOST:PORT that spokes should dial
-	Interval  time.Duration // of a distribution that names none
-	Heartbeat time.Duration // of the spokes
+	ComeBack  time.Duration         // after its certificate's end within which a spoke may renew it
+	Address   string                // HOST:PORT that spokes should dial
+	Hosts     []string              // that the hub's own certificate is for
+	Carried   func() map[string]int // how many spokes each relay carries that is connected, by name
+	Interval  time.Duration         // of a distribution that names none
+	Heartbeat time.Duration         // of the spokes
 	Log       *slog.Logger
 }
 
