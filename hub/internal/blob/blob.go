@@ -1,7 +1,7 @@
 // Package blob keeps bundles on disk, compressed, one file for each digest.
 //
 // A file has its name only once it is whole and on the disk, so what can be read was put completely. The
-// package does not look into bundles, and removes none.
+// package does not look into bundles, and removes none by itself.
 package blob
 
 import (
