@@ -60,6 +60,7 @@ type Client struct {
 	conn  *grpc.ClientConn       // of the present session
 	sizes map[fleet.Digest]int64 // of the offers, bytes of the canonical tar
 
+	tickets tickets
 	renewed time.Time // when the certificate was, last; only the session's
 	outage  outage
 }
