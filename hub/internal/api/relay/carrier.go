@@ -3,7 +3,6 @@ package relayapi
 import (
 	"context"
 	"crypto/sha256"
-	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -70,8 +69,8 @@ func (c *carrier) run() error {
 		}
 	}
 	c.end(err)
-	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		return status.FromContextError(err).Err()
+	if _, coded := status.FromError(err); !coded && c.ctx.Err() != nil {
+		return c.ctx.Err() // why it ended is the server's to say
 	}
 	return err
 }
