@@ -18,8 +18,10 @@ import (
 
 	"github.com/wheelwright-dev/wheelwright/hub/internal/api/enroll"
 	fleetapi "github.com/wheelwright-dev/wheelwright/hub/internal/api/fleet"
+	relayapi "github.com/wheelwright-dev/wheelwright/hub/internal/api/relay"
 	syncapi "github.com/wheelwright-dev/wheelwright/hub/internal/api/sync"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/blob"
+	"github.com/wheelwright-dev/wheelwright/hub/internal/caller"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/conductor"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/depot"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/herald"
@@ -31,15 +33,19 @@ import (
 	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
 	"github.com/wheelwright-dev/wheelwright/pkg/buildinfo"
 	"github.com/wheelwright-dev/wheelwright/pkg/bundle"
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
 	"github.com/wheelwright-dev/wheelwright/pkg/render"
 	enrollv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/enroll/v1"
 	fleetv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/fleet/v1"
+	relayv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/relay/v1"
 	syncv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1"
 )
 
 const (
 	spokeCertificateLife = 24 * time.Hour
+	// relayCertificateLife is renewed at half; a relay that was away for longer joins again.
+	relayCertificateLife = 30 * 24 * time.Hour
 	// grace is how long calls under way may take when the hub stops.
 	grace = 10 * time.Second
 	// authorityWarning is how long before the authority's end the log begins to say so.
@@ -215,22 +221,30 @@ func (h *hub) listen() (metricsListener net.Listener, err error) {
 	if h.info.Addr, err = dialAddress(listener.Addr(), h.advertise); err != nil {
 		return nil, err
 	}
-	tls, err := h.authority.ServerTLS(certificateHosts(listener.Addr(), h.advertise), h.comeBack)
+	hosts := certificateHosts(listener.Addr(), h.advertise)
+	tls, err := h.authority.ServerTLS(hosts, h.comeBack)
 	if err != nil {
 		return nil, err
 	}
 	sync := syncapi.New(syncapi.Config{Reports: h.store, Identities: h.store, Bundles: h.depot, Offers: h.conductor,
-		Authority: h.authority, Presence: h.presence, Heartbeat: h.heartbeat, CertificateTTL: spokeCertificateLife,
+		Authority: h.authority, Tickets: h.authority, Presence: h.presence, Heartbeat: h.heartbeat, CertificateTTL: spokeCertificateLife,
 		BundleRate: h.bundleRate, BundleFetches: h.bundleFetches,
 		ReconnectWithin: func() time.Duration { return h.server.ReconnectWithin() }, Version: buildinfo.Version(), Log: h.log})
-	fleet := fleetapi.New(fleetapi.Config{Store: h.store, Conductor: h.conductor, Spokes: h.presence, Watchers: h.watchers,
-		Authority: h.authority, Backup: h.backup, Tags: h.source.listTags, ComeBack: h.comeBack, Address: h.info.Addr, Interval: h.poll, Heartbeat: h.heartbeat, Log: h.log})
-	join := enroll.New(enroll.Config{Store: h.store, Authority: h.authority, Presence: h.presence, TTL: spokeCertificateLife, Log: h.log})
-	serve := server.Config{Listener: listener, TLS: tls, Identities: h.store, GracePeriod: grace, Age: h.age, ComeBack: h.comeBack, Authorities: h.authority.Pins, Log: h.log,
+	relays := relayapi.New(relayapi.Config{Store: h.store, Authority: h.authority, Bundles: h.bundles, Spokes: sync, TTL: relayCertificateLife, Log: h.log,
+		Judge: func(certificate [32]byte, key fleet.Fingerprint) (caller.Caller, error) {
+			return h.server.Relayed(certificate, key)
+		}})
+	operators := fleetapi.New(fleetapi.Config{Store: h.store, Conductor: h.conductor, Spokes: h.presence, Watchers: h.watchers,
+		Authority: h.authority, Backup: h.backup, Tags: h.source.listTags, ComeBack: h.comeBack, Address: h.info.Addr, Hosts: identity.ServerHosts(hosts),
+		Carried: relays.Connected, Interval: h.poll, Heartbeat: h.heartbeat, Log: h.log})
+	join := enroll.New(enroll.Config{Store: h.store, Authority: h.authority, Presence: h.presence, TTL: spokeCertificateLife, RelayTTL: relayCertificateLife, Log: h.log})
+	serve := server.Config{Listener: listener, TLS: tls, Identities: h.store, GracePeriod: grace, Age: h.age, ComeBack: h.comeBack,
+		Authorities: h.authority.Pins, Revoked: relays.Review, Log: h.log,
 		Register: func(r grpc.ServiceRegistrar) {
 			enrollv1.RegisterEnrollServiceServer(r, join)
 			syncv1.RegisterSyncServiceServer(r, sync)
-			fleetv1.RegisterFleetServiceServer(r, fleet)
+			fleetv1.RegisterFleetServiceServer(r, operators)
+			relayv1.RegisterRelayServiceServer(r, relays)
 		}}
 	if h.oidc.Issuer != "" {
 		serve.Tokens = h.tokens()

@@ -70,22 +70,27 @@ func newMetrics(s *store.Store, p *presence.Registry, stats func() syncapi.Stats
 
 // Run serves on l until ctx ends.
 func (m *metrics) Run(ctx context.Context, l net.Listener) error {
+	return serveMetrics(ctx, l, m, "wheelwright_hub", m.ready.Load, m.log)
+}
+
+// serveMetrics serves what collector knows, and what every process has to say of itself, until ctx ends.
+func serveMetrics(ctx context.Context, l net.Listener, collector prometheus.Collector, name string, ready func() bool, log *slog.Logger) error {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(m, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "wheelwright_hub_build_info", Help: "Always 1.",
+	registry.MustRegister(collector, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name + "_build_info", Help: "Always 1.",
 			ConstLabels: prometheus.Labels{"version": buildinfo.Version(), "commit": buildinfo.Commit()}}, func() float64 { return 1 }))
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if !m.ready.Load() {
+		if !ready() {
 			http.Error(w, "not serving", http.StatusServiceUnavailable)
 			return
 		}
 		fmt.Fprintln(w, "ok")
 	})
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute,
-		ErrorLog: slog.NewLogLogger(m.log.Handler(), slog.LevelWarn)}
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}
 	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(stopped)

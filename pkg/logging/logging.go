@@ -27,6 +27,7 @@ const (
 	Revision     = "revision"
 	Object       = "object"
 	Plugin       = "plugin"
+	Relay        = "relay"
 )
 
 // New makes a logger that writes to w. level: debug, info, warn, error. format: text, json.

@@ -18,6 +18,7 @@ import (
 	accessv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/access/v1"
 	enrollv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/enroll/v1"
 	fleetv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/fleet/v1"
+	relayv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/relay/v1"
 	syncv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1"
 )
 
@@ -34,6 +35,7 @@ const (
 	VendorOperators Audience = 1 << accessv1.Caller_CALLER_VENDOR_OPERATOR
 	Approvers       Audience = 1 << accessv1.Caller_CALLER_APPROVER
 	Providers       Audience = 1 << accessv1.Caller_CALLER_PROVIDER
+	Relays          Audience = 1 << accessv1.Caller_CALLER_RELAY
 )
 
 // Sets of them.
@@ -52,14 +54,17 @@ func kinds() []struct {
 	return []struct {
 		Is   Audience
 		Name string
-	}{{Strangers, "stranger"}, {Spokes, "spoke"}, {Admins, "admin"}, {Viewers, "viewer"}, {VendorReleases, "vendor-release"},
+	}{{Strangers, "stranger"}, {Spokes, "spoke"}, {Relays, "relay"}, {Admins, "admin"}, {Viewers, "viewer"}, {VendorReleases, "vendor-release"},
 		{VendorOperators, "vendor-operator"}, {Approvers, "approver:ROLE"}, {Providers, "provider:PROVIDER"}}
 }
 
 // Of is the kind that a caller is of. An operator whose role this hub does not know is of none.
 func Of(c caller.Caller) Audience {
-	if c.Spoke() {
+	switch {
+	case c.Spoke():
 		return Spokes
+	case c.Relay != "":
+		return Relays
 	}
 	switch c.Role.Kind {
 	case caller.Admin:
@@ -123,6 +128,7 @@ func Read() (Table, error) {
 // declared are the methods of the hub's own services.
 func declared() (all []protoreflect.MethodDescriptor) {
 	for _, f := range []protoreflect.FileDescriptor{enrollv1.File_wheelwright_enroll_v1_enroll_proto, syncv1.File_wheelwright_sync_v1_sync_proto,
+		relayv1.File_wheelwright_relay_v1_relay_proto,
 		fleetv1.File_wheelwright_fleet_v1_fleet_proto} {
 		for i := range f.Services().Len() {
 			methods := f.Services().Get(i).Methods()
@@ -143,7 +149,7 @@ func ruleOf(m protoreflect.MethodDescriptor) (Rule, error) {
 	o, _ := proto.GetExtension(m.Options(), accessv1.E_Access).(*accessv1.Access)
 	r := Rule{Endless: o.GetEndless(), OwnClusters: o.GetOwnClusters()}
 	for _, c := range o.GetCallers() {
-		if c <= accessv1.Caller_CALLER_UNSPECIFIED || c > accessv1.Caller_CALLER_PROVIDER {
+		if c <= accessv1.Caller_CALLER_UNSPECIFIED || c > accessv1.Caller_CALLER_RELAY {
 			return Rule{}, fmt.Errorf("who may call %s: %v is no kind of caller", m.FullName(), c)
 		}
 		r.May |= 1 << c

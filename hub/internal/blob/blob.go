@@ -2,7 +2,7 @@
 // them, which can be made again and are bounded.
 //
 // A file has its name only once it is whole and on the disk, so what can be read was put completely. The
-// package does not look into bundles, and removes none.
+// package does not look into bundles, and removes none by itself.
 package blob
 
 import (

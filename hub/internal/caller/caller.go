@@ -9,11 +9,12 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 )
 
-// Caller is who a client certificate speaks for by the hub's record, a cluster's spoke or an operator, never both;
+// Caller is who a client certificate speaks for by the hub's record: a cluster's spoke, an operator or a relay, one of them;
 // or the operator that a token of the identity provider speaks for by hub.yaml.
 type Caller struct {
 	Cluster     fleet.Cluster
 	Operator    string
+	Relay       string
 	Role        Role      // an operator's, by the hub's record
 	Fingerprint [32]byte  // SHA-256 of the certificate, DER
 	NotAfter    time.Time // when the credential ends
@@ -35,10 +36,13 @@ const TokenPrefix = "oidc:"
 // Spoke: the caller speaks for a cluster.
 func (c Caller) Spoke() bool { return c.Cluster != "" }
 
-// String is for logs: the cluster's name, or "operator NAME".
+// String is for logs: the cluster's name, "relay NAME" or "operator NAME".
 func (c Caller) String() string {
-	if c.Spoke() {
+	switch {
+	case c.Spoke():
 		return string(c.Cluster)
+	case c.Relay != "":
+		return "relay " + c.Relay
 	}
 	return "operator " + c.Operator
 }

@@ -154,7 +154,7 @@ func methods() map[string]string {
 		"status": "GetStatus", "why": "Explain", "version": "GetVersion", "pin": "PinCluster", "unpin": "UnpinCluster", "approve": "DecideDelivery", "reject": "DecideDelivery",
 		"order": "SendOrder", "audit export": "ExportAudit", "audit verify": "ExportAudit", "operator add": "AddOperator", "operator remove": "RemoveOperator", "auth renew": "RenewOperator", "backup": "Backup",
 		"authority status": "GetAuthority", "authority rotate": "RotateAuthority", "authority retire": "RetireAuthority",
-		"cluster invite": "InviteCluster", "cluster remove": "RemoveCluster", "distribution add": "AddDistribution", "distribution remove": "RemoveDistribution", "distribution set": "SetSigners",
+		"relay invite": "InviteRelay", "relay remove": "RemoveRelay", "get relays": "ListRelays", "cluster invite": "InviteCluster", "cluster remove": "RemoveCluster", "distribution add": "AddDistribution", "distribution remove": "RemoveDistribution", "distribution set": "SetSigners",
 		"channel publish": "PublishStatement", "channel show": "GetChannel", "cluster accept": "AcceptCluster", "cluster reject": "RejectCluster", "cluster re-home send": "SendReHome",
 		"release describe": "GetRelease", "release recall": "RecallRelease", "rollout plan": "PlanRollout", "rollout start": "StartRollout", "rollout status": "GetRollout",
 		"rollout pause": "DecideRollout", "rollout resume": "DecideRollout", "rollout abort": "DecideRollout", "rollout undo": "DecideRollout",

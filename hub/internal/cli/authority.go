@@ -61,7 +61,11 @@ func (a *app) showAuthority(p *printer.Printer, r *fleetv1.GetAuthorityResponse)
 	if err := p.Print(answer); err != nil || p.Format != "table" && p.Format != "wide" || len(r.GetKeys()) < 2 {
 		return err
 	}
-	fmt.Fprintf(a.out, "\n%d of %s and %d of %s follow the new key\n", r.GetClustersFollowing(), plural(int(r.GetClusters()), "cluster", "clusters"),
+	relays := ""
+	if r.GetRelays() > 0 {
+		relays = fmt.Sprintf(", %d of %s", r.GetRelaysFollowing(), plural(int(r.GetRelays()), "relay", "relays"))
+	}
+	fmt.Fprintf(a.out, "\n%d of %s%s and %d of %s follow the new key\n", r.GetClustersFollowing(), plural(int(r.GetClusters()), "cluster", "clusters"), relays,
 		r.GetOperatorsFollowing(), plural(int(r.GetOperators()), "operator", "operators"))
 	for _, b := range r.GetLeftBehind() {
 		fmt.Fprintf(a.out, "  %s: %s\n", plain(b.GetWho()), plain(b.GetReason()))

@@ -77,7 +77,7 @@ that --context or $` + contextVariable + ` names (hub serve writes one into its 
 	})
 	root.PersistentFlags().StringVar(&a.contextFile, "context", "", "context `FILE` of the hub to speak to (default $"+contextVariable+")")
 	root.PersistentFlags().DurationVar(&a.timeout, "timeout", 30*time.Second, "how long one call may take")
-	root.AddCommand(a.serveCommand(), a.distributionCommand(), a.clusterCommand(), a.releaseCommand(), a.getCommand(),
+	root.AddCommand(a.serveCommand(), a.distributionCommand(), a.clusterCommand(), a.relayCommand(), a.releaseCommand(), a.getCommand(),
 		a.rolloutCommand(), a.pinCommand(), a.unpinCommand(), a.deliveryCommand("approve", "approved", true), a.deliveryCommand("reject", "rejected", false),
 		a.statusCommand(), a.whyCommand(), a.auditCommand(), a.channelCommand(), a.operatorCommand(), a.orderCommand(), a.authCommand(), a.authorityCommand(), a.backupCommand(), a.checkCommand(), a.validateCommand(), a.versionCommand())
 	return root

@@ -18,6 +18,7 @@ const (
 	versionArg               // of the distribution named before
 	clusterArg
 	operatorArg
+	relayArg
 	verbArg
 )
 
@@ -60,6 +61,12 @@ func known(ctx context.Context, hub fleetv1.FleetServiceClient, kinds []argument
 			names = append(names, string(v))
 		}
 		return names, nil
+	case relayArg:
+		r, err := hub.ListRelays(ctx, &fleetv1.ListRelaysRequest{})
+		for _, r := range r.GetRelays() {
+			names = append(names, r.GetName())
+		}
+		return names, err
 	case operatorArg:
 		r, err := hub.ListOperators(ctx, &fleetv1.ListOperatorsRequest{})
 		for _, o := range r.GetOperators() {

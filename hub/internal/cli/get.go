@@ -42,8 +42,9 @@ func (a *app) getCommand() *cobra.Command {
 		{use: "orders [PROVIDER/NAME]", short: "operators' signed orders to spokes, and what came of them, newest first", aliases: []string{"order"}, maxArgs: 1, list: listOrders, names: []argument{clusterArg}},
 		{use: "re-homes [PROVIDER/NAME]", short: "clusters that are moved to another hub, and what came of it, newest first", aliases: []string{"re-home"}, maxArgs: 1, list: listReHomes, names: []argument{clusterArg}},
 		{use: "operators [NAME]", short: "who may call the hub, and as what", aliases: []string{"operator"}, maxArgs: 1, list: listOperators, names: []argument{operatorArg}},
+		{use: "relays [NAME]", short: "relays between the hub and spokes", aliases: []string{"relay"}, maxArgs: 1, list: listRelays, names: []argument{relayArg}},
 	}
-	c := group("get", "List distributions, releases, rollouts, clusters, pins, events, orders, re-homes or operators")
+	c := group("get", "List distributions, releases, rollouts, clusters, pins, events, orders, re-homes, operators or relays")
 	for _, n := range nouns {
 		c.AddCommand(a.getNoun(n))
 	}

@@ -18,20 +18,25 @@ import (
 // is kept in memory only.
 const serverLife = 30 * 24 * time.Hour
 
-// ServerTLS is what the hub listens with: a certificate for these hosts (names or addresses, a port is
-// cut off) and the machine itself, sent with the authority's so that a newcomer can compare the pin. A
-// client may come without a certificate; one that comes with one must have it from this authority, and it must
-// not have expired longer ago than grace. Whom it speaks for, and whether it still does, is the record's to say.
-func (a *Authority) ServerTLS(hosts []string, grace time.Duration) (*tls.Config, error) {
-	s := &serverCertificate{authority: a}
+// ServerHosts are what the hub's certificate is for: these names or addresses, of which a port is cut off, and the
+// machine itself.
+func ServerHosts(hosts []string) (all []string) {
 	for _, h := range append(slices.Clone(hosts), "localhost", "127.0.0.1", "::1") {
 		if host, _, err := net.SplitHostPort(h); err == nil {
 			h = host
 		}
-		if h != "" && !slices.Contains(s.hosts, h) {
-			s.hosts = append(s.hosts, h)
+		if h != "" && !slices.Contains(all, h) {
+			all = append(all, h)
 		}
 	}
+	return all
+}
+
+// ServerTLS is what the hub listens with: a certificate for ServerHosts of these hosts, sent with the authority's so that a newcomer can compare the pin. A
+// client may come without a certificate; one that comes with one must have it from this authority, and it must
+// not have expired longer ago than grace. Whom it speaks for, and whether it still does, is the record's to say.
+func (a *Authority) ServerTLS(hosts []string, grace time.Duration) (*tls.Config, error) {
+	s := &serverCertificate{authority: a, hosts: ServerHosts(hosts)}
 	if _, err := s.get(nil); err != nil {
 		return nil, err
 	}

@@ -15,15 +15,21 @@ import (
 	"google.golang.org/protobuf/types/dynamicpb"
 )
 
-// may is who may call what, written a second time by hand: s a stranger, c a cluster's spoke, and of operators a
+// may is who may call what, written a second time by hand: s a stranger, c a cluster's spoke, l a relay, and of operators a
 // admin, v viewer, r vendor-release, o vendor-operator, q an approver, p a provider. A method that is in no row
 // fails the test.
 var may = map[protoreflect.FullName]string{
-	"wheelwright.enroll.v1.EnrollService.Enroll": "scavroqp",
+	"wheelwright.enroll.v1.EnrollService.Enroll":      "scavroqp",
+	"wheelwright.enroll.v1.EnrollService.EnrollRelay": "s",
 
 	"wheelwright.sync.v1.SyncService.Connect":     "c",
 	"wheelwright.sync.v1.SyncService.FetchBundle": "c",
 	"wheelwright.sync.v1.SyncService.Renew":       "c",
+	"wheelwright.sync.v1.SyncService.OpenRelayed": "c",
+
+	"wheelwright.relay.v1.RelayService.Carry":       "l",
+	"wheelwright.relay.v1.RelayService.FetchBundle": "l",
+	"wheelwright.relay.v1.RelayService.Renew":       "l",
 
 	"wheelwright.fleet.v1.FleetService.GetVersion":         "avroqp",
 	"wheelwright.fleet.v1.FleetService.GetStatus":          "avroqp",
@@ -58,6 +64,10 @@ var may = map[protoreflect.FullName]string{
 	"wheelwright.fleet.v1.FleetService.AddOperator":        "ao",
 	"wheelwright.fleet.v1.FleetService.RemoveOperator":     "ao",
 
+	"wheelwright.fleet.v1.FleetService.InviteRelay": "a",
+	"wheelwright.fleet.v1.FleetService.ListRelays":  "avroq",
+	"wheelwright.fleet.v1.FleetService.RemoveRelay": "a",
+
 	"wheelwright.fleet.v1.FleetService.SendOrder":   "aop",
 	"wheelwright.fleet.v1.FleetService.ListOrders":  "avroqp",
 	"wheelwright.fleet.v1.FleetService.SendReHome":  "aop",
@@ -83,6 +93,8 @@ func TestEveryMethodIsOpenToExactlyItsAudience(t *testing.T) {
 	h := build(t, services{}, time.Second)
 	former := h.spoke("acme/former")
 	must(t, h.store.RemoveCluster("acme/former"))
+	formerRelay := h.relay("former")
+	must(t, h.audited("").RemoveRelay("former"))
 	gone := h.operatorAs("gone", "admin")
 	must(t, h.removeOperator("gone"))
 	callers := []struct {
@@ -92,7 +104,9 @@ func TestEveryMethodIsOpenToExactlyItsAudience(t *testing.T) {
 		{"stranger", "s", h.dial(nil)},
 		{"former spoke", "s", h.dial(former)},
 		{"former admin", "s", h.dial(gone)},
+		{"former relay", "s", h.dial(formerRelay)},
 		{"spoke", "c", h.dial(h.spoke(eu))},
+		{"relay", "l", h.dial(h.relay("fra-1"))},
 		{"admin", "a", h.dial(h.operator())},
 		{"viewer", "v", h.dial(h.operatorAs("maria", "viewer"))},
 		{"vendor-release", "r", h.dial(h.operatorAs("rita", "vendor-release"))},
@@ -119,7 +133,7 @@ func TestEveryMethodIsOpenToExactlyItsAudience(t *testing.T) {
 				if denied == strings.Contains(who, c.letter) {
 					t.Errorf("%s by %s: %v, want allowed %v", m.FullName(), c.name, err, !denied)
 				}
-				if denied && c.letter != "s" && c.letter != "c" && service.Name() == "FleetService" {
+				if denied && c.letter != "s" && c.letter != "c" && c.letter != "l" && service.Name() == "FleetService" {
 					// Who, what, and what to type.
 					wantCode(t, err, codes.PermissionDenied, "operator ", string(m.Name()), "hub operator add NAME --role", "admin")
 				}
@@ -136,6 +150,9 @@ func TestEveryMethodIsOpenToExactlyItsAudience(t *testing.T) {
 func described() (all []protoreflect.ServiceDescriptor) {
 	protoregistry.GlobalFiles.RangeFiles(func(f protoreflect.FileDescriptor) bool {
 		if p := string(f.Package()); !strings.HasPrefix(p, "wheelwright.") && p != "grpc.health.v1" && !strings.HasPrefix(p, "grpc.reflection.") {
+			return true
+		}
+		if f.Package() == "wheelwright.channel.v1" { // relays answer it, no hub does
 			return true
 		}
 		for i := range f.Services().Len() {

@@ -46,7 +46,7 @@ func (c *call) allowed(t access.Table) error {
 		return c.refused
 	case is == access.Strangers:
 		return status.Errorf(codes.Unauthenticated, "%s; %s", c.stranger, remedy(may))
-	case is == access.Spokes, may&access.Operators == 0:
+	case is == access.Spokes, is == access.Relays, may&access.Operators == 0:
 		return status.Errorf(codes.PermissionDenied, "%s may not call %s; %s", c.who, service, remedy(may))
 	}
 	return status.Errorf(codes.PermissionDenied, "%s, whose role is %q, may not call %s: it is for %s; `hub auth can-i --list` says what it may, and an admin gives a role with `hub operator add NAME --role ROLE`",
@@ -57,6 +57,9 @@ func remedy(a access.Audience) string {
 	var ways []string
 	if a&access.Spokes != 0 {
 		ways = append(ways, "a spoke gets a certificate with `hub cluster invite PROVIDER/NAME` at the hub and the `spoke join` line that it prints")
+	}
+	if a&access.Relays != 0 {
+		ways = append(ways, "a relay gets a certificate with `hub relay invite NAME` at the hub and the `hub relay join` line that it prints")
 	}
 	if roles := a.Roles(); len(roles) > 0 {
 		ways = append(ways, fmt.Sprintf("an operator uses DIR/admin.yaml, which `hub serve --data DIR` writes, or the file of `hub operator add NAME --role ROLE` (%s)", strings.Join(roles, " or ")))

@@ -105,6 +105,9 @@ func (s *Server) watch(ctx context.Context) {
 		select {
 		case <-s.identities.Revoked():
 			s.review()
+			if s.revoked != nil {
+				s.revoked()
+			}
 		case <-ctx.Done():
 			return
 		}

@@ -48,6 +48,7 @@ type Config struct {
 	Age         time.Duration               // of a connection, at which its caller opens the next one, within a tenth; 0: never
 	Reading     time.Duration               // for which a message may wait for its reader; 0: a minute
 	Authorities func() []string             // pins of what the hub's certificate may come from
+	Revoked     func()                      // asked after identities ended; nil: nobody else looks at them
 	ComeBack    time.Duration               // after its certificate's end within which a spoke may renew it
 	Log         *slog.Logger
 }
@@ -62,6 +63,7 @@ type Server struct {
 	grace      time.Duration
 	comeBack   time.Duration
 	pins       func() []string
+	revoked    func()
 	log        *slog.Logger
 	steps      []step
 	access     access.Table
@@ -114,7 +116,7 @@ func (s *Server) ReconnectWithin() time.Duration {
 // answered from Run on. A method that has no rule of who may call it is refused.
 func New(cfg Config) (*Server, error) {
 	s := &Server{
-		identities: cfg.Identities, tokens: cfg.Tokens, grace: cfg.GracePeriod, comeBack: cfg.ComeBack, pins: cfg.Authorities, log: cfg.Log,
+		identities: cfg.Identities, tokens: cfg.Tokens, grace: cfg.GracePeriod, comeBack: cfg.ComeBack, pins: cfg.Authorities, revoked: cfg.Revoked, log: cfg.Log,
 		age: cfg.Age, reading: cmp.Or(cfg.Reading, time.Minute), admission: newAdmission(time.Now(), connectionsOf(files())),
 		health: health.NewServer(), streams: map[*call]context.CancelCauseFunc{}, connections: map[*tracked]struct{}{},
 	}

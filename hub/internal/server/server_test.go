@@ -34,6 +34,7 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/transport"
 	enrollv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/enroll/v1"
 	fleetv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/fleet/v1"
+	relayv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/relay/v1"
 	syncv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1"
 )
 
@@ -111,6 +112,7 @@ func build(t *testing.T, with services, grace time.Duration) *house {
 			enrollv1.RegisterEnrollServiceServer(r, with.enroll)
 			syncv1.RegisterSyncServiceServer(r, with.sync)
 			fleetv1.RegisterFleetServiceServer(r, with.fleet)
+			relayv1.RegisterRelayServiceServer(r, relayv1.UnimplementedRelayServiceServer{})
 		},
 	}
 	if with.tokens != nil {
@@ -169,8 +171,25 @@ func (h *house) operatorAs(name, role string) *tls.Certificate {
 	return &pair
 }
 
-func (h *house) removeOperator(name string) error {
-	return h.store.Audited(fleet.Event{Kind: fleet.EventOperator}, fleet.Entry{Actor: "operator admin", Action: "operator remove"}).RemoveOperator(name)
+func (h *house) removeOperator(name string) error { return h.audited("").RemoveOperator(name) }
+
+// relay invites and joins a relay.
+func (h *house) relay(name string) *tls.Certificate {
+	h.t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(h.t, err)
+	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	must(h.t, err)
+	id := rand.Text()
+	_, err = h.audited("").InviteRelay(store.Relay{Name: name, Hosts: []string{"relay.example.com"}}, id, [32]byte{1}, time.Now().Add(time.Minute))
+	must(h.t, err)
+	var issued identity.RelayCertificates
+	_, err = h.store.RedeemRelay(id, [32]byte{1}, time.Now(), func(r store.Relay) (_ store.Certificate, err error) {
+		issued, err = h.authority.IssueRelay(csr, r.Name, r.Hosts, time.Hour)
+		return store.Certificate{Fingerprint: issued.Client.Fingerprint, NotAfter: issued.Client.NotAfter, Issuer: issued.Client.Issuer}, err
+	})
+	must(h.t, err)
+	return &tls.Certificate{Certificate: [][]byte{issued.Client.DER}, PrivateKey: key}
 }
 
 // spoke invites and joins the cluster, as often as it is called.

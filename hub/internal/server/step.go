@@ -221,7 +221,7 @@ func (s *Server) recognise(c *call, find func([32]byte) (store.Identity, error))
 	id, err := find(*c.certificate)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		c.stranger = "the hub does not know this client certificate: its operator was removed, its cluster was turned away, removed or joined again, or it is of an earlier data folder"
+		c.stranger = "the hub does not know this client certificate: its operator was removed, its relay was removed, its cluster was turned away, removed or joined again, or it is of an earlier data folder"
 	case err != nil:
 		s.log.Error("identity not looked up", slog.String(logging.Method, c.method), slog.Any(logging.Error, err))
 		return status.Error(codes.Unavailable, "the hub cannot look up who calls; its log has the cause")
@@ -231,9 +231,9 @@ func (s *Server) recognise(c *call, find func([32]byte) (store.Identity, error))
 	case !time.Now().Before(id.NotAfter) && s.mayComeBack(c, id):
 		c.who = caller.Caller{Cluster: id.Cluster, Fingerprint: *c.certificate, Key: c.key, Expired: id.NotAfter}
 	case !time.Now().Before(id.NotAfter):
-		c.stranger = fmt.Sprintf("the client certificate of %s expired at %s", caller.Caller{Cluster: id.Cluster, Operator: id.Operator}, id.NotAfter.Format(time.RFC3339))
+		c.stranger = fmt.Sprintf("the client certificate of %s expired at %s", caller.Caller{Cluster: id.Cluster, Operator: id.Operator, Relay: id.Relay}, id.NotAfter.Format(time.RFC3339))
 	default:
-		c.who = caller.Caller{Cluster: id.Cluster, Operator: id.Operator, Role: id.Role, Fingerprint: *c.certificate, Key: c.key, NotAfter: id.NotAfter}
+		c.who = caller.Caller{Cluster: id.Cluster, Operator: id.Operator, Relay: id.Relay, Role: id.Role, Fingerprint: *c.certificate, Key: c.key, NotAfter: id.NotAfter}
 	}
 	return nil
 }

@@ -8,15 +8,16 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 )
 
-// Holder is who has a certificate that counts: exactly one of Cluster and Operator is set.
+// Holder is who has a certificate that counts: exactly one of Cluster, Operator and Relay is set.
 type Holder struct {
 	Cluster  fleet.Cluster
 	Operator string
+	Relay    string
 	Issuer   string // pin of the authority's key that it is of; empty: of the first one
 	NotAfter time.Time
 }
 
-// Holders lists the clusters' certificates that were used last and the operators' newest, by name.
+// Holders lists the clusters' certificates that were used last and the operators' and relays' newest, by name.
 func (s *Store) Holders() (all []Holder, err error) {
 	err = s.db.View(func(tx *bolt.Tx) error {
 		err := each(tx.Bucket(bucketClusters), func(name string, c clusterRecord) error {
@@ -34,7 +35,7 @@ func (s *Store) Holders() (all []Holder, err error) {
 		if err != nil {
 			return err
 		}
-		return each(tx.Bucket(bucketOperators), func(name string, o operatorRecord) error {
+		err = each(tx.Bucket(bucketOperators), func(name string, o operatorRecord) error {
 			if len(o.Fingerprint) != len([32]byte{}) {
 				return nil // the record of one that never had a certificate
 			}
@@ -43,6 +44,20 @@ func (s *Store) Holders() (all []Holder, err error) {
 				return err
 			}
 			all = append(all, Holder{Operator: name, Issuer: id.Issuer, NotAfter: id.NotAfter})
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		return eachRelay(tx, func(name string, r relayRecord) error {
+			if len(r.Certificates) == 0 {
+				return nil
+			}
+			id, err := mustIdentity(tx, [32]byte(r.Certificates[len(r.Certificates)-1]))
+			if err != nil {
+				return err
+			}
+			all = append(all, Holder{Relay: name, Issuer: id.Issuer, NotAfter: id.NotAfter})
 			return nil
 		})
 	})

@@ -169,6 +169,7 @@ func (c *checker) records() {
 		{string(bucketPins), into[hubPinRecord]},
 		{string(bucketDecisions), into[decisionRecord]},
 		{bucketLayouts, into[layoutRecord]},
+		{bucketRelays, into[relayRecord]},
 		{bucketOrders, into[orderRecord]},
 		{bucketReHomes, into[reHomeRecord]},
 		{bucketSessions, into[sessionRecord]},
@@ -180,6 +181,12 @@ func (c *checker) records() {
 // has says whether a bucket has a key.
 func (c *checker) has(bucket []byte, key string) bool {
 	return c.tx.Bucket(bucket).Get([]byte(key)) != nil
+}
+
+// relay: there may have been none yet, and no bucket.
+func (c *checker) relay(name string) bool {
+	_, err := mustRelay(c.tx, name)
+	return err == nil
 }
 
 // references looks whether what a record names is there.
@@ -213,6 +220,8 @@ func (c *checker) references() {
 			return nil // said already
 		case id.Operator != "" && !c.has(bucketOperators, id.Operator):
 			return fmt.Errorf("operator %s is not there", id.Operator)
+		case id.Relay != "" && !c.relay(id.Relay):
+			return fmt.Errorf("relay %s is not there", id.Relay)
 		case id.Cluster != "" && c.tx.Bucket(bucketFingerprints).Get(join(string(id.Cluster), string(k))) == nil:
 			return fmt.Errorf("cluster %s does not have it", id.Cluster)
 		}

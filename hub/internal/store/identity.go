@@ -18,10 +18,11 @@ import (
 // from "unknown".
 const tokenMemory = 7 * 24 * time.Hour
 
-// Identity is whom a certificate speaks for: exactly one of Cluster and Operator is set.
+// Identity is whom a certificate speaks for: exactly one of Cluster, Operator and Relay is set.
 type Identity struct {
 	Cluster  fleet.Cluster // a spoke's
 	Operator string        // a person's or a program's name
+	Relay    string        // a relay's
 	NotAfter time.Time
 	Role     caller.Role // of the operator, as its record has it now; PutIdentity passes it over
 
@@ -223,7 +224,7 @@ func (s *Store) Identity(fingerprint [32]byte) (id Identity, err error) {
 		if err != nil {
 			return err
 		}
-		id = Identity{Cluster: rec.Cluster, Operator: rec.Operator, NotAfter: rec.NotAfter, Generation: rec.Generation, Issuer: rec.Issuer}
+		id = Identity{Cluster: rec.Cluster, Operator: rec.Operator, Relay: rec.Relay, NotAfter: rec.NotAfter, Generation: rec.Generation, Issuer: rec.Issuer}
 		copy(id.Key[:], rec.Key)
 		if rec.Operator != "" {
 			id.Role, err = roleOf(tx, rec.Operator)

@@ -112,6 +112,7 @@ type tokenRecord struct {
 type identityRecord struct {
 	Cluster  fleet.Cluster `json:"cluster,omitempty"`
 	Operator string        `json:"operator,omitempty"`
+	Relay    string        `json:"relay,omitempty"`
 	NotAfter time.Time     `json:"notAfter,omitzero"`
 
 	Generation uint64 `json:"generation,omitempty"` // of a cluster's

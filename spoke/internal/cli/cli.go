@@ -84,7 +84,7 @@ Exit codes: 0 done and healthy; 1 failed, unhealthy or different; 2 usage or tra
 	})
 	root.PersistentFlags().StringVar(&a.dir, "data", "", "data `DIR` (default $"+dataVariable+")")
 	_ = root.MarkPersistentFlagDirname("data")
-	root.AddCommand(a.joinCommand(), a.runCommand(), a.statusCommand(), a.renderCommand(), a.diffCommand(), a.approveCommand(), a.rejectCommand(),
+	root.AddCommand(a.joinCommand(), a.viaCommand(), a.runCommand(), a.statusCommand(), a.renderCommand(), a.diffCommand(), a.approveCommand(), a.rejectCommand(),
 		a.pinCommand(), a.unpinCommand(), a.rollbackCommand(), a.canaryCommand(), a.auditCommand(), a.pluginCommand(), a.versionCommand())
 	return root
 }

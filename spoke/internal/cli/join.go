@@ -14,7 +14,7 @@ import (
 )
 
 func (a *app) joinCommand() *cobra.Command {
-	var addr, tok string
+	var addr, via, tok string
 	var force, ifNeeded bool
 	c := &cobra.Command{
 		Use:   "join --hub HOST:PORT --token T --data DIR",
@@ -36,6 +36,9 @@ workloads are not touched.`,
 			if addr == "" || tok == "" {
 				return exitcode.With(exitcode.Usage, errors.New("join needs --hub HOST:PORT and --token T: run the whole line that `hub cluster invite PROVIDER/NAME` prints at the hub"))
 			}
+			if err := hubclient.CheckVia(via); err != nil {
+				return exitcode.With(exitcode.Usage, fmt.Errorf("--via: %w", err))
+			}
 			if ifNeeded {
 				id, err := hubclient.LoadIdentity(dir)
 				if err == nil && a.now().Before(id.NotAfter) {
@@ -47,7 +50,7 @@ workloads are not touched.`,
 			if _, err := token.Parse(tok); err != nil {
 				return exitcode.With(exitcode.Usage, err)
 			}
-			id, err := hubclient.Join(c.Context(), hubclient.JoinConfig{Addr: addr, Token: tok, Dir: dir, Force: force, Log: slog.New(slog.DiscardHandler)})
+			id, err := hubclient.Join(c.Context(), hubclient.JoinConfig{Addr: addr, Via: via, Token: tok, Dir: dir, Force: force, Log: slog.New(slog.DiscardHandler)})
 			if errors.Is(err, hubclient.ErrUnreachable) {
 				return exitcode.With(exitcode.Usage, err)
 			}
@@ -64,6 +67,7 @@ workloads are not touched.`,
 		},
 	}
 	c.Flags().StringVar(&addr, "hub", "", "`HOST:PORT` of the hub")
+	c.Flags().StringVar(&via, "via", "", "`HOST:PORT` of a relay that everything is to go through; \"spoke via\" changes it later")
 	c.Flags().StringVar(&tok, "token", "", "one-time `TOKEN`")
 	c.Flags().BoolVar(&force, "force", false, "replace the identity that the data folder holds")
 	c.Flags().BoolVar(&ifNeeded, "if-needed", false, "do nothing where the data folder holds a valid identity")

@@ -17,7 +17,6 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/bundle"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
-	"github.com/wheelwright-dev/wheelwright/pkg/transport"
 	syncv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1"
 )
 
@@ -295,11 +294,7 @@ func (c *Client) connection() (conn *grpc.ClientConn, done func(), err error) {
 	if time.Now().After(id.NotAfter) {
 		return nil, nil, ErrExpired
 	}
-	cfg, err := id.tls()
-	if err != nil {
-		return nil, nil, err
-	}
-	if conn, err = transport.Dial(id.Addr, cfg); err != nil {
+	if conn, err = id.dialNearest(nil); err != nil {
 		return nil, nil, err
 	}
 	return conn, func() { conn.Close() }, nil

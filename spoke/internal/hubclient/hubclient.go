@@ -66,7 +66,8 @@ type Client struct {
 
 	renewed time.Time    // when the certificate was, last; only the session's
 	within  atomic.Int64 // time.Duration over which the hub wants its spokes to come back when they are cut off; 0: it did not say
-	tickets resumption   // only Run's
+	resumed resumption   // only Run's
+	tickets tickets
 	outage  outage
 }
 

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/pkg/transport"
 )
 
 // IdentityFile is the file in the data folder that holds the spoke's identity: cluster, hub, key,
@@ -41,6 +42,7 @@ var (
 type Identity struct {
 	Cluster   string // "provider/name"
 	Addr      string // the hub's HOST:PORT
+	Via       string // HOST:PORT of the relay that everything goes through; empty: none
 	NotBefore time.Time
 	NotAfter  time.Time
 	Pending   bool // the vendor had not accepted it yet when it was last heard
@@ -68,6 +70,7 @@ type storedIdentity struct {
 	Schema      int    `json:"schema"`
 	Cluster     string `json:"cluster"`
 	Hub         string `json:"hub"`
+	Via         string `json:"via,omitempty"`
 	Key         string `json:"key"`         // PEM
 	Certificate string `json:"certificate"` // PEM
 	Authorities string `json:"authorities"` // PEM, one or more
@@ -123,7 +126,7 @@ func decodeIdentity(data []byte) (Identity, error) {
 		authorities = append(authorities, block.Bytes)
 	}
 	id, err := newIdentity(s.Cluster, s.Hub, key, pair.Certificate[0], authorities, s.Fresh)
-	id.Pending, id.instance, id.session = s.Pending, s.Instance, s.Session
+	id.Pending, id.instance, id.session, id.Via = s.Pending, s.Instance, s.Session, s.Via
 	return id, err
 }
 
@@ -170,7 +173,7 @@ func (id Identity) tls() (*tls.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots,
+	return &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots, VerifyConnection: transport.NotRelay,
 		Certificates: []tls.Certificate{{Certificate: [][]byte{id.certificate}, PrivateKey: id.key}}}, nil
 }
 
@@ -187,7 +190,7 @@ func (id Identity) save(dir string) error {
 		}
 		return b.String()
 	}
-	data, err := json.MarshalIndent(storedIdentity{Schema: identitySchema, Cluster: id.Cluster, Hub: id.Addr, Fresh: id.fresh, Pending: id.Pending, Instance: id.instance, Session: id.session,
+	data, err := json.MarshalIndent(storedIdentity{Schema: identitySchema, Cluster: id.Cluster, Hub: id.Addr, Via: id.Via, Fresh: id.fresh, Pending: id.Pending, Instance: id.instance, Session: id.session,
 		Key: encode("PRIVATE KEY", key), Certificate: encode("CERTIFICATE", id.certificate), Authorities: encode("CERTIFICATE", id.authorities...)}, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode identity: %w", err)

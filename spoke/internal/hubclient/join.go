@@ -42,6 +42,7 @@ const joinWait = 30 * time.Second
 // JoinConfig is what Join needs.
 type JoinConfig struct {
 	Addr  string // the hub's HOST:PORT
+	Via   string // a relay's, that everything is to go through; empty: none
 	Token string // as `hub cluster invite` printed it
 	Dir   string // data folder; made if it is not there
 	Force bool   // replace an identity that Dir holds
@@ -59,6 +60,9 @@ func Join(ctx context.Context, cfg JoinConfig) (Identity, error) {
 	if _, _, err := net.SplitHostPort(cfg.Addr); err != nil {
 		return Identity{}, fmt.Errorf("hub address %q: want HOST:PORT", cfg.Addr)
 	}
+	if err := CheckVia(cfg.Via); err != nil {
+		return Identity{}, err
+	}
 	if old, err := LoadIdentity(cfg.Dir); err == nil && !cfg.Force {
 		return Identity{}, fmt.Errorf("join: %w: %s speaks for %s at %s; start it with `spoke run --data %s`, or replace its identity with `spoke join … --force`", ErrJoined, cfg.Dir, old.Cluster, old.Addr, cfg.Dir)
 	} else if err != nil && !errors.Is(err, ErrNotJoined) && !cfg.Force {
@@ -67,7 +71,7 @@ func Join(ctx context.Context, cfg JoinConfig) (Identity, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return Identity{}, fmt.Errorf("make data folder: %w", err)
 	}
-	id, err := enroll(ctx, cfg.Addr, t)
+	id, err := enroll(ctx, cfg.Addr, cfg.Via, t)
 	if err != nil {
 		return Identity{}, fmt.Errorf("join %s: %w", cfg.Addr, err)
 	}
@@ -78,7 +82,7 @@ func Join(ctx context.Context, cfg JoinConfig) (Identity, error) {
 	return id, nil
 }
 
-func enroll(ctx context.Context, addr string, t token.Token) (Identity, error) {
+func enroll(ctx context.Context, addr, via string, t token.Token) (Identity, error) {
 	key, csr, err := newKey()
 	if err != nil {
 		return Identity{}, err
@@ -94,12 +98,15 @@ func enroll(ctx context.Context, addr string, t token.Token) (Identity, error) {
 		InsecureSkipVerify: true,
 		VerifyConnection: func(s tls.ConnectionState) error {
 			err := checkPin(s.PeerCertificates, t.Pin, host)
+			if err == nil {
+				err = transport.NotRelay(s)
+			}
 			if err != nil {
 				refused.Store(&err)
 			}
 			return err
 		},
-	})
+	}, transport.Through(via))
 	if err != nil {
 		return Identity{}, err
 	}
@@ -124,7 +131,7 @@ func enroll(ctx context.Context, addr string, t token.Token) (Identity, error) {
 	if err != nil {
 		return Identity{}, fmt.Errorf("the hub's answer: %w", err)
 	}
-	id.Pending, id.instance = r.GetPending(), rand.Text()
+	id.Pending, id.instance, id.Via = r.GetPending(), rand.Text(), via
 	return id, nil
 }
 

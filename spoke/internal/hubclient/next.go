@@ -17,7 +17,6 @@ import (
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/token"
-	"github.com/wheelwright-dev/wheelwright/pkg/transport"
 	syncv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1"
 )
 
@@ -63,7 +62,7 @@ func DropNext(dir string) error {
 // JoinNext redeems a token at another hub and keeps the new identity beside the present one. Errors: ErrTokenRefused,
 // ErrOtherCluster, ErrWrongAuthority, ErrUnreachable and others.
 func (c *Client) JoinNext(ctx context.Context, addr string, t token.Token, cluster fleet.Cluster) (Identity, error) {
-	id, err := enroll(ctx, addr, t)
+	id, err := enroll(ctx, addr, "", t)
 	if err != nil {
 		return Identity{}, fmt.Errorf("join %s: %w", addr, err)
 	}
@@ -107,17 +106,13 @@ func (c *Client) greetAs(ctx context.Context, id Identity) error {
 	if time.Now().After(id.NotAfter) { // it waited for long
 		return c.comeBack(ctx, id)
 	}
-	cfg, err := id.tls()
-	if err != nil {
-		return err
-	}
 	hello, err := c.cfg.Hello()
 	if err != nil {
 		return err
 	}
 	hello = proto.CloneOf(hello)
 	hello.Revision = 0 // of another hub
-	conn, err := transport.Dial(id.Addr, cfg)
+	conn, err := id.dial()
 	if err != nil {
 		return err
 	}

@@ -12,7 +12,6 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
-	"github.com/wheelwright-dev/wheelwright/pkg/transport"
 	syncv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1"
 )
 
@@ -74,7 +73,15 @@ func (c *Client) asked(now, at time.Time, within time.Duration, jitter float64) 
 }
 
 func (s *session) nextIdentity(ctx context.Context) (Identity, error) {
-	return s.id.next(ctx, s.conn)
+	if s.id.Via == "" {
+		return s.id.next(ctx, s.conn)
+	}
+	hub, err := s.id.dial() // for a moment: the session's ends at the relay
+	if err != nil {
+		return Identity{}, err
+	}
+	defer hub.Close()
+	return s.id.next(ctx, hub)
 }
 
 // next asks for the certificate after this one, of a new key.
@@ -89,18 +96,16 @@ func (id Identity) next(ctx context.Context, conn *grpc.ClientConn) (Identity, e
 	if err != nil {
 		return Identity{}, fmt.Errorf("ask for the next certificate: %w", err)
 	}
-	return newIdentity(id.Cluster, id.Addr, key, r.GetCertificate(), r.GetAuthorities(), id.fresh)
+	next, err := newIdentity(id.Cluster, id.Addr, key, r.GetCertificate(), r.GetAuthorities(), id.fresh)
+	next.Via = id.Via
+	return next, err
 }
 
 // comeBack renews a certificate that expired while the spoke was away. The hub lets it do that, and nothing
 // else, for a while; what it says is told with ErrExpired where it does not.
 func (c *Client) comeBack(ctx context.Context, id Identity) error {
 	expired := fmt.Errorf("%w: %s of %s, on %s", ErrExpired, c.cfg.Dir, id.Cluster, id.NotAfter.Format(time.RFC3339))
-	cfg, err := id.tls()
-	if err != nil {
-		return err
-	}
-	conn, err := transport.Dial(id.Addr, cfg)
+	conn, err := id.dial()
 	if err != nil {
 		return err
 	}
@@ -130,7 +135,7 @@ func replaceIdentity(dir string, old, next Identity) error {
 		if !bytes.Equal(now.certificate, old.certificate) {
 			return errRehello // with the identity that is there now
 		}
-		next.instance, next.session, next.file = now.instance, now.session, now.file
+		next.instance, next.session, next.file, next.Via = now.instance, now.session, now.file, now.Via
 		return next.save(dir)
 	})
 }

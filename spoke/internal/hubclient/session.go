@@ -18,7 +18,8 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
-	"github.com/wheelwright-dev/wheelwright/pkg/transport"
+	"github.com/wheelwright-dev/wheelwright/pkg/relayed"
+	"github.com/wheelwright-dev/wheelwright/pkg/sealed"
 	"github.com/wheelwright-dev/wheelwright/pkg/wire"
 	syncv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1"
 )
@@ -38,7 +39,7 @@ type session struct {
 	c        *Client
 	id       Identity
 	conn     *grpc.ClientConn
-	stream   grpc.BidiStreamingClient[syncv1.ConnectRequest, syncv1.ConnectResponse]
+	stream   conversation
 	beat     time.Duration
 	revision uint64 // of the last desired state that was taken; the receiver's
 	lastWord atomic.Int64
@@ -59,11 +60,6 @@ func (c *Client) session(ctx context.Context) error {
 	if time.Now().After(id.NotAfter) {
 		return c.comeBack(ctx, id)
 	}
-	cfg, err := id.tls()
-	if err != nil {
-		return err
-	}
-	cfg.ClientSessionCache = c.tickets.of(id)
 	hello, err := c.cfg.Hello()
 	if err != nil {
 		return errLocal{fmt.Errorf("say hello to the hub: %w", err)}
@@ -72,7 +68,7 @@ func (c *Client) session(ctx context.Context) error {
 		hello = proto.CloneOf(hello)
 		hello.Revision = 0
 	}
-	conn, err := transport.Dial(id.Addr, cfg)
+	conn, err := id.dialNearest(c.resumed.of(id))
 	if err != nil {
 		return err
 	}
@@ -115,7 +111,7 @@ func (c *Client) session(ctx context.Context) error {
 		c.connected.Store(false)
 		c.setConn(nil)
 	}()
-	for _, run := range []func(context.Context) error{s.receive, s.send, s.watch, s.renew, s.rehello} {
+	for _, run := range []func(context.Context) error{s.receive, s.send, s.watch, s.renew, s.rehello, s.moved} {
 		g.Go(func() error { return run(ctx) })
 	}
 	if err := g.Wait(); err != nil {
@@ -125,7 +121,7 @@ func (c *Client) session(ctx context.Context) error {
 }
 
 func (s *session) greet(ctx context.Context, hello *syncv1.Hello) (_ *syncv1.Welcome, err error) {
-	if s.stream, err = syncv1.NewSyncServiceClient(s.conn).Connect(ctx); err != nil {
+	if s.stream, err = s.open(ctx); err != nil {
 		return nil, err
 	}
 	if s.id, err = s.id.openSession(s.c.cfg.Dir); err != nil {
@@ -264,7 +260,7 @@ func (s *session) send(ctx context.Context) error {
 func (s *session) sendPending() error {
 	for {
 		s.mu.Lock()
-		after, room := s.sent, window-int(s.sent-s.acked)
+		after, room := s.sent, s.window()-int(s.sent-s.acked)
 		s.mu.Unlock()
 		if room <= 0 {
 			return nil
@@ -328,6 +324,8 @@ func diagnose(err error) (kind string, level slog.Level, next string) {
 		return "copied", slog.LevelError, "this data folder is an older copy of another one, or was put back from a backup: " + rejoin
 	}
 	switch {
+	case errors.Is(err, sealed.ErrForged), errors.Is(err, relayed.ErrProtocol):
+		return "forged", slog.LevelError, "look at who runs the relay, and lead this spoke around it: `spoke via HOST:PORT` for another one, `spoke via --direct` for none"
 	case errors.Is(err, ErrExpired):
 		return "expired", slog.LevelError, rejoin
 	case errors.Is(err, ErrNotJoined), errors.Is(err, ErrIdentity):

@@ -32,11 +32,13 @@ type tokens interface {
 		issue func(fleet.Cluster) (store.Certificate, error)) (fleet.Cluster, error)
 	AppendEvent(fleet.Event) error
 	Cluster(fleet.Cluster) (store.Cluster, error)
+	RedeemRelay(tokenID string, secretHash [32]byte, now time.Time, issue func(store.Relay) (store.Certificate, error)) (name string, err error)
 }
 
 // authority issues certificates; identity.ErrRequest where the request is at fault.
 type authority interface {
 	IssueSpoke(csr []byte, cluster fleet.Cluster, ttl time.Duration) (identity.Certificate, error)
+	IssueRelay(csr []byte, name string, hosts []string, ttl time.Duration) (identity.RelayCertificates, error)
 	Authorities() [][]byte
 	Pin() string
 }
@@ -51,7 +53,8 @@ type Config struct {
 	Store     tokens
 	Authority authority
 	Presence  sessions
-	TTL       time.Duration // of a certificate
+	TTL       time.Duration // of a spoke's certificate
+	RelayTTL  time.Duration // of a relay's
 	Log       *slog.Logger
 }
 

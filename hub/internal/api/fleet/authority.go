@@ -68,7 +68,11 @@ func followers(roots []identity.Root, holders []store.Holder, grace time.Duratio
 	for _, h := range holders {
 		end, who, all, follow := h.NotAfter.Add(grace), string(h.Cluster), &r.Clusters, &r.ClustersFollowing
 		next := "a spoke renews it by itself when it is connected"
-		if h.Operator != "" {
+		switch {
+		case h.Relay != "":
+			end, who, all, follow = h.NotAfter, "relay "+h.Relay, &r.Relays, &r.RelaysFollowing
+			next = "a relay renews it by itself when it is connected"
+		case h.Operator != "":
 			end, who, all, follow = h.NotAfter, "operator "+h.Operator, &r.Operators, &r.OperatorsFollowing
 			next = "`hub auth renew` with the context file renews it"
 		}

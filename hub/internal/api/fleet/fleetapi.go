@@ -82,6 +82,7 @@ type Store interface {
 	holders
 	events
 	reHomes
+	relays
 }
 
 // conductor computes what is more than a record, and decides. Its errors wrap those of package caller.
@@ -142,10 +143,12 @@ type Config struct {
 	// Backup writes one, of package backup.
 	Backup func(io.Writer) error
 
-	ComeBack  time.Duration // after its certificate's end within which a spoke may renew it
-	Address   string        // HOST:PORT that spokes should dial
-	Interval  time.Duration // of a distribution that names none
-	Heartbeat time.Duration // of the spokes
+	ComeBack  time.Duration         // after its certificate's end within which a spoke may renew it
+	Address   string                // HOST:PORT that spokes should dial
+	Hosts     []string              // that the hub's own certificate is for
+	Carried   func() map[string]int // how many spokes each relay carries that is connected, by name
+	Interval  time.Duration         // of a distribution that names none
+	Heartbeat time.Duration         // of the spokes
 	Log       *slog.Logger
 }
 

@@ -29,7 +29,11 @@ const queue = 16
 // Connect is a spoke's stream: Hello, Welcome, then events and heartbeats up, desired state,
 // acknowledgements and heartbeats down. It ends with its context, which the server ends when it stops.
 func (s *Service) Connect(stream syncv1.SyncService_ConnectServer) error {
-	c, err := s.begin(stream)
+	return s.converse(stream, newInbox)
+}
+
+func (s *Service) converse(stream syncv1.SyncService_ConnectServer, read func(syncv1.SyncService_ConnectServer) *inbox) error {
+	c, err := s.begin(stream, read)
 	if err != nil {
 		return err
 	}
@@ -38,12 +42,12 @@ func (s *Service) Connect(stream syncv1.SyncService_ConnectServer) error {
 
 // begin greets a spoke and opens its session. A stream waits for as long as it lives in Connect and run, and there are
 // many: what they hold meanwhile is little.
-func (s *Service) begin(stream syncv1.SyncService_ConnectServer) (*conversation, error) {
+func (s *Service) begin(stream syncv1.SyncService_ConnectServer, read func(syncv1.SyncService_ConnectServer) *inbox) (*conversation, error) {
 	who, err := spoke(stream.Context())
 	if err != nil {
 		return nil, err
 	}
-	in := newInbox(stream)
+	in := read(stream)
 	hello, err := s.awaitHello(stream.Context(), in)
 	if err != nil {
 		return nil, err
@@ -109,14 +113,15 @@ func (s *Service) opened(who caller.Caller, hello *syncv1.Hello) error {
 // inbox reads a stream ahead, so that one goroutine can wait for messages and for everything else. It
 // ends with the stream.
 type inbox struct {
-	messages chan *syncv1.ConnectRequest // closed at the end
-	err      error                       // why it ended; to be read after messages is closed
+	messages <-chan *syncv1.ConnectRequest // closed at the end
+	err      error                         // why it ended; to be read after messages is closed
 }
 
 func newInbox(stream syncv1.SyncService_ConnectServer) *inbox {
-	in := &inbox{messages: make(chan *syncv1.ConnectRequest, queue)}
+	messages := make(chan *syncv1.ConnectRequest, queue)
+	in := &inbox{messages: messages}
 	go func() {
-		defer close(in.messages)
+		defer close(messages)
 		for {
 			m, err := stream.Recv()
 			if err != nil {
@@ -124,7 +129,7 @@ func newInbox(stream syncv1.SyncService_ConnectServer) *inbox {
 				return
 			}
 			select {
-			case in.messages <- m:
+			case messages <- m:
 			case <-stream.Context().Done():
 				in.err = stream.Context().Err()
 				return

@@ -78,6 +78,11 @@ type authority interface {
 	Changed() <-chan struct{}
 }
 
+// tickets are what channels through a relay are opened with.
+type tickets interface {
+	SealTicket(t identity.RelayTicket, now, until time.Time) ([]byte, error)
+}
+
 // Config is what a Service works with.
 type Config struct {
 	Reports    reports
@@ -86,6 +91,7 @@ type Config struct {
 	Offers     offers
 	Authority  authority
 	Presence   *presence.Registry
+	Tickets    tickets
 
 	Heartbeat      time.Duration
 	CertificateTTL time.Duration

@@ -41,6 +41,8 @@ const (
 	Caller_CALLER_VENDOR_OPERATOR Caller = 6
 	Caller_CALLER_APPROVER        Caller = 7
 	Caller_CALLER_PROVIDER        Caller = 8
+	// A relay, which carries spokes' channels and speaks for none of them.
+	Caller_CALLER_RELAY Caller = 9
 )
 
 // Enum value maps for Caller.
@@ -55,6 +57,7 @@ var (
 		6: "CALLER_VENDOR_OPERATOR",
 		7: "CALLER_APPROVER",
 		8: "CALLER_PROVIDER",
+		9: "CALLER_RELAY",
 	}
 	Caller_value = map[string]int32{
 		"CALLER_UNSPECIFIED":     0,
@@ -66,6 +69,7 @@ var (
 		"CALLER_VENDOR_OPERATOR": 6,
 		"CALLER_APPROVER":        7,
 		"CALLER_PROVIDER":        8,
+		"CALLER_RELAY":           9,
 	}
 )
 
@@ -185,7 +189,7 @@ const file_wheelwright_access_v1_access_proto_rawDesc = "" +
 	"\x06Access\x127\n" +
 	"\acallers\x18\x01 \x03(\x0e2\x1d.wheelwright.access.v1.CallerR\acallers\x12\x18\n" +
 	"\aendless\x18\x02 \x01(\bR\aendless\x12!\n" +
-	"\fown_clusters\x18\x03 \x01(\bR\vownClusters*\xcd\x01\n" +
+	"\fown_clusters\x18\x03 \x01(\bR\vownClusters*\xdf\x01\n" +
 	"\x06Caller\x12\x16\n" +
 	"\x12CALLER_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fCALLER_STRANGER\x10\x01\x12\x10\n" +
@@ -195,7 +199,8 @@ const file_wheelwright_access_v1_access_proto_rawDesc = "" +
 	"\x15CALLER_VENDOR_RELEASE\x10\x05\x12\x1a\n" +
 	"\x16CALLER_VENDOR_OPERATOR\x10\x06\x12\x13\n" +
 	"\x0fCALLER_APPROVER\x10\a\x12\x13\n" +
-	"\x0fCALLER_PROVIDER\x10\b:W\n" +
+	"\x0fCALLER_PROVIDER\x10\b\x12\x10\n" +
+	"\fCALLER_RELAY\x10\t:W\n" +
 	"\x06access\x12\x1e.google.protobuf.MethodOptions\x18\xf4\x89\x03 \x01(\v2\x1d.wheelwright.access.v1.AccessR\x06accessBMZKgithub.com/wheelwright-dev/wheelwright/proto/wheelwright/access/v1;accessv1b\x06proto3"
 
 var (

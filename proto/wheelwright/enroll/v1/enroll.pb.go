@@ -10,6 +10,7 @@ package enrollv1
 
 import (
 	_ "github.com/wheelwright-dev/wheelwright/proto/wheelwright/access/v1"
+	v1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/relay/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
@@ -25,6 +26,104 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type EnrollRelayRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The secret part of the join line.
+	Token string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	// PKCS#10 in DER. Only its public key is used.
+	Csr           []byte `protobuf:"bytes,2,opt,name=csr,proto3" json:"csr,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EnrollRelayRequest) Reset() {
+	*x = EnrollRelayRequest{}
+	mi := &file_wheelwright_enroll_v1_enroll_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EnrollRelayRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EnrollRelayRequest) ProtoMessage() {}
+
+func (x *EnrollRelayRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_enroll_v1_enroll_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EnrollRelayRequest.ProtoReflect.Descriptor instead.
+func (*EnrollRelayRequest) Descriptor() ([]byte, []int) {
+	return file_wheelwright_enroll_v1_enroll_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *EnrollRelayRequest) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *EnrollRelayRequest) GetCsr() []byte {
+	if x != nil {
+		return x.Csr
+	}
+	return nil
+}
+
+type EnrollRelayResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Certificates  *v1.Certificates       `protobuf:"bytes,1,opt,name=certificates,proto3" json:"certificates,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EnrollRelayResponse) Reset() {
+	*x = EnrollRelayResponse{}
+	mi := &file_wheelwright_enroll_v1_enroll_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EnrollRelayResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EnrollRelayResponse) ProtoMessage() {}
+
+func (x *EnrollRelayResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_enroll_v1_enroll_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EnrollRelayResponse.ProtoReflect.Descriptor instead.
+func (*EnrollRelayResponse) Descriptor() ([]byte, []int) {
+	return file_wheelwright_enroll_v1_enroll_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *EnrollRelayResponse) GetCertificates() *v1.Certificates {
+	if x != nil {
+		return x.Certificates
+	}
+	return nil
+}
+
 type EnrollRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The secret part of the join line.
@@ -37,7 +136,7 @@ type EnrollRequest struct {
 
 func (x *EnrollRequest) Reset() {
 	*x = EnrollRequest{}
-	mi := &file_wheelwright_enroll_v1_enroll_proto_msgTypes[0]
+	mi := &file_wheelwright_enroll_v1_enroll_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -49,7 +148,7 @@ func (x *EnrollRequest) String() string {
 func (*EnrollRequest) ProtoMessage() {}
 
 func (x *EnrollRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_enroll_v1_enroll_proto_msgTypes[0]
+	mi := &file_wheelwright_enroll_v1_enroll_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -62,7 +161,7 @@ func (x *EnrollRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrollRequest.ProtoReflect.Descriptor instead.
 func (*EnrollRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_enroll_v1_enroll_proto_rawDescGZIP(), []int{0}
+	return file_wheelwright_enroll_v1_enroll_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *EnrollRequest) GetToken() string {
@@ -96,7 +195,7 @@ type EnrollResponse struct {
 
 func (x *EnrollResponse) Reset() {
 	*x = EnrollResponse{}
-	mi := &file_wheelwright_enroll_v1_enroll_proto_msgTypes[1]
+	mi := &file_wheelwright_enroll_v1_enroll_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -108,7 +207,7 @@ func (x *EnrollResponse) String() string {
 func (*EnrollResponse) ProtoMessage() {}
 
 func (x *EnrollResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_enroll_v1_enroll_proto_msgTypes[1]
+	mi := &file_wheelwright_enroll_v1_enroll_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -121,7 +220,7 @@ func (x *EnrollResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrollResponse.ProtoReflect.Descriptor instead.
 func (*EnrollResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_enroll_v1_enroll_proto_rawDescGZIP(), []int{1}
+	return file_wheelwright_enroll_v1_enroll_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *EnrollResponse) GetCluster() string {
@@ -163,7 +262,12 @@ var File_wheelwright_enroll_v1_enroll_proto protoreflect.FileDescriptor
 
 const file_wheelwright_enroll_v1_enroll_proto_rawDesc = "" +
 	"\n" +
-	"\"wheelwright/enroll/v1/enroll.proto\x12\x15wheelwright.enroll.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"wheelwright/access/v1/access.proto\"7\n" +
+	"\"wheelwright/enroll/v1/enroll.proto\x12\x15wheelwright.enroll.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"wheelwright/access/v1/access.proto\x1a wheelwright/relay/v1/relay.proto\"<\n" +
+	"\x12EnrollRelayRequest\x12\x14\n" +
+	"\x05token\x18\x01 \x01(\tR\x05token\x12\x10\n" +
+	"\x03csr\x18\x02 \x01(\fR\x03csr\"]\n" +
+	"\x13EnrollRelayResponse\x12F\n" +
+	"\fcertificates\x18\x01 \x01(\v2\".wheelwright.relay.v1.CertificatesR\fcertificates\"7\n" +
 	"\rEnrollRequest\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x10\n" +
 	"\x03csr\x18\x02 \x01(\fR\x03csr\"\xc1\x01\n" +
@@ -172,11 +276,13 @@ const file_wheelwright_enroll_v1_enroll_proto_rawDesc = "" +
 	"\vcertificate\x18\x02 \x01(\fR\vcertificate\x12 \n" +
 	"\vauthorities\x18\x03 \x03(\fR\vauthorities\x127\n" +
 	"\tnot_after\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\x12\x18\n" +
-	"\apending\x18\x05 \x01(\bR\apending2v\n" +
+	"\apending\x18\x05 \x01(\bR\apending2\xe5\x01\n" +
 	"\rEnrollService\x12e\n" +
 	"\x06Enroll\x12$.wheelwright.enroll.v1.EnrollRequest\x1a%.wheelwright.enroll.v1.EnrollResponse\"\x0e\xa2\xcf\x18\n" +
 	"\n" +
-	"\b\x01\x02\x03\x04\x05\x06\a\bBMZKgithub.com/wheelwright-dev/wheelwright/proto/wheelwright/enroll/v1;enrollv1b\x06proto3"
+	"\b\x01\x02\x03\x04\x05\x06\a\b\x12m\n" +
+	"\vEnrollRelay\x12).wheelwright.enroll.v1.EnrollRelayRequest\x1a*.wheelwright.enroll.v1.EnrollRelayResponse\"\a\xa2\xcf\x18\x03\n" +
+	"\x01\x01BMZKgithub.com/wheelwright-dev/wheelwright/proto/wheelwright/enroll/v1;enrollv1b\x06proto3"
 
 var (
 	file_wheelwright_enroll_v1_enroll_proto_rawDescOnce sync.Once
@@ -190,21 +296,27 @@ func file_wheelwright_enroll_v1_enroll_proto_rawDescGZIP() []byte {
 	return file_wheelwright_enroll_v1_enroll_proto_rawDescData
 }
 
-var file_wheelwright_enroll_v1_enroll_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_wheelwright_enroll_v1_enroll_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_wheelwright_enroll_v1_enroll_proto_goTypes = []any{
-	(*EnrollRequest)(nil),         // 0: wheelwright.enroll.v1.EnrollRequest
-	(*EnrollResponse)(nil),        // 1: wheelwright.enroll.v1.EnrollResponse
-	(*timestamppb.Timestamp)(nil), // 2: google.protobuf.Timestamp
+	(*EnrollRelayRequest)(nil),    // 0: wheelwright.enroll.v1.EnrollRelayRequest
+	(*EnrollRelayResponse)(nil),   // 1: wheelwright.enroll.v1.EnrollRelayResponse
+	(*EnrollRequest)(nil),         // 2: wheelwright.enroll.v1.EnrollRequest
+	(*EnrollResponse)(nil),        // 3: wheelwright.enroll.v1.EnrollResponse
+	(*v1.Certificates)(nil),       // 4: wheelwright.relay.v1.Certificates
+	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
 }
 var file_wheelwright_enroll_v1_enroll_proto_depIdxs = []int32{
-	2, // 0: wheelwright.enroll.v1.EnrollResponse.not_after:type_name -> google.protobuf.Timestamp
-	0, // 1: wheelwright.enroll.v1.EnrollService.Enroll:input_type -> wheelwright.enroll.v1.EnrollRequest
-	1, // 2: wheelwright.enroll.v1.EnrollService.Enroll:output_type -> wheelwright.enroll.v1.EnrollResponse
-	2, // [2:3] is the sub-list for method output_type
-	1, // [1:2] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	4, // 0: wheelwright.enroll.v1.EnrollRelayResponse.certificates:type_name -> wheelwright.relay.v1.Certificates
+	5, // 1: wheelwright.enroll.v1.EnrollResponse.not_after:type_name -> google.protobuf.Timestamp
+	2, // 2: wheelwright.enroll.v1.EnrollService.Enroll:input_type -> wheelwright.enroll.v1.EnrollRequest
+	0, // 3: wheelwright.enroll.v1.EnrollService.EnrollRelay:input_type -> wheelwright.enroll.v1.EnrollRelayRequest
+	3, // 4: wheelwright.enroll.v1.EnrollService.Enroll:output_type -> wheelwright.enroll.v1.EnrollResponse
+	1, // 5: wheelwright.enroll.v1.EnrollService.EnrollRelay:output_type -> wheelwright.enroll.v1.EnrollRelayResponse
+	4, // [4:6] is the sub-list for method output_type
+	2, // [2:4] is the sub-list for method input_type
+	2, // [2:2] is the sub-list for extension type_name
+	2, // [2:2] is the sub-list for extension extendee
+	0, // [0:2] is the sub-list for field type_name
 }
 
 func init() { file_wheelwright_enroll_v1_enroll_proto_init() }
@@ -218,7 +330,7 @@ func file_wheelwright_enroll_v1_enroll_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wheelwright_enroll_v1_enroll_proto_rawDesc), len(file_wheelwright_enroll_v1_enroll_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   2,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

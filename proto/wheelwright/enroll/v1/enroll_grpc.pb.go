@@ -21,7 +21,8 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	EnrollService_Enroll_FullMethodName = "/wheelwright.enroll.v1.EnrollService/Enroll"
+	EnrollService_Enroll_FullMethodName      = "/wheelwright.enroll.v1.EnrollService/Enroll"
+	EnrollService_EnrollRelay_FullMethodName = "/wheelwright.enroll.v1.EnrollService/EnrollRelay"
 )
 
 // EnrollServiceClient is the client API for EnrollService service.
@@ -34,6 +35,8 @@ type EnrollServiceClient interface {
 	// message says which), INVALID_ARGUMENT for a certificate request that does not parse or is not
 	// signed by its own key. A token is spent by the first call that gets a certificate.
 	Enroll(ctx context.Context, in *EnrollRequest, opts ...grpc.CallOption) (*EnrollResponse, error)
+	// EnrollRelay redeems the token of `hub relay invite`. Errors as of Enroll.
+	EnrollRelay(ctx context.Context, in *EnrollRelayRequest, opts ...grpc.CallOption) (*EnrollRelayResponse, error)
 }
 
 type enrollServiceClient struct {
@@ -54,6 +57,16 @@ func (c *enrollServiceClient) Enroll(ctx context.Context, in *EnrollRequest, opt
 	return out, nil
 }
 
+func (c *enrollServiceClient) EnrollRelay(ctx context.Context, in *EnrollRelayRequest, opts ...grpc.CallOption) (*EnrollRelayResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(EnrollRelayResponse)
+	err := c.cc.Invoke(ctx, EnrollService_EnrollRelay_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // EnrollServiceServer is the server API for EnrollService service.
 // All implementations must embed UnimplementedEnrollServiceServer
 // for forward compatibility.
@@ -64,6 +77,8 @@ type EnrollServiceServer interface {
 	// message says which), INVALID_ARGUMENT for a certificate request that does not parse or is not
 	// signed by its own key. A token is spent by the first call that gets a certificate.
 	Enroll(context.Context, *EnrollRequest) (*EnrollResponse, error)
+	// EnrollRelay redeems the token of `hub relay invite`. Errors as of Enroll.
+	EnrollRelay(context.Context, *EnrollRelayRequest) (*EnrollRelayResponse, error)
 	mustEmbedUnimplementedEnrollServiceServer()
 }
 
@@ -76,6 +91,9 @@ type UnimplementedEnrollServiceServer struct{}
 
 func (UnimplementedEnrollServiceServer) Enroll(context.Context, *EnrollRequest) (*EnrollResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Enroll not implemented")
+}
+func (UnimplementedEnrollServiceServer) EnrollRelay(context.Context, *EnrollRelayRequest) (*EnrollRelayResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method EnrollRelay not implemented")
 }
 func (UnimplementedEnrollServiceServer) mustEmbedUnimplementedEnrollServiceServer() {}
 func (UnimplementedEnrollServiceServer) testEmbeddedByValue()                       {}
@@ -116,6 +134,24 @@ func _EnrollService_Enroll_Handler(srv interface{}, ctx context.Context, dec fun
 	return interceptor(ctx, in, info, handler)
 }
 
+func _EnrollService_EnrollRelay_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(EnrollRelayRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(EnrollServiceServer).EnrollRelay(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: EnrollService_EnrollRelay_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(EnrollServiceServer).EnrollRelay(ctx, req.(*EnrollRelayRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // EnrollService_ServiceDesc is the grpc.ServiceDesc for EnrollService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -126,6 +162,10 @@ var EnrollService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Enroll",
 			Handler:    _EnrollService_Enroll_Handler,
+		},
+		{
+			MethodName: "EnrollRelay",
+			Handler:    _EnrollService_EnrollRelay_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

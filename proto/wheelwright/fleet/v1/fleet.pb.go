@@ -6110,6 +6110,426 @@ func (*GetAuthorityRequest) Descriptor() ([]byte, []int) {
 	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{86}
 }
 
+type Relay struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// What spokes dial it by: names or addresses.
+	Hosts     []string               `protobuf:"bytes,2,rep,name=hosts,proto3" json:"hosts,omitempty"`
+	Created   *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=created,proto3" json:"created,omitempty"`
+	CreatedBy string                 `protobuf:"bytes,4,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
+	// Unset: it was invited and has not joined yet.
+	Joined              *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=joined,proto3" json:"joined,omitempty"`
+	CertificateNotAfter *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=certificate_not_after,json=certificateNotAfter,proto3" json:"certificate_not_after,omitempty"`
+	Connected           bool                   `protobuf:"varint,7,opt,name=connected,proto3" json:"connected,omitempty"`
+	// Spokes behind it that are connected now.
+	Spokes        uint32 `protobuf:"varint,8,opt,name=spokes,proto3" json:"spokes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Relay) Reset() {
+	*x = Relay{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[87]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Relay) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Relay) ProtoMessage() {}
+
+func (x *Relay) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[87]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Relay.ProtoReflect.Descriptor instead.
+func (*Relay) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{87}
+}
+
+func (x *Relay) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Relay) GetHosts() []string {
+	if x != nil {
+		return x.Hosts
+	}
+	return nil
+}
+
+func (x *Relay) GetCreated() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Created
+	}
+	return nil
+}
+
+func (x *Relay) GetCreatedBy() string {
+	if x != nil {
+		return x.CreatedBy
+	}
+	return ""
+}
+
+func (x *Relay) GetJoined() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Joined
+	}
+	return nil
+}
+
+func (x *Relay) GetCertificateNotAfter() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CertificateNotAfter
+	}
+	return nil
+}
+
+func (x *Relay) GetConnected() bool {
+	if x != nil {
+		return x.Connected
+	}
+	return false
+}
+
+func (x *Relay) GetSpokes() uint32 {
+	if x != nil {
+		return x.Spokes
+	}
+	return 0
+}
+
+type InviteRelayRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Hosts []string               `protobuf:"bytes,2,rep,name=hosts,proto3" json:"hosts,omitempty"`
+	// 0: ten minutes, which is the most.
+	TtlSeconds    uint32 `protobuf:"varint,3,opt,name=ttl_seconds,json=ttlSeconds,proto3" json:"ttl_seconds,omitempty"`
+	DryRun        bool   `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InviteRelayRequest) Reset() {
+	*x = InviteRelayRequest{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[88]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InviteRelayRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InviteRelayRequest) ProtoMessage() {}
+
+func (x *InviteRelayRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[88]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InviteRelayRequest.ProtoReflect.Descriptor instead.
+func (*InviteRelayRequest) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{88}
+}
+
+func (x *InviteRelayRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *InviteRelayRequest) GetHosts() []string {
+	if x != nil {
+		return x.Hosts
+	}
+	return nil
+}
+
+func (x *InviteRelayRequest) GetTtlSeconds() uint32 {
+	if x != nil {
+		return x.TtlSeconds
+	}
+	return 0
+}
+
+func (x *InviteRelayRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type InviteRelayResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Shown once.
+	Token   string                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	Expires *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expires,proto3" json:"expires,omitempty"`
+	// HOST:PORT to join at.
+	Address string `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
+	// A relay of this name joined before; what it has ends when the token is used.
+	Rejoin        bool `protobuf:"varint,4,opt,name=rejoin,proto3" json:"rejoin,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InviteRelayResponse) Reset() {
+	*x = InviteRelayResponse{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[89]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InviteRelayResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InviteRelayResponse) ProtoMessage() {}
+
+func (x *InviteRelayResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[89]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InviteRelayResponse.ProtoReflect.Descriptor instead.
+func (*InviteRelayResponse) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{89}
+}
+
+func (x *InviteRelayResponse) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *InviteRelayResponse) GetExpires() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Expires
+	}
+	return nil
+}
+
+func (x *InviteRelayResponse) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *InviteRelayResponse) GetRejoin() bool {
+	if x != nil {
+		return x.Rejoin
+	}
+	return false
+}
+
+type ListRelaysRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRelaysRequest) Reset() {
+	*x = ListRelaysRequest{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[90]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRelaysRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRelaysRequest) ProtoMessage() {}
+
+func (x *ListRelaysRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[90]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRelaysRequest.ProtoReflect.Descriptor instead.
+func (*ListRelaysRequest) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{90}
+}
+
+type ListRelaysResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By name.
+	Relays        []*Relay `protobuf:"bytes,1,rep,name=relays,proto3" json:"relays,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRelaysResponse) Reset() {
+	*x = ListRelaysResponse{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[91]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRelaysResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRelaysResponse) ProtoMessage() {}
+
+func (x *ListRelaysResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[91]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRelaysResponse.ProtoReflect.Descriptor instead.
+func (*ListRelaysResponse) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{91}
+}
+
+func (x *ListRelaysResponse) GetRelays() []*Relay {
+	if x != nil {
+		return x.Relays
+	}
+	return nil
+}
+
+type RemoveRelayRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	DryRun        bool                   `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveRelayRequest) Reset() {
+	*x = RemoveRelayRequest{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[92]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveRelayRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveRelayRequest) ProtoMessage() {}
+
+func (x *RemoveRelayRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[92]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveRelayRequest.ProtoReflect.Descriptor instead.
+func (*RemoveRelayRequest) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{92}
+}
+
+func (x *RemoveRelayRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RemoveRelayRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *RemoveRelayRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type RemoveRelayResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveRelayResponse) Reset() {
+	*x = RemoveRelayResponse{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[93]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveRelayResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveRelayResponse) ProtoMessage() {}
+
+func (x *RemoveRelayResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[93]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveRelayResponse.ProtoReflect.Descriptor instead.
+func (*RemoveRelayResponse) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{93}
+}
+
 type GetAuthorityResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// One, or two while the authority is rotated; the oldest first.
@@ -6120,14 +6540,17 @@ type GetAuthorityResponse struct {
 	Operators          uint32 `protobuf:"varint,4,opt,name=operators,proto3" json:"operators,omitempty"`
 	OperatorsFollowing uint32 `protobuf:"varint,5,opt,name=operators_following,json=operatorsFollowing,proto3" json:"operators_following,omitempty"`
 	// Who would be locked out if the old key were retired now.
-	LeftBehind    []*LeftBehind `protobuf:"bytes,6,rep,name=left_behind,json=leftBehind,proto3" json:"left_behind,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	LeftBehind []*LeftBehind `protobuf:"bytes,6,rep,name=left_behind,json=leftBehind,proto3" json:"left_behind,omitempty"`
+	// As of clusters and operators.
+	Relays          uint32 `protobuf:"varint,7,opt,name=relays,proto3" json:"relays,omitempty"`
+	RelaysFollowing uint32 `protobuf:"varint,8,opt,name=relays_following,json=relaysFollowing,proto3" json:"relays_following,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *GetAuthorityResponse) Reset() {
 	*x = GetAuthorityResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[87]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6139,7 +6562,7 @@ func (x *GetAuthorityResponse) String() string {
 func (*GetAuthorityResponse) ProtoMessage() {}
 
 func (x *GetAuthorityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[87]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6152,7 +6575,7 @@ func (x *GetAuthorityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAuthorityResponse.ProtoReflect.Descriptor instead.
 func (*GetAuthorityResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{87}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *GetAuthorityResponse) GetKeys() []*AuthorityKey {
@@ -6197,10 +6620,24 @@ func (x *GetAuthorityResponse) GetLeftBehind() []*LeftBehind {
 	return nil
 }
 
+func (x *GetAuthorityResponse) GetRelays() uint32 {
+	if x != nil {
+		return x.Relays
+	}
+	return 0
+}
+
+func (x *GetAuthorityResponse) GetRelaysFollowing() uint32 {
+	if x != nil {
+		return x.RelaysFollowing
+	}
+	return 0
+}
+
 // LeftBehind is somebody whose trust does not reach beyond the old key.
 type LeftBehind struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// "acme/eu-1", "operator maria" or "invitations".
+	// "acme/eu-1", "operator maria", "relay fra-1" or "invitations".
 	Who string `protobuf:"bytes,1,opt,name=who,proto3" json:"who,omitempty"`
 	// One line.
 	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
@@ -6210,7 +6647,7 @@ type LeftBehind struct {
 
 func (x *LeftBehind) Reset() {
 	*x = LeftBehind{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[88]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6222,7 +6659,7 @@ func (x *LeftBehind) String() string {
 func (*LeftBehind) ProtoMessage() {}
 
 func (x *LeftBehind) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[88]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6235,7 +6672,7 @@ func (x *LeftBehind) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeftBehind.ProtoReflect.Descriptor instead.
 func (*LeftBehind) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{88}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *LeftBehind) GetWho() string {
@@ -6262,7 +6699,7 @@ type RotateAuthorityRequest struct {
 
 func (x *RotateAuthorityRequest) Reset() {
 	*x = RotateAuthorityRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[89]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6274,7 +6711,7 @@ func (x *RotateAuthorityRequest) String() string {
 func (*RotateAuthorityRequest) ProtoMessage() {}
 
 func (x *RotateAuthorityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[89]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6287,7 +6724,7 @@ func (x *RotateAuthorityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateAuthorityRequest.ProtoReflect.Descriptor instead.
 func (*RotateAuthorityRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{89}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *RotateAuthorityRequest) GetReason() string {
@@ -6314,7 +6751,7 @@ type RotateAuthorityResponse struct {
 
 func (x *RotateAuthorityResponse) Reset() {
 	*x = RotateAuthorityResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[90]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6326,7 +6763,7 @@ func (x *RotateAuthorityResponse) String() string {
 func (*RotateAuthorityResponse) ProtoMessage() {}
 
 func (x *RotateAuthorityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[90]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6339,7 +6776,7 @@ func (x *RotateAuthorityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateAuthorityResponse.ProtoReflect.Descriptor instead.
 func (*RotateAuthorityResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{90}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *RotateAuthorityResponse) GetAuthority() *GetAuthorityResponse {
@@ -6361,7 +6798,7 @@ type RetireAuthorityRequest struct {
 
 func (x *RetireAuthorityRequest) Reset() {
 	*x = RetireAuthorityRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[91]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6373,7 +6810,7 @@ func (x *RetireAuthorityRequest) String() string {
 func (*RetireAuthorityRequest) ProtoMessage() {}
 
 func (x *RetireAuthorityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[91]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6386,7 +6823,7 @@ func (x *RetireAuthorityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireAuthorityRequest.ProtoReflect.Descriptor instead.
 func (*RetireAuthorityRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{91}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *RetireAuthorityRequest) GetReason() string {
@@ -6421,7 +6858,7 @@ type RetireAuthorityResponse struct {
 
 func (x *RetireAuthorityResponse) Reset() {
 	*x = RetireAuthorityResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[92]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6433,7 +6870,7 @@ func (x *RetireAuthorityResponse) String() string {
 func (*RetireAuthorityResponse) ProtoMessage() {}
 
 func (x *RetireAuthorityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[92]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6446,7 +6883,7 @@ func (x *RetireAuthorityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireAuthorityResponse.ProtoReflect.Descriptor instead.
 func (*RetireAuthorityResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{92}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *RetireAuthorityResponse) GetAuthority() *GetAuthorityResponse {
@@ -6471,7 +6908,7 @@ type ListOperatorsRequest struct {
 
 func (x *ListOperatorsRequest) Reset() {
 	*x = ListOperatorsRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[93]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6483,7 +6920,7 @@ func (x *ListOperatorsRequest) String() string {
 func (*ListOperatorsRequest) ProtoMessage() {}
 
 func (x *ListOperatorsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[93]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6496,7 +6933,7 @@ func (x *ListOperatorsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOperatorsRequest.ProtoReflect.Descriptor instead.
 func (*ListOperatorsRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{93}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{100}
 }
 
 type ListOperatorsResponse struct {
@@ -6509,7 +6946,7 @@ type ListOperatorsResponse struct {
 
 func (x *ListOperatorsResponse) Reset() {
 	*x = ListOperatorsResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[94]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6521,7 +6958,7 @@ func (x *ListOperatorsResponse) String() string {
 func (*ListOperatorsResponse) ProtoMessage() {}
 
 func (x *ListOperatorsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[94]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6534,7 +6971,7 @@ func (x *ListOperatorsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOperatorsResponse.ProtoReflect.Descriptor instead.
 func (*ListOperatorsResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{94}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{101}
 }
 
 func (x *ListOperatorsResponse) GetOperators() []*Operator {
@@ -6567,7 +7004,7 @@ type Order struct {
 
 func (x *Order) Reset() {
 	*x = Order{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[95]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6579,7 +7016,7 @@ func (x *Order) String() string {
 func (*Order) ProtoMessage() {}
 
 func (x *Order) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[95]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6592,7 +7029,7 @@ func (x *Order) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Order.ProtoReflect.Descriptor instead.
 func (*Order) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{95}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{102}
 }
 
 func (x *Order) GetText() []byte {
@@ -6663,7 +7100,7 @@ type SendOrderRequest struct {
 
 func (x *SendOrderRequest) Reset() {
 	*x = SendOrderRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[96]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[103]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6675,7 +7112,7 @@ func (x *SendOrderRequest) String() string {
 func (*SendOrderRequest) ProtoMessage() {}
 
 func (x *SendOrderRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[96]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[103]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6688,7 +7125,7 @@ func (x *SendOrderRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendOrderRequest.ProtoReflect.Descriptor instead.
 func (*SendOrderRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{96}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{103}
 }
 
 func (x *SendOrderRequest) GetText() []byte {
@@ -6722,7 +7159,7 @@ type SendOrderResponse struct {
 
 func (x *SendOrderResponse) Reset() {
 	*x = SendOrderResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[97]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[104]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6734,7 +7171,7 @@ func (x *SendOrderResponse) String() string {
 func (*SendOrderResponse) ProtoMessage() {}
 
 func (x *SendOrderResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[97]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[104]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6747,7 +7184,7 @@ func (x *SendOrderResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendOrderResponse.ProtoReflect.Descriptor instead.
 func (*SendOrderResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{97}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{104}
 }
 
 func (x *SendOrderResponse) GetOrder() *Order {
@@ -6776,7 +7213,7 @@ type ListOrdersRequest struct {
 
 func (x *ListOrdersRequest) Reset() {
 	*x = ListOrdersRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[98]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[105]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6788,7 +7225,7 @@ func (x *ListOrdersRequest) String() string {
 func (*ListOrdersRequest) ProtoMessage() {}
 
 func (x *ListOrdersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[98]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[105]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6801,7 +7238,7 @@ func (x *ListOrdersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOrdersRequest.ProtoReflect.Descriptor instead.
 func (*ListOrdersRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{98}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{105}
 }
 
 func (x *ListOrdersRequest) GetCluster() string {
@@ -6827,7 +7264,7 @@ type ListOrdersResponse struct {
 
 func (x *ListOrdersResponse) Reset() {
 	*x = ListOrdersResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[99]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[106]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6839,7 +7276,7 @@ func (x *ListOrdersResponse) String() string {
 func (*ListOrdersResponse) ProtoMessage() {}
 
 func (x *ListOrdersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[99]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[106]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6852,7 +7289,7 @@ func (x *ListOrdersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOrdersResponse.ProtoReflect.Descriptor instead.
 func (*ListOrdersResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{99}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{106}
 }
 
 func (x *ListOrdersResponse) GetOrders() []*Order {
@@ -6888,7 +7325,7 @@ type ReHome struct {
 
 func (x *ReHome) Reset() {
 	*x = ReHome{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[100]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[107]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6900,7 +7337,7 @@ func (x *ReHome) String() string {
 func (*ReHome) ProtoMessage() {}
 
 func (x *ReHome) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[100]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[107]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6913,7 +7350,7 @@ func (x *ReHome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReHome.ProtoReflect.Descriptor instead.
 func (*ReHome) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{100}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{107}
 }
 
 func (x *ReHome) GetCluster() string {
@@ -7012,7 +7449,7 @@ type SendReHomeRequest struct {
 
 func (x *SendReHomeRequest) Reset() {
 	*x = SendReHomeRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[101]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[108]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7024,7 +7461,7 @@ func (x *SendReHomeRequest) String() string {
 func (*SendReHomeRequest) ProtoMessage() {}
 
 func (x *SendReHomeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[101]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[108]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7037,7 +7474,7 @@ func (x *SendReHomeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendReHomeRequest.ProtoReflect.Descriptor instead.
 func (*SendReHomeRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{101}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{108}
 }
 
 func (x *SendReHomeRequest) GetSigned() []byte {
@@ -7064,7 +7501,7 @@ type SendReHomeResponse struct {
 
 func (x *SendReHomeResponse) Reset() {
 	*x = SendReHomeResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[102]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[109]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7076,7 +7513,7 @@ func (x *SendReHomeResponse) String() string {
 func (*SendReHomeResponse) ProtoMessage() {}
 
 func (x *SendReHomeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[102]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[109]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7089,7 +7526,7 @@ func (x *SendReHomeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendReHomeResponse.ProtoReflect.Descriptor instead.
 func (*SendReHomeResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{102}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{109}
 }
 
 func (x *SendReHomeResponse) GetReHome() *ReHome {
@@ -7116,7 +7553,7 @@ type ListReHomesRequest struct {
 
 func (x *ListReHomesRequest) Reset() {
 	*x = ListReHomesRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[103]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[110]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7128,7 +7565,7 @@ func (x *ListReHomesRequest) String() string {
 func (*ListReHomesRequest) ProtoMessage() {}
 
 func (x *ListReHomesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[103]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[110]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7141,7 +7578,7 @@ func (x *ListReHomesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReHomesRequest.ProtoReflect.Descriptor instead.
 func (*ListReHomesRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{103}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{110}
 }
 
 func (x *ListReHomesRequest) GetCluster() string {
@@ -7160,7 +7597,7 @@ type ListReHomesResponse struct {
 
 func (x *ListReHomesResponse) Reset() {
 	*x = ListReHomesResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[104]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[111]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7172,7 +7609,7 @@ func (x *ListReHomesResponse) String() string {
 func (*ListReHomesResponse) ProtoMessage() {}
 
 func (x *ListReHomesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[104]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[111]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7185,7 +7622,7 @@ func (x *ListReHomesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReHomesResponse.ProtoReflect.Descriptor instead.
 func (*ListReHomesResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{104}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{111}
 }
 
 func (x *ListReHomesResponse) GetReHomes() []*ReHome {
@@ -7203,7 +7640,7 @@ type WhoAmIRequest struct {
 
 func (x *WhoAmIRequest) Reset() {
 	*x = WhoAmIRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[105]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[112]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7215,7 +7652,7 @@ func (x *WhoAmIRequest) String() string {
 func (*WhoAmIRequest) ProtoMessage() {}
 
 func (x *WhoAmIRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[105]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[112]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7228,7 +7665,7 @@ func (x *WhoAmIRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoAmIRequest.ProtoReflect.Descriptor instead.
 func (*WhoAmIRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{105}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{112}
 }
 
 type WhoAmIResponse struct {
@@ -7249,7 +7686,7 @@ type WhoAmIResponse struct {
 
 func (x *WhoAmIResponse) Reset() {
 	*x = WhoAmIResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[106]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[113]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7261,7 +7698,7 @@ func (x *WhoAmIResponse) String() string {
 func (*WhoAmIResponse) ProtoMessage() {}
 
 func (x *WhoAmIResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[106]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[113]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7274,7 +7711,7 @@ func (x *WhoAmIResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoAmIResponse.ProtoReflect.Descriptor instead.
 func (*WhoAmIResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{106}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{113}
 }
 
 func (x *WhoAmIResponse) GetName() string {
@@ -7333,7 +7770,7 @@ type CanIRequest struct {
 
 func (x *CanIRequest) Reset() {
 	*x = CanIRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[107]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[114]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7345,7 +7782,7 @@ func (x *CanIRequest) String() string {
 func (*CanIRequest) ProtoMessage() {}
 
 func (x *CanIRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[107]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[114]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7358,7 +7795,7 @@ func (x *CanIRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CanIRequest.ProtoReflect.Descriptor instead.
 func (*CanIRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{107}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{114}
 }
 
 func (x *CanIRequest) GetMethod() string {
@@ -7391,7 +7828,7 @@ type CanIResponse struct {
 
 func (x *CanIResponse) Reset() {
 	*x = CanIResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[108]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[115]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7403,7 +7840,7 @@ func (x *CanIResponse) String() string {
 func (*CanIResponse) ProtoMessage() {}
 
 func (x *CanIResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[108]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[115]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7416,7 +7853,7 @@ func (x *CanIResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CanIResponse.ProtoReflect.Descriptor instead.
 func (*CanIResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{108}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{115}
 }
 
 func (x *CanIResponse) GetPermissions() []*Permission {
@@ -7441,7 +7878,7 @@ type Permission struct {
 
 func (x *Permission) Reset() {
 	*x = Permission{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[109]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[116]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7453,7 +7890,7 @@ func (x *Permission) String() string {
 func (*Permission) ProtoMessage() {}
 
 func (x *Permission) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[109]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[116]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7466,7 +7903,7 @@ func (x *Permission) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Permission.ProtoReflect.Descriptor instead.
 func (*Permission) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{109}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{116}
 }
 
 func (x *Permission) GetMethod() string {
@@ -7505,7 +7942,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[110]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[117]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7517,7 +7954,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[110]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[117]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7530,7 +7967,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{110}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{117}
 }
 
 type WatchResponse struct {
@@ -7543,7 +7980,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[111]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[118]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7555,7 +7992,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[111]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[118]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7568,7 +8005,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{111}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{118}
 }
 
 func (x *WatchResponse) GetRevision() uint64 {
@@ -8055,7 +8492,36 @@ const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"\tnot_after\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\x12\x14\n" +
 	"\x05shown\x18\x05 \x01(\bR\x05shown\x12\x16\n" +
 	"\x06issues\x18\x06 \x01(\bR\x06issues\"\x15\n" +
-	"\x13GetAuthorityRequest\"\xab\x02\n" +
+	"\x13GetAuthorityRequest\"\xc0\x02\n" +
+	"\x05Relay\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05hosts\x18\x02 \x03(\tR\x05hosts\x124\n" +
+	"\acreated\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x12\x1d\n" +
+	"\n" +
+	"created_by\x18\x04 \x01(\tR\tcreatedBy\x122\n" +
+	"\x06joined\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x06joined\x12N\n" +
+	"\x15certificate_not_after\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x13certificateNotAfter\x12\x1c\n" +
+	"\tconnected\x18\a \x01(\bR\tconnected\x12\x16\n" +
+	"\x06spokes\x18\b \x01(\rR\x06spokes\"x\n" +
+	"\x12InviteRelayRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05hosts\x18\x02 \x03(\tR\x05hosts\x12\x1f\n" +
+	"\vttl_seconds\x18\x03 \x01(\rR\n" +
+	"ttlSeconds\x12\x17\n" +
+	"\adry_run\x18\x04 \x01(\bR\x06dryRun\"\x93\x01\n" +
+	"\x13InviteRelayResponse\x12\x14\n" +
+	"\x05token\x18\x01 \x01(\tR\x05token\x124\n" +
+	"\aexpires\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x12\x18\n" +
+	"\aaddress\x18\x03 \x01(\tR\aaddress\x12\x16\n" +
+	"\x06rejoin\x18\x04 \x01(\bR\x06rejoin\"\x13\n" +
+	"\x11ListRelaysRequest\"I\n" +
+	"\x12ListRelaysResponse\x123\n" +
+	"\x06relays\x18\x01 \x03(\v2\x1b.wheelwright.fleet.v1.RelayR\x06relays\"Y\n" +
+	"\x12RemoveRelayRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x17\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"\x15\n" +
+	"\x13RemoveRelayResponse\"\xee\x02\n" +
 	"\x14GetAuthorityResponse\x126\n" +
 	"\x04keys\x18\x01 \x03(\v2\".wheelwright.fleet.v1.AuthorityKeyR\x04keys\x12\x1a\n" +
 	"\bclusters\x18\x02 \x01(\rR\bclusters\x12-\n" +
@@ -8063,7 +8529,9 @@ const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"\toperators\x18\x04 \x01(\rR\toperators\x12/\n" +
 	"\x13operators_following\x18\x05 \x01(\rR\x12operatorsFollowing\x12A\n" +
 	"\vleft_behind\x18\x06 \x03(\v2 .wheelwright.fleet.v1.LeftBehindR\n" +
-	"leftBehind\"6\n" +
+	"leftBehind\x12\x16\n" +
+	"\x06relays\x18\a \x01(\rR\x06relays\x12)\n" +
+	"\x10relays_following\x18\b \x01(\rR\x0frelaysFollowing\"6\n" +
 	"\n" +
 	"LeftBehind\x12\x10\n" +
 	"\x03who\x18\x01 \x01(\tR\x03who\x12\x16\n" +
@@ -8161,7 +8629,7 @@ const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"\x16ROLLOUT_DECISION_PAUSE\x10\x03\x12\x1b\n" +
 	"\x17ROLLOUT_DECISION_RESUME\x10\x04\x12\x1a\n" +
 	"\x16ROLLOUT_DECISION_ABORT\x10\x05\x12\x19\n" +
-	"\x15ROLLOUT_DECISION_UNDO\x10\x062\xa6&\n" +
+	"\x15ROLLOUT_DECISION_UNDO\x10\x062\xee(\n" +
 	"\fFleetService\x12m\n" +
 	"\n" +
 	"GetVersion\x12'.wheelwright.fleet.v1.GetVersionRequest\x1a(.wheelwright.fleet.v1.GetVersionResponse\"\f\xa2\xcf\x18\b\n" +
@@ -8235,7 +8703,14 @@ const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"\vAddOperator\x12(.wheelwright.fleet.v1.AddOperatorRequest\x1a).wheelwright.fleet.v1.AddOperatorResponse\"\b\xa2\xcf\x18\x04\n" +
 	"\x02\x03\x06\x12u\n" +
 	"\x0eRemoveOperator\x12+.wheelwright.fleet.v1.RemoveOperatorRequest\x1a,.wheelwright.fleet.v1.RemoveOperatorResponse\"\b\xa2\xcf\x18\x04\n" +
-	"\x02\x03\x06\x12v\n" +
+	"\x02\x03\x06\x12k\n" +
+	"\vInviteRelay\x12(.wheelwright.fleet.v1.InviteRelayRequest\x1a).wheelwright.fleet.v1.InviteRelayResponse\"\a\xa2\xcf\x18\x03\n" +
+	"\x01\x03\x12l\n" +
+	"\n" +
+	"ListRelays\x12'.wheelwright.fleet.v1.ListRelaysRequest\x1a(.wheelwright.fleet.v1.ListRelaysResponse\"\v\xa2\xcf\x18\a\n" +
+	"\x05\x03\x04\x05\x06\a\x12k\n" +
+	"\vRemoveRelay\x12(.wheelwright.fleet.v1.RemoveRelayRequest\x1a).wheelwright.fleet.v1.RemoveRelayResponse\"\a\xa2\xcf\x18\x03\n" +
+	"\x01\x03\x12v\n" +
 	"\rRenewOperator\x12*.wheelwright.fleet.v1.RenewOperatorRequest\x1a+.wheelwright.fleet.v1.RenewOperatorResponse\"\f\xa2\xcf\x18\b\n" +
 	"\x06\x03\x04\x05\x06\a\b\x12p\n" +
 	"\fGetAuthority\x12).wheelwright.fleet.v1.GetAuthorityRequest\x1a*.wheelwright.fleet.v1.GetAuthorityResponse\"\t\xa2\xcf\x18\x05\n" +
@@ -8284,7 +8759,7 @@ func file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP() []byte {
 }
 
 var file_wheelwright_fleet_v1_fleet_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_wheelwright_fleet_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 115)
+var file_wheelwright_fleet_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 122)
 var file_wheelwright_fleet_v1_fleet_proto_goTypes = []any{
 	(RolloutDecision)(0),               // 0: wheelwright.fleet.v1.RolloutDecision
 	(*GetVersionRequest)(nil),          // 1: wheelwright.fleet.v1.GetVersionRequest
@@ -8374,43 +8849,50 @@ var file_wheelwright_fleet_v1_fleet_proto_goTypes = []any{
 	(*RenewOperatorResponse)(nil),      // 85: wheelwright.fleet.v1.RenewOperatorResponse
 	(*AuthorityKey)(nil),               // 86: wheelwright.fleet.v1.AuthorityKey
 	(*GetAuthorityRequest)(nil),        // 87: wheelwright.fleet.v1.GetAuthorityRequest
-	(*GetAuthorityResponse)(nil),       // 88: wheelwright.fleet.v1.GetAuthorityResponse
-	(*LeftBehind)(nil),                 // 89: wheelwright.fleet.v1.LeftBehind
-	(*RotateAuthorityRequest)(nil),     // 90: wheelwright.fleet.v1.RotateAuthorityRequest
-	(*RotateAuthorityResponse)(nil),    // 91: wheelwright.fleet.v1.RotateAuthorityResponse
-	(*RetireAuthorityRequest)(nil),     // 92: wheelwright.fleet.v1.RetireAuthorityRequest
-	(*RetireAuthorityResponse)(nil),    // 93: wheelwright.fleet.v1.RetireAuthorityResponse
-	(*ListOperatorsRequest)(nil),       // 94: wheelwright.fleet.v1.ListOperatorsRequest
-	(*ListOperatorsResponse)(nil),      // 95: wheelwright.fleet.v1.ListOperatorsResponse
-	(*Order)(nil),                      // 96: wheelwright.fleet.v1.Order
-	(*SendOrderRequest)(nil),           // 97: wheelwright.fleet.v1.SendOrderRequest
-	(*SendOrderResponse)(nil),          // 98: wheelwright.fleet.v1.SendOrderResponse
-	(*ListOrdersRequest)(nil),          // 99: wheelwright.fleet.v1.ListOrdersRequest
-	(*ListOrdersResponse)(nil),         // 100: wheelwright.fleet.v1.ListOrdersResponse
-	(*ReHome)(nil),                     // 101: wheelwright.fleet.v1.ReHome
-	(*SendReHomeRequest)(nil),          // 102: wheelwright.fleet.v1.SendReHomeRequest
-	(*SendReHomeResponse)(nil),         // 103: wheelwright.fleet.v1.SendReHomeResponse
-	(*ListReHomesRequest)(nil),         // 104: wheelwright.fleet.v1.ListReHomesRequest
-	(*ListReHomesResponse)(nil),        // 105: wheelwright.fleet.v1.ListReHomesResponse
-	(*WhoAmIRequest)(nil),              // 106: wheelwright.fleet.v1.WhoAmIRequest
-	(*WhoAmIResponse)(nil),             // 107: wheelwright.fleet.v1.WhoAmIResponse
-	(*CanIRequest)(nil),                // 108: wheelwright.fleet.v1.CanIRequest
-	(*CanIResponse)(nil),               // 109: wheelwright.fleet.v1.CanIResponse
-	(*Permission)(nil),                 // 110: wheelwright.fleet.v1.Permission
-	(*WatchRequest)(nil),               // 111: wheelwright.fleet.v1.WatchRequest
-	(*WatchResponse)(nil),              // 112: wheelwright.fleet.v1.WatchResponse
-	nil,                                // 113: wheelwright.fleet.v1.Cluster.LabelsEntry
-	nil,                                // 114: wheelwright.fleet.v1.InviteClusterRequest.LabelsEntry
-	nil,                                // 115: wheelwright.fleet.v1.StatusRow.LabelsEntry
-	(*timestamppb.Timestamp)(nil),      // 116: google.protobuf.Timestamp
-	(*v1.Preflight)(nil),               // 117: wheelwright.sync.v1.Preflight
-	(*v1.SubscriptionStatus)(nil),      // 118: wheelwright.sync.v1.SubscriptionStatus
-	(*v1.Policy)(nil),                  // 119: wheelwright.sync.v1.Policy
-	(*v1.Canary)(nil),                  // 120: wheelwright.sync.v1.Canary
+	(*Relay)(nil),                      // 88: wheelwright.fleet.v1.Relay
+	(*InviteRelayRequest)(nil),         // 89: wheelwright.fleet.v1.InviteRelayRequest
+	(*InviteRelayResponse)(nil),        // 90: wheelwright.fleet.v1.InviteRelayResponse
+	(*ListRelaysRequest)(nil),          // 91: wheelwright.fleet.v1.ListRelaysRequest
+	(*ListRelaysResponse)(nil),         // 92: wheelwright.fleet.v1.ListRelaysResponse
+	(*RemoveRelayRequest)(nil),         // 93: wheelwright.fleet.v1.RemoveRelayRequest
+	(*RemoveRelayResponse)(nil),        // 94: wheelwright.fleet.v1.RemoveRelayResponse
+	(*GetAuthorityResponse)(nil),       // 95: wheelwright.fleet.v1.GetAuthorityResponse
+	(*LeftBehind)(nil),                 // 96: wheelwright.fleet.v1.LeftBehind
+	(*RotateAuthorityRequest)(nil),     // 97: wheelwright.fleet.v1.RotateAuthorityRequest
+	(*RotateAuthorityResponse)(nil),    // 98: wheelwright.fleet.v1.RotateAuthorityResponse
+	(*RetireAuthorityRequest)(nil),     // 99: wheelwright.fleet.v1.RetireAuthorityRequest
+	(*RetireAuthorityResponse)(nil),    // 100: wheelwright.fleet.v1.RetireAuthorityResponse
+	(*ListOperatorsRequest)(nil),       // 101: wheelwright.fleet.v1.ListOperatorsRequest
+	(*ListOperatorsResponse)(nil),      // 102: wheelwright.fleet.v1.ListOperatorsResponse
+	(*Order)(nil),                      // 103: wheelwright.fleet.v1.Order
+	(*SendOrderRequest)(nil),           // 104: wheelwright.fleet.v1.SendOrderRequest
+	(*SendOrderResponse)(nil),          // 105: wheelwright.fleet.v1.SendOrderResponse
+	(*ListOrdersRequest)(nil),          // 106: wheelwright.fleet.v1.ListOrdersRequest
+	(*ListOrdersResponse)(nil),         // 107: wheelwright.fleet.v1.ListOrdersResponse
+	(*ReHome)(nil),                     // 108: wheelwright.fleet.v1.ReHome
+	(*SendReHomeRequest)(nil),          // 109: wheelwright.fleet.v1.SendReHomeRequest
+	(*SendReHomeResponse)(nil),         // 110: wheelwright.fleet.v1.SendReHomeResponse
+	(*ListReHomesRequest)(nil),         // 111: wheelwright.fleet.v1.ListReHomesRequest
+	(*ListReHomesResponse)(nil),        // 112: wheelwright.fleet.v1.ListReHomesResponse
+	(*WhoAmIRequest)(nil),              // 113: wheelwright.fleet.v1.WhoAmIRequest
+	(*WhoAmIResponse)(nil),             // 114: wheelwright.fleet.v1.WhoAmIResponse
+	(*CanIRequest)(nil),                // 115: wheelwright.fleet.v1.CanIRequest
+	(*CanIResponse)(nil),               // 116: wheelwright.fleet.v1.CanIResponse
+	(*Permission)(nil),                 // 117: wheelwright.fleet.v1.Permission
+	(*WatchRequest)(nil),               // 118: wheelwright.fleet.v1.WatchRequest
+	(*WatchResponse)(nil),              // 119: wheelwright.fleet.v1.WatchResponse
+	nil,                                // 120: wheelwright.fleet.v1.Cluster.LabelsEntry
+	nil,                                // 121: wheelwright.fleet.v1.InviteClusterRequest.LabelsEntry
+	nil,                                // 122: wheelwright.fleet.v1.StatusRow.LabelsEntry
+	(*timestamppb.Timestamp)(nil),      // 123: google.protobuf.Timestamp
+	(*v1.Preflight)(nil),               // 124: wheelwright.sync.v1.Preflight
+	(*v1.SubscriptionStatus)(nil),      // 125: wheelwright.sync.v1.SubscriptionStatus
+	(*v1.Policy)(nil),                  // 126: wheelwright.sync.v1.Policy
+	(*v1.Canary)(nil),                  // 127: wheelwright.sync.v1.Canary
 }
 var file_wheelwright_fleet_v1_fleet_proto_depIdxs = []int32{
-	116, // 0: wheelwright.fleet.v1.Distribution.created:type_name -> google.protobuf.Timestamp
-	116, // 1: wheelwright.fleet.v1.Distribution.last_polled:type_name -> google.protobuf.Timestamp
+	123, // 0: wheelwright.fleet.v1.Distribution.created:type_name -> google.protobuf.Timestamp
+	123, // 1: wheelwright.fleet.v1.Distribution.last_polled:type_name -> google.protobuf.Timestamp
 	4,   // 2: wheelwright.fleet.v1.Distribution.signers:type_name -> wheelwright.fleet.v1.Signers
 	5,   // 3: wheelwright.fleet.v1.Signers.files:type_name -> wheelwright.fleet.v1.SignerFile
 	3,   // 4: wheelwright.fleet.v1.AddDistributionRequest.distribution:type_name -> wheelwright.fleet.v1.Distribution
@@ -8420,187 +8902,198 @@ var file_wheelwright_fleet_v1_fleet_proto_depIdxs = []int32{
 	4,   // 8: wheelwright.fleet.v1.SetSignersResponse.signers:type_name -> wheelwright.fleet.v1.Signers
 	16,  // 9: wheelwright.fleet.v1.PublishStatementResponse.statement:type_name -> wheelwright.fleet.v1.Statement
 	16,  // 10: wheelwright.fleet.v1.GetChannelResponse.statements:type_name -> wheelwright.fleet.v1.Statement
-	116, // 11: wheelwright.fleet.v1.Statement.issued:type_name -> google.protobuf.Timestamp
-	116, // 12: wheelwright.fleet.v1.Statement.expires:type_name -> google.protobuf.Timestamp
-	116, // 13: wheelwright.fleet.v1.Statement.received:type_name -> google.protobuf.Timestamp
+	123, // 11: wheelwright.fleet.v1.Statement.issued:type_name -> google.protobuf.Timestamp
+	123, // 12: wheelwright.fleet.v1.Statement.expires:type_name -> google.protobuf.Timestamp
+	123, // 13: wheelwright.fleet.v1.Statement.received:type_name -> google.protobuf.Timestamp
 	3,   // 14: wheelwright.fleet.v1.ListDistributionsResponse.distributions:type_name -> wheelwright.fleet.v1.Distribution
 	20,  // 15: wheelwright.fleet.v1.Release.variants:type_name -> wheelwright.fleet.v1.VariantResult
-	116, // 16: wheelwright.fleet.v1.Release.published:type_name -> google.protobuf.Timestamp
-	116, // 17: wheelwright.fleet.v1.Release.preflight_until:type_name -> google.protobuf.Timestamp
-	116, // 18: wheelwright.fleet.v1.Release.recalled:type_name -> google.protobuf.Timestamp
+	123, // 16: wheelwright.fleet.v1.Release.published:type_name -> google.protobuf.Timestamp
+	123, // 17: wheelwright.fleet.v1.Release.preflight_until:type_name -> google.protobuf.Timestamp
+	123, // 18: wheelwright.fleet.v1.Release.recalled:type_name -> google.protobuf.Timestamp
 	19,  // 19: wheelwright.fleet.v1.ListReleasesResponse.releases:type_name -> wheelwright.fleet.v1.Release
 	19,  // 20: wheelwright.fleet.v1.GetReleaseResponse.release:type_name -> wheelwright.fleet.v1.Release
 	25,  // 21: wheelwright.fleet.v1.GetReleaseResponse.clusters:type_name -> wheelwright.fleet.v1.ReleaseCluster
-	116, // 22: wheelwright.fleet.v1.GetReleaseResponse.at:type_name -> google.protobuf.Timestamp
-	117, // 23: wheelwright.fleet.v1.ReleaseCluster.preflight:type_name -> wheelwright.sync.v1.Preflight
-	116, // 24: wheelwright.fleet.v1.ReleaseCluster.last_seen:type_name -> google.protobuf.Timestamp
-	113, // 25: wheelwright.fleet.v1.Cluster.labels:type_name -> wheelwright.fleet.v1.Cluster.LabelsEntry
-	116, // 26: wheelwright.fleet.v1.Cluster.created:type_name -> google.protobuf.Timestamp
-	116, // 27: wheelwright.fleet.v1.Cluster.joined:type_name -> google.protobuf.Timestamp
-	116, // 28: wheelwright.fleet.v1.Cluster.last_seen:type_name -> google.protobuf.Timestamp
-	116, // 29: wheelwright.fleet.v1.Cluster.certificate_not_after:type_name -> google.protobuf.Timestamp
-	118, // 30: wheelwright.fleet.v1.Cluster.subscriptions:type_name -> wheelwright.sync.v1.SubscriptionStatus
-	116, // 31: wheelwright.fleet.v1.Cluster.standing_since:type_name -> google.protobuf.Timestamp
-	114, // 32: wheelwright.fleet.v1.InviteClusterRequest.labels:type_name -> wheelwright.fleet.v1.InviteClusterRequest.LabelsEntry
-	116, // 33: wheelwright.fleet.v1.InviteClusterResponse.expires:type_name -> google.protobuf.Timestamp
+	123, // 22: wheelwright.fleet.v1.GetReleaseResponse.at:type_name -> google.protobuf.Timestamp
+	124, // 23: wheelwright.fleet.v1.ReleaseCluster.preflight:type_name -> wheelwright.sync.v1.Preflight
+	123, // 24: wheelwright.fleet.v1.ReleaseCluster.last_seen:type_name -> google.protobuf.Timestamp
+	120, // 25: wheelwright.fleet.v1.Cluster.labels:type_name -> wheelwright.fleet.v1.Cluster.LabelsEntry
+	123, // 26: wheelwright.fleet.v1.Cluster.created:type_name -> google.protobuf.Timestamp
+	123, // 27: wheelwright.fleet.v1.Cluster.joined:type_name -> google.protobuf.Timestamp
+	123, // 28: wheelwright.fleet.v1.Cluster.last_seen:type_name -> google.protobuf.Timestamp
+	123, // 29: wheelwright.fleet.v1.Cluster.certificate_not_after:type_name -> google.protobuf.Timestamp
+	125, // 30: wheelwright.fleet.v1.Cluster.subscriptions:type_name -> wheelwright.sync.v1.SubscriptionStatus
+	123, // 31: wheelwright.fleet.v1.Cluster.standing_since:type_name -> google.protobuf.Timestamp
+	121, // 32: wheelwright.fleet.v1.InviteClusterRequest.labels:type_name -> wheelwright.fleet.v1.InviteClusterRequest.LabelsEntry
+	123, // 33: wheelwright.fleet.v1.InviteClusterResponse.expires:type_name -> google.protobuf.Timestamp
 	26,  // 34: wheelwright.fleet.v1.AcceptClusterResponse.cluster:type_name -> wheelwright.fleet.v1.Cluster
 	26,  // 35: wheelwright.fleet.v1.RejectClusterResponse.cluster:type_name -> wheelwright.fleet.v1.Cluster
 	26,  // 36: wheelwright.fleet.v1.ListClustersResponse.clusters:type_name -> wheelwright.fleet.v1.Cluster
-	116, // 37: wheelwright.fleet.v1.FleetEvent.at:type_name -> google.protobuf.Timestamp
+	123, // 37: wheelwright.fleet.v1.FleetEvent.at:type_name -> google.protobuf.Timestamp
 	37,  // 38: wheelwright.fleet.v1.ListEventsResponse.events:type_name -> wheelwright.fleet.v1.FleetEvent
-	116, // 39: wheelwright.fleet.v1.GetStatusResponse.at:type_name -> google.protobuf.Timestamp
+	123, // 39: wheelwright.fleet.v1.GetStatusResponse.at:type_name -> google.protobuf.Timestamp
 	42,  // 40: wheelwright.fleet.v1.GetStatusResponse.rows:type_name -> wheelwright.fleet.v1.StatusRow
 	43,  // 41: wheelwright.fleet.v1.GetStatusResponse.summaries:type_name -> wheelwright.fleet.v1.DistributionSummary
 	49,  // 42: wheelwright.fleet.v1.GetStatusResponse.rollouts:type_name -> wheelwright.fleet.v1.Rollout
-	115, // 43: wheelwright.fleet.v1.StatusRow.labels:type_name -> wheelwright.fleet.v1.StatusRow.LabelsEntry
-	116, // 44: wheelwright.fleet.v1.StatusRow.last_seen:type_name -> google.protobuf.Timestamp
-	119, // 45: wheelwright.fleet.v1.StatusRow.policy:type_name -> wheelwright.sync.v1.Policy
-	120, // 46: wheelwright.fleet.v1.StatusRow.canary:type_name -> wheelwright.sync.v1.Canary
+	122, // 43: wheelwright.fleet.v1.StatusRow.labels:type_name -> wheelwright.fleet.v1.StatusRow.LabelsEntry
+	123, // 44: wheelwright.fleet.v1.StatusRow.last_seen:type_name -> google.protobuf.Timestamp
+	126, // 45: wheelwright.fleet.v1.StatusRow.policy:type_name -> wheelwright.sync.v1.Policy
+	127, // 46: wheelwright.fleet.v1.StatusRow.canary:type_name -> wheelwright.sync.v1.Canary
 	46,  // 47: wheelwright.fleet.v1.PlanRolloutResponse.plan:type_name -> wheelwright.fleet.v1.RolloutPlan
 	47,  // 48: wheelwright.fleet.v1.RolloutPlan.waves:type_name -> wheelwright.fleet.v1.PlannedWave
 	48,  // 49: wheelwright.fleet.v1.RolloutPlan.left_out:type_name -> wheelwright.fleet.v1.PlannedCluster
 	48,  // 50: wheelwright.fleet.v1.PlannedWave.clusters:type_name -> wheelwright.fleet.v1.PlannedCluster
-	116, // 51: wheelwright.fleet.v1.Rollout.started:type_name -> google.protobuf.Timestamp
-	116, // 52: wheelwright.fleet.v1.Rollout.since:type_name -> google.protobuf.Timestamp
+	123, // 51: wheelwright.fleet.v1.Rollout.started:type_name -> google.protobuf.Timestamp
+	123, // 52: wheelwright.fleet.v1.Rollout.since:type_name -> google.protobuf.Timestamp
 	50,  // 53: wheelwright.fleet.v1.Rollout.waves:type_name -> wheelwright.fleet.v1.RolloutWave
 	46,  // 54: wheelwright.fleet.v1.Rollout.plan:type_name -> wheelwright.fleet.v1.RolloutPlan
 	51,  // 55: wheelwright.fleet.v1.Rollout.clusters:type_name -> wheelwright.fleet.v1.RolloutCluster
-	116, // 56: wheelwright.fleet.v1.RolloutWave.started:type_name -> google.protobuf.Timestamp
-	116, // 57: wheelwright.fleet.v1.RolloutWave.soak_until:type_name -> google.protobuf.Timestamp
-	116, // 58: wheelwright.fleet.v1.RolloutCluster.since:type_name -> google.protobuf.Timestamp
-	120, // 59: wheelwright.fleet.v1.RolloutCluster.canary:type_name -> wheelwright.sync.v1.Canary
+	123, // 56: wheelwright.fleet.v1.RolloutWave.started:type_name -> google.protobuf.Timestamp
+	123, // 57: wheelwright.fleet.v1.RolloutWave.soak_until:type_name -> google.protobuf.Timestamp
+	123, // 58: wheelwright.fleet.v1.RolloutCluster.since:type_name -> google.protobuf.Timestamp
+	127, // 59: wheelwright.fleet.v1.RolloutCluster.canary:type_name -> wheelwright.sync.v1.Canary
 	49,  // 60: wheelwright.fleet.v1.StartRolloutResponse.rollout:type_name -> wheelwright.fleet.v1.Rollout
 	49,  // 61: wheelwright.fleet.v1.ListRolloutsResponse.rollouts:type_name -> wheelwright.fleet.v1.Rollout
 	49,  // 62: wheelwright.fleet.v1.GetRolloutResponse.rollout:type_name -> wheelwright.fleet.v1.Rollout
-	116, // 63: wheelwright.fleet.v1.GetRolloutResponse.at:type_name -> google.protobuf.Timestamp
+	123, // 63: wheelwright.fleet.v1.GetRolloutResponse.at:type_name -> google.protobuf.Timestamp
 	0,   // 64: wheelwright.fleet.v1.DecideRolloutRequest.decision:type_name -> wheelwright.fleet.v1.RolloutDecision
 	49,  // 65: wheelwright.fleet.v1.DecideRolloutResponse.rollout:type_name -> wheelwright.fleet.v1.Rollout
 	62,  // 66: wheelwright.fleet.v1.RecallReleaseResponse.clusters:type_name -> wheelwright.fleet.v1.RecalledCluster
 	49,  // 67: wheelwright.fleet.v1.RecallReleaseResponse.rollouts:type_name -> wheelwright.fleet.v1.Rollout
-	116, // 68: wheelwright.fleet.v1.Pin.until:type_name -> google.protobuf.Timestamp
-	116, // 69: wheelwright.fleet.v1.Pin.created:type_name -> google.protobuf.Timestamp
+	123, // 68: wheelwright.fleet.v1.Pin.until:type_name -> google.protobuf.Timestamp
+	123, // 69: wheelwright.fleet.v1.Pin.created:type_name -> google.protobuf.Timestamp
 	63,  // 70: wheelwright.fleet.v1.PinClusterRequest.pin:type_name -> wheelwright.fleet.v1.Pin
 	63,  // 71: wheelwright.fleet.v1.PinClusterResponse.pin:type_name -> wheelwright.fleet.v1.Pin
 	63,  // 72: wheelwright.fleet.v1.ListPinsResponse.pins:type_name -> wheelwright.fleet.v1.Pin
 	42,  // 73: wheelwright.fleet.v1.ExplainResponse.row:type_name -> wheelwright.fleet.v1.StatusRow
 	37,  // 74: wheelwright.fleet.v1.ExplainResponse.events:type_name -> wheelwright.fleet.v1.FleetEvent
 	78,  // 75: wheelwright.fleet.v1.ExportAuditResponse.entry:type_name -> wheelwright.fleet.v1.AuditEntry
-	116, // 76: wheelwright.fleet.v1.AuditEntry.at:type_name -> google.protobuf.Timestamp
-	116, // 77: wheelwright.fleet.v1.Operator.created:type_name -> google.protobuf.Timestamp
-	116, // 78: wheelwright.fleet.v1.Operator.certificate_not_after:type_name -> google.protobuf.Timestamp
+	123, // 76: wheelwright.fleet.v1.AuditEntry.at:type_name -> google.protobuf.Timestamp
+	123, // 77: wheelwright.fleet.v1.Operator.created:type_name -> google.protobuf.Timestamp
+	123, // 78: wheelwright.fleet.v1.Operator.certificate_not_after:type_name -> google.protobuf.Timestamp
 	79,  // 79: wheelwright.fleet.v1.AddOperatorResponse.operator:type_name -> wheelwright.fleet.v1.Operator
-	116, // 80: wheelwright.fleet.v1.RenewOperatorResponse.not_after:type_name -> google.protobuf.Timestamp
-	116, // 81: wheelwright.fleet.v1.AuthorityKey.not_before:type_name -> google.protobuf.Timestamp
-	116, // 82: wheelwright.fleet.v1.AuthorityKey.not_after:type_name -> google.protobuf.Timestamp
-	86,  // 83: wheelwright.fleet.v1.GetAuthorityResponse.keys:type_name -> wheelwright.fleet.v1.AuthorityKey
-	89,  // 84: wheelwright.fleet.v1.GetAuthorityResponse.left_behind:type_name -> wheelwright.fleet.v1.LeftBehind
-	88,  // 85: wheelwright.fleet.v1.RotateAuthorityResponse.authority:type_name -> wheelwright.fleet.v1.GetAuthorityResponse
-	88,  // 86: wheelwright.fleet.v1.RetireAuthorityResponse.authority:type_name -> wheelwright.fleet.v1.GetAuthorityResponse
-	89,  // 87: wheelwright.fleet.v1.RetireAuthorityResponse.left_behind:type_name -> wheelwright.fleet.v1.LeftBehind
-	79,  // 88: wheelwright.fleet.v1.ListOperatorsResponse.operators:type_name -> wheelwright.fleet.v1.Operator
-	116, // 89: wheelwright.fleet.v1.Order.sent:type_name -> google.protobuf.Timestamp
-	116, // 90: wheelwright.fleet.v1.Order.answered:type_name -> google.protobuf.Timestamp
-	96,  // 91: wheelwright.fleet.v1.SendOrderResponse.order:type_name -> wheelwright.fleet.v1.Order
-	96,  // 92: wheelwright.fleet.v1.ListOrdersResponse.orders:type_name -> wheelwright.fleet.v1.Order
-	116, // 93: wheelwright.fleet.v1.ReHome.issued:type_name -> google.protobuf.Timestamp
-	116, // 94: wheelwright.fleet.v1.ReHome.expires:type_name -> google.protobuf.Timestamp
-	116, // 95: wheelwright.fleet.v1.ReHome.sent:type_name -> google.protobuf.Timestamp
-	116, // 96: wheelwright.fleet.v1.ReHome.answered:type_name -> google.protobuf.Timestamp
-	101, // 97: wheelwright.fleet.v1.SendReHomeResponse.re_home:type_name -> wheelwright.fleet.v1.ReHome
-	101, // 98: wheelwright.fleet.v1.ListReHomesResponse.re_homes:type_name -> wheelwright.fleet.v1.ReHome
-	116, // 99: wheelwright.fleet.v1.WhoAmIResponse.not_after:type_name -> google.protobuf.Timestamp
-	110, // 100: wheelwright.fleet.v1.CanIResponse.permissions:type_name -> wheelwright.fleet.v1.Permission
-	1,   // 101: wheelwright.fleet.v1.FleetService.GetVersion:input_type -> wheelwright.fleet.v1.GetVersionRequest
-	6,   // 102: wheelwright.fleet.v1.FleetService.AddDistribution:input_type -> wheelwright.fleet.v1.AddDistributionRequest
-	8,   // 103: wheelwright.fleet.v1.FleetService.RemoveDistribution:input_type -> wheelwright.fleet.v1.RemoveDistributionRequest
-	10,  // 104: wheelwright.fleet.v1.FleetService.SetSigners:input_type -> wheelwright.fleet.v1.SetSignersRequest
-	12,  // 105: wheelwright.fleet.v1.FleetService.PublishStatement:input_type -> wheelwright.fleet.v1.PublishStatementRequest
-	14,  // 106: wheelwright.fleet.v1.FleetService.GetChannel:input_type -> wheelwright.fleet.v1.GetChannelRequest
-	17,  // 107: wheelwright.fleet.v1.FleetService.ListDistributions:input_type -> wheelwright.fleet.v1.ListDistributionsRequest
-	21,  // 108: wheelwright.fleet.v1.FleetService.ListReleases:input_type -> wheelwright.fleet.v1.ListReleasesRequest
-	23,  // 109: wheelwright.fleet.v1.FleetService.GetRelease:input_type -> wheelwright.fleet.v1.GetReleaseRequest
-	27,  // 110: wheelwright.fleet.v1.FleetService.InviteCluster:input_type -> wheelwright.fleet.v1.InviteClusterRequest
-	29,  // 111: wheelwright.fleet.v1.FleetService.RemoveCluster:input_type -> wheelwright.fleet.v1.RemoveClusterRequest
-	35,  // 112: wheelwright.fleet.v1.FleetService.ListClusters:input_type -> wheelwright.fleet.v1.ListClustersRequest
-	31,  // 113: wheelwright.fleet.v1.FleetService.AcceptCluster:input_type -> wheelwright.fleet.v1.AcceptClusterRequest
-	33,  // 114: wheelwright.fleet.v1.FleetService.RejectCluster:input_type -> wheelwright.fleet.v1.RejectClusterRequest
-	38,  // 115: wheelwright.fleet.v1.FleetService.ListEvents:input_type -> wheelwright.fleet.v1.ListEventsRequest
-	44,  // 116: wheelwright.fleet.v1.FleetService.PlanRollout:input_type -> wheelwright.fleet.v1.PlanRolloutRequest
-	52,  // 117: wheelwright.fleet.v1.FleetService.StartRollout:input_type -> wheelwright.fleet.v1.StartRolloutRequest
-	54,  // 118: wheelwright.fleet.v1.FleetService.ListRollouts:input_type -> wheelwright.fleet.v1.ListRolloutsRequest
-	56,  // 119: wheelwright.fleet.v1.FleetService.GetRollout:input_type -> wheelwright.fleet.v1.GetRolloutRequest
-	58,  // 120: wheelwright.fleet.v1.FleetService.DecideRollout:input_type -> wheelwright.fleet.v1.DecideRolloutRequest
-	60,  // 121: wheelwright.fleet.v1.FleetService.RecallRelease:input_type -> wheelwright.fleet.v1.RecallReleaseRequest
-	64,  // 122: wheelwright.fleet.v1.FleetService.PinCluster:input_type -> wheelwright.fleet.v1.PinClusterRequest
-	66,  // 123: wheelwright.fleet.v1.FleetService.UnpinCluster:input_type -> wheelwright.fleet.v1.UnpinClusterRequest
-	68,  // 124: wheelwright.fleet.v1.FleetService.ListPins:input_type -> wheelwright.fleet.v1.ListPinsRequest
-	70,  // 125: wheelwright.fleet.v1.FleetService.DecideDelivery:input_type -> wheelwright.fleet.v1.DecideDeliveryRequest
-	72,  // 126: wheelwright.fleet.v1.FleetService.Explain:input_type -> wheelwright.fleet.v1.ExplainRequest
-	76,  // 127: wheelwright.fleet.v1.FleetService.ExportAudit:input_type -> wheelwright.fleet.v1.ExportAuditRequest
-	80,  // 128: wheelwright.fleet.v1.FleetService.AddOperator:input_type -> wheelwright.fleet.v1.AddOperatorRequest
-	82,  // 129: wheelwright.fleet.v1.FleetService.RemoveOperator:input_type -> wheelwright.fleet.v1.RemoveOperatorRequest
-	84,  // 130: wheelwright.fleet.v1.FleetService.RenewOperator:input_type -> wheelwright.fleet.v1.RenewOperatorRequest
-	87,  // 131: wheelwright.fleet.v1.FleetService.GetAuthority:input_type -> wheelwright.fleet.v1.GetAuthorityRequest
-	90,  // 132: wheelwright.fleet.v1.FleetService.RotateAuthority:input_type -> wheelwright.fleet.v1.RotateAuthorityRequest
-	92,  // 133: wheelwright.fleet.v1.FleetService.RetireAuthority:input_type -> wheelwright.fleet.v1.RetireAuthorityRequest
-	74,  // 134: wheelwright.fleet.v1.FleetService.Backup:input_type -> wheelwright.fleet.v1.BackupRequest
-	94,  // 135: wheelwright.fleet.v1.FleetService.ListOperators:input_type -> wheelwright.fleet.v1.ListOperatorsRequest
-	97,  // 136: wheelwright.fleet.v1.FleetService.SendOrder:input_type -> wheelwright.fleet.v1.SendOrderRequest
-	99,  // 137: wheelwright.fleet.v1.FleetService.ListOrders:input_type -> wheelwright.fleet.v1.ListOrdersRequest
-	102, // 138: wheelwright.fleet.v1.FleetService.SendReHome:input_type -> wheelwright.fleet.v1.SendReHomeRequest
-	104, // 139: wheelwright.fleet.v1.FleetService.ListReHomes:input_type -> wheelwright.fleet.v1.ListReHomesRequest
-	106, // 140: wheelwright.fleet.v1.FleetService.WhoAmI:input_type -> wheelwright.fleet.v1.WhoAmIRequest
-	108, // 141: wheelwright.fleet.v1.FleetService.CanI:input_type -> wheelwright.fleet.v1.CanIRequest
-	40,  // 142: wheelwright.fleet.v1.FleetService.GetStatus:input_type -> wheelwright.fleet.v1.GetStatusRequest
-	111, // 143: wheelwright.fleet.v1.FleetService.Watch:input_type -> wheelwright.fleet.v1.WatchRequest
-	2,   // 144: wheelwright.fleet.v1.FleetService.GetVersion:output_type -> wheelwright.fleet.v1.GetVersionResponse
-	7,   // 145: wheelwright.fleet.v1.FleetService.AddDistribution:output_type -> wheelwright.fleet.v1.AddDistributionResponse
-	9,   // 146: wheelwright.fleet.v1.FleetService.RemoveDistribution:output_type -> wheelwright.fleet.v1.RemoveDistributionResponse
-	11,  // 147: wheelwright.fleet.v1.FleetService.SetSigners:output_type -> wheelwright.fleet.v1.SetSignersResponse
-	13,  // 148: wheelwright.fleet.v1.FleetService.PublishStatement:output_type -> wheelwright.fleet.v1.PublishStatementResponse
-	15,  // 149: wheelwright.fleet.v1.FleetService.GetChannel:output_type -> wheelwright.fleet.v1.GetChannelResponse
-	18,  // 150: wheelwright.fleet.v1.FleetService.ListDistributions:output_type -> wheelwright.fleet.v1.ListDistributionsResponse
-	22,  // 151: wheelwright.fleet.v1.FleetService.ListReleases:output_type -> wheelwright.fleet.v1.ListReleasesResponse
-	24,  // 152: wheelwright.fleet.v1.FleetService.GetRelease:output_type -> wheelwright.fleet.v1.GetReleaseResponse
-	28,  // 153: wheelwright.fleet.v1.FleetService.InviteCluster:output_type -> wheelwright.fleet.v1.InviteClusterResponse
-	30,  // 154: wheelwright.fleet.v1.FleetService.RemoveCluster:output_type -> wheelwright.fleet.v1.RemoveClusterResponse
-	36,  // 155: wheelwright.fleet.v1.FleetService.ListClusters:output_type -> wheelwright.fleet.v1.ListClustersResponse
-	32,  // 156: wheelwright.fleet.v1.FleetService.AcceptCluster:output_type -> wheelwright.fleet.v1.AcceptClusterResponse
-	34,  // 157: wheelwright.fleet.v1.FleetService.RejectCluster:output_type -> wheelwright.fleet.v1.RejectClusterResponse
-	39,  // 158: wheelwright.fleet.v1.FleetService.ListEvents:output_type -> wheelwright.fleet.v1.ListEventsResponse
-	45,  // 159: wheelwright.fleet.v1.FleetService.PlanRollout:output_type -> wheelwright.fleet.v1.PlanRolloutResponse
-	53,  // 160: wheelwright.fleet.v1.FleetService.StartRollout:output_type -> wheelwright.fleet.v1.StartRolloutResponse
-	55,  // 161: wheelwright.fleet.v1.FleetService.ListRollouts:output_type -> wheelwright.fleet.v1.ListRolloutsResponse
-	57,  // 162: wheelwright.fleet.v1.FleetService.GetRollout:output_type -> wheelwright.fleet.v1.GetRolloutResponse
-	59,  // 163: wheelwright.fleet.v1.FleetService.DecideRollout:output_type -> wheelwright.fleet.v1.DecideRolloutResponse
-	61,  // 164: wheelwright.fleet.v1.FleetService.RecallRelease:output_type -> wheelwright.fleet.v1.RecallReleaseResponse
-	65,  // 165: wheelwright.fleet.v1.FleetService.PinCluster:output_type -> wheelwright.fleet.v1.PinClusterResponse
-	67,  // 166: wheelwright.fleet.v1.FleetService.UnpinCluster:output_type -> wheelwright.fleet.v1.UnpinClusterResponse
-	69,  // 167: wheelwright.fleet.v1.FleetService.ListPins:output_type -> wheelwright.fleet.v1.ListPinsResponse
-	71,  // 168: wheelwright.fleet.v1.FleetService.DecideDelivery:output_type -> wheelwright.fleet.v1.DecideDeliveryResponse
-	73,  // 169: wheelwright.fleet.v1.FleetService.Explain:output_type -> wheelwright.fleet.v1.ExplainResponse
-	77,  // 170: wheelwright.fleet.v1.FleetService.ExportAudit:output_type -> wheelwright.fleet.v1.ExportAuditResponse
-	81,  // 171: wheelwright.fleet.v1.FleetService.AddOperator:output_type -> wheelwright.fleet.v1.AddOperatorResponse
-	83,  // 172: wheelwright.fleet.v1.FleetService.RemoveOperator:output_type -> wheelwright.fleet.v1.RemoveOperatorResponse
-	85,  // 173: wheelwright.fleet.v1.FleetService.RenewOperator:output_type -> wheelwright.fleet.v1.RenewOperatorResponse
-	88,  // 174: wheelwright.fleet.v1.FleetService.GetAuthority:output_type -> wheelwright.fleet.v1.GetAuthorityResponse
-	91,  // 175: wheelwright.fleet.v1.FleetService.RotateAuthority:output_type -> wheelwright.fleet.v1.RotateAuthorityResponse
-	93,  // 176: wheelwright.fleet.v1.FleetService.RetireAuthority:output_type -> wheelwright.fleet.v1.RetireAuthorityResponse
-	75,  // 177: wheelwright.fleet.v1.FleetService.Backup:output_type -> wheelwright.fleet.v1.BackupResponse
-	95,  // 178: wheelwright.fleet.v1.FleetService.ListOperators:output_type -> wheelwright.fleet.v1.ListOperatorsResponse
-	98,  // 179: wheelwright.fleet.v1.FleetService.SendOrder:output_type -> wheelwright.fleet.v1.SendOrderResponse
-	100, // 180: wheelwright.fleet.v1.FleetService.ListOrders:output_type -> wheelwright.fleet.v1.ListOrdersResponse
-	103, // 181: wheelwright.fleet.v1.FleetService.SendReHome:output_type -> wheelwright.fleet.v1.SendReHomeResponse
-	105, // 182: wheelwright.fleet.v1.FleetService.ListReHomes:output_type -> wheelwright.fleet.v1.ListReHomesResponse
-	107, // 183: wheelwright.fleet.v1.FleetService.WhoAmI:output_type -> wheelwright.fleet.v1.WhoAmIResponse
-	109, // 184: wheelwright.fleet.v1.FleetService.CanI:output_type -> wheelwright.fleet.v1.CanIResponse
-	41,  // 185: wheelwright.fleet.v1.FleetService.GetStatus:output_type -> wheelwright.fleet.v1.GetStatusResponse
-	112, // 186: wheelwright.fleet.v1.FleetService.Watch:output_type -> wheelwright.fleet.v1.WatchResponse
-	144, // [144:187] is the sub-list for method output_type
-	101, // [101:144] is the sub-list for method input_type
-	101, // [101:101] is the sub-list for extension type_name
-	101, // [101:101] is the sub-list for extension extendee
-	0,   // [0:101] is the sub-list for field type_name
+	123, // 80: wheelwright.fleet.v1.RenewOperatorResponse.not_after:type_name -> google.protobuf.Timestamp
+	123, // 81: wheelwright.fleet.v1.AuthorityKey.not_before:type_name -> google.protobuf.Timestamp
+	123, // 82: wheelwright.fleet.v1.AuthorityKey.not_after:type_name -> google.protobuf.Timestamp
+	123, // 83: wheelwright.fleet.v1.Relay.created:type_name -> google.protobuf.Timestamp
+	123, // 84: wheelwright.fleet.v1.Relay.joined:type_name -> google.protobuf.Timestamp
+	123, // 85: wheelwright.fleet.v1.Relay.certificate_not_after:type_name -> google.protobuf.Timestamp
+	123, // 86: wheelwright.fleet.v1.InviteRelayResponse.expires:type_name -> google.protobuf.Timestamp
+	88,  // 87: wheelwright.fleet.v1.ListRelaysResponse.relays:type_name -> wheelwright.fleet.v1.Relay
+	86,  // 88: wheelwright.fleet.v1.GetAuthorityResponse.keys:type_name -> wheelwright.fleet.v1.AuthorityKey
+	96,  // 89: wheelwright.fleet.v1.GetAuthorityResponse.left_behind:type_name -> wheelwright.fleet.v1.LeftBehind
+	95,  // 90: wheelwright.fleet.v1.RotateAuthorityResponse.authority:type_name -> wheelwright.fleet.v1.GetAuthorityResponse
+	95,  // 91: wheelwright.fleet.v1.RetireAuthorityResponse.authority:type_name -> wheelwright.fleet.v1.GetAuthorityResponse
+	96,  // 92: wheelwright.fleet.v1.RetireAuthorityResponse.left_behind:type_name -> wheelwright.fleet.v1.LeftBehind
+	79,  // 93: wheelwright.fleet.v1.ListOperatorsResponse.operators:type_name -> wheelwright.fleet.v1.Operator
+	123, // 94: wheelwright.fleet.v1.Order.sent:type_name -> google.protobuf.Timestamp
+	123, // 95: wheelwright.fleet.v1.Order.answered:type_name -> google.protobuf.Timestamp
+	103, // 96: wheelwright.fleet.v1.SendOrderResponse.order:type_name -> wheelwright.fleet.v1.Order
+	103, // 97: wheelwright.fleet.v1.ListOrdersResponse.orders:type_name -> wheelwright.fleet.v1.Order
+	123, // 98: wheelwright.fleet.v1.ReHome.issued:type_name -> google.protobuf.Timestamp
+	123, // 99: wheelwright.fleet.v1.ReHome.expires:type_name -> google.protobuf.Timestamp
+	123, // 100: wheelwright.fleet.v1.ReHome.sent:type_name -> google.protobuf.Timestamp
+	123, // 101: wheelwright.fleet.v1.ReHome.answered:type_name -> google.protobuf.Timestamp
+	108, // 102: wheelwright.fleet.v1.SendReHomeResponse.re_home:type_name -> wheelwright.fleet.v1.ReHome
+	108, // 103: wheelwright.fleet.v1.ListReHomesResponse.re_homes:type_name -> wheelwright.fleet.v1.ReHome
+	123, // 104: wheelwright.fleet.v1.WhoAmIResponse.not_after:type_name -> google.protobuf.Timestamp
+	117, // 105: wheelwright.fleet.v1.CanIResponse.permissions:type_name -> wheelwright.fleet.v1.Permission
+	1,   // 106: wheelwright.fleet.v1.FleetService.GetVersion:input_type -> wheelwright.fleet.v1.GetVersionRequest
+	6,   // 107: wheelwright.fleet.v1.FleetService.AddDistribution:input_type -> wheelwright.fleet.v1.AddDistributionRequest
+	8,   // 108: wheelwright.fleet.v1.FleetService.RemoveDistribution:input_type -> wheelwright.fleet.v1.RemoveDistributionRequest
+	10,  // 109: wheelwright.fleet.v1.FleetService.SetSigners:input_type -> wheelwright.fleet.v1.SetSignersRequest
+	12,  // 110: wheelwright.fleet.v1.FleetService.PublishStatement:input_type -> wheelwright.fleet.v1.PublishStatementRequest
+	14,  // 111: wheelwright.fleet.v1.FleetService.GetChannel:input_type -> wheelwright.fleet.v1.GetChannelRequest
+	17,  // 112: wheelwright.fleet.v1.FleetService.ListDistributions:input_type -> wheelwright.fleet.v1.ListDistributionsRequest
+	21,  // 113: wheelwright.fleet.v1.FleetService.ListReleases:input_type -> wheelwright.fleet.v1.ListReleasesRequest
+	23,  // 114: wheelwright.fleet.v1.FleetService.GetRelease:input_type -> wheelwright.fleet.v1.GetReleaseRequest
+	27,  // 115: wheelwright.fleet.v1.FleetService.InviteCluster:input_type -> wheelwright.fleet.v1.InviteClusterRequest
+	29,  // 116: wheelwright.fleet.v1.FleetService.RemoveCluster:input_type -> wheelwright.fleet.v1.RemoveClusterRequest
+	35,  // 117: wheelwright.fleet.v1.FleetService.ListClusters:input_type -> wheelwright.fleet.v1.ListClustersRequest
+	31,  // 118: wheelwright.fleet.v1.FleetService.AcceptCluster:input_type -> wheelwright.fleet.v1.AcceptClusterRequest
+	33,  // 119: wheelwright.fleet.v1.FleetService.RejectCluster:input_type -> wheelwright.fleet.v1.RejectClusterRequest
+	38,  // 120: wheelwright.fleet.v1.FleetService.ListEvents:input_type -> wheelwright.fleet.v1.ListEventsRequest
+	44,  // 121: wheelwright.fleet.v1.FleetService.PlanRollout:input_type -> wheelwright.fleet.v1.PlanRolloutRequest
+	52,  // 122: wheelwright.fleet.v1.FleetService.StartRollout:input_type -> wheelwright.fleet.v1.StartRolloutRequest
+	54,  // 123: wheelwright.fleet.v1.FleetService.ListRollouts:input_type -> wheelwright.fleet.v1.ListRolloutsRequest
+	56,  // 124: wheelwright.fleet.v1.FleetService.GetRollout:input_type -> wheelwright.fleet.v1.GetRolloutRequest
+	58,  // 125: wheelwright.fleet.v1.FleetService.DecideRollout:input_type -> wheelwright.fleet.v1.DecideRolloutRequest
+	60,  // 126: wheelwright.fleet.v1.FleetService.RecallRelease:input_type -> wheelwright.fleet.v1.RecallReleaseRequest
+	64,  // 127: wheelwright.fleet.v1.FleetService.PinCluster:input_type -> wheelwright.fleet.v1.PinClusterRequest
+	66,  // 128: wheelwright.fleet.v1.FleetService.UnpinCluster:input_type -> wheelwright.fleet.v1.UnpinClusterRequest
+	68,  // 129: wheelwright.fleet.v1.FleetService.ListPins:input_type -> wheelwright.fleet.v1.ListPinsRequest
+	70,  // 130: wheelwright.fleet.v1.FleetService.DecideDelivery:input_type -> wheelwright.fleet.v1.DecideDeliveryRequest
+	72,  // 131: wheelwright.fleet.v1.FleetService.Explain:input_type -> wheelwright.fleet.v1.ExplainRequest
+	76,  // 132: wheelwright.fleet.v1.FleetService.ExportAudit:input_type -> wheelwright.fleet.v1.ExportAuditRequest
+	80,  // 133: wheelwright.fleet.v1.FleetService.AddOperator:input_type -> wheelwright.fleet.v1.AddOperatorRequest
+	82,  // 134: wheelwright.fleet.v1.FleetService.RemoveOperator:input_type -> wheelwright.fleet.v1.RemoveOperatorRequest
+	89,  // 135: wheelwright.fleet.v1.FleetService.InviteRelay:input_type -> wheelwright.fleet.v1.InviteRelayRequest
+	91,  // 136: wheelwright.fleet.v1.FleetService.ListRelays:input_type -> wheelwright.fleet.v1.ListRelaysRequest
+	93,  // 137: wheelwright.fleet.v1.FleetService.RemoveRelay:input_type -> wheelwright.fleet.v1.RemoveRelayRequest
+	84,  // 138: wheelwright.fleet.v1.FleetService.RenewOperator:input_type -> wheelwright.fleet.v1.RenewOperatorRequest
+	87,  // 139: wheelwright.fleet.v1.FleetService.GetAuthority:input_type -> wheelwright.fleet.v1.GetAuthorityRequest
+	97,  // 140: wheelwright.fleet.v1.FleetService.RotateAuthority:input_type -> wheelwright.fleet.v1.RotateAuthorityRequest
+	99,  // 141: wheelwright.fleet.v1.FleetService.RetireAuthority:input_type -> wheelwright.fleet.v1.RetireAuthorityRequest
+	74,  // 142: wheelwright.fleet.v1.FleetService.Backup:input_type -> wheelwright.fleet.v1.BackupRequest
+	101, // 143: wheelwright.fleet.v1.FleetService.ListOperators:input_type -> wheelwright.fleet.v1.ListOperatorsRequest
+	104, // 144: wheelwright.fleet.v1.FleetService.SendOrder:input_type -> wheelwright.fleet.v1.SendOrderRequest
+	106, // 145: wheelwright.fleet.v1.FleetService.ListOrders:input_type -> wheelwright.fleet.v1.ListOrdersRequest
+	109, // 146: wheelwright.fleet.v1.FleetService.SendReHome:input_type -> wheelwright.fleet.v1.SendReHomeRequest
+	111, // 147: wheelwright.fleet.v1.FleetService.ListReHomes:input_type -> wheelwright.fleet.v1.ListReHomesRequest
+	113, // 148: wheelwright.fleet.v1.FleetService.WhoAmI:input_type -> wheelwright.fleet.v1.WhoAmIRequest
+	115, // 149: wheelwright.fleet.v1.FleetService.CanI:input_type -> wheelwright.fleet.v1.CanIRequest
+	40,  // 150: wheelwright.fleet.v1.FleetService.GetStatus:input_type -> wheelwright.fleet.v1.GetStatusRequest
+	118, // 151: wheelwright.fleet.v1.FleetService.Watch:input_type -> wheelwright.fleet.v1.WatchRequest
+	2,   // 152: wheelwright.fleet.v1.FleetService.GetVersion:output_type -> wheelwright.fleet.v1.GetVersionResponse
+	7,   // 153: wheelwright.fleet.v1.FleetService.AddDistribution:output_type -> wheelwright.fleet.v1.AddDistributionResponse
+	9,   // 154: wheelwright.fleet.v1.FleetService.RemoveDistribution:output_type -> wheelwright.fleet.v1.RemoveDistributionResponse
+	11,  // 155: wheelwright.fleet.v1.FleetService.SetSigners:output_type -> wheelwright.fleet.v1.SetSignersResponse
+	13,  // 156: wheelwright.fleet.v1.FleetService.PublishStatement:output_type -> wheelwright.fleet.v1.PublishStatementResponse
+	15,  // 157: wheelwright.fleet.v1.FleetService.GetChannel:output_type -> wheelwright.fleet.v1.GetChannelResponse
+	18,  // 158: wheelwright.fleet.v1.FleetService.ListDistributions:output_type -> wheelwright.fleet.v1.ListDistributionsResponse
+	22,  // 159: wheelwright.fleet.v1.FleetService.ListReleases:output_type -> wheelwright.fleet.v1.ListReleasesResponse
+	24,  // 160: wheelwright.fleet.v1.FleetService.GetRelease:output_type -> wheelwright.fleet.v1.GetReleaseResponse
+	28,  // 161: wheelwright.fleet.v1.FleetService.InviteCluster:output_type -> wheelwright.fleet.v1.InviteClusterResponse
+	30,  // 162: wheelwright.fleet.v1.FleetService.RemoveCluster:output_type -> wheelwright.fleet.v1.RemoveClusterResponse
+	36,  // 163: wheelwright.fleet.v1.FleetService.ListClusters:output_type -> wheelwright.fleet.v1.ListClustersResponse
+	32,  // 164: wheelwright.fleet.v1.FleetService.AcceptCluster:output_type -> wheelwright.fleet.v1.AcceptClusterResponse
+	34,  // 165: wheelwright.fleet.v1.FleetService.RejectCluster:output_type -> wheelwright.fleet.v1.RejectClusterResponse
+	39,  // 166: wheelwright.fleet.v1.FleetService.ListEvents:output_type -> wheelwright.fleet.v1.ListEventsResponse
+	45,  // 167: wheelwright.fleet.v1.FleetService.PlanRollout:output_type -> wheelwright.fleet.v1.PlanRolloutResponse
+	53,  // 168: wheelwright.fleet.v1.FleetService.StartRollout:output_type -> wheelwright.fleet.v1.StartRolloutResponse
+	55,  // 169: wheelwright.fleet.v1.FleetService.ListRollouts:output_type -> wheelwright.fleet.v1.ListRolloutsResponse
+	57,  // 170: wheelwright.fleet.v1.FleetService.GetRollout:output_type -> wheelwright.fleet.v1.GetRolloutResponse
+	59,  // 171: wheelwright.fleet.v1.FleetService.DecideRollout:output_type -> wheelwright.fleet.v1.DecideRolloutResponse
+	61,  // 172: wheelwright.fleet.v1.FleetService.RecallRelease:output_type -> wheelwright.fleet.v1.RecallReleaseResponse
+	65,  // 173: wheelwright.fleet.v1.FleetService.PinCluster:output_type -> wheelwright.fleet.v1.PinClusterResponse
+	67,  // 174: wheelwright.fleet.v1.FleetService.UnpinCluster:output_type -> wheelwright.fleet.v1.UnpinClusterResponse
+	69,  // 175: wheelwright.fleet.v1.FleetService.ListPins:output_type -> wheelwright.fleet.v1.ListPinsResponse
+	71,  // 176: wheelwright.fleet.v1.FleetService.DecideDelivery:output_type -> wheelwright.fleet.v1.DecideDeliveryResponse
+	73,  // 177: wheelwright.fleet.v1.FleetService.Explain:output_type -> wheelwright.fleet.v1.ExplainResponse
+	77,  // 178: wheelwright.fleet.v1.FleetService.ExportAudit:output_type -> wheelwright.fleet.v1.ExportAuditResponse
+	81,  // 179: wheelwright.fleet.v1.FleetService.AddOperator:output_type -> wheelwright.fleet.v1.AddOperatorResponse
+	83,  // 180: wheelwright.fleet.v1.FleetService.RemoveOperator:output_type -> wheelwright.fleet.v1.RemoveOperatorResponse
+	90,  // 181: wheelwright.fleet.v1.FleetService.InviteRelay:output_type -> wheelwright.fleet.v1.InviteRelayResponse
+	92,  // 182: wheelwright.fleet.v1.FleetService.ListRelays:output_type -> wheelwright.fleet.v1.ListRelaysResponse
+	94,  // 183: wheelwright.fleet.v1.FleetService.RemoveRelay:output_type -> wheelwright.fleet.v1.RemoveRelayResponse
+	85,  // 184: wheelwright.fleet.v1.FleetService.RenewOperator:output_type -> wheelwright.fleet.v1.RenewOperatorResponse
+	95,  // 185: wheelwright.fleet.v1.FleetService.GetAuthority:output_type -> wheelwright.fleet.v1.GetAuthorityResponse
+	98,  // 186: wheelwright.fleet.v1.FleetService.RotateAuthority:output_type -> wheelwright.fleet.v1.RotateAuthorityResponse
+	100, // 187: wheelwright.fleet.v1.FleetService.RetireAuthority:output_type -> wheelwright.fleet.v1.RetireAuthorityResponse
+	75,  // 188: wheelwright.fleet.v1.FleetService.Backup:output_type -> wheelwright.fleet.v1.BackupResponse
+	102, // 189: wheelwright.fleet.v1.FleetService.ListOperators:output_type -> wheelwright.fleet.v1.ListOperatorsResponse
+	105, // 190: wheelwright.fleet.v1.FleetService.SendOrder:output_type -> wheelwright.fleet.v1.SendOrderResponse
+	107, // 191: wheelwright.fleet.v1.FleetService.ListOrders:output_type -> wheelwright.fleet.v1.ListOrdersResponse
+	110, // 192: wheelwright.fleet.v1.FleetService.SendReHome:output_type -> wheelwright.fleet.v1.SendReHomeResponse
+	112, // 193: wheelwright.fleet.v1.FleetService.ListReHomes:output_type -> wheelwright.fleet.v1.ListReHomesResponse
+	114, // 194: wheelwright.fleet.v1.FleetService.WhoAmI:output_type -> wheelwright.fleet.v1.WhoAmIResponse
+	116, // 195: wheelwright.fleet.v1.FleetService.CanI:output_type -> wheelwright.fleet.v1.CanIResponse
+	41,  // 196: wheelwright.fleet.v1.FleetService.GetStatus:output_type -> wheelwright.fleet.v1.GetStatusResponse
+	119, // 197: wheelwright.fleet.v1.FleetService.Watch:output_type -> wheelwright.fleet.v1.WatchResponse
+	152, // [152:198] is the sub-list for method output_type
+	106, // [106:152] is the sub-list for method input_type
+	106, // [106:106] is the sub-list for extension type_name
+	106, // [106:106] is the sub-list for extension extendee
+	0,   // [0:106] is the sub-list for field type_name
 }
 
 func init() { file_wheelwright_fleet_v1_fleet_proto_init() }
@@ -8614,7 +9107,7 @@ func file_wheelwright_fleet_v1_fleet_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wheelwright_fleet_v1_fleet_proto_rawDesc), len(file_wheelwright_fleet_v1_fleet_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   115,
+			NumMessages:   122,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

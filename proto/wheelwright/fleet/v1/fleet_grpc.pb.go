@@ -50,6 +50,9 @@ const (
 	FleetService_ExportAudit_FullMethodName        = "/wheelwright.fleet.v1.FleetService/ExportAudit"
 	FleetService_AddOperator_FullMethodName        = "/wheelwright.fleet.v1.FleetService/AddOperator"
 	FleetService_RemoveOperator_FullMethodName     = "/wheelwright.fleet.v1.FleetService/RemoveOperator"
+	FleetService_InviteRelay_FullMethodName        = "/wheelwright.fleet.v1.FleetService/InviteRelay"
+	FleetService_ListRelays_FullMethodName         = "/wheelwright.fleet.v1.FleetService/ListRelays"
+	FleetService_RemoveRelay_FullMethodName        = "/wheelwright.fleet.v1.FleetService/RemoveRelay"
 	FleetService_RenewOperator_FullMethodName      = "/wheelwright.fleet.v1.FleetService/RenewOperator"
 	FleetService_GetAuthority_FullMethodName       = "/wheelwright.fleet.v1.FleetService/GetAuthority"
 	FleetService_RotateAuthority_FullMethodName    = "/wheelwright.fleet.v1.FleetService/RotateAuthority"
@@ -129,6 +132,12 @@ type FleetServiceClient interface {
 	AddOperator(ctx context.Context, in *AddOperatorRequest, opts ...grpc.CallOption) (*AddOperatorResponse, error)
 	// RemoveOperator ends every certificate of an operator, its open streams too.
 	RemoveOperator(ctx context.Context, in *RemoveOperatorRequest, opts ...grpc.CallOption) (*RemoveOperatorResponse, error)
+	// InviteRelay makes a token with which a relay joins. The hosts are what spokes dial it by; FAILED_PRECONDITION where
+	// one of them is the hub's own.
+	InviteRelay(ctx context.Context, in *InviteRelayRequest, opts ...grpc.CallOption) (*InviteRelayResponse, error)
+	ListRelays(ctx context.Context, in *ListRelaysRequest, opts ...grpc.CallOption) (*ListRelaysResponse, error)
+	// RemoveRelay ends a relay's certificates, its connection too.
+	RemoveRelay(ctx context.Context, in *RemoveRelayRequest, opts ...grpc.CallOption) (*RemoveRelayResponse, error)
 	// RenewOperator signs another certificate for the caller, which works as long as the one that it calls with, and
 	// says what the hub's own certificate comes from. Without a csr it says that only: a token needs no certificate.
 	RenewOperator(ctx context.Context, in *RenewOperatorRequest, opts ...grpc.CallOption) (*RenewOperatorResponse, error)
@@ -471,6 +480,36 @@ func (c *fleetServiceClient) RemoveOperator(ctx context.Context, in *RemoveOpera
 	return out, nil
 }
 
+func (c *fleetServiceClient) InviteRelay(ctx context.Context, in *InviteRelayRequest, opts ...grpc.CallOption) (*InviteRelayResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(InviteRelayResponse)
+	err := c.cc.Invoke(ctx, FleetService_InviteRelay_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fleetServiceClient) ListRelays(ctx context.Context, in *ListRelaysRequest, opts ...grpc.CallOption) (*ListRelaysResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListRelaysResponse)
+	err := c.cc.Invoke(ctx, FleetService_ListRelays_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fleetServiceClient) RemoveRelay(ctx context.Context, in *RemoveRelayRequest, opts ...grpc.CallOption) (*RemoveRelayResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RemoveRelayResponse)
+	err := c.cc.Invoke(ctx, FleetService_RemoveRelay_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *fleetServiceClient) RenewOperator(ctx context.Context, in *RenewOperatorRequest, opts ...grpc.CallOption) (*RenewOperatorResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(RenewOperatorResponse)
@@ -692,6 +731,12 @@ type FleetServiceServer interface {
 	AddOperator(context.Context, *AddOperatorRequest) (*AddOperatorResponse, error)
 	// RemoveOperator ends every certificate of an operator, its open streams too.
 	RemoveOperator(context.Context, *RemoveOperatorRequest) (*RemoveOperatorResponse, error)
+	// InviteRelay makes a token with which a relay joins. The hosts are what spokes dial it by; FAILED_PRECONDITION where
+	// one of them is the hub's own.
+	InviteRelay(context.Context, *InviteRelayRequest) (*InviteRelayResponse, error)
+	ListRelays(context.Context, *ListRelaysRequest) (*ListRelaysResponse, error)
+	// RemoveRelay ends a relay's certificates, its connection too.
+	RemoveRelay(context.Context, *RemoveRelayRequest) (*RemoveRelayResponse, error)
 	// RenewOperator signs another certificate for the caller, which works as long as the one that it calls with, and
 	// says what the hub's own certificate comes from. Without a csr it says that only: a token needs no certificate.
 	RenewOperator(context.Context, *RenewOperatorRequest) (*RenewOperatorResponse, error)
@@ -821,6 +866,15 @@ func (UnimplementedFleetServiceServer) AddOperator(context.Context, *AddOperator
 }
 func (UnimplementedFleetServiceServer) RemoveOperator(context.Context, *RemoveOperatorRequest) (*RemoveOperatorResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RemoveOperator not implemented")
+}
+func (UnimplementedFleetServiceServer) InviteRelay(context.Context, *InviteRelayRequest) (*InviteRelayResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method InviteRelay not implemented")
+}
+func (UnimplementedFleetServiceServer) ListRelays(context.Context, *ListRelaysRequest) (*ListRelaysResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListRelays not implemented")
+}
+func (UnimplementedFleetServiceServer) RemoveRelay(context.Context, *RemoveRelayRequest) (*RemoveRelayResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RemoveRelay not implemented")
 }
 func (UnimplementedFleetServiceServer) RenewOperator(context.Context, *RenewOperatorRequest) (*RenewOperatorResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RenewOperator not implemented")
@@ -1400,6 +1454,60 @@ func _FleetService_RemoveOperator_Handler(srv interface{}, ctx context.Context, 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _FleetService_InviteRelay_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(InviteRelayRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).InviteRelay(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_InviteRelay_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).InviteRelay(ctx, req.(*InviteRelayRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FleetService_ListRelays_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListRelaysRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).ListRelays(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_ListRelays_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).ListRelays(ctx, req.(*ListRelaysRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FleetService_RemoveRelay_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemoveRelayRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).RemoveRelay(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_RemoveRelay_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).RemoveRelay(ctx, req.(*RemoveRelayRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _FleetService_RenewOperator_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(RenewOperatorRequest)
 	if err := dec(in); err != nil {
@@ -1756,6 +1864,18 @@ var FleetService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RemoveOperator",
 			Handler:    _FleetService_RemoveOperator_Handler,
+		},
+		{
+			MethodName: "InviteRelay",
+			Handler:    _FleetService_InviteRelay_Handler,
+		},
+		{
+			MethodName: "ListRelays",
+			Handler:    _FleetService_ListRelays_Handler,
+		},
+		{
+			MethodName: "RemoveRelay",
+			Handler:    _FleetService_RemoveRelay_Handler,
 		},
 		{
 			MethodName: "RenewOperator",

@@ -214,6 +214,104 @@ func (EventKind) EnumDescriptor() ([]byte, []int) {
 	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{2}
 }
 
+type OpenRelayedRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OpenRelayedRequest) Reset() {
+	*x = OpenRelayedRequest{}
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OpenRelayedRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OpenRelayedRequest) ProtoMessage() {}
+
+func (x *OpenRelayedRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OpenRelayedRequest.ProtoReflect.Descriptor instead.
+func (*OpenRelayedRequest) Descriptor() ([]byte, []int) {
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{0}
+}
+
+type OpenRelayedResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// For Open of ChannelService. Only the hub can read it; it is good for this certificate alone.
+	Ticket []byte `protobuf:"bytes,1,opt,name=ticket,proto3" json:"ticket,omitempty"`
+	// 32 random bytes that nobody but the caller and the hub has.
+	Key           []byte                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	Until         *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=until,proto3" json:"until,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OpenRelayedResponse) Reset() {
+	*x = OpenRelayedResponse{}
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OpenRelayedResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OpenRelayedResponse) ProtoMessage() {}
+
+func (x *OpenRelayedResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OpenRelayedResponse.ProtoReflect.Descriptor instead.
+func (*OpenRelayedResponse) Descriptor() ([]byte, []int) {
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *OpenRelayedResponse) GetTicket() []byte {
+	if x != nil {
+		return x.Ticket
+	}
+	return nil
+}
+
+func (x *OpenRelayedResponse) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *OpenRelayedResponse) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
 // Refusal is the detail of an error: why an identity is not served, and what would change that.
 type Refusal struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -226,7 +324,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[0]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -238,7 +336,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[0]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -251,7 +349,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{0}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Refusal) GetKind() RefusalKind {
@@ -282,7 +380,7 @@ type ConnectRequest struct {
 
 func (x *ConnectRequest) Reset() {
 	*x = ConnectRequest{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[1]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -294,7 +392,7 @@ func (x *ConnectRequest) String() string {
 func (*ConnectRequest) ProtoMessage() {}
 
 func (x *ConnectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[1]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -307,7 +405,7 @@ func (x *ConnectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectRequest.ProtoReflect.Descriptor instead.
 func (*ConnectRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{1}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ConnectRequest) GetBody() isConnectRequest_Body {
@@ -383,7 +481,7 @@ type ConnectResponse struct {
 
 func (x *ConnectResponse) Reset() {
 	*x = ConnectResponse{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[2]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -395,7 +493,7 @@ func (x *ConnectResponse) String() string {
 func (*ConnectResponse) ProtoMessage() {}
 
 func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[2]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -408,7 +506,7 @@ func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectResponse.ProtoReflect.Descriptor instead.
 func (*ConnectResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{2}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ConnectResponse) GetBody() isConnectResponse_Body {
@@ -525,7 +623,7 @@ type Renewal struct {
 
 func (x *Renewal) Reset() {
 	*x = Renewal{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[3]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -537,7 +635,7 @@ func (x *Renewal) String() string {
 func (*Renewal) ProtoMessage() {}
 
 func (x *Renewal) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[3]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -550,7 +648,7 @@ func (x *Renewal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Renewal.ProtoReflect.Descriptor instead.
 func (*Renewal) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{3}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Renewal) GetWithinSeconds() uint32 {
@@ -582,7 +680,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[4]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -594,7 +692,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[4]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -607,7 +705,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{4}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Hello) GetSpokeVersion() string {
@@ -680,7 +778,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[5]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -692,7 +790,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[5]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -705,7 +803,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{5}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Welcome) GetCluster() string {
@@ -761,7 +859,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[6]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -773,7 +871,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[6]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -786,7 +884,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{6}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Heartbeat) GetAt() *timestamppb.Timestamp {
@@ -813,7 +911,7 @@ type Ack struct {
 
 func (x *Ack) Reset() {
 	*x = Ack{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[7]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -825,7 +923,7 @@ func (x *Ack) String() string {
 func (*Ack) ProtoMessage() {}
 
 func (x *Ack) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[7]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -838,7 +936,7 @@ func (x *Ack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ack.ProtoReflect.Descriptor instead.
 func (*Ack) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{7}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Ack) GetSeq() uint64 {
@@ -860,7 +958,7 @@ type DesiredState struct {
 
 func (x *DesiredState) Reset() {
 	*x = DesiredState{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[8]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -872,7 +970,7 @@ func (x *DesiredState) String() string {
 func (*DesiredState) ProtoMessage() {}
 
 func (x *DesiredState) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[8]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -885,7 +983,7 @@ func (x *DesiredState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DesiredState.ProtoReflect.Descriptor instead.
 func (*DesiredState) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{8}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *DesiredState) GetRevision() uint64 {
@@ -928,7 +1026,7 @@ type DistributionOffers struct {
 
 func (x *DistributionOffers) Reset() {
 	*x = DistributionOffers{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[9]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -940,7 +1038,7 @@ func (x *DistributionOffers) String() string {
 func (*DistributionOffers) ProtoMessage() {}
 
 func (x *DistributionOffers) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[9]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -953,7 +1051,7 @@ func (x *DistributionOffers) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DistributionOffers.ProtoReflect.Descriptor instead.
 func (*DistributionOffers) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{9}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *DistributionOffers) GetDistribution() string {
@@ -1032,7 +1130,7 @@ type SignedOrder struct {
 
 func (x *SignedOrder) Reset() {
 	*x = SignedOrder{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[10]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1044,7 +1142,7 @@ func (x *SignedOrder) String() string {
 func (*SignedOrder) ProtoMessage() {}
 
 func (x *SignedOrder) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[10]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1057,7 +1155,7 @@ func (x *SignedOrder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignedOrder.ProtoReflect.Descriptor instead.
 func (*SignedOrder) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{10}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SignedOrder) GetText() []byte {
@@ -1085,7 +1183,7 @@ type OrderAnswer struct {
 
 func (x *OrderAnswer) Reset() {
 	*x = OrderAnswer{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[11]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1097,7 +1195,7 @@ func (x *OrderAnswer) String() string {
 func (*OrderAnswer) ProtoMessage() {}
 
 func (x *OrderAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[11]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1110,7 +1208,7 @@ func (x *OrderAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrderAnswer.ProtoReflect.Descriptor instead.
 func (*OrderAnswer) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{11}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *OrderAnswer) GetNonce() string {
@@ -1139,7 +1237,7 @@ type SignedReHome struct {
 
 func (x *SignedReHome) Reset() {
 	*x = SignedReHome{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[12]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1151,7 +1249,7 @@ func (x *SignedReHome) String() string {
 func (*SignedReHome) ProtoMessage() {}
 
 func (x *SignedReHome) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[12]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1164,7 +1262,7 @@ func (x *SignedReHome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignedReHome.ProtoReflect.Descriptor instead.
 func (*SignedReHome) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{12}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SignedReHome) GetSigned() []byte {
@@ -1186,7 +1284,7 @@ type ReHomeAnswer struct {
 
 func (x *ReHomeAnswer) Reset() {
 	*x = ReHomeAnswer{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[13]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1198,7 +1296,7 @@ func (x *ReHomeAnswer) String() string {
 func (*ReHomeAnswer) ProtoMessage() {}
 
 func (x *ReHomeAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[13]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1211,7 +1309,7 @@ func (x *ReHomeAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReHomeAnswer.ProtoReflect.Descriptor instead.
 func (*ReHomeAnswer) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{13}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ReHomeAnswer) GetNonce() string {
@@ -1243,7 +1341,7 @@ type Withdrawal struct {
 
 func (x *Withdrawal) Reset() {
 	*x = Withdrawal{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[14]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1255,7 +1353,7 @@ func (x *Withdrawal) String() string {
 func (*Withdrawal) ProtoMessage() {}
 
 func (x *Withdrawal) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[14]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1268,7 +1366,7 @@ func (x *Withdrawal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Withdrawal.ProtoReflect.Descriptor instead.
 func (*Withdrawal) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{14}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Withdrawal) GetVersion() string {
@@ -1312,7 +1410,7 @@ type HubPin struct {
 
 func (x *HubPin) Reset() {
 	*x = HubPin{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[15]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1324,7 +1422,7 @@ func (x *HubPin) String() string {
 func (*HubPin) ProtoMessage() {}
 
 func (x *HubPin) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[15]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1337,7 +1435,7 @@ func (x *HubPin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HubPin.ProtoReflect.Descriptor instead.
 func (*HubPin) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{15}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *HubPin) GetVersion() string {
@@ -1385,7 +1483,7 @@ type HubDecision struct {
 
 func (x *HubDecision) Reset() {
 	*x = HubDecision{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[16]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1397,7 +1495,7 @@ func (x *HubDecision) String() string {
 func (*HubDecision) ProtoMessage() {}
 
 func (x *HubDecision) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[16]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1410,7 +1508,7 @@ func (x *HubDecision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HubDecision.ProtoReflect.Descriptor instead.
 func (*HubDecision) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{16}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *HubDecision) GetVersion() string {
@@ -1475,7 +1573,7 @@ type Offer struct {
 
 func (x *Offer) Reset() {
 	*x = Offer{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[17]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1487,7 +1585,7 @@ func (x *Offer) String() string {
 func (*Offer) ProtoMessage() {}
 
 func (x *Offer) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[17]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1500,7 +1598,7 @@ func (x *Offer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Offer.ProtoReflect.Descriptor instead.
 func (*Offer) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{17}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Offer) GetVersion() string {
@@ -1569,7 +1667,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[18]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1581,7 +1679,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[18]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1594,7 +1692,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{18}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Event) GetSeq() uint64 {
@@ -1688,7 +1786,7 @@ type Preflight struct {
 
 func (x *Preflight) Reset() {
 	*x = Preflight{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[19]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1700,7 +1798,7 @@ func (x *Preflight) String() string {
 func (*Preflight) ProtoMessage() {}
 
 func (x *Preflight) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[19]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1713,7 +1811,7 @@ func (x *Preflight) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Preflight.ProtoReflect.Descriptor instead.
 func (*Preflight) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{19}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Preflight) GetVersion() string {
@@ -1784,7 +1882,7 @@ type KindChange struct {
 
 func (x *KindChange) Reset() {
 	*x = KindChange{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[20]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1796,7 +1894,7 @@ func (x *KindChange) String() string {
 func (*KindChange) ProtoMessage() {}
 
 func (x *KindChange) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[20]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1809,7 +1907,7 @@ func (x *KindChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KindChange.ProtoReflect.Descriptor instead.
 func (*KindChange) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{20}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *KindChange) GetKind() string {
@@ -1883,7 +1981,7 @@ type SubscriptionStatus struct {
 
 func (x *SubscriptionStatus) Reset() {
 	*x = SubscriptionStatus{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[21]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1895,7 +1993,7 @@ func (x *SubscriptionStatus) String() string {
 func (*SubscriptionStatus) ProtoMessage() {}
 
 func (x *SubscriptionStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[21]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1908,7 +2006,7 @@ func (x *SubscriptionStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscriptionStatus.ProtoReflect.Descriptor instead.
 func (*SubscriptionStatus) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{21}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SubscriptionStatus) GetDistribution() string {
@@ -2113,7 +2211,7 @@ type Channel struct {
 
 func (x *Channel) Reset() {
 	*x = Channel{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[22]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2125,7 +2223,7 @@ func (x *Channel) String() string {
 func (*Channel) ProtoMessage() {}
 
 func (x *Channel) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[22]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2138,7 +2236,7 @@ func (x *Channel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Channel.ProtoReflect.Descriptor instead.
 func (*Channel) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{22}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Channel) GetSequence() uint64 {
@@ -2187,7 +2285,7 @@ type Canary struct {
 
 func (x *Canary) Reset() {
 	*x = Canary{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[23]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2199,7 +2297,7 @@ func (x *Canary) String() string {
 func (*Canary) ProtoMessage() {}
 
 func (x *Canary) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[23]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2212,7 +2310,7 @@ func (x *Canary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Canary.ProtoReflect.Descriptor instead.
 func (*Canary) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{23}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Canary) GetStep() uint32 {
@@ -2266,7 +2364,7 @@ type CanaryTraffic struct {
 
 func (x *CanaryTraffic) Reset() {
 	*x = CanaryTraffic{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[24]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2278,7 +2376,7 @@ func (x *CanaryTraffic) String() string {
 func (*CanaryTraffic) ProtoMessage() {}
 
 func (x *CanaryTraffic) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[24]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2291,7 +2389,7 @@ func (x *CanaryTraffic) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CanaryTraffic.ProtoReflect.Descriptor instead.
 func (*CanaryTraffic) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{24}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *CanaryTraffic) GetService() string {
@@ -2350,7 +2448,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[25]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2362,7 +2460,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[25]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2375,7 +2473,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{25}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Policy) GetRange() string {
@@ -2475,7 +2573,7 @@ type FromHub struct {
 
 func (x *FromHub) Reset() {
 	*x = FromHub{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[26]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2487,7 +2585,7 @@ func (x *FromHub) String() string {
 func (*FromHub) ProtoMessage() {}
 
 func (x *FromHub) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[26]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2500,7 +2598,7 @@ func (x *FromHub) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FromHub.ProtoReflect.Descriptor instead.
 func (*FromHub) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{26}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *FromHub) GetPins() bool {
@@ -2539,7 +2637,7 @@ type FetchBundleRequest struct {
 
 func (x *FetchBundleRequest) Reset() {
 	*x = FetchBundleRequest{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[27]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2551,7 +2649,7 @@ func (x *FetchBundleRequest) String() string {
 func (*FetchBundleRequest) ProtoMessage() {}
 
 func (x *FetchBundleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[27]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2564,7 +2662,7 @@ func (x *FetchBundleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchBundleRequest.ProtoReflect.Descriptor instead.
 func (*FetchBundleRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{27}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *FetchBundleRequest) GetDigest() string {
@@ -2613,7 +2711,7 @@ type FetchBundleResponse struct {
 
 func (x *FetchBundleResponse) Reset() {
 	*x = FetchBundleResponse{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[28]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2625,7 +2723,7 @@ func (x *FetchBundleResponse) String() string {
 func (*FetchBundleResponse) ProtoMessage() {}
 
 func (x *FetchBundleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[28]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2638,7 +2736,7 @@ func (x *FetchBundleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchBundleResponse.ProtoReflect.Descriptor instead.
 func (*FetchBundleResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{28}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *FetchBundleResponse) GetData() []byte {
@@ -2686,7 +2784,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[29]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2698,7 +2796,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[29]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2711,7 +2809,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{29}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *RenewRequest) GetCsr() []byte {
@@ -2732,7 +2830,7 @@ type RenewResponse struct {
 
 func (x *RenewResponse) Reset() {
 	*x = RenewResponse{}
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[30]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2744,7 +2842,7 @@ func (x *RenewResponse) String() string {
 func (*RenewResponse) ProtoMessage() {}
 
 func (x *RenewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[30]
+	mi := &file_wheelwright_sync_v1_sync_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2757,7 +2855,7 @@ func (x *RenewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewResponse.ProtoReflect.Descriptor instead.
 func (*RenewResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{30}
+	return file_wheelwright_sync_v1_sync_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RenewResponse) GetCertificate() []byte {
@@ -2785,7 +2883,12 @@ var File_wheelwright_sync_v1_sync_proto protoreflect.FileDescriptor
 
 const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\n" +
-	"\x1ewheelwright/sync/v1/sync.proto\x12\x13wheelwright.sync.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"wheelwright/access/v1/access.proto\"a\n" +
+	"\x1ewheelwright/sync/v1/sync.proto\x12\x13wheelwright.sync.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"wheelwright/access/v1/access.proto\"\x14\n" +
+	"\x12OpenRelayedRequest\"q\n" +
+	"\x13OpenRelayedResponse\x12\x16\n" +
+	"\x06ticket\x18\x01 \x01(\fR\x06ticket\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\fR\x03key\x120\n" +
+	"\x05until\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"a\n" +
 	"\aRefusal\x124\n" +
 	"\x04kind\x18\x01 \x01(\x0e2 .wheelwright.sync.v1.RefusalKindR\x04kind\x12 \n" +
 	"\vfingerprint\x18\x02 \x01(\tR\vfingerprint\"\xc0\x01\n" +
@@ -3006,13 +3109,15 @@ const file_wheelwright_sync_v1_sync_proto_rawDesc = "" +
 	"\x14EVENT_KIND_PREFLIGHT\x10\x06\x12\x14\n" +
 	"\x10EVENT_KIND_ORDER\x10\a\x12\x18\n" +
 	"\x14EVENT_KIND_TAG_MOVED\x10\b\x12\x17\n" +
-	"\x13EVENT_KIND_IDENTITY\x10\t2\xb8\x02\n" +
+	"\x13EVENT_KIND_IDENTITY\x10\t2\xa3\x03\n" +
 	"\vSyncService\x12c\n" +
 	"\aConnect\x12#.wheelwright.sync.v1.ConnectRequest\x1a$.wheelwright.sync.v1.ConnectResponse\"\t\xa2\xcf\x18\x05\n" +
 	"\x01\x02\x10\x01(\x010\x01\x12k\n" +
 	"\vFetchBundle\x12'.wheelwright.sync.v1.FetchBundleRequest\x1a(.wheelwright.sync.v1.FetchBundleResponse\"\a\xa2\xcf\x18\x03\n" +
 	"\x01\x020\x01\x12W\n" +
 	"\x05Renew\x12!.wheelwright.sync.v1.RenewRequest\x1a\".wheelwright.sync.v1.RenewResponse\"\a\xa2\xcf\x18\x03\n" +
+	"\x01\x02\x12i\n" +
+	"\vOpenRelayed\x12'.wheelwright.sync.v1.OpenRelayedRequest\x1a(.wheelwright.sync.v1.OpenRelayedResponse\"\a\xa2\xcf\x18\x03\n" +
 	"\x01\x02BIZGgithub.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1;syncv1b\x06proto3"
 
 var (
@@ -3028,97 +3133,102 @@ func file_wheelwright_sync_v1_sync_proto_rawDescGZIP() []byte {
 }
 
 var file_wheelwright_sync_v1_sync_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_wheelwright_sync_v1_sync_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_wheelwright_sync_v1_sync_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_wheelwright_sync_v1_sync_proto_goTypes = []any{
 	(RefusalKind)(0),              // 0: wheelwright.sync.v1.RefusalKind
 	(WithdrawalKind)(0),           // 1: wheelwright.sync.v1.WithdrawalKind
 	(EventKind)(0),                // 2: wheelwright.sync.v1.EventKind
-	(*Refusal)(nil),               // 3: wheelwright.sync.v1.Refusal
-	(*ConnectRequest)(nil),        // 4: wheelwright.sync.v1.ConnectRequest
-	(*ConnectResponse)(nil),       // 5: wheelwright.sync.v1.ConnectResponse
-	(*Renewal)(nil),               // 6: wheelwright.sync.v1.Renewal
-	(*Hello)(nil),                 // 7: wheelwright.sync.v1.Hello
-	(*Welcome)(nil),               // 8: wheelwright.sync.v1.Welcome
-	(*Heartbeat)(nil),             // 9: wheelwright.sync.v1.Heartbeat
-	(*Ack)(nil),                   // 10: wheelwright.sync.v1.Ack
-	(*DesiredState)(nil),          // 11: wheelwright.sync.v1.DesiredState
-	(*DistributionOffers)(nil),    // 12: wheelwright.sync.v1.DistributionOffers
-	(*SignedOrder)(nil),           // 13: wheelwright.sync.v1.SignedOrder
-	(*OrderAnswer)(nil),           // 14: wheelwright.sync.v1.OrderAnswer
-	(*SignedReHome)(nil),          // 15: wheelwright.sync.v1.SignedReHome
-	(*ReHomeAnswer)(nil),          // 16: wheelwright.sync.v1.ReHomeAnswer
-	(*Withdrawal)(nil),            // 17: wheelwright.sync.v1.Withdrawal
-	(*HubPin)(nil),                // 18: wheelwright.sync.v1.HubPin
-	(*HubDecision)(nil),           // 19: wheelwright.sync.v1.HubDecision
-	(*Offer)(nil),                 // 20: wheelwright.sync.v1.Offer
-	(*Event)(nil),                 // 21: wheelwright.sync.v1.Event
-	(*Preflight)(nil),             // 22: wheelwright.sync.v1.Preflight
-	(*KindChange)(nil),            // 23: wheelwright.sync.v1.KindChange
-	(*SubscriptionStatus)(nil),    // 24: wheelwright.sync.v1.SubscriptionStatus
-	(*Channel)(nil),               // 25: wheelwright.sync.v1.Channel
-	(*Canary)(nil),                // 26: wheelwright.sync.v1.Canary
-	(*CanaryTraffic)(nil),         // 27: wheelwright.sync.v1.CanaryTraffic
-	(*Policy)(nil),                // 28: wheelwright.sync.v1.Policy
-	(*FromHub)(nil),               // 29: wheelwright.sync.v1.FromHub
-	(*FetchBundleRequest)(nil),    // 30: wheelwright.sync.v1.FetchBundleRequest
-	(*FetchBundleResponse)(nil),   // 31: wheelwright.sync.v1.FetchBundleResponse
-	(*RenewRequest)(nil),          // 32: wheelwright.sync.v1.RenewRequest
-	(*RenewResponse)(nil),         // 33: wheelwright.sync.v1.RenewResponse
-	(*timestamppb.Timestamp)(nil), // 34: google.protobuf.Timestamp
+	(*OpenRelayedRequest)(nil),    // 3: wheelwright.sync.v1.OpenRelayedRequest
+	(*OpenRelayedResponse)(nil),   // 4: wheelwright.sync.v1.OpenRelayedResponse
+	(*Refusal)(nil),               // 5: wheelwright.sync.v1.Refusal
+	(*ConnectRequest)(nil),        // 6: wheelwright.sync.v1.ConnectRequest
+	(*ConnectResponse)(nil),       // 7: wheelwright.sync.v1.ConnectResponse
+	(*Renewal)(nil),               // 8: wheelwright.sync.v1.Renewal
+	(*Hello)(nil),                 // 9: wheelwright.sync.v1.Hello
+	(*Welcome)(nil),               // 10: wheelwright.sync.v1.Welcome
+	(*Heartbeat)(nil),             // 11: wheelwright.sync.v1.Heartbeat
+	(*Ack)(nil),                   // 12: wheelwright.sync.v1.Ack
+	(*DesiredState)(nil),          // 13: wheelwright.sync.v1.DesiredState
+	(*DistributionOffers)(nil),    // 14: wheelwright.sync.v1.DistributionOffers
+	(*SignedOrder)(nil),           // 15: wheelwright.sync.v1.SignedOrder
+	(*OrderAnswer)(nil),           // 16: wheelwright.sync.v1.OrderAnswer
+	(*SignedReHome)(nil),          // 17: wheelwright.sync.v1.SignedReHome
+	(*ReHomeAnswer)(nil),          // 18: wheelwright.sync.v1.ReHomeAnswer
+	(*Withdrawal)(nil),            // 19: wheelwright.sync.v1.Withdrawal
+	(*HubPin)(nil),                // 20: wheelwright.sync.v1.HubPin
+	(*HubDecision)(nil),           // 21: wheelwright.sync.v1.HubDecision
+	(*Offer)(nil),                 // 22: wheelwright.sync.v1.Offer
+	(*Event)(nil),                 // 23: wheelwright.sync.v1.Event
+	(*Preflight)(nil),             // 24: wheelwright.sync.v1.Preflight
+	(*KindChange)(nil),            // 25: wheelwright.sync.v1.KindChange
+	(*SubscriptionStatus)(nil),    // 26: wheelwright.sync.v1.SubscriptionStatus
+	(*Channel)(nil),               // 27: wheelwright.sync.v1.Channel
+	(*Canary)(nil),                // 28: wheelwright.sync.v1.Canary
+	(*CanaryTraffic)(nil),         // 29: wheelwright.sync.v1.CanaryTraffic
+	(*Policy)(nil),                // 30: wheelwright.sync.v1.Policy
+	(*FromHub)(nil),               // 31: wheelwright.sync.v1.FromHub
+	(*FetchBundleRequest)(nil),    // 32: wheelwright.sync.v1.FetchBundleRequest
+	(*FetchBundleResponse)(nil),   // 33: wheelwright.sync.v1.FetchBundleResponse
+	(*RenewRequest)(nil),          // 34: wheelwright.sync.v1.RenewRequest
+	(*RenewResponse)(nil),         // 35: wheelwright.sync.v1.RenewResponse
+	(*timestamppb.Timestamp)(nil), // 36: google.protobuf.Timestamp
 }
 var file_wheelwright_sync_v1_sync_proto_depIdxs = []int32{
-	0,  // 0: wheelwright.sync.v1.Refusal.kind:type_name -> wheelwright.sync.v1.RefusalKind
-	7,  // 1: wheelwright.sync.v1.ConnectRequest.hello:type_name -> wheelwright.sync.v1.Hello
-	21, // 2: wheelwright.sync.v1.ConnectRequest.event:type_name -> wheelwright.sync.v1.Event
-	9,  // 3: wheelwright.sync.v1.ConnectRequest.heartbeat:type_name -> wheelwright.sync.v1.Heartbeat
-	8,  // 4: wheelwright.sync.v1.ConnectResponse.welcome:type_name -> wheelwright.sync.v1.Welcome
-	11, // 5: wheelwright.sync.v1.ConnectResponse.desired:type_name -> wheelwright.sync.v1.DesiredState
-	10, // 6: wheelwright.sync.v1.ConnectResponse.ack:type_name -> wheelwright.sync.v1.Ack
-	9,  // 7: wheelwright.sync.v1.ConnectResponse.heartbeat:type_name -> wheelwright.sync.v1.Heartbeat
-	15, // 8: wheelwright.sync.v1.ConnectResponse.re_home:type_name -> wheelwright.sync.v1.SignedReHome
-	6,  // 9: wheelwright.sync.v1.ConnectResponse.renewal:type_name -> wheelwright.sync.v1.Renewal
-	24, // 10: wheelwright.sync.v1.Hello.subscriptions:type_name -> wheelwright.sync.v1.SubscriptionStatus
-	34, // 11: wheelwright.sync.v1.Heartbeat.at:type_name -> google.protobuf.Timestamp
-	12, // 12: wheelwright.sync.v1.DesiredState.distributions:type_name -> wheelwright.sync.v1.DistributionOffers
-	20, // 13: wheelwright.sync.v1.DistributionOffers.offers:type_name -> wheelwright.sync.v1.Offer
-	17, // 14: wheelwright.sync.v1.DistributionOffers.withdrawals:type_name -> wheelwright.sync.v1.Withdrawal
-	18, // 15: wheelwright.sync.v1.DistributionOffers.pin:type_name -> wheelwright.sync.v1.HubPin
-	19, // 16: wheelwright.sync.v1.DistributionOffers.decisions:type_name -> wheelwright.sync.v1.HubDecision
-	13, // 17: wheelwright.sync.v1.DistributionOffers.orders:type_name -> wheelwright.sync.v1.SignedOrder
-	1,  // 18: wheelwright.sync.v1.Withdrawal.kind:type_name -> wheelwright.sync.v1.WithdrawalKind
-	34, // 19: wheelwright.sync.v1.HubPin.until:type_name -> google.protobuf.Timestamp
-	34, // 20: wheelwright.sync.v1.HubDecision.at:type_name -> google.protobuf.Timestamp
-	34, // 21: wheelwright.sync.v1.HubDecision.asked:type_name -> google.protobuf.Timestamp
-	34, // 22: wheelwright.sync.v1.Event.at:type_name -> google.protobuf.Timestamp
-	2,  // 23: wheelwright.sync.v1.Event.kind:type_name -> wheelwright.sync.v1.EventKind
-	24, // 24: wheelwright.sync.v1.Event.status:type_name -> wheelwright.sync.v1.SubscriptionStatus
-	22, // 25: wheelwright.sync.v1.Event.preflight:type_name -> wheelwright.sync.v1.Preflight
-	14, // 26: wheelwright.sync.v1.Event.order:type_name -> wheelwright.sync.v1.OrderAnswer
-	16, // 27: wheelwright.sync.v1.Event.re_home:type_name -> wheelwright.sync.v1.ReHomeAnswer
-	23, // 28: wheelwright.sync.v1.Preflight.changes:type_name -> wheelwright.sync.v1.KindChange
-	34, // 29: wheelwright.sync.v1.Preflight.at:type_name -> google.protobuf.Timestamp
-	28, // 30: wheelwright.sync.v1.SubscriptionStatus.policy:type_name -> wheelwright.sync.v1.Policy
-	34, // 31: wheelwright.sync.v1.SubscriptionStatus.phase_since:type_name -> google.protobuf.Timestamp
-	34, // 32: wheelwright.sync.v1.SubscriptionStatus.observed_at:type_name -> google.protobuf.Timestamp
-	26, // 33: wheelwright.sync.v1.SubscriptionStatus.canary:type_name -> wheelwright.sync.v1.Canary
-	25, // 34: wheelwright.sync.v1.SubscriptionStatus.channel:type_name -> wheelwright.sync.v1.Channel
-	34, // 35: wheelwright.sync.v1.Channel.issued:type_name -> google.protobuf.Timestamp
-	34, // 36: wheelwright.sync.v1.Channel.expires:type_name -> google.protobuf.Timestamp
-	27, // 37: wheelwright.sync.v1.Canary.traffic:type_name -> wheelwright.sync.v1.CanaryTraffic
-	34, // 38: wheelwright.sync.v1.Policy.pin_until:type_name -> google.protobuf.Timestamp
-	29, // 39: wheelwright.sync.v1.Policy.from_hub:type_name -> wheelwright.sync.v1.FromHub
-	34, // 40: wheelwright.sync.v1.RenewResponse.not_after:type_name -> google.protobuf.Timestamp
-	4,  // 41: wheelwright.sync.v1.SyncService.Connect:input_type -> wheelwright.sync.v1.ConnectRequest
-	30, // 42: wheelwright.sync.v1.SyncService.FetchBundle:input_type -> wheelwright.sync.v1.FetchBundleRequest
-	32, // 43: wheelwright.sync.v1.SyncService.Renew:input_type -> wheelwright.sync.v1.RenewRequest
-	5,  // 44: wheelwright.sync.v1.SyncService.Connect:output_type -> wheelwright.sync.v1.ConnectResponse
-	31, // 45: wheelwright.sync.v1.SyncService.FetchBundle:output_type -> wheelwright.sync.v1.FetchBundleResponse
-	33, // 46: wheelwright.sync.v1.SyncService.Renew:output_type -> wheelwright.sync.v1.RenewResponse
-	44, // [44:47] is the sub-list for method output_type
-	41, // [41:44] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	36, // 0: wheelwright.sync.v1.OpenRelayedResponse.until:type_name -> google.protobuf.Timestamp
+	0,  // 1: wheelwright.sync.v1.Refusal.kind:type_name -> wheelwright.sync.v1.RefusalKind
+	9,  // 2: wheelwright.sync.v1.ConnectRequest.hello:type_name -> wheelwright.sync.v1.Hello
+	23, // 3: wheelwright.sync.v1.ConnectRequest.event:type_name -> wheelwright.sync.v1.Event
+	11, // 4: wheelwright.sync.v1.ConnectRequest.heartbeat:type_name -> wheelwright.sync.v1.Heartbeat
+	10, // 5: wheelwright.sync.v1.ConnectResponse.welcome:type_name -> wheelwright.sync.v1.Welcome
+	13, // 6: wheelwright.sync.v1.ConnectResponse.desired:type_name -> wheelwright.sync.v1.DesiredState
+	12, // 7: wheelwright.sync.v1.ConnectResponse.ack:type_name -> wheelwright.sync.v1.Ack
+	11, // 8: wheelwright.sync.v1.ConnectResponse.heartbeat:type_name -> wheelwright.sync.v1.Heartbeat
+	17, // 9: wheelwright.sync.v1.ConnectResponse.re_home:type_name -> wheelwright.sync.v1.SignedReHome
+	8,  // 10: wheelwright.sync.v1.ConnectResponse.renewal:type_name -> wheelwright.sync.v1.Renewal
+	26, // 11: wheelwright.sync.v1.Hello.subscriptions:type_name -> wheelwright.sync.v1.SubscriptionStatus
+	36, // 12: wheelwright.sync.v1.Heartbeat.at:type_name -> google.protobuf.Timestamp
+	14, // 13: wheelwright.sync.v1.DesiredState.distributions:type_name -> wheelwright.sync.v1.DistributionOffers
+	22, // 14: wheelwright.sync.v1.DistributionOffers.offers:type_name -> wheelwright.sync.v1.Offer
+	19, // 15: wheelwright.sync.v1.DistributionOffers.withdrawals:type_name -> wheelwright.sync.v1.Withdrawal
+	20, // 16: wheelwright.sync.v1.DistributionOffers.pin:type_name -> wheelwright.sync.v1.HubPin
+	21, // 17: wheelwright.sync.v1.DistributionOffers.decisions:type_name -> wheelwright.sync.v1.HubDecision
+	15, // 18: wheelwright.sync.v1.DistributionOffers.orders:type_name -> wheelwright.sync.v1.SignedOrder
+	1,  // 19: wheelwright.sync.v1.Withdrawal.kind:type_name -> wheelwright.sync.v1.WithdrawalKind
+	36, // 20: wheelwright.sync.v1.HubPin.until:type_name -> google.protobuf.Timestamp
+	36, // 21: wheelwright.sync.v1.HubDecision.at:type_name -> google.protobuf.Timestamp
+	36, // 22: wheelwright.sync.v1.HubDecision.asked:type_name -> google.protobuf.Timestamp
+	36, // 23: wheelwright.sync.v1.Event.at:type_name -> google.protobuf.Timestamp
+	2,  // 24: wheelwright.sync.v1.Event.kind:type_name -> wheelwright.sync.v1.EventKind
+	26, // 25: wheelwright.sync.v1.Event.status:type_name -> wheelwright.sync.v1.SubscriptionStatus
+	24, // 26: wheelwright.sync.v1.Event.preflight:type_name -> wheelwright.sync.v1.Preflight
+	16, // 27: wheelwright.sync.v1.Event.order:type_name -> wheelwright.sync.v1.OrderAnswer
+	18, // 28: wheelwright.sync.v1.Event.re_home:type_name -> wheelwright.sync.v1.ReHomeAnswer
+	25, // 29: wheelwright.sync.v1.Preflight.changes:type_name -> wheelwright.sync.v1.KindChange
+	36, // 30: wheelwright.sync.v1.Preflight.at:type_name -> google.protobuf.Timestamp
+	30, // 31: wheelwright.sync.v1.SubscriptionStatus.policy:type_name -> wheelwright.sync.v1.Policy
+	36, // 32: wheelwright.sync.v1.SubscriptionStatus.phase_since:type_name -> google.protobuf.Timestamp
+	36, // 33: wheelwright.sync.v1.SubscriptionStatus.observed_at:type_name -> google.protobuf.Timestamp
+	28, // 34: wheelwright.sync.v1.SubscriptionStatus.canary:type_name -> wheelwright.sync.v1.Canary
+	27, // 35: wheelwright.sync.v1.SubscriptionStatus.channel:type_name -> wheelwright.sync.v1.Channel
+	36, // 36: wheelwright.sync.v1.Channel.issued:type_name -> google.protobuf.Timestamp
+	36, // 37: wheelwright.sync.v1.Channel.expires:type_name -> google.protobuf.Timestamp
+	29, // 38: wheelwright.sync.v1.Canary.traffic:type_name -> wheelwright.sync.v1.CanaryTraffic
+	36, // 39: wheelwright.sync.v1.Policy.pin_until:type_name -> google.protobuf.Timestamp
+	31, // 40: wheelwright.sync.v1.Policy.from_hub:type_name -> wheelwright.sync.v1.FromHub
+	36, // 41: wheelwright.sync.v1.RenewResponse.not_after:type_name -> google.protobuf.Timestamp
+	6,  // 42: wheelwright.sync.v1.SyncService.Connect:input_type -> wheelwright.sync.v1.ConnectRequest
+	32, // 43: wheelwright.sync.v1.SyncService.FetchBundle:input_type -> wheelwright.sync.v1.FetchBundleRequest
+	34, // 44: wheelwright.sync.v1.SyncService.Renew:input_type -> wheelwright.sync.v1.RenewRequest
+	3,  // 45: wheelwright.sync.v1.SyncService.OpenRelayed:input_type -> wheelwright.sync.v1.OpenRelayedRequest
+	7,  // 46: wheelwright.sync.v1.SyncService.Connect:output_type -> wheelwright.sync.v1.ConnectResponse
+	33, // 47: wheelwright.sync.v1.SyncService.FetchBundle:output_type -> wheelwright.sync.v1.FetchBundleResponse
+	35, // 48: wheelwright.sync.v1.SyncService.Renew:output_type -> wheelwright.sync.v1.RenewResponse
+	4,  // 49: wheelwright.sync.v1.SyncService.OpenRelayed:output_type -> wheelwright.sync.v1.OpenRelayedResponse
+	46, // [46:50] is the sub-list for method output_type
+	42, // [42:46] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_wheelwright_sync_v1_sync_proto_init() }
@@ -3126,12 +3236,12 @@ func file_wheelwright_sync_v1_sync_proto_init() {
 	if File_wheelwright_sync_v1_sync_proto != nil {
 		return
 	}
-	file_wheelwright_sync_v1_sync_proto_msgTypes[1].OneofWrappers = []any{
+	file_wheelwright_sync_v1_sync_proto_msgTypes[3].OneofWrappers = []any{
 		(*ConnectRequest_Hello)(nil),
 		(*ConnectRequest_Event)(nil),
 		(*ConnectRequest_Heartbeat)(nil),
 	}
-	file_wheelwright_sync_v1_sync_proto_msgTypes[2].OneofWrappers = []any{
+	file_wheelwright_sync_v1_sync_proto_msgTypes[4].OneofWrappers = []any{
 		(*ConnectResponse_Welcome)(nil),
 		(*ConnectResponse_Desired)(nil),
 		(*ConnectResponse_Ack)(nil),
@@ -3145,7 +3255,7 @@ func file_wheelwright_sync_v1_sync_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wheelwright_sync_v1_sync_proto_rawDesc), len(file_wheelwright_sync_v1_sync_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   31,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

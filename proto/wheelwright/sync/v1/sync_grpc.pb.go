@@ -25,6 +25,7 @@ const (
 	SyncService_Connect_FullMethodName     = "/wheelwright.sync.v1.SyncService/Connect"
 	SyncService_FetchBundle_FullMethodName = "/wheelwright.sync.v1.SyncService/FetchBundle"
 	SyncService_Renew_FullMethodName       = "/wheelwright.sync.v1.SyncService/Renew"
+	SyncService_OpenRelayed_FullMethodName = "/wheelwright.sync.v1.SyncService/OpenRelayed"
 )
 
 // SyncServiceClient is the client API for SyncService service.
@@ -44,6 +45,8 @@ type SyncServiceClient interface {
 	// certificate counts until the new one is first used. It is also open, alone of all methods and for a bounded
 	// time, to the newest certificate of a cluster after it has expired.
 	Renew(ctx context.Context, in *RenewRequest, opts ...grpc.CallOption) (*RenewResponse, error)
+	// OpenRelayed gives the caller what it opens channels through a relay with. The hub keeps nothing of it.
+	OpenRelayed(ctx context.Context, in *OpenRelayedRequest, opts ...grpc.CallOption) (*OpenRelayedResponse, error)
 }
 
 type syncServiceClient struct {
@@ -96,6 +99,16 @@ func (c *syncServiceClient) Renew(ctx context.Context, in *RenewRequest, opts ..
 	return out, nil
 }
 
+func (c *syncServiceClient) OpenRelayed(ctx context.Context, in *OpenRelayedRequest, opts ...grpc.CallOption) (*OpenRelayedResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(OpenRelayedResponse)
+	err := c.cc.Invoke(ctx, SyncService_OpenRelayed_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // SyncServiceServer is the server API for SyncService service.
 // All implementations must embed UnimplementedSyncServiceServer
 // for forward compatibility.
@@ -113,6 +126,8 @@ type SyncServiceServer interface {
 	// certificate counts until the new one is first used. It is also open, alone of all methods and for a bounded
 	// time, to the newest certificate of a cluster after it has expired.
 	Renew(context.Context, *RenewRequest) (*RenewResponse, error)
+	// OpenRelayed gives the caller what it opens channels through a relay with. The hub keeps nothing of it.
+	OpenRelayed(context.Context, *OpenRelayedRequest) (*OpenRelayedResponse, error)
 	mustEmbedUnimplementedSyncServiceServer()
 }
 
@@ -131,6 +146,9 @@ func (UnimplementedSyncServiceServer) FetchBundle(*FetchBundleRequest, grpc.Serv
 }
 func (UnimplementedSyncServiceServer) Renew(context.Context, *RenewRequest) (*RenewResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Renew not implemented")
+}
+func (UnimplementedSyncServiceServer) OpenRelayed(context.Context, *OpenRelayedRequest) (*OpenRelayedResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method OpenRelayed not implemented")
 }
 func (UnimplementedSyncServiceServer) mustEmbedUnimplementedSyncServiceServer() {}
 func (UnimplementedSyncServiceServer) testEmbeddedByValue()                     {}
@@ -189,6 +207,24 @@ func _SyncService_Renew_Handler(srv interface{}, ctx context.Context, dec func(i
 	return interceptor(ctx, in, info, handler)
 }
 
+func _SyncService_OpenRelayed_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(OpenRelayedRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SyncServiceServer).OpenRelayed(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SyncService_OpenRelayed_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SyncServiceServer).OpenRelayed(ctx, req.(*OpenRelayedRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // SyncService_ServiceDesc is the grpc.ServiceDesc for SyncService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -199,6 +235,10 @@ var SyncService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Renew",
 			Handler:    _SyncService_Renew_Handler,
+		},
+		{
+			MethodName: "OpenRelayed",
+			Handler:    _SyncService_OpenRelayed_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -1,0 +1,162 @@
+package relay
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/singleflight"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/wheelwright-dev/wheelwright/hub/internal/blob"
+	"github.com/wheelwright-dev/wheelwright/pkg/bundle"
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/pkg/logging"
+	"github.com/wheelwright-dev/wheelwright/pkg/transport"
+	syncv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1"
+)
+
+// fetchWait bounds how long one bundle may take from the hub.
+const fetchWait = 10 * time.Minute
+
+// errAltered: what came from the hub does not have the digest that it was asked for by.
+var errAltered = errors.New("the bundle does not have its digest")
+
+// cache keeps bundles on disk. What is in it was compared with its digest; the spoke does so again.
+type cache struct {
+	blobs  *blob.Store
+	most   int64
+	fetch  func(context.Context, fleet.Digest) ([]byte, error)
+	counts *counts
+	once   singleflight.Group
+
+	mu sync.Mutex // while the folder is made smaller
+}
+
+func newCache(blobs *blob.Store, most int64, fetch func(context.Context, fleet.Digest) ([]byte, error), counts *counts) (*cache, error) {
+	c := &cache{blobs: blobs, most: most, fetch: fetch, counts: counts}
+	return c, c.shrink("")
+}
+
+// open is a bundle's compressed form, from the folder or, once for all who ask at the same time, from the hub.
+func (c *cache) open(ctx context.Context, digest fleet.Digest) (io.ReadCloser, error) {
+	r, _, err := c.blobs.Get(digest)
+	if err == nil {
+		c.counts.hits.Add(1)
+		return r, c.blobs.Use(digest, time.Now())
+	}
+	if !errors.Is(err, blob.ErrNotFound) {
+		return nil, err
+	}
+	brought := c.once.DoChan(string(digest), func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), fetchWait) // others may wait for it too
+		defer cancel()
+		return nil, c.bring(ctx, digest)
+	})
+	select {
+	case done := <-brought:
+		if done.Err != nil {
+			return nil, done.Err
+		}
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	r, _, err = c.blobs.Get(digest)
+	return r, err
+}
+
+func (c *cache) bring(ctx context.Context, digest fleet.Digest) error {
+	c.counts.misses.Add(1)
+	z, err := c.fetch(ctx, digest)
+	if err != nil {
+		return err
+	}
+	tar, err := bundle.Decompress(z, maxBundle)
+	if err != nil {
+		return fmt.Errorf("bundle %s: %w: %w", digest.Short(), errAltered, err)
+	}
+	if bundle.DigestOf(tar) != digest {
+		return fmt.Errorf("bundle %s: %w", digest.Short(), errAltered)
+	}
+	if err := c.blobs.Put(digest, z); err != nil {
+		return err
+	}
+	return c.shrink(digest)
+}
+
+// shrink removes what was not of use for the longest time until the rest fits. keep is the one that is wanted now.
+func (c *cache) shrink(keep fleet.Digest) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	all, err := c.blobs.List()
+	if err != nil {
+		return err
+	}
+	var total int64
+	for _, b := range all {
+		total += b.Size
+	}
+	slices.SortFunc(all, func(a, b blob.Blob) int { return cmp.Or(a.Used.Compare(b.Used), cmp.Compare(a.Digest, b.Digest)) })
+	for _, b := range all {
+		if total <= c.most {
+			break
+		}
+		if b.Digest == keep {
+			continue
+		}
+		if err := c.blobs.Remove(b.Digest); err != nil {
+			return err
+		}
+		total -= b.Size
+	}
+	return nil
+}
+
+// bundleServer implements the one method of SyncService that a relay answers itself.
+type bundleServer struct {
+	syncv1.UnimplementedSyncServiceServer
+	cache  *cache
+	counts *counts
+	log    *slog.Logger
+}
+
+// FetchBundle streams one bundle, whole.
+func (s *bundleServer) FetchBundle(req *syncv1.FetchBundleRequest, stream syncv1.SyncService_FetchBundleServer) error {
+	digest, err := fleet.ParseDigest(req.GetDigest())
+	if err != nil {
+		return status.Error(codes.InvalidArgument, err.Error())
+	}
+	r, err := s.cache.open(stream.Context(), digest)
+	if _, coded := status.FromError(err); err != nil && coded { // the hub's answer, or that it is away
+		return err
+	}
+	if err != nil {
+		s.log.Error("bundle not served", slog.String(logging.Digest, string(digest)), slog.Any(logging.Error, err))
+		return status.Errorf(codes.Unavailable, "the relay cannot serve the bundle %s now; its log has the cause", digest)
+	}
+	defer r.Close()
+	chunk := make([]byte, transport.ChunkSize)
+	for {
+		n, err := io.ReadFull(r, chunk)
+		if n > 0 {
+			if err := stream.Send(&syncv1.FetchBundleResponse{Data: chunk[:n]}); err != nil {
+				return err
+			}
+			s.counts.bytes.Add(uint64(n))
+		}
+		switch {
+		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+			return nil
+		case err != nil:
+			s.log.Error("bundle not served", slog.String(logging.Digest, string(digest)), slog.Any(logging.Error, err))
+			return status.Errorf(codes.Unavailable, "the relay cannot read the bundle %s; its log has the cause", digest)
+		}
+	}
+}
