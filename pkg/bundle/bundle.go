@@ -15,6 +15,9 @@
 // are written here and not by archive/tar, whose choices may change from one Go release to the next, and
 // with them every digest.
 //
+// For storage and the wire a tar is compressed, or is made of an earlier one and a delta; neither has a part in its
+// digest, and whoever has unpacked one checks that.
+//
 // The package does not check the proof (package provenance does) and stores nothing.
 package bundle
 
