@@ -44,13 +44,34 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	if dir := os.Getenv(hubVariable); dir != "" {
+		if err := hubMain(dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	goleak.VerifyTestMain(m)
+}
+
+// hubVariable makes the test binary a hub on the folder that it names.
+const hubVariable = "WHEELWRIGHT_TEST_HUB"
+
+// hubMain runs a hub until its input ends; it writes the address, and logs to standard error.
+func hubMain(dir string) error {
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		cancel()
+	}()
+	return Run(ctx, Config{Dir: dir, Listen: "127.0.0.1:0", Heartbeat: 5 * time.Minute, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))}, func(i Info) { fmt.Println(i.Addr) })
 }
 
 // running is a hub and an operator who is connected to it.
 type running struct {
 	Info
 	fleet fleetv1.FleetServiceClient
+	leave func() error // of the operator
 	stop  func()
 	asks  bool // enrol makes clusters that wait to be accepted
 }
@@ -65,29 +86,21 @@ func start(t *testing.T, cfg Config) *running {
 	cfg.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
 	ready, over := make(chan Info, 1), make(chan error, 1)
 	go func() { over <- Run(ctx, cfg, func(i Info) { ready <- i }) }()
-	r := &running{}
+	var info Info
 	select {
-	case r.Info = <-ready:
+	case info = <-ready:
 	case err := <-over:
 		cancel()
 		t.Fatalf("hub ended: %v", err)
 	}
-	c, err := clientcontext.Load(r.AdminContext)
-	if err != nil {
-		t.Fatal(err)
-	}
-	conn, err := clientcontext.Dial(c, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.fleet = fleetv1.NewFleetServiceClient(conn)
+	r := connected(t, info)
 	stopped := false
 	r.stop = func() {
 		if stopped {
 			return
 		}
 		stopped = true
-		conn.Close()
+		r.leave()
 		cancel()
 		if err := <-over; err != nil {
 			t.Errorf("hub ended: %v", err)
@@ -95,6 +108,21 @@ func start(t *testing.T, cfg Config) *running {
 	}
 	t.Cleanup(r.stop)
 	return r
+}
+
+// connected is a hub that runs somewhere, and its operator.
+func connected(t *testing.T, info Info) *running {
+	t.Helper()
+	c, err := clientcontext.Load(info.AdminContext)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := clientcontext.Dial(c, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return &running{Info: info, fleet: fleetv1.NewFleetServiceClient(conn), leave: conn.Close}
 }
 
 // eventually waits for a condition, asking again after each change that the hub tells of.

@@ -46,7 +46,6 @@ func ServerOptions(cfg *tls.Config) []grpc.ServerOption {
 		grpc.ForceServerCodecV2(Codec{}),
 		grpc.ReadBufferSize(readBuffer),
 		grpc.WriteBufferSize(writeBuffer),
-		grpc.SharedWriteBuffer(true),
 		grpc.StaticStreamWindowSize(window),
 		grpc.StaticConnWindowSize(window),
 		grpc.MaxHeaderListSize(headers),

@@ -56,6 +56,7 @@ type house struct {
 	authority *identity.Authority
 	addr      string
 	log       *syncBuffer
+	server    *server.Server
 	stop      context.CancelFunc
 	stopped   chan error
 }
@@ -83,6 +84,8 @@ type services struct {
 	sync   syncv1.SyncServiceServer
 	fleet  fleetv1.FleetServiceServer
 	tokens *oidc.Tokens // nil: none are taken
+
+	age, reading time.Duration // as of server.Config
 }
 
 func build(t *testing.T, with services, grace time.Duration) *house {
@@ -107,7 +110,7 @@ func build(t *testing.T, with services, grace time.Duration) *house {
 		with.fleet = fleetv1.UnimplementedFleetServiceServer{}
 	}
 	setup := server.Config{
-		Listen: "127.0.0.1:0", TLS: cfg, Identities: h.store, Authorities: h.authority.Pins, GracePeriod: grace, Log: log,
+		Listen: "127.0.0.1:0", TLS: cfg, Identities: h.store, Authorities: h.authority.Pins, GracePeriod: grace, Age: with.age, Reading: with.reading, Log: log,
 		Register: func(r grpc.ServiceRegistrar) {
 			enrollv1.RegisterEnrollServiceServer(r, with.enroll)
 			syncv1.RegisterSyncServiceServer(r, with.sync)
@@ -120,7 +123,7 @@ func build(t *testing.T, with services, grace time.Duration) *house {
 	}
 	s, err := server.New(setup)
 	must(t, err)
-	h.addr = s.Addr().String()
+	h.server, h.addr = s, s.Addr().String()
 	ctx, cancel := context.WithCancel(context.Background())
 	h.stop = cancel
 	go func() { h.stopped <- s.Run(ctx) }()
@@ -137,13 +140,19 @@ func build(t *testing.T, with services, grace time.Duration) *house {
 // dial connects with this certificate; nil for a stranger.
 func (h *house) dial(certificate *tls.Certificate) *grpc.ClientConn {
 	h.t.Helper()
+	return h.dialWith(certificate, nil)
+}
+
+// dialWith goes on with the sessions in the cache, where there are any.
+func (h *house) dialWith(certificate *tls.Certificate, sessions tls.ClientSessionCache) *grpc.ClientConn {
+	h.t.Helper()
 	roots := x509.NewCertPool()
 	for _, der := range h.authority.Authorities() {
 		c, err := x509.ParseCertificate(der)
 		must(h.t, err)
 		roots.AddCert(c)
 	}
-	cfg := &tls.Config{RootCAs: roots}
+	cfg := &tls.Config{RootCAs: roots, ClientSessionCache: sessions}
 	if certificate != nil {
 		cfg.Certificates = []tls.Certificate{*certificate}
 	}

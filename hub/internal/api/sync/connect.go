@@ -110,6 +110,35 @@ func (s *Service) opened(who caller.Caller, hello *syncv1.Hello) error {
 	return nil
 }
 
+// What a spoke may say: so many messages at once, and then so many a second. One that says more is read later, and so
+// kept from sending: nothing is lost, and the rest of the fleet has its part of the hub.
+const (
+	messageBurst = 4096
+	messageRate  = 2000
+	// helloWeight is what a Hello counts for, in messages: it may be answered with everything that is offered.
+	helloWeight = 256
+)
+
+// pace waits where a spoke has said more than its part.
+func (c *conversation) pace(messages int, now time.Time) {
+	const each = time.Second / messageRate
+	if full := now.Add(-messageBurst * each); c.turn.Before(full) {
+		c.turn = full
+	}
+	c.turn = c.turn.Add(time.Duration(messages) * each)
+	wait := c.turn.Sub(now)
+	if wait <= 0 {
+		return
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-c.session.Done(): // run sees which
+	case <-c.stream.Context().Done():
+	}
+}
+
 // inbox reads a stream ahead, so that one goroutine can wait for messages and for everything else. It
 // ends with the stream.
 type inbox struct {
@@ -176,6 +205,7 @@ type conversation struct {
 
 	rotation <-chan struct{} // closed when the authority changes
 	heard    time.Time       // when the spoke said something last
+	turn     time.Time       // when its part of the hub is used up
 	journal  string          // of the last Hello
 	wants    []string        // distributions, by the last Hello
 	has      uint64          // the revision that the spoke has, or was sent
@@ -362,7 +392,10 @@ func (c *conversation) take(first *syncv1.ConnectRequest) error {
 	c.heard = now
 	c.cfg.Presence.Seen(c.who.Cluster, now)
 	var events []fleet.Event
+	said := 0
+	defer func() { c.pace(said, now) }()
 	for m, n := first, 1; m != nil; n++ {
+		said++
 		switch body := m.GetBody().(type) {
 		case *syncv1.ConnectRequest_Event:
 			if body.Event.GetSeq() == 0 {
@@ -378,6 +411,7 @@ func (c *conversation) take(first *syncv1.ConnectRequest) error {
 				return err
 			}
 			events = nil
+			said += helloWeight
 			if err := c.again(body.Hello); err != nil {
 				return err
 			}

@@ -13,9 +13,11 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -49,10 +51,11 @@ type as struct {
 func (s as) Context() context.Context { return s.ctx }
 
 // offered answers as the conductor does; the revision is what a test says.
-type offered struct{ revision atomic.Uint64 }
+type offered struct{ revision, asked atomic.Uint64 }
 
 func (o *offered) Offers(_ fleet.Cluster, names []string) (wire.Desired, error) {
 	d := wire.Desired{Revision: o.revision.Load()}
+	defer o.asked.Add(1)
 	for _, n := range names {
 		part, err := wire.EncodeOffers(&syncv1.DistributionOffers{Distribution: n})
 		if err != nil {
@@ -252,6 +255,11 @@ func TestDesiredStateIsSentWhenTheSpokeLacksIt(t *testing.T) {
 		t.Errorf("got %v", d)
 	}
 	w.presence.Wake(acme) // nothing changed: nothing is sent
+	for deadline := time.Now().Add(time.Minute); w.offers.asked.Load() < 2; runtime.Gosched() {
+		if time.Now().After(deadline) {
+			t.Fatal("a wake went unheard")
+		}
+	}
 	w.offers.revision.Store(8)
 	w.presence.Wake(acme)
 	if d := next(t, s).GetDesired(); d.GetRevision() != 8 {
@@ -508,3 +516,39 @@ func TestRenew(t *testing.T) {
 		t.Errorf("it left an identity behind: %v", err)
 	}
 }
+
+// A spoke that says more than its part is read later, and what it says is kept; others are answered meanwhile.
+func TestASpokeThatSendsAsFastAsItCanHasItsPart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		presence := presence.New()
+		session := presence.Register(acme)
+		defer session.Close()
+		c := &conversation{session: session, stream: paced{ctx: t.Context()}}
+		start := time.Now()
+		for range 10 * messageBurst / 256 {
+			c.pace(256, time.Now())
+		}
+		if took := time.Since(start); took != 9*messageBurst*time.Second/messageRate {
+			t.Errorf("%d messages took %v", 10*messageBurst, took)
+		}
+		time.Sleep(time.Minute) // of rest give the burst back, and no more
+		start = time.Now()
+		c.pace(messageBurst, start)
+		if took := time.Since(start); took != 0 {
+			t.Errorf("a burst waited for %v", took)
+		}
+		session.Close()
+		c.pace(1<<20, time.Now()) // nobody waits for a session that is over
+		if took := time.Since(start); took != 0 {
+			t.Errorf("a session that is over waited for %v", took)
+		}
+	})
+}
+
+// paced is a stream of which only the context is asked.
+type paced struct {
+	syncv1.SyncService_ConnectServer
+	ctx context.Context
+}
+
+func (p paced) Context() context.Context { return p.ctx }
