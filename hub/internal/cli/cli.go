@@ -1,6 +1,6 @@
 // Package cli is the hub's command line: words in, calls to a hub's FleetService out, answers printed.
-// It decides nothing about the fleet; `hub serve` and `hub validate` are the two commands that do not
-// speak to a running hub.
+// It decides nothing about the fleet; `hub serve`, `hub validate` and `hub check` do not speak to a running hub,
+// nor does `hub backup --data` where there is none.
 package cli
 
 import (

@@ -163,9 +163,32 @@ func (s *Store) Keep(h History) {
 
 func (s *Store) history() History { return *s.keep.Load() }
 
-// Tidy drops what the history's bounds leave out, in small transactions between which others come: a bound that
-// was lowered, events that became too old, and the heads of chains of which nothing is left.
+// Tidy drops what need not be remembered any more: tokens that are long over, and what the history's bounds leave out.
+// The latter goes in small transactions between which others come: a bound that was lowered, events that became too
+// old, and the heads of chains of which nothing is left. Where there is nothing to drop it writes nothing.
 func (s *Store) Tidy(now time.Time) error {
+	if err := s.tidyTokens(now); err != nil {
+		return fmt.Errorf("tidy the tokens: %w", err)
+	}
+	return s.tidyEvents(now)
+}
+
+func (s *Store) tidyTokens(now time.Time) error {
+	over := func(t tokenRecord) bool { return now.Sub(t.Expires) > tokenMemory }
+	any := false
+	err := s.db.View(func(tx *bolt.Tx) error {
+		return each(tx.Bucket(bucketTokens), func(_ string, t tokenRecord) error {
+			any = any || over(t)
+			return nil
+		})
+	})
+	if err != nil || !any {
+		return err
+	}
+	return s.update(func(tx *txn) error { return deleteTokens(tx, over) })
+}
+
+func (s *Store) tidyEvents(now time.Time) error {
 	const step = 2000
 	for {
 		old := 0

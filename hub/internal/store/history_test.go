@@ -177,3 +177,15 @@ func TestEventsOfBeforeAreLinked(t *testing.T) {
 		same(t, fmt.Sprintf("%+v", f), got, want)
 	}
 }
+
+func TestTidyForgetsTokensThatAreLongOver(t *testing.T) {
+	s, _ := fresh(t)
+	now := time.Now()
+	hash := invite(t, s, eu, "old", now.Add(-tokenMemory-time.Hour))
+	young := invite(t, s, us, "new", now)
+	must(t, s.Tidy(now))
+	_, err := s.Redeem("old", hash, fleet.Fingerprint{}, now, issuing(1, now.Add(time.Hour)))
+	wantErr(t, err, ErrTokenUnknown)
+	_, err = s.Redeem("new", young, fleet.Fingerprint{}, now.Add(time.Second), issuing(1, now.Add(time.Hour)))
+	wantErr(t, err, ErrTokenExpired)
+}

@@ -56,9 +56,6 @@ func (s *Store) invite(tx *txn, name fleet.Cluster, labels map[string]string, to
 		return false, fmt.Errorf("invite: %w", err)
 	}
 	now := utc(time.Now())
-	if err := deleteTokens(tx, func(t tokenRecord) bool { return now.Sub(t.Expires) > tokenMemory }); err != nil {
-		return false, err
-	}
 	b := tx.Bucket(bucketTokens)
 	if b.Get([]byte(tokenID)) != nil {
 		return false, fmt.Errorf("invite %s: token %s: %w", name, tokenID, ErrExists)

@@ -3,6 +3,10 @@
 // and the audit. What a method has returned without an error survives kill -9 and power loss. It holds no
 // bundles (those are blobs beside it), decides nothing about rollouts, and never stores a heartbeat.
 //
+// All writes go through one group commit, which makes a transaction of whatever waits; heartbeats, sessions of a spoke
+// that is known, and news that is none write nothing. The history of events is bounded, and each list of it costs what
+// it shows. The audit is kept whole.
+//
 // What is asked for all the time is answered from memory, which is read at Open and follows the file after
 // each commit. Such answers are shared: nobody may change them.
 //

@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
@@ -238,14 +239,18 @@ func (ch *channel) Recv() (*syncv1.ConnectRequest, error) {
 
 // Send seals a message for the spoke, if it may still be told.
 func (ch *channel) Send(m *syncv1.ConnectResponse) error {
+	body, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+	if err != nil {
+		return err
+	}
+	return ch.say(body)
+}
+
+func (ch *channel) say(body []byte) error {
 	if _, err := ch.carrier.cfg.Judge(ch.ticket.Certificate, ch.ticket.Key); err != nil {
 		return err
 	}
 	if err := ch.ctx.Err(); err != nil {
-		return err
-	}
-	body, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
-	if err != nil {
 		return err
 	}
 	sum := sha256.Sum256(body)
@@ -256,13 +261,15 @@ func (ch *channel) Send(m *syncv1.ConnectResponse) error {
 	return ch.carrier.say(ch.number, body, sum, tag, false)
 }
 
-// SendMsg is Send.
+// SendMsg is Send, also of what was encoded before.
 func (ch *channel) SendMsg(m any) error {
-	said, ok := m.(*syncv1.ConnectResponse)
-	if !ok {
-		return status.Errorf(codes.Internal, "%T is no message to a spoke", m)
+	switch m := m.(type) {
+	case *syncv1.ConnectResponse:
+		return ch.Send(m)
+	case mem.BufferSlice:
+		return ch.say(m.Materialize())
 	}
-	return ch.Send(said)
+	return status.Errorf(codes.Internal, "%T is no message to a spoke", m)
 }
 
 // RecvMsg is Recv.
