@@ -265,3 +265,20 @@ func TestOnlyWhatChangedIsRead(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Whichever snapshots were made before, and however little of them is kept, a tag holds what its trees say.
+func TestASnapshotAfterOthersIsTheSame(t *testing.T) {
+	const tags = 20
+	dir, r := history(t, 16, tags), rand.New(rand.NewPCG(16, 2))
+	for _, most := range []int{1 << 20, 6000, 0} {
+		repo := open(t, Config{URL: dir, Cache: NewCache(most)})
+		for range 60 {
+			tag := fmt.Sprintf("1.%d.0", r.IntN(tags))
+			path := []string{"dist", "dist", "."}[r.IntN(3)]
+			s := snapshot(t, repo, tag, path)
+			if _, err := s.Proof.Check(s.Files); err != nil {
+				t.Fatalf("%s at %s with %d bytes kept: %v", path, tag, most, err)
+			}
+		}
+	}
+}
