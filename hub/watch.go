@@ -68,6 +68,7 @@ func (s source) watch(ctx context.Context, d fleet.Distribution) error {
 // forget clears up after a distribution that is not watched any more.
 func (s source) forget(d fleet.Distribution) {
 	s.conductor.Forget(d.Name)
+	s.publisher.Forget(d.Name)
 	if err := os.RemoveAll(s.folder(d)); err != nil {
 		s.log.Warn("repository of a removed distribution is left", slog.String(logging.Path, s.folder(d)), slog.Any(logging.Error, err))
 	}

@@ -69,6 +69,9 @@ func New(cfg Config) *Publisher {
 	return &Publisher{cfg, bundle.NewPacker(packedBytes)}
 }
 
+// Forget lets go of what is held of a distribution that is watched no more.
+func (p *Publisher) Forget(distribution string) { p.packer.Forget(distribution) }
+
 // Build judges a tag of d. tar is the canonical bundle of an available release, and nil for a rejected
 // one. An error says nothing about the release.
 func (p *Publisher) Build(ctx context.Context, d fleet.Distribution, seen Seen) (r fleet.Release, tar []byte, err error) {
