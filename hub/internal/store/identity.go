@@ -18,6 +18,9 @@ import (
 // from "unknown".
 const tokenMemory = 7 * 24 * time.Hour
 
+// tokenSweep is how often those that are not remembered any more are looked for.
+const tokenSweep = time.Hour
+
 // Identity is whom a certificate speaks for: exactly one of Cluster and Operator is set.
 type Identity struct {
 	Cluster  fleet.Cluster // a spoke's
@@ -55,8 +58,11 @@ func (s *Store) invite(tx *txn, name fleet.Cluster, labels map[string]string, to
 		return false, fmt.Errorf("invite: %w", err)
 	}
 	now := utc(time.Now())
-	if err := deleteTokens(tx, func(t tokenRecord) bool { return now.Sub(t.Expires) > tokenMemory }); err != nil {
-		return false, err
+	if now.Sub(s.swept) > tokenSweep { // each looks at every token: a fleet that is invited at once must not
+		if err := deleteTokens(tx, func(t tokenRecord) bool { return now.Sub(t.Expires) > tokenMemory }); err != nil {
+			return false, err
+		}
+		s.swept = now
 	}
 	b := tx.Bucket(bucketTokens)
 	if b.Get([]byte(tokenID)) != nil {

@@ -79,6 +79,7 @@ type Store struct {
 	memory  *memory
 	commits committer
 	keep    atomic.Pointer[History]
+	swept   time.Time // when expired tokens were; only for who writes
 
 	revoked chan struct{}
 }
