@@ -154,6 +154,7 @@ func (h *hub) open() error {
 		return err
 	}
 	h.closers = append(h.closers, h.store.Close)
+	h.store.Keep(store.History(h.history))
 	if h.bundles, err = blob.Open(h.path(bundlesFolder)); err != nil {
 		return err
 	}
@@ -200,7 +201,7 @@ func (h *hub) build() {
 	h.conductor = conductor.New(conductor.Config{Store: h.store, Blobs: h.bundles, Compress: bundle.Compress,
 		Spokes: h.presence, Heartbeat: h.heartbeat, Plans: h.planOf, Log: h.log})
 	publisher := publish.New(publish.Config{Renderer: h.renderer, Log: h.log})
-	h.source = source{dir: h.path(repositories), store: h.store, conductor: h.conductor, publisher: publisher, git: h.git, cache: newObjectCache(), log: h.log}
+	h.source = source{dir: h.path(repositories), store: h.store, conductor: h.conductor, publisher: publisher, git: h.git, cache: newObjectCache(), turns: newTurns(), log: h.log}
 	h.watchers = newWatchers(h.source)
 }
 
@@ -223,7 +224,7 @@ func (h *hub) listen() (metricsListener net.Listener, err error) {
 		BundleRate: h.bundleRate, BundleFetches: h.bundleFetches,
 		ReconnectWithin: func() time.Duration { return h.server.ReconnectWithin() }, Version: buildinfo.Version(), Log: h.log})
 	fleet := fleetapi.New(fleetapi.Config{Store: h.store, Conductor: h.conductor, Spokes: h.presence, Watchers: h.watchers,
-		Authority: h.authority, Tags: h.source.listTags, ComeBack: h.comeBack, Address: h.info.Addr, Interval: h.poll, Heartbeat: h.heartbeat, Log: h.log})
+		Authority: h.authority, Backup: h.backup, Tags: h.source.listTags, ComeBack: h.comeBack, Address: h.info.Addr, Interval: h.poll, Heartbeat: h.heartbeat, Log: h.log})
 	join := enroll.New(enroll.Config{Store: h.store, Authority: h.authority, Presence: h.presence, TTL: spokeCertificateLife, Log: h.log})
 	serve := server.Config{Listener: listener, TLS: tls, Identities: h.store, GracePeriod: grace, Age: h.age, ComeBack: h.comeBack, Authorities: h.authority.Pins, Log: h.log,
 		Register: func(r grpc.ServiceRegistrar) {
@@ -359,16 +360,25 @@ func (h *hub) warnOfEnd(now time.Time) {
 // remember stores when spokes were last heard, so that the next start knows how old its news is.
 func (h *hub) remember() error { return h.store.Heard(h.presence.Heard()) }
 
+// tidy drops what the history's bounds leave out.
+func (h *hub) tidy() {
+	if err := h.store.Tidy(time.Now()); err != nil {
+		h.log.Error("history not tidied", slog.Any(logging.Error, err))
+	}
+}
+
 // keepHeard bounds how wrong that is for a hub that is killed. Heartbeats themselves are never stored.
 func (h *hub) keepHeard(ctx context.Context) error {
 	tick := time.NewTicker(heardInterval)
 	defer tick.Stop()
+	h.tidy()
 	for {
 		select {
 		case <-tick.C:
 			if err := h.remember(); err != nil {
 				h.log.Error("ages of news not stored", slog.Any(logging.Error, err))
 			}
+			h.tidy()
 		case <-ctx.Done():
 			return nil
 		}

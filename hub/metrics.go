@@ -36,6 +36,7 @@ type metrics struct {
 	clusters, connected, unserved, installations, releases, events, offers *prometheus.Desc
 	bytes, deltas, fetches                                                 *prometheus.Desc
 	connections, waiting, admitted, refused, slow                          *prometheus.Desc
+	writes, changes, failures, failing, size, free                         *prometheus.Desc
 }
 
 func newMetrics(s *store.Store, p *presence.Registry, stats func() syncapi.Stats, built func() uint64, traffic func() server.Stats, log *slog.Logger) *metrics {
@@ -58,6 +59,12 @@ func newMetrics(s *store.Store, p *presence.Registry, stats func() syncapi.Stats
 		bytes:         desc("bundle_sent_bytes_total", "Compressed bytes of bundles that were sent to spokes, as whole bundles and as deltas.", "encoding"),
 		deltas:        desc("deltas_built_total", "Deltas between two releases that were made."),
 		fetches:       desc("bundle_fetches_waiting", "Fetches of bundles that wait their turn."),
+		writes:        desc("store_writes_total", "Transactions that the store committed, each with two syncs of the disk."),
+		changes:       desc("store_changes_total", "Changes that were committed in them."),
+		failures:      desc("store_write_failures_total", "Transactions that the store could not commit."),
+		failing:       desc("store_failing", "1 while the store cannot be written: its disk is full, say."),
+		size:          desc("store_bytes", "Size of the store's file."),
+		free:          desc("store_free_bytes", "Of that, in pages that are free."),
 	}
 }
 
@@ -97,7 +104,7 @@ func (m *metrics) Run(ctx context.Context, l net.Listener) error {
 // Describe implements prometheus.Collector.
 func (m *metrics) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{m.clusters, m.connected, m.unserved, m.installations, m.releases, m.events, m.offers, m.bytes, m.deltas, m.fetches,
-		m.connections, m.waiting, m.admitted, m.refused, m.slow} {
+		m.connections, m.waiting, m.admitted, m.refused, m.slow, m.writes, m.changes, m.failures, m.failing, m.size, m.free} {
 		out <- d
 	}
 }
@@ -118,9 +125,23 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	out <- prometheus.MustNewConstMetric(m.bytes, prometheus.CounterValue, float64(stats.DeltaBytes), "delta")
 	out <- prometheus.MustNewConstMetric(m.deltas, prometheus.CounterValue, float64(m.built()))
 	out <- prometheus.MustNewConstMetric(m.fetches, prometheus.GaugeValue, float64(stats.Waiting))
+	m.collectDisk(out)
 	if err := m.collectStored(out); err != nil {
 		m.log.Error("metrics are incomplete", slog.Any(logging.Error, err))
 		out <- prometheus.NewInvalidMetric(m.clusters, err)
+	}
+}
+
+func (m *metrics) collectDisk(out chan<- prometheus.Metric) {
+	s, failing := m.store.Stats(), 0.0
+	if s.Trouble != nil {
+		failing = 1
+	}
+	for d, n := range map[*prometheus.Desc]uint64{m.writes: s.Writes, m.changes: s.Changes, m.failures: s.Failures} {
+		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n))
+	}
+	for d, n := range map[*prometheus.Desc]float64{m.failing: failing, m.size: float64(s.Size), m.free: float64(s.Free)} {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, n)
 	}
 }
 

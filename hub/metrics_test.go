@@ -41,6 +41,7 @@ func TestMetrics(t *testing.T) {
 	for _, want := range []string{
 		"wheelwright_hub_clusters 1\n", "wheelwright_hub_spokes_connected 1\n", "wheelwright_hub_identities_unserved{standing=\"Quarantined\"} 0\n", "wheelwright_hub_events_received_total 1\n", "wheelwright_hub_offers_sent_total 1\n",
 		`wheelwright_hub_bundle_sent_bytes_total{encoding="delta"} 0` + "\n", "wheelwright_hub_deltas_built_total 0\n", "wheelwright_hub_bundle_fetches_waiting 0\n",
+		"wheelwright_hub_store_failing 0\n", "wheelwright_hub_store_write_failures_total 0\n", "\nwheelwright_hub_store_writes_total ", "\nwheelwright_hub_store_bytes ",
 		`wheelwright_hub_releases{distribution="shop",phase="Available"} 1` + "\n", `wheelwright_hub_installations{distribution="shop",phase="Succeeded"} 1` + "\n",
 	} {
 		if !strings.Contains(text, want) {

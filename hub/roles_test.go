@@ -235,6 +235,7 @@ var asked = []struct {
 	{"CanI", &fleetv1.CanIRequest{}, "avqdpro"},
 	{"RenewOperator", &fleetv1.RenewOperatorRequest{Csr: certificateRequest()}, "avqdpro"},
 	{"GetAuthority", &fleetv1.GetAuthorityRequest{}, "avo"},
+	{"Backup", &fleetv1.BackupRequest{}, "a"},
 	{"RotateAuthority", &fleetv1.RotateAuthorityRequest{DryRun: true, Reason: "r"}, "a"},
 	{"RetireAuthority", &fleetv1.RetireAuthorityRequest{DryRun: true, Reason: "r"}, "a"},
 	{"RemoveOperator", &fleetv1.RemoveOperatorRequest{DryRun: true, Name: "v", Reason: "r"}, "ao"},
@@ -468,6 +469,7 @@ func TestTheAuditHasTheCertificateOfEveryChange(t *testing.T) {
 		{admin, "admin", "RemoveDistribution", "distribution remove shop", &fleetv1.RemoveDistributionRequest{Name: "shop"}},
 		{admin, "admin", "RemoveOperator", "operator remove q", &fleetv1.RemoveOperatorRequest{Name: "q", Reason: "left"}},
 		{acme, "p", "RenewOperator", "operator renew p", &fleetv1.RenewOperatorRequest{Csr: certificateRequest()}},
+		{admin, "admin", "Backup", "backup hub", &fleetv1.BackupRequest{}},
 		{admin, "admin", "RotateAuthority", "authority rotate " + hub.pin(t), &fleetv1.RotateAuthorityRequest{Reason: "r"}},
 		{admin, "admin", "RetireAuthority", "authority retire " + hub.pin(t), &fleetv1.RetireAuthorityRequest{Reason: "r", Force: true}},
 	} {

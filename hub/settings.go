@@ -46,6 +46,7 @@ type settings struct {
 	rollouts        map[string]plan.Plan // by distribution
 	notifiers       []pluginlist.Plugin
 	oidc            config.OIDC
+	history         config.History
 	log             *slog.Logger
 }
 
@@ -69,6 +70,7 @@ func settle(cfg Config) (settings, error) {
 		rollouts:      file.Rollouts,
 		notifiers:     file.Plugins,
 		oidc:          file.OIDC,
+		history:       file.History,
 		log:           cfg.Log,
 	}
 	if s.comeBack = defaultComeBack; file.RenewAfterExpiry != nil {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/wheelwright-dev/wheelwright/hub/internal/conductor"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/publish"
@@ -21,6 +22,15 @@ import (
 // newObjectCache bounds what is held of all repositories' last releases, so that the next ones read only what changed.
 func newObjectCache() *gitrepo.Cache { return gitrepo.NewCache(32 << 20) }
 
+// turns are what all watchers share.
+type turns struct{ connections, judging *tagwatch.Turns }
+
+// newTurns: connections to git hosts, few to each, of which the slowest is given up after two minutes where others
+// wait; and releases that are being judged, which may hold a few hundred megabytes each.
+func newTurns() turns {
+	return turns{connections: tagwatch.NewTurns(16, 4, 2*time.Minute), judging: tagwatch.NewTurns(2, 0, 0)}
+}
+
 // source is what turns a repository's tags into releases.
 type source struct {
 	dir       string // of the repositories that are kept here
@@ -29,6 +39,7 @@ type source struct {
 	publisher *publish.Publisher
 	git       gitrepo.Credentials
 	cache     *gitrepo.Cache // of all repositories
+	turns     turns
 	log       *slog.Logger
 }
 
@@ -45,7 +56,7 @@ func (s source) watch(ctx context.Context, d fleet.Distribution) error {
 		return fmt.Errorf("make folder of repositories: %w", err)
 	}
 	w := tagwatch.New(tagwatch.Config{
-		Distribution: d, Dir: s.folder(d), Git: gitrepo.Config{Cache: s.cache}.With(s.git.For(d.URL)),
+		Distribution: d, Dir: s.folder(d), Connections: s.turns.connections, Judging: s.turns.judging, Git: gitrepo.Config{Cache: s.cache}.With(s.git.For(d.URL)),
 		Known:   func() (map[string]string, error) { return s.store.JudgedTags(d.Name) },
 		Publish: func(ctx context.Context, seen tagwatch.Seen) error { return s.conductor.Seen(ctx, d, s.tag(d, seen)) },
 		Note:    func(n tagwatch.Note) { s.conductor.Note(d.Name, note(n)) },

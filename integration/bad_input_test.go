@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -87,6 +88,41 @@ func TestBadInput(t *testing.T) {
 		s.must(err)
 		if r := s.judged("1.0.0", "Rejected"); !strings.Contains(fmt.Sprint(r.GetReasons()), "kustomization") {
 			t.Errorf("reasons: %v", r.GetReasons())
+		}
+	})
+
+	t.Run("releases of 200 MB", func(t *testing.T) {
+		large := &world.Vendor{Dir: filepath.Join(s.dir, "large")}
+		s.must(large.Write("dist/kustomization.yaml", "resources: []\n"))
+		s.must(large.Init(s.ctx, "Start"))
+		text := strings.Repeat("a line of a file that nobody needs to deploy anything\n", 200<<20/54)
+		s.must(large.Write("dist/one.txt", text))
+		s.must(large.Release(s.ctx, "1.0.0"))
+		s.must(large.Remove("dist/one.txt"))
+		for i := range 100 {
+			s.must(large.Write(fmt.Sprintf("dist/%d.txt", i), fmt.Sprint(i)+text[:2<<20]))
+		}
+		s.must(large.Release(s.ctx, "1.1.0"))
+		for i := range 60 {
+			s.must(large.Remove(fmt.Sprintf("dist/%d.txt", i)))
+		}
+		s.must(large.Release(s.ctx, "1.2.0"))
+		_, err := s.hub.Must(s.ctx, "distribution", "add", "large", "--git", large.Dir, "--interval", "1s")
+		s.must(err)
+		for version, why := range map[string]string{"1.0.0": "too large", "1.1.0": "128 MiB", "1.2.0": "more than the 64.0 MiB that a release may have"} {
+			s.must(world.Await(s.patiently(), "the judgement of "+version, func(ctx context.Context) error {
+				r, err := s.hub.Release(ctx, "large", version)
+				if err == nil && (r.GetPhase() != "Rejected" || !strings.Contains(fmt.Sprint(r.GetReasons()), why)) {
+					t.Errorf("%s: %s %v", version, r.GetPhase(), r.GetReasons())
+				}
+				return err
+			}))
+		}
+		peak, err := world.Peak(s.hub.PID())
+		s.must(err)
+		t.Logf("the hub's peak: %d MB", peak>>20)
+		if peak > 512<<20 {
+			t.Errorf("judging them took %d MB of memory", peak>>20)
 		}
 	})
 

@@ -215,31 +215,45 @@ func contents() []attack {
 	}
 }
 
+// fetched is a stream that a bundle goes down.
+type fetched = grpc.ServerStreamingServer[syncv1.FetchBundleResponse]
+
 // transports are about how a bundle comes.
 func transports() []attack {
-	served := func(name, want string, size uint64, serve func(s grpc.ServerStreamingServer[syncv1.FetchBundleResponse]) error) attack {
+	served := func(name, want string, size uint64, serve func(s *scene, r *syncv1.FetchBundleRequest, stream fetched) error) attack {
 		return attack{name, func(s *scene) string {
 			version := s.next()
 			_, o := s.pack(evilhub.Recipe{Version: version, Files: evilhub.App(version), Key: &s.vendor})
 			if size > 0 {
 				o.Size = size
 			}
-			s.hub.Behave(evilhub.Script{Fetch: func(_ string, stream grpc.ServerStreamingServer[syncv1.FetchBundleResponse]) error {
-				return serve(stream)
-			}})
+			s.hub.Behave(evilhub.Script{Fetch: func(r *syncv1.FetchBundleRequest, stream fetched) error { return serve(s, r, stream) }})
 			s.hub.Want(s.desired(nil, o))
 			return want
 		}}
 	}
-	say := func(data []byte) func(grpc.ServerStreamingServer[syncv1.FetchBundleResponse]) error {
-		return func(s grpc.ServerStreamingServer[syncv1.FetchBundleResponse]) error {
-			return s.Send(&syncv1.FetchBundleResponse{Data: data})
+	say := func(data []byte) func(*scene, *syncv1.FetchBundleRequest, fetched) error {
+		return func(_ *scene, _ *syncv1.FetchBundleRequest, stream fetched) error {
+			return stream.Send(&syncv1.FetchBundleResponse{Data: data})
 		}
 	}
 	bomb := bundle.Compress(make([]byte, 256<<20))
 	quick := []attack{
 		served("another bundle under the digest", "does not have its digest", 0, say(bundle.Compress([]byte("something else")))),
 		served("a bomb", "does not have its digest", 0, say(bomb)),
+		served("a delta to what nobody signed", "does not have its digest", 0, delta(func(s *scene) []byte {
+			evil := evilhub.Recipe{Version: "9.0.0", Key: &s.thief}
+			evil.Files = evilhub.Evil(evil.Version)
+			tar := must[[]byte](s.t)(evil.Pack())
+			return must[[]byte](s.t)(bundle.Delta(s.tars[s.hub.Last().GetRunningVersion()], tar))
+		})),
+		served("a bomb of a delta", "does not have its digest", 0, delta(func(*scene) []byte { return bomb })),
+		served("a delta on a bundle that was not offered", "was not offered", 0, func(_ *scene, r *syncv1.FetchBundleRequest, stream fetched) error {
+			return stream.Send(&syncv1.FetchBundleResponse{Encoding: r.GetDigest(), Base: r.GetDigest(), Size: 10, Data: make([]byte, 10)})
+		}),
+		served("a bundle from its middle on", "from byte 1000", 0, func(_ *scene, r *syncv1.FetchBundleRequest, stream fetched) error {
+			return stream.Send(&syncv1.FetchBundleResponse{Encoding: r.GetDigest(), Size: 2000, Offset: 1000, Data: make([]byte, 1000)})
+		}),
 	}
 	if os.Getenv("WHEELWRIGHT_FIGURES") == "" { // each is tried again for a while before it is told
 		return quick
@@ -247,14 +261,37 @@ func transports() []attack {
 	return append(quick,
 		served("nothing that is compressed", "does not have its digest", 0, say([]byte("plain"))),
 		served("a bomb that is announced", "bundle too large", 1<<40, say(bomb)),
-		served("data without an end", "more data than", 0, func(s grpc.ServerStreamingServer[syncv1.FetchBundleResponse]) error {
+		served("data without an end", "more data than", 0, func(_ *scene, _ *syncv1.FetchBundleRequest, stream fetched) error {
 			for {
-				if err := s.Send(&syncv1.FetchBundleResponse{Data: make([]byte, 64<<10)}); err != nil {
+				if err := stream.Send(&syncv1.FetchBundleResponse{Data: make([]byte, 64<<10)}); err != nil {
 					return err
 				}
 			}
 		}),
+		served("other bytes where a stream broke", "does not have its digest", 0, func(s *scene, r *syncv1.FetchBundleRequest, stream fetched) error {
+			m := &syncv1.FetchBundleResponse{Encoding: r.GetDigest(), Size: 2000, Offset: r.GetOffset(), Data: make([]byte, 1000)}
+			if _, err := rand.Read(m.Data); err != nil {
+				return err
+			}
+			return stream.Send(m) // and no more: the spoke asks for the rest
+		}),
 	)
+}
+
+// delta is sent as one on what the spoke offers first, and as the whole when it asks for that.
+func delta(data func(s *scene) []byte) func(*scene, *syncv1.FetchBundleRequest, fetched) error {
+	var offered atomic.Bool
+	return func(s *scene, r *syncv1.FetchBundleRequest, stream fetched) error {
+		d := data(s)
+		m := &syncv1.FetchBundleResponse{Encoding: string(bundle.DigestOf(d)), Size: uint64(len(d)), Data: d}
+		if have := r.GetHave(); len(have) > 0 {
+			m.Base = have[0]
+			offered.Store(true)
+		} else if !offered.Load() {
+			s.t.Error("the spoke offers no bundle to patch")
+		}
+		return stream.Send(m)
+	}
 }
 
 // backwards are about what ran before.

@@ -59,7 +59,7 @@ type Hub struct {
 type Script struct {
 	Welcome func(*syncv1.Welcome) []*syncv1.ConnectResponse // what the spoke is greeted with, in place of the welcome
 	Ack     func(seq uint64) *syncv1.ConnectResponse
-	Fetch   func(digest string, s grpc.ServerStreamingServer[syncv1.FetchBundleResponse]) error
+	Fetch   func(r *syncv1.FetchBundleRequest, s grpc.ServerStreamingServer[syncv1.FetchBundleResponse]) error
 	Renew   func(*syncv1.RenewRequest) (*syncv1.RenewResponse, error)
 }
 
@@ -243,7 +243,7 @@ func (h *Hub) FetchBundle(r *syncv1.FetchBundleRequest, s grpc.ServerStreamingSe
 	h.ran = h.ran || serve != nil
 	h.mu.Unlock()
 	if serve != nil {
-		return serve(r.GetDigest(), s)
+		return serve(r, s)
 	}
 	if !there {
 		return status.Error(codes.NotFound, "no such bundle")

@@ -201,7 +201,7 @@ func Await(ctx context.Context, what string, check func(context.Context) error) 
 
 // RSS is the resident memory of a process and its children, in bytes.
 func RSS(pid int) (int64, error) {
-	own, err := rssOf(pid)
+	own, err := memoryOf(pid, "VmRSS")
 	if err != nil {
 		return 0, err
 	}
@@ -227,7 +227,10 @@ func RSS(pid int) (int64, error) {
 	return own, nil
 }
 
-func rssOf(pid int) (int64, error) {
+// Peak is the most resident memory that a process has had so far, in bytes.
+func Peak(pid int) (int64, error) { return memoryOf(pid, "VmHWM") }
+
+func memoryOf(pid int, field string) (int64, error) {
 	f, err := os.Open(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, err
@@ -238,7 +241,7 @@ func rssOf(pid int) (int64, error) {
 		return 0, err
 	}
 	for line := range strings.Lines(string(b)) {
-		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+		if rest, ok := strings.CutPrefix(line, field+":"); ok {
 			var kb int64
 			if _, err := fmt.Sscan(rest, &kb); err != nil {
 				return 0, err
@@ -246,5 +249,5 @@ func rssOf(pid int) (int64, error) {
 			return kb << 10, nil
 		}
 	}
-	return 0, fmt.Errorf("process %d has no VmRSS", pid)
+	return 0, fmt.Errorf("process %d has no %s", pid, field)
 }

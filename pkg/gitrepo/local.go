@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/go-git/go-billy/v5"
@@ -32,6 +34,19 @@ func localPath(raw string) (string, bool, error) {
 		return path, true, err
 	}
 	return "", false, fmt.Errorf("%w: repository URL of scheme %q; use https://, ssh://, user@host:path, file:// or a path", ErrUnsupported, ep.Protocol)
+}
+
+// Host is whom reading a repository connects to, HOST or HOST:PORT; empty: nobody, for it is on this machine, or the
+// URL is none.
+func Host(raw string) string {
+	ep, err := transport.NewEndpoint(raw)
+	if err != nil || ep.Protocol == "file" {
+		return ""
+	}
+	if ep.Port == 0 {
+		return strings.ToLower(ep.Host)
+	}
+	return strings.ToLower(net.JoinHostPort(ep.Host, strconv.Itoa(ep.Port)))
 }
 
 // local is a repository on this machine, opened in place and never written to.

@@ -31,8 +31,12 @@ func (r *remote) storePack(pack io.Reader) (err error) {
 			_ = os.Remove(f.Name())
 		}
 	}()
-	n, err := io.Copy(f, io.LimitReader(pack, r.cfg.MaxBytes+1))
-	if err != nil {
+	disk := &disk{to: f}
+	n, err := io.Copy(disk, io.LimitReader(pack, r.cfg.MaxBytes+1))
+	switch {
+	case disk.err != nil: // it is not the repository that is away
+		return fmt.Errorf("store fetched pack: %w", disk.err)
+	case err != nil:
 		return unreachable(fmt.Errorf("the transfer broke off after %d bytes: %w", n, err))
 	}
 	if n > r.cfg.MaxBytes {
@@ -52,6 +56,20 @@ func (r *remote) storePack(pack io.Reader) (err error) {
 		return fmt.Errorf("store fetched pack: %w", err)
 	}
 	return nil
+}
+
+// disk remembers its own trouble.
+type disk struct {
+	to  io.Writer
+	err error
+}
+
+func (d *disk) Write(b []byte) (int, error) {
+	n, err := d.to.Write(b)
+	if err != nil {
+		d.err = err
+	}
+	return n, err
 }
 
 // weigh adds up what the pack's objects hold unpacked. go-git indexes a pack with each object whole in

@@ -53,11 +53,14 @@ func prepare(dir string) error {
 	return nil
 }
 
+// Name is the name of a digest's file in the folder.
+func Name(digest fleet.Digest) string { return digest.Hex() + suffix }
+
 func (s *Store) path(digest fleet.Digest) (string, error) {
 	if _, err := fleet.ParseDigest(string(digest)); err != nil {
 		return "", err // a digest becomes a file's name
 	}
-	return filepath.Join(s.dir, digest.Hex()+suffix), nil
+	return filepath.Join(s.dir, Name(digest)), nil
 }
 
 // Put stores the compressed form of the canonical tar that has the digest. When it returns nil, the

@@ -152,7 +152,7 @@ with a token holds no certificate, so that the hub cannot know, but its authorit
 func methods() map[string]string {
 	return map[string]string{
 		"status": "GetStatus", "why": "Explain", "version": "GetVersion", "pin": "PinCluster", "unpin": "UnpinCluster", "approve": "DecideDelivery", "reject": "DecideDelivery",
-		"order": "SendOrder", "audit export": "ExportAudit", "audit verify": "ExportAudit", "operator add": "AddOperator", "operator remove": "RemoveOperator", "auth renew": "RenewOperator",
+		"order": "SendOrder", "audit export": "ExportAudit", "audit verify": "ExportAudit", "operator add": "AddOperator", "operator remove": "RemoveOperator", "auth renew": "RenewOperator", "backup": "Backup",
 		"authority status": "GetAuthority", "authority rotate": "RotateAuthority", "authority retire": "RetireAuthority",
 		"cluster invite": "InviteCluster", "cluster remove": "RemoveCluster", "distribution add": "AddDistribution", "distribution remove": "RemoveDistribution", "distribution set": "SetSigners",
 		"channel publish": "PublishStatement", "channel show": "GetChannel", "cluster accept": "AcceptCluster", "cluster reject": "RejectCluster", "cluster re-home send": "SendReHome",

@@ -79,7 +79,7 @@ that --context or $` + contextVariable + ` names (hub serve writes one into its 
 	root.PersistentFlags().DurationVar(&a.timeout, "timeout", 30*time.Second, "how long one call may take")
 	root.AddCommand(a.serveCommand(), a.distributionCommand(), a.clusterCommand(), a.releaseCommand(), a.getCommand(),
 		a.rolloutCommand(), a.pinCommand(), a.unpinCommand(), a.deliveryCommand("approve", "approved", true), a.deliveryCommand("reject", "rejected", false),
-		a.statusCommand(), a.whyCommand(), a.auditCommand(), a.channelCommand(), a.operatorCommand(), a.orderCommand(), a.authCommand(), a.authorityCommand(), a.validateCommand(), a.versionCommand())
+		a.statusCommand(), a.whyCommand(), a.auditCommand(), a.channelCommand(), a.operatorCommand(), a.orderCommand(), a.authCommand(), a.authorityCommand(), a.backupCommand(), a.checkCommand(), a.validateCommand(), a.versionCommand())
 	return root
 }
 

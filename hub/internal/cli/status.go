@@ -105,7 +105,7 @@ func (a *app) printStatus(p *printer.Printer, distribution string, r *fleetv1.Ge
 		}
 		a.printSummary(p.Out, distribution, r, needs)
 	}
-	if needs.any() || slices.ContainsFunc(r.GetSummaries(), troubled) {
+	if needs.any() || len(r.GetTroubles()) > 0 || slices.ContainsFunc(r.GetSummaries(), troubled) {
 		return exitcode.Silent(exitcode.Failed)
 	}
 	return nil
@@ -215,9 +215,12 @@ func (a *app) printSummary(out io.Writer, distribution string, r *fleetv1.GetSta
 	for _, s := range r.GetSummaries() {
 		a.printDistribution(out, s)
 	}
+	for _, trouble := range r.GetTroubles() {
+		fmt.Fprintln(out, a.paint(red, "The hub is in trouble: ")+shorten(trouble, 400))
+	}
 	a.printWarnings(out, r)
 	if !needs.any() {
-		if !slices.ContainsFunc(r.GetSummaries(), troubled) {
+		if len(r.GetTroubles()) == 0 && !slices.ContainsFunc(r.GetSummaries(), troubled) {
 			fmt.Fprintln(out, a.paint(green, "Nothing needs a person."))
 		}
 		return

@@ -70,6 +70,8 @@ func TestStatusScreen(t *testing.T) {
 			{Distribution: "shop", Latest: "1.3.0", Clusters: 1, UpToDate: 1, Trouble: "list tags of https://git.example.com/shop.git: git repository is unreachable: no route to host; see: git ls-remote https://git.example.com/shop.git"}}}, exitcode.Failed},
 		{"status-preflight.txt", "table", &fleetv1.GetStatusResponse{At: timestamppb.New(moment), Rows: []*fleetv1.StatusRow{wellRow}, Summaries: []*fleetv1.DistributionSummary{
 			{Distribution: "shop", Latest: "1.4.0", Clusters: 1, UpToDate: 1, Preflight: []string{"1.4.0: 1 of 1 connected clusters answered, 1 would break; offered to be taken in 25s at the latest"}}}}, exitcode.OK},
+		{"status-disk-full.txt", "table", &fleetv1.GetStatusResponse{At: timestamppb.New(moment), Rows: []*fleetv1.StatusRow{wellRow},
+			Troubles: []string{"nothing can be stored since 2026-05-01T12:00:00Z, and nothing is acknowledged: no space left on device; make room: `df -h /data/hub.db`; the hub goes on by itself"}}, exitcode.Failed},
 		{"status-empty.txt", "table", &fleetv1.GetStatusResponse{}, exitcode.OK},
 	} {
 		t.Run(c.name, func(t *testing.T) {

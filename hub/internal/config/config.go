@@ -41,6 +41,13 @@ type Config struct {
 	Rollouts      map[string]plan.Plan // of new releases, by distribution; wins over what a release brings
 	Plugins       []pluginlist.Plugin  // notifiers
 	OIDC          OIDC                 // whose tokens are taken; zero: nobody's
+	History       History              // what is kept of the past
+}
+
+// History bounds what is kept of the past; zero: not written.
+type History struct {
+	Events int           // the newest so many
+	Age    time.Duration // and none that is older
 }
 
 // leastAge of a connection: a fleet that comes back all the time costs more than it is good for.
@@ -75,7 +82,7 @@ func Parse(name string, data []byte) (Config, error) {
 		return Config{}, &Problems{File: name, List: []string{strings.TrimPrefix(err.Error(), "error converting YAML to JSON: ")}}
 	}
 	d := &decoder{dir: filepath.Dir(name)}
-	top := d.section("", root, "version", "listen", "advertise", "metrics", "poll", "heartbeat", "renewAfterExpiry", "connectionAge", "bundles", "log", "git", "rollouts", "plugins", "oidc")
+	top := d.section("", root, "version", "listen", "advertise", "metrics", "poll", "heartbeat", "renewAfterExpiry", "connectionAge", "bundles", "history", "log", "git", "rollouts", "plugins", "oidc")
 	if v, ok := top["version"]; !ok {
 		d.problem("version", "is missing; write `version: 1` first")
 	} else if n, ok := v.(float64); !ok || n != 1 {
@@ -91,6 +98,7 @@ func Parse(name string, data []byte) (Config, error) {
 		Rollouts:  d.plans("rollouts", top["rollouts"]),
 		Plugins:   d.plugins("plugins", data),
 		OIDC:      d.oidc("oidc", top["oidc"]),
+		History:   d.history("history", top["history"]),
 	}
 	if v, ok := top["renewAfterExpiry"]; ok && v != nil {
 		t := d.duration("renewAfterExpiry", v, 0, 366*24*time.Hour)
@@ -255,6 +263,26 @@ func (d *decoder) oneOf(key string, v any, words ...string) string {
 		d.problem(key, "%q: want %s", s, strings.Join(words, ", "))
 	}
 	return s
+}
+
+func (d *decoder) history(key string, v any) (h History) {
+	if v == nil {
+		return h
+	}
+	m, ok := v.(map[string]any)
+	if !ok {
+		d.problem(key, "want a mapping with events and age")
+		return h
+	}
+	d.section(key, m, "events", "age")
+	const least, most = 1000, 100_000_000
+	if n, ok := m["events"].(float64); ok && n == float64(int(n)) && n >= least && n <= most {
+		h.Events = int(n)
+	} else if m["events"] != nil {
+		d.problem(key+".events", "%v: want a number from %d to %d", m["events"], least, most)
+	}
+	h.Age = d.duration(key+".age", m["age"], time.Hour, 100*366*24*time.Hour)
+	return h
 }
 
 // plans reads the plan of each distribution; pkg/plan names what is wrong with one by keys below its own.

@@ -75,7 +75,8 @@ log: {level: loud, fromat: text}
 
 func TestFilesThatAreNone(t *testing.T) {
 	for name, text := range map[string]string{"no version": "listen: :1\n", "twice": "version: 1\nversion: 1\n", "no yaml": "\t", "a list": "- 1\n",
-		"log is text": "version: 1\nlog: loud\n", "bundles is a number": "version: 1\nbundles: 3\n", "advertise is a number": "version: 1\nadvertise: 7\n"} {
+		"log is text": "version: 1\nlog: loud\n", "bundles is a number": "version: 1\nbundles: 3\n",
+		"history is text": "version: 1\nhistory: long\n", "too short a history": "version: 1\nhistory: {events: 3}\n", "half an event": "version: 1\nhistory: {events: 1000.5}\n", "advertise is a number": "version: 1\nadvertise: 7\n"} {
 		if _, err := Parse("hub.yaml", []byte(text)); err == nil || !strings.Contains(err.Error(), "hub.yaml") {
 			t.Errorf("%s: got %v", name, err)
 		}

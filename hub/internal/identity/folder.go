@@ -47,6 +47,19 @@ func Open(dir string) (*Authority, error) {
 	return opened(dir, []root{r}), nil
 }
 
+// Check says what Open would refuse in dir, and makes nothing.
+func Check(dir string) error {
+	path := filepath.Join(dir, fileName)
+	data, err := os.ReadFile(path)
+	if err == nil {
+		_, err = parse(data)
+	}
+	if err != nil {
+		return fmt.Errorf("authority %s: %w", path, err)
+	}
+	return nil
+}
+
 func parse(data []byte) ([]root, error) {
 	var roots []root
 	var cert *x509.Certificate

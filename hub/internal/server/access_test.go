@@ -68,6 +68,7 @@ var may = map[protoreflect.FullName]string{
 	"wheelwright.fleet.v1.FleetService.RenewOperator":   "avroqp",
 	"wheelwright.fleet.v1.FleetService.GetAuthority":    "avo",
 	"wheelwright.fleet.v1.FleetService.RotateAuthority": "a",
+	"wheelwright.fleet.v1.FleetService.Backup":          "a",
 	"wheelwright.fleet.v1.FleetService.RetireAuthority": "a",
 
 	"grpc.health.v1.Health.Check":                                   "scavroqp",

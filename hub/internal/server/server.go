@@ -122,9 +122,7 @@ func New(cfg Config) (*Server, error) {
 		s.recoverPanic,
 		s.logCall,
 		s.identify,
-		s.authorise,
-		s.admit,
-		s.announce,
+		before(s.authorise, s.admit, s.announce),
 		s.mapError,
 	}
 	s.closing, s.close = context.WithCancel(context.Background())

@@ -46,6 +46,18 @@ type call struct {
 // step does its part of a call around what comes after it.
 type step func(c *call, next func() error) error
 
+// before makes a step of what has nothing to do after the call: of several, one, since a stream waits in all of them.
+func before(checks ...func(*call) error) step {
+	return func(c *call, next func() error) error {
+		for _, check := range checks {
+			if err := check(c); err != nil {
+				return err
+			}
+		}
+		return next()
+	}
+}
+
 func (s *Server) through(c *call, handle func() error) error {
 	next := handle
 	for i := len(s.steps) - 1; i >= 0; i-- {
@@ -69,9 +81,9 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 
 func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	c := &call{ctx: ss.Context(), method: info.FullMethod}
+	g := &guarded{ServerStream: ss, call: c, server: s}
 	return s.through(c, func() error {
 		defer s.keep(c)()
-		g := &guarded{ServerStream: ss, call: c, server: s}
 		if err := g.check(); err != nil { // what ended before the call was kept was told to nobody
 			return err
 		}
@@ -130,13 +142,19 @@ func (s *Server) recoverPanic(c *call, next func() error) (err error) {
 func (s *Server) logCall(c *call, next func() error) error {
 	start := time.Now()
 	err := next()
+	s.called(c, start, err)
+	return err
+}
+
+// A step holds little while it waits for what comes after it: a stream waits in all of them, and there are many.
+func (s *Server) called(c *call, start time.Time, err error) {
 	code := status.Code(err)
 	level := slog.LevelDebug
 	if code == codes.Unauthenticated || code == codes.PermissionDenied {
 		level = slog.LevelInfo
 	}
 	if !s.log.Enabled(c.ctx, level) {
-		return err
+		return
 	}
 	who := c.who.String()
 	if c.stranger != "" {
@@ -153,12 +171,21 @@ func (s *Server) logCall(c *call, next func() error) error {
 		attrs = append(attrs, slog.String(logging.Reason, status.Convert(err).Message()))
 	}
 	s.log.LogAttrs(c.ctx, level, "call", attrs...)
-	return err
 }
 
 // identify finds out who calls, from the certificate of the connection and the hub's record of it alone, or from a
 // token where there is no certificate.
 func (s *Server) identify(c *call, next func() error) error {
+	done, err := s.meet(c)
+	if err != nil {
+		return err
+	}
+	defer done()
+	return next()
+}
+
+// meet looks at what the caller presents; done belongs to the call's end.
+func (s *Server) meet(c *call) (done func(), err error) {
 	if p, ok := peer.FromContext(c.ctx); ok {
 		if info, ok := p.AuthInfo.(greeted); ok {
 			c.conn = info.conn
@@ -167,19 +194,18 @@ func (s *Server) identify(c *call, next func() error) error {
 			}
 		}
 	}
-	done, err := s.present(c)
-	if err != nil {
-		return err
+	if done, err = s.present(c); err != nil {
+		return nil, err
 	}
-	defer done()
 	use := func(certificate [32]byte) (store.Identity, error) { return s.identities.Use(certificate, time.Now()) }
 	if err := s.recognise(c, use); err != nil {
-		return err
+		done()
+		return nil, err
 	}
 	if c.stranger == "" {
 		c.ctx = caller.With(c.ctx, c.who)
 	}
-	return next()
+	return done, nil
 }
 
 // recognise sets who the call's certificate speaks for now. Its errors are the hub's own trouble.
@@ -219,17 +245,12 @@ func (s *Server) mayComeBack(c *call, id store.Identity) bool {
 
 const renewMethod = "/wheelwright.sync.v1.SyncService/Renew"
 
-func (s *Server) authorise(c *call, next func() error) error {
-	if err := c.allowed(s.access); err != nil {
-		return err
-	}
-	return next()
-}
+func (s *Server) authorise(c *call) error { return c.allowed(s.access) }
 
 // admit has a spoke's streams beyond the first of a connection, whose handshake paid for that, wait for their turn.
-func (s *Server) admit(c *call, next func() error) error {
+func (s *Server) admit(c *call) error {
 	if !s.access[c.method].Endless || c.who.Cluster == "" {
-		return next()
+		return nil
 	}
 	s.mu.Lock()
 	stopped, within := s.stopped, s.admission.window(s.spokes)
@@ -237,34 +258,38 @@ func (s *Server) admit(c *call, next func() error) error {
 	if stopped {
 		return stopping(0, within)
 	}
-	if c.conn == nil || c.conn.streams.Add(1) > 1 {
-		if err := s.admission.stream(c.ctx); errors.Is(err, errBusy) {
-			return comeBack(codes.ResourceExhausted, err.Error()+"; try again in a moment", rand.N(within))
-		} else if err != nil {
-			return err
-		}
+	if c.conn != nil && c.conn.streams.Add(1) == 1 {
+		return nil
 	}
-	return next()
+	err := s.admission.stream(c.ctx)
+	if errors.Is(err, errBusy) {
+		return comeBack(codes.ResourceExhausted, err.Error()+"; try again in a moment", rand.N(within))
+	}
+	return err
 }
 
 // announce tells operators what the hub's certificate may come from: a context file lasts for long, and an authority
 // is rotated under it.
-func (s *Server) announce(c *call, next func() error) error {
-	if c.stranger == "" && c.who.Operator != "" {
-		if err := grpc.SetHeader(c.ctx, metadata.Pairs(transport.AuthoritiesHeader, strings.Join(s.pins(), ","))); err != nil {
-			return fmt.Errorf("tell the authorities: %w", err)
-		}
+func (s *Server) announce(c *call) error {
+	if c.stranger != "" || c.who.Operator == "" {
+		return nil
 	}
-	return next()
+	if err := grpc.SetHeader(c.ctx, metadata.Pairs(transport.AuthoritiesHeader, strings.Join(s.pins(), ","))); err != nil {
+		return fmt.Errorf("tell the authorities: %w", err)
+	}
+	return nil
 }
 
 // mapError gives a code to what a service returned without one. A cause of the hub's own goes to its
 // log, and to the vendor's operators; a spoke or a provider is not told about the hub's inside.
 func (s *Server) mapError(c *call, next func() error) error {
-	err := next()
-	if err == nil {
-		return nil
+	if err := next(); err != nil {
+		return s.mapped(c, err)
 	}
+	return nil
+}
+
+func (s *Server) mapped(c *call, err error) error {
 	var ended cut
 	if errors.As(context.Cause(c.ctx), &ended) {
 		return ended.error

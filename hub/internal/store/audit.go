@@ -133,18 +133,24 @@ func (s *Store) Audit(after uint64, limit int) (all []fleet.Entry, err error) {
 			k, v = c.Seek(number(after + 1))
 		}
 		for ; k != nil && (limit == 0 || len(all) < limit); k, v = c.Next() {
-			e := fleet.Entry{Previous: previous, Hash: entryHash(nil, v), Record: bytes.Clone(v[min(sha256.Size, len(v)):])}
-			var r auditRecord
-			if json.Unmarshal(e.Record, &r) == nil {
-				e.At, e.Actor, e.Credential, e.Action, e.Object, e.Reason = r.At, r.Actor, r.Credential, r.Action, r.Object, r.Reason
-			}
-			e.Number = numberOf(string(k))
+			e := entryOf(k, v, previous)
 			previous = e.Hash
 			all = append(all, e)
 		}
 		return nil
 	})
 	return all, err
+}
+
+// entryOf is what is stored, damaged or not.
+func entryOf(k, v, previous []byte) fleet.Entry {
+	e := fleet.Entry{Previous: previous, Hash: entryHash(nil, v), Record: bytes.Clone(v[min(sha256.Size, len(v)):])}
+	var r auditRecord
+	if json.Unmarshal(e.Record, &r) == nil {
+		e.At, e.Actor, e.Credential, e.Action, e.Object, e.Reason = r.At, r.Actor, r.Credential, r.Action, r.Object, r.Reason
+	}
+	e.Number = numberOf(string(k))
+	return e
 }
 
 // VerifyAudit checks that entries follow one another without a gap and are what was hashed. previous is the

@@ -317,5 +317,11 @@ func remedy(err error, path string) string {
 	return fmt.Sprintf("look at the disk of %s; the hub goes on by itself once it can write", path)
 }
 
-// Remedy is what a person does about trouble.
-func (s *Store) Remedy(t *Trouble) string { return remedy(t.Err, s.db.Path()) }
+// Trouble is why nothing can be written now, since when, and what to do; empty: it can, as far as is known.
+func (s *Store) Trouble() string {
+	t := s.commits.trouble.Load()
+	if t == nil {
+		return ""
+	}
+	return fmt.Sprintf("nothing can be stored since %s, and nothing is acknowledged: %v; %s", t.Since.UTC().Format(time.RFC3339), t.Err, remedy(t.Err, s.db.Path()))
+}

@@ -40,6 +40,9 @@ func Open(path string, log *slog.Logger) (*Store, error) {
 func open(path string, log *slog.Logger, migrations []step) (*Store, error) {
 	db, err := openChecked(path)
 	if err == nil {
+		db, err = lean(db, wasteful, log)
+	}
+	if err == nil {
 		if err = prepare(db, migrations, log); err == nil {
 			s := &Store{db: db, log: log, memory: newMemory(), revoked: make(chan struct{}, 1)}
 			s.commits.idle = make(chan struct{})
@@ -108,13 +111,34 @@ func openFile(path string, flag int, mode os.FileMode) (*os.File, error) {
 	if err != nil || flag&os.O_RDWR == 0 {
 		return f, err // bbolt opens its own file once more to copy it
 	}
+	var here bool
 	if err = lock(f); err == nil {
+		here, err = named(f, path)
+	}
+	if err == nil && here {
 		if err = checkOpened(f); err == nil {
 			return f, nil
 		}
 	}
 	_ = f.Close() // with its lock
+	if err == nil {
+		return openFile(path, flag, mode)
+	}
 	return nil, err
+}
+
+// named: the file is still the one that has the name. While this process waited for the lock, another may have put a
+// compacted copy in its place.
+func named(f *os.File, path string) (bool, error) {
+	mine, err := f.Stat()
+	if err != nil {
+		return false, err
+	}
+	there, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil && os.SameFile(mine, there), err
 }
 
 func lock(f *os.File) error {

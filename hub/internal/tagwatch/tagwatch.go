@@ -15,6 +15,7 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
@@ -26,7 +27,9 @@ const (
 	defaultInterval = 30 * time.Second
 	firstRetry      = time.Second
 	slowestRetry    = 5 * time.Minute
-	pollTimeout     = 15 * time.Minute // of one poll, all its fetches included
+	listTimeout     = 2 * time.Minute  // of the list of tags
+	fetchTimeout    = 15 * time.Minute // of one tag
+	judgeTimeout    = 15 * time.Minute // of one tag
 )
 
 // Config says what to watch and whom to tell. The functions are called from Run, one at a time.
@@ -40,7 +43,9 @@ type Config struct {
 	Publish  func(context.Context, Seen) error
 	Note     func(Note)
 	Interval time.Duration // between polls; 0: the distribution's, or 30 s
-	Log      *slog.Logger
+	// Connections and Judging are shared by all watchers: what each connects for, and what holds a release in memory. nil: its own.
+	Connections, Judging *Turns
+	Log                  *slog.Logger
 }
 
 // Seen is a new release tag.
@@ -80,6 +85,7 @@ type Watcher struct {
 	cfg      Config
 	versions fleet.Range
 	poke     chan struct{}
+	host     string
 	repo     *gitrepo.Repository // nil until opened, and after trouble
 	noted    noted
 	failures int
@@ -91,8 +97,10 @@ type Watcher struct {
 func New(cfg Config) *Watcher {
 	cfg.Interval = cmp.Or(cfg.Interval, cfg.Distribution.Interval, defaultInterval)
 	cfg.Log = cmp.Or(cfg.Log, slog.New(slog.DiscardHandler))
+	cfg.Connections = cmp.Or(cfg.Connections, NewTurns(1, 1, 0))
+	cfg.Judging = cmp.Or(cfg.Judging, NewTurns(1, 1, 0))
 	cfg.Git.URL, cfg.Git.Dir, cfg.Git.Log = cfg.Distribution.URL, filepath.Join(cfg.Dir, "repository.git"), cfg.Log
-	return &Watcher{cfg: cfg, noted: noted{}, poke: make(chan struct{}, 1)}
+	return &Watcher{cfg: cfg, host: gitrepo.Host(cfg.Git.URL), noted: noted{}, poke: make(chan struct{}, 1)}
 }
 
 // Poke asks for a poll now; it does not wait.
@@ -137,7 +145,7 @@ func (w *Watcher) report(err error) {
 		return
 	}
 	w.closeRepository() // the next poll opens it anew: it may be another by then
-	w.note(Note{Kind: PollFailed, Message: err.Error(), Changed: w.failures == 0})
+	w.note(Note{Kind: PollFailed, Message: err.Error() + advice(err), Changed: w.failures == 0})
 	w.failures, w.polled = w.failures+1, true
 }
 
@@ -171,8 +179,6 @@ func (w *Watcher) closeRepository() {
 
 // poll returns an error where the repository cannot be read; what is wrong with one tag is no such error.
 func (w *Watcher) poll(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, pollTimeout)
-	defer cancel()
 	if w.repo == nil {
 		repo, err := gitrepo.Open(ctx, w.cfg.Git)
 		if err != nil {
@@ -180,7 +186,11 @@ func (w *Watcher) poll(ctx context.Context) error {
 		}
 		w.repo = repo
 	}
-	refs, err := w.repo.Tags(ctx)
+	var refs []gitrepo.Ref
+	err := w.connected(ctx, listTimeout, func(ctx context.Context) (err error) {
+		refs, err = w.repo.Tags(ctx)
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -196,6 +206,30 @@ func (w *Watcher) poll(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// connected does what needs the repository's host, in a turn. Who failed last is behind whoever is due until the next
+// poll: trouble is not what connections are for.
+func (w *Watcher) connected(ctx context.Context, limit time.Duration, do func(context.Context) error) error {
+	due := time.Now()
+	if w.failures > 0 {
+		due = due.Add(w.cfg.Interval)
+	}
+	if w.host != "" {
+		work, done, err := w.cfg.Connections.Take(ctx, w.host, due)
+		if err != nil {
+			return err
+		}
+		defer done()
+		ctx = work
+	}
+	limited, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	err := do(limited)
+	if err != nil && errors.Is(context.Cause(ctx), ErrSlow) {
+		return fmt.Errorf("%w: %w", err, ErrSlow)
+	}
+	return err
 }
 
 // fresh are the releases to be judged, ascending.
@@ -222,19 +256,42 @@ func (w *Watcher) why(tag string) string {
 	return ""
 }
 
+// final: it will be the same at every look.
+func final(err error) bool {
+	return errors.Is(err, gitrepo.ErrNotFound) || errors.Is(err, gitrepo.ErrTooLarge) || errors.Is(err, gitrepo.ErrUnsupported)
+}
+
+// advice is what a person can do about trouble that does not say so itself.
+func advice(err error) string {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return "; free some space there: it goes on by itself"
+	}
+	return ""
+}
+
 func (w *Watcher) take(ctx context.Context, ref gitrepo.Ref) error {
 	seen := Seen{Tag: ref.Name, Hash: ref.Hash}
-	err := w.repo.Fetch(ctx, ref.Name)
-	if errors.Is(err, gitrepo.ErrNotFound) {
+	err := w.connected(ctx, fetchTimeout, func(ctx context.Context) error { return w.repo.Fetch(ctx, ref.Name) })
+	switch {
+	case errors.Is(err, gitrepo.ErrNotFound):
 		return nil // deleted since it was listed
+	case err != nil && !final(err):
+		return err
 	}
+	ctx, done, turn := w.cfg.Judging.Take(ctx, "", time.Now())
+	if turn != nil {
+		return turn
+	}
+	defer done()
+	ctx, cancel := context.WithTimeout(ctx, judgeTimeout)
+	defer cancel()
 	if err == nil {
 		seen.Snapshot, err = w.repo.Snapshot(ref.Name, w.cfg.Distribution.Path)
 		if hash := cmp.Or(seen.Snapshot.TagObject, seen.Snapshot.Commit); hash != "" {
 			seen.Hash = hash // the tag may have moved since it was listed: what was read counts
 		}
 	}
-	if errors.Is(err, gitrepo.ErrNotFound) || errors.Is(err, gitrepo.ErrTooLarge) || errors.Is(err, gitrepo.ErrUnsupported) {
+	if final(err) {
 		seen.Err, err = err, nil
 	}
 	if err != nil {
@@ -249,7 +306,7 @@ func (w *Watcher) take(ctx context.Context, ref gitrepo.Ref) error {
 	default:
 		w.delayed = true
 		w.cfg.Log.Warn("publishing a tag, to be tried again with the next poll", logging.Version, ref.Name, logging.Error, err)
-		if message := fmt.Sprintf("tag %s is not judged yet, and is tried again with every poll: %v", ref.Name, err); w.noted.once(ref.Name, message) {
+		if message := fmt.Sprintf("tag %s is not judged yet, and is tried again with every poll: %v%s", ref.Name, err, advice(err)); w.noted.once(ref.Name, message) {
 			w.note(Note{Kind: Delayed, Tag: ref.Name, Hash: seen.Hash, Message: message})
 		}
 	}

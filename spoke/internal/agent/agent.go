@@ -167,6 +167,7 @@ type Agent struct {
 	workers  map[string]*worker
 
 	broken chan error // a worker has panicked
+	busy   chan struct{}
 }
 
 // New reads the last offers from the journal; it starts nothing.
@@ -185,7 +186,7 @@ func New(c Config) (*Agent, error) {
 	}
 	keeper := newKeeper(c.Memory, c.Private)
 	c.Memory = keeper
-	a := &Agent{cfg: c, cache: store, keeper: keeper, settings: c.Settings, desired: desired, workers: map[string]*worker{}, broken: make(chan error, 1)}
+	a := &Agent{cfg: c, cache: store, keeper: keeper, settings: c.Settings, desired: desired, workers: map[string]*worker{}, broken: make(chan error, 1), busy: make(chan struct{}, 1)}
 	a.herald = newHerald(c, a.commitOf)
 	return a, nil
 }
@@ -197,6 +198,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	running.Go(func() { a.herald.run(ctx) })
+	running.Go(func() { a.rest(ctx) })
 	stops := map[string]func(){}
 	if err := a.arrange(ctx, stops, &running); err != nil {
 		return err

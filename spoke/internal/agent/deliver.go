@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -277,6 +276,7 @@ func (w *worker) render(ctx context.Context, in input) (delivery.Event, error) {
 
 // lay renders the overlay over a bundle.
 func (a *Agent) lay(ctx context.Context, in input, b *bundle.Bundle, version string, o overlay.Overlay, p plan, was past) (laid, error) {
+	defer a.worked()
 	s := render.Source{
 		Name: in.sub.Distribution, Version: version, Bundle: b.Files(), URLs: in.urls(), BundlePath: in.offers.GetPath(),
 		Variant: p.Variant, Namespace: p.Namespace,
@@ -306,7 +306,7 @@ func (w *worker) release() {
 	if err := w.a.sweep(); err != nil {
 		w.log.Warn("the bundle cache was not tidied", logging.Error, err)
 	}
-	debug.FreeOSMemory() // a delivery's memory is many times what an idle spoke needs
+	w.a.worked()
 }
 
 // sweep keeps the bundles that run, are being delivered, or can be returned to.

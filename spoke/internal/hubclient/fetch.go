@@ -23,8 +23,10 @@ import (
 
 const (
 	fetchAttempts = 5                // without getting further
+	moreAttempts  = 3                // where some of it is here: a hub that is started again is worth waiting for
 	further       = 64 << 10         // bytes that count as having got further
 	chunkWait     = 30 * time.Second // between two messages
+	turnWait      = 5 * time.Minute  // until data comes, where the hub says that it lets us wait
 	maxHave       = 4                // bundles that are offered to be patched
 )
 
@@ -36,6 +38,7 @@ var (
 	// ErrEncoding: what came is no answer to what was asked.
 	ErrEncoding = errors.New("the hub sends the bundle as it was not asked to")
 	errTooLarge = errors.New("more data than the bundle can have")
+	errNoTurn   = errors.New("the hub has no time for us")
 )
 
 // held are the bundles that this spoke has. Held are those by which the bundle with the digest is likely smaller, the
@@ -84,10 +87,14 @@ func (c *Client) fetch(ctx context.Context, digest fleet.Digest, r *received) ([
 		if r.data.Len() >= before+further {
 			attempt = 0
 		}
+		attempts := fetchAttempts
+		if r.encoding != "" && r.data.Len() > 0 {
+			attempts += moreAttempts
+		}
 		switch {
 		case status.Code(err) == codes.NotFound:
 			return nil, fmt.Errorf("%w: %s", ErrNoBundle, status.Convert(err).Message())
-		case attempt+1 == fetchAttempts || !retryable(err):
+		case attempt+1 >= attempts || !retryable(err):
 			return nil, c.named(err)
 		}
 		c.log.Debug("the bundle's stream broke: trying again", logging.Digest, digest, "bytes", r.data.Len(), logging.Error, err)
@@ -221,7 +228,7 @@ func (c *Client) sizeLimit(digest fleet.Digest) (int64, error) {
 }
 
 func retryable(err error) bool {
-	if errors.Is(err, errTooLarge) || errors.Is(err, ErrEncoding) || errors.Is(err, ErrExpired) || errors.Is(err, ErrNotJoined) || errors.Is(err, ErrIdentity) {
+	if errors.Is(err, errTooLarge) || errors.Is(err, ErrEncoding) || errors.Is(err, errNoTurn) || errors.Is(err, ErrExpired) || errors.Is(err, ErrNotJoined) || errors.Is(err, ErrIdentity) {
 		return false
 	}
 	switch status.Code(err) {
@@ -242,6 +249,9 @@ func (c *Client) download(ctx context.Context, digest fleet.Digest, r *received)
 	defer cancel(nil)
 	idle := time.AfterFunc(chunkWait, func() { cancel(fmt.Errorf("no data for %s", chunkWait)) })
 	defer idle.Stop()
+	// What else is done for the subscription waits for the fetch: it must not be kept for ever.
+	turn := time.AfterFunc(c.turnWait, func() { cancel(fmt.Errorf("%w: it lets us wait since %s", errNoTurn, c.turnWait)) })
+	defer turn.Stop()
 	stream, err := syncv1.NewSyncServiceClient(conn).FetchBundle(ctx, r.request(digest))
 	if err != nil {
 		return err
@@ -261,6 +271,9 @@ func (c *Client) download(ctx context.Context, digest fleet.Digest, r *received)
 			return err
 		}
 		idle.Reset(chunkWait)
+		if len(m.GetData()) > 0 {
+			turn.Reset(c.turnWait)
+		}
 		if err := r.take(m); err != nil {
 			return err
 		}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -218,6 +219,24 @@ type counting struct {
 func (c counting) Send(m *syncv1.FetchBundleResponse) error {
 	c.sent.Add(int64(len(m.GetData())))
 	return c.answers.Send(m)
+}
+
+func TestAHubThatHasNoTimeIsLeftAlone(t *testing.T) {
+	h := newHub(t)
+	h.fetch = func(_ int, _ *syncv1.FetchBundleRequest, s answers) error {
+		for s.Context().Err() == nil {
+			if err := s.Send(&syncv1.FetchBundleResponse{}); err != nil {
+				return err
+			}
+			time.Sleep(time.Millisecond)
+		}
+		return nil
+	}
+	s := joined(t, h.start())
+	s.client.turnWait = 100 * time.Millisecond
+	if _, err := s.client.Fetch(t.Context(), bundle.DigestOf(nil)); !errors.Is(err, errNoTurn) || h.fetches != 1 {
+		t.Errorf("%d calls, %v", h.fetches, err)
+	}
 }
 
 func TestABundleThatIsOfferedTooLarge(t *testing.T) {

@@ -58,6 +58,7 @@ type Client struct {
 	connected   atomic.Bool
 	lastContact atomic.Int64 // unix nanoseconds; 0: never
 	refused     atomic.Pointer[refusal]
+	turnWait    time.Duration
 
 	mu    sync.Mutex
 	conn  *grpc.ClientConn       // of the present session
@@ -90,7 +91,7 @@ func New(cfg Config) (*Client, error) {
 	if _, err := LoadIdentity(cfg.Dir); err != nil {
 		return nil, err
 	}
-	return &Client{cfg: cfg, log: cfg.Log, rehello: make(chan struct{}, 1)}, nil
+	return &Client{cfg: cfg, log: cfg.Log, rehello: make(chan struct{}, 1), turnWait: turnWait}, nil
 }
 
 // Connected reports whether a stream is up, greeted from both sides.

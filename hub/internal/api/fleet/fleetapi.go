@@ -6,6 +6,7 @@ package fleetapi
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"slices"
 	"strconv"
@@ -53,6 +54,8 @@ type events interface {
 	// Audited makes a change with its event and its entry, and Audit lists at most limit entries after one, ascending.
 	Audited(fleet.Event, fleet.Entry) store.Audited
 	Audit(after uint64, limit int) ([]fleet.Entry, error)
+	// Record is an entry about what changes nothing.
+	Record(fleet.Entry) error
 	// Orders lists operators' signed orders, by cluster, distribution and nonce.
 	Orders() []fleet.SignedOrder
 }
@@ -63,8 +66,14 @@ type reHomes interface {
 	ReHomes() ([]fleet.SignedReHome, error)
 }
 
+// disk is where everything is kept.
+type disk interface {
+	Trouble() string // why nothing can be written; empty: it can
+}
+
 // Store is what the service reads and writes.
 type Store interface {
+	disk
 	distributions
 	releases
 	recalls
@@ -130,6 +139,8 @@ type Config struct {
 	Authority authority
 	// Tags lists the tags of a distribution's repository; its errors are those of pkg/gitrepo.
 	Tags func(context.Context, fleet.Distribution) ([]string, error)
+	// Backup writes one, of package backup.
+	Backup func(io.Writer) error
 
 	ComeBack  time.Duration // after its certificate's end within which a spoke may renew it
 	Address   string        // HOST:PORT that spokes should dial
@@ -211,6 +222,9 @@ func (s *Service) GetStatus(ctx context.Context, req *fleetv1.GetStatusRequest) 
 	}
 	if req.GetDistribution() != "" && len(r.GetRows()) == 0 && len(r.GetSummaries()) == 0 {
 		return nil, noDistribution(req.GetDistribution())
+	}
+	if why := s.cfg.Store.Trouble(); sc.all && why != "" {
+		r.Troubles = append(r.Troubles, why)
 	}
 	return r, s.veil(sc, r)
 }

@@ -29,44 +29,65 @@ const queue = 16
 // Connect is a spoke's stream: Hello, Welcome, then events and heartbeats up, desired state,
 // acknowledgements and heartbeats down. It ends with its context, which the server ends when it stops.
 func (s *Service) Connect(stream syncv1.SyncService_ConnectServer) error {
-	who, err := spoke(stream.Context())
+	c, err := s.begin(stream)
 	if err != nil {
 		return err
+	}
+	return c.run()
+}
+
+// begin greets a spoke and opens its session. A stream waits for as long as it lives in Connect and run, and there are
+// many: what they hold meanwhile is little.
+func (s *Service) begin(stream syncv1.SyncService_ConnectServer) (*conversation, error) {
+	who, err := spoke(stream.Context())
+	if err != nil {
+		return nil, err
 	}
 	in := newInbox(stream)
 	hello, err := s.awaitHello(stream.Context(), in)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if hello.GetJournalId() == "" || len(hello.GetJournalId()) > maxJournal {
-		return status.Error(codes.InvalidArgument, "Hello without a journal id; is this a spoke of another version?")
+		return nil, status.Error(codes.InvalidArgument, "Hello without a journal id; is this a spoke of another version?")
 	}
 	// An identity may have ended since the server looked at it: before Register, so that it does not
 	// end the session of the spoke that took its place, and after, when ending it would reach this one.
 	if err := s.authorise(who); err != nil {
-		return err
+		return nil, err
 	}
 	if err := s.opened(who, hello); err != nil {
-		return err
+		return nil, err
 	}
 	session := s.cfg.Presence.Register(who.Cluster)
-	defer session.Close()
 	if err := s.authorise(who); err != nil {
-		return err
+		session.Close()
+		return nil, err
 	}
-	c := &conversation{Service: s, who: who, stream: stream, in: in, session: session,
-		log: s.cfg.Log.With(slog.String(logging.Cluster, string(who.Cluster)))}
-	c.log.Info("spoke connected", slog.String(logging.Version, line(hello.GetSpokeVersion(), maxName)))
-	err = c.run(hello)
+	c := &conversation{Service: s, who: who, stream: stream, in: in, session: session}
+	s.cfg.Log.Info("spoke connected", slog.String(logging.Cluster, string(who.Cluster)), slog.String(logging.Version, line(hello.GetSpokeVersion(), maxName)))
+	c.rotation, c.heard = c.cfg.Authority.Changed(), time.Now()
+	if err = c.welcome(hello); err == nil {
+		err = c.follow()
+	}
+	if err != nil {
+		c.ended(err)
+		return nil, err
+	}
+	return c, nil
+}
+
+// ended closes the session and says why it ended.
+func (c *conversation) ended(err error) {
+	c.session.Close()
 	reason := status.Convert(err).Message()
-	if cause := context.Cause(stream.Context()); cause != nil { // says more than that the context ended
+	if cause := context.Cause(c.stream.Context()); cause != nil { // says more than that the context ended
 		reason = cause.Error()
 		if coded := interface{ GRPCStatus() *status.Status }(nil); errors.As(cause, &coded) {
 			reason = coded.GRPCStatus().Message()
 		}
 	}
-	c.log.Info("spoke disconnected", slog.String(logging.Reason, reason))
-	return err
+	c.cfg.Log.Info("spoke disconnected", slog.String(logging.Cluster, string(c.who.Cluster)), slog.String(logging.Reason, reason))
 }
 
 // opened looks whether the session is a copy's, before it takes the place of the one that there is.
@@ -147,58 +168,40 @@ type conversation struct {
 	stream  syncv1.SyncService_ConnectServer
 	in      *inbox
 	session *presence.Session
-	log     *slog.Logger
 
-	journal string    // of the last Hello
-	wants   []string  // distributions, by the last Hello
-	has     uint64    // the revision that the spoke has, or was sent
-	handed  time.Time // when the re-home that was sent had come in
+	rotation <-chan struct{} // closed when the authority changes
+	heard    time.Time       // when the spoke said something last
+	journal  string          // of the last Hello
+	wants    []string        // distributions, by the last Hello
+	has      uint64          // the revision that the spoke has, or was sent
+	handed   time.Time       // when the re-home that was sent had come in
 }
 
-func (c *conversation) run(hello *syncv1.Hello) error {
-	changed := c.cfg.Authority.Changed()
-	if err := c.welcome(hello); err != nil {
-		return err
-	}
-	if err := c.follow(); err != nil {
-		return err
-	}
+func (c *conversation) run() (err error) {
+	defer func() { c.ended(err) }()
 	beat := time.NewTicker(c.cfg.Heartbeat)
 	defer beat.Stop()
-	patience := missedHeartbeats * c.cfg.Heartbeat
-	silence := time.NewTimer(patience)
-	defer silence.Stop()
-	for {
-		var err error
+	ended := c.stream.Context().Done()
+	for err == nil {
 		select {
 		case m, ok := <-c.in.messages:
 			if !ok {
 				return c.in.end()
 			}
-			silence.Reset(patience)
 			err = c.take(m)
 		case <-c.session.Done():
 			return c.over()
 		case <-c.session.Wake():
-			if err = c.authorise(c.who); err == nil {
-				err = c.tell()
-			}
-		case <-changed:
-			changed = c.cfg.Authority.Changed()
+			err = c.tell() // the server asks the record for each message
+		case <-c.rotation:
 			err = c.askToRenew()
 		case <-beat.C:
-			if err = c.authorise(c.who); err == nil {
-				err = c.beat()
-			}
-		case <-silence.C:
-			return status.Errorf(codes.DeadlineExceeded, "nothing heard from %s for %v", c.who.Cluster, patience)
-		case <-c.stream.Context().Done():
+			err = c.beat()
+		case <-ended:
 			return c.stream.Context().Err()
 		}
-		if err != nil {
-			return err
-		}
 	}
+	return err
 }
 
 // over is the status of a session that was ended from elsewhere.
@@ -236,8 +239,15 @@ type pulse struct {
 	message mem.BufferSlice
 }
 
+// beat sends a heartbeat, unless the spoke has sent nothing for too long.
 func (c *conversation) beat() error {
 	now := time.Now()
+	if patience := missedHeartbeats * c.cfg.Heartbeat; now.Sub(c.heard) >= patience {
+		return status.Errorf(codes.DeadlineExceeded, "nothing heard from %s for %v", c.who.Cluster, patience)
+	}
+	if err := c.authorise(c.who); err != nil {
+		return err
+	}
 	p := c.pulse.Load()
 	if p == nil || p.second != now.Unix() {
 		message, err := wire.Encode(&syncv1.ConnectResponse{Body: &syncv1.ConnectResponse_Heartbeat{Heartbeat: &syncv1.Heartbeat{
@@ -285,6 +295,7 @@ func (c *conversation) follow() error {
 
 // askToRenew gives a fleet some heartbeats' time, so that it does not come at once.
 func (c *conversation) askToRenew() error {
+	c.rotation = c.cfg.Authority.Changed()
 	const beats = 6
 	within := uint32(max(1, beats*c.cfg.Heartbeat/time.Second))
 	return c.send(&syncv1.ConnectResponse{Body: &syncv1.ConnectResponse_Renewal{Renewal: &syncv1.Renewal{WithinSeconds: within}}})
@@ -322,7 +333,7 @@ func (c *conversation) offer() error {
 	}
 	c.has = state.Revision
 	c.offersSent.Add(1)
-	c.log.Debug("sent desired state", slog.Uint64(logging.Revision, state.Revision))
+	c.cfg.Log.Debug("sent desired state", slog.String(logging.Cluster, string(c.who.Cluster)), slog.Uint64(logging.Revision, state.Revision))
 	return nil
 }
 
@@ -343,6 +354,7 @@ func (c *conversation) reHome() error {
 // The server has asked the record about the caller for each message that is read.
 func (c *conversation) take(first *syncv1.ConnectRequest) error {
 	now := time.Now()
+	c.heard = now
 	c.cfg.Presence.Seen(c.who.Cluster, now)
 	var events []fleet.Event
 	for m, n := first, 1; m != nil; n++ {

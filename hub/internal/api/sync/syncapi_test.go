@@ -95,7 +95,7 @@ type world struct {
 func digestOf(c string) fleet.Digest { return fleet.Digest("sha256:" + strings.Repeat(c, 64)) }
 
 // newWorld serves SyncService on loopback to one joined cluster, with fingerprint {1}.
-func newWorld(t *testing.T, heartbeat time.Duration) *world {
+func newWorld(t *testing.T, heartbeat time.Duration, options ...func(*Config)) *world {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	s, err := store.Open(filepath.Join(t.TempDir(), "hub.db"), log)
@@ -137,8 +137,12 @@ func newWorld(t *testing.T, heartbeat time.Duration) *world {
 			t.Error(err)
 		}
 	})
-	w.service = New(Config{Reports: s, Identities: s, Bundles: w.depot, Offers: w.offers, Authority: issuer{time.Now().Add(24 * time.Hour)},
-		Presence: w.presence, Heartbeat: heartbeat, CertificateTTL: 24 * time.Hour, Version: "dev", Log: log})
+	cfg := Config{Reports: s, Identities: s, Bundles: w.depot, Offers: w.offers, Authority: issuer{time.Now().Add(24 * time.Hour)},
+		Presence: w.presence, Heartbeat: heartbeat, CertificateTTL: 24 * time.Hour, Version: "dev", Log: log}
+	for _, o := range options {
+		o(&cfg)
+	}
+	w.service = New(cfg)
 	who := caller.Caller{Cluster: acme, Fingerprint: [32]byte{1}}
 	server := grpc.NewServer(grpc.ForceServerCodecV2(transport.Codec{}),
 		grpc.StreamInterceptor(func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, h grpc.StreamHandler) error {

@@ -2701,7 +2701,9 @@ type GetStatusResponse struct {
 	Total     uint32 `protobuf:"varint,4,opt,name=total,proto3" json:"total,omitempty"`
 	Attention uint32 `protobuf:"varint,5,opt,name=attention,proto3" json:"attention,omitempty"`
 	// Rollouts that are not over, newest first, without their clusters.
-	Rollouts      []*Rollout `protobuf:"bytes,6,rep,name=rollouts,proto3" json:"rollouts,omitempty"`
+	Rollouts []*Rollout `protobuf:"bytes,6,rep,name=rollouts,proto3" json:"rollouts,omitempty"`
+	// What is wrong with the hub itself, and what to do about it; told to the vendor only.
+	Troubles      []string `protobuf:"bytes,7,rep,name=troubles,proto3" json:"troubles,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2774,6 +2776,13 @@ func (x *GetStatusResponse) GetAttention() uint32 {
 func (x *GetStatusResponse) GetRollouts() []*Rollout {
 	if x != nil {
 		return x.Rollouts
+	}
+	return nil
+}
+
+func (x *GetStatusResponse) GetTroubles() []string {
+	if x != nil {
+		return x.Troubles
 	}
 	return nil
 }
@@ -5243,6 +5252,86 @@ func (x *ExplainResponse) GetEvents() []*FleetEvent {
 	return nil
 }
 
+type BackupRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupRequest) Reset() {
+	*x = BackupRequest{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[73]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupRequest) ProtoMessage() {}
+
+func (x *BackupRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[73]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
+func (*BackupRequest) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{73}
+}
+
+type BackupResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Data          []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupResponse) Reset() {
+	*x = BackupResponse{}
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[74]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupResponse) ProtoMessage() {}
+
+func (x *BackupResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[74]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupResponse.ProtoReflect.Descriptor instead.
+func (*BackupResponse) Descriptor() ([]byte, []int) {
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{74}
+}
+
+func (x *BackupResponse) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
 type ExportAuditRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Entries with a larger number only.
@@ -5253,7 +5342,7 @@ type ExportAuditRequest struct {
 
 func (x *ExportAuditRequest) Reset() {
 	*x = ExportAuditRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[73]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5265,7 +5354,7 @@ func (x *ExportAuditRequest) String() string {
 func (*ExportAuditRequest) ProtoMessage() {}
 
 func (x *ExportAuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[73]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5278,7 +5367,7 @@ func (x *ExportAuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportAuditRequest.ProtoReflect.Descriptor instead.
 func (*ExportAuditRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{73}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *ExportAuditRequest) GetAfter() uint64 {
@@ -5297,7 +5386,7 @@ type ExportAuditResponse struct {
 
 func (x *ExportAuditResponse) Reset() {
 	*x = ExportAuditResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[74]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5309,7 +5398,7 @@ func (x *ExportAuditResponse) String() string {
 func (*ExportAuditResponse) ProtoMessage() {}
 
 func (x *ExportAuditResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[74]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5322,7 +5411,7 @@ func (x *ExportAuditResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportAuditResponse.ProtoReflect.Descriptor instead.
 func (*ExportAuditResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{74}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *ExportAuditResponse) GetEntry() *AuditEntry {
@@ -5358,7 +5447,7 @@ type AuditEntry struct {
 
 func (x *AuditEntry) Reset() {
 	*x = AuditEntry{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[75]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5370,7 +5459,7 @@ func (x *AuditEntry) String() string {
 func (*AuditEntry) ProtoMessage() {}
 
 func (x *AuditEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[75]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5383,7 +5472,7 @@ func (x *AuditEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditEntry.ProtoReflect.Descriptor instead.
 func (*AuditEntry) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{75}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *AuditEntry) GetNumber() uint64 {
@@ -5475,7 +5564,7 @@ type Operator struct {
 
 func (x *Operator) Reset() {
 	*x = Operator{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[76]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5487,7 +5576,7 @@ func (x *Operator) String() string {
 func (*Operator) ProtoMessage() {}
 
 func (x *Operator) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[76]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5500,7 +5589,7 @@ func (x *Operator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operator.ProtoReflect.Descriptor instead.
 func (*Operator) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{76}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *Operator) GetName() string {
@@ -5561,7 +5650,7 @@ type AddOperatorRequest struct {
 
 func (x *AddOperatorRequest) Reset() {
 	*x = AddOperatorRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[77]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5573,7 +5662,7 @@ func (x *AddOperatorRequest) String() string {
 func (*AddOperatorRequest) ProtoMessage() {}
 
 func (x *AddOperatorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[77]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5586,7 +5675,7 @@ func (x *AddOperatorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddOperatorRequest.ProtoReflect.Descriptor instead.
 func (*AddOperatorRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{77}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *AddOperatorRequest) GetName() string {
@@ -5639,7 +5728,7 @@ type AddOperatorResponse struct {
 
 func (x *AddOperatorResponse) Reset() {
 	*x = AddOperatorResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[78]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5651,7 +5740,7 @@ func (x *AddOperatorResponse) String() string {
 func (*AddOperatorResponse) ProtoMessage() {}
 
 func (x *AddOperatorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[78]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5664,7 +5753,7 @@ func (x *AddOperatorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddOperatorResponse.ProtoReflect.Descriptor instead.
 func (*AddOperatorResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{78}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *AddOperatorResponse) GetOperator() *Operator {
@@ -5706,7 +5795,7 @@ type RemoveOperatorRequest struct {
 
 func (x *RemoveOperatorRequest) Reset() {
 	*x = RemoveOperatorRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[79]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5718,7 +5807,7 @@ func (x *RemoveOperatorRequest) String() string {
 func (*RemoveOperatorRequest) ProtoMessage() {}
 
 func (x *RemoveOperatorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[79]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5731,7 +5820,7 @@ func (x *RemoveOperatorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveOperatorRequest.ProtoReflect.Descriptor instead.
 func (*RemoveOperatorRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{79}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *RemoveOperatorRequest) GetName() string {
@@ -5763,7 +5852,7 @@ type RemoveOperatorResponse struct {
 
 func (x *RemoveOperatorResponse) Reset() {
 	*x = RemoveOperatorResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[80]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5775,7 +5864,7 @@ func (x *RemoveOperatorResponse) String() string {
 func (*RemoveOperatorResponse) ProtoMessage() {}
 
 func (x *RemoveOperatorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[80]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5788,7 +5877,7 @@ func (x *RemoveOperatorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveOperatorResponse.ProtoReflect.Descriptor instead.
 func (*RemoveOperatorResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{80}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{82}
 }
 
 type RenewOperatorRequest struct {
@@ -5801,7 +5890,7 @@ type RenewOperatorRequest struct {
 
 func (x *RenewOperatorRequest) Reset() {
 	*x = RenewOperatorRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[81]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5813,7 +5902,7 @@ func (x *RenewOperatorRequest) String() string {
 func (*RenewOperatorRequest) ProtoMessage() {}
 
 func (x *RenewOperatorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[81]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5826,7 +5915,7 @@ func (x *RenewOperatorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewOperatorRequest.ProtoReflect.Descriptor instead.
 func (*RenewOperatorRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{81}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *RenewOperatorRequest) GetCsr() []byte {
@@ -5849,7 +5938,7 @@ type RenewOperatorResponse struct {
 
 func (x *RenewOperatorResponse) Reset() {
 	*x = RenewOperatorResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[82]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5861,7 +5950,7 @@ func (x *RenewOperatorResponse) String() string {
 func (*RenewOperatorResponse) ProtoMessage() {}
 
 func (x *RenewOperatorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[82]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5874,7 +5963,7 @@ func (x *RenewOperatorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewOperatorResponse.ProtoReflect.Descriptor instead.
 func (*RenewOperatorResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{82}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *RenewOperatorResponse) GetCertificate() []byte {
@@ -5915,7 +6004,7 @@ type AuthorityKey struct {
 
 func (x *AuthorityKey) Reset() {
 	*x = AuthorityKey{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[83]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5927,7 +6016,7 @@ func (x *AuthorityKey) String() string {
 func (*AuthorityKey) ProtoMessage() {}
 
 func (x *AuthorityKey) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[83]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5940,7 +6029,7 @@ func (x *AuthorityKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuthorityKey.ProtoReflect.Descriptor instead.
 func (*AuthorityKey) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{83}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *AuthorityKey) GetPin() string {
@@ -5993,7 +6082,7 @@ type GetAuthorityRequest struct {
 
 func (x *GetAuthorityRequest) Reset() {
 	*x = GetAuthorityRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[84]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6005,7 +6094,7 @@ func (x *GetAuthorityRequest) String() string {
 func (*GetAuthorityRequest) ProtoMessage() {}
 
 func (x *GetAuthorityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[84]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6018,7 +6107,7 @@ func (x *GetAuthorityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAuthorityRequest.ProtoReflect.Descriptor instead.
 func (*GetAuthorityRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{84}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{86}
 }
 
 type GetAuthorityResponse struct {
@@ -6038,7 +6127,7 @@ type GetAuthorityResponse struct {
 
 func (x *GetAuthorityResponse) Reset() {
 	*x = GetAuthorityResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[85]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6050,7 +6139,7 @@ func (x *GetAuthorityResponse) String() string {
 func (*GetAuthorityResponse) ProtoMessage() {}
 
 func (x *GetAuthorityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[85]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6063,7 +6152,7 @@ func (x *GetAuthorityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAuthorityResponse.ProtoReflect.Descriptor instead.
 func (*GetAuthorityResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{85}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *GetAuthorityResponse) GetKeys() []*AuthorityKey {
@@ -6121,7 +6210,7 @@ type LeftBehind struct {
 
 func (x *LeftBehind) Reset() {
 	*x = LeftBehind{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[86]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6133,7 +6222,7 @@ func (x *LeftBehind) String() string {
 func (*LeftBehind) ProtoMessage() {}
 
 func (x *LeftBehind) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[86]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6146,7 +6235,7 @@ func (x *LeftBehind) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeftBehind.ProtoReflect.Descriptor instead.
 func (*LeftBehind) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{86}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *LeftBehind) GetWho() string {
@@ -6173,7 +6262,7 @@ type RotateAuthorityRequest struct {
 
 func (x *RotateAuthorityRequest) Reset() {
 	*x = RotateAuthorityRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[87]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6185,7 +6274,7 @@ func (x *RotateAuthorityRequest) String() string {
 func (*RotateAuthorityRequest) ProtoMessage() {}
 
 func (x *RotateAuthorityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[87]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6198,7 +6287,7 @@ func (x *RotateAuthorityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateAuthorityRequest.ProtoReflect.Descriptor instead.
 func (*RotateAuthorityRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{87}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *RotateAuthorityRequest) GetReason() string {
@@ -6225,7 +6314,7 @@ type RotateAuthorityResponse struct {
 
 func (x *RotateAuthorityResponse) Reset() {
 	*x = RotateAuthorityResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[88]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6237,7 +6326,7 @@ func (x *RotateAuthorityResponse) String() string {
 func (*RotateAuthorityResponse) ProtoMessage() {}
 
 func (x *RotateAuthorityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[88]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6250,7 +6339,7 @@ func (x *RotateAuthorityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateAuthorityResponse.ProtoReflect.Descriptor instead.
 func (*RotateAuthorityResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{88}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *RotateAuthorityResponse) GetAuthority() *GetAuthorityResponse {
@@ -6272,7 +6361,7 @@ type RetireAuthorityRequest struct {
 
 func (x *RetireAuthorityRequest) Reset() {
 	*x = RetireAuthorityRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[89]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6284,7 +6373,7 @@ func (x *RetireAuthorityRequest) String() string {
 func (*RetireAuthorityRequest) ProtoMessage() {}
 
 func (x *RetireAuthorityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[89]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6297,7 +6386,7 @@ func (x *RetireAuthorityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireAuthorityRequest.ProtoReflect.Descriptor instead.
 func (*RetireAuthorityRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{89}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *RetireAuthorityRequest) GetReason() string {
@@ -6332,7 +6421,7 @@ type RetireAuthorityResponse struct {
 
 func (x *RetireAuthorityResponse) Reset() {
 	*x = RetireAuthorityResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[90]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6344,7 +6433,7 @@ func (x *RetireAuthorityResponse) String() string {
 func (*RetireAuthorityResponse) ProtoMessage() {}
 
 func (x *RetireAuthorityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[90]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6357,7 +6446,7 @@ func (x *RetireAuthorityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireAuthorityResponse.ProtoReflect.Descriptor instead.
 func (*RetireAuthorityResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{90}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *RetireAuthorityResponse) GetAuthority() *GetAuthorityResponse {
@@ -6382,7 +6471,7 @@ type ListOperatorsRequest struct {
 
 func (x *ListOperatorsRequest) Reset() {
 	*x = ListOperatorsRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[91]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6394,7 +6483,7 @@ func (x *ListOperatorsRequest) String() string {
 func (*ListOperatorsRequest) ProtoMessage() {}
 
 func (x *ListOperatorsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[91]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6407,7 +6496,7 @@ func (x *ListOperatorsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOperatorsRequest.ProtoReflect.Descriptor instead.
 func (*ListOperatorsRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{91}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{93}
 }
 
 type ListOperatorsResponse struct {
@@ -6420,7 +6509,7 @@ type ListOperatorsResponse struct {
 
 func (x *ListOperatorsResponse) Reset() {
 	*x = ListOperatorsResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[92]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6432,7 +6521,7 @@ func (x *ListOperatorsResponse) String() string {
 func (*ListOperatorsResponse) ProtoMessage() {}
 
 func (x *ListOperatorsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[92]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6445,7 +6534,7 @@ func (x *ListOperatorsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOperatorsResponse.ProtoReflect.Descriptor instead.
 func (*ListOperatorsResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{92}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *ListOperatorsResponse) GetOperators() []*Operator {
@@ -6478,7 +6567,7 @@ type Order struct {
 
 func (x *Order) Reset() {
 	*x = Order{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[93]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6490,7 +6579,7 @@ func (x *Order) String() string {
 func (*Order) ProtoMessage() {}
 
 func (x *Order) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[93]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6503,7 +6592,7 @@ func (x *Order) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Order.ProtoReflect.Descriptor instead.
 func (*Order) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{93}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *Order) GetText() []byte {
@@ -6574,7 +6663,7 @@ type SendOrderRequest struct {
 
 func (x *SendOrderRequest) Reset() {
 	*x = SendOrderRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[94]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6586,7 +6675,7 @@ func (x *SendOrderRequest) String() string {
 func (*SendOrderRequest) ProtoMessage() {}
 
 func (x *SendOrderRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[94]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6599,7 +6688,7 @@ func (x *SendOrderRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendOrderRequest.ProtoReflect.Descriptor instead.
 func (*SendOrderRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{94}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *SendOrderRequest) GetText() []byte {
@@ -6633,7 +6722,7 @@ type SendOrderResponse struct {
 
 func (x *SendOrderResponse) Reset() {
 	*x = SendOrderResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[95]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6645,7 +6734,7 @@ func (x *SendOrderResponse) String() string {
 func (*SendOrderResponse) ProtoMessage() {}
 
 func (x *SendOrderResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[95]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6658,7 +6747,7 @@ func (x *SendOrderResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendOrderResponse.ProtoReflect.Descriptor instead.
 func (*SendOrderResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{95}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *SendOrderResponse) GetOrder() *Order {
@@ -6687,7 +6776,7 @@ type ListOrdersRequest struct {
 
 func (x *ListOrdersRequest) Reset() {
 	*x = ListOrdersRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[96]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6699,7 +6788,7 @@ func (x *ListOrdersRequest) String() string {
 func (*ListOrdersRequest) ProtoMessage() {}
 
 func (x *ListOrdersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[96]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6712,7 +6801,7 @@ func (x *ListOrdersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOrdersRequest.ProtoReflect.Descriptor instead.
 func (*ListOrdersRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{96}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *ListOrdersRequest) GetCluster() string {
@@ -6738,7 +6827,7 @@ type ListOrdersResponse struct {
 
 func (x *ListOrdersResponse) Reset() {
 	*x = ListOrdersResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[97]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6750,7 +6839,7 @@ func (x *ListOrdersResponse) String() string {
 func (*ListOrdersResponse) ProtoMessage() {}
 
 func (x *ListOrdersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[97]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6763,7 +6852,7 @@ func (x *ListOrdersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOrdersResponse.ProtoReflect.Descriptor instead.
 func (*ListOrdersResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{97}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *ListOrdersResponse) GetOrders() []*Order {
@@ -6799,7 +6888,7 @@ type ReHome struct {
 
 func (x *ReHome) Reset() {
 	*x = ReHome{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[98]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6811,7 +6900,7 @@ func (x *ReHome) String() string {
 func (*ReHome) ProtoMessage() {}
 
 func (x *ReHome) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[98]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6824,7 +6913,7 @@ func (x *ReHome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReHome.ProtoReflect.Descriptor instead.
 func (*ReHome) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{98}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{100}
 }
 
 func (x *ReHome) GetCluster() string {
@@ -6923,7 +7012,7 @@ type SendReHomeRequest struct {
 
 func (x *SendReHomeRequest) Reset() {
 	*x = SendReHomeRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[99]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6935,7 +7024,7 @@ func (x *SendReHomeRequest) String() string {
 func (*SendReHomeRequest) ProtoMessage() {}
 
 func (x *SendReHomeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[99]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6948,7 +7037,7 @@ func (x *SendReHomeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendReHomeRequest.ProtoReflect.Descriptor instead.
 func (*SendReHomeRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{99}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{101}
 }
 
 func (x *SendReHomeRequest) GetSigned() []byte {
@@ -6975,7 +7064,7 @@ type SendReHomeResponse struct {
 
 func (x *SendReHomeResponse) Reset() {
 	*x = SendReHomeResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[100]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6987,7 +7076,7 @@ func (x *SendReHomeResponse) String() string {
 func (*SendReHomeResponse) ProtoMessage() {}
 
 func (x *SendReHomeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[100]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7000,7 +7089,7 @@ func (x *SendReHomeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendReHomeResponse.ProtoReflect.Descriptor instead.
 func (*SendReHomeResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{100}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{102}
 }
 
 func (x *SendReHomeResponse) GetReHome() *ReHome {
@@ -7027,7 +7116,7 @@ type ListReHomesRequest struct {
 
 func (x *ListReHomesRequest) Reset() {
 	*x = ListReHomesRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[101]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[103]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7039,7 +7128,7 @@ func (x *ListReHomesRequest) String() string {
 func (*ListReHomesRequest) ProtoMessage() {}
 
 func (x *ListReHomesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[101]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[103]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7052,7 +7141,7 @@ func (x *ListReHomesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReHomesRequest.ProtoReflect.Descriptor instead.
 func (*ListReHomesRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{101}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{103}
 }
 
 func (x *ListReHomesRequest) GetCluster() string {
@@ -7071,7 +7160,7 @@ type ListReHomesResponse struct {
 
 func (x *ListReHomesResponse) Reset() {
 	*x = ListReHomesResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[102]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[104]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7083,7 +7172,7 @@ func (x *ListReHomesResponse) String() string {
 func (*ListReHomesResponse) ProtoMessage() {}
 
 func (x *ListReHomesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[102]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[104]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7096,7 +7185,7 @@ func (x *ListReHomesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReHomesResponse.ProtoReflect.Descriptor instead.
 func (*ListReHomesResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{102}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{104}
 }
 
 func (x *ListReHomesResponse) GetReHomes() []*ReHome {
@@ -7114,7 +7203,7 @@ type WhoAmIRequest struct {
 
 func (x *WhoAmIRequest) Reset() {
 	*x = WhoAmIRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[103]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[105]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7126,7 +7215,7 @@ func (x *WhoAmIRequest) String() string {
 func (*WhoAmIRequest) ProtoMessage() {}
 
 func (x *WhoAmIRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[103]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[105]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7139,7 +7228,7 @@ func (x *WhoAmIRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoAmIRequest.ProtoReflect.Descriptor instead.
 func (*WhoAmIRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{103}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{105}
 }
 
 type WhoAmIResponse struct {
@@ -7160,7 +7249,7 @@ type WhoAmIResponse struct {
 
 func (x *WhoAmIResponse) Reset() {
 	*x = WhoAmIResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[104]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[106]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7172,7 +7261,7 @@ func (x *WhoAmIResponse) String() string {
 func (*WhoAmIResponse) ProtoMessage() {}
 
 func (x *WhoAmIResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[104]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[106]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7185,7 +7274,7 @@ func (x *WhoAmIResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoAmIResponse.ProtoReflect.Descriptor instead.
 func (*WhoAmIResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{104}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{106}
 }
 
 func (x *WhoAmIResponse) GetName() string {
@@ -7244,7 +7333,7 @@ type CanIRequest struct {
 
 func (x *CanIRequest) Reset() {
 	*x = CanIRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[105]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[107]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7256,7 +7345,7 @@ func (x *CanIRequest) String() string {
 func (*CanIRequest) ProtoMessage() {}
 
 func (x *CanIRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[105]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[107]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7269,7 +7358,7 @@ func (x *CanIRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CanIRequest.ProtoReflect.Descriptor instead.
 func (*CanIRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{105}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{107}
 }
 
 func (x *CanIRequest) GetMethod() string {
@@ -7302,7 +7391,7 @@ type CanIResponse struct {
 
 func (x *CanIResponse) Reset() {
 	*x = CanIResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[106]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[108]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7314,7 +7403,7 @@ func (x *CanIResponse) String() string {
 func (*CanIResponse) ProtoMessage() {}
 
 func (x *CanIResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[106]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[108]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7327,7 +7416,7 @@ func (x *CanIResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CanIResponse.ProtoReflect.Descriptor instead.
 func (*CanIResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{106}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{108}
 }
 
 func (x *CanIResponse) GetPermissions() []*Permission {
@@ -7352,7 +7441,7 @@ type Permission struct {
 
 func (x *Permission) Reset() {
 	*x = Permission{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[107]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[109]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7364,7 +7453,7 @@ func (x *Permission) String() string {
 func (*Permission) ProtoMessage() {}
 
 func (x *Permission) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[107]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[109]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7377,7 +7466,7 @@ func (x *Permission) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Permission.ProtoReflect.Descriptor instead.
 func (*Permission) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{107}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{109}
 }
 
 func (x *Permission) GetMethod() string {
@@ -7416,7 +7505,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[108]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[110]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7428,7 +7517,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[108]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[110]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7441,7 +7530,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{108}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{110}
 }
 
 type WatchResponse struct {
@@ -7454,7 +7543,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[109]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[111]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7466,7 +7555,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[109]
+	mi := &file_wheelwright_fleet_v1_fleet_proto_msgTypes[111]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7479,7 +7568,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{109}
+	return file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP(), []int{111}
 }
 
 func (x *WatchResponse) GetRevision() uint64 {
@@ -7694,14 +7783,15 @@ const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"L\n" +
 	"\x10GetStatusRequest\x12\"\n" +
 	"\fdistribution\x18\x01 \x01(\tR\fdistribution\x12\x14\n" +
-	"\x05limit\x18\x02 \x01(\rR\x05limit\"\xac\x02\n" +
+	"\x05limit\x18\x02 \x01(\rR\x05limit\"\xc8\x02\n" +
 	"\x11GetStatusResponse\x12*\n" +
 	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x123\n" +
 	"\x04rows\x18\x02 \x03(\v2\x1f.wheelwright.fleet.v1.StatusRowR\x04rows\x12G\n" +
 	"\tsummaries\x18\x03 \x03(\v2).wheelwright.fleet.v1.DistributionSummaryR\tsummaries\x12\x14\n" +
 	"\x05total\x18\x04 \x01(\rR\x05total\x12\x1c\n" +
 	"\tattention\x18\x05 \x01(\rR\tattention\x129\n" +
-	"\brollouts\x18\x06 \x03(\v2\x1d.wheelwright.fleet.v1.RolloutR\brollouts\"\xa5\a\n" +
+	"\brollouts\x18\x06 \x03(\v2\x1d.wheelwright.fleet.v1.RolloutR\brollouts\x12\x1a\n" +
+	"\btroubles\x18\a \x03(\tR\btroubles\"\xa5\a\n" +
 	"\tStatusRow\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12C\n" +
 	"\x06labels\x18\x02 \x03(\v2+.wheelwright.fleet.v1.StatusRow.LabelsEntryR\x06labels\x12\"\n" +
@@ -7901,7 +7991,10 @@ const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"\x03row\x18\x01 \x01(\v2\x1f.wheelwright.fleet.v1.StatusRowR\x03row\x12\x14\n" +
 	"\x05facts\x18\x02 \x03(\tR\x05facts\x12\x12\n" +
 	"\x04next\x18\x03 \x03(\tR\x04next\x128\n" +
-	"\x06events\x18\x04 \x03(\v2 .wheelwright.fleet.v1.FleetEventR\x06events\"*\n" +
+	"\x06events\x18\x04 \x03(\v2 .wheelwright.fleet.v1.FleetEventR\x06events\"\x0f\n" +
+	"\rBackupRequest\"$\n" +
+	"\x0eBackupResponse\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"*\n" +
 	"\x12ExportAuditRequest\x12\x14\n" +
 	"\x05after\x18\x01 \x01(\x04R\x05after\"M\n" +
 	"\x13ExportAuditResponse\x126\n" +
@@ -8068,7 +8161,7 @@ const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"\x16ROLLOUT_DECISION_PAUSE\x10\x03\x12\x1b\n" +
 	"\x17ROLLOUT_DECISION_RESUME\x10\x04\x12\x1a\n" +
 	"\x16ROLLOUT_DECISION_ABORT\x10\x05\x12\x19\n" +
-	"\x15ROLLOUT_DECISION_UNDO\x10\x062\xc6%\n" +
+	"\x15ROLLOUT_DECISION_UNDO\x10\x062\xa6&\n" +
 	"\fFleetService\x12m\n" +
 	"\n" +
 	"GetVersion\x12'.wheelwright.fleet.v1.GetVersionRequest\x1a(.wheelwright.fleet.v1.GetVersionResponse\"\f\xa2\xcf\x18\b\n" +
@@ -8150,7 +8243,9 @@ const file_wheelwright_fleet_v1_fleet_proto_rawDesc = "" +
 	"\x0fRotateAuthority\x12,.wheelwright.fleet.v1.RotateAuthorityRequest\x1a-.wheelwright.fleet.v1.RotateAuthorityResponse\"\a\xa2\xcf\x18\x03\n" +
 	"\x01\x03\x12w\n" +
 	"\x0fRetireAuthority\x12,.wheelwright.fleet.v1.RetireAuthorityRequest\x1a-.wheelwright.fleet.v1.RetireAuthorityResponse\"\a\xa2\xcf\x18\x03\n" +
-	"\x01\x03\x12u\n" +
+	"\x01\x03\x12^\n" +
+	"\x06Backup\x12#.wheelwright.fleet.v1.BackupRequest\x1a$.wheelwright.fleet.v1.BackupResponse\"\a\xa2\xcf\x18\x03\n" +
+	"\x01\x030\x01\x12u\n" +
 	"\rListOperators\x12*.wheelwright.fleet.v1.ListOperatorsRequest\x1a+.wheelwright.fleet.v1.ListOperatorsResponse\"\v\xa2\xcf\x18\a\n" +
 	"\x05\x03\x04\x05\x06\a\x12i\n" +
 	"\tSendOrder\x12&.wheelwright.fleet.v1.SendOrderRequest\x1a'.wheelwright.fleet.v1.SendOrderResponse\"\v\xa2\xcf\x18\a\n" +
@@ -8189,7 +8284,7 @@ func file_wheelwright_fleet_v1_fleet_proto_rawDescGZIP() []byte {
 }
 
 var file_wheelwright_fleet_v1_fleet_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_wheelwright_fleet_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 113)
+var file_wheelwright_fleet_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 115)
 var file_wheelwright_fleet_v1_fleet_proto_goTypes = []any{
 	(RolloutDecision)(0),               // 0: wheelwright.fleet.v1.RolloutDecision
 	(*GetVersionRequest)(nil),          // 1: wheelwright.fleet.v1.GetVersionRequest
@@ -8265,55 +8360,57 @@ var file_wheelwright_fleet_v1_fleet_proto_goTypes = []any{
 	(*DecideDeliveryResponse)(nil),     // 71: wheelwright.fleet.v1.DecideDeliveryResponse
 	(*ExplainRequest)(nil),             // 72: wheelwright.fleet.v1.ExplainRequest
 	(*ExplainResponse)(nil),            // 73: wheelwright.fleet.v1.ExplainResponse
-	(*ExportAuditRequest)(nil),         // 74: wheelwright.fleet.v1.ExportAuditRequest
-	(*ExportAuditResponse)(nil),        // 75: wheelwright.fleet.v1.ExportAuditResponse
-	(*AuditEntry)(nil),                 // 76: wheelwright.fleet.v1.AuditEntry
-	(*Operator)(nil),                   // 77: wheelwright.fleet.v1.Operator
-	(*AddOperatorRequest)(nil),         // 78: wheelwright.fleet.v1.AddOperatorRequest
-	(*AddOperatorResponse)(nil),        // 79: wheelwright.fleet.v1.AddOperatorResponse
-	(*RemoveOperatorRequest)(nil),      // 80: wheelwright.fleet.v1.RemoveOperatorRequest
-	(*RemoveOperatorResponse)(nil),     // 81: wheelwright.fleet.v1.RemoveOperatorResponse
-	(*RenewOperatorRequest)(nil),       // 82: wheelwright.fleet.v1.RenewOperatorRequest
-	(*RenewOperatorResponse)(nil),      // 83: wheelwright.fleet.v1.RenewOperatorResponse
-	(*AuthorityKey)(nil),               // 84: wheelwright.fleet.v1.AuthorityKey
-	(*GetAuthorityRequest)(nil),        // 85: wheelwright.fleet.v1.GetAuthorityRequest
-	(*GetAuthorityResponse)(nil),       // 86: wheelwright.fleet.v1.GetAuthorityResponse
-	(*LeftBehind)(nil),                 // 87: wheelwright.fleet.v1.LeftBehind
-	(*RotateAuthorityRequest)(nil),     // 88: wheelwright.fleet.v1.RotateAuthorityRequest
-	(*RotateAuthorityResponse)(nil),    // 89: wheelwright.fleet.v1.RotateAuthorityResponse
-	(*RetireAuthorityRequest)(nil),     // 90: wheelwright.fleet.v1.RetireAuthorityRequest
-	(*RetireAuthorityResponse)(nil),    // 91: wheelwright.fleet.v1.RetireAuthorityResponse
-	(*ListOperatorsRequest)(nil),       // 92: wheelwright.fleet.v1.ListOperatorsRequest
-	(*ListOperatorsResponse)(nil),      // 93: wheelwright.fleet.v1.ListOperatorsResponse
-	(*Order)(nil),                      // 94: wheelwright.fleet.v1.Order
-	(*SendOrderRequest)(nil),           // 95: wheelwright.fleet.v1.SendOrderRequest
-	(*SendOrderResponse)(nil),          // 96: wheelwright.fleet.v1.SendOrderResponse
-	(*ListOrdersRequest)(nil),          // 97: wheelwright.fleet.v1.ListOrdersRequest
-	(*ListOrdersResponse)(nil),         // 98: wheelwright.fleet.v1.ListOrdersResponse
-	(*ReHome)(nil),                     // 99: wheelwright.fleet.v1.ReHome
-	(*SendReHomeRequest)(nil),          // 100: wheelwright.fleet.v1.SendReHomeRequest
-	(*SendReHomeResponse)(nil),         // 101: wheelwright.fleet.v1.SendReHomeResponse
-	(*ListReHomesRequest)(nil),         // 102: wheelwright.fleet.v1.ListReHomesRequest
-	(*ListReHomesResponse)(nil),        // 103: wheelwright.fleet.v1.ListReHomesResponse
-	(*WhoAmIRequest)(nil),              // 104: wheelwright.fleet.v1.WhoAmIRequest
-	(*WhoAmIResponse)(nil),             // 105: wheelwright.fleet.v1.WhoAmIResponse
-	(*CanIRequest)(nil),                // 106: wheelwright.fleet.v1.CanIRequest
-	(*CanIResponse)(nil),               // 107: wheelwright.fleet.v1.CanIResponse
-	(*Permission)(nil),                 // 108: wheelwright.fleet.v1.Permission
-	(*WatchRequest)(nil),               // 109: wheelwright.fleet.v1.WatchRequest
-	(*WatchResponse)(nil),              // 110: wheelwright.fleet.v1.WatchResponse
-	nil,                                // 111: wheelwright.fleet.v1.Cluster.LabelsEntry
-	nil,                                // 112: wheelwright.fleet.v1.InviteClusterRequest.LabelsEntry
-	nil,                                // 113: wheelwright.fleet.v1.StatusRow.LabelsEntry
-	(*timestamppb.Timestamp)(nil),      // 114: google.protobuf.Timestamp
-	(*v1.Preflight)(nil),               // 115: wheelwright.sync.v1.Preflight
-	(*v1.SubscriptionStatus)(nil),      // 116: wheelwright.sync.v1.SubscriptionStatus
-	(*v1.Policy)(nil),                  // 117: wheelwright.sync.v1.Policy
-	(*v1.Canary)(nil),                  // 118: wheelwright.sync.v1.Canary
+	(*BackupRequest)(nil),              // 74: wheelwright.fleet.v1.BackupRequest
+	(*BackupResponse)(nil),             // 75: wheelwright.fleet.v1.BackupResponse
+	(*ExportAuditRequest)(nil),         // 76: wheelwright.fleet.v1.ExportAuditRequest
+	(*ExportAuditResponse)(nil),        // 77: wheelwright.fleet.v1.ExportAuditResponse
+	(*AuditEntry)(nil),                 // 78: wheelwright.fleet.v1.AuditEntry
+	(*Operator)(nil),                   // 79: wheelwright.fleet.v1.Operator
+	(*AddOperatorRequest)(nil),         // 80: wheelwright.fleet.v1.AddOperatorRequest
+	(*AddOperatorResponse)(nil),        // 81: wheelwright.fleet.v1.AddOperatorResponse
+	(*RemoveOperatorRequest)(nil),      // 82: wheelwright.fleet.v1.RemoveOperatorRequest
+	(*RemoveOperatorResponse)(nil),     // 83: wheelwright.fleet.v1.RemoveOperatorResponse
+	(*RenewOperatorRequest)(nil),       // 84: wheelwright.fleet.v1.RenewOperatorRequest
+	(*RenewOperatorResponse)(nil),      // 85: wheelwright.fleet.v1.RenewOperatorResponse
+	(*AuthorityKey)(nil),               // 86: wheelwright.fleet.v1.AuthorityKey
+	(*GetAuthorityRequest)(nil),        // 87: wheelwright.fleet.v1.GetAuthorityRequest
+	(*GetAuthorityResponse)(nil),       // 88: wheelwright.fleet.v1.GetAuthorityResponse
+	(*LeftBehind)(nil),                 // 89: wheelwright.fleet.v1.LeftBehind
+	(*RotateAuthorityRequest)(nil),     // 90: wheelwright.fleet.v1.RotateAuthorityRequest
+	(*RotateAuthorityResponse)(nil),    // 91: wheelwright.fleet.v1.RotateAuthorityResponse
+	(*RetireAuthorityRequest)(nil),     // 92: wheelwright.fleet.v1.RetireAuthorityRequest
+	(*RetireAuthorityResponse)(nil),    // 93: wheelwright.fleet.v1.RetireAuthorityResponse
+	(*ListOperatorsRequest)(nil),       // 94: wheelwright.fleet.v1.ListOperatorsRequest
+	(*ListOperatorsResponse)(nil),      // 95: wheelwright.fleet.v1.ListOperatorsResponse
+	(*Order)(nil),                      // 96: wheelwright.fleet.v1.Order
+	(*SendOrderRequest)(nil),           // 97: wheelwright.fleet.v1.SendOrderRequest
+	(*SendOrderResponse)(nil),          // 98: wheelwright.fleet.v1.SendOrderResponse
+	(*ListOrdersRequest)(nil),          // 99: wheelwright.fleet.v1.ListOrdersRequest
+	(*ListOrdersResponse)(nil),         // 100: wheelwright.fleet.v1.ListOrdersResponse
+	(*ReHome)(nil),                     // 101: wheelwright.fleet.v1.ReHome
+	(*SendReHomeRequest)(nil),          // 102: wheelwright.fleet.v1.SendReHomeRequest
+	(*SendReHomeResponse)(nil),         // 103: wheelwright.fleet.v1.SendReHomeResponse
+	(*ListReHomesRequest)(nil),         // 104: wheelwright.fleet.v1.ListReHomesRequest
+	(*ListReHomesResponse)(nil),        // 105: wheelwright.fleet.v1.ListReHomesResponse
+	(*WhoAmIRequest)(nil),              // 106: wheelwright.fleet.v1.WhoAmIRequest
+	(*WhoAmIResponse)(nil),             // 107: wheelwright.fleet.v1.WhoAmIResponse
+	(*CanIRequest)(nil),                // 108: wheelwright.fleet.v1.CanIRequest
+	(*CanIResponse)(nil),               // 109: wheelwright.fleet.v1.CanIResponse
+	(*Permission)(nil),                 // 110: wheelwright.fleet.v1.Permission
+	(*WatchRequest)(nil),               // 111: wheelwright.fleet.v1.WatchRequest
+	(*WatchResponse)(nil),              // 112: wheelwright.fleet.v1.WatchResponse
+	nil,                                // 113: wheelwright.fleet.v1.Cluster.LabelsEntry
+	nil,                                // 114: wheelwright.fleet.v1.InviteClusterRequest.LabelsEntry
+	nil,                                // 115: wheelwright.fleet.v1.StatusRow.LabelsEntry
+	(*timestamppb.Timestamp)(nil),      // 116: google.protobuf.Timestamp
+	(*v1.Preflight)(nil),               // 117: wheelwright.sync.v1.Preflight
+	(*v1.SubscriptionStatus)(nil),      // 118: wheelwright.sync.v1.SubscriptionStatus
+	(*v1.Policy)(nil),                  // 119: wheelwright.sync.v1.Policy
+	(*v1.Canary)(nil),                  // 120: wheelwright.sync.v1.Canary
 }
 var file_wheelwright_fleet_v1_fleet_proto_depIdxs = []int32{
-	114, // 0: wheelwright.fleet.v1.Distribution.created:type_name -> google.protobuf.Timestamp
-	114, // 1: wheelwright.fleet.v1.Distribution.last_polled:type_name -> google.protobuf.Timestamp
+	116, // 0: wheelwright.fleet.v1.Distribution.created:type_name -> google.protobuf.Timestamp
+	116, // 1: wheelwright.fleet.v1.Distribution.last_polled:type_name -> google.protobuf.Timestamp
 	4,   // 2: wheelwright.fleet.v1.Distribution.signers:type_name -> wheelwright.fleet.v1.Signers
 	5,   // 3: wheelwright.fleet.v1.Signers.files:type_name -> wheelwright.fleet.v1.SignerFile
 	3,   // 4: wheelwright.fleet.v1.AddDistributionRequest.distribution:type_name -> wheelwright.fleet.v1.Distribution
@@ -8323,96 +8420,96 @@ var file_wheelwright_fleet_v1_fleet_proto_depIdxs = []int32{
 	4,   // 8: wheelwright.fleet.v1.SetSignersResponse.signers:type_name -> wheelwright.fleet.v1.Signers
 	16,  // 9: wheelwright.fleet.v1.PublishStatementResponse.statement:type_name -> wheelwright.fleet.v1.Statement
 	16,  // 10: wheelwright.fleet.v1.GetChannelResponse.statements:type_name -> wheelwright.fleet.v1.Statement
-	114, // 11: wheelwright.fleet.v1.Statement.issued:type_name -> google.protobuf.Timestamp
-	114, // 12: wheelwright.fleet.v1.Statement.expires:type_name -> google.protobuf.Timestamp
-	114, // 13: wheelwright.fleet.v1.Statement.received:type_name -> google.protobuf.Timestamp
+	116, // 11: wheelwright.fleet.v1.Statement.issued:type_name -> google.protobuf.Timestamp
+	116, // 12: wheelwright.fleet.v1.Statement.expires:type_name -> google.protobuf.Timestamp
+	116, // 13: wheelwright.fleet.v1.Statement.received:type_name -> google.protobuf.Timestamp
 	3,   // 14: wheelwright.fleet.v1.ListDistributionsResponse.distributions:type_name -> wheelwright.fleet.v1.Distribution
 	20,  // 15: wheelwright.fleet.v1.Release.variants:type_name -> wheelwright.fleet.v1.VariantResult
-	114, // 16: wheelwright.fleet.v1.Release.published:type_name -> google.protobuf.Timestamp
-	114, // 17: wheelwright.fleet.v1.Release.preflight_until:type_name -> google.protobuf.Timestamp
-	114, // 18: wheelwright.fleet.v1.Release.recalled:type_name -> google.protobuf.Timestamp
+	116, // 16: wheelwright.fleet.v1.Release.published:type_name -> google.protobuf.Timestamp
+	116, // 17: wheelwright.fleet.v1.Release.preflight_until:type_name -> google.protobuf.Timestamp
+	116, // 18: wheelwright.fleet.v1.Release.recalled:type_name -> google.protobuf.Timestamp
 	19,  // 19: wheelwright.fleet.v1.ListReleasesResponse.releases:type_name -> wheelwright.fleet.v1.Release
 	19,  // 20: wheelwright.fleet.v1.GetReleaseResponse.release:type_name -> wheelwright.fleet.v1.Release
 	25,  // 21: wheelwright.fleet.v1.GetReleaseResponse.clusters:type_name -> wheelwright.fleet.v1.ReleaseCluster
-	114, // 22: wheelwright.fleet.v1.GetReleaseResponse.at:type_name -> google.protobuf.Timestamp
-	115, // 23: wheelwright.fleet.v1.ReleaseCluster.preflight:type_name -> wheelwright.sync.v1.Preflight
-	114, // 24: wheelwright.fleet.v1.ReleaseCluster.last_seen:type_name -> google.protobuf.Timestamp
-	111, // 25: wheelwright.fleet.v1.Cluster.labels:type_name -> wheelwright.fleet.v1.Cluster.LabelsEntry
-	114, // 26: wheelwright.fleet.v1.Cluster.created:type_name -> google.protobuf.Timestamp
-	114, // 27: wheelwright.fleet.v1.Cluster.joined:type_name -> google.protobuf.Timestamp
-	114, // 28: wheelwright.fleet.v1.Cluster.last_seen:type_name -> google.protobuf.Timestamp
-	114, // 29: wheelwright.fleet.v1.Cluster.certificate_not_after:type_name -> google.protobuf.Timestamp
-	116, // 30: wheelwright.fleet.v1.Cluster.subscriptions:type_name -> wheelwright.sync.v1.SubscriptionStatus
-	114, // 31: wheelwright.fleet.v1.Cluster.standing_since:type_name -> google.protobuf.Timestamp
-	112, // 32: wheelwright.fleet.v1.InviteClusterRequest.labels:type_name -> wheelwright.fleet.v1.InviteClusterRequest.LabelsEntry
-	114, // 33: wheelwright.fleet.v1.InviteClusterResponse.expires:type_name -> google.protobuf.Timestamp
+	116, // 22: wheelwright.fleet.v1.GetReleaseResponse.at:type_name -> google.protobuf.Timestamp
+	117, // 23: wheelwright.fleet.v1.ReleaseCluster.preflight:type_name -> wheelwright.sync.v1.Preflight
+	116, // 24: wheelwright.fleet.v1.ReleaseCluster.last_seen:type_name -> google.protobuf.Timestamp
+	113, // 25: wheelwright.fleet.v1.Cluster.labels:type_name -> wheelwright.fleet.v1.Cluster.LabelsEntry
+	116, // 26: wheelwright.fleet.v1.Cluster.created:type_name -> google.protobuf.Timestamp
+	116, // 27: wheelwright.fleet.v1.Cluster.joined:type_name -> google.protobuf.Timestamp
+	116, // 28: wheelwright.fleet.v1.Cluster.last_seen:type_name -> google.protobuf.Timestamp
+	116, // 29: wheelwright.fleet.v1.Cluster.certificate_not_after:type_name -> google.protobuf.Timestamp
+	118, // 30: wheelwright.fleet.v1.Cluster.subscriptions:type_name -> wheelwright.sync.v1.SubscriptionStatus
+	116, // 31: wheelwright.fleet.v1.Cluster.standing_since:type_name -> google.protobuf.Timestamp
+	114, // 32: wheelwright.fleet.v1.InviteClusterRequest.labels:type_name -> wheelwright.fleet.v1.InviteClusterRequest.LabelsEntry
+	116, // 33: wheelwright.fleet.v1.InviteClusterResponse.expires:type_name -> google.protobuf.Timestamp
 	26,  // 34: wheelwright.fleet.v1.AcceptClusterResponse.cluster:type_name -> wheelwright.fleet.v1.Cluster
 	26,  // 35: wheelwright.fleet.v1.RejectClusterResponse.cluster:type_name -> wheelwright.fleet.v1.Cluster
 	26,  // 36: wheelwright.fleet.v1.ListClustersResponse.clusters:type_name -> wheelwright.fleet.v1.Cluster
-	114, // 37: wheelwright.fleet.v1.FleetEvent.at:type_name -> google.protobuf.Timestamp
+	116, // 37: wheelwright.fleet.v1.FleetEvent.at:type_name -> google.protobuf.Timestamp
 	37,  // 38: wheelwright.fleet.v1.ListEventsResponse.events:type_name -> wheelwright.fleet.v1.FleetEvent
-	114, // 39: wheelwright.fleet.v1.GetStatusResponse.at:type_name -> google.protobuf.Timestamp
+	116, // 39: wheelwright.fleet.v1.GetStatusResponse.at:type_name -> google.protobuf.Timestamp
 	42,  // 40: wheelwright.fleet.v1.GetStatusResponse.rows:type_name -> wheelwright.fleet.v1.StatusRow
 	43,  // 41: wheelwright.fleet.v1.GetStatusResponse.summaries:type_name -> wheelwright.fleet.v1.DistributionSummary
 	49,  // 42: wheelwright.fleet.v1.GetStatusResponse.rollouts:type_name -> wheelwright.fleet.v1.Rollout
-	113, // 43: wheelwright.fleet.v1.StatusRow.labels:type_name -> wheelwright.fleet.v1.StatusRow.LabelsEntry
-	114, // 44: wheelwright.fleet.v1.StatusRow.last_seen:type_name -> google.protobuf.Timestamp
-	117, // 45: wheelwright.fleet.v1.StatusRow.policy:type_name -> wheelwright.sync.v1.Policy
-	118, // 46: wheelwright.fleet.v1.StatusRow.canary:type_name -> wheelwright.sync.v1.Canary
+	115, // 43: wheelwright.fleet.v1.StatusRow.labels:type_name -> wheelwright.fleet.v1.StatusRow.LabelsEntry
+	116, // 44: wheelwright.fleet.v1.StatusRow.last_seen:type_name -> google.protobuf.Timestamp
+	119, // 45: wheelwright.fleet.v1.StatusRow.policy:type_name -> wheelwright.sync.v1.Policy
+	120, // 46: wheelwright.fleet.v1.StatusRow.canary:type_name -> wheelwright.sync.v1.Canary
 	46,  // 47: wheelwright.fleet.v1.PlanRolloutResponse.plan:type_name -> wheelwright.fleet.v1.RolloutPlan
 	47,  // 48: wheelwright.fleet.v1.RolloutPlan.waves:type_name -> wheelwright.fleet.v1.PlannedWave
 	48,  // 49: wheelwright.fleet.v1.RolloutPlan.left_out:type_name -> wheelwright.fleet.v1.PlannedCluster
 	48,  // 50: wheelwright.fleet.v1.PlannedWave.clusters:type_name -> wheelwright.fleet.v1.PlannedCluster
-	114, // 51: wheelwright.fleet.v1.Rollout.started:type_name -> google.protobuf.Timestamp
-	114, // 52: wheelwright.fleet.v1.Rollout.since:type_name -> google.protobuf.Timestamp
+	116, // 51: wheelwright.fleet.v1.Rollout.started:type_name -> google.protobuf.Timestamp
+	116, // 52: wheelwright.fleet.v1.Rollout.since:type_name -> google.protobuf.Timestamp
 	50,  // 53: wheelwright.fleet.v1.Rollout.waves:type_name -> wheelwright.fleet.v1.RolloutWave
 	46,  // 54: wheelwright.fleet.v1.Rollout.plan:type_name -> wheelwright.fleet.v1.RolloutPlan
 	51,  // 55: wheelwright.fleet.v1.Rollout.clusters:type_name -> wheelwright.fleet.v1.RolloutCluster
-	114, // 56: wheelwright.fleet.v1.RolloutWave.started:type_name -> google.protobuf.Timestamp
-	114, // 57: wheelwright.fleet.v1.RolloutWave.soak_until:type_name -> google.protobuf.Timestamp
-	114, // 58: wheelwright.fleet.v1.RolloutCluster.since:type_name -> google.protobuf.Timestamp
-	118, // 59: wheelwright.fleet.v1.RolloutCluster.canary:type_name -> wheelwright.sync.v1.Canary
+	116, // 56: wheelwright.fleet.v1.RolloutWave.started:type_name -> google.protobuf.Timestamp
+	116, // 57: wheelwright.fleet.v1.RolloutWave.soak_until:type_name -> google.protobuf.Timestamp
+	116, // 58: wheelwright.fleet.v1.RolloutCluster.since:type_name -> google.protobuf.Timestamp
+	120, // 59: wheelwright.fleet.v1.RolloutCluster.canary:type_name -> wheelwright.sync.v1.Canary
 	49,  // 60: wheelwright.fleet.v1.StartRolloutResponse.rollout:type_name -> wheelwright.fleet.v1.Rollout
 	49,  // 61: wheelwright.fleet.v1.ListRolloutsResponse.rollouts:type_name -> wheelwright.fleet.v1.Rollout
 	49,  // 62: wheelwright.fleet.v1.GetRolloutResponse.rollout:type_name -> wheelwright.fleet.v1.Rollout
-	114, // 63: wheelwright.fleet.v1.GetRolloutResponse.at:type_name -> google.protobuf.Timestamp
+	116, // 63: wheelwright.fleet.v1.GetRolloutResponse.at:type_name -> google.protobuf.Timestamp
 	0,   // 64: wheelwright.fleet.v1.DecideRolloutRequest.decision:type_name -> wheelwright.fleet.v1.RolloutDecision
 	49,  // 65: wheelwright.fleet.v1.DecideRolloutResponse.rollout:type_name -> wheelwright.fleet.v1.Rollout
 	62,  // 66: wheelwright.fleet.v1.RecallReleaseResponse.clusters:type_name -> wheelwright.fleet.v1.RecalledCluster
 	49,  // 67: wheelwright.fleet.v1.RecallReleaseResponse.rollouts:type_name -> wheelwright.fleet.v1.Rollout
-	114, // 68: wheelwright.fleet.v1.Pin.until:type_name -> google.protobuf.Timestamp
-	114, // 69: wheelwright.fleet.v1.Pin.created:type_name -> google.protobuf.Timestamp
+	116, // 68: wheelwright.fleet.v1.Pin.until:type_name -> google.protobuf.Timestamp
+	116, // 69: wheelwright.fleet.v1.Pin.created:type_name -> google.protobuf.Timestamp
 	63,  // 70: wheelwright.fleet.v1.PinClusterRequest.pin:type_name -> wheelwright.fleet.v1.Pin
 	63,  // 71: wheelwright.fleet.v1.PinClusterResponse.pin:type_name -> wheelwright.fleet.v1.Pin
 	63,  // 72: wheelwright.fleet.v1.ListPinsResponse.pins:type_name -> wheelwright.fleet.v1.Pin
 	42,  // 73: wheelwright.fleet.v1.ExplainResponse.row:type_name -> wheelwright.fleet.v1.StatusRow
 	37,  // 74: wheelwright.fleet.v1.ExplainResponse.events:type_name -> wheelwright.fleet.v1.FleetEvent
-	76,  // 75: wheelwright.fleet.v1.ExportAuditResponse.entry:type_name -> wheelwright.fleet.v1.AuditEntry
-	114, // 76: wheelwright.fleet.v1.AuditEntry.at:type_name -> google.protobuf.Timestamp
-	114, // 77: wheelwright.fleet.v1.Operator.created:type_name -> google.protobuf.Timestamp
-	114, // 78: wheelwright.fleet.v1.Operator.certificate_not_after:type_name -> google.protobuf.Timestamp
-	77,  // 79: wheelwright.fleet.v1.AddOperatorResponse.operator:type_name -> wheelwright.fleet.v1.Operator
-	114, // 80: wheelwright.fleet.v1.RenewOperatorResponse.not_after:type_name -> google.protobuf.Timestamp
-	114, // 81: wheelwright.fleet.v1.AuthorityKey.not_before:type_name -> google.protobuf.Timestamp
-	114, // 82: wheelwright.fleet.v1.AuthorityKey.not_after:type_name -> google.protobuf.Timestamp
-	84,  // 83: wheelwright.fleet.v1.GetAuthorityResponse.keys:type_name -> wheelwright.fleet.v1.AuthorityKey
-	87,  // 84: wheelwright.fleet.v1.GetAuthorityResponse.left_behind:type_name -> wheelwright.fleet.v1.LeftBehind
-	86,  // 85: wheelwright.fleet.v1.RotateAuthorityResponse.authority:type_name -> wheelwright.fleet.v1.GetAuthorityResponse
-	86,  // 86: wheelwright.fleet.v1.RetireAuthorityResponse.authority:type_name -> wheelwright.fleet.v1.GetAuthorityResponse
-	87,  // 87: wheelwright.fleet.v1.RetireAuthorityResponse.left_behind:type_name -> wheelwright.fleet.v1.LeftBehind
-	77,  // 88: wheelwright.fleet.v1.ListOperatorsResponse.operators:type_name -> wheelwright.fleet.v1.Operator
-	114, // 89: wheelwright.fleet.v1.Order.sent:type_name -> google.protobuf.Timestamp
-	114, // 90: wheelwright.fleet.v1.Order.answered:type_name -> google.protobuf.Timestamp
-	94,  // 91: wheelwright.fleet.v1.SendOrderResponse.order:type_name -> wheelwright.fleet.v1.Order
-	94,  // 92: wheelwright.fleet.v1.ListOrdersResponse.orders:type_name -> wheelwright.fleet.v1.Order
-	114, // 93: wheelwright.fleet.v1.ReHome.issued:type_name -> google.protobuf.Timestamp
-	114, // 94: wheelwright.fleet.v1.ReHome.expires:type_name -> google.protobuf.Timestamp
-	114, // 95: wheelwright.fleet.v1.ReHome.sent:type_name -> google.protobuf.Timestamp
-	114, // 96: wheelwright.fleet.v1.ReHome.answered:type_name -> google.protobuf.Timestamp
-	99,  // 97: wheelwright.fleet.v1.SendReHomeResponse.re_home:type_name -> wheelwright.fleet.v1.ReHome
-	99,  // 98: wheelwright.fleet.v1.ListReHomesResponse.re_homes:type_name -> wheelwright.fleet.v1.ReHome
-	114, // 99: wheelwright.fleet.v1.WhoAmIResponse.not_after:type_name -> google.protobuf.Timestamp
-	108, // 100: wheelwright.fleet.v1.CanIResponse.permissions:type_name -> wheelwright.fleet.v1.Permission
+	78,  // 75: wheelwright.fleet.v1.ExportAuditResponse.entry:type_name -> wheelwright.fleet.v1.AuditEntry
+	116, // 76: wheelwright.fleet.v1.AuditEntry.at:type_name -> google.protobuf.Timestamp
+	116, // 77: wheelwright.fleet.v1.Operator.created:type_name -> google.protobuf.Timestamp
+	116, // 78: wheelwright.fleet.v1.Operator.certificate_not_after:type_name -> google.protobuf.Timestamp
+	79,  // 79: wheelwright.fleet.v1.AddOperatorResponse.operator:type_name -> wheelwright.fleet.v1.Operator
+	116, // 80: wheelwright.fleet.v1.RenewOperatorResponse.not_after:type_name -> google.protobuf.Timestamp
+	116, // 81: wheelwright.fleet.v1.AuthorityKey.not_before:type_name -> google.protobuf.Timestamp
+	116, // 82: wheelwright.fleet.v1.AuthorityKey.not_after:type_name -> google.protobuf.Timestamp
+	86,  // 83: wheelwright.fleet.v1.GetAuthorityResponse.keys:type_name -> wheelwright.fleet.v1.AuthorityKey
+	89,  // 84: wheelwright.fleet.v1.GetAuthorityResponse.left_behind:type_name -> wheelwright.fleet.v1.LeftBehind
+	88,  // 85: wheelwright.fleet.v1.RotateAuthorityResponse.authority:type_name -> wheelwright.fleet.v1.GetAuthorityResponse
+	88,  // 86: wheelwright.fleet.v1.RetireAuthorityResponse.authority:type_name -> wheelwright.fleet.v1.GetAuthorityResponse
+	89,  // 87: wheelwright.fleet.v1.RetireAuthorityResponse.left_behind:type_name -> wheelwright.fleet.v1.LeftBehind
+	79,  // 88: wheelwright.fleet.v1.ListOperatorsResponse.operators:type_name -> wheelwright.fleet.v1.Operator
+	116, // 89: wheelwright.fleet.v1.Order.sent:type_name -> google.protobuf.Timestamp
+	116, // 90: wheelwright.fleet.v1.Order.answered:type_name -> google.protobuf.Timestamp
+	96,  // 91: wheelwright.fleet.v1.SendOrderResponse.order:type_name -> wheelwright.fleet.v1.Order
+	96,  // 92: wheelwright.fleet.v1.ListOrdersResponse.orders:type_name -> wheelwright.fleet.v1.Order
+	116, // 93: wheelwright.fleet.v1.ReHome.issued:type_name -> google.protobuf.Timestamp
+	116, // 94: wheelwright.fleet.v1.ReHome.expires:type_name -> google.protobuf.Timestamp
+	116, // 95: wheelwright.fleet.v1.ReHome.sent:type_name -> google.protobuf.Timestamp
+	116, // 96: wheelwright.fleet.v1.ReHome.answered:type_name -> google.protobuf.Timestamp
+	101, // 97: wheelwright.fleet.v1.SendReHomeResponse.re_home:type_name -> wheelwright.fleet.v1.ReHome
+	101, // 98: wheelwright.fleet.v1.ListReHomesResponse.re_homes:type_name -> wheelwright.fleet.v1.ReHome
+	116, // 99: wheelwright.fleet.v1.WhoAmIResponse.not_after:type_name -> google.protobuf.Timestamp
+	110, // 100: wheelwright.fleet.v1.CanIResponse.permissions:type_name -> wheelwright.fleet.v1.Permission
 	1,   // 101: wheelwright.fleet.v1.FleetService.GetVersion:input_type -> wheelwright.fleet.v1.GetVersionRequest
 	6,   // 102: wheelwright.fleet.v1.FleetService.AddDistribution:input_type -> wheelwright.fleet.v1.AddDistributionRequest
 	8,   // 103: wheelwright.fleet.v1.FleetService.RemoveDistribution:input_type -> wheelwright.fleet.v1.RemoveDistributionRequest
@@ -8439,66 +8536,68 @@ var file_wheelwright_fleet_v1_fleet_proto_depIdxs = []int32{
 	68,  // 124: wheelwright.fleet.v1.FleetService.ListPins:input_type -> wheelwright.fleet.v1.ListPinsRequest
 	70,  // 125: wheelwright.fleet.v1.FleetService.DecideDelivery:input_type -> wheelwright.fleet.v1.DecideDeliveryRequest
 	72,  // 126: wheelwright.fleet.v1.FleetService.Explain:input_type -> wheelwright.fleet.v1.ExplainRequest
-	74,  // 127: wheelwright.fleet.v1.FleetService.ExportAudit:input_type -> wheelwright.fleet.v1.ExportAuditRequest
-	78,  // 128: wheelwright.fleet.v1.FleetService.AddOperator:input_type -> wheelwright.fleet.v1.AddOperatorRequest
-	80,  // 129: wheelwright.fleet.v1.FleetService.RemoveOperator:input_type -> wheelwright.fleet.v1.RemoveOperatorRequest
-	82,  // 130: wheelwright.fleet.v1.FleetService.RenewOperator:input_type -> wheelwright.fleet.v1.RenewOperatorRequest
-	85,  // 131: wheelwright.fleet.v1.FleetService.GetAuthority:input_type -> wheelwright.fleet.v1.GetAuthorityRequest
-	88,  // 132: wheelwright.fleet.v1.FleetService.RotateAuthority:input_type -> wheelwright.fleet.v1.RotateAuthorityRequest
-	90,  // 133: wheelwright.fleet.v1.FleetService.RetireAuthority:input_type -> wheelwright.fleet.v1.RetireAuthorityRequest
-	92,  // 134: wheelwright.fleet.v1.FleetService.ListOperators:input_type -> wheelwright.fleet.v1.ListOperatorsRequest
-	95,  // 135: wheelwright.fleet.v1.FleetService.SendOrder:input_type -> wheelwright.fleet.v1.SendOrderRequest
-	97,  // 136: wheelwright.fleet.v1.FleetService.ListOrders:input_type -> wheelwright.fleet.v1.ListOrdersRequest
-	100, // 137: wheelwright.fleet.v1.FleetService.SendReHome:input_type -> wheelwright.fleet.v1.SendReHomeRequest
-	102, // 138: wheelwright.fleet.v1.FleetService.ListReHomes:input_type -> wheelwright.fleet.v1.ListReHomesRequest
-	104, // 139: wheelwright.fleet.v1.FleetService.WhoAmI:input_type -> wheelwright.fleet.v1.WhoAmIRequest
-	106, // 140: wheelwright.fleet.v1.FleetService.CanI:input_type -> wheelwright.fleet.v1.CanIRequest
-	40,  // 141: wheelwright.fleet.v1.FleetService.GetStatus:input_type -> wheelwright.fleet.v1.GetStatusRequest
-	109, // 142: wheelwright.fleet.v1.FleetService.Watch:input_type -> wheelwright.fleet.v1.WatchRequest
-	2,   // 143: wheelwright.fleet.v1.FleetService.GetVersion:output_type -> wheelwright.fleet.v1.GetVersionResponse
-	7,   // 144: wheelwright.fleet.v1.FleetService.AddDistribution:output_type -> wheelwright.fleet.v1.AddDistributionResponse
-	9,   // 145: wheelwright.fleet.v1.FleetService.RemoveDistribution:output_type -> wheelwright.fleet.v1.RemoveDistributionResponse
-	11,  // 146: wheelwright.fleet.v1.FleetService.SetSigners:output_type -> wheelwright.fleet.v1.SetSignersResponse
-	13,  // 147: wheelwright.fleet.v1.FleetService.PublishStatement:output_type -> wheelwright.fleet.v1.PublishStatementResponse
-	15,  // 148: wheelwright.fleet.v1.FleetService.GetChannel:output_type -> wheelwright.fleet.v1.GetChannelResponse
-	18,  // 149: wheelwright.fleet.v1.FleetService.ListDistributions:output_type -> wheelwright.fleet.v1.ListDistributionsResponse
-	22,  // 150: wheelwright.fleet.v1.FleetService.ListReleases:output_type -> wheelwright.fleet.v1.ListReleasesResponse
-	24,  // 151: wheelwright.fleet.v1.FleetService.GetRelease:output_type -> wheelwright.fleet.v1.GetReleaseResponse
-	28,  // 152: wheelwright.fleet.v1.FleetService.InviteCluster:output_type -> wheelwright.fleet.v1.InviteClusterResponse
-	30,  // 153: wheelwright.fleet.v1.FleetService.RemoveCluster:output_type -> wheelwright.fleet.v1.RemoveClusterResponse
-	36,  // 154: wheelwright.fleet.v1.FleetService.ListClusters:output_type -> wheelwright.fleet.v1.ListClustersResponse
-	32,  // 155: wheelwright.fleet.v1.FleetService.AcceptCluster:output_type -> wheelwright.fleet.v1.AcceptClusterResponse
-	34,  // 156: wheelwright.fleet.v1.FleetService.RejectCluster:output_type -> wheelwright.fleet.v1.RejectClusterResponse
-	39,  // 157: wheelwright.fleet.v1.FleetService.ListEvents:output_type -> wheelwright.fleet.v1.ListEventsResponse
-	45,  // 158: wheelwright.fleet.v1.FleetService.PlanRollout:output_type -> wheelwright.fleet.v1.PlanRolloutResponse
-	53,  // 159: wheelwright.fleet.v1.FleetService.StartRollout:output_type -> wheelwright.fleet.v1.StartRolloutResponse
-	55,  // 160: wheelwright.fleet.v1.FleetService.ListRollouts:output_type -> wheelwright.fleet.v1.ListRolloutsResponse
-	57,  // 161: wheelwright.fleet.v1.FleetService.GetRollout:output_type -> wheelwright.fleet.v1.GetRolloutResponse
-	59,  // 162: wheelwright.fleet.v1.FleetService.DecideRollout:output_type -> wheelwright.fleet.v1.DecideRolloutResponse
-	61,  // 163: wheelwright.fleet.v1.FleetService.RecallRelease:output_type -> wheelwright.fleet.v1.RecallReleaseResponse
-	65,  // 164: wheelwright.fleet.v1.FleetService.PinCluster:output_type -> wheelwright.fleet.v1.PinClusterResponse
-	67,  // 165: wheelwright.fleet.v1.FleetService.UnpinCluster:output_type -> wheelwright.fleet.v1.UnpinClusterResponse
-	69,  // 166: wheelwright.fleet.v1.FleetService.ListPins:output_type -> wheelwright.fleet.v1.ListPinsResponse
-	71,  // 167: wheelwright.fleet.v1.FleetService.DecideDelivery:output_type -> wheelwright.fleet.v1.DecideDeliveryResponse
-	73,  // 168: wheelwright.fleet.v1.FleetService.Explain:output_type -> wheelwright.fleet.v1.ExplainResponse
-	75,  // 169: wheelwright.fleet.v1.FleetService.ExportAudit:output_type -> wheelwright.fleet.v1.ExportAuditResponse
-	79,  // 170: wheelwright.fleet.v1.FleetService.AddOperator:output_type -> wheelwright.fleet.v1.AddOperatorResponse
-	81,  // 171: wheelwright.fleet.v1.FleetService.RemoveOperator:output_type -> wheelwright.fleet.v1.RemoveOperatorResponse
-	83,  // 172: wheelwright.fleet.v1.FleetService.RenewOperator:output_type -> wheelwright.fleet.v1.RenewOperatorResponse
-	86,  // 173: wheelwright.fleet.v1.FleetService.GetAuthority:output_type -> wheelwright.fleet.v1.GetAuthorityResponse
-	89,  // 174: wheelwright.fleet.v1.FleetService.RotateAuthority:output_type -> wheelwright.fleet.v1.RotateAuthorityResponse
-	91,  // 175: wheelwright.fleet.v1.FleetService.RetireAuthority:output_type -> wheelwright.fleet.v1.RetireAuthorityResponse
-	93,  // 176: wheelwright.fleet.v1.FleetService.ListOperators:output_type -> wheelwright.fleet.v1.ListOperatorsResponse
-	96,  // 177: wheelwright.fleet.v1.FleetService.SendOrder:output_type -> wheelwright.fleet.v1.SendOrderResponse
-	98,  // 178: wheelwright.fleet.v1.FleetService.ListOrders:output_type -> wheelwright.fleet.v1.ListOrdersResponse
-	101, // 179: wheelwright.fleet.v1.FleetService.SendReHome:output_type -> wheelwright.fleet.v1.SendReHomeResponse
-	103, // 180: wheelwright.fleet.v1.FleetService.ListReHomes:output_type -> wheelwright.fleet.v1.ListReHomesResponse
-	105, // 181: wheelwright.fleet.v1.FleetService.WhoAmI:output_type -> wheelwright.fleet.v1.WhoAmIResponse
-	107, // 182: wheelwright.fleet.v1.FleetService.CanI:output_type -> wheelwright.fleet.v1.CanIResponse
-	41,  // 183: wheelwright.fleet.v1.FleetService.GetStatus:output_type -> wheelwright.fleet.v1.GetStatusResponse
-	110, // 184: wheelwright.fleet.v1.FleetService.Watch:output_type -> wheelwright.fleet.v1.WatchResponse
-	143, // [143:185] is the sub-list for method output_type
-	101, // [101:143] is the sub-list for method input_type
+	76,  // 127: wheelwright.fleet.v1.FleetService.ExportAudit:input_type -> wheelwright.fleet.v1.ExportAuditRequest
+	80,  // 128: wheelwright.fleet.v1.FleetService.AddOperator:input_type -> wheelwright.fleet.v1.AddOperatorRequest
+	82,  // 129: wheelwright.fleet.v1.FleetService.RemoveOperator:input_type -> wheelwright.fleet.v1.RemoveOperatorRequest
+	84,  // 130: wheelwright.fleet.v1.FleetService.RenewOperator:input_type -> wheelwright.fleet.v1.RenewOperatorRequest
+	87,  // 131: wheelwright.fleet.v1.FleetService.GetAuthority:input_type -> wheelwright.fleet.v1.GetAuthorityRequest
+	90,  // 132: wheelwright.fleet.v1.FleetService.RotateAuthority:input_type -> wheelwright.fleet.v1.RotateAuthorityRequest
+	92,  // 133: wheelwright.fleet.v1.FleetService.RetireAuthority:input_type -> wheelwright.fleet.v1.RetireAuthorityRequest
+	74,  // 134: wheelwright.fleet.v1.FleetService.Backup:input_type -> wheelwright.fleet.v1.BackupRequest
+	94,  // 135: wheelwright.fleet.v1.FleetService.ListOperators:input_type -> wheelwright.fleet.v1.ListOperatorsRequest
+	97,  // 136: wheelwright.fleet.v1.FleetService.SendOrder:input_type -> wheelwright.fleet.v1.SendOrderRequest
+	99,  // 137: wheelwright.fleet.v1.FleetService.ListOrders:input_type -> wheelwright.fleet.v1.ListOrdersRequest
+	102, // 138: wheelwright.fleet.v1.FleetService.SendReHome:input_type -> wheelwright.fleet.v1.SendReHomeRequest
+	104, // 139: wheelwright.fleet.v1.FleetService.ListReHomes:input_type -> wheelwright.fleet.v1.ListReHomesRequest
+	106, // 140: wheelwright.fleet.v1.FleetService.WhoAmI:input_type -> wheelwright.fleet.v1.WhoAmIRequest
+	108, // 141: wheelwright.fleet.v1.FleetService.CanI:input_type -> wheelwright.fleet.v1.CanIRequest
+	40,  // 142: wheelwright.fleet.v1.FleetService.GetStatus:input_type -> wheelwright.fleet.v1.GetStatusRequest
+	111, // 143: wheelwright.fleet.v1.FleetService.Watch:input_type -> wheelwright.fleet.v1.WatchRequest
+	2,   // 144: wheelwright.fleet.v1.FleetService.GetVersion:output_type -> wheelwright.fleet.v1.GetVersionResponse
+	7,   // 145: wheelwright.fleet.v1.FleetService.AddDistribution:output_type -> wheelwright.fleet.v1.AddDistributionResponse
+	9,   // 146: wheelwright.fleet.v1.FleetService.RemoveDistribution:output_type -> wheelwright.fleet.v1.RemoveDistributionResponse
+	11,  // 147: wheelwright.fleet.v1.FleetService.SetSigners:output_type -> wheelwright.fleet.v1.SetSignersResponse
+	13,  // 148: wheelwright.fleet.v1.FleetService.PublishStatement:output_type -> wheelwright.fleet.v1.PublishStatementResponse
+	15,  // 149: wheelwright.fleet.v1.FleetService.GetChannel:output_type -> wheelwright.fleet.v1.GetChannelResponse
+	18,  // 150: wheelwright.fleet.v1.FleetService.ListDistributions:output_type -> wheelwright.fleet.v1.ListDistributionsResponse
+	22,  // 151: wheelwright.fleet.v1.FleetService.ListReleases:output_type -> wheelwright.fleet.v1.ListReleasesResponse
+	24,  // 152: wheelwright.fleet.v1.FleetService.GetRelease:output_type -> wheelwright.fleet.v1.GetReleaseResponse
+	28,  // 153: wheelwright.fleet.v1.FleetService.InviteCluster:output_type -> wheelwright.fleet.v1.InviteClusterResponse
+	30,  // 154: wheelwright.fleet.v1.FleetService.RemoveCluster:output_type -> wheelwright.fleet.v1.RemoveClusterResponse
+	36,  // 155: wheelwright.fleet.v1.FleetService.ListClusters:output_type -> wheelwright.fleet.v1.ListClustersResponse
+	32,  // 156: wheelwright.fleet.v1.FleetService.AcceptCluster:output_type -> wheelwright.fleet.v1.AcceptClusterResponse
+	34,  // 157: wheelwright.fleet.v1.FleetService.RejectCluster:output_type -> wheelwright.fleet.v1.RejectClusterResponse
+	39,  // 158: wheelwright.fleet.v1.FleetService.ListEvents:output_type -> wheelwright.fleet.v1.ListEventsResponse
+	45,  // 159: wheelwright.fleet.v1.FleetService.PlanRollout:output_type -> wheelwright.fleet.v1.PlanRolloutResponse
+	53,  // 160: wheelwright.fleet.v1.FleetService.StartRollout:output_type -> wheelwright.fleet.v1.StartRolloutResponse
+	55,  // 161: wheelwright.fleet.v1.FleetService.ListRollouts:output_type -> wheelwright.fleet.v1.ListRolloutsResponse
+	57,  // 162: wheelwright.fleet.v1.FleetService.GetRollout:output_type -> wheelwright.fleet.v1.GetRolloutResponse
+	59,  // 163: wheelwright.fleet.v1.FleetService.DecideRollout:output_type -> wheelwright.fleet.v1.DecideRolloutResponse
+	61,  // 164: wheelwright.fleet.v1.FleetService.RecallRelease:output_type -> wheelwright.fleet.v1.RecallReleaseResponse
+	65,  // 165: wheelwright.fleet.v1.FleetService.PinCluster:output_type -> wheelwright.fleet.v1.PinClusterResponse
+	67,  // 166: wheelwright.fleet.v1.FleetService.UnpinCluster:output_type -> wheelwright.fleet.v1.UnpinClusterResponse
+	69,  // 167: wheelwright.fleet.v1.FleetService.ListPins:output_type -> wheelwright.fleet.v1.ListPinsResponse
+	71,  // 168: wheelwright.fleet.v1.FleetService.DecideDelivery:output_type -> wheelwright.fleet.v1.DecideDeliveryResponse
+	73,  // 169: wheelwright.fleet.v1.FleetService.Explain:output_type -> wheelwright.fleet.v1.ExplainResponse
+	77,  // 170: wheelwright.fleet.v1.FleetService.ExportAudit:output_type -> wheelwright.fleet.v1.ExportAuditResponse
+	81,  // 171: wheelwright.fleet.v1.FleetService.AddOperator:output_type -> wheelwright.fleet.v1.AddOperatorResponse
+	83,  // 172: wheelwright.fleet.v1.FleetService.RemoveOperator:output_type -> wheelwright.fleet.v1.RemoveOperatorResponse
+	85,  // 173: wheelwright.fleet.v1.FleetService.RenewOperator:output_type -> wheelwright.fleet.v1.RenewOperatorResponse
+	88,  // 174: wheelwright.fleet.v1.FleetService.GetAuthority:output_type -> wheelwright.fleet.v1.GetAuthorityResponse
+	91,  // 175: wheelwright.fleet.v1.FleetService.RotateAuthority:output_type -> wheelwright.fleet.v1.RotateAuthorityResponse
+	93,  // 176: wheelwright.fleet.v1.FleetService.RetireAuthority:output_type -> wheelwright.fleet.v1.RetireAuthorityResponse
+	75,  // 177: wheelwright.fleet.v1.FleetService.Backup:output_type -> wheelwright.fleet.v1.BackupResponse
+	95,  // 178: wheelwright.fleet.v1.FleetService.ListOperators:output_type -> wheelwright.fleet.v1.ListOperatorsResponse
+	98,  // 179: wheelwright.fleet.v1.FleetService.SendOrder:output_type -> wheelwright.fleet.v1.SendOrderResponse
+	100, // 180: wheelwright.fleet.v1.FleetService.ListOrders:output_type -> wheelwright.fleet.v1.ListOrdersResponse
+	103, // 181: wheelwright.fleet.v1.FleetService.SendReHome:output_type -> wheelwright.fleet.v1.SendReHomeResponse
+	105, // 182: wheelwright.fleet.v1.FleetService.ListReHomes:output_type -> wheelwright.fleet.v1.ListReHomesResponse
+	107, // 183: wheelwright.fleet.v1.FleetService.WhoAmI:output_type -> wheelwright.fleet.v1.WhoAmIResponse
+	109, // 184: wheelwright.fleet.v1.FleetService.CanI:output_type -> wheelwright.fleet.v1.CanIResponse
+	41,  // 185: wheelwright.fleet.v1.FleetService.GetStatus:output_type -> wheelwright.fleet.v1.GetStatusResponse
+	112, // 186: wheelwright.fleet.v1.FleetService.Watch:output_type -> wheelwright.fleet.v1.WatchResponse
+	144, // [144:187] is the sub-list for method output_type
+	101, // [101:144] is the sub-list for method input_type
 	101, // [101:101] is the sub-list for extension type_name
 	101, // [101:101] is the sub-list for extension extendee
 	0,   // [0:101] is the sub-list for field type_name
@@ -8515,7 +8614,7 @@ func file_wheelwright_fleet_v1_fleet_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wheelwright_fleet_v1_fleet_proto_rawDesc), len(file_wheelwright_fleet_v1_fleet_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   113,
+			NumMessages:   115,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

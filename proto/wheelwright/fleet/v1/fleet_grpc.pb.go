@@ -54,6 +54,7 @@ const (
 	FleetService_GetAuthority_FullMethodName       = "/wheelwright.fleet.v1.FleetService/GetAuthority"
 	FleetService_RotateAuthority_FullMethodName    = "/wheelwright.fleet.v1.FleetService/RotateAuthority"
 	FleetService_RetireAuthority_FullMethodName    = "/wheelwright.fleet.v1.FleetService/RetireAuthority"
+	FleetService_Backup_FullMethodName             = "/wheelwright.fleet.v1.FleetService/Backup"
 	FleetService_ListOperators_FullMethodName      = "/wheelwright.fleet.v1.FleetService/ListOperators"
 	FleetService_SendOrder_FullMethodName          = "/wheelwright.fleet.v1.FleetService/SendOrder"
 	FleetService_ListOrders_FullMethodName         = "/wheelwright.fleet.v1.FleetService/ListOrders"
@@ -138,6 +139,9 @@ type FleetServiceClient interface {
 	// RetireAuthority ends the old key. FAILED_PRECONDITION where there is one only, or where somebody would be left
 	// behind and force is not set.
 	RetireAuthority(ctx context.Context, in *RetireAuthorityRequest, opts ...grpc.CallOption) (*RetireAuthorityResponse, error)
+	// Backup is a copy of what the hub keeps as of one moment, in pieces of a tar: the database and the bundles that its
+	// releases need. The private keys of the authority are not in it: they leave the hub's machine by no call.
+	Backup(ctx context.Context, in *BackupRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BackupResponse], error)
 	ListOperators(ctx context.Context, in *ListOperatorsRequest, opts ...grpc.CallOption) (*ListOperatorsResponse, error)
 	// SendOrder takes an operator's signed order to a spoke, to hand it over as it is. FAILED_PRECONDITION where
 	// the hub can tell that the spoke will refuse it.
@@ -507,6 +511,25 @@ func (c *fleetServiceClient) RetireAuthority(ctx context.Context, in *RetireAuth
 	return out, nil
 }
 
+func (c *fleetServiceClient) Backup(ctx context.Context, in *BackupRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BackupResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &FleetService_ServiceDesc.Streams[1], FleetService_Backup_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[BackupRequest, BackupResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type FleetService_BackupClient = grpc.ServerStreamingClient[BackupResponse]
+
 func (c *fleetServiceClient) ListOperators(ctx context.Context, in *ListOperatorsRequest, opts ...grpc.CallOption) (*ListOperatorsResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListOperatorsResponse)
@@ -589,7 +612,7 @@ func (c *fleetServiceClient) GetStatus(ctx context.Context, in *GetStatusRequest
 
 func (c *fleetServiceClient) Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &FleetService_ServiceDesc.Streams[1], FleetService_Watch_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &FleetService_ServiceDesc.Streams[2], FleetService_Watch_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -679,6 +702,9 @@ type FleetServiceServer interface {
 	// RetireAuthority ends the old key. FAILED_PRECONDITION where there is one only, or where somebody would be left
 	// behind and force is not set.
 	RetireAuthority(context.Context, *RetireAuthorityRequest) (*RetireAuthorityResponse, error)
+	// Backup is a copy of what the hub keeps as of one moment, in pieces of a tar: the database and the bundles that its
+	// releases need. The private keys of the authority are not in it: they leave the hub's machine by no call.
+	Backup(*BackupRequest, grpc.ServerStreamingServer[BackupResponse]) error
 	ListOperators(context.Context, *ListOperatorsRequest) (*ListOperatorsResponse, error)
 	// SendOrder takes an operator's signed order to a spoke, to hand it over as it is. FAILED_PRECONDITION where
 	// the hub can tell that the spoke will refuse it.
@@ -807,6 +833,9 @@ func (UnimplementedFleetServiceServer) RotateAuthority(context.Context, *RotateA
 }
 func (UnimplementedFleetServiceServer) RetireAuthority(context.Context, *RetireAuthorityRequest) (*RetireAuthorityResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RetireAuthority not implemented")
+}
+func (UnimplementedFleetServiceServer) Backup(*BackupRequest, grpc.ServerStreamingServer[BackupResponse]) error {
+	return status.Error(codes.Unimplemented, "method Backup not implemented")
 }
 func (UnimplementedFleetServiceServer) ListOperators(context.Context, *ListOperatorsRequest) (*ListOperatorsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListOperators not implemented")
@@ -1443,6 +1472,17 @@ func _FleetService_RetireAuthority_Handler(srv interface{}, ctx context.Context,
 	return interceptor(ctx, in, info, handler)
 }
 
+func _FleetService_Backup_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(BackupRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(FleetServiceServer).Backup(m, &grpc.GenericServerStream[BackupRequest, BackupResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type FleetService_BackupServer = grpc.ServerStreamingServer[BackupResponse]
+
 func _FleetService_ListOperators_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListOperatorsRequest)
 	if err := dec(in); err != nil {
@@ -1770,6 +1810,11 @@ var FleetService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "ExportAudit",
 			Handler:       _FleetService_ExportAudit_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Backup",
+			Handler:       _FleetService_Backup_Handler,
 			ServerStreams: true,
 		},
 		{
