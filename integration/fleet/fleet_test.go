@@ -19,8 +19,11 @@ func BenchmarkDelivery(b *testing.B) {
 	s := setUp(b, n, stageOptions{}, "shop")
 	s.release("1.0.0")
 	s.stored("1.0.0")
-	idle(s, n)
-	s.running("1.0.0", n)
+	each, resident := idle(s, n)
+	figure("scale.b2-idle-kb", each.median(), "KB", "spokes=%d, live heap and stacks of the hub after a collection, over those without them: %v; resident memory %.1f KB each", n, each, resident)
+	if profiles() != "" {
+		s.must(s.profile("scale.b2-idle-kb", "heap?gc=1"))
+	}
 
 	bare := s.bare()
 	defer func() { must(b, bare.Close()) }()
@@ -59,10 +62,10 @@ func BenchmarkDelivery(b *testing.B) {
 	})
 }
 
-// idle connects n spokes and measures what the hub keeps for each.
-func idle(s *stage, n int) {
+// idle connects n spokes and measures what the hub keeps for each, in KB: what lives, and what is resident.
+func idle(s *stage, n int) (with samples, resident float64) {
 	s.t.Helper()
-	var without, with samples
+	var without samples
 	for range rounds(s.t) {
 		without = append(without, live(s.ctx, s.t, s.hub.Debug))
 	}
@@ -71,17 +74,11 @@ func idle(s *stage, n int) {
 	s.connect(n)
 	s.running("1.0.0", n)
 	for range rounds(s.t) {
-		with = append(with, live(s.ctx, s.t, s.hub.Debug)/float64(n)-without.median()/float64(n))
+		with = append(with, (live(s.ctx, s.t, s.hub.Debug)-without.median())/float64(n)/(1<<10))
 	}
 	after, err := world.RSS(s.hub.PID())
 	s.must(err)
-	for i := range with {
-		with[i] /= 1 << 10
-	}
-	figure("scale.b2-idle-kb", with.median(), "KB", "spokes=%d, live heap and stacks of the hub after a collection, over those without them: %v; resident memory %.1f KB each", n, with, float64(after-before)/float64(n)/(1<<10))
-	if profiles() != "" {
-		s.must(s.profile("scale.b2-idle-kb", "heap?gc=1"))
-	}
+	return with, float64(after-before) / float64(n) / (1 << 10)
 }
 
 // BenchmarkReconnect measures B4: the hub is killed under its fleet and started again.

@@ -11,16 +11,18 @@ import (
 // distributions: what the report plots. One figure is printed for each point, of one name.
 func BenchmarkGrowth(b *testing.B) {
 	n := fleetSize(b)
-	for _, size := range []int{n / 10, n * 3 / 10, n} {
-		grown(b, max(1, size), 1)
-	}
-	for _, distributions := range []int{10, 100} {
-		grown(b, max(distributions, n/10), distributions)
+	for _, at := range []struct{ spokes, distributions int }{{n / 10, 1}, {n * 3 / 10, 1}, {n, 1}, {n / 10, 10}, {n / 10, 100}} {
+		spokes := max(at.spokes, at.distributions)
+		memory, cpu, seconds := grown(b, spokes, at.distributions)
+		point := fmt.Sprintf("spokes=%d distributions=%d", spokes, at.distributions)
+		figure("growth.memory-mb", memory, "MB", "%s, live heap and stacks of the hub", point)
+		figure("growth.cpu-s", cpu.median(), "s", "%s, the hub's processor time from the first tag stored to the last acknowledged: %v s", point, cpu)
+		figure("growth.to-all-s", seconds.median(), "s", "%s, from the first tag stored to the last acknowledged: %v s", point, seconds)
 	}
 }
 
 // grown measures one point.
-func grown(b *testing.B, n, distributions int) {
+func grown(b *testing.B, n, distributions int) (memory float64, cpu, seconds samples) {
 	var names []string
 	for d := range distributions {
 		names = append(names, fmt.Sprintf("shop-%d", d))
@@ -29,8 +31,7 @@ func grown(b *testing.B, n, distributions int) {
 	s.release("1.0.0")
 	s.connect(n)
 	s.running("1.0.0", n)
-	memory := live(s.ctx, b, s.hub.Debug) / (1 << 20)
-	var cpu, seconds samples
+	memory = live(s.ctx, b, s.hub.Debug) / (1 << 20)
 	for round := range rounds(b) {
 		version := fmt.Sprintf("1.%d.0", round+1)
 		c := clock(s.hub.PID())
@@ -43,10 +44,7 @@ func grown(b *testing.B, n, distributions int) {
 	if _, err := s.hub.Stop(); err != nil { // the next point has the machine to itself
 		b.Error(err)
 	}
-	at := fmt.Sprintf("spokes=%d distributions=%d", n, distributions)
-	figure("growth.memory-mb", memory, "MB", "%s, live heap and stacks of the hub", at)
-	figure("growth.cpu-s", cpu.median(), "s", "%s, the hub's processor time from the first tag stored to the last acknowledged: %v s", at, cpu)
-	figure("growth.to-all-s", seconds.median(), "s", "%s, from the first tag stored to the last acknowledged: %v s", at, seconds)
+	return memory, cpu, seconds
 }
 
 // firstStored is when the first of the distributions' releases of a version was.

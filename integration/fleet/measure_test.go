@@ -18,9 +18,9 @@ import (
 	"github.com/wheelwright-dev/wheelwright/integration/world"
 )
 
-// figure prints one line for `make figures` and the report.
+// figure prints one line for `make figures` and the report. `make figures` reads names where it is called.
 func figure(name string, value float64, unit, format string, args ...any) {
-	fmt.Printf("FIGURE %s %s %s simulated: %s\n", name, digits(value), unit, fmt.Sprintf(format, args...))
+	fmt.Println("FIGURE", name, digits(value), unit, "simulated:", fmt.Sprintf(format, args...))
 }
 
 // digits shows three that count.

@@ -12,10 +12,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/wheelwright-dev/wheelwright/integration/child"
 )
 
 // Binaries holds the built commands.
@@ -102,16 +105,22 @@ func (d *daemon) start() error {
 	cmd := exec.Command(d.program, d.args...)
 	cmd.Stdout, cmd.Stderr = f, f
 	cmd.Env = append(os.Environ(), d.env...)
-	if err := cmd.Start(); err != nil {
-		f.Close()
+	cmd.SysProcAttr = child.WithUs()
+	started, done := make(chan error), make(chan struct{})
+	go func() {
+		runtime.LockOSThread() // that starts it: it dies with that thread
+		defer runtime.UnlockOSThread()
+		defer f.Close()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			_ = cmd.Wait()
+			close(done)
+		}
+	}()
+	if err := <-started; err != nil {
 		return fmt.Errorf("starting %s: %w", d.name, err)
 	}
-	done := make(chan struct{})
-	go func() {
-		_ = cmd.Wait()
-		f.Close()
-		close(done)
-	}()
 	d.cmd, d.done = cmd, done
 	return nil
 }
