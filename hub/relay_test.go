@@ -29,7 +29,7 @@ import (
 const relayHost = "127.0.0.2"
 
 // joinRelay invites a relay and redeems its token; the result is its data folder.
-func (r *running) joinRelay(t *testing.T, name string) string {
+func (r *running) joinRelay(t testing.TB, name string) string {
 	t.Helper()
 	invited, err := r.fleet.InviteRelay(t.Context(), &fleetv1.InviteRelayRequest{Name: name, Hosts: []string{relayHost}})
 	if err != nil {
@@ -123,7 +123,7 @@ func (b farSpoke) open(t *testing.T) (*relayed.Stream, relayed.Ticket) {
 }
 
 // await asks until it is so.
-func await(t *testing.T, what string, so func() bool) {
+func await(t testing.TB, what string, so func() bool) {
 	t.Helper()
 	for end := time.Now().Add(60 * time.Second); !so(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
