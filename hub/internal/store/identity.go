@@ -216,19 +216,16 @@ func fewUnused(tx *txn, cluster fleet.Cluster) error {
 // Identity finds whom a certificate speaks for; ErrNotFound when it speaks for nobody, or no longer.
 // Whether it has expired is the caller's to see.
 func (s *Store) Identity(fingerprint [32]byte) (id Identity, err error) {
-	err = s.db.View(func(tx *bolt.Tx) error {
-		rec, err := mustIdentity(tx, fingerprint)
-		if err != nil {
+	id, found := s.memory.identities.one(string(fingerprint[:]))
+	switch {
+	case !found:
+		return Identity{}, noIdentity(fingerprint)
+	case id.Operator != "":
+		err = s.db.View(func(tx *bolt.Tx) error {
+			id.Role, err = roleOf(tx, id.Operator)
 			return err
-		}
-		id = Identity{Cluster: rec.Cluster, Operator: rec.Operator, Relay: rec.Relay, NotAfter: rec.NotAfter, Generation: rec.Generation, Issuer: rec.Issuer}
-		copy(id.Key[:], rec.Key)
-		if rec.Operator != "" {
-			id.Role, err = roleOf(tx, rec.Operator)
-		}
-		return err
-	})
-	if err == nil && id.Cluster != "" {
+		})
+	case id.Cluster != "":
 		c, found := s.memory.clusters.one(string(id.Cluster))
 		if !found {
 			return Identity{}, fmt.Errorf("certificate %s of cluster %s: %w", hex.EncodeToString(fingerprint[:6]), id.Cluster, ErrNotFound)
@@ -238,19 +235,41 @@ func (s *Store) Identity(fingerprint [32]byte) (id Identity, err error) {
 	return id, err
 }
 
+func noIdentity(fingerprint [32]byte) error {
+	return fmt.Errorf("certificate %s: %w", hex.EncodeToString(fingerprint[:6]), ErrNotFound)
+}
+
+// identityOf is what a record says by itself; a role and a standing are others' to give.
+func identityOf(rec identityRecord) Identity {
+	id := Identity{Cluster: rec.Cluster, Operator: rec.Operator, Relay: rec.Relay, NotAfter: rec.NotAfter, Generation: rec.Generation, Issuer: rec.Issuer}
+	copy(id.Key[:], rec.Key)
+	return id
+}
+
 func mustIdentity(tx buckets, fingerprint [32]byte) (identityRecord, error) {
 	rec, found, err := get[identityRecord](tx.Bucket(bucketIdentities), fingerprint[:])
 	if err == nil && !found {
-		err = fmt.Errorf("certificate %s: %w", hex.EncodeToString(fingerprint[:6]), ErrNotFound)
+		err = noIdentity(fingerprint)
 	}
 	return rec, err
+}
+
+// writeIdentity and deleteIdentity are the only ones that change the bucket: memory follows it.
+func (s *Store) writeIdentity(tx *txn, fingerprint []byte, rec identityRecord) error {
+	s.memory.identities.put(string(fingerprint), identityOf(rec))
+	return put(tx.Bucket(bucketIdentities), fingerprint, rec)
+}
+
+func (s *Store) deleteIdentity(tx *txn, fingerprint []byte) error {
+	s.memory.identities.drop(string(fingerprint))
+	return tx.Bucket(bucketIdentities).Delete(fingerprint)
 }
 
 func (s *Store) putIdentity(tx *txn, fingerprint [32]byte, id Identity) error {
 	id.NotAfter = utc(id.NotAfter)
 	record := identityRecord{Cluster: id.Cluster, Operator: id.Operator, NotAfter: id.NotAfter, Key: keyBytes(id.Key), Issuer: id.Issuer}
 	if id.Cluster == "" {
-		if err := put(tx.Bucket(bucketIdentities), fingerprint[:], record); err != nil {
+		if err := s.writeIdentity(tx, fingerprint[:], record); err != nil {
 			return err
 		}
 		return certified(tx, id.Operator, fingerprint, id.NotAfter)
@@ -261,14 +280,14 @@ func (s *Store) putIdentity(tx *txn, fingerprint [32]byte, id Identity) error {
 	}
 	rec.Generation++
 	record.Generation = rec.Generation
-	if err := put(tx.Bucket(bucketIdentities), fingerprint[:], record); err != nil {
+	if err := s.writeIdentity(tx, fingerprint[:], record); err != nil {
 		return err
 	}
 	rec.CertNotAfter = id.NotAfter
 	if err := s.putCluster(tx, id.Cluster, rec); err != nil {
 		return err
 	}
-	if err := dropExpired(tx, id.Cluster, time.Now()); err != nil {
+	if err := s.dropExpired(tx, id.Cluster, time.Now()); err != nil {
 		return err
 	}
 	return tx.Bucket(bucketFingerprints).Put(join(string(id.Cluster), string(fingerprint[:])), []byte{1})
@@ -283,8 +302,8 @@ func fingerprints(tx buckets, cluster fleet.Cluster) (all [][]byte) {
 	return all
 }
 
-func dropIdentity(tx *txn, cluster fleet.Cluster, fingerprint []byte) error {
-	if err := tx.Bucket(bucketIdentities).Delete(fingerprint); err != nil {
+func (s *Store) dropIdentity(tx *txn, cluster fleet.Cluster, fingerprint []byte) error {
+	if err := s.deleteIdentity(tx, fingerprint); err != nil {
 		return err
 	}
 	return tx.Bucket(bucketFingerprints).Delete(join(string(cluster), string(fingerprint)))
@@ -293,7 +312,7 @@ func dropIdentity(tx *txn, cluster fleet.Cluster, fingerprint []byte) error {
 func (s *Store) endIdentities(tx *txn, cluster fleet.Cluster) error {
 	for _, f := range fingerprints(tx, cluster) {
 		s.revokes(tx)
-		if err := dropIdentity(tx, cluster, f); err != nil {
+		if err := s.dropIdentity(tx, cluster, f); err != nil {
 			return fmt.Errorf("end identities of %s: %w", cluster, err)
 		}
 	}
@@ -303,7 +322,7 @@ func (s *Store) endIdentities(tx *txn, cluster fleet.Cluster) error {
 // dropExpired keeps a cluster that renews twice a day from collecting records. A day's grace lets the
 // server say "expired" rather than "unknown". The newest that was used stays, and what came after it: a spoke
 // that slept may be let back in by it.
-func dropExpired(tx *txn, cluster fleet.Cluster, now time.Time) error {
+func (s *Store) dropExpired(tx *txn, cluster fleet.Cluster, now time.Time) error {
 	c, err := mustCluster(tx, cluster)
 	if err != nil {
 		return err
@@ -316,7 +335,7 @@ func dropExpired(tx *txn, cluster fleet.Cluster, now time.Time) error {
 		if now.Sub(rec.NotAfter) < 24*time.Hour || rec.Generation >= c.Used && c.Used > 0 {
 			continue
 		}
-		if err := dropIdentity(tx, cluster, f); err != nil {
+		if err := s.dropIdentity(tx, cluster, f); err != nil {
 			return fmt.Errorf("drop expired identity of %s: %w", cluster, err)
 		}
 	}

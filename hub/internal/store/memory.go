@@ -23,6 +23,7 @@ type memory struct {
 	pins          sorted[fleet.HubPin]
 	decisions     sorted[fleet.HubDecision]
 	orders        sorted[fleet.SignedOrder]
+	identities    table[string, Identity]      // by their certificates' fingerprints; see Store.Identity
 	journals      table[string, journalRecord] // by their keys
 	sessions      sessions
 	acks          acks
@@ -37,6 +38,7 @@ func newMemory() *memory {
 	m.decisions.by(func(d fleet.HubDecision) string { return string(join(string(d.Cluster), d.Distribution)) })
 	m.orders.by(func(o fleet.SignedOrder) string { return string(orderKey(o.Cluster, o.Distribution, o.Nonce)) })
 	m.installations.rows, m.installations.pending = map[fleet.Cluster][]fleet.Installation{}, pending[[]fleet.Installation]{}
+	m.identities.rows, m.identities.pending = map[string]Identity{}, pending[Identity]{}
 	m.journals.rows, m.journals.pending = map[string]journalRecord{}, pending[journalRecord]{}
 	m.sessions.rows, m.sessions.news, m.sessions.pending = map[fleet.Cluster]sessionRecord{}, map[fleet.Cluster]bool{}, pending[sessionRecord]{}
 	m.acks.news = map[string]uint64{}
@@ -50,7 +52,7 @@ type follower interface {
 }
 
 func (m *memory) parts() []follower {
-	return []follower{&m.clusters, &m.installations, &m.recalls, &m.pins, &m.decisions, &m.orders, &m.journals, &m.sessions}
+	return []follower{&m.clusters, &m.installations, &m.recalls, &m.pins, &m.decisions, &m.orders, &m.identities, &m.journals, &m.sessions}
 }
 
 func (m *memory) commit() {
@@ -82,6 +84,13 @@ func (m *memory) load(db *bolt.DB) error {
 		}
 		err = each(tx.Bucket(bucketInstallations), func(k string, list []installationRecord) error {
 			m.installations.rows[fleet.Cluster(k)] = installationsOf(list, &m.windows)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		err = each(tx.Bucket(bucketIdentities), func(k string, r identityRecord) error {
+			m.identities.rows[k] = identityOf(r)
 			return nil
 		})
 		if err != nil {

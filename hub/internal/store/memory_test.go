@@ -166,6 +166,7 @@ func TestMemoryIsWhatTheFileSays(t *testing.T) {
 	defer func() { must(t, found.Close()) }()
 	same(t, "clusters", s.memory.clusters.rows, found.memory.clusters.rows)
 	same(t, "installations", s.memory.installations.rows, found.memory.installations.rows)
+	same(t, "identities", s.memory.identities.rows, found.memory.identities.rows)
 	same(t, "pins", len(s.memory.pins.rows), len(found.memory.pins.rows))
 	for i, p := range found.memory.pins.rows {
 		same(t, "pin", s.memory.pins.rows[i], p)

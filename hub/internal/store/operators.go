@@ -68,7 +68,7 @@ func (a Audited) RemoveOperator(name string) error {
 		if _, err := mustOperator(tx, name); err != nil {
 			return err
 		}
-		if err := endOperator(tx, name); err != nil {
+		if err := a.s.endOperator(tx, name); err != nil {
 			return err
 		}
 		a.s.revokes(tx)
@@ -81,7 +81,7 @@ func (a Audited) RemoveOperator(name string) error {
 func (s *Store) KeepOperator(o Operator, alone bool) error {
 	return s.update(func(tx *txn) error {
 		if alone {
-			if err := endOperator(tx, o.Name); err != nil {
+			if err := s.endOperator(tx, o.Name); err != nil {
 				return err
 			}
 			s.revokes(tx)
@@ -135,7 +135,7 @@ func certified(tx *txn, name string, fingerprint [32]byte, notAfter time.Time) e
 }
 
 // endOperator ends every certificate of an operator. It looks at all that there are: it happens rarely.
-func endOperator(tx *txn, name string) error {
+func (s *Store) endOperator(tx *txn, name string) error {
 	b := tx.Bucket(bucketIdentities)
 	var ended [][]byte
 	err := b.ForEach(func(k, v []byte) error {
@@ -149,7 +149,7 @@ func endOperator(tx *txn, name string) error {
 		return err
 	}
 	for _, k := range ended {
-		if err := b.Delete(k); err != nil {
+		if err := s.deleteIdentity(tx, k); err != nil {
 			return fmt.Errorf("end a certificate of operator %s: %w", name, err)
 		}
 	}

@@ -148,7 +148,7 @@ func (s *Store) RenewRelay(current [32]byte, issue func(Relay) (Certificate, err
 		for _, f := range rec.Certificates {
 			if [32]byte(f) == current {
 				kept = append(kept, f)
-			} else if err := tx.Bucket(bucketIdentities).Delete(f); err != nil {
+			} else if err := s.deleteIdentity(tx, f); err != nil {
 				return err
 			}
 		}
@@ -159,7 +159,7 @@ func (s *Store) RenewRelay(current [32]byte, issue func(Relay) (Certificate, err
 
 func (s *Store) certifyRelay(tx *txn, name string, rec relayRecord, c Certificate) error {
 	record := identityRecord{Relay: name, NotAfter: utc(c.NotAfter), Issuer: c.Issuer}
-	if err := put(tx.Bucket(bucketIdentities), c.Fingerprint[:], record); err != nil {
+	if err := s.writeIdentity(tx, c.Fingerprint[:], record); err != nil {
 		return err
 	}
 	rec.NotAfter, rec.Certificates = utc(c.NotAfter), append(rec.Certificates, c.Fingerprint[:])
@@ -182,7 +182,7 @@ func (a Audited) RemoveRelay(name string) error {
 
 func (s *Store) endRelay(tx *txn, rec *relayRecord) error {
 	for _, f := range rec.Certificates {
-		if err := tx.Bucket(bucketIdentities).Delete(f); err != nil {
+		if err := s.deleteIdentity(tx, f); err != nil {
 			return fmt.Errorf("end a relay's certificates: %w", err)
 		}
 	}

@@ -314,7 +314,7 @@ func (s *Store) settle(tx *txn, name fleet.Cluster, c *clusterRecord, key fleet.
 			return err
 		}
 		if !bytes.Equal(rec.Key, key[:]) && !(len(rec.Key) == 0 && key == (fleet.Fingerprint{})) {
-			if err := dropIdentity(tx, name, f); err != nil {
+			if err := s.dropIdentity(tx, name, f); err != nil {
 				return err
 			}
 			continue
