@@ -34,6 +34,9 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if beProcess() {
+		return
+	}
 	if render.ChildMain() || pluginhost.ChildMain() {
 		return
 	}

@@ -128,7 +128,8 @@ func blocks(text string) (all [][]byte) {
 	}
 }
 
-// newIdentity checks that the parts belong together.
+// newIdentity checks that the parts belong together. A certificate may be of an authority that was retired a moment
+// ago: it is renewed when the hub is there.
 func newIdentity(name, hub string, key *ecdsa.PrivateKey, client, server []byte, authorities [][]byte) (id Identity, err error) {
 	id = Identity{Name: name, Hub: hub, key: key}
 	if id.authorities, err = parseAll(authorities); err != nil || len(id.authorities) == 0 {
@@ -147,8 +148,6 @@ func newIdentity(name, hub string, key *ecdsa.PrivateKey, client, server []byte,
 			return id, fmt.Errorf("its %s certificate is of another key", c.what)
 		case transport.RelayName(leaf) != name:
 			return id, fmt.Errorf("its %s certificate is not of relay %s", c.what, name)
-		case !slices.ContainsFunc(id.authorities, func(ca *x509.Certificate) bool { return leaf.CheckSignatureFrom(ca) == nil }):
-			return id, fmt.Errorf("its %s certificate is not of the hub's authority", c.what)
 		}
 		*c.to = leaf
 	}
@@ -312,7 +311,16 @@ func pinOf(c *x509.Certificate) string {
 }
 
 func granted(hub string, key *ecdsa.PrivateKey, c *relayv1.Certificates) (Identity, error) {
-	return newIdentity(c.GetName(), hub, key, c.GetClient(), c.GetServer(), c.GetAuthorities())
+	id, err := newIdentity(c.GetName(), hub, key, c.GetClient(), c.GetServer(), c.GetAuthorities())
+	if err != nil {
+		return id, err
+	}
+	for _, leaf := range []*x509.Certificate{id.client, id.server} {
+		if !slices.ContainsFunc(id.authorities, func(ca *x509.Certificate) bool { return leaf.CheckSignatureFrom(ca) == nil }) {
+			return id, errors.New("a certificate is not of the hub's authority")
+		}
+	}
+	return id, nil
 }
 
 func newKey() (*ecdsa.PrivateKey, []byte, error) {

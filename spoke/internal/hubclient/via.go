@@ -25,7 +25,7 @@ type conversation interface {
 
 const (
 	// relayedWindow is less than what the hub lets wait of a spoke behind a relay, where nothing holds a sender back.
-	relayedWindow = 48
+	relayedWindow = 24
 	// ticketMargin is how long before its end a ticket is not used any more.
 	ticketMargin = time.Minute
 )

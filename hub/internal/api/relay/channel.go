@@ -24,7 +24,7 @@ import (
 )
 
 // queue is how many messages of a spoke may wait: more than one that keeps to the protocol has on its way.
-const queue = 64
+const queue = 32
 
 // channel is one spoke's stream, made of a relay's frames. It is the stream that the spoke is served on.
 type channel struct {
