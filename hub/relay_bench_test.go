@@ -180,7 +180,7 @@ func again(b *testing.B, as string) (line string, stop func()) {
 // live is the memory of this process that is in use, stacks too, in bytes: after collections, in which stacks shrink.
 func live() (heap, stacks float64) {
 	var m runtime.MemStats
-	for range 5 {
+	for range 6 { // pools and finalizers take two; a stack is halved by one at most, as it is every two minutes of rest
 		runtime.GC()
 	}
 	runtime.ReadMemStats(&m)

@@ -61,9 +61,10 @@ func BenchmarkStreams(b *testing.B) {
 	bare := serveBare(b, h, n)
 	c := startClients(b, identities, h.info.Addr, bare.addr)
 
-	empty := live()
+	emptyHeap, emptyStacks := live()
 	c.ask(b, "connect hub 0", n)
-	idle := (live() - empty) / int64(n)
+	heap, stacks := live()
+	idle := int64(heap+stacks-emptyHeap-emptyStacks) / int64(n)
 	fmt.Printf("FIGURE scale.b2-idle-kb %.1f KB heap and stacks of the hub for each idle stream, mutual TLS, %d of them in a second process\n", float64(idle)/1024, n)
 	c.ask(b, "connect bare 0", n)
 
@@ -137,16 +138,6 @@ func used() time.Duration {
 		panic(err)
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-}
-
-// live is what is reachable on the heap, and the stacks, in bytes.
-func live() int64 {
-	for range 6 { // pools and finalizers take two; a stack is halved by one at most, as it is every two minutes of rest
-		runtime.GC()
-	}
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return int64(m.HeapAlloc + m.StackInuse)
 }
 
 func name(i int) fleet.Cluster { return fleet.Cluster(fmt.Sprintf("acme/c-%05d", i)) }
