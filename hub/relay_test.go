@@ -208,7 +208,7 @@ func TestASpokeBehindARelayIsServedAsAnyOther(t *testing.T) {
 	// Both come back, and the ticket from before is still good: nobody had to shake hands with the hub.
 	fra.stop()
 	hub = start(t, Config{Dir: dir, Listen: addr, Poll: time.Hour, Heartbeat: time.Second})
-	fra = serveRelay(t, folder, fra.Addr)
+	serveRelay(t, folder, fra.Addr)
 	await(t, "a channel with the ticket of before", func() bool {
 		s, err = relayed.Open(t.Context(), spoke.relay, ticket)
 		return err == nil
