@@ -48,14 +48,14 @@ func TestAGroupSeesItsOwnChanges(t *testing.T) {
 		}
 	})
 	change(func() {
-		before, found := rows.latest(eu)
+		before, _ := rows.latest(eu)
 		same(t, "seen by the second", before, list("first"))
 		same(t, "seen by all", len(rows.all())+len(ordered.all()), 0)
 		rows.put(eu, list("second"))
 		rows.drop(us)
 		ordered.put(named("a2")[0])
 		ordered.drop("c")
-		_, found = ordered.latest("c")
+		_, found := ordered.latest("c")
 		same(t, "the dropped one is seen", found, false)
 	})
 	before := transactions(s)
