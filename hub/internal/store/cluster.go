@@ -68,7 +68,11 @@ func mustCluster(tx buckets, name fleet.Cluster) (clusterRecord, error) {
 }
 
 func (s *Store) putCluster(tx *txn, name fleet.Cluster, rec clusterRecord) error {
-	s.memory.clusters.put(clusterOf(string(name), rec))
+	c := clusterOf(string(name), rec)
+	if before, found := s.memory.clusters.latest(string(name)); found && before.LastSeen.After(c.LastSeen) {
+		c.LastSeen = before.LastSeen // by an event: see heardLately
+	}
+	s.memory.clusters.put(c)
 	return put(tx.Bucket(bucketClusters), []byte(name), rec)
 }
 

@@ -238,6 +238,10 @@ func (s *Store) putJournal(tx *txn, cluster fleet.Cluster, key string, rec journ
 	b := tx.Bucket(bucketJournals)
 	_, known := s.memory.journals.latest(key)
 	s.memory.journals.put(key, rec)
+	if c, found := s.memory.clusters.latest(string(cluster)); found && rec.At.After(c.LastSeen) {
+		c.LastSeen = rec.At
+		s.memory.clusters.put(c)
+	}
 	if err := put(b, []byte(key), rec); err != nil || known {
 		return err
 	}

@@ -243,9 +243,17 @@ func (s *sorted[V]) commit() {
 			moved = append(moved, key)
 		}
 	}
-	if len(moved) > 0 {
+	const few = 8 // are put in one by one, which copies what is behind each and makes no new rows
+	if len(moved) > few {
 		slices.Sort(moved)
-		s.rows = s.merged(moved)
+		s.rows, moved = s.merged(moved), nil
+	}
+	for _, key := range moved {
+		if i, found := s.find(key); found {
+			s.rows = slices.Delete(s.rows, i, i+1)
+		} else {
+			s.rows = slices.Insert(s.rows, i, *s.pending[key])
+		}
 	}
 	clear(s.pending)
 }
