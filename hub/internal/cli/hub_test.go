@@ -320,3 +320,15 @@ func (h *answers) untilAsked(t *testing.T, kind proto.Message) {
 		}
 	}
 }
+
+func (h *answers) InviteRelay(_ context.Context, r *fleetv1.InviteRelayRequest) (*fleetv1.InviteRelayResponse, error) {
+	return answer[*fleetv1.InviteRelayResponse](h, "InviteRelay", r)
+}
+
+func (h *answers) ListRelays(_ context.Context, r *fleetv1.ListRelaysRequest) (*fleetv1.ListRelaysResponse, error) {
+	return answer[*fleetv1.ListRelaysResponse](h, "ListRelays", r)
+}
+
+func (h *answers) RemoveRelay(_ context.Context, r *fleetv1.RemoveRelayRequest) (*fleetv1.RemoveRelayResponse, error) {
+	return answer[*fleetv1.RemoveRelayResponse](h, "RemoveRelay", r)
+}
