@@ -238,7 +238,7 @@ func (s *spoke) who() (local.Identity, error) {
 	if err != nil {
 		return local.Identity{}, err
 	}
-	return local.Identity{Cluster: id.Cluster, Addr: id.Addr, NotAfter: id.NotAfter, Key: id.Fingerprint()}, nil
+	return local.Identity{Cluster: id.Cluster, Addr: id.Addr, Via: id.Via, NotAfter: id.NotAfter, Key: id.Fingerprint()}, nil
 }
 
 // reHome is the move that is under way; nil: none.

@@ -115,6 +115,11 @@ func TestStatusInEveryFormat(t *testing.T) {
 	asked.Subscriptions = slices.DeleteFunc(asked.Subscriptions, func(s *syncv1.SubscriptionStatus) bool {
 		return s.GetDistribution() != "shop" && s.GetDistribution() != "crm"
 	})
+	relayed := func(connected bool) *localv1.GetStatusResponse {
+		r := response()
+		r.Subscriptions, r.Memories, r.Connected, r.Via = r.Subscriptions[:1], r.Memories[:1], connected, "relay.fra.example.com:7444"
+		return r
+	}
 	leaving := func(waits, key string) *localv1.GetStatusResponse {
 		r := response()
 		r.Subscriptions, r.Memories = r.Subscriptions[:1], r.Memories[:1]
@@ -137,6 +142,9 @@ func TestStatusInEveryFormat(t *testing.T) {
 		{"status-away.txt", "table", away, false, exitcode.Failed},
 		{"status-asked.txt", "table", asked, false, exitcode.Waiting},
 		{"status-resting.txt", "table", resting, false, exitcode.Failed},
+		{"status-relayed.txt", "table", relayed(true), false, exitcode.OK},
+		{"status-relayed.json", "json", relayed(true), false, exitcode.OK},
+		{"status-relayed-away.txt", "table", relayed(false), false, exitcode.OK},
 		{"status-moving.txt", "table", leaving("hub new.example.com:7443: it waits", "SHA256:of-the-new-key"), false, exitcode.OK},
 		{"status-moving-away.txt", "table", leaving("join new.example.com:7443: the hub can't be reached", ""), false, exitcode.OK},
 		{"status-moving-begins.txt", "table", leaving("", ""), false, exitcode.OK},

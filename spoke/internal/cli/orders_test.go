@@ -33,6 +33,7 @@ type stand struct {
 	looked func() // what happens at one
 
 	withdrawn []fleet.Withdrawal
+	via       string // the relay's address
 }
 
 func newStand() *stand {
@@ -180,7 +181,7 @@ func serve(t *testing.T, s *stand) {
 	ctx, cancel := context.WithCancel(t.Context())
 	server := local.New(local.Config{Dir: dir, Agent: s, Hub: s, Log: slog.New(slog.DiscardHandler), ReHome: func() *local.ReHome { return nil },
 		Identity: func() (local.Identity, error) {
-			return local.Identity{Cluster: "acme/eu-1", Addr: "hub:7443", NotAfter: moment.Add(time.Hour)}, nil
+			return local.Identity{Cluster: "acme/eu-1", Addr: "hub:7443", Via: s.via, NotAfter: moment.Add(time.Hour)}, nil
 		}})
 	ended := make(chan error, 1)
 	go func() { ended <- server.Run(ctx) }()

@@ -107,7 +107,7 @@ func (a *app) remembered(dir string) (*localv1.GetStatusResponse, error) {
 	id, err := hubclient.LoadIdentity(dir)
 	if err == nil {
 		r.Cluster, r.Hub, r.CertificateNotAfter = id.Cluster, id.Addr, wire.Time(id.NotAfter)
-		r.KeyFingerprint, r.Pending = id.Fingerprint(), id.Pending
+		r.KeyFingerprint, r.Pending, r.Via = id.Fingerprint(), id.Pending, id.Via
 	}
 	notJoined := err
 	c, err := journal.Read(filepath.Join(dir, journal.File))
@@ -280,20 +280,23 @@ func holds(r *localv1.GetStatusResponse) []string {
 }
 
 func (a *app) printSummary(r *localv1.GetStatusResponse, say screen) {
-	who := cmp.Or(r.GetCluster(), "not joined")
+	who, hub := cmp.Or(r.GetCluster(), "not joined"), r.GetHub()
+	if r.GetVia() != "" {
+		hub += " through the relay at " + r.GetVia()
+	}
 	switch {
 	case !r.GetRunning():
 		who += "; the spoke does not run"
 	case r.GetConnected():
-		who += "; connected to " + r.GetHub()
+		who += "; connected to " + hub
 	case r.GetPending():
-		who += "; waits to be accepted at " + r.GetHub()
+		who += "; waits to be accepted at " + hub
 	case r.GetRefused() != "":
-		who += fmt.Sprintf("; not served by %s: what runs is kept as it is", r.GetHub())
+		who += fmt.Sprintf("; not served by %s: what runs is kept as it is", hub)
 	case r.GetLastContact() == nil:
-		who += fmt.Sprintf("; %s was not reached yet: what runs is kept as it is", r.GetHub())
+		who += fmt.Sprintf("; %s was not reached yet: what runs is kept as it is", hub)
 	default:
-		who += fmt.Sprintf("; %s is away, last heard %s ago: what runs is kept as it is", r.GetHub(), fleet.Age(a.now(), wire.FromTime(r.GetLastContact())))
+		who += fmt.Sprintf("; %s is away, last heard %s ago: what runs is kept as it is", hub, fleet.Age(a.now(), wire.FromTime(r.GetLastContact())))
 	}
 	fmt.Fprintf(a.out, "\n%s\n", who)
 	var weak []string

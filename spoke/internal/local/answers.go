@@ -37,7 +37,7 @@ func (s *Server) GetStatus(_ context.Context, req *localv1.GetStatusRequest) (*l
 		Running: true, Connected: s.cfg.Hub.Connected(), LastContact: wire.Time(s.cfg.Hub.LastContact()),
 		SpokeVersion: buildinfo.Version(), SpokeCommit: buildinfo.Commit(), Sandbox: render.Offered()}
 	r.Refused, r.Pending = s.cfg.Hub.Refused()
-	r.KeyFingerprint, r.ReHome = id.Key, Moving(s.cfg.ReHome())
+	r.KeyFingerprint, r.ReHome, r.Via = id.Key, Moving(s.cfg.ReHome()), id.Via
 	for _, i := range all {
 		r.Subscriptions = append(r.Subscriptions, wire.Installation(i))
 	}

@@ -81,6 +81,7 @@ type hub interface {
 // Identity is who the spoke is at its hub; the zero value before it joined.
 type Identity struct {
 	Cluster, Addr string
+	Via           string // HOST:PORT of the relay that the hub is reached through; empty: directly
 	NotAfter      time.Time
 	Key           string // fingerprint
 }

@@ -100,7 +100,9 @@ type GetStatusResponse struct {
 	// Of this spoke's key: "SHA256:" and base64.
 	KeyFingerprint string `protobuf:"bytes,14,opt,name=key_fingerprint,json=keyFingerprint,proto3" json:"key_fingerprint,omitempty"`
 	// Unset: no move to another hub is under way.
-	ReHome        *ReHome `protobuf:"bytes,15,opt,name=re_home,json=reHome,proto3" json:"re_home,omitempty"`
+	ReHome *ReHome `protobuf:"bytes,15,opt,name=re_home,json=reHome,proto3" json:"re_home,omitempty"`
+	// HOST:PORT of the relay that everything to and from the hub goes through, or is about to; empty: none.
+	Via           string `protobuf:"bytes,16,opt,name=via,proto3" json:"via,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -245,6 +247,13 @@ func (x *GetStatusResponse) GetReHome() *ReHome {
 		return x.ReHome
 	}
 	return nil
+}
+
+func (x *GetStatusResponse) GetVia() string {
+	if x != nil {
+		return x.Via
+	}
+	return ""
 }
 
 // ReHome is a move to another hub that is under way.
@@ -1731,7 +1740,7 @@ const file_wheelwright_local_v1_local_proto_rawDesc = "" +
 	"\n" +
 	" wheelwright/local/v1/local.proto\x12\x14wheelwright.local.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ewheelwright/sync/v1/sync.proto\"(\n" +
 	"\x10GetStatusRequest\x12\x14\n" +
-	"\x05audit\x18\x01 \x01(\bR\x05audit\"\xb1\x05\n" +
+	"\x05audit\x18\x01 \x01(\bR\x05audit\"\xc3\x05\n" +
 	"\x11GetStatusResponse\x12*\n" +
 	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x18\n" +
 	"\acluster\x18\x02 \x01(\tR\acluster\x12\x10\n" +
@@ -1749,7 +1758,8 @@ const file_wheelwright_local_v1_local_proto_rawDesc = "" +
 	"\arefused\x18\f \x01(\tR\arefused\x12\x18\n" +
 	"\apending\x18\r \x01(\bR\apending\x12'\n" +
 	"\x0fkey_fingerprint\x18\x0e \x01(\tR\x0ekeyFingerprint\x125\n" +
-	"\are_home\x18\x0f \x01(\v2\x1c.wheelwright.local.v1.ReHomeR\x06reHome\"\xa7\x01\n" +
+	"\are_home\x18\x0f \x01(\v2\x1c.wheelwright.local.v1.ReHomeR\x06reHome\x12\x10\n" +
+	"\x03via\x18\x10 \x01(\tR\x03via\"\xa7\x01\n" +
 	"\x06ReHome\x12\x0e\n" +
 	"\x02to\x18\x01 \x01(\tR\x02to\x124\n" +
 	"\aexpires\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x12\x14\n" +
