@@ -72,7 +72,7 @@ func New(cfg Config) (*Relay, error) {
 	r := &Relay{cfg: cfg, identity: &holder{dir: cfg.Dir}}
 	r.identity.now.Store(&id)
 	r.hub = newUpstream(r.identity, &r.counts, cfg.Log)
-	if r.bundles, err = newCache(cfg.Bundles, cfg.Keep, r.hub.fetch, &r.counts); err != nil {
+	if r.bundles, err = newCache(cfg.Bundles, cfg.Keep, r.hub.fetch, &r.counts, cfg.Log); err != nil {
 		return nil, err
 	}
 	r.port = newPort(cfg.Listener, id.Hub, &r.counts, cfg.Log)
