@@ -24,7 +24,6 @@ import (
 	"github.com/wheelwright-dev/wheelwright/hub/internal/caller"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/identity"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
-	"github.com/wheelwright-dev/wheelwright/pkg/relayed"
 	"github.com/wheelwright-dev/wheelwright/pkg/sealed"
 	channelv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/channel/v1"
 	relayv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/relay/v1"
@@ -60,7 +59,6 @@ type carrying struct {
 	service   *Service
 	authority *identity.Authority
 	log       *lines
-	bodies    relayed.Bodies
 	last      uint64
 }
 
