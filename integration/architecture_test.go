@@ -37,7 +37,7 @@ var floors = []struct {
 		"spoke/internal/journal", "spoke/internal/hubclient", "spoke/internal/overlay", "spoke/internal/apply", "spoke/internal/config",
 		"pkg/pluginhost", "pkg/plugintest"}},
 	{1, "tools", []string{"pkg/bundle", "pkg/provenance", "pkg/provenance/signer", "pkg/provenance/channel", "pkg/gitrepo", "pkg/render", "pkg/manifest", "pkg/wire", "pkg/transport",
-		"pkg/logging", "pkg/redact", "pkg/sops", "pkg/buildinfo", "pkg/table", "pkg/printer", "pkg/exitcode", "pkg/token", "pkg/rules", "pkg/strictyaml", "pkg/strictlines", "pkg/plan", "pkg/probe", "pkg/pluginwire", "pkg/pluginsdk", "pkg/pluginhost/supervise", "pkg/pluginlist", "pkg/order", "pkg/rehome", "pkg/sealed", "pkg/relayed", "hub/internal/caller", "hub/internal/access", "hub/internal/rollout", "hub/internal/backup",
+		"pkg/logging", "pkg/redact", "pkg/sops", "pkg/buildinfo", "pkg/table", "pkg/printer", "pkg/exitcode", "pkg/token", "pkg/rules", "pkg/strictyaml", "pkg/strictlines", "pkg/wholefile", "pkg/plan", "pkg/probe", "pkg/pluginwire", "pkg/pluginsdk", "pkg/pluginhost/supervise", "pkg/pluginlist", "pkg/order", "pkg/rehome", "pkg/sealed", "pkg/relayed", "hub/internal/caller", "hub/internal/access", "hub/internal/rollout", "hub/internal/backup",
 		"spoke/internal/delivery", "spoke/internal/terms", "spoke/internal/envelope", "spoke/internal/verify", "spoke/internal/fields", "spoke/internal/reversal", "spoke/internal/footprint",
 		"plugins/canary/internal/measure",
 		"plugins/notify/internal/message", "plugins/notify/internal/courier"}},

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/pkg/wholefile"
 )
 
 // ErrNotFound: no bundle of that digest was put.
@@ -75,47 +76,15 @@ func (s *Store) Put(digest fleet.Digest, compressed []byte) error {
 	}
 	if _, err := os.Stat(path); err == nil {
 		// Its folder entry may be of a Put that did not live to sync it.
-		if err := syncFolder(s.dir); err != nil {
+		if err := wholefile.SyncFolder(s.dir); err != nil {
 			return fmt.Errorf("store bundle %s: %w", digest, err)
 		}
 		return nil
 	}
-	if err := write(path, compressed); err != nil {
+	if err := wholefile.Write(path, partPrefix+"*", compressed); err != nil {
 		return fmt.Errorf("store bundle %s: %w", digest, err)
 	}
 	return nil
-}
-
-// write has the file on the disk, with its entry in the folder, or leaves nothing.
-func write(path string, data []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), partPrefix)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(f.Name())
-		}
-	}()
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err = os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	return syncFolder(filepath.Dir(path))
-}
-
-func syncFolder(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // Get opens a bundle's compressed form. The caller closes it. ErrNotFound: it was never put.

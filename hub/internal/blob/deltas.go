@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+	"github.com/wheelwright-dev/wheelwright/pkg/wholefile"
 )
 
 const deltaSuffix = ".delta"
@@ -81,7 +82,7 @@ func (d *Deltas) Put(base, digest fleet.Digest, delta []byte) error {
 		return fmt.Errorf("store delta: %w", err)
 	}
 	sum := sha256.Sum256(delta)
-	if err := write(filepath.Join(d.dir, name), append(sum[:], delta...)); err != nil {
+	if err := wholefile.Write(filepath.Join(d.dir, name), partPrefix+"*", append(sum[:], delta...)); err != nil {
 		return fmt.Errorf("store delta of %s to %s: %w", base.Short(), digest.Short(), err)
 	}
 	d.mu.Lock()

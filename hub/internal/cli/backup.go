@@ -15,6 +15,7 @@ import (
 	"github.com/wheelwright-dev/wheelwright/hub/internal/backup"
 	"github.com/wheelwright-dev/wheelwright/pkg/exitcode"
 	"github.com/wheelwright-dev/wheelwright/pkg/printer"
+	"github.com/wheelwright-dev/wheelwright/pkg/wholefile"
 	fleetv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/fleet/v1"
 )
 
@@ -80,11 +81,7 @@ func (a *app) backup(ctx context.Context, dir, name string) (m backup.Manifest, 
 	if err := os.Rename(f.Name(), name); err != nil {
 		return m, fmt.Errorf("write backup: %w", err)
 	}
-	d, err := os.Open(filepath.Dir(name))
-	if err == nil {
-		err = errors.Join(d.Sync(), d.Close())
-	}
-	if err != nil {
+	if err := wholefile.SyncFolder(filepath.Dir(name)); err != nil {
 		return m, fmt.Errorf("write backup %s: %w", name, err)
 	}
 	return m, nil

@@ -21,6 +21,7 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/provenance/signer"
 	"github.com/wheelwright-dev/wheelwright/pkg/rehome"
 	"github.com/wheelwright-dev/wheelwright/pkg/token"
+	"github.com/wheelwright-dev/wheelwright/pkg/wholefile"
 	fleetv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/fleet/v1"
 )
 
@@ -246,16 +247,10 @@ func addSignature(file string, s rehome.Signed, key ssh.Signer) (int, error) {
 	if s, err = s.Sign(sig); err != nil {
 		return 0, err
 	}
-	next, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file)+"-*") // mode 0600
-	if err != nil {
+	if err := wholefile.Write(file, "."+filepath.Base(file)+"-*", s.Bytes()); err != nil {
 		return 0, fmt.Errorf("write %s: %w", file, err)
 	}
-	defer os.Remove(next.Name())
-	_, err = next.Write(s.Bytes())
-	if err = errors.Join(err, next.Close()); err == nil {
-		err = os.Rename(next.Name(), file)
-	}
-	return len(s.Signatures), err
+	return len(s.Signatures), nil
 }
 
 func (a *app) reHomeSend() *cobra.Command {

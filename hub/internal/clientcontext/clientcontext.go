@@ -21,6 +21,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/transport"
+	"github.com/wheelwright-dev/wheelwright/pkg/wholefile"
 )
 
 // Context is one hub and one operator's identity at it: a certificate with its key, or where a token comes from.
@@ -82,16 +83,7 @@ func Save(path string, c Context) error {
 	if err != nil {
 		return fmt.Errorf("encode context: %w", err)
 	}
-	aside, err := os.CreateTemp(filepath.Dir(path), ".context-*") // made with mode 0600
-	if err != nil {
-		return fmt.Errorf("write context file: %w", err)
-	}
-	defer os.Remove(aside.Name())
-	_, err = aside.Write(data)
-	if err = errors.Join(err, aside.Sync(), aside.Close()); err != nil {
-		return fmt.Errorf("write context file: %w", err)
-	}
-	if err := os.Rename(aside.Name(), path); err != nil {
+	if err := wholefile.Write(path, ".context-*", data); err != nil {
 		return fmt.Errorf("write context file: %w", err)
 	}
 	return nil

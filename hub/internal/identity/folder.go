@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/wheelwright-dev/wheelwright/pkg/wholefile"
 )
 
 const (
@@ -175,9 +177,5 @@ func write(dir string, roots []root, place func(from, to string) error) (err err
 	if err := place(f.Name(), filepath.Join(dir, fileName)); err != nil {
 		return err
 	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return wholefile.SyncFolder(dir)
 }

@@ -29,6 +29,7 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
 	"github.com/wheelwright-dev/wheelwright/pkg/token"
 	"github.com/wheelwright-dev/wheelwright/pkg/transport"
+	"github.com/wheelwright-dev/wheelwright/pkg/wholefile"
 	enrollv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/enroll/v1"
 	relayv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/relay/v1"
 )
@@ -192,31 +193,10 @@ func (id Identity) save(dir string) error {
 	if err != nil {
 		return fmt.Errorf("encode identity: %w", err)
 	}
-	if err := replace(filepath.Join(dir, IdentityFile), append(data, '\n')); err != nil {
+	if err := wholefile.Write(filepath.Join(dir, IdentityFile), "."+IdentityFile+"-*", append(data, '\n')); err != nil {
 		return fmt.Errorf("write the relay's identity: %w", err)
 	}
 	return nil
-}
-
-// replace writes beside and renames, so that a kill leaves the old file or the new one.
-func replace(path string, data []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(data)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	d, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // hubTLS are the settings under which the relay calls its hub.

@@ -10,6 +10,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
+	"github.com/wheelwright-dev/wheelwright/pkg/wholefile"
 )
 
 const (
@@ -69,7 +70,7 @@ func compact(db *bolt.DB) error {
 	if err != nil {
 		return errors.Join(err, os.RemoveAll(copied))
 	}
-	return syncFolder(filepath.Dir(path))
+	return wholefile.SyncFolder(filepath.Dir(path))
 }
 
 // lean is db, or, where most of its file is free, the smaller file that took its place.

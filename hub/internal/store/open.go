@@ -15,6 +15,8 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
+
+	"github.com/wheelwright-dev/wheelwright/pkg/wholefile"
 )
 
 const (
@@ -97,7 +99,7 @@ func openChecked(path string) (db *bolt.DB, err error) {
 	}
 	if errors.Is(statErr, os.ErrNotExist) {
 		// A new file's name must survive a power loss as its content does.
-		if err := syncFolder(filepath.Dir(path)); err != nil {
+		if err := wholefile.SyncFolder(filepath.Dir(path)); err != nil {
 			_ = db.Close()
 			return nil, err
 		}
@@ -271,14 +273,5 @@ func copyAside(db *bolt.DB, path string) error {
 	if err := os.Rename(partial, path); err != nil {
 		return err
 	}
-	return syncFolder(filepath.Dir(path))
-}
-
-func syncFolder(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = d.Close() }()
-	return d.Sync()
+	return wholefile.SyncFolder(filepath.Dir(path))
 }

@@ -19,6 +19,7 @@ import (
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/transport"
+	"github.com/wheelwright-dev/wheelwright/pkg/wholefile"
 )
 
 // IdentityFile is the file in the data folder that holds the spoke's identity: cluster, hub, key,
@@ -195,7 +196,7 @@ func (id Identity) save(dir string) error {
 	if err != nil {
 		return fmt.Errorf("encode identity: %w", err)
 	}
-	if err := replaceFile(filepath.Join(dir, cmp.Or(id.file, IdentityFile)), append(data, '\n')); err != nil {
+	if err := wholefile.Write(filepath.Join(dir, cmp.Or(id.file, IdentityFile)), "."+cmp.Or(id.file, IdentityFile)+"-*", append(data, '\n')); err != nil {
 		return fmt.Errorf("write identity: %w", err)
 	}
 	return nil
@@ -233,32 +234,6 @@ func (id Identity) openSession(dir string) (Identity, error) {
 		return now.save(dir)
 	})
 	return id, err
-}
-
-// replaceFile writes beside and renames, so that a kill leaves the old file or the new one.
-func replaceFile(path string, data []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(data)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	return syncFolder(filepath.Dir(path))
-}
-
-func syncFolder(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }
 
 // newKey makes a key and a request for its certificate; the hub reads nothing but the public key.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/token"
+	"github.com/wheelwright-dev/wheelwright/pkg/wholefile"
 	syncv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1"
 )
 
@@ -139,7 +140,7 @@ func (c *Client) TakeNext(from string) error {
 		if err := os.Rename(filepath.Join(c.cfg.Dir, NextFile), filepath.Join(c.cfg.Dir, IdentityFile)); err != nil {
 			return fmt.Errorf("replace identity: %w", err)
 		}
-		return syncFolder(c.cfg.Dir)
+		return wholefile.SyncFolder(c.cfg.Dir)
 	})
 	if err == nil {
 		c.Rehello()

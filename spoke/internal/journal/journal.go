@@ -23,6 +23,8 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
+
+	"github.com/wheelwright-dev/wheelwright/pkg/wholefile"
 )
 
 // File is the journal's name in a data folder.
@@ -284,16 +286,7 @@ func create(path string) error {
 			return err
 		}
 	}
-	return syncDir(dir)
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
+	return wholefile.SyncFolder(dir)
 }
 
 func exists(path string) bool {

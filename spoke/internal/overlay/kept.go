@@ -10,6 +10,7 @@ import (
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/provenance"
+	"github.com/wheelwright-dev/wheelwright/pkg/wholefile"
 )
 
 const keptSchema = 1
@@ -29,7 +30,7 @@ type kept struct {
 func keptFile(dir string) string { return filepath.Join(dir, "last.json") }
 
 // keep replaces the copy in one step.
-func keep(dir string, src Source, o Overlay) (err error) {
+func keep(dir string, src Source, o Overlay) error {
 	data, err := json.Marshal(kept{keptSchema, src.Git, src.Revision, src.Path, o.Path, o.Digest, o.Revision, o.Files})
 	if err != nil {
 		return err
@@ -37,29 +38,7 @@ func keep(dir string, src Source, o Overlay) (err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(dir, ".last-*") // 0600: an overlay may hold secrets
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			os.Remove(f.Name())
-		}
-	}()
-	if _, err := f.Write(data); err != nil {
-		return errors.Join(err, f.Close())
-	}
-	if err := errors.Join(f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), keptFile(dir)); err != nil {
-		return err
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return wholefile.Write(keptFile(dir), ".last-*", data) // for its owner alone: an overlay may hold secrets
 }
 
 // readKept returns nil where there is no copy of this source.
