@@ -89,12 +89,17 @@ func serveMetrics(ctx context.Context, l net.Listener, collector prometheus.Coll
 		}
 		fmt.Fprintln(w, "ok")
 	})
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute,
+	return serveHTTP(ctx, l, mux, "metrics", log)
+}
+
+// serveHTTP answers on a listener until ctx ends. What is cut short then is asked for again.
+func serveHTTP(ctx context.Context, l net.Listener, handler http.Handler, what string, log *slog.Logger) error {
+	server := &http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}
 	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(stopped)
-		_ = server.Close() // a scrape that is cut short is scraped again
+		_ = server.Close()
 	})
 	err := server.Serve(l)
 	if !stop() {
@@ -103,7 +108,7 @@ func serveMetrics(ctx context.Context, l net.Listener, collector prometheus.Coll
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
-	return fmt.Errorf("serve metrics: %w", err)
+	return fmt.Errorf("serve %s: %w", what, err)
 }
 
 // Describe implements prometheus.Collector.
