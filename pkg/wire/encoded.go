@@ -19,6 +19,22 @@ const (
 	distributionsField = 2 // DesiredState.distributions
 )
 
+// dataField is FetchBundleResponse.data.
+const dataField = 1
+
+// Chunk makes a FetchBundleResponse that carries data, which is not copied, beside what head says.
+func Chunk(head *syncv1.FetchBundleResponse, data []byte) (mem.BufferSlice, error) {
+	out, err := proto.Marshal(head)
+	if err != nil {
+		return nil, fmt.Errorf("encode a piece of a bundle: %w", err)
+	}
+	if len(data) == 0 {
+		return mem.BufferSlice{mem.SliceBuffer(out)}, nil
+	}
+	out = protowire.AppendVarint(protowire.AppendTag(out, dataField, protowire.BytesType), uint64(len(data)))
+	return mem.BufferSlice{mem.SliceBuffer(out), mem.SliceBuffer(data)}, nil
+}
+
 // Encode encodes a message once, for as many streams as like. The buffer has no owner: freeing it does nothing, so
 // that it may be sent, and be on its way, in any number of places at a time.
 func Encode(m proto.Message) (mem.BufferSlice, error) {

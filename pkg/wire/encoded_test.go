@@ -1,6 +1,7 @@
 package wire_test
 
 import (
+	"bytes"
 	"strings"
 	"testing"
 
@@ -51,5 +52,24 @@ func TestADesiredStateOfPartsIsTheWholeOne(t *testing.T) {
 	}
 	if _, err := wire.EncodeOffers(&syncv1.DistributionOffers{Distribution: "\xff"}); err == nil {
 		t.Error("text that no spoke could read was encoded")
+	}
+}
+
+func TestAPieceOfABundleIsNotCopied(t *testing.T) {
+	head := &syncv1.FetchBundleResponse{Encoding: "sha256:e", Base: "sha256:b", Size: 9, Offset: 3}
+	for _, data := range [][]byte{nil, []byte("content"), bytes.Repeat([]byte("x"), 300)} {
+		encoded, err := wire.Chunk(head, data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := proto.CloneOf(head)
+		want.Data = data
+		got := &syncv1.FetchBundleResponse{}
+		if err := proto.Unmarshal(encoded.Materialize(), got); err != nil || !proto.Equal(got, want) {
+			t.Errorf("%d bytes came as %v, %v", len(data), got, err)
+		}
+		if n := len(data); n > 0 && &encoded[1].ReadOnlyData()[0] != &data[0] {
+			t.Errorf("%d bytes were copied", n)
+		}
 	}
 }

@@ -107,9 +107,9 @@ type Encoding struct {
 	at   int64 // where file is
 }
 
-// Chunk is what comes at a place, in bytes: as much as into has. It is shared, or in into. io.EOF at the end.
-func (e *Encoding) Chunk(at int64, into []byte) ([]byte, error) {
-	n := min(int64(len(into)), e.Size-at)
+// Chunk is what comes at a place, at most so many bytes, which are never written again. io.EOF at the end.
+func (e *Encoding) Chunk(at, most int64) ([]byte, error) {
+	n := min(most, e.Size-at)
 	if n <= 0 {
 		return nil, io.EOF
 	}
@@ -127,11 +127,12 @@ func (e *Encoding) Chunk(at int64, into []byte) ([]byte, error) {
 			return nil, err
 		}
 	}
-	if _, err := io.ReadFull(e.file, into[:n]); err != nil {
+	data := make([]byte, n)
+	if _, err := io.ReadFull(e.file, data); err != nil {
 		return nil, err
 	}
 	e.at = at + n
-	return into[:n], nil
+	return data, nil
 }
 
 // Close lets go of the file, if there is one.

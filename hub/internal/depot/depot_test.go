@@ -90,9 +90,8 @@ func (h *hub) get(d fleet.Digest, bases ...fleet.Digest) *Encoding {
 func (h *hub) bytes(e *Encoding, at int64) []byte {
 	h.t.Helper()
 	var all []byte
-	buffer := make([]byte, 1000)
 	for {
-		chunk, err := e.Chunk(at, buffer)
+		chunk, err := e.Chunk(at, 1000)
 		if err == io.EOF {
 			return all
 		}

@@ -23,6 +23,7 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
 	"github.com/wheelwright-dev/wheelwright/pkg/transport"
+	"github.com/wheelwright-dev/wheelwright/pkg/wire"
 	syncv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1"
 )
 
@@ -231,11 +232,15 @@ func (s *bundleServer) FetchBundle(req *syncv1.FetchBundleRequest, stream syncv1
 		return status.Errorf(codes.Unavailable, "the relay cannot serve the bundle %s now; its log has the cause", digest)
 	}
 	defer r.Close()
-	chunk := make([]byte, transport.ChunkSize)
 	for {
+		chunk := make([]byte, transport.ChunkSize) // it is on its way for longer than it takes to send it
 		n, err := io.ReadFull(r, chunk)
 		if n > 0 {
-			if err := stream.Send(&syncv1.FetchBundleResponse{Data: chunk[:n]}); err != nil {
+			encoded, err := wire.Chunk(&syncv1.FetchBundleResponse{}, chunk[:n])
+			if err == nil {
+				err = stream.SendMsg(encoded)
+			}
+			if err != nil {
 				return err
 			}
 			s.counts.bytes.Add(uint64(n))

@@ -11,6 +11,7 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
 	"github.com/wheelwright-dev/wheelwright/pkg/transport"
+	"github.com/wheelwright-dev/wheelwright/pkg/wire"
 	syncv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1"
 )
 
@@ -50,21 +51,24 @@ func (s *Service) FetchBundle(req *syncv1.FetchBundleRequest, stream syncv1.Sync
 		sent = &s.deltas
 	}
 	m := &syncv1.FetchBundleResponse{Encoding: e.ID, Base: string(e.Base), Size: uint64(e.Size), Offset: uint64(at)}
-	buffer := make([]byte, transport.ChunkSize)
 	for first := true; ; first = false {
-		m.Data, err = e.Chunk(at, buffer)
+		var data []byte
+		data, err = e.Chunk(at, transport.ChunkSize)
 		if err != nil && !(errors.Is(err, io.EOF) && first) {
 			break
 		}
-		n := len(m.Data)
-		if err := s.gate.pay(ctx, n, alive); err != nil {
+		if err := s.gate.pay(ctx, len(data), alive); err != nil {
 			return err
 		}
-		if err := stream.Send(m); err != nil {
+		encoded, err := wire.Chunk(m, data)
+		if err == nil {
+			err = stream.SendMsg(encoded)
+		}
+		if err != nil {
 			return err
 		}
-		sent.Add(uint64(n))
-		at += int64(n)
+		sent.Add(uint64(len(data)))
+		at += int64(len(data))
 		m = &syncv1.FetchBundleResponse{}
 	}
 	if errors.Is(err, io.EOF) {
