@@ -103,6 +103,7 @@ type hub struct {
 	conductor *conductor.Conductor
 	source    source
 	watchers  *watchers
+	spokes    *syncapi.Service
 	server    *server.Server
 	metrics   *metrics
 	debug     net.Listener   // nil: none
@@ -226,11 +227,14 @@ func (h *hub) listen() (metricsListener net.Listener, err error) {
 	if err != nil {
 		return nil, err
 	}
-	sync := syncapi.New(syncapi.Config{Reports: h.store, Identities: h.store, Bundles: h.depot, Offers: h.conductor,
+	h.spokes = syncapi.New(syncapi.Config{Reports: h.store, Identities: h.store, Bundles: h.depot, Offers: h.conductor,
 		Authority: h.authority, Tickets: h.authority, Presence: h.presence, Heartbeat: h.heartbeat, CertificateTTL: spokeCertificateLife,
 		BundleRate: h.bundleRate, BundleFetches: h.bundleFetches,
 		ReconnectWithin: func() time.Duration { return h.server.ReconnectWithin() }, Version: buildinfo.Version(), Log: h.log})
-	relays := relayapi.New(relayapi.Config{Store: h.store, Authority: h.authority, Bundles: h.bundles, Spokes: sync, TTL: relayCertificateLife, Log: h.log,
+	relays := relayapi.New(relayapi.Config{Store: h.store, Authority: h.authority, Bundles: h.bundles, TTL: relayCertificateLife, Log: h.log,
+		Spokes: func(stream syncv1.SyncService_ConnectServer) (relayapi.Conversation, error) {
+			return h.spokes.Converse(stream)
+		},
 		Judge: func(certificate [32]byte, key fleet.Fingerprint) (caller.Caller, error) {
 			return h.server.Relayed(certificate, key)
 		}})
@@ -242,7 +246,7 @@ func (h *hub) listen() (metricsListener net.Listener, err error) {
 		Authorities: h.authority.Pins, Revoked: relays.Review, Log: h.log,
 		Register: func(r grpc.ServiceRegistrar) {
 			enrollv1.RegisterEnrollServiceServer(r, join)
-			syncv1.RegisterSyncServiceServer(r, sync)
+			syncv1.RegisterSyncServiceServer(r, h.spokes)
 			fleetv1.RegisterFleetServiceServer(r, operators)
 			relayv1.RegisterRelayServiceServer(r, relays)
 		}}
@@ -274,7 +278,7 @@ func (h *hub) listen() (metricsListener net.Listener, err error) {
 	}
 	h.closers = append(h.closers, ignoreClosed(metricsListener))
 	h.info.Metrics = metricsListener.Addr().String()
-	h.metrics = newMetrics(h.store, h.presence, sync.Stats, h.depot.Built, h.server.Stats, h.log)
+	h.metrics = newMetrics(h.store, h.presence, h.spokes.Stats, h.depot.Built, h.server.Stats, h.log)
 	return metricsListener, nil
 }
 
@@ -322,6 +326,7 @@ func (h *hub) run(ctx context.Context, metricsListener net.Listener, ready func(
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return h.server.Run(ctx) })
+	group.Go(func() error { return h.spokes.Run(ctx) })
 	group.Go(func() error { return h.watchers.Run(ctx, distributions) })
 	group.Go(func() error { return h.conductor.Run(ctx) })
 	group.Go(func() error { return h.keepAdmin(ctx) })

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/wheelwright-dev/wheelwright/hub/internal/presence"
+	"github.com/wheelwright-dev/wheelwright/hub/internal/presence/presencetest"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	fleetv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/fleet/v1"
@@ -106,7 +107,7 @@ func (w *world) lookNow(t *testing.T) {
 
 func TestATagBecomesAnOffer(t *testing.T) {
 	w := newWorld(t)
-	session := w.presence.Register("acme/eu-1")
+	session := presencetest.Register(w.presence, "acme/eu-1")
 	stored := false
 	w.put = func(d fleet.Digest, z []byte) error {
 		if rs, _ := w.store.Releases("shop"); len(rs) != 0 {
@@ -413,7 +414,7 @@ func TestStatusReadsStoreAndPresence(t *testing.T) {
 	if _, err := w.store.Redeem("0123456789abcdef", [32]byte{}, fleet.Fingerprint{}, time.Now(), issue); err != nil {
 		t.Fatal(err)
 	}
-	defer w.presence.Register("acme/eu-1").Close()
+	defer presencetest.Register(w.presence, "acme/eu-1").Close()
 	if got := status(); got != "NoSubscription" {
 		t.Errorf("got %s", got)
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/wheelwright-dev/wheelwright/hub/internal/presence"
+	"github.com/wheelwright-dev/wheelwright/hub/internal/presence/presencetest"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/rollout"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
@@ -96,7 +97,7 @@ func (w *world) wantOffered(t *testing.T, when string, want ...string) {
 func TestAPreflightEndsWhenItsTimeIsOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := trialWorld(t, "acme/eu-1")
-		session := w.presence.Register("acme/eu-1")
+		session := presencetest.Register(w.presence, "acme/eu-1")
 		defer session.Close()
 		w.run(t)
 		w.see(t, fresh("1.0.0", "a"))
@@ -131,7 +132,7 @@ func TestAPreflightEndsWhenItsTimeIsOver(t *testing.T) {
 	})
 }
 
-func drain(s *presence.Session) bool {
+func drain(s *presencetest.Session) bool {
 	select {
 	case <-s.Wake():
 		return true
@@ -143,8 +144,8 @@ func drain(s *presence.Session) bool {
 func TestAPreflightEndsEarlyWhenAllHaveAnsweredAndNoneBreaks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := trialWorld(t, "acme/eu-1", "acme/us-1", "acme/away")
-		defer w.presence.Register("acme/eu-1").Close()
-		defer w.presence.Register("acme/us-1").Close()
+		defer presencetest.Register(w.presence, "acme/eu-1").Close()
+		defer presencetest.Register(w.presence, "acme/us-1").Close()
 		w.run(t)
 		w.see(t, fresh("1.0.0", "a"), fresh("1.1.0", "b"))
 		w.answer(t, "acme/eu-1", 1, "1.0.0", "a", fleet.OutcomeChanges)
@@ -166,7 +167,7 @@ func TestAPreflightEndsEarlyWhenAllHaveAnsweredAndNoneBreaks(t *testing.T) {
 func TestWhatBreaksWaitsForTheWholeTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := trialWorld(t, "acme/eu-1")
-		defer w.presence.Register("acme/eu-1").Close()
+		defer presencetest.Register(w.presence, "acme/eu-1").Close()
 		w.run(t)
 		w.see(t, fresh("1.0.0", "a"))
 		w.answer(t, "acme/eu-1", 1, "1.0.0", "a", fleet.OutcomeBreaks)
@@ -193,7 +194,7 @@ func TestAPreflightSurvivesARestart(t *testing.T) {
 		time.Sleep(trying / 2)
 		restart()
 		w.wantOffered(t, "half-way", "1.0.0?")
-		session := w.presence.Register("acme/eu-1")
+		session := presencetest.Register(w.presence, "acme/eu-1")
 		w.answer(t, "acme/eu-1", 1, "1.0.0", "a", fleet.OutcomeOk)
 		if _, err := w.settle(time.Now()); err != nil {
 			t.Fatal(err)
@@ -211,7 +212,7 @@ func TestAPreflightSurvivesARestart(t *testing.T) {
 
 		w.see(t, fresh("1.1.0", "b"))
 		for _, c := range []fleet.Cluster{"acme/eu-1", "acme/us-1"} {
-			defer w.presence.Register(c).Close()
+			defer presencetest.Register(w.presence, c).Close()
 			w.answer(t, c, 5, "1.1.0", "b", fleet.OutcomeOk)
 		}
 		time.Sleep(time.Second)
@@ -230,7 +231,7 @@ func TestAPreflightAsksOnlyWhomItConcerns(t *testing.T) {
 			if err := w.store.Hello(c, "v1", "v1.33", subs); err != nil {
 				t.Fatal(err)
 			}
-			defer w.presence.Register(c).Close()
+			defer presencetest.Register(w.presence, c).Close()
 		}
 		w.see(t, fresh("1.0.0", "a"))
 		a, err := w.answers(time.Now(), "shop", "1.0.0")

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/wheelwright-dev/wheelwright/hub/internal/caller"
-	"github.com/wheelwright-dev/wheelwright/hub/internal/presence"
+	"github.com/wheelwright-dev/wheelwright/hub/internal/presence/presencetest"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/rollout"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
@@ -84,7 +84,7 @@ func (p *party) join(t *testing.T, c fleet.Cluster, env string) {
 		t.Fatal(err)
 	}
 	p.spokes[c] = &fleet.Installation{Distribution: "shop", Health: fleet.Healthy}
-	p.presence.Register(c)
+	presencetest.Register(p.presence, c)
 	p.say(t, c)
 }
 
@@ -501,9 +501,9 @@ func TestWhatCannotBeDoneIsSaid(t *testing.T) {
 func TestOnlyThoseAreWokenWhoseOffersChange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := gather(t, 5, threeWaves)
-		sessions := map[fleet.Cluster]*presence.Session{}
+		sessions := map[fleet.Cluster]*presencetest.Session{}
 		for c := range p.spokes {
-			sessions[c] = p.presence.Register(c)
+			sessions[c] = presencetest.Register(p.presence, c)
 		}
 		if err := p.Seen(t.Context(), p.shop, tag("1.1.0", "b")); err != nil {
 			t.Fatal(err)
@@ -599,7 +599,7 @@ func TestTheCostOfALook(t *testing.T) {
 		c := fleet.Cluster(fmt.Sprintf("acme/c-%d", n))
 		many.clusters = append(many.clusters, store.Cluster{Name: c, Joined: time.Now()})
 		many.installations[c] = []fleet.Installation{{Distribution: "shop", Running: "1.0.49", Phase: fleet.Succeeded, Target: "1.0.49", Health: fleet.Healthy}}
-		w.presence.Register(c)
+		presencetest.Register(w.presence, c)
 	}
 	w.cfg.Store, w.cfg.Plans = many, func(string) (plan.Plan, bool) { return parsed, true }
 	start := time.Now()

@@ -43,6 +43,12 @@ func New() *Registry {
 	}
 }
 
+// Listener is told what concerns a session, by whoever causes it, who must not be made to wait.
+type Listener interface {
+	Woken()         // there may be something new for the cluster
+	Over(why error) // ErrSuperseded or ErrEnded; not of a session that is closed
+}
+
 // Session is one live stream of a cluster.
 type Session struct {
 	// Epoch is larger than that of every earlier session, over restarts of the hub too as long as its
@@ -51,40 +57,22 @@ type Session struct {
 
 	cluster  fleet.Cluster
 	registry *Registry
-	wake     chan struct{}
-	done     chan struct{}
-	err      error // why done; guarded by registry.mu
+	listener Listener
 }
 
 // Register opens a session and ends the one that the cluster had.
-func (r *Registry) Register(cluster fleet.Cluster) *Session {
+func (r *Registry) Register(cluster fleet.Cluster, l Listener) *Session {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.endLocked(cluster, ErrSuperseded)
 	now := time.Now()
 	// The clock makes epochs grow over restarts, the increment within one.
 	r.epoch = max(r.epoch+1, uint64(now.UnixNano()))
-	s := &Session{
-		Epoch: r.epoch, cluster: cluster, registry: r,
-		wake: make(chan struct{}, 1), done: make(chan struct{}),
-	}
+	s := &Session{Epoch: r.epoch, cluster: cluster, registry: r, listener: l}
 	r.sessions[cluster] = s
 	r.seenLocked(cluster, now)
 	r.changedLocked()
 	return s
-}
-
-// Wake receives after the cluster was woken; wakes that come faster than they are read become one.
-func (s *Session) Wake() <-chan struct{} { return s.wake }
-
-// Done is closed when the session is over: superseded, ended or closed.
-func (s *Session) Done() <-chan struct{} { return s.done }
-
-// Err says why a session is over: ErrSuperseded, ErrEnded, or nil when it was closed or still lives.
-func (s *Session) Err() error {
-	s.registry.mu.Lock()
-	defer s.registry.mu.Unlock()
-	return s.err
 }
 
 // Close ends the session; closing one that is over changes nothing.
@@ -94,7 +82,7 @@ func (s *Session) Close() {
 	if s.registry.sessions[s.cluster] != s {
 		return
 	}
-	s.registry.endLocked(s.cluster, nil)
+	delete(s.registry.sessions, s.cluster)
 	s.registry.changedLocked()
 }
 
@@ -115,8 +103,7 @@ func (r *Registry) endLocked(cluster fleet.Cluster, why error) {
 		return
 	}
 	delete(r.sessions, cluster)
-	s.err = why
-	close(s.done)
+	s.listener.Over(why)
 }
 
 // Wake tells the sessions of these clusters that there is something new for them.
@@ -125,7 +112,7 @@ func (r *Registry) Wake(clusters ...fleet.Cluster) {
 	defer r.mu.Unlock()
 	for _, c := range clusters {
 		if s, ok := r.sessions[c]; ok {
-			notify(s.wake)
+			s.listener.Woken()
 		}
 	}
 }
@@ -135,7 +122,7 @@ func (r *Registry) WakeAll() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, s := range r.sessions {
-		notify(s.wake)
+		s.listener.Woken()
 	}
 }
 

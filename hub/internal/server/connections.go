@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc/credentials"
+
+	"github.com/wheelwright-dev/wheelwright/hub/internal/ending"
 )
 
 // farewell is how long a connection whose identity ended stays open, so that the answers that say so get out.
@@ -118,9 +120,9 @@ func (s *Server) review() {
 	s.mu.Lock()
 	streams, connections := maps.Clone(s.streams), maps.Clone(s.connections)
 	s.mu.Unlock()
-	for c, cancel := range streams {
+	for c := range streams {
 		if err := (&guarded{call: c, server: s}).check(); err != nil {
-			cancel(cut{err})
+			ending.End(c.ctx, err)
 		}
 	}
 	known := map[[32]byte]*call{} // many connections have the same certificate

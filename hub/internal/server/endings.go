@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/wheelwright-dev/wheelwright/hub/internal/ending"
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
 )
 
@@ -71,7 +72,7 @@ func (s *Server) sweepOnce(now time.Time) {
 	n := s.sweeps.Add(1)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for c, cancel := range s.streams {
+	for c := range s.streams {
 		switch since := c.sending.Load(); {
 		case since != 0 && n-since > sweeps && !c.slow:
 			c.slow = true
@@ -79,12 +80,12 @@ func (s *Server) sweepOnce(now time.Time) {
 			err := status.Errorf(codes.ResourceExhausted, "nothing that was sent was read for %v; read faster, or come back with a better connection", s.reading)
 			s.log.Warn("a stream was cut: its caller does not read what it is sent", slog.String(logging.Method, c.method), slog.String("caller", c.who.String()),
 				slog.Duration(logging.Duration, s.reading))
-			cancel(cut{err})
-			if c.conn != nil { // who waits in a send is deaf to its context
+			ending.End(c.ctx, err)
+			if c.conn != nil { // what says so waits behind what is not read
 				time.AfterFunc(farewell, func() { _ = c.conn.Close() })
 			}
 		case !c.until.IsZero() && now.After(c.until):
-			cancel(cut{comeBack(codes.Unavailable, "this stream is old; open the next one", 0)})
+			ending.End(c.ctx, comeBack(codes.Unavailable, "this stream is old; open the next one", 0))
 		}
 	}
 }
@@ -96,7 +97,7 @@ func (s *Server) drain() {
 	s.stopped = true
 	endless := maps.Clone(s.streams)
 	s.mu.Unlock()
-	maps.DeleteFunc(endless, func(c *call, _ context.CancelCauseFunc) bool { return !s.access[c.method].Endless })
+	maps.DeleteFunc(endless, func(c *call, _ struct{}) bool { return !s.access[c.method].Endless })
 	within := s.ReconnectWithin()
 	takes := s.grace / 2
 	if len(endless) < burst {
@@ -109,7 +110,7 @@ func (s *Server) drain() {
 	for n := range steps {
 		left := takes - time.Duration(n)*stage
 		for _, c := range order[n*len(order)/steps : (n+1)*len(order)/steps] {
-			endless[c](cut{stopping(left, within)})
+			ending.End(c.ctx, stopping(left, within))
 		}
 		if n+1 < steps {
 			time.Sleep(stage)

@@ -26,6 +26,7 @@ import (
 	"google.golang.org/grpc/reflection"
 
 	"github.com/wheelwright-dev/wheelwright/hub/internal/access"
+	"github.com/wheelwright-dev/wheelwright/hub/internal/ending"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
 	"github.com/wheelwright-dev/wheelwright/pkg/transport"
@@ -83,8 +84,8 @@ type Server struct {
 
 	mu          sync.Mutex
 	stopped     bool
-	streams     map[*call]context.CancelCauseFunc // those under way
-	spokes      int                               // of streams: those of spokes that never end
+	streams     map[*call]struct{} // those under way
+	spokes      int                // of streams: those of spokes that never end
 	connections map[*tracked]struct{}
 }
 
@@ -122,7 +123,7 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{
 		identities: cfg.Identities, tokens: cfg.Tokens, grace: cfg.GracePeriod, comeBack: cfg.ComeBack, pins: cfg.Authorities, revoked: cfg.Revoked, log: cfg.Log,
 		age: cfg.Age, reading: cmp.Or(cfg.Reading, time.Minute), admission: newAdmission(time.Now(), connectionsOf(files())),
-		health: health.NewServer(), streams: map[*call]context.CancelCauseFunc{}, connections: map[*tracked]struct{}{},
+		health: health.NewServer(), streams: map[*call]struct{}{}, connections: map[*tracked]struct{}{},
 	}
 	s.steps = []step{
 		s.recoverPanic,
@@ -241,16 +242,9 @@ func (s *Server) Run(ctx context.Context) error {
 	return nil
 }
 
-// cut is the cause of a context that ends because its caller lost the right to the call: the answer to it.
-type cut struct{ error }
-
-func (c cut) Unwrap() error { return c.error }
-
-// keep gives a stream a context that ends with its caller's right to it and, where it is endless, with the
-// server; done forgets the call.
+// keep remembers a stream, so that it can be ended with its caller's right to it and, where it is endless, with the
+// server; done forgets it.
 func (s *Server) keep(c *call) (done func()) {
-	ctx, cancel := context.WithCancelCause(c.ctx)
-	c.ctx = ctx
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	endless := s.access[c.method].Endless
@@ -258,9 +252,9 @@ func (s *Server) keep(c *call) (done func()) {
 		c.until = time.Now().Add(aged(s.age))
 	}
 	if s.stopped && endless {
-		cancel(cut{stopping(0, s.admission.window(s.spokes))})
+		ending.End(c.ctx, stopping(0, s.admission.window(s.spokes)))
 	}
-	s.streams[c] = cancel
+	s.streams[c] = struct{}{}
 	spoke := endless && c.who.Cluster != ""
 	if spoke {
 		s.spokes++
@@ -272,6 +266,5 @@ func (s *Server) keep(c *call) (done func()) {
 		if spoke {
 			s.spokes--
 		}
-		cancel(nil)
 	}
 }

@@ -19,6 +19,7 @@ import (
 
 	"github.com/wheelwright-dev/wheelwright/hub/internal/access"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/caller"
+	"github.com/wheelwright-dev/wheelwright/hub/internal/ending"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
@@ -80,7 +81,7 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 }
 
 func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-	c := &call{ctx: ss.Context(), method: info.FullMethod}
+	c := &call{ctx: ending.Stream(ss.Context()), method: info.FullMethod}
 	g := &guarded{ServerStream: ss, call: c, server: s}
 	return s.through(c, func() error {
 		defer s.keep(c)()
@@ -290,9 +291,8 @@ func (s *Server) mapError(c *call, next func() error) error {
 }
 
 func (s *Server) mapped(c *call, err error) error {
-	var ended cut
-	if errors.As(context.Cause(c.ctx), &ended) {
-		return ended.error
+	if answer, ended := ending.Answer(c.ctx); ended && answer != nil {
+		return answer
 	}
 	st, coded := status.FromError(err)
 	cancelled := errors.Is(err, context.Canceled) || (coded && st.Code() == codes.Canceled)

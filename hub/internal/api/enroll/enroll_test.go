@@ -24,6 +24,7 @@ import (
 	"github.com/wheelwright-dev/wheelwright/hub/internal/api/enroll"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/identity"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/presence"
+	"github.com/wheelwright-dev/wheelwright/hub/internal/presence/presencetest"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/token"
@@ -145,7 +146,7 @@ func TestJoiningAgainEndsTheEarlierIdentityAndItsSession(t *testing.T) {
 	h := build(t)
 	first, err := h.enroll(h.invite(eu, time.Minute).String(), request(t))
 	must(t, err)
-	session := h.presence.Register(eu)
+	session := presencetest.Register(h.presence, eu)
 	again := h.invite(eu, time.Minute)
 	select {
 	case <-session.Done():

@@ -17,6 +17,7 @@ import (
 	"github.com/wheelwright-dev/wheelwright/hub/internal/caller"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/identity"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/presence"
+	"github.com/wheelwright-dev/wheelwright/hub/internal/presence/presencetest"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/rollout"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
@@ -262,7 +263,7 @@ func TestSetSigners(t *testing.T) {
 
 func TestSpokesHearOfADistributionThatComesOrGoes(t *testing.T) {
 	w, ctx := newWorld(t)
-	session := w.presence.Register("acme/eu-1")
+	session := presencetest.Register(w.presence, "acme/eu-1")
 	defer session.Close()
 	woken := func(what string) {
 		t.Helper()
@@ -422,7 +423,7 @@ func TestClusters(t *testing.T) {
 	if r, err := w.InviteCluster(ctx, &fleetv1.InviteClusterRequest{Name: "acme/eu-1", TtlSeconds: 60}); err != nil || !r.Rejoin {
 		t.Errorf("rejoin: got %v, %v", r, err)
 	}
-	session := w.presence.Register("acme/eu-1")
+	session := presencetest.Register(w.presence, "acme/eu-1")
 	list, err := w.ListClusters(ctx, nil)
 	if err != nil || len(list.Clusters) != 1 || !list.Clusters[0].Connected || list.Clusters[0].Joined == nil || list.Clusters[0].LastSeen == nil {
 		t.Fatalf("got %v, %v", list, err)
@@ -504,7 +505,7 @@ func TestPreflights(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	defer w.presence.Register("acme/us-1").Close()
+	defer presencetest.Register(w.presence, "acme/us-1").Close()
 	p := fleet.Preflight{Version: "2.0.0", Bundle: d, Outcome: fleet.OutcomeBreaks, Reason: "no such patch target", At: time.Now().Add(-time.Minute)}
 	if _, err := w.store.RecordEvents("acme/us-1", "j", []fleet.Event{{Seq: 1, At: p.At, Kind: fleet.EventPreflight, Distribution: "shop", Version: "2.0.0", Preflight: &p}}); err != nil {
 		t.Fatal(err)

@@ -34,7 +34,7 @@ type carrier struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	log    *slog.Logger
-	served sync.WaitGroup // the channels' goroutines
+	served sync.WaitGroup // channels
 
 	mu       sync.Mutex
 	channels map[uint64]*channel

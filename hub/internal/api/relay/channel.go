@@ -4,8 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
-	"errors"
-	"io"
 	"log/slog"
 	"time"
 
@@ -16,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/wheelwright-dev/wheelwright/hub/internal/caller"
+	"github.com/wheelwright-dev/wheelwright/hub/internal/ending"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/identity"
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
 	"github.com/wheelwright-dev/wheelwright/pkg/sealed"
@@ -23,32 +22,22 @@ import (
 	syncv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1"
 )
 
-// queue is how many messages of a spoke may wait: more than one that keeps to the protocol has on its way.
-const queue = 32
-
 // channel is one spoke's stream, made of a relay's frames. It is the stream that the spoke is served on.
 type channel struct {
 	grpc.ServerStream // nil: headers and trailers are not carried
 	carrier           *carrier
 	number            uint64
 	ticket            identity.RelayTicket
-	ctx               context.Context
-	cancel            context.CancelCauseFunc
-	down              sealed.Direction // the spoke's goroutine's
+	ctx               context.Context  // can be ended
+	down              sealed.Direction // theirs who say something on the stream, one at a time
 
 	// The receiver's, but for proven, which is under the carrier's mu.
-	up       sealed.Direction
-	proven   bool
-	closed   bool
-	messages chan *syncv1.ConnectRequest
-	silence  *time.Timer // until it is proven
+	up      sealed.Direction
+	proven  bool
+	closed  bool
+	spoke   Conversation // nil until it is proven
+	silence *time.Timer  // until then
 }
-
-// cut is the cause of a context that ends because the spoke lost the right to speak, or did what it may not: the answer
-// to it.
-type cut struct{ error }
-
-func (c cut) Unwrap() error { return c.error }
 
 // newChannel looks at a ticket. The error is for the relay, and the spoke asks the hub itself.
 func (c *carrier) newChannel(number uint64, open *channelv1.Open) (*channel, []byte, error) {
@@ -69,7 +58,7 @@ func (c *carrier) newChannel(number uint64, open *channelv1.Open) (*channel, []b
 	if ch.up, ch.down, err = sealed.Channel(ticket.Secret[:], open.GetTicket(), open.GetNonce(), nonce); err != nil {
 		return nil, nil, status.Error(codes.InvalidArgument, err.Error())
 	}
-	ch.ctx, ch.cancel = context.WithCancelCause(caller.With(c.ctx, who))
+	ch.ctx = ending.With(caller.With(c.ctx, who))
 	return ch, nonce, nil
 }
 
@@ -86,7 +75,7 @@ func (ch *channel) abandon(why string) {
 	if proven {
 		return
 	}
-	ch.cancel(nil)
+	ending.End(ch.ctx, nil)
 	if ch.carrier.drop(ch) {
 		ch.carrier.log.Info("channel dropped", slog.String(logging.Reason, why))
 	}
@@ -103,10 +92,14 @@ func (ch *channel) take(m *channelv1.Sealed) {
 		return
 	}
 	if !ch.proven {
-		ch.begin()
+		if err := ch.begin(); err != nil {
+			ch.fail(err)
+			return
+		}
 	}
 	if m.GetEnd() {
-		ch.close()
+		ch.closed = true
+		ch.spoke.Finish()
 		return
 	}
 	if _, err := ch.carrier.cfg.Judge(ch.ticket.Certificate, ch.ticket.Key); err != nil {
@@ -118,39 +111,36 @@ func (ch *channel) take(m *channelv1.Sealed) {
 		ch.fail(status.Errorf(codes.InvalidArgument, "a message that this hub cannot read: %v; is this a spoke of another version?", err))
 		return
 	}
-	select {
-	case ch.messages <- said:
-	default:
+	if err := ch.spoke.Hear(said); err != nil {
 		ch.carrier.log.Warn("a spoke says more than it waits to be answered", slog.String(logging.Cluster, ch.cluster()))
-		ch.fail(status.Errorf(codes.ResourceExhausted, "%d messages of this spoke wait already, which is as many as may", queue))
+		ch.fail(err)
 	}
 }
 
-// begin has the spoke served: by now it is the spoke.
-func (ch *channel) begin() {
+// begin has the spoke served: by now it is the spoke. The end of its context has the last word said.
+func (ch *channel) begin() (err error) {
 	ch.silence.Stop()
-	ch.messages = make(chan *syncv1.ConnectRequest, queue)
 	c := ch.carrier
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if ch.proven = true; !c.over {
-		c.served.Go(ch.serve)
+	if c.over {
+		return away(context.Cause(c.ctx))
 	}
+	if ch.spoke, err = c.cfg.Spokes(ch); err != nil {
+		return err
+	}
+	ch.proven = true
+	c.served.Add(1)
+	context.AfterFunc(ch.ctx, ch.finish)
+	return nil
 }
 
 // fail ends the channel with an answer.
 func (ch *channel) fail(err error) {
-	ch.cancel(cut{err})
-	if ch.close(); !ch.proven {
+	ending.End(ch.ctx, err)
+	if ch.closed = true; !ch.proven {
 		ch.silence.Stop()
 		ch.abandon(status.Convert(err).Message())
-	}
-}
-
-// close says that nothing more comes.
-func (ch *channel) close() {
-	if ch.closed = true; ch.messages != nil {
-		close(ch.messages)
 	}
 }
 
@@ -159,17 +149,23 @@ func (ch *channel) gone() {
 	if ch.closed {
 		return
 	}
-	if ch.cancel(cut{status.Error(codes.Canceled, "the spoke left, or the relay says so")}); !ch.proven {
+	ch.closed = true
+	ending.End(ch.ctx, status.Error(codes.Canceled, "the spoke left, or the relay says so"))
+	if !ch.proven {
 		ch.silence.Stop()
 	}
-	ch.close()
 	ch.abandon("the spoke left")
 }
 
 // stop is for a carrier that ends.
 func (ch *channel) stop(err error) {
 	ch.silence.Stop()
-	ch.cancel(err)
+	ending.End(ch.ctx, away(err))
+}
+
+// away is what spokes are told whose relay's stream ends.
+func away(cause error) error {
+	return status.Error(codes.Unavailable, status.Convert(cause).Message()+"; try again in a moment")
 }
 
 func (ch *channel) cluster() string {
@@ -177,64 +173,34 @@ func (ch *channel) cluster() string {
 	return string(who.Cluster)
 }
 
-// serve is the one goroutine of a spoke. The last word is sealed too: a relay cannot tell a spoke that it was removed.
-func (ch *channel) serve() {
-	err := ch.result(ch.serveSafely())
-	if body, encodeErr := proto.Marshal(status.Convert(err).Proto()); encodeErr == nil {
+// finish has the last word, when nobody else says anything. It is sealed too: a relay cannot tell a spoke that it was
+// removed.
+func (ch *channel) finish() {
+	defer ch.carrier.served.Done()
+	ch.spoke.Close()
+	if body, err := proto.Marshal(status.Convert(ch.result()).Proto()); err == nil {
 		sum := sha256.Sum256(body)
 		if tag, sealErr := ch.down.Seal(sum, true); sealErr == nil {
 			_ = ch.carrier.say(ch.number, body, sum, tag, true) // who is gone is not told
 		}
 	}
-	ch.cancel(nil)
 	ch.carrier.drop(ch)
 }
 
-func (ch *channel) serveSafely() (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			ch.carrier.log.Error("serving a spoke panicked", slog.String(logging.Cluster, ch.cluster()), slog.Any(logging.Error, p))
-			err = status.Error(codes.Internal, "the hub has a fault here; its log has the details")
-		}
-	}()
-	return ch.carrier.cfg.Spokes.Relayed(ch, ch.messages)
-}
-
 // result is what the spoke is told at the end.
-func (ch *channel) result(err error) error {
-	var ended cut
-	cause := context.Cause(ch.ctx)
-	if errors.As(cause, &ended) {
-		return ended.error
-	}
-	if err == nil {
-		return nil
-	}
-	_, coded := status.FromError(err)
-	switch {
-	case cause != nil: // the relay's stream ends
-		return status.Error(codes.Unavailable, status.Convert(cause).Message()+"; try again in a moment")
-	case coded:
+func (ch *channel) result() error {
+	if err, ended := ending.Answer(ch.ctx); ended {
 		return err
 	}
-	ch.carrier.log.Error("a spoke's channel ended with the hub's own trouble", slog.String(logging.Cluster, ch.cluster()), slog.Any(logging.Error, err))
-	return status.Error(codes.Internal, "the hub is in trouble; its log has the cause")
+	return away(context.Cause(ch.ctx))
 }
 
 // Context ends with the channel, and carries the spoke as its caller.
 func (ch *channel) Context() context.Context { return ch.ctx }
 
-// Recv is for who does not read the messages by themselves.
+// Recv is not for who is told what comes by itself.
 func (ch *channel) Recv() (*syncv1.ConnectRequest, error) {
-	select {
-	case m, ok := <-ch.messages:
-		if !ok {
-			return nil, io.EOF
-		}
-		return m, nil
-	case <-ch.ctx.Done():
-		return nil, ch.ctx.Err()
-	}
+	return nil, status.Error(codes.Internal, "a channel's messages are brought, not read")
 }
 
 // Send seals a message for the spoke, if it may still be told.
@@ -273,14 +239,7 @@ func (ch *channel) SendMsg(m any) error {
 }
 
 // RecvMsg is Recv.
-func (ch *channel) RecvMsg(m any) error {
-	into, ok := m.(*syncv1.ConnectRequest)
-	if !ok {
-		return status.Errorf(codes.Internal, "%T is no message of a spoke", m)
-	}
-	said, err := ch.Recv()
-	if err == nil {
-		proto.Merge(into, said)
-	}
+func (ch *channel) RecvMsg(any) error {
+	_, err := ch.Recv()
 	return err
 }

@@ -22,6 +22,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/wheelwright-dev/wheelwright/hub/internal/caller"
+	"github.com/wheelwright-dev/wheelwright/hub/internal/ending"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/identity"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/sealed"
@@ -33,25 +34,32 @@ import (
 // desk serves spokes: it acknowledges each event, but of the one that it has no time for.
 type desk struct{ busy fleet.Cluster }
 
-func (d desk) Relayed(stream syncv1.SyncService_ConnectServer, messages <-chan *syncv1.ConnectRequest) error {
-	if who, _ := caller.From(stream.Context()); who.Cluster == d.busy {
-		<-stream.Context().Done()
-		return stream.Context().Err()
-	}
-	for {
-		select {
-		case m, ok := <-messages:
-			if !ok {
-				return nil
-			}
-			if err := stream.Send(&syncv1.ConnectResponse{Body: &syncv1.ConnectResponse_Ack{Ack: &syncv1.Ack{Seq: m.GetEvent().GetSeq()}}}); err != nil {
-				return err
-			}
-		case <-stream.Context().Done():
-			return stream.Context().Err()
-		}
-	}
+func (d desk) serve(stream syncv1.SyncService_ConnectServer) (Conversation, error) {
+	who, _ := caller.From(stream.Context())
+	return &served{stream: stream, busy: who.Cluster == d.busy}, nil
 }
+
+// queue is how many messages wait at most for a desk that is busy.
+const queue = 8
+
+type served struct {
+	stream syncv1.SyncService_ConnectServer
+	busy   bool
+	heard  int
+}
+
+func (s *served) Hear(m *syncv1.ConnectRequest) error {
+	if s.heard++; s.busy && s.heard > queue {
+		return status.Errorf(codes.ResourceExhausted, "%d wait", queue)
+	}
+	if s.busy {
+		return nil
+	}
+	return s.stream.Send(&syncv1.ConnectResponse{Body: &syncv1.ConnectResponse_Ack{Ack: &syncv1.Ack{Seq: m.GetEvent().GetSeq()}}})
+}
+
+func (s *served) Finish() { ending.End(s.stream.Context(), nil) }
+func (s *served) Close()  {}
 
 // carrying is a relay's stream at a hub that serves spokes at a desk.
 type carrying struct {
@@ -90,7 +98,7 @@ func carry(t *testing.T, d desk) *carrying {
 		t.Fatal(err)
 	}
 	r := &carrying{authority: authority, log: &lines{}}
-	r.service = New(Config{Authority: authority, Spokes: d, Log: slog.New(slog.NewTextHandler(r.log, nil)),
+	r.service = New(Config{Authority: authority, Spokes: d.serve, Log: slog.New(slog.NewTextHandler(r.log, nil)),
 		Judge: func(certificate [32]byte, _ fleet.Fingerprint) (caller.Caller, error) {
 			if c, ok := clusters[certificate]; ok {
 				return caller.Caller{Cluster: c}, nil
@@ -240,7 +248,7 @@ func TestASpokeThatSaysMoreThanItMayLosesItsChannelAndNobodyElseDoes(t *testing.
 	}
 	busy.says()
 	err := busy.ended()
-	if status.Code(err) != codes.ResourceExhausted || !strings.Contains(err.Error(), fmt.Sprintf("%d messages of this spoke wait already", queue)) {
+	if status.Code(err) != codes.ResourceExhausted || !strings.Contains(err.Error(), fmt.Sprintf("%d wait", queue)) {
 		t.Errorf("it ended with %v", err)
 	}
 	if n := strings.Count(r.log.String(), `msg="a spoke says more than it waits to be answered" relay=fra-1 cluster=acme/eu-1`); n != 1 {

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/wheelwright-dev/wheelwright/hub/internal/caller"
+	"github.com/wheelwright-dev/wheelwright/hub/internal/ending"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/identity"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
@@ -56,10 +57,15 @@ type bundles interface {
 	Get(fleet.Digest) (io.ReadSeekCloser, int64, error)
 }
 
-// spokes serves one of them on its stream, as it serves those that dial the hub.
-type spokes interface {
-	Relayed(stream syncv1.SyncService_ConnectServer, messages <-chan *syncv1.ConnectRequest) error
+// Conversation serves one spoke. Hear and Finish do not wait; the error of Hear is the answer that ends the channel.
+type Conversation interface {
+	Hear(*syncv1.ConnectRequest) error
+	Finish() // the spoke says nothing more
+	Close()  // waits until nobody says anything on the stream any more
 }
+
+// spokes serves them on their streams, as it serves those that dial the hub. What ends one ends its stream's context.
+type spokes func(stream syncv1.SyncService_ConnectServer) (Conversation, error)
 
 // Config is what a Service works with.
 type Config struct {
@@ -106,7 +112,7 @@ func (s *Service) Review() {
 	s.mu.Unlock()
 	for _, ch := range all {
 		if _, err := s.cfg.Judge(ch.ticket.Certificate, ch.ticket.Key); err != nil {
-			ch.cancel(cut{err})
+			ending.End(ch.ctx, err)
 		}
 	}
 }

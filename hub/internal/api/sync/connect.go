@@ -3,7 +3,6 @@ package syncapi
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"time"
 
@@ -12,7 +11,6 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/wheelwright-dev/wheelwright/hub/internal/caller"
-	"github.com/wheelwright-dev/wheelwright/hub/internal/presence"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
@@ -20,78 +18,35 @@ import (
 	syncv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/sync/v1"
 )
 
-// maxBatch is how many messages are stored in one go, when so many wait.
-const maxBatch = 256
-
-// queue is how many messages are read ahead; it bounds what a fast spoke costs in memory.
-const queue = 16
-
-// Connect is a spoke's stream: Hello, Welcome, then events and heartbeats up, desired state,
-// acknowledgements and heartbeats down. It ends with its context, which the server ends when it stops.
-func (s *Service) Connect(stream syncv1.SyncService_ConnectServer) error {
-	return s.converse(stream, newInbox)
-}
-
-func (s *Service) converse(stream syncv1.SyncService_ConnectServer, read func(syncv1.SyncService_ConnectServer) *inbox) error {
-	c, err := s.begin(stream, read)
-	if err != nil {
-		return err
+// greet answers the first message, which has to be a Hello, and opens the session.
+func (c *Conversation) greet(m *syncv1.ConnectRequest) error {
+	hello := m.GetHello()
+	if hello == nil {
+		return status.Error(codes.InvalidArgument, "the first message must be Hello; is this a spoke of another version?")
 	}
-	return c.run()
-}
-
-// begin greets a spoke and opens its session. A stream waits for as long as it lives in Connect and run, and there are
-// many: what they hold meanwhile is little.
-func (s *Service) begin(stream syncv1.SyncService_ConnectServer, read func(syncv1.SyncService_ConnectServer) *inbox) (*conversation, error) {
-	who, err := spoke(stream.Context())
-	if err != nil {
-		return nil, err
-	}
-	in := read(stream)
-	hello, err := s.awaitHello(stream.Context(), in)
-	if err != nil {
-		return nil, err
-	}
+	c.timer.Stop()
 	if hello.GetJournalId() == "" || len(hello.GetJournalId()) > maxJournal {
-		return nil, status.Error(codes.InvalidArgument, "Hello without a journal id; is this a spoke of another version?")
+		return status.Error(codes.InvalidArgument, "Hello without a journal id; is this a spoke of another version?")
 	}
 	// An identity may have ended since the server looked at it: before Register, so that it does not
 	// end the session of the spoke that took its place, and after, when ending it would reach this one.
-	if err := s.authorise(who); err != nil {
-		return nil, err
+	if err := c.authorise(c.who); err != nil {
+		return err
 	}
-	if err := s.opened(who, hello); err != nil {
-		return nil, err
+	if err := c.opened(c.who, hello); err != nil {
+		return err
 	}
-	session := s.cfg.Presence.Register(who.Cluster)
-	if err := s.authorise(who); err != nil {
-		session.Close()
-		return nil, err
-	}
-	c := &conversation{Service: s, who: who, stream: stream, in: in, session: session}
-	s.cfg.Log.Info("spoke connected", slog.String(logging.Cluster, string(who.Cluster)), slog.String(logging.Version, line(hello.GetSpokeVersion(), maxName)))
 	c.rotation, c.heard = c.cfg.Authority.Changed(), time.Now()
-	if err = c.welcome(hello); err == nil {
-		err = c.follow()
+	c.session = c.cfg.Presence.Register(c.who.Cluster, c)
+	if err := c.authorise(c.who); err != nil {
+		return err
 	}
-	if err != nil {
-		c.ended(err)
-		return nil, err
+	c.cfg.Log.Info("spoke connected", slog.String(logging.Cluster, string(c.who.Cluster)), slog.String(logging.Version, line(hello.GetSpokeVersion(), maxName)))
+	c.timer = time.AfterFunc(c.cfg.Heartbeat, c.due)
+	if err := c.welcome(hello); err != nil {
+		return err
 	}
-	return c, nil
-}
-
-// ended closes the session and says why it ended.
-func (c *conversation) ended(err error) {
-	c.session.Close()
-	reason := status.Convert(err).Message()
-	if cause := context.Cause(c.stream.Context()); cause != nil { // says more than that the context ended
-		reason = cause.Error()
-		if coded := interface{ GRPCStatus() *status.Status }(nil); errors.As(cause, &coded) {
-			reason = coded.GRPCStatus().Message()
-		}
-	}
-	c.cfg.Log.Info("spoke disconnected", slog.String(logging.Cluster, string(c.who.Cluster)), slog.String(logging.Reason, reason))
+	return c.follow()
 }
 
 // opened looks whether the session is a copy's, before it takes the place of the one that there is.
@@ -120,7 +75,7 @@ const (
 )
 
 // pace waits where a spoke has said more than its part.
-func (c *conversation) pace(messages int, now time.Time) {
+func (c *Conversation) pace(messages int, now time.Time) {
 	const each = time.Second / messageRate
 	if full := now.Add(-messageBurst * each); c.turn.Before(full) {
 		c.turn = full
@@ -134,123 +89,14 @@ func (c *conversation) pace(messages int, now time.Time) {
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-	case <-c.session.Done(): // run sees which
 	case <-c.stream.Context().Done():
 	}
 }
 
-// inbox reads a stream ahead, so that one goroutine can wait for messages and for everything else. It
-// ends with the stream.
-type inbox struct {
-	messages <-chan *syncv1.ConnectRequest // closed at the end
-	err      error                         // why it ended; to be read after messages is closed
-}
-
-func newInbox(stream syncv1.SyncService_ConnectServer) *inbox {
-	messages := make(chan *syncv1.ConnectRequest, queue)
-	in := &inbox{messages: messages}
-	go func() {
-		defer close(messages)
-		for {
-			m, err := stream.Recv()
-			if err != nil {
-				in.err = err
-				return
-			}
-			select {
-			case messages <- m:
-			case <-stream.Context().Done():
-				in.err = stream.Context().Err()
-				return
-			}
-		}
-	}()
-	return in
-}
-
-// end is the stream's result once its messages are at an end.
-func (in *inbox) end() error {
-	if errors.Is(in.err, io.EOF) {
-		return nil
-	}
-	return in.err
-}
-
-func (s *Service) awaitHello(ctx context.Context, in *inbox) (*syncv1.Hello, error) {
-	timeout := time.NewTimer(helloTimeout)
-	defer timeout.Stop()
-	select {
-	case m, ok := <-in.messages:
-		if !ok {
-			return nil, in.end()
-		}
-		if m.GetHello() == nil {
-			return nil, status.Error(codes.InvalidArgument, "the first message must be Hello; is this a spoke of another version?")
-		}
-		return m.GetHello(), nil
-	case <-timeout.C:
-		return nil, status.Errorf(codes.DeadlineExceeded, "no Hello within %v", helloTimeout)
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-// conversation is one session of one spoke.
-type conversation struct {
-	*Service
-	who     caller.Caller
-	stream  syncv1.SyncService_ConnectServer
-	in      *inbox
-	session *presence.Session
-
-	rotation <-chan struct{} // closed when the authority changes
-	heard    time.Time       // when the spoke said something last
-	turn     time.Time       // when its part of the hub is used up
-	journal  string          // of the last Hello
-	wants    []string        // distributions, by the last Hello
-	has      uint64          // the revision that the spoke has, or was sent
-	handed   time.Time       // when the re-home that was sent had come in
-}
-
-func (c *conversation) run() (err error) {
-	defer func() { c.ended(err) }()
-	beat := time.NewTicker(c.cfg.Heartbeat)
-	defer beat.Stop()
-	ended := c.stream.Context().Done()
-	for err == nil {
-		select {
-		case m, ok := <-c.in.messages:
-			if !ok {
-				return c.in.end()
-			}
-			err = c.take(m)
-		case <-c.session.Done():
-			return c.over()
-		case <-c.session.Wake():
-			err = c.tell() // the server asks the record for each message
-		case <-c.rotation:
-			err = c.askToRenew()
-		case <-beat.C:
-			err = c.beat()
-		case <-ended:
-			return c.stream.Context().Err()
-		}
-	}
-	return err
-}
-
-// over is the status of a session that was ended from elsewhere.
-func (c *conversation) over() error {
-	if errors.Is(c.session.Err(), presence.ErrSuperseded) {
-		return status.Errorf(codes.Aborted, "a newer session of %s took over", c.who.Cluster)
-	}
-	return ended(c.who.Cluster)
-}
-
-func (c *conversation) send(m *syncv1.ConnectResponse) error { return c.stream.Send(m) }
+func (c *Conversation) send(m *syncv1.ConnectResponse) error { return c.stream.Send(m) }
 
 // welcome answers the first Hello.
-func (c *conversation) welcome(hello *syncv1.Hello) error {
+func (c *Conversation) welcome(hello *syncv1.Hello) error {
 	if err := c.hear(hello); err != nil {
 		return err
 	}
@@ -275,7 +121,7 @@ type pulse struct {
 }
 
 // beat sends a heartbeat, unless the spoke has sent nothing for too long.
-func (c *conversation) beat() error {
+func (c *Conversation) beat() error {
 	now := time.Now()
 	if patience := missedHeartbeats * c.cfg.Heartbeat; now.Sub(c.heard) >= patience {
 		return status.Errorf(codes.DeadlineExceeded, "nothing heard from %s for %v", c.who.Cluster, patience)
@@ -293,6 +139,7 @@ func (c *conversation) beat() error {
 		p = &pulse{now.Unix(), message}
 		c.pulse.Store(p)
 	}
+	c.timer.Reset(c.cfg.Heartbeat)
 	return c.stream.SendMsg(p.message)
 }
 
@@ -305,15 +152,36 @@ func (s *Service) reconnectWithin() uint32 {
 }
 
 // tell sends what is news to the spoke.
-func (c *conversation) tell() error {
+func (c *Conversation) tell() error {
+	select {
+	case <-c.rotation:
+		if err := c.askToRenew(); err != nil {
+			return err
+		}
+	default:
+	}
 	if err := c.offer(); err != nil {
 		return err
 	}
 	return c.reHome()
 }
 
+// Run wakes every spoke when the authority changes, until ctx ends.
+func (s *Service) Run(ctx context.Context) error {
+	changed := s.cfg.Authority.Changed()
+	for {
+		select {
+		case <-changed:
+			changed = s.cfg.Authority.Changed()
+			s.cfg.Presence.WakeAll()
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
 // follow asks for a renewal where the authority is rotated and the spoke's certificate is of the old key.
-func (c *conversation) follow() error {
+func (c *Conversation) follow() error {
 	pins := c.cfg.Authority.Pins()
 	if len(pins) == 1 {
 		return nil
@@ -329,7 +197,7 @@ func (c *conversation) follow() error {
 }
 
 // askToRenew gives a fleet some heartbeats' time, so that it does not come at once.
-func (c *conversation) askToRenew() error {
+func (c *Conversation) askToRenew() error {
 	c.rotation = c.cfg.Authority.Changed()
 	const beats = 6
 	within := uint32(max(1, beats*c.cfg.Heartbeat/time.Second))
@@ -337,7 +205,7 @@ func (c *conversation) askToRenew() error {
 }
 
 // hear stores what a Hello says.
-func (c *conversation) hear(hello *syncv1.Hello) error {
+func (c *Conversation) hear(hello *syncv1.Hello) error {
 	subs, err := subscriptions(hello.GetSubscriptions())
 	if err != nil {
 		return status.Errorf(codes.InvalidArgument, "Hello of %s: %v", c.who.Cluster, err)
@@ -355,7 +223,7 @@ func (c *conversation) hear(hello *syncv1.Hello) error {
 }
 
 // offer sends the desired state unless the spoke has it.
-func (c *conversation) offer() error {
+func (c *Conversation) offer() error {
 	state, err := c.cfg.Offers.Offers(c.who.Cluster, c.wants)
 	if err != nil {
 		return c.failure("work out the offers for "+string(c.who.Cluster), err)
@@ -373,7 +241,7 @@ func (c *conversation) offer() error {
 }
 
 // reHome hands over the statement that moves this spoke to another hub, once, while it has no answer.
-func (c *conversation) reHome() error {
+func (c *Conversation) reHome() error {
 	r, found, err := c.cfg.Reports.ReHome(c.who.Cluster)
 	if err != nil {
 		return c.failure("look for a re-home of "+string(c.who.Cluster), err)
@@ -385,17 +253,21 @@ func (c *conversation) reHome() error {
 	return c.send(&syncv1.ConnectResponse{Body: &syncv1.ConnectResponse_ReHome{ReHome: &syncv1.SignedReHome{Signed: r.Signed}}})
 }
 
-// take handles first and whatever else is already readable, so that a burst of events is one write.
+// take handles messages, so that a burst of events is one write.
 // The server has asked the record about the caller for each message that is read.
-func (c *conversation) take(first *syncv1.ConnectRequest) error {
-	now := time.Now()
+func (c *Conversation) take(messages []*syncv1.ConnectRequest) error {
+	now, said := time.Now(), len(messages)
+	if c.session == nil {
+		if err := c.greet(messages[0]); err != nil {
+			return err
+		}
+		messages = messages[1:]
+	}
 	c.heard = now
 	c.cfg.Presence.Seen(c.who.Cluster, now)
-	var events []fleet.Event
-	said := 0
 	defer func() { c.pace(said, now) }()
-	for m, n := first, 1; m != nil; n++ {
-		said++
+	var events []fleet.Event
+	for _, m := range messages {
 		switch body := m.GetBody().(type) {
 		case *syncv1.ConnectRequest_Event:
 			if body.Event.GetSeq() == 0 {
@@ -416,25 +288,12 @@ func (c *conversation) take(first *syncv1.ConnectRequest) error {
 				return err
 			}
 		}
-		if m = nil; n < maxBatch {
-			m = c.readable()
-		}
 	}
 	return c.record(events)
 }
 
-// readable is the next message that needs no waiting; nil for none.
-func (c *conversation) readable() *syncv1.ConnectRequest {
-	select {
-	case m := <-c.in.messages: // nil when closed; run sees the end next
-		return m
-	default:
-		return nil
-	}
-}
-
 // again answers a Hello that is not the first: the subscriptions changed.
-func (c *conversation) again(hello *syncv1.Hello) error {
+func (c *Conversation) again(hello *syncv1.Hello) error {
 	if hello.GetJournalId() != c.journal {
 		return status.Error(codes.InvalidArgument, "a Hello with another journal id; open a new stream")
 	}
@@ -445,15 +304,12 @@ func (c *conversation) again(hello *syncv1.Hello) error {
 }
 
 // record stores events and acknowledges them.
-func (c *conversation) record(events []fleet.Event) error {
+func (c *Conversation) record(events []fleet.Event) error {
 	if len(events) == 0 {
 		return nil
 	}
-	select {
-	case <-c.session.Done():
-		// Late words of a session that was ended: the newer one sends what is still true.
-		return c.over()
-	default:
+	if err := c.stream.Context().Err(); err != nil {
+		return err // late words of a session that was ended: the newer one sends what is still true
 	}
 	acked, err := c.cfg.Reports.RecordEvents(c.who.Cluster, c.journal, events)
 	if err != nil {

@@ -32,9 +32,3 @@ func (s *Service) OpenRelayed(ctx context.Context, _ *syncv1.OpenRelayedRequest)
 	}
 	return &syncv1.OpenRelayedResponse{Ticket: ticket, Key: t.Secret[:], Until: wire.Time(until)}, nil
 }
-
-// Relayed is Connect for a spoke behind a relay. Its messages come by themselves, each with the word that the spoke
-// said it and may. An error of stream's context ends it.
-func (s *Service) Relayed(stream syncv1.SyncService_ConnectServer, messages <-chan *syncv1.ConnectRequest) error {
-	return s.converse(stream, func(syncv1.SyncService_ConnectServer) *inbox { return &inbox{messages: messages} })
-}

@@ -29,6 +29,7 @@ import (
 	"github.com/wheelwright-dev/wheelwright/hub/internal/blob"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/caller"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/depot"
+	"github.com/wheelwright-dev/wheelwright/hub/internal/ending"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/identity"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/presence"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
@@ -149,7 +150,7 @@ func newWorld(t *testing.T, heartbeat time.Duration, options ...func(*Config)) *
 	who := caller.Caller{Cluster: acme, Fingerprint: [32]byte{1}}
 	server := grpc.NewServer(grpc.ForceServerCodecV2(transport.Codec{}),
 		grpc.StreamInterceptor(func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, h grpc.StreamHandler) error {
-			return h(srv, as{ss, caller.With(ss.Context(), who)})
+			return h(srv, as{ss, caller.With(ending.Stream(ss.Context()), who)})
 		}),
 		grpc.UnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, h grpc.UnaryHandler) (any, error) {
 			return h(caller.With(ctx, who), req)
@@ -242,6 +243,12 @@ func ends(t *testing.T, s syncv1.SyncService_ConnectClient, code codes.Code, wor
 	}
 }
 
+// watched is a session of somebody else's.
+type watched struct{ ended atomic.Value }
+
+func (*watched) Woken()           {}
+func (w *watched) Over(why error) { w.ended.Store(why) }
+
 func TestDesiredStateIsSentWhenTheSpokeLacksIt(t *testing.T) {
 	w := newWorld(t, time.Minute)
 	w.offers.revision.Store(7)
@@ -297,14 +304,12 @@ func TestAHelloOfAnIdentityThatJustEndedChangesNothing(t *testing.T) {
 	if _, err := w.store.Redeem("1123456789abcdef", [32]byte{}, fleet.Fingerprint{}, time.Now(), issue); err != nil {
 		t.Fatal(err)
 	}
-	successor := w.presence.Register(acme)
-	defer successor.Close()
+	successor := &watched{}
+	defer w.presence.Register(acme, successor).Close()
 	send(t, late, hello(0, "shop"))
 	ends(t, late, codes.Unauthenticated, "hub cluster invite acme/eu-1")
-	select {
-	case <-successor.Done():
-		t.Error("it ended the session of the spoke that took its place")
-	default:
+	if why := successor.ended.Load(); why != nil {
+		t.Errorf("it ended the session of the spoke that took its place: %v", why)
 	}
 	if all, err := w.store.Installations(); err != nil || len(all) != 0 {
 		t.Errorf("it was recorded: %v, %v", all, err)
@@ -520,10 +525,8 @@ func TestRenew(t *testing.T) {
 // A spoke that says more than its part is read later, and what it says is kept; others are answered meanwhile.
 func TestASpokeThatSendsAsFastAsItCanHasItsPart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		presence := presence.New()
-		session := presence.Register(acme)
-		defer session.Close()
-		c := &conversation{session: session, stream: paced{ctx: t.Context()}}
+		ctx, leave := context.WithCancel(t.Context())
+		c := &Conversation{stream: paced{ctx: ctx}}
 		start := time.Now()
 		for range 10 * messageBurst / 256 {
 			c.pace(256, time.Now())
@@ -537,7 +540,7 @@ func TestASpokeThatSendsAsFastAsItCanHasItsPart(t *testing.T) {
 		if took := time.Since(start); took != 0 {
 			t.Errorf("a burst waited for %v", took)
 		}
-		session.Close()
+		leave()
 		c.pace(1<<20, time.Now()) // nobody waits for a session that is over
 		if took := time.Since(start); took != 0 {
 			t.Errorf("a session that is over waited for %v", took)
