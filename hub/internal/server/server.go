@@ -1,5 +1,5 @@
 // Package server is the hub's one port: it listens, finds out who calls, and lets through what that
-// caller may call. Every call passes the same ordered list of steps (steps, below). It answers nothing
+// caller may call. Every call passes begin and end, in step.go. It answers nothing
 // itself but health and reflection; the services are the api packages'.
 //
 // It bounds what callers cost. Connections are let in at the rate of what they were measured to cost (admission), a
@@ -70,7 +70,6 @@ type Server struct {
 	pins       func() []string
 	revoked    func()
 	log        *slog.Logger
-	steps      []step
 	access     access.Table
 	age        time.Duration
 	reading    time.Duration
@@ -125,16 +124,9 @@ func New(cfg Config) (*Server, error) {
 		age: cfg.Age, reading: cmp.Or(cfg.Reading, time.Minute), admission: newAdmission(time.Now(), connectionsOf(files())),
 		health: health.NewServer(), streams: map[*call]struct{}{}, connections: map[*tracked]struct{}{},
 	}
-	s.steps = []step{
-		s.recoverPanic,
-		s.logCall,
-		s.identify,
-		before(s.authorise, s.admit, s.announce),
-		s.mapError,
-	}
 	s.closing, s.close = context.WithCancel(context.Background())
 	s.sweeps.Store(1) // 0 is for nothing
-	options := append(transport.ServerOptions(cfg.TLS), transport.Age(cfg.Age), grpc.Creds(s.credentials(cfg.TLS)), grpc.UnaryInterceptor(s.unary), grpc.StreamInterceptor(s.stream))
+	options := append(transport.ServerOptions(cfg.TLS), transport.Age(cfg.Age), grpc.Creds(s.credentials(cfg.TLS)), grpc.UnaryInterceptor(s.unary), grpc.StreamInterceptor(s.stream()))
 	s.grpc = grpc.NewServer(options...)
 	cfg.Register(s.grpc)
 	grpc_health_v1.RegisterHealthServer(s.grpc, s.health)
@@ -243,8 +235,8 @@ func (s *Server) Run(ctx context.Context) error {
 }
 
 // keep remembers a stream, so that it can be ended with its caller's right to it and, where it is endless, with the
-// server; done forgets it.
-func (s *Server) keep(c *call) (done func()) {
+// server.
+func (s *Server) keep(c *call) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	endless := s.access[c.method].Endless
@@ -254,17 +246,18 @@ func (s *Server) keep(c *call) (done func()) {
 	if s.stopped && endless {
 		ending.End(c.ctx, stopping(0, s.admission.window(s.spokes)))
 	}
+	c.kept = true
 	s.streams[c] = struct{}{}
-	spoke := endless && c.who.Cluster != ""
-	if spoke {
+	if c.spoke = endless && c.who.Cluster != ""; c.spoke {
 		s.spokes++
 	}
-	return func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		delete(s.streams, c)
-		if spoke {
-			s.spokes--
-		}
+}
+
+func (s *Server) forget(c *call) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.streams, c)
+	if c.spoke {
+		s.spokes--
 	}
 }

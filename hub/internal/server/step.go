@@ -26,10 +26,12 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/transport"
 )
 
-// call is one call on its way through the steps.
+// call is one call on its way.
 type call struct {
-	ctx    context.Context // of the call, as the steps so far made it
+	ctx    context.Context // of the call, as what it has passed so far made it
 	method string          // "/package.Service/Method"
+	start  time.Time
+	done   func() // at its end; nil: nothing
 
 	certificate *[32]byte // fingerprint of the one that the caller presented; nil for none
 	key         fleet.Fingerprint
@@ -38,58 +40,85 @@ type call struct {
 	stranger    string // why the caller is nobody the hub knows; empty when it knows
 	refused     error  // why the hub does not serve whom it knows, as the answer to the call; nil where it does
 
+	kept    bool          // among the server's streams
+	spoke   bool          // of these one of a spoke's that never end
 	conn    *tracked      // nil in tests of this package only
 	until   time.Time     // when a stream that never ends is old; zero: never
 	sending atomic.Uint32 // the sweep since which a message waits for its reader; 0: none does
 	slow    bool          // it was cut for that; guarded by the server's mu
 }
 
-// step does its part of a call around what comes after it.
-type step func(c *call, next func() error) error
-
-// before makes a step of what has nothing to do after the call: of several, one, since a stream waits in all of them.
-func before(checks ...func(*call) error) step {
-	return func(c *call, next func() error) error {
-		for _, check := range checks {
-			if err := check(c); err != nil {
-				return err
-			}
-		}
-		return next()
+// begin is what each call passes before it is answered, in this order.
+func (s *Server) begin(c *call) error {
+	c.start = time.Now()
+	if err := s.identify(c); err != nil {
+		return err
 	}
+	if err := s.authorise(c); err != nil {
+		return err
+	}
+	if err := s.admit(c); err != nil {
+		return err
+	}
+	return s.announce(c)
 }
 
-func (s *Server) through(c *call, handle func() error) error {
-	next := handle
-	for i := len(s.steps) - 1; i >= 0; i-- {
-		do, after := s.steps[i], next
-		next = func() error { return do(c, after) }
+// end is what each call passes afterwards. It is to be deferred.
+func (s *Server) end(c *call, err *error) {
+	if p := recover(); p != nil {
+		s.log.Error("call panicked", slog.String(logging.Method, c.method), slog.Any(logging.Error, p), slog.String("stack", string(debug.Stack())))
+		*err = status.Error(codes.Internal, "the hub has a fault here; its log has the details")
 	}
-	return next()
+	if *err != nil {
+		*err = s.mapped(c, *err)
+	}
+	if c.kept {
+		s.forget(c)
+	}
+	if c.done != nil {
+		c.done()
+	}
+	s.logCall(c, *err)
 }
 
 func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
 	c := &call{ctx: ctx, method: info.FullMethod}
-	err = s.through(c, func() (err error) {
-		resp, err = handler(c.ctx, req)
-		return err
-	})
-	if err != nil {
+	defer func() {
+		if err != nil {
+			resp = nil
+		}
+	}()
+	defer s.end(c, &err)
+	if err := s.begin(c); err != nil {
 		return nil, err
 	}
-	return resp, nil
+	return handler(c.ctx, req)
 }
 
-func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-	c := &call{ctx: ending.Stream(ss.Context()), method: info.FullMethod}
-	g := &guarded{ServerStream: ss, call: c, server: s}
-	return s.through(c, func() error {
-		defer s.keep(c)()
-		if err := g.check(); err != nil { // what ended before the call was kept was told to nobody
+// stream is the interceptor of streams. It waits for as long as its handler, and there are thousands: with grpc's own
+// and with what a handler has that never ends, what it has on the stack just fits what a stack of 8 KiB may hold without
+// becoming one of 16 (a quarter, when memory is collected). Hence a closure, which is called without a frame more.
+func (s *Server) stream() grpc.StreamServerInterceptor {
+	return func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
+		g := s.guard(ss, info)
+		defer s.end(g.call, &err)
+		if err = s.enter(g); err != nil {
 			return err
 		}
 		return handler(srv, g)
-	})
+	}
+}
+
+func (s *Server) guard(ss grpc.ServerStream, info *grpc.StreamServerInfo) *guarded {
+	return &guarded{ServerStream: ss, call: &call{ctx: ending.Stream(ss.Context()), method: info.FullMethod}, server: s}
+}
+
+func (s *Server) enter(g *guarded) error {
+	if err := s.begin(g.call); err != nil {
+		return err
+	}
+	s.keep(g.call)
+	return g.check() // what ended before the call was kept was told to nobody
 }
 
 // guarded checks the caller anew for every message, either way: an identity that ends, ends its streams, and
@@ -129,26 +158,8 @@ func (g *guarded) check() error {
 	return now.allowed(g.server.access)
 }
 
-func (s *Server) recoverPanic(c *call, next func() error) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			s.log.Error("call panicked", slog.String(logging.Method, c.method), slog.Any(logging.Error, p), slog.String("stack", string(debug.Stack())))
-			err = status.Error(codes.Internal, "the hub has a fault here; its log has the details")
-		}
-	}()
-	return next()
-}
-
 // logCall says who called what and how it ended, never what was said.
-func (s *Server) logCall(c *call, next func() error) error {
-	start := time.Now()
-	err := next()
-	s.called(c, start, err)
-	return err
-}
-
-// A step holds little while it waits for what comes after it: a stream waits in all of them, and there are many.
-func (s *Server) called(c *call, start time.Time, err error) {
+func (s *Server) logCall(c *call, err error) {
 	code := status.Code(err)
 	level := slog.LevelDebug
 	if code == codes.Unauthenticated || code == codes.PermissionDenied {
@@ -163,7 +174,7 @@ func (s *Server) called(c *call, start time.Time, err error) {
 	}
 	attrs := []slog.Attr{
 		slog.String(logging.Method, c.method), slog.String("caller", who), slog.String("code", code.String()),
-		slog.Duration(logging.Duration, time.Since(start)),
+		slog.Duration(logging.Duration, time.Since(c.start)),
 	}
 	if p, ok := peer.FromContext(c.ctx); ok {
 		attrs = append(attrs, slog.String(logging.Address, p.Addr.String()))
@@ -176,17 +187,7 @@ func (s *Server) called(c *call, start time.Time, err error) {
 
 // identify finds out who calls, from the certificate of the connection and the hub's record of it alone, or from a
 // token where there is no certificate.
-func (s *Server) identify(c *call, next func() error) error {
-	done, err := s.meet(c)
-	if err != nil {
-		return err
-	}
-	defer done()
-	return next()
-}
-
-// meet looks at what the caller presents; done belongs to the call's end.
-func (s *Server) meet(c *call) (done func(), err error) {
+func (s *Server) identify(c *call) (err error) {
 	if p, ok := peer.FromContext(c.ctx); ok {
 		if info, ok := p.AuthInfo.(greeted); ok {
 			c.conn = info.conn
@@ -195,18 +196,17 @@ func (s *Server) meet(c *call) (done func(), err error) {
 			}
 		}
 	}
-	if done, err = s.present(c); err != nil {
-		return nil, err
+	if c.done, err = s.present(c); err != nil {
+		return err
 	}
 	use := func(certificate [32]byte) (store.Identity, error) { return s.identities.Use(certificate, time.Now()) }
 	if err := s.recognise(c, use); err != nil {
-		done()
-		return nil, err
+		return err
 	}
 	if c.stranger == "" {
 		c.ctx = caller.With(c.ctx, c.who)
 	}
-	return done, nil
+	return nil
 }
 
 // recognise sets who the call's certificate speaks for now. Its errors are the hub's own trouble.
@@ -281,15 +281,8 @@ func (s *Server) announce(c *call) error {
 	return nil
 }
 
-// mapError gives a code to what a service returned without one. A cause of the hub's own goes to its
+// mapped gives a code to what a service returned without one. A cause of the hub's own goes to its
 // log, and to the vendor's operators; a spoke or a provider is not told about the hub's inside.
-func (s *Server) mapError(c *call, next func() error) error {
-	if err := next(); err != nil {
-		return s.mapped(c, err)
-	}
-	return nil
-}
-
 func (s *Server) mapped(c *call, err error) error {
 	if answer, ended := ending.Answer(c.ctx); ended && answer != nil {
 		return answer

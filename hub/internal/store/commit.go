@@ -52,16 +52,15 @@ func (u untouched) Unwrap() error { return u.error }
 // mutation is a change that waits for the disk.
 type mutation struct {
 	change func(*txn) error
-	shares bool      // a transaction with others, and may be run more than once
-	answer chan bool // true: it leads the next group; false: it is done
+	shares bool // a transaction with others, and may be run more than once
+	answer chan struct{}
 	err    error
 	panic  any
 }
 
-// committer makes one transaction, with its two syncs of the disk, of all the changes that wait. There is no
-// goroutine of its own: the first that waits leads, commits what has gathered while the group before was
-// written, and hands the lead to the next. Each caller waits for its answer, so that what is waiting is bounded
-// by who calls.
+// committer makes one transaction, with its two syncs of the disk, of all the changes that wait: what has gathered
+// while the group before was written. Its goroutine lives while there is something to write, so that the thousands who
+// call need not have stacks for that. Each caller waits for its answer, so that what is waiting is bounded by who calls.
 //
 // bbolt's Batch does the like, but waits for company by the clock, and gives each group a goroutine that stands
 // in line for the write lock: under ten thousand callers that is many small groups.
@@ -112,7 +111,7 @@ func (s *Store) update(change func(*txn) error) error { return s.submit(change, 
 func (s *Store) share(change func(*txn) error) error { return s.submit(change, true) }
 
 func (s *Store) submit(change func(*txn) error, shares bool) error {
-	m, c := &mutation{change: change, shares: shares, answer: make(chan bool, 1)}, &s.commits
+	m, c := &mutation{change: change, shares: shares, answer: make(chan struct{}, 1)}, &s.commits
 	c.mu.Lock()
 	if c.closed {
 		c.mu.Unlock()
@@ -122,23 +121,40 @@ func (s *Store) submit(change func(*txn) error, shares bool) error {
 	leads := !c.led
 	c.led = true
 	c.mu.Unlock()
-	if leads || <-m.answer {
-		// Those whom the last group answered are about to come again: a look at them first makes one group of
-		// what would be two.
-		runtime.Gosched()
-		s.commit(c.take())
-		c.handOver()
+	if leads {
+		go s.lead()
 	}
+	<-m.answer
 	if m.panic != nil {
 		panic(m.panic)
 	}
 	return m.err
 }
 
-// take are those that are committed next, the oldest first; who leads is among them.
+// lead commits what waits, until nothing does.
+func (s *Store) lead() {
+	for {
+		// Those whom the last group answered are about to come again: a look at them first makes one group of
+		// what would be two.
+		runtime.Gosched()
+		group := s.commits.take()
+		if len(group) == 0 {
+			return
+		}
+		s.commit(group)
+	}
+}
+
+// take are those that are committed next, the oldest first; none: who leads does not any more.
 func (c *committer) take() []*mutation {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if len(c.waiting) == 0 {
+		if c.led = false; c.closed {
+			close(c.idle)
+		}
+		return nil
+	}
 	n := 1
 	if c.waiting[0].shares {
 		for n < len(c.waiting) && n < maxGroup && c.waiting[n].shares {
@@ -150,19 +166,6 @@ func (c *committer) take() []*mutation {
 		c.waiting = nil // lets go of the array
 	}
 	return group
-}
-
-func (c *committer) handOver() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if len(c.waiting) > 0 {
-		c.waiting[0].answer <- true
-		return
-	}
-	c.led = false
-	if c.closed {
-		close(c.idle)
-	}
 }
 
 // close waits until nothing is under way, and refuses what comes then.
@@ -250,7 +253,7 @@ func finish(group []*mutation, err error) int {
 		if u, ok := m.err.(untouched); ok {
 			m.err = u.error
 		}
-		m.answer <- false
+		m.answer <- struct{}{}
 	}
 	return -1
 }

@@ -26,15 +26,13 @@ const queue = 32
 // acknowledgements and heartbeats down. It ends with its context, which the server ends when it stops.
 func (s *Service) Connect(stream syncv1.SyncService_ConnectServer) error {
 	c, err := s.Converse(stream)
-	if err != nil {
-		return err
+	for err == nil {
+		m := new(syncv1.ConnectRequest)
+		if err = c.stream.RecvMsg(m); err == nil { // Recv is the same, and has two frames more on each stack
+			err = c.follows(m)
+		}
 	}
-	err = c.listen()
-	c.Close()
-	if answer, ended := ending.Answer(stream.Context()); ended {
-		return answer
-	}
-	return err
+	return c.result(err)
 }
 
 // Conversation is one stream of one spoke. Nobody waits for its next message, heartbeat or news but who brings them:
@@ -85,22 +83,33 @@ func (s *Service) Converse(stream syncv1.SyncService_ConnectServer) (*Conversati
 	return c, nil
 }
 
-// listen hears the stream out.
-func (c *Conversation) listen() error {
-	for {
-		m, err := c.stream.Recv()
-		if errors.Is(err, io.EOF) {
-			c.Finish()
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if err := c.Hear(m); err != nil {
-			return err
-		}
-		c.room()
+// follows is Hear, and waits until another may be brought.
+func (c *Conversation) follows(m *syncv1.ConnectRequest) error {
+	if err := c.Hear(m); err != nil {
+		return err
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for len(c.brought.messages) == queue && !c.closed {
+		c.changed.Wait()
+	}
+	return nil
+}
+
+// result closes a conversation whose stream ended with err, io.EOF where the spoke said all, and is what it is told.
+func (c *Conversation) result(err error) error {
+	if c == nil {
+		return err
+	}
+	if errors.Is(err, io.EOF) {
+		c.Finish()
+		err = nil
+	}
+	c.Close()
+	if answer, ended := ending.Answer(c.stream.Context()); ended {
+		return answer
+	}
+	return err
 }
 
 // Hear takes a message of the spoke's and does not wait; codes.ResourceExhausted where more than one that keeps to the
@@ -114,15 +123,6 @@ func (c *Conversation) Hear(m *syncv1.ConnectRequest) error {
 	c.brought.messages = append(c.brought.messages, m)
 	c.workLocked()
 	return nil
-}
-
-// room waits until another message may be brought.
-func (c *Conversation) room() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for len(c.brought.messages) == queue && !c.closed {
-		c.changed.Wait()
-	}
 }
 
 // Finish says that the spoke says nothing more: when all was worked on, its stream is done.
