@@ -3,14 +3,11 @@
 package printer
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
 
-	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"sigs.k8s.io/yaml"
 
@@ -91,18 +88,4 @@ func (p Printer) Print(a Answer) error {
 		}
 	}
 	return table.Write(p.Out, headers, rows, p.NoHeaders)
-}
-
-// JSON is a message as indented JSON with every field present; the same bytes for the same message.
-func JSON(m proto.Message) ([]byte, error) {
-	raw, err := protojson.MarshalOptions{EmitDefaultValues: true}.Marshal(m)
-	if err != nil {
-		return nil, fmt.Errorf("writing json: %w", err)
-	}
-	var b bytes.Buffer // protojson varies its blanks on purpose
-	if err := json.Indent(&b, raw, "", "  "); err != nil {
-		return nil, fmt.Errorf("writing json: %w", err)
-	}
-	b.WriteByte('\n')
-	return b.Bytes(), nil
 }
