@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"maps"
-	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -179,9 +178,7 @@ func sameNews(a, b []installationRecord) bool {
 		return false
 	}
 	for i := range a {
-		x, y := a[i], b[i]
-		x.ObservedAt, y.ObservedAt = time.Time{}, time.Time{}
-		if !reflect.DeepEqual(x, y) {
+		if !a[i].saysThe(&b[i]) {
 			return false
 		}
 	}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -52,6 +54,7 @@ func (u untouched) Unwrap() error { return u.error }
 // mutation is a change that waits for the disk.
 type mutation struct {
 	change func(*txn) error
+	of     string    // what it changes most of: a key
 	shares bool      // a transaction with others, and may be run more than once
 	answer chan bool // true: it leads the next group; false: it is done
 	err    error
@@ -105,14 +108,24 @@ func (s *Store) Stats() Stats {
 }
 
 // update makes a change in a transaction of its own, once.
-func (s *Store) update(change func(*txn) error) error { return s.submit(change, false) }
+func (s *Store) update(change func(*txn) error) error {
+	return s.submit(&mutation{change: change})
+}
 
 // share makes a change in a transaction that it shares with others. change may be run more than once, and of
 // what it says only the last counts.
-func (s *Store) share(change func(*txn) error) error { return s.submit(change, true) }
+func (s *Store) share(change func(*txn) error) error {
+	return s.submit(&mutation{change: change, shares: true})
+}
 
-func (s *Store) submit(change func(*txn) error, shares bool) error {
-	m, c := &mutation{change: change, shares: shares, answer: make(chan bool, 1)}, &s.commits
+// shareOf is share for what changes mostly records whose keys begin so.
+func (s *Store) shareOf(key string, change func(*txn) error) error {
+	return s.submit(&mutation{change: change, of: key, shares: true})
+}
+
+func (s *Store) submit(m *mutation) error {
+	m.answer = make(chan bool, 1)
+	c := &s.commits
 	c.mu.Lock()
 	if c.closed {
 		c.mu.Unlock()
@@ -182,6 +195,8 @@ func (c *committer) close() {
 // of what is on disk.
 func (s *Store) commit(group []*mutation) {
 	const patience = 4 // then each alone: many that fail must not have the others done again and again
+	// Keys in their order are found where the one before was.
+	slices.SortStableFunc(group, func(a, b *mutation) int { return strings.Compare(a.of, b.of) })
 	var alone []*mutation
 	for len(group) > 0 {
 		failed := s.try(group)

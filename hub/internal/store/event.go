@@ -3,7 +3,6 @@ package store
 import (
 	"bytes"
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -20,6 +19,8 @@ const (
 	// maxJournals is how many journals of one cluster are remembered: a spoke that lost its volume has a
 	// new one, and the old may still come back.
 	maxJournals = 4
+	// roomOfEvent is what an event takes when it is written, with what it says of an installation, in bytes; most do.
+	roomOfEvent = 1024
 	// clockSlack is how far ahead of the hub a spoke's clock may be and still count as right.
 	clockSlack = time.Minute
 )
@@ -35,9 +36,9 @@ func (s *Store) RecordEvents(cluster fleet.Cluster, journalID string, events []f
 	if len(journalID) == 0 || len(journalID) > 128 {
 		return 0, fmt.Errorf("record events of %s: journal id of %d characters, want 1 to 128", cluster, len(journalID))
 	}
-	b, err := newBulletin(cluster, string(join(string(cluster), journalID)), events)
+	b, err := s.newBulletin(cluster, string(join(string(cluster), journalID)), events)
 	if err == nil {
-		err = s.share(func(tx *txn) error { return s.record(tx, b) })
+		err = s.shareOf(b.journal, func(tx *txn) error { return s.record(tx, b) })
 	}
 	if err != nil {
 		return 0, fmt.Errorf("record events: %w", err)
@@ -62,28 +63,30 @@ type bulletin struct {
 // tiding is an event with what is written of it.
 type tiding struct {
 	fleet.Event
-	record       []byte
-	installation *installationRecord // nil: it says nothing of one
-	encoded      []byte              // a list of that one alone
+	record  []byte
+	says    []fleet.Installation // of one, as memory has it; nil: it says nothing of one
+	encoded []byte               // a list of that one alone
 }
 
-func newBulletin(cluster fleet.Cluster, journal string, events []fleet.Event) (*bulletin, error) {
-	r := &bulletin{cluster: cluster, journal: journal, events: make([]tiding, 0, len(events)), now: utc(time.Now())}
-	for _, e := range events {
-		e.Cluster = cluster
-		t := tiding{Event: e}
-		var err error
-		if t.record, err = json.Marshal(eventRecordOf(e)); err != nil {
-			return nil, fmt.Errorf("event %d of %s: %w", e.Seq, cluster, err)
-		}
+func (s *Store) newBulletin(cluster fleet.Cluster, journal string, events []fleet.Event) (*bulletin, error) {
+	r := &bulletin{cluster: cluster, journal: journal, events: make([]tiding, len(events)), now: utc(time.Now())}
+	for n, e := range events {
+		t := &r.events[n]
+		t.Event = e
+		t.Cluster = cluster
+		w := encoder{buf: make([]byte, 0, roomOfEvent)}
 		if e.Installation != nil {
-			rec := installationRecordOf(*e.Installation)
-			t.installation = &rec
-			if t.encoded, err = json.Marshal([]installationRecord{rec}); err != nil {
-				return nil, fmt.Errorf("event %d of %s: %w", e.Seq, cluster, err)
-			}
+			rec := []installationRecord{installationRecordOf(*e.Installation)}
+			t.says = installationsOf(rec, &s.memory.windows)
+			w.installations(rec)
+			t.encoded = slices.Clip(w.buf)
+			w.buf = w.buf[len(w.buf):]
 		}
-		r.events = append(r.events, t)
+		rec := eventRecordOf(t.Event)
+		w.event(&rec)
+		if t.record = w.buf; w.err != nil {
+			return nil, fmt.Errorf("event %d of %s: %w", e.Seq, cluster, w.err)
+		}
 	}
 	slices.SortStableFunc(r.events, func(a, b tiding) int { return cmp.Compare(a.Seq, b.Seq) })
 	return r, nil
@@ -99,9 +102,10 @@ func (s *Store) record(tx *txn, r *bulletin) error {
 	known = known || acked > 0
 	r.acked, r.gap = acked, false
 	list, listed := s.memory.installations.latest(r.cluster)
-	var fresh []tiding
+	var fresh []*tiding
 	news := false
-	for _, e := range r.events {
+	for n := range r.events {
+		e := &r.events[n]
 		if e.Seq <= r.acked {
 			continue
 		}
@@ -120,7 +124,7 @@ func (s *Store) record(tx *txn, r *bulletin) error {
 		return untouched{}
 	}
 	for _, e := range fresh {
-		if err := tell(tx, e.record, e.Event); err != nil {
+		if err := tell(tx, e.record, &e.Event); err != nil {
 			return err
 		}
 	}
@@ -137,20 +141,21 @@ func (s *Store) record(tx *txn, r *bulletin) error {
 }
 
 // isNews: not the health that was told before, with a new date.
-func isNews(e tiding, list []fleet.Installation, listed bool) bool {
-	if e.Kind != fleet.EventHealth || e.installation == nil || e.Preflight != nil || e.Order != nil || e.ReHome != nil || !listed {
+func isNews(e *tiding, list []fleet.Installation, listed bool) bool {
+	if e.Kind != fleet.EventHealth || e.says == nil || e.Preflight != nil || e.Order != nil || e.ReHome != nil || !listed {
 		return true
 	}
-	for _, i := range list {
-		if i.Distribution == e.installation.Distribution {
-			return string(i.Health) != e.installation.Health || i.HealthMessage != e.installation.HealthMessage || !sameNews([]installationRecord{installationRecordOf(i)}, []installationRecord{*e.installation})
+	said := &e.says[0]
+	for n := range list {
+		if i := &list[n]; i.Distribution == said.Distribution {
+			return i.Health != said.Health || i.HealthMessage != said.HealthMessage || !sameNews(recordsOf(list[n:n+1]), recordsOf(e.says))
 		}
 	}
 	return true
 }
 
 // answered takes what spokes answer to what they were asked.
-func (s *Store) answered(tx *txn, cluster fleet.Cluster, tidings []tiding, now time.Time) error {
+func (s *Store) answered(tx *txn, cluster fleet.Cluster, tidings []*tiding, now time.Time) error {
 	var events []fleet.Event
 	for _, e := range tidings {
 		if e.Preflight != nil || e.Order != nil || e.ReHome != nil {
@@ -182,25 +187,26 @@ func (s *Store) AppendEvent(e fleet.Event) error {
 }
 
 // applyEvents brings the cluster's installations up to what the events say. list is what there is of them.
-func (s *Store) applyEvents(tx *txn, cluster fleet.Cluster, list []fleet.Installation, listed bool, events []tiding, now time.Time) error {
-	var changed []tiding
+func (s *Store) applyEvents(tx *txn, cluster fleet.Cluster, list []fleet.Installation, listed bool, events []*tiding, now time.Time) error {
+	var changed []*tiding
 	for _, e := range events {
-		if e.installation == nil {
+		if e.says == nil {
 			continue
 		}
-		i := slices.IndexFunc(list, func(i fleet.Installation) bool { return i.Distribution == e.installation.Distribution })
+		said := &e.says[0]
+		i := slices.IndexFunc(list, func(i fleet.Installation) bool { return i.Distribution == said.Distribution })
 		switch {
 		case i < 0 && listed:
 			continue // an old event of a subscription that is no more
-		case i >= 0 && staler(e.installation.ObservedAt, list[i].ObservedAt, now):
+		case i >= 0 && staler(said.ObservedAt, list[i].ObservedAt, now):
 			continue
-		}
-		next := installationOf(*e.installation, &s.memory.windows)
-		if i < 0 {
-			list = append(slices.Clip(list), next)
-		} else {
+		case i < 0:
+			list = append(slices.Clip(list), *said)
+		case len(list) == 1:
+			list = e.says
+		default:
 			list = slices.Clone(list) // that which is seen by all
-			list[i] = next
+			list[i] = *said
 		}
 		changed = append(changed, e)
 	}
@@ -217,10 +223,11 @@ func (s *Store) applyEvents(tx *txn, cluster fleet.Cluster, list []fleet.Install
 		return err
 	}
 	for _, e := range changed {
-		if i := slices.IndexFunc(records, func(r installationRecord) bool { return r.Distribution == e.installation.Distribution }); i >= 0 {
-			records[i] = *e.installation
+		said := installationRecordOf(e.says[0])
+		if i := slices.IndexFunc(records, func(r installationRecord) bool { return r.Distribution == said.Distribution }); i >= 0 {
+			records[i] = said
 		} else {
-			records = append(records, *e.installation)
+			records = append(records, said)
 		}
 	}
 	s.memory.installations.put(cluster, list)

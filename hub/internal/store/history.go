@@ -4,11 +4,9 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/binary"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -89,17 +87,17 @@ func eventOf(id uint64, r eventRecord) fleet.Event {
 }
 
 func appendEvent(tx *txn, e fleet.Event) error {
-	record, err := json.Marshal(eventRecordOf(e))
+	record, err := encode(eventRecordOf(e))
 	if err != nil {
 		return fmt.Errorf("append event: %w", err)
 	}
-	return tell(tx, record, e)
+	return tell(tx, record, &e)
 }
 
-// tell appends an event whose record is encoded but for its links.
-func tell(tx *txn, record []byte, e fleet.Event) error {
+// tell appends an event whose record is encoded but for its links, for which there may be room behind it.
+func tell(tx *txn, record []byte, e *fleet.Event) error {
 	b := tx.Bucket(bucketEvents)
-	b.FillPercent = 0.9 // keys only ever grow
+	b.FillPercent = 1 // keys only ever grow
 	id, err := b.NextSequence()
 	if err != nil {
 		return fmt.Errorf("next event: %w", err)
@@ -112,19 +110,15 @@ func tell(tx *txn, record []byte, e fleet.Event) error {
 }
 
 // link adds an event to its chains, and its links to its record.
-func (h heads) link(tx buckets, record []byte, e fleet.Event, id uint64) []byte {
+func (h heads) link(tx buckets, record []byte, e *fleet.Event, id uint64) []byte {
 	l := links{OfCluster: h.push(tx, clusterChain(e.Cluster), id)}
 	if e.Distribution != "" {
 		l.OfDistribution = h.push(tx, distributionChain(e.Distribution), id)
 	}
-	linked := append(make([]byte, 0, len(record)+48), record[:len(record)-1]...) // without its brace
-	if l.OfCluster > 0 {
-		linked = strconv.AppendUint(append(linked, `,"beforeC":`...), l.OfCluster, 10)
-	}
-	if l.OfDistribution > 0 {
-		linked = strconv.AppendUint(append(linked, `,"beforeD":`...), l.OfDistribution, 10)
-	}
-	return append(linked, '}')
+	w := encoder{buf: record[:len(record)-1]} // without its brace
+	w.links(l)
+	w.close()
+	return w.buf
 }
 
 // settleEvents ends a transaction that appended events: it stores where their chains begin now, and drops as
@@ -442,11 +436,11 @@ func linkEvents(tx *bolt.Tx) error {
 		return err
 	}
 	for _, o := range all {
-		record, err := json.Marshal(eventRecordOf(o.event))
+		record, err := encode(eventRecordOf(o.event))
 		if err != nil {
 			return err
 		}
-		if err := b.Put(number(o.id), h.link(tx, record, o.event, o.id)); err != nil {
+		if err := b.Put(number(o.id), h.link(tx, record, &o.event, o.id)); err != nil {
 			return fmt.Errorf("link event %d: %w", o.id, err)
 		}
 	}

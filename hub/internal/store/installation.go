@@ -1,6 +1,7 @@
 package store
 
 import (
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -85,6 +86,25 @@ type installationRecord struct {
 	Alarm          string         `json:"alarm,omitempty"`
 	Channel        *fleet.Channel `json:"channel,omitempty"`
 }
+
+// saysThe: it says the same as the other but for when it was observed.
+func (r *installationRecord) saysThe(o *installationRecord) bool {
+	return r.Distribution == o.Distribution && r.Variant == o.Variant && r.Namespace == o.Namespace &&
+		r.Running == o.Running && r.Bundle == o.Bundle && r.Overlay == o.Overlay && r.Rendered == o.Rendered &&
+		r.Phase == o.Phase && r.Target == o.Target && r.Reason == o.Reason && r.PhaseSince.Equal(o.PhaseSince) &&
+		r.Health == o.Health && r.HealthMessage == o.HealthMessage && r.Objects == o.Objects && r.Ready == o.Ready &&
+		r.DriftCorrected == o.DriftCorrected && r.Drifted == o.Drifted && r.DriftMessage == o.DriftMessage &&
+		r.Wants == o.Wants && r.Would == o.Would && r.Declined == o.Declined && r.Canary.is(o.Canary) &&
+		slices.Equal(r.SignedBy, o.SignedBy) && r.Alarm == o.Alarm && alike(r.Channel, o.Channel) && r.Policy.is(&o.Policy)
+}
+
+func (r *policyRecord) is(o *policyRecord) bool {
+	return r.Range == o.Range && r.Prereleases == o.Prereleases && alike(r.Pin, o.Pin) && r.Patch == o.Patch && r.Minor == o.Minor &&
+		r.Major == o.Major && slices.Equal(r.Windows, o.Windows) && alike(r.FromHub, o.FromHub)
+}
+
+// alike: both are nil, or neither is and they say the same.
+func alike[T comparable](a, b *T) bool { return a == b || a != nil && b != nil && *a == *b }
 
 func installationRecordOf(i fleet.Installation) installationRecord {
 	return installationRecord{

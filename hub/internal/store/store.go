@@ -122,7 +122,7 @@ func decode[T any](data, key []byte) (record T, err error) {
 }
 
 func put(b *bolt.Bucket, key []byte, record any) error {
-	data, err := json.Marshal(record)
+	data, err := encode(record)
 	if err != nil {
 		return fmt.Errorf("record %q: %w", key, err)
 	}
