@@ -30,7 +30,7 @@ func crowd(b *testing.B, n int) (s *Store, names []fleet.Cluster, path string) {
 			if err := s.putCluster(tx, name, clusterRecord{Created: start, Joined: start, Labels: map[string]string{"env": "prod"}}); err != nil {
 				return err
 			}
-			if err := s.putInstallations(tx, name, []installationRecord{installationRecordOf(installation("1.0.0", start))}); err != nil {
+			if err := s.putInstallations(tx, name, running("1.0.0")); err != nil {
 				return err
 			}
 		}
@@ -40,6 +40,11 @@ func crowd(b *testing.B, n int) (s *Store, names []fleet.Cluster, path string) {
 		b.Fatal(err)
 	}
 	return s, names, path
+}
+
+func running(version string) []installationRecord {
+	i := installation(version, start)
+	return []installationRecord{*installationRecordOf(&i)}
 }
 
 // BenchmarkTransitions measures how many changes of health of ten thousand clusters are on disk and acknowledged
@@ -164,7 +169,7 @@ func BenchmarkInstallations(b *testing.B) {
 // BenchmarkInstallationsChanged is the same with an event between any two looks.
 func BenchmarkInstallationsChanged(b *testing.B) {
 	s, names, _ := crowd(b, 10_000)
-	list := []installationRecord{installationRecordOf(installation("1.1.0", start))}
+	list := running("1.1.0")
 	s.db.NoSync = true // the disk is not what is measured
 	for n := 0; b.Loop(); n++ {
 		if _, err := s.Installations(); err != nil {

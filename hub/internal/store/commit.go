@@ -28,7 +28,7 @@ type buckets interface {
 // txn is a transaction that writes, with what becomes of memory once it is on disk. There is one at a time.
 type txn struct {
 	*bolt.Tx
-	heads    heads             // of the chains of events that it made longer
+	heads    *heads            // of the chains of events that it made longer
 	appended int               // events
 	acks     map[string]uint64 // of events that it does not write
 	then     []func()          // once it is on disk and in memory
@@ -72,6 +72,7 @@ type committer struct {
 	mu      sync.Mutex
 	waiting []*mutation
 	led     bool
+	heads   *heads // of the transaction under way
 	closed  bool
 	idle    chan struct{} // closed when nobody leads, after closed
 
@@ -275,7 +276,8 @@ func (s *Store) begin() (*txn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &txn{Tx: tx, heads: heads{}}, nil
+	s.commits.heads.clear()
+	return &txn{Tx: tx, heads: s.commits.heads}, nil
 }
 
 // abandon forgets a transaction.

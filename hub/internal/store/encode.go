@@ -9,12 +9,12 @@ import (
 // encode makes a record what is on disk. Those that come by the ten thousand at once have encodings written by hand,
 // which are those of encoding/json to the byte.
 func encode(record any) ([]byte, error) {
-	e := encoder{}
+	e := encoder{buf: make([]byte, 0, 384)} // of most that is enough
 	switch r := record.(type) {
 	case eventRecord:
 		e.event(&r)
 	case journalRecord:
-		e.journal(r)
+		e.journal(&r)
 	case []installationRecord:
 		e.installations(r)
 	default:
@@ -48,11 +48,26 @@ func (e *encoder) links(l links) {
 	e.number(`"beforeD":`, l.OfDistribution)
 }
 
-func (e *encoder) journal(r journalRecord) {
+func (e *encoder) journal(r *journalRecord) {
 	e.open()
 	e.key(`"acked":`)
 	e.buf = strconv.AppendUint(e.buf, r.Acked, 10)
 	e.time(`"at":`, r.At)
+	for n := range r.Health {
+		if n == 0 {
+			e.key(`"health":[`)
+		} else {
+			e.buf = append(e.buf, ',')
+		}
+		e.open()
+		e.key(`"distribution":`)
+		e.string(r.Health[n].Distribution)
+		e.health(&r.Health[n].healthRecord)
+		e.close()
+	}
+	if len(r.Health) > 0 {
+		e.buf = append(e.buf, ']')
+	}
 	e.close()
 }
 
@@ -86,14 +101,7 @@ func (e *encoder) installation(r *installationRecord) {
 	e.text(`"target":`, r.Target)
 	e.text(`"reason":`, r.Reason)
 	e.time(`"phaseSince":`, r.PhaseSince)
-	e.text(`"health":`, r.Health)
-	e.text(`"healthMessage":`, r.HealthMessage)
-	e.integer(`"objects":`, r.Objects)
-	e.integer(`"ready":`, r.Ready)
-	e.integer(`"driftCorrected":`, r.DriftCorrected)
-	e.integer(`"drifted":`, r.Drifted)
-	e.text(`"driftMessage":`, r.DriftMessage)
-	e.time(`"observedAt":`, r.ObservedAt)
+	e.health(&r.healthRecord)
 	e.text(`"wants":`, r.Wants)
 	e.text(`"would":`, r.Would)
 	e.flag(`"declined":`, r.Declined)
@@ -106,6 +114,17 @@ func (e *encoder) installation(r *installationRecord) {
 		e.other(`"channel":`, r.Channel)
 	}
 	e.close()
+}
+
+func (e *encoder) health(r *healthRecord) {
+	e.text(`"health":`, r.Health)
+	e.text(`"healthMessage":`, r.HealthMessage)
+	e.integer(`"objects":`, r.Objects)
+	e.integer(`"ready":`, r.Ready)
+	e.integer(`"driftCorrected":`, r.DriftCorrected)
+	e.integer(`"drifted":`, r.Drifted)
+	e.text(`"driftMessage":`, r.DriftMessage)
+	e.time(`"observedAt":`, r.ObservedAt)
 }
 
 func (e *encoder) policy(r *policyRecord) {

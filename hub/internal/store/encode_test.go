@@ -10,6 +10,8 @@ import (
 	"time"
 )
 
+const aWindow, otherWindow = "daily 01:00-03:00 UTC", "Mon-Fri 22:00-04:00 UTC"
+
 // scribble fills a record by chance: about half of it is left empty, texts are of all sorts, and times are as utc makes them.
 func scribble(random *rand.Rand, v reflect.Value) {
 	texts := []string{"x", "14 of 14 ready", "a \"quoted\" one", `c:\d`, "<b>&", "zwölf", "\u2028", "\x00\x1f\x7f", "\xff\xc3", "日本", "{", "line\nline\ttab", "😀"}
@@ -17,6 +19,10 @@ func scribble(random *rand.Rand, v reflect.Value) {
 		if random.IntN(2) == 0 {
 			*t = utc(time.Unix(random.Int64N(250_000_000_000), []int64{0, 5, 120_000_000, 123_456_789}[random.IntN(4)]))
 		}
+		return
+	}
+	if w, is := v.Addr().Interface().(*[]string); is && len(*w) > 0 && (*w)[0] == aWindow {
+		*w = []string{aWindow, otherWindow}[:1+random.IntN(2)]
 		return
 	}
 	if v.Kind() != reflect.Struct && random.IntN(2) == 0 {
@@ -91,13 +97,12 @@ func FuzzTexts(f *testing.F) {
 // What a cluster says is news where any of it is other than before but for when it was observed.
 func TestAnythingElseOfAnInstallationIsNews(t *testing.T) {
 	random := rand.New(rand.NewPCG(3, 5))
-	kind := reflect.TypeFor[installationRecord]()
 	differed := map[string]bool{}
 	var look func(path string, a, b *installationRecord, x, y reflect.Value)
 	look = func(path string, a, b *installationRecord, x, y reflect.Value) {
 		for i := range x.NumField() {
 			field, name := x.Type().Field(i), path+x.Type().Field(i).Name
-			if field.Type == reflect.TypeFor[policyRecord]() {
+			if field.Type == reflect.TypeFor[policyRecord]() || field.Anonymous {
 				look(name+".", a, b, x.Field(i), y.Field(i))
 				continue
 			}
@@ -107,10 +112,10 @@ func TestAnythingElseOfAnInstallationIsNews(t *testing.T) {
 			// nothing and none are the same
 			written := func(v reflect.Value) string { data, _ := json.Marshal(v.Interface()); return string(data) }
 			is := written(kept) != written(y.Field(i)) && !(field.Type.Kind() == reflect.Slice && kept.Len()+y.Field(i).Len() == 0)
-			if name == "ObservedAt" {
+			if name == "healthRecord.ObservedAt" {
 				is = false
 			}
-			if got := !sameNews([]installationRecord{*a}, []installationRecord{*b}); got != is {
+			if got := !sameNews(installationsOf([]installationRecord{*a}, &windows{}), []installationRecord{*b}); got != is {
 				t.Fatalf("%s: from %s to %s: news %v, want %v", name, written(kept), written(y.Field(i)), got, is)
 			}
 			differed[name] = differed[name] || is
@@ -120,6 +125,7 @@ func TestAnythingElseOfAnInstallationIsNews(t *testing.T) {
 	for range 300 {
 		var a installationRecord
 		scribble(random, reflect.ValueOf(&a).Elem())
+		a.Policy.Windows = []string{aWindow}
 		data, err := json.Marshal(a)
 		must(t, err)
 		var b installationRecord // shares nothing with a
@@ -127,11 +133,12 @@ func TestAnythingElseOfAnInstallationIsNews(t *testing.T) {
 		must(t, json.Unmarshal(data, &a))
 		look("", &a, &b, reflect.ValueOf(&a).Elem(), reflect.ValueOf(&b).Elem())
 	}
-	if want := kind.NumField() - 2 + reflect.TypeFor[policyRecord]().NumField(); len(differed) != want+1 {
+	want := reflect.TypeFor[installationRecord]().NumField() - 2 + reflect.TypeFor[policyRecord]().NumField() + reflect.TypeFor[healthRecord]().NumField()
+	if len(differed) != want {
 		t.Errorf("looked at %d fields of %d", len(differed), want)
 	}
 	for name, is := range differed {
-		if !is && name != "ObservedAt" {
+		if !is && name != "healthRecord.ObservedAt" {
 			t.Errorf("%s was never other than before", name)
 		}
 	}

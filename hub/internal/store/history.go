@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"encoding/binary"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -47,37 +46,51 @@ func clusterChain(c fleet.Cluster) string { return "c" + string(c) }
 func distributionChain(d string) string   { return "d" + d }
 
 // heads are ids by chain.
-type heads map[string]uint64
+type heads struct {
+	ids   map[string]uint64
+	order []string // in which they came
+}
+
+func newHeads() *heads { return &heads{ids: map[string]uint64{}} }
 
 // push makes a chain one event longer, and returns the one before.
-func (h heads) push(tx buckets, chain string, id uint64) (before uint64) {
-	before, known := h[chain]
-	if b := tx.Bucket([]byte(bucketHeads)); !known && b != nil {
-		if v := b.Get([]byte(chain)); len(v) == 8 {
-			before = binary.BigEndian.Uint64(v)
+func (h *heads) push(tx buckets, chain string, id uint64) (before uint64) {
+	before, known := h.ids[chain]
+	if !known {
+		h.order = append(h.order, chain)
+		if b := tx.Bucket([]byte(bucketHeads)); b != nil {
+			if v := b.Get([]byte(chain)); len(v) == 8 {
+				before = binary.BigEndian.Uint64(v)
+			}
 		}
 	}
-	h[chain] = id
+	h.ids[chain] = id
 	return before
 }
 
-func (h heads) store(tx *bolt.Tx) error {
-	if len(h) == 0 {
+func (h *heads) clear() {
+	clear(h.ids)
+	h.order = h.order[:0]
+}
+
+func (h *heads) store(tx *bolt.Tx) error {
+	if len(h.ids) == 0 {
 		return nil
 	}
 	b, err := tx.CreateBucketIfNotExists([]byte(bucketHeads))
 	if err != nil {
 		return fmt.Errorf("create bucket %s: %w", bucketHeads, err)
 	}
-	for _, chain := range slices.Sorted(maps.Keys(h)) {
-		if err := b.Put([]byte(chain), number(h[chain])); err != nil {
+	slices.Sort(h.order)
+	for _, chain := range h.order {
+		if err := b.Put([]byte(chain), number(h.ids[chain])); err != nil {
 			return fmt.Errorf("note the newest event: %w", err)
 		}
 	}
 	return nil
 }
 
-func eventRecordOf(e fleet.Event) eventRecord {
+func eventRecordOf(e *fleet.Event) eventRecord {
 	return eventRecord{At: utc(e.At), Seq: e.Seq, Cluster: e.Cluster, Distribution: e.Distribution, Version: e.Version, Kind: string(e.Kind), Message: e.Message}
 }
 
@@ -87,7 +100,7 @@ func eventOf(id uint64, r eventRecord) fleet.Event {
 }
 
 func appendEvent(tx *txn, e fleet.Event) error {
-	record, err := encode(eventRecordOf(e))
+	record, err := encode(eventRecordOf(&e))
 	if err != nil {
 		return fmt.Errorf("append event: %w", err)
 	}
@@ -110,7 +123,7 @@ func tell(tx *txn, record []byte, e *fleet.Event) error {
 }
 
 // link adds an event to its chains, and its links to its record.
-func (h heads) link(tx buckets, record []byte, e *fleet.Event, id uint64) []byte {
+func (h *heads) link(tx buckets, record []byte, e *fleet.Event, id uint64) []byte {
 	l := links{OfCluster: h.push(tx, clusterChain(e.Cluster), id)}
 	if e.Distribution != "" {
 		l.OfDistribution = h.push(tx, distributionChain(e.Distribution), id)
@@ -422,7 +435,7 @@ func (w *walk) newest() (chain string, id uint64) {
 
 // linkEvents is the step from schema 4: hubs of that schema looked at every event for each list.
 func linkEvents(tx *bolt.Tx) error {
-	b, h := tx.Bucket(bucketEvents), heads{}
+	b, h := tx.Bucket(bucketEvents), newHeads()
 	type old struct {
 		id    uint64
 		event fleet.Event
@@ -436,7 +449,7 @@ func linkEvents(tx *bolt.Tx) error {
 		return err
 	}
 	for _, o := range all {
-		record, err := encode(eventRecordOf(o.event))
+		record, err := encode(eventRecordOf(&o.event))
 		if err != nil {
 			return err
 		}

@@ -63,7 +63,7 @@ var (
 	bucketIdentities    = []byte("identities")    // fingerprint -> identityRecord
 	bucketOperators     = []byte("operators")     // name -> operatorRecord
 	bucketFingerprints  = []byte("fingerprints")  // cluster NUL fingerprint -> 1: a cluster's identities
-	bucketInstallations = []byte("installations") // cluster -> []installationRecord
+	bucketInstallations = []byte("installations") // cluster -> []installationRecord; journals may have newer health
 	bucketJournals      = []byte("journals")      // cluster NUL journal id -> journalRecord
 	bucketEvents        = []byte("events")        // big-endian id -> eventRecord
 	bucketPreflights    = []byte("preflights")    // cluster NUL distribution NUL version -> preflightRecord
