@@ -107,6 +107,31 @@ func BenchmarkTransitions(b *testing.B) {
 	fmt.Printf("FIGURE scale.b11-writes-without-news %d writes %d clusters told the same health again\n", s.Stats().Writes-repeated.Writes, clusters)
 }
 
+// BenchmarkTransitionAlone measures a change of health of one cluster of ten thousand while the others say nothing: what
+// it writes, and what of the time is not the disk's.
+func BenchmarkTransitionAlone(b *testing.B) {
+	s, names, _ := crowd(b, 10_000)
+	history(b, s, names, DefaultHistory.Events)
+	pages := func() (n int64, disk time.Duration) {
+		st := s.db.Stats().TxStats
+		return st.GetPageCount(), st.GetWriteTime()
+	}
+	before, disk := pages()
+	seq, cpu, began := uint64(0), cpuTime(), time.Now()
+	for b.Loop() {
+		seq++
+		i := installation("1.0.0", time.Now())
+		i.Ready = int(seq)
+		if _, err := s.RecordEvents(names[seq%10_000], "j", health(seq, i)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	took, cpu := time.Since(began), cpuTime()-cpu
+	after, wrote := pages()
+	fmt.Printf("FIGURE store.transition-alone %.1f pages written each, %.0f µs CPU, %v of which %v for the disk\n", float64(after-before)/float64(seq),
+		float64(cpu.Microseconds())/float64(seq), (took / time.Duration(seq)).Round(time.Microsecond), ((wrote - disk) / time.Duration(seq)).Round(time.Microsecond))
+}
+
 // history fills the past with n events of these clusters.
 func history(b *testing.B, s *Store, names []fleet.Cluster, n int) {
 	b.Helper()

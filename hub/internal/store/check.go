@@ -274,8 +274,7 @@ func (c *checker) references() {
 
 // history looks whether events have no gaps, and whether each names the one before it.
 func (c *checker) history() {
-	last, links := uint64(0), newHeads()
-	nowhere := emptied{} // the chains begin with the first event that is kept
+	last, links := uint64(0), newHeads() // the chains begin with the first event that is kept
 	c.each("order of events", string(bucketEvents), func(k, v []byte) error {
 		id := numberOf(string(k))
 		first := last == 0
@@ -285,9 +284,9 @@ func (c *checker) history() {
 		if err != nil {
 			return nil // said already
 		}
-		ofCluster, ofDistribution := links.push(nowhere, clusterChain(r.Cluster), id), uint64(0)
+		ofCluster, ofDistribution := links.push(clusterChain(r.Cluster), id), uint64(0)
 		if r.Distribution != "" {
-			ofDistribution = links.push(nowhere, distributionChain(r.Distribution), id)
+			ofDistribution = links.push(distributionChain(r.Distribution), id)
 		}
 		switch {
 		case gap:
@@ -312,11 +311,6 @@ func (c *checker) history() {
 	slices.Sort(without)
 	c.note("lists of events", len(links.order), without...)
 }
-
-// emptied has nothing.
-type emptied struct{}
-
-func (emptied) Bucket([]byte) *bolt.Bucket { return nil }
 
 // audit computes the chain of hashes anew.
 func (c *checker) audit() {

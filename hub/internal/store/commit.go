@@ -276,7 +276,7 @@ func (s *Store) begin() (*txn, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.commits.heads.clear()
+	s.commits.heads.forget()
 	return &txn{Tx: tx, heads: s.commits.heads}, nil
 }
 
@@ -297,6 +297,7 @@ func (s *Store) end(tx *txn) error {
 		return err
 	}
 	s.memory.commit()
+	tx.heads.commit()
 	for _, do := range tx.then {
 		do()
 	}

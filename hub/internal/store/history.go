@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -47,28 +48,47 @@ func distributionChain(d string) string   { return "d" + d }
 
 // heads are ids by chain.
 type heads struct {
-	ids   map[string]uint64
-	order []string // in which they came
+	stored map[string]uint64
+	ids    map[string]uint64 // newer ones
+	order  []string          // in which those came
 }
 
-func newHeads() *heads { return &heads{ids: map[string]uint64{}} }
+func newHeads() *heads { return &heads{stored: map[string]uint64{}, ids: map[string]uint64{}} }
+
+func (h *heads) load(db *bolt.DB) error {
+	return db.View(func(tx *bolt.Tx) error {
+		b := tx.Bucket([]byte(bucketHeads))
+		if b == nil {
+			return nil
+		}
+		return b.ForEach(func(k, v []byte) error {
+			if len(v) == 8 {
+				h.stored[string(k)] = binary.BigEndian.Uint64(v)
+			}
+			return nil
+		})
+	})
+}
 
 // push makes a chain one event longer, and returns the one before.
-func (h *heads) push(tx buckets, chain string, id uint64) (before uint64) {
+func (h *heads) push(chain string, id uint64) (before uint64) {
 	before, known := h.ids[chain]
 	if !known {
+		before = h.stored[chain]
 		h.order = append(h.order, chain)
-		if b := tx.Bucket([]byte(bucketHeads)); b != nil {
-			if v := b.Get([]byte(chain)); len(v) == 8 {
-				before = binary.BigEndian.Uint64(v)
-			}
-		}
 	}
 	h.ids[chain] = id
 	return before
 }
 
-func (h *heads) clear() {
+// commit: those that are newer are stored.
+func (h *heads) commit() {
+	maps.Copy(h.stored, h.ids)
+	h.forget()
+}
+
+// forget: they are not.
+func (h *heads) forget() {
 	clear(h.ids)
 	h.order = h.order[:0]
 }
@@ -115,7 +135,7 @@ func tell(tx *txn, record []byte, e *fleet.Event) error {
 	if err != nil {
 		return fmt.Errorf("next event: %w", err)
 	}
-	if err := b.Put(number(id), tx.heads.link(tx, record, e, id)); err != nil {
+	if err := b.Put(number(id), tx.heads.link(record, e, id)); err != nil {
 		return fmt.Errorf("append event: %w", err)
 	}
 	tx.appended++
@@ -123,10 +143,10 @@ func tell(tx *txn, record []byte, e *fleet.Event) error {
 }
 
 // link adds an event to its chains, and its links to its record.
-func (h *heads) link(tx buckets, record []byte, e *fleet.Event, id uint64) []byte {
-	l := links{OfCluster: h.push(tx, clusterChain(e.Cluster), id)}
+func (h *heads) link(record []byte, e *fleet.Event, id uint64) []byte {
+	l := links{OfCluster: h.push(clusterChain(e.Cluster), id)}
 	if e.Distribution != "" {
-		l.OfDistribution = h.push(tx, distributionChain(e.Distribution), id)
+		l.OfDistribution = h.push(distributionChain(e.Distribution), id)
 	}
 	w := encoder{buf: record[:len(record)-1]} // without its brace
 	w.links(l)
@@ -154,8 +174,13 @@ func (s *Store) settleEvents(tx *txn) error {
 // dropEvents drops the oldest n. Ids have no gaps, so their keys are known: looking for the first again and again
 // would pass over all that were dropped before.
 func dropEvents(b *bolt.Bucket, first uint64, n int) error {
+	c := b.Cursor()
 	for id := first; id < first+uint64(n); id++ {
-		if err := b.Delete(number(id)); err != nil {
+		key := number(id)
+		if k, _ := c.Seek(key); !bytes.Equal(k, key) {
+			continue
+		}
+		if err := c.Delete(); err != nil {
 			return fmt.Errorf("drop oldest event: %w", err)
 		}
 	}
@@ -270,6 +295,11 @@ func dropHeads(tx *txn) error {
 			err = b.Delete(k)
 		}
 	}
+	tx.OnCommit(func() {
+		for _, k := range gone {
+			delete(tx.heads.stored, string(k))
+		}
+	})
 	return err
 }
 
@@ -453,7 +483,7 @@ func linkEvents(tx *bolt.Tx) error {
 		if err != nil {
 			return err
 		}
-		if err := b.Put(number(o.id), h.link(tx, record, &o.event, o.id)); err != nil {
+		if err := b.Put(number(o.id), h.link(record, &o.event, o.id)); err != nil {
 			return fmt.Errorf("link event %d: %w", o.id, err)
 		}
 	}

@@ -49,7 +49,7 @@ func open(path string, log *slog.Logger, migrations []step) (*Store, error) {
 			s := &Store{db: db, log: log, memory: newMemory(), revoked: make(chan struct{}, 1)}
 			s.commits.idle, s.commits.heads = make(chan struct{}), newHeads()
 			s.Keep(History{})
-			if err = s.memory.load(db); err == nil {
+			if err = errors.Join(s.memory.load(db), s.commits.heads.load(db)); err == nil {
 				return s, nil
 			}
 		}
