@@ -56,7 +56,7 @@ func BenchmarkTransitions(b *testing.B) {
 	history(b, s, names, DefaultHistory.Events)
 	states := []fleet.Health{fleet.Healthy, fleet.Degraded}
 	before, began := s.Stats(), time.Now()
-	cpu := cpuTime()
+	cpu, disk := cpuTime(), s.db.Stats().TxStats
 	events := 0
 	var all sync.WaitGroup
 	turns := make([]chan uint64, clusters)
@@ -82,10 +82,13 @@ func BenchmarkTransitions(b *testing.B) {
 		all.Wait()
 	}
 	took, cpu := time.Since(began), cpuTime()-cpu
-	after := s.Stats()
+	after, wrote := s.Stats(), s.db.Stats().TxStats
 	writes := after.Writes - before.Writes
-	fmt.Printf("FIGURE scale.b11-per-second %.0f events/s %d clusters, each waits for its acknowledgement; %d writes of %.0f events on average, %d syncs, %.1f µs CPU each\n",
-		float64(events)/took.Seconds(), clusters, writes, float64(events)/float64(writes), 2*writes, float64(cpu.Microseconds())/float64(events))
+	fmt.Printf("FIGURE scale.b11-per-second %.0f events/s %d clusters, each waits for its acknowledgement; %d writes of %.0f events on average, %d syncs\n",
+		float64(events)/took.Seconds(), clusters, writes, float64(events)/float64(writes), 2*writes)
+	fmt.Printf("FIGURE scale.b11-cpu %.1f µs of CPU for an event; %.1f µs of the time for it went to writing and syncing %.0f bytes\n",
+		float64(cpu.Microseconds())/float64(events), float64((wrote.GetWriteTime()-disk.GetWriteTime()).Microseconds())/float64(events),
+		float64(wrote.GetPageAlloc()-disk.GetPageAlloc())/float64(events))
 	fmt.Printf("FIGURE scale.b11-disk-syncs %.0f syncs/s of 4 KiB appended to a file on the same disk\n", syncRate(b, filepath.Dir(path)))
 
 	// The same news again, as from a spoke that repeats itself, and heartbeats.
