@@ -25,6 +25,9 @@ func TestMain(m *testing.M) {
 	if path := os.Getenv(childEnv); path != "" {
 		recordForEver(path)
 	}
+	if path := os.Getenv(compactEnv); path != "" {
+		compactForEver(path)
+	}
 	os.Exit(m.Run())
 }
 
