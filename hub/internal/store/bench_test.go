@@ -30,7 +30,7 @@ func crowd(b *testing.B, n int) (s *Store, names []fleet.Cluster, path string) {
 			if err := s.putCluster(tx, name, clusterRecord{Created: start, Joined: start, Labels: map[string]string{"env": "prod"}}); err != nil {
 				return err
 			}
-			if err := s.putInstallations(tx, name, []installationRecord{installationRecordOf(installation("1.0.0", start))}); err != nil {
+			if err := s.putInstallations(tx, name, running("1.0.0")); err != nil {
 				return err
 			}
 		}
@@ -42,6 +42,11 @@ func crowd(b *testing.B, n int) (s *Store, names []fleet.Cluster, path string) {
 	return s, names, path
 }
 
+func running(version string) []installationRecord {
+	i := installation(version, start)
+	return []installationRecord{*installationRecordOf(&i)}
+}
+
 // BenchmarkTransitions measures how many changes of health of ten thousand clusters are on disk and acknowledged
 // in a second: each cluster waits for its acknowledgement before it tells the next, and the last thousands of
 // events before are dropped as many as come. Beside it: what the disk itself does.
@@ -51,7 +56,7 @@ func BenchmarkTransitions(b *testing.B) {
 	history(b, s, names, DefaultHistory.Events)
 	states := []fleet.Health{fleet.Healthy, fleet.Degraded}
 	before, began := s.Stats(), time.Now()
-	cpu := cpuTime()
+	cpu, disk := cpuTime(), s.db.Stats().TxStats
 	events := 0
 	var all sync.WaitGroup
 	turns := make([]chan uint64, clusters)
@@ -77,10 +82,13 @@ func BenchmarkTransitions(b *testing.B) {
 		all.Wait()
 	}
 	took, cpu := time.Since(began), cpuTime()-cpu
-	after := s.Stats()
+	after, wrote := s.Stats(), s.db.Stats().TxStats
 	writes := after.Writes - before.Writes
-	fmt.Printf("FIGURE scale.b11-per-second %.0f events/s %d clusters, each waits for its acknowledgement; %d writes of %.0f events on average, %d syncs, %.1f µs CPU each\n",
-		float64(events)/took.Seconds(), clusters, writes, float64(events)/float64(writes), 2*writes, float64(cpu.Microseconds())/float64(events))
+	fmt.Printf("FIGURE scale.b11-per-second %.0f events/s %d clusters, each waits for its acknowledgement; %d writes of %.0f events on average, %d syncs\n",
+		float64(events)/took.Seconds(), clusters, writes, float64(events)/float64(writes), 2*writes)
+	fmt.Printf("FIGURE scale.b11-cpu %.1f µs of CPU for an event; %.1f µs of the time for it went to writing and syncing %.0f bytes\n",
+		float64(cpu.Microseconds())/float64(events), float64((wrote.GetWriteTime()-disk.GetWriteTime()).Microseconds())/float64(events),
+		float64(wrote.GetPageAlloc()-disk.GetPageAlloc())/float64(events))
 	fmt.Printf("FIGURE scale.b11-disk-syncs %.0f syncs/s of 4 KiB appended to a file on the same disk\n", syncRate(b, filepath.Dir(path)))
 
 	// The same news again, as from a spoke that repeats itself, and heartbeats.
@@ -100,6 +108,31 @@ func BenchmarkTransitions(b *testing.B) {
 		close(turn)
 	}
 	fmt.Printf("FIGURE scale.b11-writes-without-news %d writes %d clusters told the same health again\n", s.Stats().Writes-repeated.Writes, clusters)
+}
+
+// BenchmarkTransitionAlone measures a change of health of one cluster of ten thousand while the others say nothing: what
+// it writes, and what of the time is not the disk's.
+func BenchmarkTransitionAlone(b *testing.B) {
+	s, names, _ := crowd(b, 10_000)
+	history(b, s, names, DefaultHistory.Events)
+	pages := func() (n int64, disk time.Duration) {
+		st := s.db.Stats().TxStats
+		return st.GetPageCount(), st.GetWriteTime()
+	}
+	before, disk := pages()
+	seq, cpu, began := uint64(0), cpuTime(), time.Now()
+	for b.Loop() {
+		seq++
+		i := installation("1.0.0", time.Now())
+		i.Ready = int(seq)
+		if _, err := s.RecordEvents(names[seq%10_000], "j", health(seq, i)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	took, cpu := time.Since(began), cpuTime()-cpu
+	after, wrote := pages()
+	fmt.Printf("FIGURE store.transition-alone %.1f pages written each, %.0f µs CPU, %v of which %v for the disk\n", float64(after-before)/float64(seq),
+		float64(cpu.Microseconds())/float64(seq), (took / time.Duration(seq)).Round(time.Microsecond), ((wrote - disk) / time.Duration(seq)).Round(time.Microsecond))
 }
 
 // history fills the past with n events of these clusters.
@@ -164,7 +197,7 @@ func BenchmarkInstallations(b *testing.B) {
 // BenchmarkInstallationsChanged is the same with an event between any two looks.
 func BenchmarkInstallationsChanged(b *testing.B) {
 	s, names, _ := crowd(b, 10_000)
-	list := []installationRecord{installationRecordOf(installation("1.1.0", start))}
+	list := running("1.1.0")
 	s.db.NoSync = true // the disk is not what is measured
 	for n := 0; b.Loop(); n++ {
 		if _, err := s.Installations(); err != nil {

@@ -1,6 +1,10 @@
 package store
 
-import "github.com/wheelwright-dev/wheelwright/pkg/fleet"
+import (
+	"slices"
+
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
+)
 
 type canaryRecord struct {
 	Step    int             `json:"step,omitempty"`
@@ -26,6 +30,10 @@ func canaryRecordOf(c *fleet.Canary) *canaryRecord {
 		r.Traffic = append(r.Traffic, trafficRecord{t.Service, t.Weight, t.Mirror, t.Matches})
 	}
 	return r
+}
+
+func (r *canaryRecord) is(o *canaryRecord) bool {
+	return r == o || r != nil && o != nil && r.Step == o.Step && r.Steps == o.Steps && r.Held == o.Held && r.Gate == o.Gate && slices.Equal(r.Traffic, o.Traffic)
 }
 
 func (r *canaryRecord) noun() *fleet.Canary {

@@ -250,13 +250,31 @@ func (c *checker) references() {
 		}
 		return nil
 	})
+	noted := map[string]bool{}
+	c.each("health in journals", string(bucketJournals), func(k, v []byte) error {
+		name, _, _ := strings.Cut(string(k), "\x00")
+		r, err := decode[journalRecord](v, k)
+		if err != nil || len(r.Health) == 0 {
+			return nil // said already
+		}
+		if noted[name] {
+			return errors.New("another journal of the cluster has it too")
+		}
+		noted[name] = true
+		list, _, _ := get[[]installationRecord](c.tx.Bucket(bucketInstallations), []byte(name))
+		for _, h := range r.Health {
+			if !slices.ContainsFunc(list, func(i installationRecord) bool { return i.Distribution == h.Distribution }) {
+				return fmt.Errorf("it has that of %s, which the cluster does not run", h.Distribution)
+			}
+		}
+		return nil
+	})
 	c.report.Bundles, _ = bundlesOf(c.tx) // a record that does not decode was said already
 }
 
 // history looks whether events have no gaps, and whether each names the one before it.
 func (c *checker) history() {
-	last, links := uint64(0), heads{}
-	nowhere := emptied{} // the chains begin with the first event that is kept
+	last, links := uint64(0), newHeads() // the chains begin with the first event that is kept
 	c.each("order of events", string(bucketEvents), func(k, v []byte) error {
 		id := numberOf(string(k))
 		first := last == 0
@@ -266,9 +284,9 @@ func (c *checker) history() {
 		if err != nil {
 			return nil // said already
 		}
-		ofCluster, ofDistribution := links.push(nowhere, clusterChain(r.Cluster), id), uint64(0)
+		ofCluster, ofDistribution := links.push(clusterChain(r.Cluster), id), uint64(0)
 		if r.Distribution != "" {
-			ofDistribution = links.push(nowhere, distributionChain(r.Distribution), id)
+			ofDistribution = links.push(distributionChain(r.Distribution), id)
 		}
 		switch {
 		case gap:
@@ -279,25 +297,20 @@ func (c *checker) history() {
 		return nil
 	})
 	c.each("newest events", bucketHeads, func(k, v []byte) error {
-		if at, known := links[string(k)]; known && (len(v) != 8 || numberOf(string(v)) != at) {
+		if at, known := links.ids[string(k)]; known && (len(v) != 8 || numberOf(string(v)) != at) {
 			return fmt.Errorf("it is event %d", at)
 		}
 		return nil
 	})
 	var without []string
-	for chain := range links {
+	for _, chain := range links.order {
 		if b := c.tx.Bucket([]byte(bucketHeads)); b == nil || b.Get([]byte(chain)) == nil {
 			without = append(without, fmt.Sprintf("%q: lists of it begin nowhere", chain[1:]))
 		}
 	}
 	slices.Sort(without)
-	c.note("lists of events", len(links), without...)
+	c.note("lists of events", len(links.order), without...)
 }
-
-// emptied has nothing.
-type emptied struct{}
-
-func (emptied) Bucket([]byte) *bolt.Bucket { return nil }
 
 // audit computes the chain of hashes anew.
 func (c *checker) audit() {

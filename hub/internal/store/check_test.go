@@ -118,8 +118,18 @@ func TestACheckNamesWhatIsDamaged(t *testing.T) {
 		}), "order of events: \"6\": it names"},
 		"the beginning of a chain": {write([]byte(bucketHeads), clusterChain(eu), string(number(1))), "newest events: "},
 		"a chain":                  {drop([]byte(bucketHeads), clusterChain(eu)), "lists of events: \"acme/eu-1\""},
-		"the audit":                {first(bucketAudit, flip), "chain of the audit: entry 1: "},
-		"a bucket":                 {func(tx *txn) error { return tx.DeleteBucket(bucketPins) }, "buckets: bucket pins is missing"},
+		"a health": {write(bucketJournals, string(eu)+"\x00j", `{"acked":3,"health":[{"distribution":"bank","health":"Healthy"}]}`),
+			"health in journals: \"acme/eu-1 j\": it has that of bank"},
+		"a health in two": {func(tx *txn) error {
+			for _, j := range []string{"j", "k"} {
+				if err := write(bucketJournals, string(eu)+"\x00"+j, `{"acked":3,"health":[{"distribution":"shop","health":"Healthy"}]}`)(tx); err != nil {
+					return err
+				}
+			}
+			return nil
+		}, "health in journals: \"acme/eu-1 k\": another journal"},
+		"the audit": {first(bucketAudit, flip), "chain of the audit: entry 1: "},
+		"a bucket":  {func(tx *txn) error { return tx.DeleteBucket(bucketPins) }, "buckets: bucket pins is missing"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, path := furnished(t)

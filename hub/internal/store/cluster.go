@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"maps"
-	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -76,7 +75,11 @@ func (s *Store) putCluster(tx *txn, name fleet.Cluster, rec clusterRecord) error
 	return put(tx.Bucket(bucketClusters), []byte(name), rec)
 }
 
+// putInstallations writes the whole of what a cluster runs: what its journals have of it is old from here on.
 func (s *Store) putInstallations(tx *txn, cluster fleet.Cluster, list []installationRecord) error {
+	if err := s.endHealth(tx, cluster); err != nil {
+		return err
+	}
 	s.memory.installations.put(cluster, installationsOf(list, &s.memory.windows))
 	return put(tx.Bucket(bucketInstallations), []byte(cluster), list)
 }
@@ -121,6 +124,7 @@ func (s *Store) removeCluster(tx *txn, name fleet.Cluster) error {
 		return err
 	}
 	s.memory.clusters.drop(string(name))
+	s.memory.heard.drop(name)
 	return tx.Bucket(bucketClusters).Delete([]byte(name))
 }
 
@@ -139,14 +143,14 @@ func (s *Store) forgetJournals(tx *txn, name fleet.Cluster) error {
 // a fleet that reconnects to a restarted hub costs no disk.
 func (s *Store) Hello(cluster fleet.Cluster, spokeVersion, kubernetesVersion string, subs []fleet.Installation) error {
 	list := make([]installationRecord, 0, len(subs))
-	for _, sub := range subs {
-		list = append(list, installationRecordOf(sub))
+	for n := range subs {
+		list = append(list, *installationRecordOf(&subs[n]))
 	}
 	c, found := s.memory.clusters.one(string(cluster))
 	if !found {
 		return fmt.Errorf("cluster %s: %w", cluster, ErrNotFound)
 	}
-	if old, listed := s.memory.installations.one(cluster); listed && c.SpokeVersion == spokeVersion && c.KubernetesVersion == kubernetesVersion && sameNews(recordsOf(old), list) {
+	if old, listed := s.memory.installations.one(cluster); listed && c.SpokeVersion == spokeVersion && c.KubernetesVersion == kubernetesVersion && sameNews(old, list) {
 		return nil
 	}
 	return s.share(func(tx *txn) error {
@@ -165,23 +169,13 @@ func (s *Store) Hello(cluster fleet.Cluster, spokeVersion, kubernetesVersion str
 	})
 }
 
-func recordsOf(list []fleet.Installation) []installationRecord {
-	all := make([]installationRecord, 0, len(list))
-	for _, i := range list {
-		all = append(all, installationRecordOf(i))
-	}
-	return all
-}
-
 // sameNews compares but for when it was observed.
-func sameNews(a, b []installationRecord) bool {
-	if len(a) != len(b) {
+func sameNews(known []fleet.Installation, next []installationRecord) bool {
+	if len(known) != len(next) {
 		return false
 	}
-	for i := range a {
-		x, y := a[i], b[i]
-		x.ObservedAt, y.ObservedAt = time.Time{}, time.Time{}
-		if !reflect.DeepEqual(x, y) {
+	for n := range next {
+		if !next[n].delivers(&known[n]) || !next[n].saysThe(healthRecordOf(&known[n])) {
 			return false
 		}
 	}
@@ -251,9 +245,10 @@ func (s *Store) heard(tx *txn, name fleet.Cluster, when time.Time, acks map[stri
 		}
 	}
 	for _, journal := range slices.Sorted(maps.Keys(acks)) {
-		if stored, _ := s.memory.journals.latest(journal); stored.Acked < acks[journal] {
+		if stored, known := s.memory.journals.latest(journal); stored.Acked < acks[journal] {
 			wrote = true
-			if err := s.putJournal(tx, name, journal, journalRecord{Acked: acks[journal], At: utc(time.Now())}); err != nil {
+			stored.Acked, stored.At = acks[journal], utc(time.Now())
+			if err := s.putJournal(tx, name, journal, stored, known); err != nil {
 				return false, err
 			}
 		}

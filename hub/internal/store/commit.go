@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -26,7 +28,7 @@ type buckets interface {
 // txn is a transaction that writes, with what becomes of memory once it is on disk. There is one at a time.
 type txn struct {
 	*bolt.Tx
-	heads    heads             // of the chains of events that it made longer
+	heads    *heads            // of the chains of events that it made longer
 	appended int               // events
 	acks     map[string]uint64 // of events that it does not write
 	then     []func()          // once it is on disk and in memory
@@ -52,7 +54,8 @@ func (u untouched) Unwrap() error { return u.error }
 // mutation is a change that waits for the disk.
 type mutation struct {
 	change func(*txn) error
-	shares bool // a transaction with others, and may be run more than once
+	of     string // what it changes most of: a key
+	shares bool   // a transaction with others, and may be run more than once
 	answer chan struct{}
 	err    error
 	panic  any
@@ -68,6 +71,7 @@ type committer struct {
 	mu      sync.Mutex
 	waiting []*mutation
 	led     bool
+	heads   *heads // of the transaction under way
 	closed  bool
 	idle    chan struct{} // closed when nobody leads, after closed
 
@@ -104,14 +108,24 @@ func (s *Store) Stats() Stats {
 }
 
 // update makes a change in a transaction of its own, once.
-func (s *Store) update(change func(*txn) error) error { return s.submit(change, false) }
+func (s *Store) update(change func(*txn) error) error {
+	return s.submit(&mutation{change: change})
+}
 
 // share makes a change in a transaction that it shares with others. change may be run more than once, and of
 // what it says only the last counts.
-func (s *Store) share(change func(*txn) error) error { return s.submit(change, true) }
+func (s *Store) share(change func(*txn) error) error {
+	return s.submit(&mutation{change: change, shares: true})
+}
 
-func (s *Store) submit(change func(*txn) error, shares bool) error {
-	m, c := &mutation{change: change, shares: shares, answer: make(chan struct{}, 1)}, &s.commits
+// shareOf is share for what changes mostly records whose keys begin so.
+func (s *Store) shareOf(key string, change func(*txn) error) error {
+	return s.submit(&mutation{change: change, of: key, shares: true})
+}
+
+func (s *Store) submit(m *mutation) error {
+	m.answer = make(chan struct{}, 1)
+	c := &s.commits
 	c.mu.Lock()
 	if c.closed {
 		c.mu.Unlock()
@@ -185,6 +199,8 @@ func (c *committer) close() {
 // of what is on disk.
 func (s *Store) commit(group []*mutation) {
 	const patience = 4 // then each alone: many that fail must not have the others done again and again
+	// Keys in their order are found where the one before was.
+	slices.SortStableFunc(group, func(a, b *mutation) int { return strings.Compare(a.of, b.of) })
 	var alone []*mutation
 	for len(group) > 0 {
 		failed := s.try(group)
@@ -263,7 +279,8 @@ func (s *Store) begin() (*txn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &txn{Tx: tx, heads: heads{}}, nil
+	s.commits.heads.forget()
+	return &txn{Tx: tx, heads: s.commits.heads}, nil
 }
 
 // abandon forgets a transaction.
@@ -283,6 +300,7 @@ func (s *Store) end(tx *txn) error {
 		return err
 	}
 	s.memory.commit()
+	tx.heads.commit()
 	for _, do := range tx.then {
 		do()
 	}

@@ -3,7 +3,6 @@ package store
 import (
 	"bytes"
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -11,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	bolt "go.etcd.io/bbolt"
 
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/logging"
@@ -37,7 +38,7 @@ func (s *Store) RecordEvents(cluster fleet.Cluster, journalID string, events []f
 	}
 	b, err := newBulletin(cluster, string(join(string(cluster), journalID)), events)
 	if err == nil {
-		err = s.share(func(tx *txn) error { return s.record(tx, b) })
+		err = s.shareOf(b.journal, func(tx *txn) error { return s.record(tx, b) })
 	}
 	if err != nil {
 		return 0, fmt.Errorf("record events: %w", err)
@@ -64,26 +65,21 @@ type tiding struct {
 	fleet.Event
 	record       []byte
 	installation *installationRecord // nil: it says nothing of one
-	encoded      []byte              // a list of that one alone
 }
 
 func newBulletin(cluster fleet.Cluster, journal string, events []fleet.Event) (*bulletin, error) {
-	r := &bulletin{cluster: cluster, journal: journal, events: make([]tiding, 0, len(events)), now: utc(time.Now())}
-	for _, e := range events {
-		e.Cluster = cluster
-		t := tiding{Event: e}
+	r := &bulletin{cluster: cluster, journal: journal, events: make([]tiding, len(events)), now: utc(time.Now())}
+	for n := range events {
+		t := &r.events[n]
+		t.Event = events[n]
+		t.Cluster = cluster
 		var err error
-		if t.record, err = json.Marshal(eventRecordOf(e)); err != nil {
-			return nil, fmt.Errorf("event %d of %s: %w", e.Seq, cluster, err)
+		if t.record, err = encode(eventRecordOf(&t.Event)); err != nil {
+			return nil, fmt.Errorf("event %d of %s: %w", t.Seq, cluster, err)
 		}
-		if e.Installation != nil {
-			rec := installationRecordOf(*e.Installation)
-			t.installation = &rec
-			if t.encoded, err = json.Marshal([]installationRecord{rec}); err != nil {
-				return nil, fmt.Errorf("event %d of %s: %w", e.Seq, cluster, err)
-			}
+		if t.Installation != nil {
+			t.installation = installationRecordOf(t.Installation)
 		}
-		r.events = append(r.events, t)
 	}
 	slices.SortStableFunc(r.events, func(a, b tiding) int { return cmp.Compare(a.Seq, b.Seq) })
 	return r, nil
@@ -91,17 +87,18 @@ func newBulletin(cluster fleet.Cluster, journal string, events []fleet.Event) (*
 
 // record is of a group: it may run again.
 func (s *Store) record(tx *txn, r *bulletin) error {
-	if _, found := s.memory.clusters.latest(string(r.cluster)); !found {
+	if !s.memory.clusters.there(string(r.cluster)) {
 		return untouched{fmt.Errorf("cluster %s: %w", r.cluster, ErrNotFound)}
 	}
-	journal, known := s.memory.journals.latest(r.journal)
+	journal, stored := s.memory.journals.latest(r.journal)
 	acked := max(journal.Acked, s.memory.acks.latest(tx, r.journal))
-	known = known || acked > 0
+	known := stored || acked > 0
 	r.acked, r.gap = acked, false
 	list, listed := s.memory.installations.latest(r.cluster)
-	var fresh []tiding
+	var fresh []*tiding
 	news := false
-	for _, e := range r.events {
+	for n := range r.events {
+		e := &r.events[n]
 		if e.Seq <= r.acked {
 			continue
 		}
@@ -120,11 +117,12 @@ func (s *Store) record(tx *txn, r *bulletin) error {
 		return untouched{}
 	}
 	for _, e := range fresh {
-		if err := tell(tx, e.record, e.Event); err != nil {
+		if err := tell(tx, e.record, &e.Event); err != nil {
 			return err
 		}
 	}
-	if err := s.applyEvents(tx, r.cluster, list, listed, fresh, r.now); err != nil {
+	journal.Acked, journal.At = r.acked, r.now
+	if err := s.applyEvents(tx, r, &journal, list, listed, fresh); err != nil {
 		return err
 	}
 	if err := s.answered(tx, r.cluster, fresh, r.now); err != nil {
@@ -133,24 +131,20 @@ func (s *Store) record(tx *txn, r *bulletin) error {
 	if err := s.keepSession(tx, r.cluster); err != nil {
 		return err
 	}
-	return s.putJournal(tx, r.cluster, r.journal, journalRecord{Acked: r.acked, At: r.now})
+	return s.putJournal(tx, r.cluster, r.journal, journal, stored)
 }
 
 // isNews: not the health that was told before, with a new date.
-func isNews(e tiding, list []fleet.Installation, listed bool) bool {
+func isNews(e *tiding, list []fleet.Installation, listed bool) bool {
 	if e.Kind != fleet.EventHealth || e.installation == nil || e.Preflight != nil || e.Order != nil || e.ReHome != nil || !listed {
 		return true
 	}
-	for _, i := range list {
-		if i.Distribution == e.installation.Distribution {
-			return string(i.Health) != e.installation.Health || i.HealthMessage != e.installation.HealthMessage || !sameNews([]installationRecord{installationRecordOf(i)}, []installationRecord{*e.installation})
-		}
-	}
-	return true
+	i := of(list, e.installation.Distribution)
+	return i == nil || !e.installation.saysThe(healthRecordOf(i)) || !e.installation.delivers(i)
 }
 
 // answered takes what spokes answer to what they were asked.
-func (s *Store) answered(tx *txn, cluster fleet.Cluster, tidings []tiding, now time.Time) error {
+func (s *Store) answered(tx *txn, cluster fleet.Cluster, tidings []*tiding, now time.Time) error {
 	var events []fleet.Event
 	for _, e := range tidings {
 		if e.Preflight != nil || e.Order != nil || e.ReHome != nil {
@@ -181,50 +175,124 @@ func (s *Store) AppendEvent(e fleet.Event) error {
 	return s.share(func(tx *txn) error { return appendEvent(tx, e) })
 }
 
-// applyEvents brings the cluster's installations up to what the events say. list is what there is of them.
-func (s *Store) applyEvents(tx *txn, cluster fleet.Cluster, list []fleet.Installation, listed bool, events []tiding, now time.Time) error {
-	var changed []tiding
+// applyEvents brings the cluster's installations up to what the events say. list is what there is of them. Where only
+// health changed, which it does all the time, the journal's record, which is written anyway, has it and no other is.
+func (s *Store) applyEvents(tx *txn, r *bulletin, journal *journalRecord, list []fleet.Installation, listed bool, events []*tiding) error {
+	owned, whole := false, false
+	var changed []*installationRecord
 	for _, e := range events {
-		if e.installation == nil {
+		next := e.installation
+		if next == nil {
 			continue
 		}
-		i := slices.IndexFunc(list, func(i fleet.Installation) bool { return i.Distribution == e.installation.Distribution })
-		switch {
-		case i < 0 && listed:
+		i := of(list, next.Distribution)
+		if i == nil && listed {
 			continue // an old event of a subscription that is no more
-		case i >= 0 && staler(e.installation.ObservedAt, list[i].ObservedAt, now):
+		}
+		if i != nil && staler(next.ObservedAt, i.ObservedAt, r.now) {
 			continue
 		}
-		next := installationOf(*e.installation, &s.memory.windows)
-		if i < 0 {
-			list = append(slices.Clip(list), next)
-		} else {
-			list = slices.Clone(list) // that which is seen by all
-			list[i] = next
+		if !owned { // it is seen by all
+			owned, list = true, slices.Clone(list)
+			i = of(list, next.Distribution)
 		}
-		changed = append(changed, e)
+		switch {
+		case i == nil:
+			whole, list = true, append(list, installationOf(*next, &s.memory.windows))
+		case next.delivers(i):
+			next.onto(i)
+		default:
+			whole, *i = true, installationOf(*next, &s.memory.windows)
+		}
+		changed = append(changed, next)
 	}
 	if len(changed) == 0 {
 		return nil
 	}
-	if last := changed[len(changed)-1]; len(list) == 1 {
-		s.memory.installations.put(cluster, list)
-		return tx.Bucket(bucketInstallations).Put([]byte(cluster), last.encoded)
+	s.memory.installations.put(r.cluster, list)
+	if !whole && (journal.Health != nil || !s.healthElsewhere(tx, r)) {
+		journal.note(changed)
+		return nil
 	}
-	// The others stay as they were written, with what a hub of this version does not read.
-	records, _, err := get[[]installationRecord](tx.Bucket(bucketInstallations), []byte(cluster))
-	if err != nil {
-		return err
-	}
-	for _, e := range changed {
-		if i := slices.IndexFunc(records, func(r installationRecord) bool { return r.Distribution == e.installation.Distribution }); i >= 0 {
-			records[i] = *e.installation
+	journal.Health = nil
+	return s.rewriteInstallations(tx, r.cluster, list, changed)
+}
+
+// note leaves what others see of the record as it is.
+func (r *journalRecord) note(changed []*installationRecord) {
+	r.Health = slices.Clone(r.Health)
+	for _, next := range changed {
+		h := newerRecord{next.Distribution, next.healthRecord}
+		if i := slices.IndexFunc(r.Health, func(h newerRecord) bool { return h.Distribution == next.Distribution }); i >= 0 {
+			r.Health[i] = h
 		} else {
-			records = append(records, *e.installation)
+			r.Health = append(r.Health, h)
 		}
 	}
-	s.memory.installations.put(cluster, list)
-	return put(tx.Bucket(bucketInstallations), []byte(cluster), records)
+}
+
+// rewriteInstallations writes what a cluster runs with these changed. The others have their health of list, and are else
+// as they were written, with what a hub of this version does not read.
+func (s *Store) rewriteInstallations(tx *txn, cluster fleet.Cluster, list []fleet.Installation, changed []*installationRecord) error {
+	if err := s.endHealth(tx, cluster); err != nil {
+		return err
+	}
+	b := tx.Bucket(bucketInstallations)
+	var records []installationRecord
+	if len(list) > 1 || len(changed) == 0 {
+		var err error
+		if records, _, err = get[[]installationRecord](b, []byte(cluster)); err != nil {
+			return err
+		}
+	}
+	for n := range records {
+		if i := of(list, records[n].Distribution); i != nil {
+			records[n].healthRecord = healthRecordOf(i)
+		}
+	}
+	for _, next := range changed {
+		if i := slices.IndexFunc(records, func(r installationRecord) bool { return r.Distribution == next.Distribution }); i >= 0 {
+			records[i] = *next
+		} else {
+			records = append(records, *next)
+		}
+	}
+	return put(b, []byte(cluster), records)
+}
+
+// healthElsewhere: another journal of the cluster has health that is in no installation's record.
+func (s *Store) healthElsewhere(tx *txn, r *bulletin) bool {
+	for _, key := range journalsOf(tx, r.cluster) {
+		if rec, _ := s.memory.journals.latest(key); key != r.journal && rec.Health != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// endHealth takes health out of the journals of a cluster whose installations are written whole.
+func (s *Store) endHealth(tx *txn, cluster fleet.Cluster) error {
+	for _, key := range journalsOf(tx, cluster) {
+		rec, _ := s.memory.journals.latest(key)
+		if rec.Health == nil {
+			continue
+		}
+		rec.Health = nil
+		s.memory.journals.put(key, rec)
+		if err := put(tx.Bucket(bucketJournals), []byte(key), rec); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// journalsOf are the keys of a cluster's journals.
+func journalsOf(tx buckets, cluster fleet.Cluster) (keys []string) {
+	c, prefix := tx.Bucket(bucketJournals).Cursor(), join(string(cluster), "")
+	for k, _ := c.Seek(prefix); bytes.HasPrefix(k, prefix); k, _ = c.Next() {
+		keys = append(keys, string(k))
+	}
+	return keys
 }
 
 // staler: events kept while the hub was away come after a Hello that is newer than they are. A time that
@@ -233,42 +301,34 @@ func staler(next, stored, now time.Time) bool {
 	return !next.IsZero() && next.Before(stored) && stored.Before(now.Add(clockSlack))
 }
 
-// putJournal also forgets the oldest journals of the cluster past maxJournals.
-func (s *Store) putJournal(tx *txn, cluster fleet.Cluster, key string, rec journalRecord) error {
+// putJournal also forgets the oldest journals of the cluster past maxJournals, where this one was not stored before.
+func (s *Store) putJournal(tx *txn, cluster fleet.Cluster, key string, rec journalRecord, stored bool) error {
 	b := tx.Bucket(bucketJournals)
-	_, known := s.memory.journals.latest(key)
 	s.memory.journals.put(key, rec)
-	if c, found := s.memory.clusters.latest(string(cluster)); found && rec.At.After(c.LastSeen) {
-		c.LastSeen = rec.At
-		s.memory.clusters.put(c)
-	}
-	if err := put(b, []byte(key), rec); err != nil || known {
+	s.memory.heard.put(cluster, rec.At)
+	if err := put(b, []byte(key), rec); err != nil || stored {
 		return err
 	}
-	prefix := join(string(cluster), "")
-	for {
-		var oldest []byte
-		var at time.Time
-		count := 0
-		c := b.Cursor()
-		for k, v := c.Seek(prefix); bytes.HasPrefix(k, prefix); k, v = c.Next() {
-			r, err := decode[journalRecord](v, k)
-			if err != nil {
+	keys := journalsOf(tx, cluster)
+	for ; len(keys) > maxJournals; keys = journalsOf(tx, cluster) {
+		oldest, at := "", time.Time{}
+		for _, k := range keys {
+			if r, _ := s.memory.journals.latest(k); k != key && (oldest == "" || r.At.Before(at)) {
+				oldest, at = k, r.At
+			}
+		}
+		if r, _ := s.memory.journals.latest(oldest); r.Health != nil {
+			list, _ := s.memory.installations.latest(cluster)
+			if err := s.rewriteInstallations(tx, cluster, list, nil); err != nil {
 				return err
 			}
-			count++
-			if string(k) != key && (oldest == nil || r.At.Before(at)) {
-				oldest, at = bytes.Clone(k), r.At
-			}
 		}
-		if count <= maxJournals {
-			return nil
-		}
-		s.memory.journals.drop(string(oldest))
-		if err := b.Delete(oldest); err != nil {
+		s.memory.journals.drop(oldest)
+		if err := b.Delete([]byte(oldest)); err != nil {
 			return err
 		}
 	}
+	return nil
 }
 
 // acks are what was acknowledged of journals past what is on disk: events that told nothing new. What a hub that
@@ -331,3 +391,7 @@ func (a *acks) forget(cluster fleet.Cluster) {
 		return strings.HasPrefix(journal, string(join(string(cluster), "")))
 	})
 }
+
+// noteHealth is the step from schema 5: hubs of that schema looked for health in the installations' records only.
+// What they wrote is as it is written now.
+func noteHealth(*bolt.Tx) error { return nil }

@@ -4,11 +4,9 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/binary"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -49,37 +47,70 @@ func clusterChain(c fleet.Cluster) string { return "c" + string(c) }
 func distributionChain(d string) string   { return "d" + d }
 
 // heads are ids by chain.
-type heads map[string]uint64
+type heads struct {
+	stored map[string]uint64
+	ids    map[string]uint64 // newer ones
+	order  []string          // in which those came
+}
+
+func newHeads() *heads { return &heads{stored: map[string]uint64{}, ids: map[string]uint64{}} }
+
+func (h *heads) load(db *bolt.DB) error {
+	return db.View(func(tx *bolt.Tx) error {
+		b := tx.Bucket([]byte(bucketHeads))
+		if b == nil {
+			return nil
+		}
+		return b.ForEach(func(k, v []byte) error {
+			if len(v) == 8 {
+				h.stored[string(k)] = binary.BigEndian.Uint64(v)
+			}
+			return nil
+		})
+	})
+}
 
 // push makes a chain one event longer, and returns the one before.
-func (h heads) push(tx buckets, chain string, id uint64) (before uint64) {
-	before, known := h[chain]
-	if b := tx.Bucket([]byte(bucketHeads)); !known && b != nil {
-		if v := b.Get([]byte(chain)); len(v) == 8 {
-			before = binary.BigEndian.Uint64(v)
-		}
+func (h *heads) push(chain string, id uint64) (before uint64) {
+	before, known := h.ids[chain]
+	if !known {
+		before = h.stored[chain]
+		h.order = append(h.order, chain)
 	}
-	h[chain] = id
+	h.ids[chain] = id
 	return before
 }
 
-func (h heads) store(tx *bolt.Tx) error {
-	if len(h) == 0 {
+// commit: those that are newer are stored.
+func (h *heads) commit() {
+	maps.Copy(h.stored, h.ids)
+	h.forget()
+}
+
+// forget: they are not.
+func (h *heads) forget() {
+	clear(h.ids)
+	h.order = h.order[:0]
+}
+
+func (h *heads) store(tx *bolt.Tx) error {
+	if len(h.ids) == 0 {
 		return nil
 	}
 	b, err := tx.CreateBucketIfNotExists([]byte(bucketHeads))
 	if err != nil {
 		return fmt.Errorf("create bucket %s: %w", bucketHeads, err)
 	}
-	for _, chain := range slices.Sorted(maps.Keys(h)) {
-		if err := b.Put([]byte(chain), number(h[chain])); err != nil {
+	slices.Sort(h.order)
+	for _, chain := range h.order {
+		if err := b.Put([]byte(chain), number(h.ids[chain])); err != nil {
 			return fmt.Errorf("note the newest event: %w", err)
 		}
 	}
 	return nil
 }
 
-func eventRecordOf(e fleet.Event) eventRecord {
+func eventRecordOf(e *fleet.Event) eventRecord {
 	return eventRecord{At: utc(e.At), Seq: e.Seq, Cluster: e.Cluster, Distribution: e.Distribution, Version: e.Version, Kind: string(e.Kind), Message: e.Message}
 }
 
@@ -89,22 +120,22 @@ func eventOf(id uint64, r eventRecord) fleet.Event {
 }
 
 func appendEvent(tx *txn, e fleet.Event) error {
-	record, err := json.Marshal(eventRecordOf(e))
+	record, err := encode(eventRecordOf(&e))
 	if err != nil {
 		return fmt.Errorf("append event: %w", err)
 	}
-	return tell(tx, record, e)
+	return tell(tx, record, &e)
 }
 
-// tell appends an event whose record is encoded but for its links.
-func tell(tx *txn, record []byte, e fleet.Event) error {
+// tell appends an event whose record is encoded but for its links, for which there may be room behind it.
+func tell(tx *txn, record []byte, e *fleet.Event) error {
 	b := tx.Bucket(bucketEvents)
-	b.FillPercent = 0.9 // keys only ever grow
+	b.FillPercent = 1 // keys only ever grow
 	id, err := b.NextSequence()
 	if err != nil {
 		return fmt.Errorf("next event: %w", err)
 	}
-	if err := b.Put(number(id), tx.heads.link(tx, record, e, id)); err != nil {
+	if err := b.Put(number(id), tx.heads.link(record, e, id)); err != nil {
 		return fmt.Errorf("append event: %w", err)
 	}
 	tx.appended++
@@ -112,19 +143,15 @@ func tell(tx *txn, record []byte, e fleet.Event) error {
 }
 
 // link adds an event to its chains, and its links to its record.
-func (h heads) link(tx buckets, record []byte, e fleet.Event, id uint64) []byte {
-	l := links{OfCluster: h.push(tx, clusterChain(e.Cluster), id)}
+func (h *heads) link(record []byte, e *fleet.Event, id uint64) []byte {
+	l := links{OfCluster: h.push(clusterChain(e.Cluster), id)}
 	if e.Distribution != "" {
-		l.OfDistribution = h.push(tx, distributionChain(e.Distribution), id)
+		l.OfDistribution = h.push(distributionChain(e.Distribution), id)
 	}
-	linked := append(make([]byte, 0, len(record)+48), record[:len(record)-1]...) // without its brace
-	if l.OfCluster > 0 {
-		linked = strconv.AppendUint(append(linked, `,"beforeC":`...), l.OfCluster, 10)
-	}
-	if l.OfDistribution > 0 {
-		linked = strconv.AppendUint(append(linked, `,"beforeD":`...), l.OfDistribution, 10)
-	}
-	return append(linked, '}')
+	w := encoder{buf: record[:len(record)-1]} // without its brace
+	w.links(l)
+	w.close()
+	return w.buf
 }
 
 // settleEvents ends a transaction that appended events: it stores where their chains begin now, and drops as
@@ -147,8 +174,13 @@ func (s *Store) settleEvents(tx *txn) error {
 // dropEvents drops the oldest n. Ids have no gaps, so their keys are known: looking for the first again and again
 // would pass over all that were dropped before.
 func dropEvents(b *bolt.Bucket, first uint64, n int) error {
+	c := b.Cursor()
 	for id := first; id < first+uint64(n); id++ {
-		if err := b.Delete(number(id)); err != nil {
+		key := number(id)
+		if k, _ := c.Seek(key); !bytes.Equal(k, key) {
+			continue
+		}
+		if err := c.Delete(); err != nil {
 			return fmt.Errorf("drop oldest event: %w", err)
 		}
 	}
@@ -263,6 +295,11 @@ func dropHeads(tx *txn) error {
 			err = b.Delete(k)
 		}
 	}
+	tx.OnCommit(func() {
+		for _, k := range gone {
+			delete(tx.heads.stored, string(k))
+		}
+	})
 	return err
 }
 
@@ -428,7 +465,7 @@ func (w *walk) newest() (chain string, id uint64) {
 
 // linkEvents is the step from schema 4: hubs of that schema looked at every event for each list.
 func linkEvents(tx *bolt.Tx) error {
-	b, h := tx.Bucket(bucketEvents), heads{}
+	b, h := tx.Bucket(bucketEvents), newHeads()
 	type old struct {
 		id    uint64
 		event fleet.Event
@@ -442,11 +479,11 @@ func linkEvents(tx *bolt.Tx) error {
 		return err
 	}
 	for _, o := range all {
-		record, err := json.Marshal(eventRecordOf(o.event))
+		record, err := encode(eventRecordOf(&o.event))
 		if err != nil {
 			return err
 		}
-		if err := b.Put(number(o.id), h.link(tx, record, o.event, o.id)); err != nil {
+		if err := b.Put(number(o.id), h.link(record, &o.event, o.id)); err != nil {
 			return fmt.Errorf("link event %d: %w", o.id, err)
 		}
 	}

@@ -154,7 +154,7 @@ func TestEventsOfBeforeAreLinked(t *testing.T) {
 		for _, e := range all {
 			id, err := b.NextSequence()
 			if err == nil {
-				err = put(b, number(id), eventRecordOf(e))
+				err = put(b, number(id), eventRecordOf(&e))
 			}
 			if err != nil {
 				return err

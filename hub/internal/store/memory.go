@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 
@@ -18,6 +19,7 @@ import (
 // transaction under way sees its own changes.
 type memory struct {
 	clusters      sorted[Cluster]
+	heard         heard // of the clusters
 	installations table[fleet.Cluster, []fleet.Installation]
 	recalls       sorted[fleet.Recall]
 	pins          sorted[fleet.HubPin]
@@ -32,11 +34,12 @@ type memory struct {
 
 func newMemory() *memory {
 	m := &memory{}
-	m.clusters.by(func(c Cluster) string { return string(c.Name) })
-	m.recalls.by(func(r fleet.Recall) string { return string(join(r.Distribution, r.Version)) })
-	m.pins.by(func(p fleet.HubPin) string { return string(join(string(p.Cluster), p.Distribution)) })
-	m.decisions.by(func(d fleet.HubDecision) string { return string(join(string(d.Cluster), d.Distribution)) })
-	m.orders.by(func(o fleet.SignedOrder) string { return string(orderKey(o.Cluster, o.Distribution, o.Nonce)) })
+	m.clusters.by(func(c *Cluster) string { return string(c.Name) })
+	m.heard.of, m.heard.pending = &m.clusters, map[string]time.Time{}
+	m.recalls.by(func(r *fleet.Recall) string { return string(join(r.Distribution, r.Version)) })
+	m.pins.by(func(p *fleet.HubPin) string { return string(join(string(p.Cluster), p.Distribution)) })
+	m.decisions.by(func(d *fleet.HubDecision) string { return string(join(string(d.Cluster), d.Distribution)) })
+	m.orders.by(func(o *fleet.SignedOrder) string { return string(orderKey(o.Cluster, o.Distribution, o.Nonce)) })
 	m.installations.rows, m.installations.pending = map[fleet.Cluster][]fleet.Installation{}, pending[[]fleet.Installation]{}
 	m.identities.rows, m.identities.pending = map[string]Identity{}, pending[Identity]{}
 	m.journals.rows, m.journals.pending = map[string]journalRecord{}, pending[journalRecord]{}
@@ -52,7 +55,7 @@ type follower interface {
 }
 
 func (m *memory) parts() []follower {
-	return []follower{&m.clusters, &m.installations, &m.recalls, &m.pins, &m.decisions, &m.orders, &m.identities, &m.journals, &m.sessions}
+	return []follower{&m.clusters, &m.heard, &m.installations, &m.recalls, &m.pins, &m.decisions, &m.orders, &m.identities, &m.journals, &m.sessions}
 }
 
 func (m *memory) commit() {
@@ -104,6 +107,15 @@ func (m *memory) load(db *bolt.DB) error {
 			return err
 		}
 		m.heardLately()
+		for key, r := range m.journals.rows {
+			cluster, _, _ := strings.Cut(key, "\x00")
+			list := m.installations.rows[fleet.Cluster(cluster)]
+			for _, h := range r.Health {
+				if i := of(list, h.Distribution); i != nil {
+					h.onto(i)
+				}
+			}
+		}
 		if b := tx.Bucket([]byte(bucketSessions)); b != nil {
 			err = each(b, func(k string, r sessionRecord) error {
 				m.sessions.rows[fleet.Cluster(k)] = r
@@ -152,6 +164,37 @@ func (m *memory) heardLately() {
 	}
 }
 
+// heard is when clusters were heard of, for the transaction under way: the rows of ten thousand are not put anew for it.
+type heard struct {
+	of      *sorted[Cluster]
+	pending map[string]time.Time
+}
+
+func (h *heard) put(cluster fleet.Cluster, at time.Time) {
+	if at.After(h.pending[string(cluster)]) {
+		h.pending[string(cluster)] = at
+	}
+}
+
+func (h *heard) drop(cluster fleet.Cluster) { delete(h.pending, string(cluster)) }
+func (h *heard) forget()                    { clear(h.pending) }
+
+// commit comes after that of the rows.
+func (h *heard) commit() {
+	if len(h.pending) == 0 {
+		return
+	}
+	h.of.mu.Lock()
+	defer h.of.mu.Unlock()
+	h.of.own()
+	for key, at := range h.pending {
+		if i, found := h.of.find(key); found && at.After(h.of.rows[i].LastSeen) {
+			h.of.rows[i].LastSeen = at
+		}
+	}
+	clear(h.pending)
+}
+
 // each decodes every record of a bucket, in the order of keys.
 func each[T any](b *bolt.Bucket, do func(key string, record T) error) error {
 	return b.ForEach(func(k, v []byte) error {
@@ -185,12 +228,12 @@ func (p pending[V]) latest(key string) (row V, found, known bool) {
 // sorted holds rows in the order of their keys.
 type sorted[V any] struct {
 	picture
-	key     func(V) string
+	key     func(*V) string
 	rows    []V
 	pending pending[V]
 }
 
-func (s *sorted[V]) by(key func(V) string) { s.key, s.pending = key, pending[V]{} }
+func (s *sorted[V]) by(key func(*V) string) { s.key, s.pending = key, pending[V]{} }
 
 func (s *sorted[V]) all() []V {
 	s.mu.RLock()
@@ -218,12 +261,41 @@ func (s *sorted[V]) latest(key string) (row V, found bool) {
 }
 
 func (s *sorted[V]) find(key string) (at int, found bool) {
-	return slices.BinarySearchFunc(s.rows, key, func(row V, key string) int { return strings.Compare(s.key(row), key) })
+	from, to := 0, len(s.rows) // a row may be large: slices.BinarySearchFunc copies each that it looks at
+	for from < to {
+		switch at := int(uint(from+to) >> 1); strings.Compare(s.key(&s.rows[at]), key) {
+		case 0:
+			return at, true
+		case -1:
+			from = at + 1
+		default:
+			to = at
+		}
+	}
+	return from, false
 }
 
-func (s *sorted[V]) put(row V)       { s.pending[s.key(row)] = &row }
+// there says whether latest would find it.
+func (s *sorted[V]) there(key string) bool {
+	if row, known := s.pending[key]; known {
+		return row != nil
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	_, found := s.find(key)
+	return found
+}
+
+func (s *sorted[V]) put(row V)       { s.pending[s.key(&row)] = &row }
 func (s *sorted[V]) drop(key string) { s.pending[key] = nil }
 func (s *sorted[V]) forget()         { clear(s.pending) }
+
+// own makes rows that nobody else has, where they were handed out.
+func (s *sorted[V]) own() {
+	if s.shared.Swap(false) {
+		s.rows = slices.Clone(s.rows)
+	}
+}
 
 // commit takes in what the transaction changed: in place where no row came or went, else in one pass.
 func (s *sorted[V]) commit() {
@@ -232,9 +304,7 @@ func (s *sorted[V]) commit() {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.shared.Swap(false) {
-		s.rows = slices.Clone(s.rows)
-	}
+	s.own()
 	var moved []string
 	for key, row := range s.pending {
 		if i, found := s.find(key); found && row != nil {

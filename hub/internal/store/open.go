@@ -31,7 +31,7 @@ type step func(*bolt.Tx) error
 
 // steps lists the migrations: the first from schema 1 to 2, and so on. The schema that this hub writes
 // is one more than there are steps.
-func steps() []step { return []step{addPreflights, addRollouts, addOperators, linkEvents} }
+func steps() []step { return []step{addPreflights, addRollouts, addOperators, linkEvents, noteHealth} }
 
 // Open opens the file at path, or makes it. It waits a second for another process to let go of it.
 // Its errors are ErrLocked, ErrNewerSchema and ErrCorrupt, each with the file's name and what to do.
@@ -47,9 +47,9 @@ func open(path string, log *slog.Logger, migrations []step) (*Store, error) {
 	if err == nil {
 		if err = prepare(db, migrations, log); err == nil {
 			s := &Store{db: db, log: log, memory: newMemory(), revoked: make(chan struct{}, 1)}
-			s.commits.idle = make(chan struct{})
+			s.commits.idle, s.commits.heads = make(chan struct{}), newHeads()
 			s.Keep(History{})
-			if err = s.memory.load(db); err == nil {
+			if err = errors.Join(s.memory.load(db), s.commits.heads.load(db)); err == nil {
 				return s, nil
 			}
 		}

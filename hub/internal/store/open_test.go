@@ -25,6 +25,9 @@ func TestMain(m *testing.M) {
 	if path := os.Getenv(childEnv); path != "" {
 		recordForEver(path)
 	}
+	if path := os.Getenv(compactEnv); path != "" {
+		compactForEver(path)
+	}
 	os.Exit(m.Run())
 }
 
@@ -37,7 +40,9 @@ func recordForEver(path string) {
 		os.Exit(1)
 	}
 	for seq := uint64(1); ; seq++ {
-		acked, err := s.RecordEvents(eu, "j", []fleet.Event{{Seq: seq, Kind: fleet.EventPhase, Message: strings.Repeat("x", 200)}})
+		i := installation("1.0.0", time.Now())
+		i.Ready = int(seq)
+		acked, err := s.RecordEvents(eu, "j", []fleet.Event{{Seq: seq, Kind: fleet.EventHealth, Distribution: i.Distribution, Message: strings.Repeat("x", 200), Installation: &i}})
 		if err != nil {
 			fmt.Println(err)
 			os.Exit(1)
@@ -81,8 +86,9 @@ func TestLaw9WhatWasAcknowledgedSurvivesKill9(t *testing.T) {
 		must(t, err)
 		events, err := s.Events(EventFilter{Cluster: string(eu)})
 		must(t, err)
-		if acked < last || uint64(len(events)) != acked {
-			t.Errorf("acknowledged up to %d; on disk %d and %d events", last, acked, len(events))
+		i, _ := s.Installation(eu, "shop")
+		if acked < last || uint64(len(events)) != acked || uint64(i.Ready) != acked {
+			t.Errorf("acknowledged up to %d; on disk %d, %d events and %d that are ready", last, acked, len(events), i.Ready)
 		}
 		must(t, s.Close())
 	}

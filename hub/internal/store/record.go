@@ -123,6 +123,15 @@ type identityRecord struct {
 type journalRecord struct {
 	Acked uint64    `json:"acked"`
 	At    time.Time `json:"at,omitzero"`
+
+	// Health is what its events said of installations since their own records were written, of which nothing else has
+	// changed. One journal of a cluster has it.
+	Health []newerRecord `json:"health,omitempty"`
+}
+
+type newerRecord struct {
+	Distribution string `json:"distribution"`
+	healthRecord
 }
 
 type eventRecord struct {

@@ -63,7 +63,7 @@ var (
 	bucketIdentities    = []byte("identities")    // fingerprint -> identityRecord
 	bucketOperators     = []byte("operators")     // name -> operatorRecord
 	bucketFingerprints  = []byte("fingerprints")  // cluster NUL fingerprint -> 1: a cluster's identities
-	bucketInstallations = []byte("installations") // cluster -> []installationRecord
+	bucketInstallations = []byte("installations") // cluster -> []installationRecord; journals may have newer health
 	bucketJournals      = []byte("journals")      // cluster NUL journal id -> journalRecord
 	bucketEvents        = []byte("events")        // big-endian id -> eventRecord
 	bucketPreflights    = []byte("preflights")    // cluster NUL distribution NUL version -> preflightRecord
@@ -122,7 +122,7 @@ func decode[T any](data, key []byte) (record T, err error) {
 }
 
 func put(b *bolt.Bucket, key []byte, record any) error {
-	data, err := json.Marshal(record)
+	data, err := encode(record)
 	if err != nil {
 		return fmt.Errorf("record %q: %w", key, err)
 	}
