@@ -46,7 +46,7 @@ func TestMoreSpokesThanFiles(t *testing.T) {
 // A bundle of the largest size goes to those who take it and to those who ask for it and read nothing, from the disk,
 // and none of it stays in memory.
 func TestTheLargestBundleIsServedInBoundedMemory(t *testing.T) {
-	const takers, hoarders = 2, 10
+	const takers, hoarders = 3, 30
 	const content = bundle.MaxSize * 3 / 4 * 97 / 100 // as base64
 	s := setUp(t, takers+hoarders, stageOptions{content: content}, "shop")
 	s.release("1.0.0")
