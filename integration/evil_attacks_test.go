@@ -245,7 +245,7 @@ func transports() []attack {
 			evil := evilhub.Recipe{Version: "9.0.0", Key: &s.thief}
 			evil.Files = evilhub.Evil(evil.Version)
 			tar := must[[]byte](s.t)(evil.Pack())
-			return must[[]byte](s.t)(bundle.Delta(s.tars[s.hub.Last().GetRunningVersion()], tar))
+			return must[[]byte](s.t)(bundle.Delta(s.t.Context(), s.tars[s.hub.Last().GetRunningVersion()], tar))
 		})),
 		served("a bomb of a delta", "does not have its digest", 0, delta(func(*scene) []byte { return bomb })),
 		served("a delta on a bundle that was not offered", "was not offered", 0, func(_ *scene, r *syncv1.FetchBundleRequest, stream fetched) error {

@@ -131,6 +131,7 @@ func must(t testing.TB, err error) {
 type stageOptions struct {
 	settled bool // the fleet's sessions count as old at once
 	content int  // bytes of what all releases have, which cannot be compressed; 0: usual
+	files   int  // that the hub may open; 0: as many as this process
 }
 
 // usual is a release that is much larger than what is new in it.
@@ -148,6 +149,9 @@ func setUp(t testing.TB, size int, o stageOptions, distributions ...string) *sta
 	s.must(err)
 	from := template(t, s.bin, size)
 	s.must(os.CopyFS(filepath.Join(s.dir, "hub"), os.DirFS(filepath.Join(from, "hub"))))
+	if o.files > 0 {
+		s.bin.Hub = limited(t, s.bin.Hub, o.files)
+	}
 	s.hub, err = world.NewHub(s.bin.Binaries, s.dir)
 	s.must(err)
 	s.hub.Quiet()

@@ -80,34 +80,38 @@ type entry struct {
 	data       []byte
 }
 
-// check holds for what Pack writes and what Open accepts.
+// check holds for what Pack writes and what Open accepts. The files are sorted by path.
 func check(files []provenance.File, proof provenance.Proof) error {
-	names := make(map[string]bool, 2*len(files)) // path: is a folder
-	for _, f := range files {
+	for i, f := range files {
 		if err := provenance.CheckPath(f.Path); err != nil {
 			return err
 		}
 		if len(f.Path) > maxPath {
 			return fmt.Errorf("path of %d bytes, at most %d are allowed: %q…", len(f.Path), maxPath, f.Path[:80])
 		}
-		if _, twice := names[f.Path]; twice {
-			return fmt.Errorf("%q is there twice", f.Path)
+		known := 0 // bytes that it begins with as the one before, whose folders were looked for
+		if i > 0 {
+			before := files[i-1].Path
+			if before == f.Path {
+				return fmt.Errorf("%q is there twice", f.Path)
+			}
+			for known < len(before) && before[known] == f.Path[known] {
+				known++
+			}
 		}
-		names[f.Path] = false
-	}
-	for _, f := range files {
-		for i := range len(f.Path) {
-			if f.Path[i] != '/' {
+		for at := known; at < len(f.Path); at++ {
+			if f.Path[at] != '/' {
 				continue
 			}
-			if isDir, known := names[f.Path[:i]]; known && !isDir {
-				return fmt.Errorf("%q is a file and a folder", f.Path[:i])
+			if _, isFile := slices.BinarySearchFunc(files[:i], f.Path[:at], byPath); isFile {
+				return fmt.Errorf("%q is a file and a folder", f.Path[:at])
 			}
-			names[f.Path[:i]] = true
 		}
 	}
 	return checkProof(proof)
 }
+
+func byPath(f provenance.File, path string) int { return strings.Compare(f.Path, path) }
 
 func checkProof(p provenance.Proof) error {
 	parts, err := provenance.Components(p.Path)

@@ -157,14 +157,13 @@ func TestPackRefuses(t *testing.T) {
 }
 
 // hostile writes what Pack never would.
-func hostile(entries ...entry) []byte {
-	var b []byte
-	for _, e := range entries {
-		b = appendHeader(b, e.name, len(e.data), e.executable)
-		b = append(b, e.data...)
-		b = append(b, zeros[:padded(len(e.data))-len(e.data)]...)
-	}
-	return append(b, zeros[:]...)
+func hostile(entries ...entry) []byte { return tarOf(entries) }
+
+// paxBlock announces a PAX header of so many bytes.
+func paxBlock(size int) []byte {
+	h := make([]byte, blockSize)
+	putBlock(h, paxName, "0000644", size, 'x')
+	return h
 }
 
 func foreign(t *testing.T, h *tar.Header, data string) []byte {
@@ -270,8 +269,8 @@ func TestOpenRefusesHostileTars(t *testing.T) {
 		"archive/tar's own symlink": front(foreign(t, &tar.Header{Name: "files/A", Typeflag: tar.TypeSymlink, Linkname: "/etc"}, "")),
 		"a GNU long name":           front(foreign(t, &tar.Header{Name: "files/" + strings.Repeat("A", 200), Mode: 0o644, Format: tar.FormatGNU}, "x")),
 		"a split long name":         front(foreign(t, &tar.Header{Name: "files/" + strings.Repeat("A", 90) + "/" + strings.Repeat("B", 90), Mode: 0o644, Format: tar.FormatUSTAR}, "x")),
-		"a PAX header at the end":   append(appendBlock(nil, paxName, "0000644\x00", 20, 'x'), zeros[:]...),
-		"a huge PAX header":         append(appendBlock(nil, paxName, "0000644\x00", 1<<20, 'x'), make([]byte, 1<<21)...),
+		"a PAX header at the end":   append(paxBlock(20), zeros[:]...),
+		"a huge PAX header":         append(paxBlock(1<<20), make([]byte, 1<<21)...),
 	} {
 		if _, err := Open(b); !errors.Is(err, ErrInvalid) {
 			t.Errorf("%s: got %v", name, err)

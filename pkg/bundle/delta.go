@@ -1,6 +1,7 @@
 package bundle
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -37,32 +38,53 @@ const (
 	maxTried   = 256     // places in base that are tried for one span
 	fewTried   = 4       // of those, once more were tried than share for each byte so far
 	share      = 2
+	patience   = 512     // bytes without a span after which fewer places of the tar are looked at: one of two, then of three
+	maxStep    = 8       // one of so many in the end; a span is found late then, and followed back to its beginning
+	worth      = 8       // bytes of a span that make up for one without
+	glance     = 1 << 18 // bytes between two looks at whether somebody waits for the result
 	maxRegret  = 256     // bytes of earlier spans that a better one may take over
 	maxIndexed = 8 << 20 // places in base; of a larger one, some are left out
+	maxSlow    = 1 << 20 // bytes of a script that is compressed as well as can be: 60 ms of CPU for each MB
+	leastSaved = 8       // a tar is to have one of so many bytes in common with base
 	scriptRoom = 64      // bytes that a delta may have, unpacked, beyond those of its tar
 )
 
 // ErrNoDelta: the whole bundle is what is to be sent.
 var ErrNoDelta = errors.New("no delta")
 
-// Delta is what Patch makes tar of, with base. ErrNoDelta where the two are too large, or have nothing in common.
-// It takes 30 ms of CPU for each MB of a patch release, and up to ten times that where little is the same. Whether a delta is
-// smaller than Compress(tar) is the caller's to see.
-func Delta(base, tar []byte) ([]byte, error) {
+// Delta is what Patch makes tar of, with base. ErrNoDelta where the two are too large, or have next to nothing in
+// common. It takes 30 ms of CPU for each MB of a patch release, and of tars that are unlike at most three times that. Of
+// an end of ctx it takes notice within a second. Whether a delta is smaller than Compress(tar) is the caller's to see.
+func Delta(ctx context.Context, base, tar []byte) ([]byte, error) {
 	if len(base)+len(tar) > MaxDelta {
 		return nil, fmt.Errorf("make delta: %w: the tars have %d and %d bytes, at most %d together are allowed", ErrNoDelta, len(base), len(tar), MaxDelta)
 	}
-	script := appendScript(nil, tar, inCommon(base, tar))
-	if len(script) > len(tar)+scriptRoom {
+	spans, err := inCommon(ctx, base, tar)
+	if err != nil {
+		return nil, fmt.Errorf("make delta: %w", err)
+	}
+	saved := 0
+	for _, s := range spans {
+		saved += s.n
+	}
+	if saved < len(tar)/leastSaved {
 		return nil, fmt.Errorf("make delta: %w: the tars have next to nothing in common", ErrNoDelta)
+	}
+	script := appendScript(nil, tar, spans)
+	if len(script) > len(tar)+scriptRoom {
+		return nil, fmt.Errorf("make delta: %w: it is larger than the tar", ErrNoDelta)
 	}
 	return squeeze(script)
 }
 
-// squeeze makes an encoder for each, whose tables of 35 MB nobody needs in between. The size of a short frame is
+// squeeze makes an encoder for each, whose tables of up to 35 MB nobody needs in between. The size of a short frame is
 // told in a single segment only.
 func squeeze(script []byte) ([]byte, error) {
-	e, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedBestCompression), zstd.WithEncoderConcurrency(1), zstd.WithLowerEncoderMem(true),
+	level := zstd.SpeedBestCompression
+	if len(script) > maxSlow {
+		level = zstd.SpeedDefault
+	}
+	e, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(level), zstd.WithEncoderConcurrency(1), zstd.WithLowerEncoderMem(true),
 		zstd.WithEncoderCRC(false), zstd.WithSingleSegment(true), zstd.WithZeroFrames(true))
 	if err != nil {
 		return nil, fmt.Errorf("make delta: %w", err)
@@ -214,7 +236,7 @@ type places struct {
 	before []int32 // by number, from 0
 }
 
-func indexed(base []byte) *places {
+func indexed(ctx context.Context, base []byte) (*places, error) {
 	p := &places{base: base, stride: 1}
 	for len(base)/p.stride > maxIndexed {
 		p.stride *= 2
@@ -223,10 +245,13 @@ func indexed(base []byte) *places {
 	width := min(max(bits.Len(uint(count)), 10), 22)
 	p.shift, p.last, p.before = 64-width, make([]int32, 1<<width), make([]int32, count)
 	for n := 0; n*p.stride+seedSize <= len(base); n++ {
+		if n%glance == 0 && ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
 		h := p.hash(base[n*p.stride:])
 		p.before[n], p.last[h] = p.last[h], int32(n+1)
 	}
-	return p
+	return p, nil
 }
 
 // hash is of seedSize bytes.
@@ -256,32 +281,60 @@ type finder struct {
 	base  *places
 	ways  [4]int // that were followed last, the last first
 	found []span
-	tried int // places in base
+	looks int // at places of tar
+	tried int // places in base, each once more for every 64 bytes that were compared there
+	vain  int // bytes without a span, less a share of those with one
 }
 
-func inCommon(base, tar []byte) []span {
-	f := finder{tar: tar, base: indexed(base)}
-	for at := 0; at < len(tar); {
+func inCommon(ctx context.Context, base, tar []byte) ([]span, error) {
+	index, err := indexed(ctx, base)
+	if err != nil {
+		return nil, err
+	}
+	f := finder{tar: tar, base: index}
+	err = f.run(ctx)
+	return f.found, err
+}
+
+func (f *finder) run(ctx context.Context) error {
+	asked := 0 // whether it is to end
+	for at := 0; at < len(f.tar); {
+		if at >= asked {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			asked = at + glance
+		}
+		f.looks++
 		s, ok := f.longest(at)
 		if !ok {
-			at++
+			step := f.step()
+			f.vain = min(f.vain+step, patience*maxStep)
+			at += step
 			continue
 		}
+		f.vain = max(f.vain-s.n/worth, 0)
 		f.add(s)
 		at = s.at + s.n
 	}
-	return f.found
+	return nil
 }
+
+// step is to the next place of the tar to be looked at. Tars that are unlike have no spans, or a great many short ones
+// that save nothing: neither are worth the time.
+func (f *finder) step() int { return min(1+f.vain/patience, maxStep) }
 
 // longest is the best span that begins at a place. What is changed is mostly small, and in a text that repeats
 // itself a thousand times: where the last span would go on, is more likely right than what is longest.
 func (f *finder) longest(at int) (best span, ok bool) {
 	best.at = at
 	try := func(from, least, more int) {
-		if from < 0 || from >= len(f.base.base) {
+		base, last := f.base.base, max(least-1, best.n+more) // the byte that it has to have too
+		if from < 0 || from+last >= len(base) || at+last >= len(f.tar) || base[from+last] != f.tar[at+last] {
 			return
 		}
-		if n := alike(f.tar[at:], f.base.base[from:]); n >= least && n > best.n+more {
+		n := alike(f.tar[at:], base[from:])
+		if f.tried += n >> 6; n > last {
 			best.from, best.n = from, n
 		}
 	}
@@ -298,7 +351,7 @@ func (f *finder) longest(at int) (best span, ok bool) {
 	}
 	place := f.base.last[f.base.hash(f.tar[at:])]
 	most := maxTried
-	if f.tried > share*(at+1<<16) {
+	if f.step() > 1 || f.tried > share*(at+1<<16) {
 		most = fewTried
 	}
 	for range most {

@@ -2,6 +2,7 @@ package bundle
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -29,7 +30,7 @@ func manifests(n int, version string) []provenance.File {
 
 func delta(t testing.TB, base, tar []byte) []byte {
 	t.Helper()
-	d, err := Delta(base, tar)
+	d, err := Delta(t.Context(), base, tar)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,8 +62,7 @@ func TestADeltaMakesTheLaterTarOfTheEarlier(t *testing.T) {
 		{"twice", old, slices.Concat(old, old), 60},
 		{"the halves changed over", old, slices.Concat(old[len(old)/2:], old[:len(old)/2]), 80},
 		{"a byte in a megabyte of noise", much, slices.Concat(much[:1000], []byte("x"), much[1001:]), 60},
-		{"other noise", much, noise(1 << 20), 1<<20 + 200},
-		{"of nothing", nil, old, len(Compress(old)) + 100},
+		{"half of it is new", much, slices.Concat(much[:512<<10], noise(256<<10), much[512<<10:700<<10]), 256<<10 + 100},
 		{"to nothing", old, nil, 40},
 		{"of less than a seed", []byte("short"), []byte("shorter"), 40},
 	} {
@@ -104,9 +104,100 @@ func TestADeltaOfATarThatIsNotIndexedWhole(t *testing.T) {
 	}
 }
 
-func TestNoDeltaOfWhatIsTooLarge(t *testing.T) {
-	if _, err := Delta(make([]byte, MaxDelta), []byte("x")); !errors.Is(err, ErrNoDelta) {
-		t.Errorf("got %v", err)
+func TestNoDeltaOfWhatIsTooLargeOrUnlike(t *testing.T) {
+	old, noise := pack(t, manifests(10, "1.0.0"), sampleProof()), make([]byte, 1<<20)
+	random := rand.NewChaCha8([32]byte{3})
+	_, _ = random.Read(noise)
+	for name, c := range map[string]struct{ base, tar []byte }{
+		"too large":                {make([]byte, MaxDelta), []byte("x")},
+		"nothing":                  {nil, old},
+		"noise":                    {noise[:512<<10], noise[512<<10:]},
+		"a release and noise":      {old, noise},
+		"a little of it in common": {old, slices.Concat(old, noise)},
+	} {
+		if d, err := Delta(t.Context(), c.base, c.tar); !errors.Is(err, ErrNoDelta) {
+			t.Errorf("%s: %d bytes, %v", name, len(d), err)
+		}
+	}
+}
+
+// settings are n bytes of a text that has its keys, and little else, in common with another of them.
+func settings(seed uint64, n int) []byte {
+	r := rand.New(rand.NewPCG(seed, 1))
+	var b strings.Builder
+	for b.Len() < n {
+		fmt.Fprintf(&b, "    - name: key%d_%d\n      value: v%d-%x\n", r.IntN(100), r.IntN(1000), r.IntN(50), r.Uint32())
+	}
+	return []byte(b.String()[:n])
+}
+
+// However little two tars have in common, and however often they repeat themselves, the work is bounded by their size;
+// and of what they do have in common, nothing that counts is missed for that.
+func TestTheWorkOfADeltaIsBoundedByTheSizes(t *testing.T) {
+	const n = 1 << 20
+	noise := make([]byte, 3*n)
+	random := rand.NewChaCha8([32]byte{4})
+	_, _ = random.Read(noise)
+	block := settings(5, 5000)
+	for name, c := range map[string]struct {
+		base, tar   []byte
+		looks       float64 // at most, for each byte of tar
+		least, most int     // bytes that they have in common
+	}{
+		"noise":                         {noise[:n], noise[n : 2*n], 0.13, 0, 0},
+		"settings":                      {settings(1, n), settings(2, n), 0.25, 0, n},
+		"repeated with a byte less":     {bytes.Repeat(block, n/5000), bytes.Repeat(block[1:], n/5000), 0.1, n * 9 / 10, n},
+		"zeros and noise":               {make([]byte, n), slices.Concat(make([]byte, n/2), noise[:n/2]), 0.13, n / 2, n},
+		"something after much of noise": {noise[:n], slices.Concat(noise[n:2*n], noise[n/2:n/2+1000], noise[2*n:]), 0.13, 1000, 1000},
+		"the same after noise":          {noise[:n], slices.Concat(noise[2*n:], noise[:n]), 0.13, n, n},
+	} {
+		index, err := indexed(t.Context(), c.base)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := finder{tar: c.tar, base: index}
+		if err := f.run(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		common := 0
+		for _, s := range f.found {
+			if common += s.n; !bytes.Equal(c.tar[s.at:s.at+s.n], c.base[s.from:s.from+s.n]) {
+				t.Fatalf("%s: %+v is not the same in both", name, s)
+			}
+		}
+		looks, tried := float64(f.looks)/float64(len(c.tar)), float64(f.tried)/float64(len(c.tar))
+		if looks > c.looks || tried > 1 || common < c.least || common > c.most {
+			t.Errorf("%s: %.3f looks and %.3f tries for each byte; %d bytes in common", name, looks, tried, common)
+		}
+	}
+}
+
+// asked is a context that ends when it is asked for the nth time.
+type asked struct {
+	context.Context
+	n, times int
+}
+
+func (a *asked) Err() error {
+	if a.times++; a.times >= a.n {
+		return context.Canceled
+	}
+	return nil
+}
+
+func TestADeltaEndsWithItsContext(t *testing.T) {
+	base, tar := settings(1, 2<<20), settings(2, 2<<20)
+	all := &asked{Context: t.Context(), n: 1 << 30}
+	if _, err := Delta(all, base, tar); err != nil || all.times < 4<<20/glance {
+		t.Fatalf("asked %d times, %v", all.times, err)
+	}
+	for n := 1; n <= all.times; n++ {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		cancel(errors.New("the end"))
+		once := &asked{Context: ctx, n: n}
+		if d, err := Delta(once, base, tar); err == nil || !strings.Contains(err.Error(), "make delta: the end") || d != nil || once.times > n+1 {
+			t.Errorf("asked %d times of %d: %d bytes, %v", once.times, n, len(d), err)
+		}
 	}
 }
 
@@ -187,7 +278,13 @@ func TestRefusingABombTakesNoMemory(t *testing.T) {
 // A script makes what it was written for, and anything else at most limit bytes.
 func FuzzPatch(f *testing.F) {
 	old, next := pack(f, sampleFiles(), sampleProof()), pack(f, manifests(3, "1.0.1"), sampleProof())
-	script := func(base, tar []byte) []byte { return appendScript(nil, tar, inCommon(base, tar)) }
+	script := func(base, tar []byte) []byte {
+		spans, err := inCommon(context.Background(), base, tar)
+		if err != nil {
+			f.Fatal(err)
+		}
+		return appendScript(nil, tar, spans)
+	}
 	for _, s := range [][]byte{script(old, next), script(next, old), script(old, old), script(nil, old), numbers(10, 1, 0, 5, 0)} {
 		f.Add(old, s, uint16(60_000))
 		f.Add(next, squeezed(f, s), uint16(60_000))

@@ -19,17 +19,17 @@ import (
 
 // Pack writes the canonical tar. The order of files does not matter.
 func Pack(files []provenance.File, proof provenance.Proof) ([]byte, error) {
-	entries, err := entriesOf(files, proof)
+	entries, err := entriesOf(files, proof, nil)
 	if err != nil {
 		return nil, err
 	}
-	return (&tape{}).next(entries).tar, nil
+	return tarOf(entries), nil
 }
 
-// Packer packs the releases of distributions one after the other: of what the one before had too, headers are taken
-// over, and up to the first byte that differs the hash is not computed again. Bytes and digest are those that Pack and
-// DigestOf give. It holds the last tars, within a bound; one that it does not hold any more costs time and nothing
-// else. Safe for concurrent use.
+// Packer packs the releases of distributions one after the other: up to the first byte that differs from the one
+// before, the hash is not computed again. Bytes and digest are those that Pack and DigestOf give. It holds the files of
+// the last releases, within a bound; what it does not hold any more costs time and nothing else. Safe for concurrent
+// use.
 type Packer struct {
 	most int
 
@@ -49,22 +49,24 @@ func NewPacker(most int) *Packer {
 	return &Packer{most: most, last: map[string]*list.Element{}, order: list.New()}
 }
 
-// Pack is the canonical tar of a distribution's release, and its digest. The tar is shared: read only.
+// Pack is the canonical tar of a distribution's release, and its digest. The data of files and proof is kept, not
+// copied: it must never change.
 func (p *Packer) Pack(distribution string, files []provenance.File, proof provenance.Proof) ([]byte, fleet.Digest, error) {
-	entries, err := entriesOf(files, proof)
+	was := p.before(distribution)
+	entries, err := entriesOf(files, proof, was.entries)
 	if err != nil {
 		return nil, "", err
 	}
-	t := p.before(distribution).next(entries)
-	d, err := t.digest()
+	tar, t := tarOf(entries), &tape{entries: entries}
+	d, err := t.digest(tar, was)
 	if err != nil {
 		return nil, "", fmt.Errorf("pack bundle of %s: %w", proof.TagName, err)
 	}
 	p.keep(distribution, t)
-	return t.tar, d, nil
+	return tar, d, nil
 }
 
-// Forget lets go of a distribution's last tar.
+// Forget lets go of a distribution's last release.
 func (p *Packer) Forget(distribution string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -89,7 +91,6 @@ func (p *Packer) keep(distribution string, t *tape) {
 	if e, ok := p.last[distribution]; ok {
 		p.dropLocked(e)
 	}
-	t.was = nil
 	if t.cost() > p.most {
 		return
 	}
@@ -105,59 +106,57 @@ func (p *Packer) dropLocked(e *list.Element) {
 	p.held -= was.tape.cost()
 }
 
-// tape is a tar with what makes the next one cheaper.
+// tape is what was packed, and what makes hashing the next cheaper.
 type tape struct {
-	tar     []byte
-	entries []taped
+	entries []entry
 	states  [][]byte // of the hash, after each whole stretch
-	was     *tape    // the one before; nil: none, or let go
 }
 
-type taped struct {
-	name       string
-	executable bool
-	size       int // of the data
-	at         int // of the header
-}
+// stretch is how much is hashed at once: a multiple of the hash's blocks.
+const stretch = 16 << 10
 
-// stretch is how much is compared, and hashed, at once: a multiple of the hash's blocks.
-const stretch = 64 << 10
-
-const entryCost, stateCost = 64, 160 // bytes, beside the name
+const entryCost, stateCost = 64, 160 // bytes, beside name and data
 
 func (t *tape) cost() int {
-	n := cap(t.tar) + len(t.states)*stateCost
+	n := len(t.states) * stateCost
 	for _, e := range t.entries {
-		n += entryCost + len(e.name)
+		n += entryCost + len(e.name) + len(e.data)
 	}
 	return n
 }
 
-// next writes the tar of entries, which are sorted by name.
-func (t *tape) next(entries []entry) *tape {
+// same is how many bytes the tars of two have in common from their beginning, or some less. Most data is not only
+// equal but the same memory, which bytes.Equal does not look into.
+func (t *tape) same(was *tape) int {
+	at := 0
+	for i := range min(len(t.entries), len(was.entries)) {
+		e, o := &t.entries[i], &was.entries[i]
+		if e.name != o.name || e.executable != o.executable || len(e.data) != len(o.data) {
+			break
+		}
+		at += headerSize(e.name)
+		if !bytes.Equal(e.data, o.data) {
+			return at + alike(e.data, o.data)
+		}
+		at += padded(len(e.data))
+	}
+	return at
+}
+
+// tarOf writes the tar of entries, which are sorted by name.
+func tarOf(entries []entry) []byte {
 	size := 2 * blockSize
 	for _, e := range entries {
 		size += headerSize(e.name) + padded(len(e.data))
 	}
-	n := &tape{tar: make([]byte, 0, size), entries: make([]taped, 0, len(entries)), was: t}
-	old := t.entries
+	tar, at := make([]byte, size), 0 // its zeros are those of headers, paddings and the end
 	for _, e := range entries {
-		for len(old) > 0 && old[0].name < e.name {
-			old = old[1:]
-		}
-		now := taped{e.name, e.executable, len(e.data), len(n.tar)}
-		if len(old) > 0 && old[0].name == now.name && old[0].executable == now.executable && old[0].size == now.size {
-			now.name = old[0].name
-			n.tar = append(n.tar, t.tar[old[0].at:old[0].at+headerSize(e.name)]...)
-		} else {
-			n.tar = appendHeader(n.tar, e.name, len(e.data), e.executable)
-		}
-		n.tar = append(n.tar, e.data...)
-		n.tar = append(n.tar, zeros[:padded(len(e.data))-len(e.data)]...)
-		n.entries = append(n.entries, now)
+		head := headerSize(e.name)
+		putHeader(tar[at:at+head], e.name, len(e.data), e.executable)
+		copy(tar[at+head:], e.data)
+		at += head + padded(len(e.data))
 	}
-	n.tar = append(n.tar, zeros[:]...)
-	return n
+	return tar
 }
 
 type resumable interface {
@@ -166,24 +165,21 @@ type resumable interface {
 	encoding.BinaryUnmarshaler
 }
 
-// digest hashes from where the tar begins to differ from the one before.
-func (t *tape) digest() (fleet.Digest, error) {
+// digest is of the tar, hashed from where it begins to differ from the one before.
+func (t *tape) digest(tar []byte, was *tape) (fleet.Digest, error) {
 	h, ok := sha256.New().(resumable)
 	if !ok {
 		return "", errors.New("sha256 of the standard library keeps no state")
 	}
-	same := 0
-	for same < len(t.was.states) && len(t.tar) >= (same+1)*stretch &&
-		bytes.Equal(t.tar[same*stretch:(same+1)*stretch], t.was.tar[same*stretch:(same+1)*stretch]) {
-		same++
-	}
-	t.states = slices.Clone(t.was.states[:same])
-	if same > 0 {
-		if err := h.UnmarshalBinary(t.states[same-1]); err != nil {
+	known := min(t.same(was)/stretch, len(was.states))
+	t.states = make([][]byte, known, len(tar)/stretch)
+	copy(t.states, was.states)
+	if known > 0 {
+		if err := h.UnmarshalBinary(t.states[known-1]); err != nil {
 			return "", fmt.Errorf("resume the hash: %w", err)
 		}
 	}
-	rest := t.tar[same*stretch:]
+	rest := tar[known*stretch:]
 	for ; len(rest) >= stretch; rest = rest[stretch:] {
 		h.Write(rest[:stretch])
 		state, err := h.MarshalBinary()
@@ -196,18 +192,18 @@ func (t *tape) digest() (fleet.Digest, error) {
 	return fleet.Digest("sha256:" + hex.EncodeToString(h.Sum(nil))), nil
 }
 
-// entriesOf are what a bundle holds, sorted by name.
-func entriesOf(files []provenance.File, proof provenance.Proof) ([]entry, error) {
+// entriesOf are what a bundle holds, sorted by name. Names that the one before it had too are taken from there.
+func entriesOf(files []provenance.File, proof provenance.Proof, was []entry) ([]entry, error) {
+	byPath := func(a, b provenance.File) int { return strings.Compare(a.Path, b.Path) }
+	if !slices.IsSortedFunc(files, byPath) {
+		files = slices.SortedFunc(slices.Values(files), byPath)
+	}
 	if err := check(files, proof); err != nil {
 		return nil, fmt.Errorf("pack bundle of %s: %w", proof.TagName, err)
 	}
 	entries := make([]entry, 0, len(files)+4+len(proof.Cosigned)+len(proof.Trees))
 	for _, f := range files {
-		entries = append(entries, entry{filesDir + f.Path, f.Executable, f.Data})
-	}
-	byName := func(a, b entry) int { return strings.Compare(a.name, b.name) }
-	if !slices.IsSortedFunc(entries, byName) {
-		slices.SortFunc(entries, byName)
+		entries = append(entries, entry{nameIn(&was, f.Path), f.Executable, f.Data})
 	}
 	entries = append(entries, entry{name: commitName, data: proof.Commit},
 		entry{name: releaseName, data: fmt.Appendf(nil, release, proof.Path, proof.TagName)})
@@ -221,6 +217,19 @@ func entriesOf(files []provenance.File, proof provenance.Proof) ([]entry, error)
 		entries = append(entries, entry{name: numbered(treePrefix, i), data: t})
 	}
 	return entries, nil
+}
+
+// nameIn is a file's name, not made anew where one of the entries has it; those before it are left behind.
+func nameIn(was *[]entry, path string) string {
+	for ; len(*was) > 0; *was = (*was)[1:] {
+		name := (*was)[0].name
+		if known, isFile := strings.CutPrefix(name, filesDir); !isFile || known > path {
+			break
+		} else if known == path {
+			return name
+		}
+	}
+	return filesDir + path
 }
 
 func numbered(prefix string, i int) string { return fmt.Sprintf("%s%03d", prefix, i) }

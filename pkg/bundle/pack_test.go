@@ -90,6 +90,33 @@ func TestPackingAfterAnotherReleaseGivesTheSameBytes(t *testing.T) {
 	}
 }
 
+// Where files come, go and move, no path that is refused gets by, in whatever order they are given.
+func TestAFileIsNoFolderAndThereOnce(t *testing.T) {
+	for _, paths := range [][]string{
+		{"a", "a/b"}, {"a/b", "a"}, {"a", "a!", "a-b", "a.b", "a/b"}, {"a/b", "a/b-", "a/b-c", "a/b/c/d"}, {"x", "a", "x"}, {"a/b", "a/b"},
+		{"a/b/c", "a/b/d", "a/bb", "a/b"}, {"a/b/c/d", "a/b/c/e", "a"},
+	} {
+		var files []provenance.File
+		for _, p := range paths {
+			files = append(files, provenance.File{Path: p})
+		}
+		p := NewPacker(1 << 20)
+		if _, _, err := p.Pack("shop", files[:1], sampleProof()); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := p.Pack("shop", files, sampleProof()); err == nil {
+			t.Errorf("%q is packed", paths)
+		}
+	}
+	var fine []provenance.File
+	for _, p := range []string{"a/b", "a", "a-b/a", "b", "a!"} {
+		fine = append(fine, provenance.File{Path: p + ".yaml"})
+	}
+	if _, _, err := NewPacker(1<<20).Pack("shop", fine, sampleProof()); err != nil {
+		t.Error(err)
+	}
+}
+
 // The same again is not hashed again, and what is let go of is.
 func TestOnlyWhatDiffersIsHashed(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 1))

@@ -50,40 +50,37 @@ func headerSize(name string) int {
 	return blockSize + padded(len(paxRecord(name))) + blockSize
 }
 
-func appendHeader(tar []byte, name string, size int, executable bool) []byte {
-	mode := "0000644\x00"
+// putHeader writes what is not zero of a header into as many zeros as headerSize says.
+func putHeader(to []byte, name string, size int, executable bool) {
+	mode := "0000644"
 	if executable {
-		mode = "0000755\x00"
+		mode = "0000755"
 	}
 	if needsPax(name) {
 		r := paxRecord(name)
-		tar = appendBlock(tar, paxName, "0000644\x00", len(r), 'x')
-		tar = append(tar, r...)
-		tar = append(tar, zeros[:padded(len(r))-len(r)]...)
+		putBlock(to, paxName, "0000644", len(r), 'x')
+		copy(to[blockSize:], r)
+		to = to[blockSize+padded(len(r)):]
 	}
-	return appendBlock(tar, name[:min(len(name), nameSize)], mode, size, '0')
+	putBlock(to, name[:min(len(name), nameSize)], mode, size, '0')
 }
 
-func appendBlock(tar []byte, name, mode string, size int, kind byte) []byte {
-	at := len(tar)
-	tar = append(tar, zeros[:blockSize]...)
-	h := tar[at:]
+func putBlock(h []byte, name, mode string, size int, kind byte) {
 	copy(h, name)
 	copy(h[100:], mode)
-	copy(h[108:], "0000000\x000000000\x00") // owner and group
+	copy(h[108:], "0000000\x000000000") // owner and group
 	octal(h[124:135], size)
-	copy(h[136:], "00000000000\x00") // mtime
-	copy(h[148:], "        ")
-	h[156] = kind
+	copy(h[136:], "00000000000") // mtime
+	h[155], h[156] = ' ', kind
 	copy(h[257:], "ustar\x0000")
-	copy(h[329:], "0000000\x000000000\x00") // device numbers
-	sum := 0
-	for _, b := range h {
-		sum += int(b)
+	copy(h[329:], "0000000\x000000000") // device numbers
+	sum := 7 * int(' ')                 // where the checksum will stand
+	for _, field := range [][]byte{h[:len(name)], h[100:157], h[257:265], h[329:344]} {
+		for _, b := range field {
+			sum += int(b)
+		}
 	}
 	octal(h[148:154], sum)
-	h[154] = 0
-	return tar
 }
 
 func octal(field []byte, v int) {
@@ -127,7 +124,8 @@ func readEntry(tar []byte) (*entry, []byte, error) {
 		return nil, nil, fmt.Errorf("%q: %w", name, err)
 	}
 	e := &entry{name: name, executable: string(head[100:107]) == "0000755", data: tar[headers : headers+size : headers+size]}
-	if !bytes.Equal(tar[:headers], appendHeader(make([]byte, 0, headers), name, size, e.executable)) {
+	canonical := make([]byte, headers)
+	if putHeader(canonical, name, size, e.executable); !bytes.Equal(tar[:headers], canonical) {
 		return nil, nil, fmt.Errorf("%q is no regular file with a canonical header", name)
 	}
 	end := headers + padded(size)

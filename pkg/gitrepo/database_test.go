@@ -211,29 +211,33 @@ func TestManyPacks(t *testing.T) {
 	}
 }
 
-func TestTheCacheOfObjectsIsBoundedAndEachRepositorysOwn(t *testing.T) {
-	c := NewCache(3000)
-	one, other := &objects{cache: c}, &objects{cache: c}
-	id := func(n int) plumbing.Hash { return plumbing.Hash{byte(n)} }
-	for n := range 5 {
-		c.put(one, id(n), object{plumbing.BlobObject, make([]byte, 800)})
-		if _, ok := c.get(one, id(0)); !ok {
+func TestTheCacheIsBoundedAndEachRepositorysOwn(t *testing.T) {
+	c, root := NewCache(3000), &folder{}
+	root.add(node{path: "a", data: make([]byte, 900)})
+	var all []*objects
+	for range 5 {
+		o := &objects{cache: c}
+		if c.get(o) != nil {
+			t.Error("another repository has it")
+		}
+		c.put(o, root)
+		all = append(all, o)
+		if c.get(all[0]) == nil {
 			t.Error("what is used is let go")
 		}
 	}
-	c.put(one, id(9), object{plumbing.BlobObject, make([]byte, 3000)})
-	for n, want := range []bool{true, false, false, true, true} {
-		if _, ok := c.get(one, id(n)); ok != want {
-			t.Errorf("%d: %t", n, ok)
-		}
-		if _, ok := c.get(other, id(n)); ok {
-			t.Error("another repository has it")
+	large := &folder{}
+	large.add(node{path: "a", data: make([]byte, 3000)})
+	for n, want := range []bool{true, false, false, false, true} {
+		if got := c.get(all[n]) != nil; got != want {
+			t.Errorf("%d: %t", n, got)
 		}
 	}
-	if _, ok := c.get(one, id(9)); ok || c.held > 3000 {
+	c.put(all[4], large) // and so nothing of it
+	if c.get(all[4]) != nil || c.get(all[0]) != root || c.held != root.cost {
 		t.Errorf("%d bytes are held", c.held)
 	}
-	if err := one.close(); err != nil || c.held != 0 || c.order.Len() != 0 {
+	if err := all[0].close(); err != nil || c.held != 0 || c.order.Len() != 0 {
 		t.Errorf("after closing: %d bytes, %v", c.held, err)
 	}
 }

@@ -10,6 +10,12 @@ import (
 	"github.com/wheelwright-dev/wheelwright/pkg/provenance"
 )
 
+// object is one as a repository has it. Its data is shared: read only.
+type object struct {
+	kind plumbing.ObjectType
+	data []byte
+}
+
 const (
 	maxMeta    = 32 << 20 // bytes of a commit, tag or tree object
 	maxEntries = 100_000  // files and folders below a path
@@ -18,8 +24,8 @@ const (
 	kindTree   = plumbing.TreeObject
 )
 
-// objects reads raw objects, each checked against its id. What was read is kept, as most of a release is unchanged
-// in the next.
+// objects reads raw objects, each checked against its id. What the last snapshot was made of is kept, as most of a
+// release is unchanged in the next.
 type objects struct {
 	max    int64 // bytes of the files of one snapshot
 	folder func() (string, error)
@@ -72,32 +78,17 @@ func (o *objects) has(h plumbing.Hash) bool { return o.db != nil && o.db.has(h) 
 
 // read returns an object whose content has the id h.
 func (o *objects) read(h plumbing.Hash, limit int64) (object, error) {
-	obj, ok := o.cache.get(o, h)
-	if !ok {
-		var err error
-		if obj, err = o.load(h, limit); err != nil {
-			return object{}, err
-		}
-		o.cache.put(o, h, obj)
-	}
-	if int64(len(obj.data)) > limit {
-		return object{}, ErrTooLarge
-	}
-	return obj, nil
-}
-
-func (o *objects) load(h plumbing.Hash, limit int64) (object, error) {
-	obj, err := o.loadOnce(h, limit)
+	obj, err := o.readOnce(h, limit)
 	if err == nil || errors.Is(err, ErrTooLarge) {
 		return obj, err
 	}
 	if err := o.reopen(); err != nil {
 		return object{}, err
 	}
-	return o.loadOnce(h, limit)
+	return o.readOnce(h, limit)
 }
 
-func (o *objects) loadOnce(h plumbing.Hash, limit int64) (object, error) {
+func (o *objects) readOnce(h plumbing.Hash, limit int64) (object, error) {
 	if o.db == nil {
 		return object{}, fmt.Errorf("object %s: the repository is closed", h)
 	}
@@ -167,35 +158,36 @@ func (o *objects) snapshot(h plumbing.Hash, path string) (Snapshot, error) {
 	if tag != nil {
 		s.TagObject = h.String()
 	}
-	tree, err := o.meta(plumbing.NewHash(root), kindTree)
+	at := plumbing.NewHash(root)
+	tree, err := o.meta(at, kindTree)
 	if err != nil {
 		return Snapshot{}, err
 	}
 	s.Proof.Trees = append(s.Proof.Trees, tree)
 	for i := range names {
-		if tree, err = o.descend(tree, names[:i+1]); err != nil {
+		if at, tree, err = o.descend(tree, names[:i+1]); err != nil {
 			return Snapshot{}, err
 		}
 		s.Proof.Trees = append(s.Proof.Trees, tree)
 	}
-	w := walk{objects: o, left: o.max, was: o.cache.listing(o), now: &listing{folders: map[string]folder{}}}
-	if w.was == nil {
-		w.was = &listing{}
+	w, was := walk{objects: o, left: o.max, blobs: map[plumbing.Hash][]byte{}}, o.cache.get(o)
+	all := w.takeOver(at, was)
+	if all == nil {
+		if all, err = w.tree(at, tree, "", 0, was); err != nil {
+			return Snapshot{}, err
+		}
 	}
-	w.files = make([]provenance.File, 0, len(w.was.files))
-	if err := w.tree(tree, "", 0); err != nil {
-		return Snapshot{}, err
-	}
-	s.Files = w.files
-	o.cache.putListing(o, w.now)
+	o.cache.put(o, all)
+	s.Files = all.appendFiles(make([]provenance.File, 0, all.files))
 	return s, nil
 }
 
-func (o *objects) descend(tree []byte, names []string) ([]byte, error) {
+// descend finds the folder that the last of names names.
+func (o *objects) descend(tree []byte, names []string) (id plumbing.Hash, below []byte, err error) {
 	shown, name := strings.Join(names, "/"), names[len(names)-1]
 	entries, err := provenance.ParseTree(tree)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrUnsupported, err)
+		return id, nil, fmt.Errorf("%w: %w", ErrUnsupported, err)
 	}
 	for _, e := range entries {
 		if e.Name != name {
@@ -203,13 +195,14 @@ func (o *objects) descend(tree []byte, names []string) ([]byte, error) {
 		}
 		switch e.Mode {
 		case provenance.ModeDir:
-			return o.meta(plumbing.Hash(e.ID), kindTree)
+			below, err = o.meta(plumbing.Hash(e.ID), kindTree)
+			return plumbing.Hash(e.ID), below, err
 		case provenance.ModeSymlink, provenance.ModeSubmodule:
-			return nil, unsupported(e.Mode, shown)
+			return id, nil, unsupported(e.Mode, shown)
 		}
-		return nil, fmt.Errorf("folder %q: it is a file: %w", shown, ErrNotFound)
+		return id, nil, fmt.Errorf("folder %q: it is a file: %w", shown, ErrNotFound)
 	}
-	return nil, fmt.Errorf("folder %q: %w", shown, ErrNotFound)
+	return id, nil, fmt.Errorf("folder %q: %w", shown, ErrNotFound)
 }
 
 func unsupported(mode, path string) error {
@@ -222,110 +215,169 @@ func unsupported(mode, path string) error {
 	return fmt.Errorf("%q has mode %s, want 100644 or 100755: %w", path, mode, ErrUnsupported)
 }
 
-// listing is what a snapshot was made of: the next one need not look into a folder that is as it was.
-type listing struct {
-	files   []listed
-	folders map[string]folder // by path
-	cost    int               // bytes
-}
-
-type listed struct {
-	path       string
-	executable bool
-	id         plumbing.Hash
-}
-
+// folder is what was read of one, of which the next snapshot takes over what is the same: it never changes.
 type folder struct {
-	id       plumbing.Hash
-	from, to int // of its files
-	entries  int // below it
+	id      plumbing.Hash
+	nodes   []node
+	files   int   // below it
+	entries int   // below it: files and folders
+	bytes   int64 // of the files
+	cost    int   // bytes of memory
 }
 
-const listedCost, folderCost = 64, 120 // bytes, beside the path
+// node is a file or a folder in one.
+type node struct {
+	path       string
+	id         plumbing.Hash
+	executable bool
+	data       []byte  // shared: read only
+	below      *folder // nil: it is a file
+}
+
+const nodeCost = 100 // bytes, beside the path and the data
+
+func (f *folder) appendFiles(to []provenance.File) []provenance.File {
+	for i := range f.nodes {
+		if n := &f.nodes[i]; n.below != nil {
+			to = n.below.appendFiles(to)
+		} else {
+			to = append(to, provenance.File{Path: n.path, Executable: n.executable, Data: n.data})
+		}
+	}
+	return to
+}
 
 // walk collects the files below a tree. It counts, as a tree of a few objects can name millions of files.
 type walk struct {
 	*objects
-	files    []provenance.File
-	entries  int
-	left     int64
-	was, now *listing
+	entries int
+	left    int64
+	blobs   map[plumbing.Hash][]byte // that were read: many files are the same
 }
 
-func (w *walk) tree(raw []byte, prefix string, depth int) error {
+// tree is the folder that a tree object tells of, with what was there before; nil: nothing.
+func (w *walk) tree(id plumbing.Hash, raw []byte, prefix string, depth int, was *folder) (*folder, error) {
 	entries, err := provenance.ParseTree(raw)
 	if err != nil {
-		return fmt.Errorf("folder %q: %w: %w", prefix, ErrUnsupported, err)
+		return nil, fmt.Errorf("folder %q: %w: %w", prefix, ErrUnsupported, err)
 	}
 	if w.entries += len(entries); w.entries > maxEntries || depth > maxDepth {
-		return fmt.Errorf("folder %q: more than %d entries or %d folders deep: %w", prefix, maxEntries, maxDepth, ErrTooLarge)
+		return nil, fmt.Errorf("folder %q: more than %d entries or %d folders deep: %w", prefix, maxEntries, maxDepth, ErrTooLarge)
 	}
+	now := &folder{id: id, nodes: make([]node, 0, len(entries)), entries: len(entries)}
+	before := was.byPath()
 	for _, e := range entries {
-		path := prefix + e.Name
-		if err := provenance.CheckPath(path); err != nil {
-			return fmt.Errorf("%w: %w", ErrUnsupported, err)
+		n := node{path: prefix + e.Name, id: plumbing.Hash(e.ID), executable: e.Mode == provenance.ModeExecutable}
+		if err := provenance.CheckPath(n.path); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrUnsupported, err)
 		}
-		if err := w.entry(e, path, depth); err != nil {
-			return err
+		old := before[n.path]
+		if old != nil {
+			n.path = old.path
+		} else {
+			old = &node{}
 		}
-	}
-	return nil
-}
-
-func (w *walk) entry(e provenance.Entry, path string, depth int) error {
-	switch e.Mode {
-	case provenance.ModeDir:
-		return w.folder(plumbing.Hash(e.ID), path, depth+1)
-	case provenance.ModeFile, provenance.ModeExecutable:
-		return w.file(listed{path, e.Mode == provenance.ModeExecutable, plumbing.Hash(e.ID)})
-	}
-	return unsupported(e.Mode, path)
-}
-
-func (w *walk) folder(id plumbing.Hash, path string, depth int) error {
-	now := folder{id: id, from: len(w.now.files)}
-	if was, ok := w.was.folders[path]; ok && was.id == id && w.entries+was.entries <= maxEntries {
-		for _, f := range w.was.files[was.from:was.to] {
-			if err := w.file(f); err != nil {
-				return err
-			}
+		switch e.Mode {
+		case provenance.ModeDir:
+			n.below, err = w.folder(n.id, n.path, depth+1, old.below)
+		case provenance.ModeFile, provenance.ModeExecutable:
+			n.data, err = w.file(n, old)
+		default:
+			err = unsupported(e.Mode, n.path)
 		}
-		w.entries += was.entries
-		now.entries = was.entries
-	} else {
-		raw, err := w.meta(id, kindTree)
 		if err != nil {
-			return fmt.Errorf("folder %q: %w", path, err)
+			return nil, err
 		}
-		if len(raw) == 0 {
-			return fmt.Errorf("folder %q is empty: %w", path, ErrUnsupported)
-		}
-		before := w.entries
-		if err := w.tree(raw, path+"/", depth); err != nil {
-			return err
-		}
-		now.entries = w.entries - before
+		now.add(n)
 	}
-	now.to = len(w.now.files)
-	w.now.folders[path] = now
-	w.now.cost += folderCost + len(path)
-	return nil
+	return now, nil
 }
 
-func (w *walk) file(f listed) error {
+// takeOver is what was there, if it is the same and within the limits; what exceeds them is found, and named, by
+// looking into it.
+func (w *walk) takeOver(id plumbing.Hash, was *folder) *folder {
+	if was == nil || was.id != id || w.entries+was.entries > maxEntries || was.bytes > w.left {
+		return nil
+	}
+	w.entries += was.entries
+	w.left -= was.bytes
+	return was
+}
+
+func (f *folder) byPath() map[string]*node {
+	if f == nil {
+		return nil
+	}
+	all := make(map[string]*node, len(f.nodes))
+	for i := range f.nodes {
+		all[f.nodes[i].path] = &f.nodes[i]
+	}
+	return all
+}
+
+func (f *folder) add(n node) {
+	f.nodes = append(f.nodes, n)
+	f.cost += nodeCost + len(n.path)
+	if n.below == nil {
+		f.files++
+		f.bytes += int64(len(n.data))
+		f.cost += len(n.data)
+		return
+	}
+	f.files += n.below.files
+	f.entries += n.below.entries
+	f.bytes += n.below.bytes
+	f.cost += n.below.cost
+}
+
+func (w *walk) folder(id plumbing.Hash, path string, depth int, was *folder) (*folder, error) {
+	if f := w.takeOver(id, was); f != nil {
+		return f, nil
+	}
+	raw, err := w.meta(id, kindTree)
+	if err != nil {
+		return nil, fmt.Errorf("folder %q: %w", path, err)
+	}
+	if len(raw) == 0 {
+		return nil, fmt.Errorf("folder %q is empty: %w", path, ErrUnsupported)
+	}
+	return w.tree(id, raw, path+"/", depth, was)
+}
+
+// file is its content.
+func (w *walk) file(f node, was *node) ([]byte, error) {
+	data := was.data
+	if was.id != f.id || was.below != nil {
+		var err error
+		if data, err = w.blob(f); err != nil {
+			return nil, err
+		}
+	}
+	if int64(len(data)) > w.left {
+		return nil, w.tooLarge(f.path)
+	}
+	w.left -= int64(len(data))
+	return data, nil
+}
+
+func (w *walk) blob(f node) ([]byte, error) {
+	if data, ok := w.blobs[f.id]; ok {
+		return data, nil
+	}
 	obj, err := w.read(f.id, w.left)
 	if errors.Is(err, ErrTooLarge) {
-		return fmt.Errorf("%q: with it the files have more than %d MiB: %w", f.path, w.max>>20, ErrTooLarge)
+		return nil, w.tooLarge(f.path)
 	}
 	if err != nil {
-		return fmt.Errorf("%q: %w", f.path, err)
+		return nil, fmt.Errorf("%q: %w", f.path, err)
 	}
 	if obj.kind != plumbing.BlobObject {
-		return fmt.Errorf("%q is a %s: %w", f.path, obj.kind, ErrUnsupported)
+		return nil, fmt.Errorf("%q is a %s: %w", f.path, obj.kind, ErrUnsupported)
 	}
-	w.left -= int64(len(obj.data))
-	w.files = append(w.files, provenance.File{Path: f.path, Executable: f.executable, Data: obj.data})
-	w.now.files = append(w.now.files, f)
-	w.now.cost += listedCost + len(f.path)
-	return nil
+	w.blobs[f.id] = obj.data
+	return obj.data, nil
+}
+
+func (w *walk) tooLarge(path string) error {
+	return fmt.Errorf("%q: with it the files have more than %d MiB: %w", path, w.max>>20, ErrTooLarge)
 }

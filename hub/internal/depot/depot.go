@@ -80,7 +80,7 @@ func New(cfg Config) *Depot {
 	return &Depot{cfg: cfg, slot: make(chan struct{}, 1), kept: newMemory(memoryBytes), making: map[pair]*making{}, closing: make(chan struct{})}
 }
 
-// Close waits for what is being made.
+// Close ends what is being made, and waits for that.
 func (d *Depot) Close() error {
 	d.mu.Lock()
 	if !d.closed {
@@ -298,8 +298,12 @@ func (d *Depot) obtain(p pair, whole int64) (e *Encoding, known bool) {
 	case <-d.closing:
 		return nil, false
 	}
+	ctx, stop := d.untilClosed()
+	defer stop()
 	begin := time.Now()
-	if data, err = d.make(p); err != nil {
+	if data, err = d.make(ctx, p); errors.Is(err, context.Canceled) {
+		return nil, false
+	} else if err != nil {
 		log.Error("a delta cannot be made; the whole bundle is sent", slog.Any(logging.Error, err))
 		return nil, true
 	}
@@ -316,6 +320,19 @@ func (d *Depot) obtain(p pair, whole int64) (e *Encoding, known bool) {
 	return encodedOrNone(p.base, data), true
 }
 
+// untilClosed is a context that ends with the depot.
+func (d *Depot) untilClosed() (context.Context, context.CancelFunc) {
+	ctx, stop := context.WithCancel(context.Background())
+	go func() {
+		select {
+		case <-d.closing:
+			stop()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, stop
+}
+
 func encodedOrNone(base fleet.Digest, data []byte) *Encoding {
 	if data == nil {
 		return nil
@@ -324,7 +341,7 @@ func encodedOrNone(base fleet.Digest, data []byte) *Encoding {
 }
 
 // make is nil where there is no delta of the two.
-func (d *Depot) make(p pair) ([]byte, error) {
+func (d *Depot) make(ctx context.Context, p pair) ([]byte, error) {
 	base, err := d.tar(p.base)
 	if err != nil {
 		return nil, err
@@ -334,7 +351,7 @@ func (d *Depot) make(p pair) ([]byte, error) {
 		return nil, err
 	}
 	d.built.Add(1)
-	delta, err := bundle.Delta(base, tar)
+	delta, err := bundle.Delta(ctx, base, tar)
 	if errors.Is(err, bundle.ErrNoDelta) {
 		return nil, nil
 	}

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -322,6 +323,29 @@ func TestTheEndDoesNotWaitForASlot(t *testing.T) {
 	h.Close()
 	if e := <-got; e == nil || e.Base != "" {
 		t.Errorf("got %+v", e)
+	}
+}
+
+func TestTheEndDoesNotWaitForADeltaOfMuch(t *testing.T) {
+	h := start(t, t.TempDir())
+	all := noise(48 << 20)
+	base, d := h.put(all[:24<<20]), h.put(all[24<<20:])
+	got := make(chan *Encoding)
+	go func() { e, _ := h.Get(t.Context(), d, []fleet.Digest{base}, ""); got <- e }()
+	for h.Built() == 0 { // it would go on for seconds
+		runtime.Gosched()
+	}
+	h.Close()
+	if e := <-got; e == nil || e.Base != "" {
+		t.Errorf("got %+v", e)
+	}
+	if len(h.files()) != 0 || h.log.count("level=ERROR") != 0 {
+		t.Errorf("%v stored of what did not come to an end: %s", h.files(), h.log.text.String())
+	}
+	// Another time it does.
+	h = start(t, h.dir)
+	if e := h.get(d, base); e.Base != "" || len(h.files()) != 1 {
+		t.Errorf("on %q, %v stored", e.Base, h.files())
 	}
 }
 

@@ -70,11 +70,11 @@ func TestFetchOfADelta(t *testing.T) {
 	}
 	tar := []byte(strings.Join(lines, "\n"))
 	digest, base := bundle.DigestOf(tar), bundle.DigestOf(old)
-	made, err := bundle.Delta(old, tar)
+	made, err := bundle.Delta(t.Context(), old, tar)
 	if err != nil {
 		t.Fatal(err)
 	}
-	toOther, err := bundle.Delta(old, append(tar, "and more"...))
+	toOther, err := bundle.Delta(t.Context(), old, append(tar, "and more"...))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -89,7 +89,7 @@ func TestARelayThatAltersABundleIsFoundOut(t *testing.T) {
 	forged := []byte(strings.Join(lines, "\n"))
 	digest, base, z := bundle.DigestOf(tar), bundle.DigestOf(old), bundle.Compress(tar)
 	delta := func(to []byte) encoding {
-		made, err := bundle.Delta(old, to)
+		made, err := bundle.Delta(t.Context(), old, to)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -115,7 +115,7 @@ func TestFetchOfWhatIsNew(t *testing.T) {
 
 func TestFetchGoesOn(t *testing.T) {
 	w := newWorld(t, time.Minute)
-	base, digest := w.release(t, "1.1.0", lines(2000, "1.0.0")), w.release(t, "1.1.1", append(lines(2000, "1.0.1"), noise(3*transport.ChunkSize)...))
+	base, digest := w.release(t, "1.1.0", lines(2000, "1.0.0")), w.release(t, "1.1.1", append(lines(2000, "1.0.1"), noise(200_000)...))
 	have := []string{string(base)}
 	first, delta, err := w.fetch(t.Context(), &syncv1.FetchBundleRequest{Digest: string(digest), Have: have})
 	if err != nil || first.GetBase() == "" {
