@@ -1,9 +1,11 @@
 package store
 
 import (
+	"encoding/binary"
 	"fmt"
 	"maps"
 	"slices"
+	"sort"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -24,7 +26,10 @@ type memory struct {
 	decisions     sorted[fleet.HubDecision]
 	orders        sorted[fleet.SignedOrder]
 	identities    table[string, Identity]      // by their certificates' fingerprints; see Store.Identity
+	edition       edition                      // of Store.Identity's answers
 	journals      table[string, journalRecord] // by their keys
+	revisions     table[string, uint64]        // by distribution
+	reHomes       sorted[fleet.SignedReHome]
 	sessions      sessions
 	acks          acks
 	windows       windows
@@ -32,14 +37,16 @@ type memory struct {
 
 func newMemory() *memory {
 	m := &memory{}
-	m.clusters.by(func(c Cluster) string { return string(c.Name) })
-	m.recalls.by(func(r fleet.Recall) string { return string(join(r.Distribution, r.Version)) })
-	m.pins.by(func(p fleet.HubPin) string { return string(join(string(p.Cluster), p.Distribution)) })
-	m.decisions.by(func(d fleet.HubDecision) string { return string(join(string(d.Cluster), d.Distribution)) })
-	m.orders.by(func(o fleet.SignedOrder) string { return string(orderKey(o.Cluster, o.Distribution, o.Nonce)) })
+	m.clusters.by(func(c *Cluster) string { return string(c.Name) })
+	m.recalls.by(func(r *fleet.Recall) string { return string(join(r.Distribution, r.Version)) })
+	m.pins.by(func(p *fleet.HubPin) string { return string(join(string(p.Cluster), p.Distribution)) })
+	m.decisions.by(func(d *fleet.HubDecision) string { return string(join(string(d.Cluster), d.Distribution)) })
+	m.orders.by(func(o *fleet.SignedOrder) string { return string(orderKey(o.Cluster, o.Distribution, o.Nonce)) })
 	m.installations.rows, m.installations.pending = map[fleet.Cluster][]fleet.Installation{}, pending[[]fleet.Installation]{}
 	m.identities.rows, m.identities.pending = map[string]Identity{}, pending[Identity]{}
 	m.journals.rows, m.journals.pending = map[string]journalRecord{}, pending[journalRecord]{}
+	m.revisions.rows, m.revisions.pending = map[string]uint64{}, pending[uint64]{}
+	m.reHomes.by(func(r *fleet.SignedReHome) string { return string(r.Cluster) })
 	m.sessions.rows, m.sessions.news, m.sessions.pending = map[fleet.Cluster]sessionRecord{}, map[fleet.Cluster]bool{}, pending[sessionRecord]{}
 	m.acks.news = map[string]uint64{}
 	return m
@@ -52,7 +59,7 @@ type follower interface {
 }
 
 func (m *memory) parts() []follower {
-	return []follower{&m.clusters, &m.installations, &m.recalls, &m.pins, &m.decisions, &m.orders, &m.identities, &m.journals, &m.sessions}
+	return []follower{&m.clusters, &m.installations, &m.recalls, &m.pins, &m.decisions, &m.orders, &m.identities, &m.journals, &m.revisions, &m.reHomes, &m.sessions, &m.edition} // the edition comes after what it is of
 }
 
 func (m *memory) commit() {
@@ -104,14 +111,28 @@ func (m *memory) load(db *bolt.DB) error {
 			return err
 		}
 		m.heardLately()
-		if b := tx.Bucket([]byte(bucketSessions)); b != nil {
-			err = each(b, func(k string, r sessionRecord) error {
-				m.sessions.rows[fleet.Cluster(k)] = r
-				return nil
-			})
-			if err != nil {
-				return err
+		err = tx.Bucket(bucketRevisions).ForEach(func(k, v []byte) error {
+			if len(v) == 8 {
+				m.revisions.rows[string(k)] = binary.BigEndian.Uint64(v)
 			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		err = eachOf(tx, bucketSessions, func(k string, r sessionRecord) error {
+			m.sessions.rows[fleet.Cluster(k)] = r
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		err = eachOf(tx, bucketReHomes, func(k string, r reHomeRecord) error {
+			m.reHomes.rows = append(m.reHomes.rows, reHomeOf(fleet.Cluster(k), r))
+			return nil
+		})
+		if err != nil {
+			return err
 		}
 		err = each(tx.Bucket(bucketRecalls), func(k string, r recallRecord) error {
 			m.recalls.rows = append(m.recalls.rows, recallOf(k, r))
@@ -131,11 +152,10 @@ func (m *memory) load(db *bolt.DB) error {
 			m.decisions.rows = append(m.decisions.rows, decisionOf(k, r))
 			return nil
 		})
-		b := tx.Bucket([]byte(bucketOrders))
-		if err != nil || b == nil {
+		if err != nil {
 			return err
 		}
-		return each(b, func(k string, r orderRecord) error {
+		return eachOf(tx, bucketOrders, func(k string, r orderRecord) error {
 			m.orders.rows = append(m.orders.rows, orderOf(k, r))
 			return nil
 		})
@@ -152,6 +172,15 @@ func (m *memory) heardLately() {
 	}
 }
 
+// eachOf is each for a bucket that is made when it is first needed.
+func eachOf[T any](tx *bolt.Tx, name string, do func(key string, record T) error) error {
+	b := tx.Bucket([]byte(name))
+	if b == nil {
+		return nil
+	}
+	return each(b, do)
+}
+
 // each decodes every record of a bucket, in the order of keys.
 func each[T any](b *bolt.Bucket, do func(key string, record T) error) error {
 	return b.ForEach(func(k, v []byte) error {
@@ -162,6 +191,21 @@ func each[T any](b *bolt.Bucket, do func(key string, record T) error) error {
 		return do(string(k), rec)
 	})
 }
+
+// edition counts the transactions after which an answer may be another one.
+type edition struct {
+	number atomic.Uint64
+	due    bool // the writer's
+}
+
+func (e *edition) commit() {
+	if e.due {
+		e.number.Add(1)
+	}
+	e.due = false
+}
+
+func (e *edition) forget() { e.due = false }
 
 // picture is what sorted and table share: rows that are handed out are never written again, but copied
 // before the next change.
@@ -185,12 +229,12 @@ func (p pending[V]) latest(key string) (row V, found, known bool) {
 // sorted holds rows in the order of their keys.
 type sorted[V any] struct {
 	picture
-	key     func(V) string
+	key     func(*V) string
 	rows    []V
 	pending pending[V]
 }
 
-func (s *sorted[V]) by(key func(V) string) { s.key, s.pending = key, pending[V]{} }
+func (s *sorted[V]) by(key func(*V) string) { s.key, s.pending = key, pending[V]{} }
 
 func (s *sorted[V]) all() []V {
 	s.mu.RLock()
@@ -217,11 +261,13 @@ func (s *sorted[V]) latest(key string) (row V, found bool) {
 	return s.one(key)
 }
 
+// find copies no row: some are large, and it is asked for each message.
 func (s *sorted[V]) find(key string) (at int, found bool) {
-	return slices.BinarySearchFunc(s.rows, key, func(row V, key string) int { return strings.Compare(s.key(row), key) })
+	at = sort.Search(len(s.rows), func(i int) bool { return s.key(&s.rows[i]) >= key })
+	return at, at < len(s.rows) && s.key(&s.rows[at]) == key
 }
 
-func (s *sorted[V]) put(row V)       { s.pending[s.key(row)] = &row }
+func (s *sorted[V]) put(row V)       { s.pending[s.key(&row)] = &row }
 func (s *sorted[V]) drop(key string) { s.pending[key] = nil }
 func (s *sorted[V]) forget()         { clear(s.pending) }
 

@@ -141,7 +141,7 @@ func (s *Store) Offer(distribution string, versions []string, at time.Time) erro
 				return fmt.Errorf("offer %s of %s: %w", v, distribution, err)
 			}
 		}
-		return bump(tx, distribution)
+		return s.bump(tx, distribution)
 	})
 }
 
