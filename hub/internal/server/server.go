@@ -32,11 +32,13 @@ import (
 )
 
 // identities maps a certificate, by the SHA-256 of its DER, to whom it speaks for; store.ErrNotFound
-// when it speaks for nobody. Use is asked for each call, Identity for each message; Revoked receives after one
-// of the answers became another.
+// when it speaks for nobody. Use is asked for each call, Identity for each message where Edition, which is never 0, is
+// another one than when it was asked last: it has grown by the time that whoever changed an answer is answered. Revoked
+// receives after one of the answers became another.
 type identities interface {
 	Identity(fingerprint [32]byte) (store.Identity, error)
 	Use(fingerprint [32]byte, now time.Time) (store.Identity, error)
+	Edition() uint64
 	Revoked() <-chan struct{}
 }
 

@@ -255,7 +255,7 @@ func mustIdentity(tx buckets, fingerprint [32]byte) (identityRecord, error) {
 }
 
 // Edition grows after each change by which an answer of Identity may be another one: what was answered since it was
-// read holds for as long as it stays.
+// read holds for as long as it stays. It is never 0.
 func (s *Store) Edition() uint64 { return s.memory.edition.number.Load() }
 
 // writeIdentity and deleteIdentity are the only ones that change the bucket: memory follows it.

@@ -49,6 +49,7 @@ func newMemory() *memory {
 	m.reHomes.by(func(r *fleet.SignedReHome) string { return string(r.Cluster) })
 	m.sessions.rows, m.sessions.news, m.sessions.pending = map[fleet.Cluster]sessionRecord{}, map[fleet.Cluster]bool{}, pending[sessionRecord]{}
 	m.acks.news = map[string]uint64{}
+	m.edition.number.Store(1)
 	return m
 }
 
