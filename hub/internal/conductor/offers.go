@@ -2,10 +2,7 @@ package conductor
 
 import (
 	"cmp"
-	"encoding/binary"
 	"fmt"
-	"hash/fnv"
-	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -80,13 +77,13 @@ func (c *Conductor) Offers(cluster fleet.Cluster, subscriptions []string) (wire.
 	if len(names) > 1 {
 		names = slices.Compact(slices.Sorted(slices.Values(subscriptions)))
 	}
-	state, sum, now := wire.Desired{}, fnv.New64a(), time.Now()
+	state, sum, now := wire.Desired{}, offset64, time.Now()
 	for _, name := range names {
 		o, err := c.offering(name)
 		if err != nil {
 			return wire.Desired{}, fmt.Errorf("offers of %s for %s: %w", name, cluster, err)
 		}
-		io.WriteString(sum, name+"\x00") // no hash fails to be written to
+		sum = sum.text(name).text("\x00")
 		if !o.watched {
 			continue
 		}
@@ -94,11 +91,34 @@ func (c *Conductor) Offers(cluster fleet.Cluster, subscriptions []string) (wire.
 		if p.broken != nil {
 			return wire.Desired{}, fmt.Errorf("offers of %s for %s: %w", name, cluster, p.broken)
 		}
-		sum.Write(binary.BigEndian.AppendUint64(nil, p.message.Sum))
+		sum = sum.number(p.message.Sum)
 		state.Parts = append(state.Parts, p.message)
 	}
-	state.Revision = max(sum.Sum64(), 1) // 0 is a spoke's word for none
+	state.Revision = max(uint64(sum), 1) // 0 is a spoke's word for none
 	return state, nil
+}
+
+// fnv1a is hash/fnv's New64a, which allocates: a revision is worked out for each message to each spoke.
+type fnv1a uint64
+
+const (
+	offset64 fnv1a = 14695981039346656037
+	prime64  fnv1a = 1099511628211
+)
+
+func (h fnv1a) text(s string) fnv1a {
+	for i := range len(s) {
+		h = (h ^ fnv1a(s[i])) * prime64
+	}
+	return h
+}
+
+// number is big-endian.
+func (h fnv1a) number(n uint64) fnv1a {
+	for shift := 56; shift >= 0; shift -= 8 {
+		h = (h ^ fnv1a(byte(n>>shift))) * prime64
+	}
+	return h
 }
 
 func (c *Conductor) installation(cluster fleet.Cluster, distribution string) fleet.Installation {
