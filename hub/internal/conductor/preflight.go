@@ -22,8 +22,13 @@ type preflights interface {
 }
 
 const (
-	// settlePause is the least time between two looks at the pre-flights under way.
+	// settlePause is the least time between the beginnings of two looks at what is under way.
 	settlePause = 200 * time.Millisecond
+	// settleShare is how many times as long as a look the time to the next is: all of a large fleet that comes back must
+	// not be looked at for every few that have.
+	settleShare = 20
+	// settleMost bounds that.
+	settleMost = 2 * time.Second
 	// settleRetry is the time after a look that failed.
 	settleRetry = 10 * time.Second
 )
@@ -50,15 +55,20 @@ func (c *Conductor) Run(ctx context.Context) error {
 		if next.IsZero() || !due.IsZero() && due.Before(next) {
 			next = due
 		}
-		if !c.pause(ctx, changes, now, next) {
+		if !c.pause(ctx, changes, now.Add(rest(time.Since(now))), next) {
 			return nil
 		}
 	}
 }
 
-// pause until something changed since at or next has come; false: ctx ended. Changes that come fast wait
+// rest is the time from the beginning of a look that took so long to that of the next.
+func rest(took time.Duration) time.Duration {
+	return min(max(settleShare*took, settlePause), settleMost)
+}
+
+// pause until something changed or next has come, and then until rested; false: ctx ended. Changes that come fast wait
 // for each other; a poke waits for nothing.
-func (c *Conductor) pause(ctx context.Context, changes <-chan struct{}, at, next time.Time) bool {
+func (c *Conductor) pause(ctx context.Context, changes <-chan struct{}, rested, next time.Time) bool {
 	var end <-chan time.Time
 	if !next.IsZero() {
 		end = time.After(time.Until(next))
@@ -72,7 +82,7 @@ func (c *Conductor) pause(ctx context.Context, changes <-chan struct{}, at, next
 		return false
 	}
 	select {
-	case <-time.After(time.Until(at.Add(settlePause))):
+	case <-time.After(time.Until(rested)):
 	case <-c.poked:
 	case <-ctx.Done():
 		return false

@@ -259,3 +259,13 @@ func TestStatusOfAVersionInPreflight(t *testing.T) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 }
+
+func TestALookRestsByWhatItTook(t *testing.T) {
+	for _, c := range []struct{ took, want time.Duration }{
+		{0, settlePause}, {time.Millisecond, settlePause}, {20 * time.Millisecond, 400 * time.Millisecond}, {time.Minute, settleMost},
+	} {
+		if got := rest(c.took); got != c.want {
+			t.Errorf("after a look of %v: the next %v after its beginning, want %v", c.took, got, c.want)
+		}
+	}
+}
