@@ -17,6 +17,7 @@ import (
 type preflights interface {
 	Settings() (map[string]store.Settings, error)
 	Preflights(distribution, version string) (map[fleet.Cluster]fleet.Preflight, error)
+	Preflight(cluster fleet.Cluster, distribution, version string) (answer fleet.Preflight, found bool, err error)
 	Offered(distribution string) (map[string]bool, error)
 	Offer(distribution string, versions []string, at time.Time) error // raises the revision
 }
@@ -114,11 +115,11 @@ func (c *Conductor) settle(now time.Time) (next time.Time, err error) {
 			return next, err
 		}
 		for version, until := range pending {
-			a, err := c.answers(now, name, version)
+			done, err := c.answered(now, name, version)
 			if err != nil {
 				return next, err
 			}
-			if a.done() {
+			if done {
 				over = append(over, version)
 			} else if next.IsZero() || until.Before(next) {
 				next = until
@@ -196,7 +197,10 @@ func (c *Conductor) Preflight(distribution string) (map[string]time.Time, error)
 }
 
 // answers counts the clusters that a pre-flight concerns.
-type answers struct{ asked, answered, breaking int }
+type answers struct {
+	asked, answered, breaking int
+	missing                   fleet.Cluster // one that has not answered; empty: all have
+}
 
 // done: nothing is left to wait for. Where nobody can be asked, the time runs out.
 func (a answers) done() bool { return a.asked > 0 && a.answered == a.asked && a.breaking == 0 }
@@ -209,8 +213,45 @@ func (a answers) String() string {
 	return text + ", none would break"
 }
 
-// answers of a pre-flight. A cluster is asked while it is connected, or may be about to come back to a hub
-// that was restarted, and runs nothing as new; one that would break counts wherever it is.
+// answered says whether nothing is left to wait for in a pre-flight. Mostly something is: then the cluster that it was
+// the last time tells, without a look at all of them. It is for settle alone, which remembers that cluster.
+func (c *Conductor) answered(now time.Time, distribution, version string) (done bool, err error) {
+	key := distribution + "\x00" + version
+	if cluster, known := c.missing[key]; known {
+		i, found := c.cfg.Store.Installation(cluster, distribution)
+		_, answered, err := c.cfg.Store.Preflight(cluster, distribution, version)
+		if err != nil {
+			return false, fmt.Errorf("read the pre-flight of %s %s by %s: %w", distribution, version, cluster, err)
+		}
+		if found && !answered && c.asks(now, cluster, i.Running, version) {
+			return false, nil
+		}
+	}
+	a, err := c.answers(now, distribution, version)
+	if err != nil {
+		return false, err
+	}
+	if a.missing == "" {
+		delete(c.missing, key)
+	} else {
+		c.missing[key] = a.missing
+	}
+	return a.done(), nil
+}
+
+// asks: a cluster is asked while it is connected, or may be about to come back to a hub that was restarted, and runs
+// nothing as new.
+func (c *Conductor) asks(now time.Time, cluster fleet.Cluster, running, version string) bool {
+	if !c.cfg.Spokes.Connected(cluster) {
+		back := now.Sub(c.since) <= missedHeartbeats*c.cfg.Heartbeat
+		if !back || !c.cfg.Spokes.LastSeen(cluster).IsZero() {
+			return false
+		}
+	}
+	return running == "" || fleet.CompareTags(running, version) < 0
+}
+
+// answers of a pre-flight, of those who are asked; one that would break counts wherever it is.
 func (c *Conductor) answers(now time.Time, distribution, version string) (a answers, err error) {
 	found, err := c.cfg.Store.Preflights(distribution, version)
 	if err != nil {
@@ -220,7 +261,6 @@ func (c *Conductor) answers(now time.Time, distribution, version string) (a answ
 	if err != nil {
 		return a, fmt.Errorf("read installations: %w", err)
 	}
-	back := now.Sub(c.since) <= missedHeartbeats*c.cfg.Heartbeat
 	for cluster, list := range installations {
 		i := slices.IndexFunc(list, func(i fleet.Installation) bool { return i.Distribution == distribution })
 		if i < 0 {
@@ -230,13 +270,14 @@ func (c *Conductor) answers(now time.Time, distribution, version string) (a answ
 		if p.Outcome == fleet.OutcomeBreaks {
 			a.breaking++
 		}
-		returning := back && c.cfg.Spokes.LastSeen(cluster).IsZero()
-		if running := list[i].Running; !c.cfg.Spokes.Connected(cluster) && !returning || running != "" && fleet.CompareTags(running, version) >= 0 {
+		if !c.asks(now, cluster, list[i].Running, version) {
 			continue
 		}
 		a.asked++
 		if answered {
 			a.answered++
+		} else {
+			a.missing = cluster
 		}
 	}
 	return a, nil

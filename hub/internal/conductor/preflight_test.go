@@ -234,7 +234,7 @@ func TestAPreflightAsksOnlyWhomItConcerns(t *testing.T) {
 		}
 		w.see(t, fresh("1.0.0", "a"))
 		a, err := w.answers(time.Now(), "shop", "1.0.0")
-		if err != nil || a != (answers{asked: 1}) {
+		if err != nil || a != (answers{asked: 1, missing: "acme/older"}) {
 			t.Errorf("got %+v, %v", a, err)
 		}
 	})
