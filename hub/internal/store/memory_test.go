@@ -296,3 +296,20 @@ func TestAnotherAnswerAboutAnIdentityIsAnotherEdition(t *testing.T) {
 	m.s = reopen()
 	changes("after a restart", true, func() { m.join(false) })
 }
+
+// Who lists re-homes puts them in an order of its own, which must not be memory's.
+func TestAListOfReHomesIsTheCallers(t *testing.T) {
+	s, _ := fresh(t)
+	for i, c := range []fleet.Cluster{eu, us} {
+		invite(t, s, c, fmt.Sprint(i), start)
+		must(t, s.Audited(fleet.Event{Kind: fleet.EventIdentity, Cluster: c}, byAdmin).PutReHome(fleet.SignedReHome{Cluster: c, Nonce: string(c), Sent: start}))
+	}
+	all, err := s.ReHomes()
+	must(t, err)
+	slices.Reverse(all)
+	for _, c := range []fleet.Cluster{eu, us} {
+		if r, found, err := s.ReHome(c); err != nil || !found || r.Nonce != string(c) {
+			t.Errorf("the re-home of %s: %q, %v, %v", c, r.Nonce, found, err)
+		}
+	}
+}

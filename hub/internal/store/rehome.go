@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -67,8 +68,10 @@ func (s *Store) ReHome(cluster fleet.Cluster) (r fleet.SignedReHome, found bool,
 	return r, found, nil
 }
 
-// ReHomes lists the last one of each cluster, by cluster, from memory.
-func (s *Store) ReHomes() ([]fleet.SignedReHome, error) { return s.memory.reHomes.all(), nil }
+// ReHomes lists the last one of each cluster, by cluster, from memory. The list is the caller's.
+func (s *Store) ReHomes() ([]fleet.SignedReHome, error) {
+	return slices.Clone(s.memory.reHomes.all()), nil
+}
 
 // answerReHomes notes what a cluster's spoke says of the re-home that it was sent last.
 func (s *Store) answerReHomes(tx *txn, cluster fleet.Cluster, events []fleet.Event) error {
