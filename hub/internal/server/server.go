@@ -2,10 +2,10 @@
 // caller may call. Every call passes the same ordered list of steps (steps, below). It answers nothing
 // itself but health and reflection; the services are the api packages'.
 //
-// It bounds what callers cost. Connections are let in at the rate of what they were measured to cost, and no
-// faster than their handshakes are seen to get done (admission), a
-// quarter of the files that the process may open is kept from them, and a message that nobody reads for a minute ends
-// its stream. Streams that it ends say when to come back, and are spread for that.
+// It bounds what callers cost. Connections are let in at the rate of what they were measured to cost, and no faster than
+// their handshakes are seen to get done (admission), a quarter of the files that the process may open is kept from them,
+// and a message that nobody reads for a minute ends its stream. Streams that it ends say when to come back, and are
+// spread for that.
 package server
 
 import (
