@@ -319,10 +319,12 @@ func (a *admission) lookLocked(now time.Time) {
 	a.measured, a.used, a.tally = now, used, tally{}
 }
 
-// window is the time within which so many spokes come back at a rate that the hub takes without a queue.
+// window is the time within which so many spokes come back at a rate that the hub takes without a queue. It is for a
+// time to come: what the machine does beside it now, by which the pace is eased, is not in it.
 func (a *admission) window(spokes int) time.Duration {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.lookLocked(time.Now())
-	return min(max(time.Duration(spokes)*slack*a.eachLocked(), leastWindow), mostWindow)
+	each := float64(time.Second) / ceiling(a.pace.cost, a.cores)
+	return min(max(time.Duration(float64(spokes)*slack*each), leastWindow), mostWindow)
 }

@@ -96,6 +96,10 @@ func TestTheRateIsThatOfTheMeasuredCost(t *testing.T) {
 		if a.pace.cost.Round(100*time.Microsecond) != mostCost {
 			t.Errorf("other work made a connection cost %v, want at most %v", a.pace.cost, mostCost)
 		}
+		a.pace.rate = leastRate // on a machine that is busy now
+		if w := a.window(10_000).Round(time.Second); w != 100*time.Second {
+			t.Errorf("of %v each they are told %v on a busy machine, want 100s", mostCost, w)
+		}
 		if w := a.window(3); w != leastWindow {
 			t.Errorf("three spokes are told %v", w)
 		}
