@@ -20,10 +20,10 @@ const (
 	// atHand is how many handshakes are under way at once; each waits for its client too.
 	atHand = 256
 	// patience bounds the queue: who would wait longer is turned away, before its own patience is over, which is 5 s.
-	patience = 3 * time.Second
+	patience = 2500 * time.Millisecond
 	// slow is how long a handshake takes that was let in too fast: with the queue before it, near what its client waits
 	// for. brisk is how long one takes where there is room for more.
-	slow, brisk = 750 * time.Millisecond, 200 * time.Millisecond
+	slow, brisk = 1200 * time.Millisecond, 300 * time.Millisecond
 	// leastRate of connections in a second come in however slow the machine is.
 	leastRate = 5
 	// easing is what becomes of the rate with a look at it where most handshakes are slow, growth where most are brisk,
