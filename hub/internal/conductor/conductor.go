@@ -120,12 +120,14 @@ type Conductor struct {
 	cache  map[string]*offering   // by distribution
 	reads  map[string]bool        // distributions of which a repository is being read, and a tag was new
 	poked  chan struct{}          // somebody changed a rollout: look at once
+
+	missing map[string]fleet.Cluster // one that a pre-flight waits for, by distribution NUL version; Run's alone
 }
 
 // New makes a conductor.
 func New(cfg Config) *Conductor {
 	return &Conductor{cfg: cfg, since: time.Now(), judges: map[string]*sync.Mutex{}, layers: map[string]*sync.Mutex{}, polls: map[string]*poll{}, cache: map[string]*offering{},
-		reads: map[string]bool{}, poked: make(chan struct{}, 1)}
+		reads: map[string]bool{}, poked: make(chan struct{}, 1), missing: map[string]fleet.Cluster{}}
 }
 
 // Tag is a tag that was not judged before.

@@ -2,10 +2,7 @@ package conductor
 
 import (
 	"cmp"
-	"encoding/binary"
 	"fmt"
-	"hash/fnv"
-	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -42,6 +39,7 @@ type offering struct {
 	// says whose they are.
 	limited []rollout.State
 	recalls []fleet.Recall // ascending by version
+	alike   bool           // nothing is special for any cluster, but for its pins, decisions and orders
 	plain   *parcel        // of a cluster for which nothing is special
 	made    *memo[*parcel]
 	returns *memo[string]
@@ -80,30 +78,57 @@ func (c *Conductor) Offers(cluster fleet.Cluster, subscriptions []string) (wire.
 	if len(names) > 1 {
 		names = slices.Compact(slices.Sorted(slices.Values(subscriptions)))
 	}
-	state, sum, now := wire.Desired{}, fnv.New64a(), time.Now()
+	state, sum, now := wire.Desired{}, offset64, time.Now()
 	for _, name := range names {
 		o, err := c.offering(name)
 		if err != nil {
 			return wire.Desired{}, fmt.Errorf("offers of %s for %s: %w", name, cluster, err)
 		}
-		io.WriteString(sum, name+"\x00") // no hash fails to be written to
+		sum = sum.text(name).text("\x00")
 		if !o.watched {
 			continue
 		}
-		p := o.to(now, cluster, c.installation(cluster, name)).ordered(waiting(now, c.cfg.Store.OrdersTo(cluster, name)))
+		var i *fleet.Installation
+		if !o.alike {
+			i = c.installation(cluster, name)
+		}
+		p := o.to(now, cluster, i).ordered(waiting(now, c.cfg.Store.OrdersTo(cluster, name)))
 		if p.broken != nil {
 			return wire.Desired{}, fmt.Errorf("offers of %s for %s: %w", name, cluster, p.broken)
 		}
-		sum.Write(binary.BigEndian.AppendUint64(nil, p.message.Sum))
+		sum = sum.number(p.message.Sum)
 		state.Parts = append(state.Parts, p.message)
 	}
-	state.Revision = max(sum.Sum64(), 1) // 0 is a spoke's word for none
+	state.Revision = max(uint64(sum), 1) // 0 is a spoke's word for none
 	return state, nil
 }
 
-func (c *Conductor) installation(cluster fleet.Cluster, distribution string) fleet.Installation {
+// fnv1a is hash/fnv's New64a, which allocates: a revision is worked out for each message to each spoke.
+type fnv1a uint64
+
+const (
+	offset64 fnv1a = 14695981039346656037
+	prime64  fnv1a = 1099511628211
+)
+
+func (h fnv1a) text(s string) fnv1a {
+	for i := range len(s) {
+		h = (h ^ fnv1a(s[i])) * prime64
+	}
+	return h
+}
+
+// number is big-endian.
+func (h fnv1a) number(n uint64) fnv1a {
+	for shift := 56; shift >= 0; shift -= 8 {
+		h = (h ^ fnv1a(byte(n>>shift))) * prime64
+	}
+	return h
+}
+
+func (c *Conductor) installation(cluster fleet.Cluster, distribution string) *fleet.Installation {
 	i, _ := c.cfg.Store.Installation(cluster, distribution)
-	return i
+	return &i
 }
 
 func installationOf(list []fleet.Installation, distribution string) fleet.Installation {
@@ -253,6 +278,7 @@ func lay(s *stock, at *shelf) *offering {
 	for _, v := range slices.SortedFunc(maps.Keys(at.recalls), fleet.CompareTags) {
 		o.recalls = append(o.recalls, at.recalls[v])
 	}
+	o.alike = len(o.limited) == 0 && !o.rollsBack()
 	o.plain = o.pack(o.open, o.alwaysWithdrawn())
 	return o
 }
@@ -275,18 +301,15 @@ func (o *offering) alwaysWithdrawn() (all []fleet.Withdrawal) {
 	return all
 }
 
-// to is what one cluster is offered; i is its subscription as last heard.
-func (o *offering) to(now time.Time, cluster fleet.Cluster, i fleet.Installation) *parcel {
+func (o *offering) rollsBack() bool {
+	return slices.ContainsFunc(o.recalls, func(r fleet.Recall) bool { return r.RollBack })
+}
+
+// to is what one cluster is offered; i is its subscription as last heard, which is not looked at where all are alike.
+func (o *offering) to(now time.Time, cluster fleet.Cluster, i *fleet.Installation) *parcel {
 	p := o.plain
-	if versions, withdrawn, special := o.special(now, cluster, i); special {
-		var key strings.Builder
-		for _, v := range versions {
-			key.WriteString(v + "\x00")
-		}
-		for _, w := range withdrawn {
-			key.WriteString("\x01" + w.Version + "\x00" + string(w.Kind) + "\x00" + w.To + "\x00" + w.Reason)
-		}
-		p = o.made.get(key.String(), func() *parcel { return o.pack(versions, withdrawn) })
+	if !o.alike { // a stream that only waits has a small stack, which what follows would have to grow
+		p = o.apart(now, cluster, i)
 	}
 	pin, pinned := o.shelf.pins[cluster]
 	decision, decided := o.shelf.decisions[cluster]
@@ -303,9 +326,25 @@ func (o *offering) to(now time.Time, cluster fleet.Cluster, i fleet.Installation
 	return p.with(own)
 }
 
+// apart is what one cluster is offered, but for what is its own.
+func (o *offering) apart(now time.Time, cluster fleet.Cluster, i *fleet.Installation) *parcel {
+	versions, withdrawn, special := o.special(now, cluster, i)
+	if !special {
+		return o.plain
+	}
+	var key strings.Builder
+	for _, v := range versions {
+		key.WriteString(v + "\x00")
+	}
+	for _, w := range withdrawn {
+		key.WriteString("\x01" + w.Version + "\x00" + string(w.Kind) + "\x00" + w.To + "\x00" + w.Reason)
+	}
+	return o.made.get(key.String(), func() *parcel { return o.pack(versions, withdrawn) })
+}
+
 // special lists what a cluster may take and what is withdrawn from it, ascending, and whether that is
 // anything but what everybody has.
-func (o *offering) special(now time.Time, cluster fleet.Cluster, i fleet.Installation) (versions []string, withdrawn []fleet.Withdrawal, special bool) {
+func (o *offering) special(now time.Time, cluster fleet.Cluster, i *fleet.Installation) (versions []string, withdrawn []fleet.Withdrawal, special bool) {
 	versions, withdrawn = o.open, o.plain.withdrawn
 	var extra []string
 	var taken []fleet.Withdrawal
@@ -323,8 +362,7 @@ func (o *offering) special(now time.Time, cluster fleet.Cluster, i fleet.Install
 	if len(taken) > 0 {
 		withdrawn = slices.Concat(withdrawn, taken)
 	}
-	back := slices.ContainsFunc(o.recalls, func(r fleet.Recall) bool { return r.RollBack })
-	if !back && len(extra) == 0 && len(taken) == 0 {
+	if !o.rollsBack() && len(extra) == 0 && len(taken) == 0 {
 		return versions, withdrawn, false
 	}
 	withdrawn = slices.Clone(withdrawn)

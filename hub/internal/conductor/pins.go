@@ -178,7 +178,7 @@ func pinWarnings(now time.Time, o *offering, news ClusterNews, i *fleet.Installa
 	if recall, gone := o.shelf.recalls[pin.Version]; gone {
 		all = append(all, fmt.Sprintf("%s was recalled: %s; the pin keeps what runs", pin.Version, recall.Reason))
 	}
-	offered := o.to(now, news.Name, *i)
+	offered := o.to(now, news.Name, i)
 	policy := i.Policy
 	policy.Pin = &fleet.Pin{Version: pin.Version, Source: fleet.PinHub}
 	s, err := policy.Select(offered.choice(now, i.Running))

@@ -17,13 +17,19 @@ import (
 type preflights interface {
 	Settings() (map[string]store.Settings, error)
 	Preflights(distribution, version string) (map[fleet.Cluster]fleet.Preflight, error)
+	Preflight(cluster fleet.Cluster, distribution, version string) (answer fleet.Preflight, found bool, err error)
 	Offered(distribution string) (map[string]bool, error)
 	Offer(distribution string, versions []string, at time.Time) error // raises the revision
 }
 
 const (
-	// settlePause is the least time between two looks at the pre-flights under way.
+	// settlePause is the least time between the beginnings of two looks at what is under way.
 	settlePause = 200 * time.Millisecond
+	// settleShare is how many times as long as a look the time to the next is: all of a large fleet that comes back must
+	// not be looked at for every few that have.
+	settleShare = 20
+	// settleMost bounds that.
+	settleMost = 2 * time.Second
 	// settleRetry is the time after a look that failed.
 	settleRetry = 10 * time.Second
 )
@@ -50,15 +56,20 @@ func (c *Conductor) Run(ctx context.Context) error {
 		if next.IsZero() || !due.IsZero() && due.Before(next) {
 			next = due
 		}
-		if !c.pause(ctx, changes, now, next) {
+		if !c.pause(ctx, changes, now.Add(rest(time.Since(now))), next) {
 			return nil
 		}
 	}
 }
 
-// pause until something changed since at or next has come; false: ctx ended. Changes that come fast wait
+// rest is the time from the beginning of a look that took so long to that of the next.
+func rest(took time.Duration) time.Duration {
+	return min(max(settleShare*took, settlePause), settleMost)
+}
+
+// pause until something changed or next has come, and then until rested; false: ctx ended. Changes that come fast wait
 // for each other; a poke waits for nothing.
-func (c *Conductor) pause(ctx context.Context, changes <-chan struct{}, at, next time.Time) bool {
+func (c *Conductor) pause(ctx context.Context, changes <-chan struct{}, rested, next time.Time) bool {
 	var end <-chan time.Time
 	if !next.IsZero() {
 		end = time.After(time.Until(next))
@@ -72,7 +83,7 @@ func (c *Conductor) pause(ctx context.Context, changes <-chan struct{}, at, next
 		return false
 	}
 	select {
-	case <-time.After(time.Until(at.Add(settlePause))):
+	case <-time.After(time.Until(rested)):
 	case <-c.poked:
 	case <-ctx.Done():
 		return false
@@ -104,11 +115,11 @@ func (c *Conductor) settle(now time.Time) (next time.Time, err error) {
 			return next, err
 		}
 		for version, until := range pending {
-			a, err := c.answers(now, name, version)
+			done, err := c.answered(now, name, version)
 			if err != nil {
 				return next, err
 			}
-			if a.done() {
+			if done {
 				over = append(over, version)
 			} else if next.IsZero() || until.Before(next) {
 				next = until
@@ -186,7 +197,10 @@ func (c *Conductor) Preflight(distribution string) (map[string]time.Time, error)
 }
 
 // answers counts the clusters that a pre-flight concerns.
-type answers struct{ asked, answered, breaking int }
+type answers struct {
+	asked, answered, breaking int
+	missing                   fleet.Cluster // one that has not answered; empty: all have
+}
 
 // done: nothing is left to wait for. Where nobody can be asked, the time runs out.
 func (a answers) done() bool { return a.asked > 0 && a.answered == a.asked && a.breaking == 0 }
@@ -199,8 +213,45 @@ func (a answers) String() string {
 	return text + ", none would break"
 }
 
-// answers of a pre-flight. A cluster is asked while it is connected, or may be about to come back to a hub
-// that was restarted, and runs nothing as new; one that would break counts wherever it is.
+// answered says whether nothing is left to wait for in a pre-flight. Mostly something is: then the cluster that it was
+// the last time tells, without a look at all of them. It is for settle alone, which remembers that cluster.
+func (c *Conductor) answered(now time.Time, distribution, version string) (done bool, err error) {
+	key := distribution + "\x00" + version
+	if cluster, known := c.missing[key]; known {
+		i, found := c.cfg.Store.Installation(cluster, distribution)
+		_, answered, err := c.cfg.Store.Preflight(cluster, distribution, version)
+		if err != nil {
+			return false, fmt.Errorf("read the pre-flight of %s %s by %s: %w", distribution, version, cluster, err)
+		}
+		if found && !answered && c.asks(now, cluster, i.Running, version) {
+			return false, nil
+		}
+	}
+	a, err := c.answers(now, distribution, version)
+	if err != nil {
+		return false, err
+	}
+	if a.missing == "" {
+		delete(c.missing, key)
+	} else {
+		c.missing[key] = a.missing
+	}
+	return a.done(), nil
+}
+
+// asks: a cluster is asked while it is connected, or may be about to come back to a hub that was restarted, and runs
+// nothing as new.
+func (c *Conductor) asks(now time.Time, cluster fleet.Cluster, running, version string) bool {
+	if !c.cfg.Spokes.Connected(cluster) {
+		back := now.Sub(c.since) <= missedHeartbeats*c.cfg.Heartbeat
+		if !back || !c.cfg.Spokes.LastSeen(cluster).IsZero() {
+			return false
+		}
+	}
+	return running == "" || fleet.CompareTags(running, version) < 0
+}
+
+// answers of a pre-flight, of those who are asked; one that would break counts wherever it is.
 func (c *Conductor) answers(now time.Time, distribution, version string) (a answers, err error) {
 	found, err := c.cfg.Store.Preflights(distribution, version)
 	if err != nil {
@@ -210,7 +261,6 @@ func (c *Conductor) answers(now time.Time, distribution, version string) (a answ
 	if err != nil {
 		return a, fmt.Errorf("read installations: %w", err)
 	}
-	back := now.Sub(c.since) <= missedHeartbeats*c.cfg.Heartbeat
 	for cluster, list := range installations {
 		i := slices.IndexFunc(list, func(i fleet.Installation) bool { return i.Distribution == distribution })
 		if i < 0 {
@@ -220,13 +270,14 @@ func (c *Conductor) answers(now time.Time, distribution, version string) (a answ
 		if p.Outcome == fleet.OutcomeBreaks {
 			a.breaking++
 		}
-		returning := back && c.cfg.Spokes.LastSeen(cluster).IsZero()
-		if running := list[i].Running; !c.cfg.Spokes.Connected(cluster) && !returning || running != "" && fleet.CompareTags(running, version) >= 0 {
+		if !c.asks(now, cluster, list[i].Running, version) {
 			continue
 		}
 		a.asked++
 		if answered {
 			a.answered++
+		} else {
+			a.missing = cluster
 		}
 	}
 	return a, nil

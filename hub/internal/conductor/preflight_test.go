@@ -235,7 +235,7 @@ func TestAPreflightAsksOnlyWhomItConcerns(t *testing.T) {
 		}
 		w.see(t, fresh("1.0.0", "a"))
 		a, err := w.answers(time.Now(), "shop", "1.0.0")
-		if err != nil || a != (answers{asked: 1}) {
+		if err != nil || a != (answers{asked: 1, missing: "acme/older"}) {
 			t.Errorf("got %+v, %v", a, err)
 		}
 	})
@@ -258,5 +258,15 @@ func TestStatusOfAVersionInPreflight(t *testing.T) {
 	want := map[string]string{"acme/eu-1": "1.0.0 Succeeded false", "acme/eu-2": " Preflight(1.1.0) false"}
 	if !maps.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+func TestALookRestsByWhatItTook(t *testing.T) {
+	for _, c := range []struct{ took, want time.Duration }{
+		{0, settlePause}, {time.Millisecond, settlePause}, {20 * time.Millisecond, 400 * time.Millisecond}, {time.Minute, settleMost},
+	} {
+		if got := rest(c.took); got != c.want {
+			t.Errorf("after a look of %v: the next %v after its beginning, want %v", c.took, got, c.want)
+		}
 	}
 }

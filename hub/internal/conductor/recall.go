@@ -21,7 +21,7 @@ import (
 // back is where a cluster should go that runs a version which was withdrawn from it: what it ran before,
 // or else the highest release below that it may take. proposed is what the rollout remembers of that.
 // Its provider's pin is no part of it: the spoke holds to that by itself, and goes when it is gone.
-func (o *offering) back(now time.Time, cluster fleet.Cluster, i fleet.Installation, version, proposed string, versions []string, withdrawn []fleet.Withdrawal) string {
+func (o *offering) back(now time.Time, cluster fleet.Cluster, i *fleet.Installation, version, proposed string, versions []string, withdrawn []fleet.Withdrawal) string {
 	before := cmp.Or(proposed, o.before(cluster, version))
 	policy := i.Policy
 	policy.Pin = nil
@@ -198,14 +198,14 @@ func (c *Conductor) recalled(now time.Time, p *picture, recall fleet.Recall) (al
 			continue
 		}
 		r := &fleetv1.RecalledCluster{Cluster: string(cluster), RunningVersion: i.Running}
-		r.TargetVersion, r.Reason = o.proposal(now, cluster, i, recall)
+		r.TargetVersion, r.Reason = o.proposal(now, cluster, &i, recall)
 		all = append(all, r)
 	}
 	return all, nil
 }
 
 // proposal is where a cluster that has a recalled release should go, and why there or why nowhere.
-func (o *offering) proposal(now time.Time, cluster fleet.Cluster, i fleet.Installation, recall fleet.Recall) (to, why string) {
+func (o *offering) proposal(now time.Time, cluster fleet.Cluster, i *fleet.Installation, recall fleet.Recall) (to, why string) {
 	versions, withdrawn, _ := o.special(now, cluster, i)
 	if pin := i.Policy.PinAt(now); pin != nil && pin.Version == recall.Version {
 		return "", strings.TrimSuffix(fmt.Sprintf("pinned to %s (%s): %s", pin.Version, pin.Source, pin.Reason), ": ") + "; its provider decides"

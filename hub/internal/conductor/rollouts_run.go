@@ -237,7 +237,7 @@ func (c *Conductor) differ(t *turn, name string, clusters []fleet.Cluster) (chan
 	}
 	for _, cluster := range clusters {
 		i := installationOf(installations[cluster], name)
-		if before.to(t.now, cluster, i).message.Sum != after.to(t.now, cluster, i).message.Sum {
+		if before.to(t.now, cluster, &i).message.Sum != after.to(t.now, cluster, &i).message.Sum {
 			changed = append(changed, cluster)
 		}
 	}

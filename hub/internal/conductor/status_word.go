@@ -35,7 +35,7 @@ type view struct {
 func (s *screen) view(c *ClusterNews, i *fleet.Installation) view {
 	v := view{news: c, i: i, o: s.fleet.Offerings[i.Distribution], pin: i.Policy.PinAt(s.now)}
 	if v.o != nil {
-		v.parcel = v.o.to(s.now, c.Name, *i)
+		v.parcel = v.o.to(s.now, c.Name, i)
 		v.want = s.choose(v.parcel, i)
 	}
 	return v

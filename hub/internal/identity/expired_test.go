@@ -70,9 +70,11 @@ func graces(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = cfg.VerifyConnection(tls.ConnectionState{PeerCertificates: []*x509.Certificate{c.certificate}})
-		if (err == nil) != c.good {
-			t.Errorf("%s: %v, want it taken %v", c.name, err, c.good)
+		for _, resumed := range []bool{false, true} {
+			err = cfg.VerifyConnection(tls.ConnectionState{PeerCertificates: []*x509.Certificate{c.certificate}, DidResume: resumed})
+			if (err == nil) != c.good {
+				t.Errorf("%s, resumed %v: %v, want it taken %v", c.name, resumed, err, c.good)
+			}
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package identity_test
 
 import (
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"net"
@@ -105,6 +106,49 @@ func TestASessionIsResumedAfterARestart(t *testing.T) {
 		c.RootCAs.AddCert(trusted)
 		if elsewhere, _ := visit(t, start(other), func() *tls.Config { x := c.Clone(); x.Certificates = nil; return x }()); elsewhere {
 			t.Error("resumed at another hub")
+		}
+	})
+}
+
+// A session outlives neither its certificate nor the authority that it is of, though its signature is not looked at
+// again: that was checked before the ticket was sealed.
+func TestAResumedSessionIsOfAnAuthorityThatCounts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, err := identity.Open(t.TempDir())
+		must(t, err)
+		server, err := a.ServerTLS(nil, 0)
+		must(t, err)
+		issued, err := a.IssueSpoke(request(t, ecKey(t)), "acme/eu-1", time.Hour)
+		must(t, err)
+		broken := bytes.Clone(issued.DER)
+		broken[len(broken)-1] ^= 1
+		taken := func(der []byte, resumed bool) bool {
+			leaf, err := x509.ParseCertificate(der)
+			must(t, err)
+			return server.VerifyConnection(tls.ConnectionState{PeerCertificates: []*x509.Certificate{leaf}, DidResume: resumed}) == nil
+		}
+		for _, c := range []struct {
+			name   string
+			do     func()
+			counts bool
+		}{
+			{"at once", func() {}, true},
+			{"while the authority is rotated", func() { _, err := a.Rotate(); must(t, err) }, true},
+			{"when it is retired", func() { must(t, a.Retire()) }, false},
+		} {
+			c.do()
+			if first, again := taken(issued.DER, false), taken(issued.DER, true); first != c.counts || again != c.counts {
+				t.Errorf("%s: taken %v, resumed %v; want %v", c.name, first, again, c.counts)
+			}
+			if first, again := taken(broken, false), taken(broken, true); first || again != c.counts {
+				t.Errorf("%s, with a broken signature: taken %v, resumed %v; want false, %v", c.name, first, again, c.counts)
+			}
+		}
+		late, err := a.IssueSpoke(request(t, ecKey(t)), "acme/eu-1", time.Hour)
+		must(t, err)
+		time.Sleep(time.Hour + time.Second)
+		if taken(late.DER, true) {
+			t.Error("a session is resumed after its certificate's end")
 		}
 	})
 }

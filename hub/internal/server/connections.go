@@ -36,7 +36,7 @@ func (w watched) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, 
 		return nil, nil, err
 	}
 	conn, info, err := w.TransportCredentials.ServerHandshake(raw)
-	shaken()
+	shaken(err == nil)
 	if err != nil {
 		gone()
 		return nil, nil, err

@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"context"
+	"crypto/sha256"
 	"testing"
 	"time"
 
@@ -108,4 +109,48 @@ func TestRevocationCutsADownloadThatNobodyReads(t *testing.T) {
 	case <-time.After(cutWait):
 		t.Error("the download lives on")
 	}
+}
+
+// A message costs no look at the record while nothing in it changed; one after a change is judged by what it says now.
+func TestTheRecordIsAskedAgainWhereItChanged(t *testing.T) {
+	h := build(t, services{sync: echo{}}, time.Second)
+	stream := connect(t, h.dial(h.spoke(eu)))
+	exchange := func(times int) {
+		t.Helper()
+		for range times {
+			must(t, stream.Send(&syncv1.ConnectRequest{}))
+			_, err := stream.Recv()
+			must(t, err)
+		}
+	}
+	exchange(1)
+	before := h.asked.times.Load()
+	exchange(100)
+	if n := h.asked.times.Load() - before; n != 0 {
+		t.Errorf("the record was asked %d times for 100 messages each way while nothing changed, want none", n)
+	}
+	h.spoke("globex/us-1") // another's joining may have changed this one's standing
+	exchange(1)
+	if n := h.asked.times.Load() - before; n < 1 || n > 8 {
+		t.Errorf("the record was asked %d times after a change, want once or so", n)
+	}
+	must(t, h.audited(eu).RejectCluster(eu, "why", time.Now()))
+	_ = stream.Send(&syncv1.ConnectRequest{}) // it may have ended; Recv says why
+	wantCode(t, received(t, func() error { _, err := stream.Recv(); return err }), codes.Unauthenticated, "hub cluster invite")
+}
+
+// The first use of a newer certificate is announced to nobody: the next message under the one before ends its stream.
+func TestAMessageAfterAChangeIsJudgedAnew(t *testing.T) {
+	h := build(t, services{sync: echo{}}, time.Second)
+	certificate := h.spoke(eu)
+	stream := connect(t, h.dial(certificate))
+	current, next := sha256.Sum256(certificate.Certificate[0]), [32]byte{1}
+	must(t, h.store.RenewIdentity(store.Renewal{Current: current, Next: next, Key: fleet.Fingerprint{1}, NotAfter: time.Now().Add(time.Hour)}))
+	must(t, stream.Send(&syncv1.ConnectRequest{})) // the present one counts until then
+	_, err := stream.Recv()
+	must(t, err)
+	_, err = h.store.Use(next, time.Now())
+	must(t, err)
+	_ = stream.Send(&syncv1.ConnectRequest{}) // Recv says how it ended
+	wantCode(t, received(t, func() error { _, err := stream.Recv(); return err }), codes.PermissionDenied, "a newer certificate")
 }

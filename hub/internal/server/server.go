@@ -2,9 +2,10 @@
 // caller may call. Every call passes begin and end, in step.go. It answers nothing
 // itself but health and reflection; the services are the api packages'.
 //
-// It bounds what callers cost. Connections are let in at the rate of what they were measured to cost (admission), a
-// quarter of the files that the process may open is kept from them, and a message that nobody reads for a minute ends
-// its stream. Streams that it ends say when to come back, and are spread for that.
+// It bounds what callers cost. Connections are let in at the rate of what they were measured to cost, and no faster than
+// their handshakes are seen to get done (admission), a quarter of the files that the process may open is kept from them,
+// and a message that nobody reads for a minute ends its stream. Streams that it ends say when to come back, and are
+// spread for that.
 package server
 
 import (
@@ -33,11 +34,13 @@ import (
 )
 
 // identities maps a certificate, by the SHA-256 of its DER, to whom it speaks for; store.ErrNotFound
-// when it speaks for nobody. Use is asked for each call, Identity for each message; Revoked receives after one
-// of the answers became another.
+// when it speaks for nobody. Use is asked for each call, Identity for each message where Edition, which is never 0, is
+// another one than when it was asked last: it has grown by the time that whoever changed an answer is answered. Revoked
+// receives after one of the answers became another.
 type identities interface {
 	Identity(fingerprint [32]byte) (store.Identity, error)
 	Use(fingerprint [32]byte, now time.Time) (store.Identity, error)
+	Edition() uint64
 	Revoked() <-chan struct{}
 }
 

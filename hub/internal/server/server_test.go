@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -53,12 +54,24 @@ func must(t *testing.T, err error) {
 type house struct {
 	t         *testing.T
 	store     *store.Store
+	asked     *asked
 	authority *identity.Authority
 	addr      string
 	log       *syncBuffer
 	server    *server.Server
 	stop      context.CancelFunc
 	stopped   chan error
+}
+
+// asked is the store, and counts how often it is asked about an identity.
+type asked struct {
+	*store.Store
+	times atomic.Int64
+}
+
+func (a *asked) Identity(fingerprint [32]byte) (store.Identity, error) {
+	a.times.Add(1)
+	return a.Store.Identity(fingerprint)
 }
 
 type syncBuffer struct {
@@ -96,6 +109,7 @@ func build(t *testing.T, with services, grace time.Duration) *house {
 	var err error
 	h.store, err = store.Open(filepath.Join(dir, "hub.db"), log)
 	must(t, err)
+	h.asked = &asked{Store: h.store}
 	h.authority, err = identity.Open(filepath.Join(dir, "authority"))
 	must(t, err)
 	cfg, err := h.authority.ServerTLS(nil, 0)
@@ -110,7 +124,7 @@ func build(t *testing.T, with services, grace time.Duration) *house {
 		with.fleet = fleetv1.UnimplementedFleetServiceServer{}
 	}
 	setup := server.Config{
-		Listen: "127.0.0.1:0", TLS: cfg, Identities: h.store, Authorities: h.authority.Pins, GracePeriod: grace, Age: with.age, Reading: with.reading, Log: log,
+		Listen: "127.0.0.1:0", TLS: cfg, Identities: h.asked, Authorities: h.authority.Pins, GracePeriod: grace, Age: with.age, Reading: with.reading, Log: log,
 		Register: func(r grpc.ServiceRegistrar) {
 			enrollv1.RegisterEnrollServiceServer(r, with.enroll)
 			syncv1.RegisterSyncServiceServer(r, with.sync)

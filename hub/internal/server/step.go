@@ -37,8 +37,9 @@ type call struct {
 	key         fleet.Fingerprint
 	bearer      *caller.Caller // of a token that was proven; nil for none
 	who         caller.Caller
-	stranger    string // why the caller is nobody the hub knows; empty when it knows
-	refused     error  // why the hub does not serve whom it knows, as the answer to the call; nil where it does
+	edition     atomic.Uint64 // of the record's answers about the caller, at which it was let in last; 0: none
+	stranger    string        // why the caller is nobody the hub knows; empty when it knows
+	refused     error         // why the hub does not serve whom it knows, as the answer to the call; nil where it does
 
 	kept    bool          // among the server's streams
 	spoke   bool          // of these one of a spoke's that never end
@@ -122,7 +123,7 @@ func (s *Server) enter(g *guarded) error {
 }
 
 // guarded checks the caller anew for every message, either way: an identity that ends, ends its streams, and
-// one that lost a right is told nothing more.
+// one that lost a right is told nothing more. As long as no answer of the record has changed, that is one comparison.
 type guarded struct {
 	grpc.ServerStream
 	call   *call
@@ -151,11 +152,21 @@ func (g *guarded) check() error {
 	if g.call.certificate == nil && g.call.bearer == nil {
 		return nil // nothing that could have ended
 	}
+	edition := g.server.identities.Edition() // first: what changes from here on is seen with the next message
+	if g.call.edition.Load() == edition && time.Now().Before(g.call.who.NotAfter) {
+		return nil
+	}
 	now := call{ctx: g.call.ctx, method: g.call.method, certificate: g.call.certificate, key: g.call.key, bearer: g.call.bearer}
 	if err := g.server.recognise(&now, g.server.identities.Identity); err != nil {
 		return err
 	}
-	return now.allowed(g.server.access)
+	if err := now.allowed(g.server.access); err != nil {
+		return err
+	}
+	if g.call.bearer == nil { // a token's issuer keeps no editions
+		g.call.edition.Store(edition)
+	}
+	return nil
 }
 
 // logCall says who called what and how it ended, never what was said.
@@ -199,12 +210,16 @@ func (s *Server) identify(c *call) (err error) {
 	if c.done, err = s.present(c); err != nil {
 		return err
 	}
+	edition := s.identities.Edition()
 	use := func(certificate [32]byte) (store.Identity, error) { return s.identities.Use(certificate, time.Now()) }
 	if err := s.recognise(c, use); err != nil {
 		return err
 	}
 	if c.stranger == "" {
 		c.ctx = caller.With(c.ctx, c.who)
+		if c.bearer == nil {
+			c.edition.Store(edition)
+		}
 	}
 	return nil
 }

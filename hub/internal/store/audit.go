@@ -54,7 +54,7 @@ func (a Audited) update(change func(*txn) error) error {
 
 // AddDistributionWith is the Store's.
 func (a Audited) AddDistributionWith(d fleet.Distribution, settings Settings) error {
-	return a.update(func(tx *txn) error { return addDistribution(tx, d, settings) })
+	return a.update(func(tx *txn) error { return a.s.addDistribution(tx, d, settings) })
 }
 
 // SetSigners says whose signatures the tags of a distribution need from now on; ErrNotFound when there is none.
@@ -64,7 +64,7 @@ func (a Audited) SetSigners(name string, signers fleet.Signers) error {
 
 // RemoveDistribution is the Store's.
 func (a Audited) RemoveDistribution(name string) error {
-	return a.update(func(tx *txn) error { return removeDistribution(tx, name) })
+	return a.update(func(tx *txn) error { return a.s.removeDistribution(tx, name) })
 }
 
 // Invite is the Store's. asks: who redeems the token waits to be accepted.

@@ -69,7 +69,7 @@ func (a Audited) AddStatement(s channel.Signed, at time.Time) error {
 		if err := put(b, []byte(name), rec); err != nil {
 			return err
 		}
-		return bump(tx, name)
+		return a.s.bump(tx, name)
 	})
 }
 

@@ -68,8 +68,12 @@ func mustCluster(tx buckets, name fleet.Cluster) (clusterRecord, error) {
 
 func (s *Store) putCluster(tx *txn, name fleet.Cluster, rec clusterRecord) error {
 	c := clusterOf(string(name), rec)
-	if before, found := s.memory.clusters.latest(string(name)); found && before.LastSeen.After(c.LastSeen) {
+	before, found := s.memory.clusters.latest(string(name))
+	if found && before.LastSeen.After(c.LastSeen) {
 		c.LastSeen = before.LastSeen // by an event: see heardLately
+	}
+	if !found || before.Standing != c.Standing || before.StandingWhy != c.StandingWhy || before.Used != c.Used || !before.UsedAt.Equal(c.UsedAt) {
+		s.memory.edition.due = true
 	}
 	s.memory.clusters.put(c)
 	return put(tx.Bucket(bucketClusters), []byte(name), rec)
@@ -116,7 +120,7 @@ func (s *Store) removeCluster(tx *txn, name fleet.Cluster) error {
 	if err := s.forgetOrders(tx, name); err != nil {
 		return err
 	}
-	if err := forgetReHome(tx, name); err != nil {
+	if err := s.forgetReHome(tx, name); err != nil {
 		return err
 	}
 	s.memory.installations.drop(name)

@@ -160,7 +160,7 @@ func (s *Store) answered(tx *txn, cluster fleet.Cluster, tidings []*tiding, now 
 	if err := s.answerOrders(tx, cluster, events); err != nil {
 		return err
 	}
-	return answerReHomes(tx, cluster, events)
+	return s.answerReHomes(tx, cluster, events)
 }
 
 // AckedSeq is the last event number of the journal that counts as stored; 0 for a journal never heard of.

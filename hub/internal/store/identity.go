@@ -254,13 +254,19 @@ func mustIdentity(tx buckets, fingerprint [32]byte) (identityRecord, error) {
 	return rec, err
 }
 
+// Edition grows after each change by which an answer of Identity may be another one: what was answered since it was
+// read holds for as long as it stays. It is never 0.
+func (s *Store) Edition() uint64 { return s.memory.edition.number.Load() }
+
 // writeIdentity and deleteIdentity are the only ones that change the bucket: memory follows it.
 func (s *Store) writeIdentity(tx *txn, fingerprint []byte, rec identityRecord) error {
+	s.memory.edition.due = true
 	s.memory.identities.put(string(fingerprint), identityOf(rec))
 	return put(tx.Bucket(bucketIdentities), fingerprint, rec)
 }
 
 func (s *Store) deleteIdentity(tx *txn, fingerprint []byte) error {
+	s.memory.edition.due = true
 	s.memory.identities.drop(string(fingerprint))
 	return tx.Bucket(bucketIdentities).Delete(fingerprint)
 }

@@ -1,9 +1,11 @@
 package store
 
 import (
+	"encoding/binary"
 	"fmt"
 	"maps"
 	"slices"
+	"sort"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -26,7 +28,10 @@ type memory struct {
 	decisions     sorted[fleet.HubDecision]
 	orders        sorted[fleet.SignedOrder]
 	identities    table[string, Identity]      // by their certificates' fingerprints; see Store.Identity
+	edition       edition                      // of Store.Identity's answers
 	journals      table[string, journalRecord] // by their keys
+	revisions     table[string, uint64]        // by distribution
+	reHomes       sorted[fleet.SignedReHome]
 	sessions      sessions
 	acks          acks
 	windows       windows
@@ -43,8 +48,11 @@ func newMemory() *memory {
 	m.installations.rows, m.installations.pending = map[fleet.Cluster][]fleet.Installation{}, pending[[]fleet.Installation]{}
 	m.identities.rows, m.identities.pending = map[string]Identity{}, pending[Identity]{}
 	m.journals.rows, m.journals.pending = map[string]journalRecord{}, pending[journalRecord]{}
+	m.revisions.rows, m.revisions.pending = map[string]uint64{}, pending[uint64]{}
+	m.reHomes.by(func(r *fleet.SignedReHome) string { return string(r.Cluster) })
 	m.sessions.rows, m.sessions.news, m.sessions.pending = map[fleet.Cluster]sessionRecord{}, map[fleet.Cluster]bool{}, pending[sessionRecord]{}
 	m.acks.news = map[string]uint64{}
+	m.edition.number.Store(1)
 	return m
 }
 
@@ -55,7 +63,7 @@ type follower interface {
 }
 
 func (m *memory) parts() []follower {
-	return []follower{&m.clusters, &m.heard, &m.installations, &m.recalls, &m.pins, &m.decisions, &m.orders, &m.identities, &m.journals, &m.sessions}
+	return []follower{&m.clusters, &m.heard, &m.installations, &m.recalls, &m.pins, &m.decisions, &m.orders, &m.identities, &m.journals, &m.revisions, &m.reHomes, &m.sessions, &m.edition} // the edition comes after what it is of
 }
 
 func (m *memory) commit() {
@@ -116,14 +124,28 @@ func (m *memory) load(db *bolt.DB) error {
 				}
 			}
 		}
-		if b := tx.Bucket([]byte(bucketSessions)); b != nil {
-			err = each(b, func(k string, r sessionRecord) error {
-				m.sessions.rows[fleet.Cluster(k)] = r
-				return nil
-			})
-			if err != nil {
-				return err
+		err = tx.Bucket(bucketRevisions).ForEach(func(k, v []byte) error {
+			if len(v) == 8 {
+				m.revisions.rows[string(k)] = binary.BigEndian.Uint64(v)
 			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		err = eachOf(tx, bucketSessions, func(k string, r sessionRecord) error {
+			m.sessions.rows[fleet.Cluster(k)] = r
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		err = eachOf(tx, bucketReHomes, func(k string, r reHomeRecord) error {
+			m.reHomes.rows = append(m.reHomes.rows, reHomeOf(fleet.Cluster(k), r))
+			return nil
+		})
+		if err != nil {
+			return err
 		}
 		err = each(tx.Bucket(bucketRecalls), func(k string, r recallRecord) error {
 			m.recalls.rows = append(m.recalls.rows, recallOf(k, r))
@@ -143,11 +165,10 @@ func (m *memory) load(db *bolt.DB) error {
 			m.decisions.rows = append(m.decisions.rows, decisionOf(k, r))
 			return nil
 		})
-		b := tx.Bucket([]byte(bucketOrders))
-		if err != nil || b == nil {
+		if err != nil {
 			return err
 		}
-		return each(b, func(k string, r orderRecord) error {
+		return eachOf(tx, bucketOrders, func(k string, r orderRecord) error {
 			m.orders.rows = append(m.orders.rows, orderOf(k, r))
 			return nil
 		})
@@ -195,6 +216,15 @@ func (h *heard) commit() {
 	clear(h.pending)
 }
 
+// eachOf is each for a bucket that is made when it is first needed.
+func eachOf[T any](tx *bolt.Tx, name string, do func(key string, record T) error) error {
+	b := tx.Bucket([]byte(name))
+	if b == nil {
+		return nil
+	}
+	return each(b, do)
+}
+
 // each decodes every record of a bucket, in the order of keys.
 func each[T any](b *bolt.Bucket, do func(key string, record T) error) error {
 	return b.ForEach(func(k, v []byte) error {
@@ -205,6 +235,21 @@ func each[T any](b *bolt.Bucket, do func(key string, record T) error) error {
 		return do(string(k), rec)
 	})
 }
+
+// edition counts the transactions after which an answer may be another one.
+type edition struct {
+	number atomic.Uint64
+	due    bool // the writer's
+}
+
+func (e *edition) commit() {
+	if e.due {
+		e.number.Add(1)
+	}
+	e.due = false
+}
+
+func (e *edition) forget() { e.due = false }
 
 // picture is what sorted and table share: rows that are handed out are never written again, but copied
 // before the next change.
@@ -260,19 +305,10 @@ func (s *sorted[V]) latest(key string) (row V, found bool) {
 	return s.one(key)
 }
 
+// find copies no row: some are large, and it is asked for each message.
 func (s *sorted[V]) find(key string) (at int, found bool) {
-	from, to := 0, len(s.rows) // a row may be large: slices.BinarySearchFunc copies each that it looks at
-	for from < to {
-		switch at := int(uint(from+to) >> 1); strings.Compare(s.key(&s.rows[at]), key) {
-		case 0:
-			return at, true
-		case -1:
-			from = at + 1
-		default:
-			to = at
-		}
-	}
-	return from, false
+	at = sort.Search(len(s.rows), func(i int) bool { return s.key(&s.rows[i]) >= key }) // slices.BinarySearchFunc copies each row that it looks at
+	return at, at < len(s.rows) && s.key(&s.rows[at]) == key
 }
 
 // there says whether latest would find it.
@@ -285,7 +321,6 @@ func (s *sorted[V]) there(key string) bool {
 	_, found := s.find(key)
 	return found
 }
-
 func (s *sorted[V]) put(row V)       { s.pending[s.key(&row)] = &row }
 func (s *sorted[V]) drop(key string) { s.pending[key] = nil }
 func (s *sorted[V]) forget()         { clear(s.pending) }

@@ -13,6 +13,7 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 
+	"github.com/wheelwright-dev/wheelwright/hub/internal/caller"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/rollout"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/plan"
@@ -167,6 +168,11 @@ func TestMemoryIsWhatTheFileSays(t *testing.T) {
 	same(t, "clusters", s.memory.clusters.rows, found.memory.clusters.rows)
 	same(t, "installations", s.memory.installations.rows, found.memory.installations.rows)
 	same(t, "identities", s.memory.identities.rows, found.memory.identities.rows)
+	same(t, "revisions", s.memory.revisions.rows, found.memory.revisions.rows)
+	same(t, "re-homes", s.memory.reHomes.rows, found.memory.reHomes.rows)
+	if len(found.memory.revisions.rows) == 0 || len(found.memory.reHomes.rows) == 0 {
+		t.Error("no revision or no re-home was written")
+	}
 	same(t, "pins", len(s.memory.pins.rows), len(found.memory.pins.rows))
 	for i, p := range found.memory.pins.rows {
 		same(t, "pin", s.memory.pins.rows[i], p)
@@ -208,7 +214,7 @@ func write(s *Store, random *rand.Rand, name fleet.Cluster, unique string, r rol
 	now := time.Now()
 	running := installation(fmt.Sprintf("1.%d.0", random.IntN(100)), now)
 	e := fleet.Event{At: now, Kind: fleet.EventPinned, Cluster: name, Distribution: "shop"}
-	switch random.IntN(10) {
+	switch random.IntN(13) {
 	case 0:
 		return s.RemoveCluster(name)
 	case 1, 2:
@@ -227,7 +233,83 @@ func write(s *Store, random *rand.Rand, name fleet.Cluster, unique string, r rol
 		return s.SaveRollout(r, []fleet.Cluster{name}, []fleet.Event{e}, byAdmin)
 	case 8:
 		return s.DeletePin(name, "shop", e, byAdmin)
+	case 9:
+		return s.Audited(e, byAdmin).PutReHome(fleet.SignedReHome{Cluster: name, Nonce: unique, To: "hub.example.com:7443", Sent: now, Expires: now.Add(time.Hour)})
+	case 10:
+		var err error
+		if last, found, _ := s.ReHome(name); found {
+			e.Seq, e.Kind, e.ReHome = 1, fleet.EventIdentity, &fleet.ReHomeAnswer{Nonce: last.Nonce, State: fleet.ReHomeMoving}
+			_, err = s.RecordEvents(name, unique, []fleet.Event{e})
+		}
+		return err
+	case 11:
+		return s.PutRelease(release("1.0.0-"+unique, fleet.Available, digest("a")), "h")
 	}
 	_, err := s.RecordEvents(name, unique, []fleet.Event{{Seq: 1, At: now, Kind: fleet.EventPhase, Distribution: "shop", Installation: &running}})
 	return err
+}
+
+// Who asks about an identity for each message asks again only when the edition is another one: what makes another
+// answer changes it, by the time that the change is answered, and what a fleet says all day does not.
+func TestAnotherAnswerAboutAnIdentityIsAnotherEdition(t *testing.T) {
+	s, reopen := fresh(t)
+	m := enter(t, s, true)
+	changes := func(what string, another bool, do func()) {
+		t.Helper()
+		before := m.s.Edition()
+		do()
+		if got := m.s.Edition() != before; got != another {
+			t.Errorf("%s: another edition %v, want %v", what, got, another)
+		}
+	}
+	operator := Operator{Name: "maria", Role: caller.Role{Kind: caller.Viewer}, Created: m.now, Fingerprint: print32(200), NotAfter: m.now.Add(time.Hour)}
+	changes("accepted", true, func() { must(t, m.accept(key(1))) })
+	changes("renewed", true, func() { m.renew(1) })
+	changes("the next one is used", true, func() { m.use(2) })
+	changes("used again", false, func() { m.use(2) })
+	changes("a first session", false, func() { must(t, s.Session(eu, "a", 1, m.now)) })
+	changes("news of a Hello", false, func() {
+		must(t, s.Hello(eu, "v1", "v1.33", []fleet.Installation{installation("1.0.0", m.now)}))
+	})
+	changes("heard", false, func() { must(t, s.Heard(map[fleet.Cluster]time.Time{eu: m.now.Add(time.Hour)})) })
+	changes("an event", false, func() {
+		newer := installation("2.0.0", m.now)
+		_, err := s.RecordEvents(eu, "j", []fleet.Event{{Seq: 1, At: m.now, Kind: fleet.EventPhase, Distribution: "shop", Installation: &newer}})
+		must(t, err)
+	})
+	changes("a change that is not on disk", false, func() {
+		if err := s.update(func(tx *txn) error {
+			return errors.Join(s.writeIdentity(tx, []byte("x"), identityRecord{Cluster: eu}), errors.New("disk full"))
+		}); err == nil {
+			t.Error("a change that failed is none")
+		}
+	})
+	changes("what comes after it", false, func() { must(t, s.Heard(map[fleet.Cluster]time.Time{eu: m.now.Add(2 * time.Hour)})) })
+	changes("a copy", true, func() { wantErr(t, s.Session(eu, "b", 1, m.now), ErrLate) })
+	changes("turned away", true, func() {
+		must(t, s.Audited(fleet.Event{Kind: fleet.EventIdentity}, byAdmin).RejectCluster(eu, "why", m.now))
+	})
+	changes("joined again", true, func() { m.join(false) })
+	changes("removed", true, func() { must(t, s.RemoveCluster(eu)) })
+	changes("an operator", true, func() { must(t, s.Audited(fleet.Event{}, byAdmin).AddOperator(operator)) })
+	changes("an operator is no more", true, func() { must(t, s.Audited(fleet.Event{}, byAdmin).RemoveOperator("maria")) })
+	m.s = reopen()
+	changes("after a restart", true, func() { m.join(false) })
+}
+
+// Who lists re-homes puts them in an order of its own, which must not be memory's.
+func TestAListOfReHomesIsTheCallers(t *testing.T) {
+	s, _ := fresh(t)
+	for i, c := range []fleet.Cluster{eu, us} {
+		invite(t, s, c, fmt.Sprint(i), start)
+		must(t, s.Audited(fleet.Event{Kind: fleet.EventIdentity, Cluster: c}, byAdmin).PutReHome(fleet.SignedReHome{Cluster: c, Nonce: string(c), Sent: start}))
+	}
+	all, err := s.ReHomes()
+	must(t, err)
+	slices.Reverse(all)
+	for _, c := range []fleet.Cluster{eu, us} {
+		if r, found, err := s.ReHome(c); err != nil || !found || r.Nonce != string(c) {
+			t.Errorf("the re-home of %s: %q, %v, %v", c, r.Nonce, found, err)
+		}
+	}
 }

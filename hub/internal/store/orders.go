@@ -116,8 +116,11 @@ func (s *Store) Orders() []fleet.SignedOrder { return s.memory.orders.all() }
 
 // OrdersTo lists those of a subscription, by nonce.
 func (s *Store) OrdersTo(cluster fleet.Cluster, distribution string) []fleet.SignedOrder {
-	prefix := string(orderKey(cluster, distribution, ""))
 	all := s.memory.orders.all()
+	if len(all) == 0 {
+		return nil
+	}
+	prefix := string(orderKey(cluster, distribution, ""))
 	from, _ := slices.BinarySearchFunc(all, prefix, func(o fleet.SignedOrder, key string) int {
 		return strings.Compare(string(orderKey(o.Cluster, o.Distribution, o.Nonce)), key)
 	})

@@ -114,6 +114,16 @@ func (s *Store) Preflights(distribution, version string) (map[fleet.Cluster]flee
 	return all, err
 }
 
+// Preflight is what a cluster last answered about one release; found is false where it did not.
+func (s *Store) Preflight(cluster fleet.Cluster, distribution, version string) (p fleet.Preflight, found bool, err error) {
+	err = s.db.View(func(tx *bolt.Tx) error {
+		rec, there, err := get[preflightRecord](tx.Bucket(bucketPreflights), preflightKey(cluster, distribution, version))
+		p, found = preflightOf(version, rec), there
+		return err
+	})
+	return p, found, err
+}
+
 // Offered says which releases of a distribution are past their pre-flight, as far as that was recorded.
 func (s *Store) Offered(distribution string) (map[string]bool, error) {
 	versions := map[string]bool{}
@@ -141,7 +151,7 @@ func (s *Store) Offer(distribution string, versions []string, at time.Time) erro
 				return fmt.Errorf("offer %s of %s: %w", v, distribution, err)
 			}
 		}
-		return bump(tx, distribution)
+		return s.bump(tx, distribution)
 	})
 }
 

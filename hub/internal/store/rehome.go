@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -50,44 +51,30 @@ func (a Audited) PutReHome(r fleet.SignedReHome) error {
 		if found && before.Nonce == r.Nonce && before.Said != fleet.ReHomeRefused {
 			return fmt.Errorf("re-home %s: %w", r.Nonce, ErrExists)
 		}
-		return put(b, []byte(r.Cluster), reHomeRecord{Signed: r.Signed, Nonce: r.Nonce, To: r.To, Reason: r.Reason, Keys: r.Keys, By: r.By,
+		return a.s.writeReHome(tx, b, r.Cluster, reHomeRecord{Signed: r.Signed, Nonce: r.Nonce, To: r.To, Reason: r.Reason, Keys: r.Keys, By: r.By,
 			Sent: utc(r.Sent), Issued: utc(r.Issued), Expires: utc(r.Expires)})
 	})
 }
 
-// ReHome is the last one of a cluster; found is false where there is none.
-func (s *Store) ReHome(cluster fleet.Cluster) (r fleet.SignedReHome, found bool, err error) {
-	err = s.db.View(func(tx *bolt.Tx) error {
-		b := tx.Bucket([]byte(bucketReHomes))
-		if b == nil {
-			return nil
-		}
-		var rec reHomeRecord
-		rec, found, err = get[reHomeRecord](b, []byte(cluster))
-		r = reHomeOf(cluster, rec)
-		return err
-	})
-	return r, found, err
+// writeReHome and forgetReHome are the only ones that change the bucket: memory follows it.
+func (s *Store) writeReHome(tx *txn, b *bolt.Bucket, cluster fleet.Cluster, rec reHomeRecord) error {
+	s.memory.reHomes.put(reHomeOf(cluster, rec))
+	return put(b, []byte(cluster), rec)
 }
 
-// ReHomes lists the last one of each cluster, by cluster.
-func (s *Store) ReHomes() (all []fleet.SignedReHome, err error) {
-	err = s.db.View(func(tx *bolt.Tx) error {
-		b := tx.Bucket([]byte(bucketReHomes))
-		if b == nil {
-			return nil
-		}
-		return b.ForEach(func(k, v []byte) error {
-			rec, err := decode[reHomeRecord](v, k)
-			all = append(all, reHomeOf(fleet.Cluster(k), rec))
-			return err
-		})
-	})
-	return all, err
+// ReHome is the last one of a cluster, from memory; found is false where there is none.
+func (s *Store) ReHome(cluster fleet.Cluster) (r fleet.SignedReHome, found bool, err error) {
+	r, found = s.memory.reHomes.one(string(cluster))
+	return r, found, nil
+}
+
+// ReHomes lists the last one of each cluster, by cluster, from memory. The list is the caller's.
+func (s *Store) ReHomes() ([]fleet.SignedReHome, error) {
+	return slices.Clone(s.memory.reHomes.all()), nil
 }
 
 // answerReHomes notes what a cluster's spoke says of the re-home that it was sent last.
-func answerReHomes(tx *txn, cluster fleet.Cluster, events []fleet.Event) error {
+func (s *Store) answerReHomes(tx *txn, cluster fleet.Cluster, events []fleet.Event) error {
 	b := tx.Bucket([]byte(bucketReHomes))
 	if b == nil {
 		return nil
@@ -104,17 +91,18 @@ func answerReHomes(tx *txn, cluster fleet.Cluster, events []fleet.Event) error {
 			continue
 		}
 		rec.Said, rec.Answer, rec.Answered = e.ReHome.State, e.Message, utc(e.At)
-		if err := put(b, []byte(cluster), rec); err != nil {
+		if err := s.writeReHome(tx, b, cluster, rec); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func forgetReHome(tx *txn, cluster fleet.Cluster) error {
+func (s *Store) forgetReHome(tx *txn, cluster fleet.Cluster) error {
 	b := tx.Bucket([]byte(bucketReHomes))
 	if b == nil {
 		return nil
 	}
+	s.memory.reHomes.drop(string(cluster))
 	return b.Delete([]byte(cluster))
 }

@@ -25,10 +25,10 @@ func (s *Store) AddDistribution(d fleet.Distribution) error {
 
 // AddDistributionWith is AddDistribution with settings that are not the defaults.
 func (s *Store) AddDistributionWith(d fleet.Distribution, settings Settings) error {
-	return s.update(func(tx *txn) error { return addDistribution(tx, d, settings) })
+	return s.update(func(tx *txn) error { return s.addDistribution(tx, d, settings) })
 }
 
-func addDistribution(tx *txn, d fleet.Distribution, settings Settings) error {
+func (s *Store) addDistribution(tx *txn, d fleet.Distribution, settings Settings) error {
 	if err := fleet.CheckDistributionName(d.Name); err != nil {
 		return fmt.Errorf("add distribution: %w", err)
 	}
@@ -41,7 +41,7 @@ func addDistribution(tx *txn, d fleet.Distribution, settings Settings) error {
 	if err := put(b, []byte(d.Name), rec); err != nil {
 		return err
 	}
-	return bump(tx, d.Name)
+	return s.bump(tx, d.Name)
 }
 
 func setSigners(tx *txn, name string, signers fleet.Signers) error {
@@ -60,10 +60,10 @@ func setSigners(tx *txn, name string, signers fleet.Signers) error {
 // RemoveDistribution forgets the distribution and what pre-flights found; its releases stay. ErrNotFound
 // when there is none.
 func (s *Store) RemoveDistribution(name string) error {
-	return s.update(func(tx *txn) error { return removeDistribution(tx, name) })
+	return s.update(func(tx *txn) error { return s.removeDistribution(tx, name) })
 }
 
-func removeDistribution(tx *txn, name string) error {
+func (s *Store) removeDistribution(tx *txn, name string) error {
 	b := tx.Bucket(bucketDistributions)
 	if b.Get([]byte(name)) == nil {
 		return fmt.Errorf("remove distribution %s: %w", name, ErrNotFound)
@@ -74,7 +74,7 @@ func removeDistribution(tx *txn, name string) error {
 	if err := forgetPreflights(tx, name); err != nil {
 		return err
 	}
-	return bump(tx, name)
+	return s.bump(tx, name)
 }
 
 // Distributions lists all, by name.
@@ -124,7 +124,7 @@ func (s *Store) PutRelease(r fleet.Release, tagHash string) error {
 				return fmt.Errorf("index release %s of %s: %w", r.Version, r.Distribution, err)
 			}
 		}
-		return bump(tx, r.Distribution)
+		return s.bump(tx, r.Distribution)
 	})
 }
 
@@ -180,22 +180,19 @@ func (s *Store) ReleaseByDigest(d fleet.Digest) (found bool, err error) {
 
 // Revision grows with every change of what the distribution has, rejected releases too; 0 for one that never was. All
 // distributions count from one number, so that the maximum over some of them grows with each of them,
-// and it stays when the distribution goes.
-func (s *Store) Revision(distribution string) (revision uint64, err error) {
-	err = s.db.View(func(tx *bolt.Tx) error {
-		if v := tx.Bucket(bucketRevisions).Get([]byte(distribution)); len(v) == 8 {
-			revision = binary.BigEndian.Uint64(v)
-		}
-		return nil
-	})
-	return revision, err
+// and it stays when the distribution goes. It is asked for each message to each spoke, and answered from memory.
+func (s *Store) Revision(distribution string) (uint64, error) {
+	revision, _ := s.memory.revisions.one(distribution)
+	return revision, nil
 }
 
-func bump(tx *txn, distribution string) error {
+// bump is the only one that changes the bucket: memory follows it.
+func (s *Store) bump(tx *txn, distribution string) error {
 	b := tx.Bucket(bucketRevisions)
 	next, err := b.NextSequence()
 	if err != nil {
 		return fmt.Errorf("next revision: %w", err)
 	}
+	s.memory.revisions.put(distribution, next)
 	return b.Put([]byte(distribution), binary.BigEndian.AppendUint64(nil, next))
 }

@@ -52,6 +52,7 @@ type spoke struct {
 	welcomed   bool          // in the last session
 	within     time.Duration // over which the hub wants its spokes to come back; 0: it did not say
 	phase      fleet.Phase
+	since      time.Time // the phase began
 	reason     string
 	failed     map[string]bool
 	pending    []*syncv1.Event // not acknowledged
@@ -383,8 +384,7 @@ func (s *spoke) take(d *syncv1.DesiredState) (begun bool) {
 			s.target, s.held = o, s.digests[want] == o.GetDigest()
 		}
 	}
-	s.phase, s.reason = fleet.Promoting, ""
-	s.say()
+	s.enter(fleet.Promoting, "")
 	return true
 }
 
@@ -408,19 +408,20 @@ func (s *spoke) wants() string {
 func (s *spoke) finish() {
 	if version := s.target.GetVersion(); s.service.failing(version, s.n) {
 		s.failed[version] = true
-		s.phase, s.reason = fleet.RolledBack, "told to fail"
+		s.enter(fleet.RolledBack, "told to fail")
 	} else {
-		s.phase, s.reason = fleet.Succeeded, ""
 		s.running, s.digests[version] = version, s.target.GetDigest()
+		s.enter(fleet.Succeeded, "")
 	}
-	s.say()
 }
 
-// say puts an event with the present state into the journal.
-func (s *spoke) say() {
+// enter begins a phase and puts an event with the state of then into the journal. As the real spoke does, it keeps when
+// that was: a Hello that says it again is no news to the hub.
+func (s *spoke) enter(phase fleet.Phase, reason string) {
+	s.phase, s.since, s.reason = phase, time.Now(), reason
 	s.seq++
 	s.recount()
-	s.pending = append(s.pending, &syncv1.Event{Seq: s.seq, At: wirev1.Time(time.Now()), Kind: syncv1.EventKind_EVENT_KIND_PHASE,
+	s.pending = append(s.pending, &syncv1.Event{Seq: s.seq, At: wirev1.Time(s.since), Kind: syncv1.EventKind_EVENT_KIND_PHASE,
 		Distribution: s.distribution, Version: s.target.GetVersion(), Message: string(s.phase), Status: s.status()})
 }
 
@@ -434,7 +435,7 @@ func (s *spoke) status() *syncv1.SubscriptionStatus {
 		wants = s.wants()
 	}
 	return wirev1.Installation(fleet.Installation{Distribution: s.distribution, Variant: "app", Namespace: "app", Running: s.running,
-		Bundle: fleet.Digest(s.digests[s.running]), Phase: s.phase, Target: s.target.GetVersion(), Reason: s.reason, PhaseSince: time.Now(), Health: health, Objects: 10, Ready: 10, ObservedAt: time.Now(), Wants: wants})
+		Bundle: fleet.Digest(s.digests[s.running]), Phase: s.phase, Target: s.target.GetVersion(), Reason: s.reason, PhaseSince: s.since, Health: health, Objects: 10, Ready: 10, ObservedAt: time.Now(), Wants: wants})
 }
 
 // flush sends what was not sent on this stream.
