@@ -50,6 +50,7 @@ func ServerOptions(cfg *tls.Config) []grpc.ServerOption {
 		grpc.StaticStreamWindowSize(window),
 		grpc.StaticConnWindowSize(window),
 		grpc.MaxHeaderListSize(headers),
+		grpc.HeaderTableSize(0), // a connection has few calls: what they have in common is not worth a table of each
 		grpc.MaxRecvMsgSize(MaxMessage),
 		grpc.MaxConcurrentStreams(64),
 		grpc.ConnectionTimeout(20 * time.Second),

@@ -29,6 +29,8 @@ const (
 	// easing is what becomes of the rate with a look at it where most handshakes are slow, growth where most are brisk,
 	// and care between the two.
 	easing, growth, care = 0.9, 1.15, 1.02
+	// keptConnections are not for spokes, and at most a sixteenth of all.
+	keptConnections = 16
 	// streamWeight is what one more stream of a connection costs, in connections.
 	streamWeight = 0.25
 	// slack is by how much the time within which a fleet is told to come back is more than it needs.
@@ -109,6 +111,7 @@ type admission struct {
 	cpu   func() time.Duration // that this process has used so far
 	slots chan struct{}        // one for each handshake under way
 	most  int64                // connections, by the files that this process may open
+	kept  int64                // of these, from spokes, so that operators and relays come in where there are too many of them
 
 	open, admitted, waiting, busy, files atomic.Int64
 
@@ -127,7 +130,7 @@ type admission struct {
 
 func newAdmission(now time.Time, most int64) *admission {
 	cores := runtime.GOMAXPROCS(0)
-	return &admission{cores: cores, cpu: processCPU, slots: make(chan struct{}, atHand), most: most,
+	return &admission{cores: cores, cpu: processCPU, slots: make(chan struct{}, atHand), most: most, kept: min(keptConnections, most/16),
 		pace: pace{cost: firstCost, rate: ceiling(firstCost, cores)}, measured: now, used: processCPU()}
 }
 
@@ -141,18 +144,20 @@ func processCPU() time.Duration {
 }
 
 // connection lets one connection begin its handshake; shaken is called at the handshake's end, with whether it ended
-// well. The connection counts as open until gone is called.
-func (a *admission) connection(ctx context.Context) (shaken func(well bool), gone func(), err error) {
-	if a.open.Add(1) > a.most {
+// well. The connection counts as open until gone is called. Last: it is one of those that are not for spokes.
+func (a *admission) connection(ctx context.Context) (shaken func(well bool), gone func(), last bool, err error) {
+	n := a.open.Add(1)
+	if n > a.most {
 		a.open.Add(-1)
 		a.files.Add(1)
-		return nil, nil, errFiles
+		return nil, nil, false, errFiles
 	}
+	last = n > a.most-a.kept
 	gone = sync.OnceFunc(func() { a.open.Add(-1) })
 	came := time.Now()
 	if err := a.turn(ctx, 1); err != nil {
 		gone()
-		return nil, nil, err
+		return nil, nil, false, err
 	}
 	begun := time.Now()
 	select {
@@ -165,17 +170,17 @@ func (a *admission) connection(ctx context.Context) (shaken func(well bool), gon
 		case <-late.C:
 			gone()
 			a.busy.Add(1)
-			return nil, nil, errBusy
+			return nil, nil, false, errBusy
 		case <-ctx.Done():
 			gone()
-			return nil, nil, context.Cause(ctx)
+			return nil, nil, false, context.Cause(ctx)
 		}
 	}
 	a.admitted.Add(1)
 	return func(well bool) {
 		<-a.slots
 		a.ended(begun, time.Now(), well)
-	}, gone, nil
+	}, gone, last, nil
 }
 
 // ended counts a handshake.

@@ -29,7 +29,7 @@ func TestAStormWaitsInAQueueThatIsBounded(t *testing.T) {
 		in, busy := make(chan time.Duration, storm), make(chan struct{}, storm)
 		for range storm {
 			go func() {
-				shaken, gone, err := a.connection(t.Context())
+				shaken, gone, _, err := a.connection(t.Context())
 				switch {
 				case errors.Is(err, errBusy):
 					busy <- struct{}{}
@@ -134,7 +134,7 @@ func TestHandshakesAtOnceAreBounded(t *testing.T) {
 		results := make(chan error, 2*atHand)
 		for range 2 * atHand {
 			go func() {
-				_, _, err := a.connection(ctx)
+				_, _, _, err := a.connection(ctx)
 				results <- err
 			}()
 		}
@@ -164,22 +164,22 @@ func TestAQuarterOfTheFilesIsKeptFromConnections(t *testing.T) {
 	a, _ := newTestAdmission(2)
 	var ends []func()
 	for range 2 {
-		shaken, gone, err := a.connection(t.Context())
+		shaken, gone, _, err := a.connection(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
 		shaken(true)
 		ends = append(ends, gone)
 	}
-	if _, _, err := a.connection(t.Context()); !errors.Is(err, errFiles) {
+	if _, _, _, err := a.connection(t.Context()); !errors.Is(err, errFiles) {
 		t.Errorf("got %v, want %v", err, errFiles)
 	}
 	ends[0]()
 	ends[0]() // closing twice frees one place
-	if _, _, err := a.connection(t.Context()); err != nil {
+	if _, _, _, err := a.connection(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if _, _, err := a.connection(t.Context()); !errors.Is(err, errFiles) {
+	if _, _, _, err := a.connection(t.Context()); !errors.Is(err, errFiles) {
 		t.Errorf("got %v, want %v", err, errFiles)
 	}
 }

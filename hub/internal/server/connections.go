@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	"github.com/wheelwright-dev/wheelwright/hub/internal/ending"
+	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 )
 
 // farewell is how long a connection whose identity ended stays open, so that the answers that say so get out.
@@ -30,7 +31,7 @@ type watched struct {
 func (w watched) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	closed := context.AfterFunc(w.server.closing, func() { _ = raw.Close() })
 	defer closed()
-	shaken, gone, err := w.server.admission.connection(w.server.closing)
+	shaken, gone, last, err := w.server.admission.connection(w.server.closing)
 	if err != nil {
 		w.server.turnedAway(err)
 		return nil, nil, err
@@ -41,14 +42,29 @@ func (w watched) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, 
 		gone()
 		return nil, nil, err
 	}
-	t := &tracked{Conn: conn}
-	known := greeted{TLSInfo: info.(credentials.TLSInfo), conn: t}
-	if certs := known.State.PeerCertificates; len(certs) > 0 {
+	shown := info.(credentials.TLSInfo)
+	t := &tracked{Conn: conn, CommonAuthInfo: shown.CommonAuthInfo}
+	if certs := shown.State.PeerCertificates; len(certs) > 0 {
 		sum := sha256.Sum256(certs[0].Raw)
-		t.certificate = &sum
+		t.certificate, t.key = &sum, fleet.FingerprintOf(certs[0].RawSubjectPublicKeyInfo)
+	}
+	if last && w.server.ofSpoke(t.certificate) {
+		gone()
+		w.server.admission.files.Add(1)
+		w.server.turnedAway(errFiles)
+		return nil, nil, errFiles
 	}
 	w.server.track(t, gone)
-	return t, known, nil
+	return t, t, nil
+}
+
+// ofSpoke: the certificate is one of a cluster's.
+func (s *Server) ofSpoke(certificate *[32]byte) bool {
+	if certificate == nil {
+		return false
+	}
+	id, err := s.identities.Identity(*certificate)
+	return err == nil && id.Cluster != ""
 }
 
 // turnedAway says why connections are closed before they have said anything, now and then.
@@ -61,12 +77,6 @@ func (s *Server) turnedAway(err error) {
 	}
 }
 
-// greeted is what a connection's handshake told, and the connection.
-type greeted struct {
-	credentials.TLSInfo
-	conn *tracked
-}
-
 func (w watched) Clone() credentials.TransportCredentials {
 	return watched{w.TransportCredentials.Clone(), w.server}
 }
@@ -75,13 +85,18 @@ func (s *Server) credentials(cfg *tls.Config) credentials.TransportCredentials {
 	return watched{credentials.NewTLS(cfg), s}
 }
 
-// tracked is a connection that the server can end.
+// tracked is a connection that the server can end, and what its handshake told.
 type tracked struct {
 	net.Conn
-	certificate *[32]byte     // nil: its client has none
-	streams     atomic.Uint32 // of those that never end, how many it has opened
+	credentials.CommonAuthInfo
+	certificate *[32]byte         // nil: its client has none
+	key         fleet.Fingerprint // of the certificate's
+	streams     atomic.Uint32     // of those that never end, how many it has opened
 	forget      func()
 }
+
+// AuthType implements credentials.AuthInfo.
+func (*tracked) AuthType() string { return "tls" }
 
 func (t *tracked) Close() error {
 	t.forget()

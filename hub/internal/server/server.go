@@ -108,8 +108,8 @@ func (s *Server) Stats() Stats {
 		RefusedBusy: uint64(a.busy.Load()), RefusedFiles: uint64(a.files.Load()), Slow: s.slow.Load()}
 }
 
-// Connections is how many the server may have at a time, by the files that this process may open.
-func (s *Server) Connections() int64 { return s.admission.most }
+// Connections is how many spokes may be connected at a time, by the files that this process may open.
+func (s *Server) Connections() int64 { return s.admission.most - s.admission.kept }
 
 // ReconnectWithin is the time over which the spokes that are connected now have to spread themselves if they all have
 // to come back, as measured so far.

@@ -200,11 +200,8 @@ func (s *Server) logCall(c *call, err error) {
 // token where there is no certificate.
 func (s *Server) identify(c *call) (err error) {
 	if p, ok := peer.FromContext(c.ctx); ok {
-		if info, ok := p.AuthInfo.(greeted); ok {
-			c.conn = info.conn
-			if c.certificate = info.conn.certificate; c.certificate != nil {
-				c.key = fleet.FingerprintOf(info.State.PeerCertificates[0].RawSubjectPublicKeyInfo)
-			}
+		if conn, ok := p.AuthInfo.(*tracked); ok {
+			c.conn, c.certificate, c.key = conn, conn.certificate, conn.key
 		}
 	}
 	if c.done, err = s.present(c); err != nil {
