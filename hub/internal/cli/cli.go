@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
@@ -87,8 +88,12 @@ that --context or $` + contextVariable + ` names (hub serve writes one into its 
 func (a *app) call(ctx context.Context, f func(context.Context, fleetv1.FleetServiceClient) error) error {
 	ctx, cancel := context.WithTimeout(ctx, a.timeout)
 	defer cancel()
+	debug.SetGCPercent(commandGC)
 	return a.stream(ctx, f)
 }
+
+// commandGC is in per cent: a command is over before its garbage is worth collecting often.
+const commandGC = 800
 
 // stream is call without a deadline, for watches.
 func (a *app) stream(ctx context.Context, f func(context.Context, fleetv1.FleetServiceClient) error) error {

@@ -69,7 +69,11 @@ func (o *offering) places(version, before string, versions []string, withdrawn [
 
 // policyKey tells policies apart by what they select, pins and windows left out.
 func policyKey(p fleet.Policy) string {
-	return fmt.Sprintf("%s\x00%t\x00%s\x00%s\x00%s", p.Range, p.Prereleases, p.Patch, p.Minor, p.Major)
+	prereleases := ""
+	if p.Prereleases {
+		prereleases = "\x00"
+	}
+	return p.Range + "\x00" + prereleases + string(p.Patch) + "\x00" + string(p.Minor) + "\x00" + string(p.Major)
 }
 
 // Recall calls a release back from everybody: its rollouts end, no automation selects it again, and
