@@ -7,7 +7,6 @@ import (
 	"sync/atomic"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
 
@@ -45,7 +44,7 @@ func Stream(ctx context.Context) context.Context {
 // End ends ctx, or the context of which it comes that With or Stream made. err is the answer to its caller, as a
 // status; nil for what is done. Of several the first counts.
 func End(ctx context.Context, err error) {
-	e, st := ctx.Value(key{}).(*endable), status.New(codes.OK, "")
+	e, st := ctx.Value(key{}).(*endable), new(status.Status) // of what is done
 	if err != nil {
 		st = status.Convert(err)
 	}
