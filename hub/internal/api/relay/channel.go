@@ -124,7 +124,7 @@ func (ch *channel) begin() (err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.over {
-		return away(context.Cause(c.ctx))
+		return status.Error(codes.Unavailable, "the relay's stream has ended; try again in a moment")
 	}
 	if ch.spoke, err = c.cfg.Spokes(ch); err != nil {
 		return err

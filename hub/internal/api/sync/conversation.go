@@ -157,7 +157,7 @@ func (c *Conversation) due() {
 	c.workLocked()
 }
 
-// Close ends the session, when nobody works on it any more. What a spoke said before it finished is worked on yet.
+// Close ends the session, when nobody works on it any more. What a spoke said before it finished is still worked on.
 func (c *Conversation) Close() {
 	c.mu.Lock()
 	c.closed = c.closed || !c.finished || c.stream.Context().Err() != nil

@@ -555,3 +555,90 @@ type paced struct {
 }
 
 func (p paced) Context() context.Context { return p.ctx }
+
+// held is a store that records nothing before a test lets it.
+type held struct {
+	reports
+	free chan struct{}
+}
+
+func (h held) RecordEvents(c fleet.Cluster, journal string, events []fleet.Event) (uint64, error) {
+	<-h.free
+	return h.reports.RecordEvents(c, journal, events)
+}
+
+// carried is a stream of which the messages are brought; what is sent on it is counted.
+type carried struct {
+	syncv1.SyncService_ConnectServer
+	ctx  context.Context
+	sent atomic.Int64
+}
+
+func (c *carried) Context() context.Context { return c.ctx }
+
+func (c *carried) Send(*syncv1.ConnectResponse) error { c.sent.Add(1); return nil }
+
+func (c *carried) SendMsg(any) error { c.sent.Add(1); return nil }
+
+func (w *world) carry(t *testing.T) (*Conversation, *carried) {
+	t.Helper()
+	stream := &carried{ctx: caller.With(ending.With(t.Context()), caller.Caller{Cluster: acme, Fingerprint: [32]byte{1}})}
+	c, err := w.service.Converse(stream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c, stream
+}
+
+// Who brings a spoke's messages never waits for the disk, and is told when too many wait; what was said before the
+// spoke finished is stored.
+func TestMessagesThatAreBroughtWaitUpToABound(t *testing.T) {
+	free := make(chan struct{})
+	w := newWorld(t, time.Minute, func(c *Config) { c.Reports = held{c.Reports, free} })
+	c, stream := w.carry(t)
+	if err := c.Hear(hello(0, "shop")); err != nil {
+		t.Fatal(err)
+	}
+	seq := uint64(0)
+	for refused := error(nil); ; {
+		seq++
+		if refused = c.Hear(phase(seq, "Succeeded", "1.0.0")); refused != nil {
+			if status.Code(refused) != codes.ResourceExhausted || !strings.Contains(refused.Error(), "of acme/eu-1 wait already") {
+				t.Errorf("got %v", refused)
+			}
+			break
+		}
+		if seq > 3*queue {
+			t.Fatalf("%d messages wait, want %d at most", seq, queue)
+		}
+	}
+	close(free)
+	c.Finish()
+	c.Close()
+	if err, ended := ending.Answer(stream.ctx); !ended || err != nil {
+		t.Errorf("it ended with %v, %v", err, ended)
+	}
+	if acked, err := w.store.AckedSeq(acme, "j1"); err != nil || acked != seq-1 {
+		t.Errorf("%d events are stored, %v; want %d", acked, err, seq-1)
+	}
+	if err := c.Hear(phase(seq, "Succeeded", "1.0.0")); err != nil || w.presence.Connected(acme) {
+		t.Errorf("after the end: %v, connected %v", err, w.presence.Connected(acme))
+	}
+}
+
+// broken is a store with a fault of the hub's.
+type broken struct{ reports }
+
+func (broken) RecordEvents(fleet.Cluster, string, []fleet.Event) (uint64, error) { panic("a fault") }
+
+func TestAFaultEndsOneSpokesStream(t *testing.T) {
+	w := newWorld(t, time.Minute, func(c *Config) { c.Reports = broken{c.Reports} })
+	s := w.connect(t)
+	send(t, s, hello(0, "shop"), phase(1, "Succeeded", "1.0.0"))
+	ends(t, s, codes.Internal, "the hub has a fault here")
+	again := w.connect(t)
+	send(t, again, hello(0, "shop"))
+	if m := next(t, again).GetWelcome(); m.GetCluster() != string(acme) {
+		t.Errorf("got %v", m)
+	}
+}
