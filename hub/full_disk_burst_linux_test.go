@@ -1,11 +1,9 @@
 package hub
 
 import (
-	"bufio"
 	"crypto/tls"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -18,37 +16,15 @@ import (
 // process runs a hub of its own on dir until it is killed. What it logged is there then.
 func process(t *testing.T, dir string) (hub *running, kill func() (log string)) {
 	t.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	child := exec.Command(self)
-	child.Env = append(os.Environ(), hubVariable+"="+dir)
-	var log strings.Builder
-	child.Stderr = &log
-	in, err := child.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := child.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := child.Start(); err != nil {
-		t.Fatal(err)
-	}
+	c := spawn(t, dir, 0)
 	kill = sync.OnceValue(func() string {
-		_ = child.Process.Kill()
-		_ = child.Wait() // it was killed
-		in.Close()
-		return log.String()
+		_ = c.Process.Kill()
+		_ = c.Wait() // it was killed
+		c.in.Close()
+		return c.log.String()
 	})
 	t.Cleanup(func() { kill() })
-	lines := bufio.NewScanner(out)
-	if !lines.Scan() {
-		t.Fatalf("the hub did not start:\n%s", kill())
-	}
-	return connected(t, Info{Addr: lines.Text(), AdminContext: filepath.Join(dir, adminFile)}), kill
+	return connected(t, c.info), kill
 }
 
 // talker is a spoke that reports its health, as fast as it is acknowledged.

@@ -62,42 +62,60 @@ func TestASpokeThatSendsAsFastAsItCan(t *testing.T) {
 	}
 }
 
-// A hub that may open few files turns away who is too many, by name, and goes on with who is there.
-func TestAHubWithFewFiles(t *testing.T) {
-	const files = 200
-	dir := t.TempDir()
+// child is a hub in a process of its own, which ends when its input does.
+type child struct {
+	*exec.Cmd
+	info Info
+	in   io.Closer
+	log  *strings.Builder // to be read when it has ended
+}
+
+// spawn starts a hub on dir that may open so many files; 0: as many as the test.
+func spawn(t *testing.T, dir string, files int) *child {
+	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	child := exec.Command("sh", "-c", fmt.Sprintf(`ulimit -n %d; exec "$0"`, files), self)
-	child.Env = append(os.Environ(), hubVariable+"="+filepath.Join(dir, "data"))
-	var log strings.Builder
-	child.Stderr = &log
-	in, err := child.StdinPipe()
+	limit := ""
+	if files > 0 {
+		limit = fmt.Sprintf("ulimit -n %d; ", files)
+	}
+	c := &child{Cmd: exec.Command("sh", "-c", limit+`exec "$0"`, self), info: Info{AdminContext: filepath.Join(dir, adminFile)}, log: &strings.Builder{}}
+	c.Env = append(os.Environ(), hubVariable+"="+dir)
+	c.Stderr = c.log
+	if c.in, err = c.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	out, err := c.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := child.StdoutPipe()
-	if err != nil {
+	if err := c.Start(); err != nil {
 		t.Fatal(err)
-	}
-	if err := child.Start(); err != nil {
-		t.Fatal(err)
-	}
-	stop := func() {
-		in.Close()
-		if err := child.Wait(); err != nil {
-			t.Errorf("the hub ended: %v\n%s", err, log.String())
-		}
 	}
 	lines := bufio.NewScanner(out)
 	if !lines.Scan() {
-		stop()
-		t.Fatalf("the hub did not start:\n%s", log.String())
+		_ = c.Process.Kill()
+		_ = c.Wait() // it was killed
+		t.Fatalf("the hub did not start:\n%s", c.log.String())
 	}
-	info := Info{AdminContext: filepath.Join(dir, "data", adminFile)}
-	info.Addr = lines.Text()
+	c.info.Addr = lines.Text()
+	return c
+}
+
+// A hub that may open few files turns away who is too many, by name, and goes on with who is there.
+func TestAHubWithFewFiles(t *testing.T) {
+	const files = 200
+	dir := filepath.Join(t.TempDir(), "data")
+	child := spawn(t, dir, files)
+	stop := func() {
+		child.in.Close()
+		if err := child.Wait(); err != nil {
+			t.Errorf("the hub ended: %v\n%s", err, child.log.String())
+		}
+	}
+	info := child.info
 	hub := connected(t, info)
 	identity := hub.enrol(t, "acme/eu-1")
 	stream, _ := hub.dial(t, identity).connect(t, 0)
@@ -144,7 +162,7 @@ func TestAHubWithFewFiles(t *testing.T) {
 	}
 	well()
 	stop()
-	if text := log.String(); !strings.Contains(text, "may open no more files") || !strings.Contains(text, "ulimit -n") {
+	if text := child.log.String(); !strings.Contains(text, "may open no more files") || !strings.Contains(text, "ulimit -n") {
 		t.Errorf("the log does not say why and what to do:\n%s", text)
 	}
 }
