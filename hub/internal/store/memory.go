@@ -305,9 +305,9 @@ func (s *sorted[V]) latest(key string) (row V, found bool) {
 	return s.one(key)
 }
 
-// find copies no row: some are large, and it is asked for each message.
+// find copies no row, as slices.BinarySearchFunc would: some are large, and it is asked for each message.
 func (s *sorted[V]) find(key string) (at int, found bool) {
-	at = sort.Search(len(s.rows), func(i int) bool { return s.key(&s.rows[i]) >= key }) // slices.BinarySearchFunc copies each row that it looks at
+	at = sort.Search(len(s.rows), func(i int) bool { return s.key(&s.rows[i]) >= key })
 	return at, at < len(s.rows) && s.key(&s.rows[at]) == key
 }
 
@@ -321,6 +321,7 @@ func (s *sorted[V]) there(key string) bool {
 	_, found := s.find(key)
 	return found
 }
+
 func (s *sorted[V]) put(row V)       { s.pending[s.key(&row)] = &row }
 func (s *sorted[V]) drop(key string) { s.pending[key] = nil }
 func (s *sorted[V]) forget()         { clear(s.pending) }
