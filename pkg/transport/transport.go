@@ -18,7 +18,7 @@ const (
 	// MaxMessage bounds one message in either direction, in bytes.
 	MaxMessage = 4 << 20
 	// ChunkSize is how much of a bundle one message carries, in bytes. With what stands around it, it has room in a
-	// buffer of 32 KB; the next larger one that grpc has for a message takes 1 MB, for as long as nobody reads it.
+	// buffer of 32 KB; the next larger one that grpc has, where a message is put together or taken apart, is of 1 MB.
 	ChunkSize = 32<<10 - 512
 	// AuthoritiesHeader is what the hub tells operators with each answer: the pins of what its certificate may come
 	// from, the newest last, separated by commas. A pin is the SHA-256 of a public key (SPKI, DER), hexadecimal.
