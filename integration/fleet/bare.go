@@ -38,7 +38,7 @@ func StartBare(ctx context.Context, program, dir string, authorities []byte) (*B
 func (b *Bare) Connect(ctx context.Context, identities []spokes.Identity) error {
 	o := bare.Opening{Listening: b.listening}
 	for _, id := range identities {
-		o.Chains, o.Keys = append(o.Chains, id.Chain), append(o.Keys, id.Key)
+		o.Certificates, o.Keys = append(o.Certificates, id.Certificate), append(o.Keys, id.Key)
 	}
 	b.size = len(identities)
 	return b.clients.call(ctx, "BareClients.Open", o, nil)

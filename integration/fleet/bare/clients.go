@@ -31,8 +31,8 @@ type Clients struct {
 // Opening is of a stream for each of these certificates.
 type Opening struct {
 	Listening
-	Chains [][][]byte // DER
-	Keys   [][]byte   // PKCS#8
+	Certificates [][]byte // DER
+	Keys         [][]byte // PKCS#8
 }
 
 // Open opens a connection and a stream for each certificate and returns when all were answered.
@@ -41,14 +41,14 @@ func (c *Clients) Open(o Opening, _ *None) error {
 	roots.AppendCertsFromPEM(o.CA)
 	group, ctx := errgroup.WithContext(context.Background())
 	group.SetLimit(parallel)
-	for n, chain := range o.Chains {
+	for n, certificate := range o.Certificates {
 		group.Go(func() error {
 			key, err := x509.ParsePKCS8PrivateKey(o.Keys[n])
 			if err != nil {
 				return err
 			}
 			return c.open(ctx, o.Addr, &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots,
-				Certificates: []tls.Certificate{{Certificate: chain, PrivateKey: key}}})
+				Certificates: []tls.Certificate{{Certificate: [][]byte{certificate}, PrivateKey: key}}})
 		})
 	}
 	return group.Wait()

@@ -45,9 +45,9 @@ type Roster struct {
 
 // Identity is one spoke's, as the hub issued it.
 type Identity struct {
-	Name  string
-	Chain [][]byte // DER, its own first
-	Key   []byte   // PKCS#8
+	Name        string
+	Certificate []byte // DER; all that a spoke shows: the hub has its authorities itself
+	Key         []byte // PKCS#8
 }
 
 // Load reads what Enrol wrote.
@@ -142,5 +142,5 @@ func enrol(ctx context.Context, conn *grpc.ClientConn, c Cluster) (Identity, err
 	if err != nil {
 		return Identity{}, err
 	}
-	return Identity{Name: c.Name, Chain: append([][]byte{r.GetCertificate()}, r.GetAuthorities()...), Key: der}, nil
+	return Identity{Name: c.Name, Certificate: r.GetCertificate(), Key: der}, nil
 }

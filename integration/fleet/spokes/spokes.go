@@ -85,7 +85,7 @@ func (s *Service) config(id Identity) (*tls.Config, error) {
 		return nil, fmt.Errorf("key of %s: %w", id.Name, err)
 	}
 	return &tls.Config{MinVersion: tls.VersionTLS13, ClientSessionCache: tls.NewLRUClientSessionCache(1), RootCAs: s.roots,
-		Certificates: []tls.Certificate{{Certificate: id.Chain, PrivateKey: key}}, VerifyConnection: s.shook}, nil
+		Certificates: []tls.Certificate{{Certificate: [][]byte{id.Certificate}, PrivateKey: key}}, VerifyConnection: s.shook}, nil
 }
 
 // Range is the spokes from From up to, and without, To.
