@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -25,7 +24,7 @@ import (
 // and varies its blanks on purpose.
 func JSON(m proto.Message) ([]byte, error) {
 	e := encoder{out: make([]byte, 0, 1<<10+10*proto.Size(m))}
-	if err := e.message(m.ProtoReflect()); err != nil {
+	if err := e.message(shapes{}.of(m.ProtoReflect().Descriptor()), m.ProtoReflect()); err != nil {
 		return nil, fmt.Errorf("writing json: %w", err)
 	}
 	return append(e.out, '\n'), nil
@@ -34,29 +33,6 @@ func JSON(m proto.Message) ([]byte, error) {
 type encoder struct {
 	out   []byte
 	depth int
-}
-
-// field is one of a message's, as often as it is written.
-type field struct {
-	protoreflect.FieldDescriptor
-	name     string // with quotes, colon and blank
-	presence bool   // left out where it is not set
-}
-
-// fields are those of a message, in the order of their declaration.
-var fields sync.Map // protoreflect.MessageDescriptor -> []field
-
-func fieldsOf(d protoreflect.MessageDescriptor) []field {
-	if all, ok := fields.Load(d); ok {
-		return all.([]field)
-	}
-	all := make([]field, d.Fields().Len())
-	for i := range all {
-		f := d.Fields().Get(i)
-		all[i] = field{f, strconv.Quote(f.JSONName()) + ": ", f.HasPresence() || f.ContainingOneof() != nil}
-	}
-	fields.Store(d, all)
-	return all
 }
 
 const blanks = "                                                                "
@@ -68,18 +44,18 @@ func (e *encoder) line() {
 	}
 }
 
-func (e *encoder) message(m protoreflect.Message) error {
-	d := m.Descriptor()
-	switch name := d.FullName(); {
-	case name == "google.protobuf.Timestamp":
+func (e *encoder) message(s *shape, m protoreflect.Message) error {
+	switch {
+	case s.timestamp:
 		return e.timestamp(m)
-	case strings.HasPrefix(string(name), "google.protobuf."), d.ExtensionRanges().Len() > 0:
+	case s.foreign:
 		return e.foreign(m)
 	}
 	e.out = append(e.out, '{')
 	e.depth++
 	some := false
-	for _, f := range fieldsOf(d) {
+	for i := range s.fields {
+		f := &s.fields[i]
 		if f.presence && !m.Has(f.FieldDescriptor) {
 			continue
 		}
@@ -89,7 +65,7 @@ func (e *encoder) message(m protoreflect.Message) error {
 		some = true
 		e.line()
 		e.out = append(e.out, f.name...)
-		if err := e.value(f.FieldDescriptor, m.Get(f.FieldDescriptor)); err != nil {
+		if err := e.value(f, m.Get(f.FieldDescriptor)); err != nil {
 			return err
 		}
 	}
@@ -101,17 +77,17 @@ func (e *encoder) message(m protoreflect.Message) error {
 	return nil
 }
 
-func (e *encoder) value(f protoreflect.FieldDescriptor, v protoreflect.Value) error {
-	switch {
-	case f.IsMap():
+func (e *encoder) value(f *field, v protoreflect.Value) error {
+	switch f.form {
+	case mapping:
 		return e.mapping(f, v.Map())
-	case f.IsList():
+	case list:
 		return e.list(f, v.List())
 	}
-	return e.single(f, v)
+	return e.single(&f.single, v)
 }
 
-func (e *encoder) list(f protoreflect.FieldDescriptor, l protoreflect.List) error {
+func (e *encoder) list(f *field, l protoreflect.List) error {
 	if l.Len() == 0 {
 		e.out = append(e.out, "[]"...)
 		return nil
@@ -130,8 +106,11 @@ func (e *encoder) list(f protoreflect.FieldDescriptor, l protoreflect.List) erro
 // many elements of a list are worth a processor each.
 const many = 500
 
-func (e *encoder) elements(f protoreflect.FieldDescriptor, l protoreflect.List) error {
-	parts := max(1, min(runtime.GOMAXPROCS(0), l.Len()/many))
+func (e *encoder) elements(f *field, l protoreflect.List) error {
+	parts := min(runtime.GOMAXPROCS(0), l.Len()/many)
+	if parts <= 1 {
+		return e.between(f, l, 0, l.Len())
+	}
 	encoders, group := make([]encoder, parts), errgroup.Group{}
 	for p := range parts {
 		part := &encoders[p]
@@ -140,18 +119,7 @@ func (e *encoder) elements(f protoreflect.FieldDescriptor, l protoreflect.List) 
 		} else {
 			part.out = make([]byte, 0, cap(e.out)/parts)
 		}
-		group.Go(func() error {
-			for i := p * l.Len() / parts; i < (p+1)*l.Len()/parts; i++ {
-				if i > 0 {
-					part.out = append(part.out, ',')
-				}
-				part.line()
-				if err := part.single(f, l.Get(i)); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
+		group.Go(func() error { return part.between(f, l, p*l.Len()/parts, (p+1)*l.Len()/parts) })
 	}
 	err := group.Wait()
 	e.out = encoders[0].out
@@ -161,7 +129,21 @@ func (e *encoder) elements(f protoreflect.FieldDescriptor, l protoreflect.List) 
 	return err
 }
 
-func (e *encoder) mapping(f protoreflect.FieldDescriptor, m protoreflect.Map) error {
+// between writes the elements from one to before another.
+func (e *encoder) between(f *field, l protoreflect.List, from, to int) error {
+	for i := from; i < to; i++ {
+		if i > 0 {
+			e.out = append(e.out, ',')
+		}
+		e.line()
+		if err := e.single(&f.single, l.Get(i)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (e *encoder) mapping(f *field, m protoreflect.Map) error {
 	if m.Len() == 0 {
 		e.out = append(e.out, "{}"...)
 		return nil
@@ -185,7 +167,7 @@ func (e *encoder) mapping(f protoreflect.FieldDescriptor, m protoreflect.Map) er
 			return fmt.Errorf("field %s: %w", f.FullName(), err)
 		}
 		e.out = append(e.out, ": "...)
-		if err := e.single(f.MapValue(), m.Get(k)); err != nil {
+		if err := e.single(&f.single, m.Get(k)); err != nil {
 			return err
 		}
 	}
@@ -195,13 +177,13 @@ func (e *encoder) mapping(f protoreflect.FieldDescriptor, m protoreflect.Map) er
 	return nil
 }
 
-func (e *encoder) single(f protoreflect.FieldDescriptor, v protoreflect.Value) error {
-	switch f.Kind() {
+func (e *encoder) single(f *single, v protoreflect.Value) error {
+	switch f.kind {
 	case protoreflect.BoolKind:
 		e.out = strconv.AppendBool(e.out, v.Bool())
 	case protoreflect.StringKind:
 		if err := e.text(v.String()); err != nil {
-			return fmt.Errorf("field %s: %w", f.FullName(), err)
+			return fmt.Errorf("field %s: %w", f.value.FullName(), err)
 		}
 	case protoreflect.Int32Kind, protoreflect.Sint32Kind, protoreflect.Sfixed32Kind:
 		e.out = strconv.AppendInt(e.out, v.Int(), 10)
@@ -218,15 +200,15 @@ func (e *encoder) single(f protoreflect.FieldDescriptor, v protoreflect.Value) e
 	case protoreflect.BytesKind:
 		e.out = append(base64.StdEncoding.AppendEncode(append(e.out, '"'), v.Bytes()), '"')
 	case protoreflect.EnumKind:
-		if known := f.Enum().Values().ByNumber(v.Enum()); known != nil {
+		if known := f.value.Enum().Values().ByNumber(v.Enum()); known != nil {
 			e.out = append(append(append(e.out, '"'), known.Name()...), '"')
 		} else {
 			e.out = strconv.AppendInt(e.out, int64(v.Enum()), 10)
 		}
 	case protoreflect.MessageKind:
-		return e.message(v.Message())
+		return e.message(f.shape, v.Message())
 	default:
-		return fmt.Errorf("field %s is a %s, which is not written", f.FullName(), f.Kind())
+		return fmt.Errorf("field %s is a %s, which is not written", f.value.FullName(), f.kind)
 	}
 	return nil
 }
@@ -298,16 +280,16 @@ func (e *encoder) timestamp(m protoreflect.Message) error {
 	if seconds < first || seconds > last || nanos < 0 || nanos >= 1e9 {
 		return fmt.Errorf("timestamp of %d s and %d ns: out of range", seconds, nanos)
 	}
-	layout := "2006-01-02T15:04:05.000000000"
-	switch {
-	case nanos == 0:
-		layout = layout[:len(layout)-10]
-	case nanos%1e6 == 0:
-		layout = layout[:len(layout)-6]
-	case nanos%1e3 == 0:
-		layout = layout[:len(layout)-3]
+	e.out = time.Unix(seconds, 0).UTC().AppendFormat(append(e.out, '"'), time.RFC3339) // by far the fastest of the layouts
+	e.out = e.out[:len(e.out)-len("Z")]
+	if nanos > 0 {
+		e.out = strconv.AppendInt(e.out, 1e9+nanos, 10)
+		e.out[len(e.out)-len("1000000000")] = '.'
+		for bytes.HasSuffix(e.out, []byte("000")) {
+			e.out = e.out[:len(e.out)-len("000")]
+		}
 	}
-	e.out = append(time.Unix(seconds, nanos).UTC().AppendFormat(append(e.out, '"'), layout), "Z\""...)
+	e.out = append(e.out, "Z\""...)
 	return nil
 }
 
