@@ -31,7 +31,7 @@ func (c *Conductor) subscribed(cluster fleet.Cluster, distribution string) (Clus
 	if !ok {
 		return ClusterNews{}, nil, refuse(ErrNotFound, "no cluster %s; `hub get clusters` lists them", cluster)
 	}
-	news := c.news(all[n])
+	news := c.news(&all[n])
 	if i, ok := c.cfg.Store.Installation(cluster, distribution); ok {
 		return news, &i, nil
 	}

@@ -3,8 +3,10 @@ package conductor
 import (
 	"cmp"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/wheelwright-dev/wheelwright/hub/internal/rollout"
@@ -50,16 +52,19 @@ type Fleet struct {
 	ClocksOff map[fleet.Cluster]time.Duration
 }
 
-// row is a line of the table before it is made a message: with thousands of clusters and a limit, most
-// never are.
-type row struct {
+// line is of a row what is counted, whether it is shown or not: with thousands of clusters and a limit, most rows
+// are never made.
+type line struct {
 	news *ClusterNews
 	i    *fleet.Installation // nil for a cluster without a subscription
+	verdict
+}
 
+// row is a line of the table before it is made a message.
+type row struct {
+	line
 	desired, would string
 	phase, reason  string
-	class          class
-	attention      bool
 	stale          bool
 	health         fleet.Health
 	warnings       []string
@@ -76,40 +81,66 @@ func Screen(now time.Time, heartbeat time.Duration, distribution string, limit i
 			sums[name] = summary(name, o)
 		}
 	}
-	all := make([]row, 0, len(f.Clusters))
-	resp := &fleetv1.GetStatusResponse{At: wire.Time(now)}
-	for n := range f.Clusters {
-		c := &f.Clusters[n]
-		list := bySubscription(f.Installations[c.Name])
-		if len(list) == 0 && distribution == "" {
-			all = append(all, s.empty(c))
-		}
-		for k := range list {
-			i := &list[k]
-			if distribution != "" && i.Distribution != distribution {
-				continue
-			}
-			r := s.row(c, i)
-			if sum := sums[i.Distribution]; sum != nil {
-				r.class.count(sum)
-			}
-			all = append(all, r)
-		}
-	}
-	resp.Total = uint32(len(all))
+	all := s.lines(distribution)
+	resp := &fleetv1.GetStatusResponse{At: wire.Time(now), Total: uint32(len(all))}
 	for n := range all {
 		if all[n].attention {
 			resp.Attention++
 		}
+		if i := all[n].i; i != nil && sums[i.Distribution] != nil {
+			all[n].class.count(sums[i.Distribution])
+		}
 	}
-	for _, r := range first(all, limit) {
-		resp.Rows = append(resp.Rows, r.message())
+	for _, l := range first(all, limit) {
+		resp.Rows = append(resp.Rows, s.row(l.news, l.i).message())
 	}
 	for _, sum := range sums {
 		resp.Summaries = append(resp.Summaries, sum)
 	}
 	slices.SortFunc(resp.Summaries, func(a, b *fleetv1.DistributionSummary) int { return cmp.Compare(a.Distribution, b.Distribution) })
 	return resp
+}
+
+// many clusters are worth a processor each: who asks waits.
+const many = 1000
+
+// inParts does what is to be done with n clusters, on each processor for some of them. Of parts there are at most
+// 1+n/many.
+func inParts(n int, do func(part, from, to int)) {
+	parts := max(1, min(runtime.GOMAXPROCS(0), n/many))
+	var all sync.WaitGroup
+	for p := range parts {
+		all.Go(func() { do(p, p*n/parts, (p+1)*n/parts) })
+	}
+	all.Wait()
+}
+
+// lines are those of the table, by cluster and distribution.
+func (s *screen) lines(distribution string) []line {
+	found := make([][]line, 1+len(s.fleet.Clusters)/many)
+	inParts(len(s.fleet.Clusters), func(part, from, to int) {
+		own := *s
+		own.chosen = map[chosenFor]fleet.Selection{}
+		found[part] = own.linesOf(s.fleet.Clusters[from:to], distribution)
+	})
+	return slices.Concat(found...)
+}
+
+func (s *screen) linesOf(clusters []ClusterNews, distribution string) []line {
+	all := make([]line, 0, len(clusters))
+	for n := range clusters {
+		c := &clusters[n]
+		list := bySubscription(s.fleet.Installations[c.Name])
+		if len(list) == 0 && distribution == "" {
+			all = append(all, line{c, nil, s.judge(c, nil)})
+		}
+		for k := range list {
+			if i := &list[k]; distribution == "" || i.Distribution == distribution {
+				all = append(all, line{c, i, s.judge(c, i)})
+			}
+		}
+	}
+	return all
 }
 
 // bySubscription sorts what a spoke listed; nearly always it is one.
@@ -123,12 +154,12 @@ func bySubscription(list []fleet.Installation) []fleet.Installation {
 	return list
 }
 
-// first are at most limit rows, those that want a person before the rest; 0: all as they are.
-func first(all []row, limit int) []row {
+// first are at most limit lines, those that want a person before the rest; 0: all as they are.
+func first(all []line, limit int) []line {
 	if limit <= 0 {
 		return all
 	}
-	chosen := make([]row, 0, min(limit, len(all)))
+	chosen := make([]line, 0, min(limit, len(all)))
 	for _, attention := range []bool{true, false} {
 		for n := 0; n < len(all) && len(chosen) < limit; n++ {
 			if all[n].attention == attention {
@@ -213,110 +244,53 @@ func (s *screen) chooseFor(key chosenFor, i *fleet.Installation) fleet.Selection
 
 // empty is the row of a cluster without subscriptions.
 func (s *screen) empty(c *ClusterNews) row {
-	r := row{news: c, phase: "NoSubscription", health: fleet.HealthUnknown}
-	switch {
+	r := row{line: line{news: c, verdict: s.judge(c, nil)}, phase: "NoSubscription", health: fleet.HealthUnknown, warnings: s.clockWarning(c)}
+	switch how := s.freshness(c); {
 	case c.Joined.IsZero():
 		r.phase = "NotJoined"
 		r.reason = fmt.Sprintf("its spoke has not joined; `hub cluster invite %s` prints the line to run", c.Name)
-	case c.unserved(&r):
-	case c.reconnecting(s.now, s.heartbeat, s.fleet.Since):
+	case how == unserved:
+		r.phase, r.reason = c.unserved()
+	case how == awaited:
 		r.phase, r.reason = reconnecting, waitsFor(s.now, s.fleet.Since)
-	case c.stale(s.now, s.heartbeat):
-		r.phase, r.stale, r.attention = c.staleWord(s.now), true, true
+	case how == silent:
+		r.phase, r.stale = c.staleWord(s.now), true
 		r.reason = fmt.Sprintf("nothing heard from its spoke for %s", fleet.Age(s.now, c.lastWord()))
 	default:
 		r.reason = "its spoke.yaml lists no subscription"
 	}
-	r.warnings = s.clockWarning(c)
 	return r
 }
 
-func (c *ClusterNews) stale(now time.Time, heartbeat time.Duration) bool {
-	return now.Sub(c.lastWord()) > missedHeartbeats*heartbeat
-}
-
-// reconnecting: the news is old only because this hub has just started; spokes have as long as they
-// have for any silence to connect.
-func (c *ClusterNews) reconnecting(now time.Time, heartbeat time.Duration, since time.Time) bool {
-	return c.stale(now, heartbeat) && c.lastWord().Before(since) && now.Sub(since) <= missedHeartbeats*heartbeat
-}
-
-// reconnecting is the status word of a spoke that was not heard since the hub started.
-const reconnecting = "Reconnecting"
-
-func waitsFor(now, since time.Time) string {
-	return fmt.Sprintf("the hub started %s ago and its spoke has not connected again yet", fleet.Age(now, since))
-}
-
-// lastWord: joining was a word too.
-func (c *ClusterNews) lastWord() time.Time {
-	if c.LastSeen.After(c.Joined) {
-		return c.LastSeen
-	}
-	return c.Joined
-}
-
-func (c *ClusterNews) staleWord(now time.Time) string {
-	return "Stale(" + fleet.Age(now, c.lastWord()) + ")"
-}
-
-// class is what a row counts as in its distribution's summary: exactly one thing.
-type class int
-
-const (
-	idle class = iota // nothing runs and nothing is to be taken
-	upToDate
-	progressing
-	pinned
-	failed
-	stale
-)
-
-func (c class) count(s *fleetv1.DistributionSummary) {
-	s.Clusters++
-	switch c {
-	case upToDate:
-		s.UpToDate++
-	case progressing:
-		s.Progressing++
-	case pinned:
-		s.Pinned++
-	case failed:
-		s.Failed++
-	case stale:
-		s.Stale++
-	}
-}
-
-// row is that of one subscription.
+// row is that of one subscription; of a cluster without any, for nil.
 func (s *screen) row(c *ClusterNews, i *fleet.Installation) row {
-	v := s.view(c, i)
-	r := row{news: c, i: i, desired: cmp.Or(i.Wants, v.want.Version), would: cmp.Or(i.Would, v.want.Would), health: cmp.Or(i.Health, fleet.HealthUnknown)}
+	if i == nil {
+		return s.empty(c)
+	}
+	v, how := s.view(c, i), s.freshness(c)
 	said := s.word(v)
+	r := row{line: line{c, i, verdictOf(how, c, i, said)}, desired: cmp.Or(i.Wants, v.want.Version), would: cmp.Or(i.Would, v.want.Would),
+		phase: said.word, health: fleet.HealthUnknown, warnings: s.warnings(v)}
 	if r.reason = cmp.Or(said.reason, v.want.Why); !said.quiet {
 		r.reason = cmp.Or(i.Reason, r.reason)
 	}
-	r.warnings = s.warnings(v)
-	switch {
-	case c.unserved(&r):
-		r.class, r.health = stale, fleet.HealthUnknown
-	case c.reconnecting(s.now, s.heartbeat, s.fleet.Since):
-		// Old news of success is no news; old news of trouble still wants a person.
-		if r.attention = said.attention; !r.attention {
+	switch how {
+	case unserved:
+		r.phase, r.reason = c.unserved()
+	case awaited:
+		if r.phase = reconnecting; !r.attention {
 			r.reason = waitsFor(s.now, s.fleet.Since)
 		}
-		r.phase, r.health = reconnecting, fleet.HealthUnknown
-	case c.stale(s.now, s.heartbeat):
-		r.phase, r.stale, r.attention, r.class = c.staleWord(s.now), true, true, stale
-		r.health = fleet.HealthUnknown
+	case silent:
+		r.phase, r.stale = c.staleWord(s.now), true
 		r.reason = strings.TrimSuffix(fmt.Sprintf("nothing heard from its spoke for %s; before that: %s", fleet.Age(s.now, c.lastWord()), r.reason), "; before that: ")
-	default:
-		r.phase, r.class, r.attention = said.word, said.class, said.attention
+	case heard:
+		r.health = cmp.Or(i.Health, fleet.HealthUnknown)
 		if i.Health == fleet.Degraded {
-			r.attention, r.reason = true, cmp.Or(r.reason, i.HealthMessage)
+			r.reason = cmp.Or(r.reason, i.HealthMessage)
 		}
 		if i.Alarm != "" { // its spoke has found this hub, or its vendor, out
-			r.attention, r.reason = true, i.Alarm
+			r.reason = i.Alarm
 		}
 	}
 	return r
@@ -378,9 +352,11 @@ func (c *Conductor) fleet() (Fleet, error) {
 		return f, err
 	}
 	f.Clusters = make([]ClusterNews, len(stored))
-	for n, s := range stored {
-		f.Clusters[n] = c.news(s)
-	}
+	inParts(len(stored), func(_, from, to int) {
+		for n := from; n < to; n++ {
+			f.Clusters[n] = c.news(&stored[n])
+		}
+	})
 	if f.Installations, err = c.cfg.Store.Installations(); err != nil {
 		return f, err
 	}

@@ -13,21 +13,14 @@ const (
 	turnedAway         = "Rejected(vendor)"
 )
 
-// unserved says in the row that the hub does not serve the cluster's identity, if it does not: whatever it ran
-// when it was last heard is old news.
-func (c *ClusterNews) unserved(r *row) bool {
+// unserved is the status word of a cluster whose identity the hub does not serve, and why. It tells nothing of what
+// the cluster ran when it was last heard: that is old news.
+func (c *ClusterNews) unserved() (word, why string) {
 	switch c.Standing {
 	case store.Pending:
-		r.phase, r.attention = awaitingAcceptance, true
-		r.reason = fmt.Sprintf("its spoke joined: compare its key with the provider, then `hub cluster accept %s --fingerprint %s`", c.Name, c.Key)
+		return awaitingAcceptance, fmt.Sprintf("its spoke joined: compare its key with the provider, then `hub cluster accept %s --fingerprint %s`", c.Name, c.Key)
 	case store.Quarantined:
-		r.phase, r.attention = quarantined, true
-		r.reason = fmt.Sprintf("%s; `hub cluster invite %s` for the right one, or `hub cluster accept %s`", c.StandingWhy, c.Name, c.Name)
-	case store.Rejected:
-		r.phase = turnedAway
-		r.reason = fmt.Sprintf("its identity was turned away: %s; `hub cluster invite %s` prints the line to join with again", c.StandingWhy, c.Name)
-	default:
-		return false
+		return quarantined, fmt.Sprintf("%s; `hub cluster invite %s` for the right one, or `hub cluster accept %s`", c.StandingWhy, c.Name, c.Name)
 	}
-	return true
+	return turnedAway, fmt.Sprintf("its identity was turned away: %s; `hub cluster invite %s` prints the line to join with again", c.StandingWhy, c.Name)
 }

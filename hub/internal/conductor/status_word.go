@@ -13,7 +13,7 @@ import (
 )
 
 // news of a cluster: what was heard by this process or, before a restart, by the one before.
-func (c *Conductor) news(s store.Cluster) ClusterNews {
+func (c *Conductor) news(s *store.Cluster) ClusterNews {
 	n := ClusterNews{Name: s.Name, Labels: s.Labels, Joined: s.Joined, Connected: c.cfg.Spokes.Connected(s.Name), LastSeen: c.cfg.Spokes.LastSeen(s.Name),
 		Standing: s.Standing, StandingWhy: s.StandingWhy, Key: s.Key}
 	if s.LastSeen.After(n.LastSeen) {
