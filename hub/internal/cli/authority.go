@@ -159,9 +159,10 @@ theft of the key, when nobody may wait for a cluster that sleeps. Each that is l
 }
 
 // compareAuthorities says so where the hub's authority is no longer what the context file has, in good time: once the
-// old key is retired, the file is worth nothing. The file is read again, for the command may have renewed it.
-func (a *app) compareAuthorities(path string, hub []string) {
-	if len(hub) == 0 {
+// old key is retired, the file is worth nothing. A file that differed when it was read is read again, for the command
+// may have renewed it.
+func (a *app) compareAuthorities(path string, was clientcontext.Context, hub []string) {
+	if len(hub) == 0 || slices.Equal(was.Pins(), hub) {
 		return
 	}
 	c, err := clientcontext.Load(path)

@@ -117,7 +117,7 @@ func (a *app) at(ctx context.Context, path string, f func(context.Context, fleet
 	}
 	defer conn.Close()
 	err = f(ctx, fleetv1.NewFleetServiceClient(conn))
-	a.compareAuthorities(path, pins)
+	a.compareAuthorities(path, c, pins)
 	return explain(c.Address, err)
 }
 

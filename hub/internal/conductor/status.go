@@ -181,11 +181,19 @@ type screen struct {
 
 // chosenFor is all that a selection depends on.
 type chosenFor struct {
-	of              *parcel
-	policy, version string // range and levels; what runs
-	pin, source     string
-	extra           string // a release that is taken for offered
-	stopless        bool   // as if no release had required stops
+	of          *parcel
+	policy      selects
+	version     string // what runs
+	pin, source string
+	extra       string // a release that is taken for offered
+	stopless    bool   // as if no release had required stops
+}
+
+// selects is all of a policy that a selection depends on, its pin left out.
+type selects struct {
+	within              string
+	prereleases         bool
+	patch, minor, major fleet.Upgrade
 }
 
 // running is a rollout that is not over.
@@ -215,7 +223,7 @@ func (s *screen) choose(p *parcel, i *fleet.Installation) fleet.Selection {
 }
 
 func (s *screen) chooseFor(key chosenFor, i *fleet.Installation) fleet.Selection {
-	key.policy, key.version = policyKey(i.Policy), i.Running
+	key.policy, key.version = selects{i.Policy.Range, i.Policy.Prereleases, i.Policy.Patch, i.Policy.Minor, i.Policy.Major}, i.Running
 	pin := i.Policy.PinAt(s.now)
 	if pin != nil {
 		key.pin, key.source = pin.Version, pin.Source
