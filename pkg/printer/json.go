@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"io"
 	"math"
 	"runtime"
 	"slices"
@@ -23,16 +24,35 @@ import (
 // protojson writes, indented: that takes several times as long, which is felt with a fleet of ten thousand clusters,
 // and varies its blanks on purpose.
 func JSON(m proto.Message) ([]byte, error) {
-	e := encoder{out: make([]byte, 0, 1<<10+10*proto.Size(m))}
-	if err := e.message(shapes{}.of(m.ProtoReflect().Descriptor()), m.ProtoReflect()); err != nil {
-		return nil, fmt.Errorf("writing json: %w", err)
+	var b bytes.Buffer
+	err := writeJSON(&b, m)
+	return b.Bytes(), err
+}
+
+// writeJSON is JSON that is written while the rest of it is made.
+func writeJSON(out io.Writer, m proto.Message) error {
+	e := encoder{to: out}
+	err := e.message(shapes{}.of(m.ProtoReflect().Descriptor()), m.ProtoReflect())
+	if err == nil {
+		e.out = append(e.out, '\n')
+		err = e.flush()
 	}
-	return append(e.out, '\n'), nil
+	if err != nil {
+		return fmt.Errorf("writing json: %w", err)
+	}
+	return nil
 }
 
 type encoder struct {
+	to    io.Writer // nil: it all stays in out
 	out   []byte
 	depth int
+}
+
+func (e *encoder) flush() error {
+	_, err := e.to.Write(e.out)
+	e.out = e.out[:0]
+	return err
 }
 
 const blanks = "                                                                "
@@ -104,29 +124,40 @@ func (e *encoder) list(f *field, l protoreflect.List) error {
 }
 
 // many elements of a list are worth a processor each.
-const many = 500
+const many = 100
 
 func (e *encoder) elements(f *field, l protoreflect.List) error {
-	parts := min(runtime.GOMAXPROCS(0), l.Len()/many)
-	if parts <= 1 {
+	if e.to == nil || l.Len() <= many {
 		return e.between(f, l, 0, l.Len())
 	}
-	encoders, group := make([]encoder, parts), errgroup.Group{}
-	for p := range parts {
-		part := &encoders[p]
-		if part.depth = e.depth; p == 0 {
-			part.out = e.out
-		} else {
-			part.out = make([]byte, 0, cap(e.out)/parts)
+	if err := e.flush(); err != nil {
+		return err
+	}
+	parts := runtime.GOMAXPROCS(0)
+	made, next := make([]encoder, parts), make([]encoder, parts)
+	for from := 0; from < l.Len(); from += parts * many {
+		group := errgroup.Group{}
+		group.Go(func() error { return e.write(made) })
+		for p := range next {
+			begin := min(from+p*many, l.Len())
+			next[p] = encoder{out: next[p].out[:0], depth: e.depth}
+			group.Go(func() error { return next[p].between(f, l, begin, min(begin+many, l.Len())) })
 		}
-		group.Go(func() error { return part.between(f, l, p*l.Len()/parts, (p+1)*l.Len()/parts) })
+		if err := group.Wait(); err != nil {
+			return err
+		}
+		made, next = next, made
 	}
-	err := group.Wait()
-	e.out = encoders[0].out
-	for _, part := range encoders[1:] {
-		e.out = append(e.out, part.out...)
+	return e.write(made)
+}
+
+func (e *encoder) write(parts []encoder) error {
+	for _, p := range parts {
+		if _, err := e.to.Write(p.out); err != nil {
+			return err
+		}
 	}
-	return err
+	return nil
 }
 
 // between writes the elements from one to before another.

@@ -3,8 +3,11 @@ package printer
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"io"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -132,9 +135,38 @@ func TestJSONOfMessagesOfOthersAndOfLongLists(t *testing.T) {
 			t.Errorf("got %.1000s, %v", got, err)
 		}
 	}
-	for _, m := range []proto.Message{&fleetv1.Cluster{Name: "\xff"}, &fleetv1.Cluster{Joined: &timestamppb.Timestamp{Nanos: -1}}} {
+	long.Clusters[2*many].Name = "\xff"
+	for _, m := range []proto.Message{long, &fleetv1.Cluster{Name: "\xff"}, &fleetv1.Cluster{Joined: &timestamppb.Timestamp{Nanos: -1}}} {
 		if got, err := JSON(m); err == nil {
 			t.Errorf("got %s", got)
 		}
+	}
+}
+
+// full takes so many bytes.
+type full int
+
+func (f *full) Write(b []byte) (int, error) {
+	if *f -= full(len(b)); *f < 0 {
+		return 0, io.ErrShortWrite
+	}
+	return len(b), nil
+}
+
+func TestJSONThatCannotBeWrittenIsAnError(t *testing.T) {
+	long := &fleetv1.ListClustersResponse{Clusters: slices.Repeat([]*fleetv1.Cluster{{Name: "acme/eu-1"}}, 5*many)}
+	whole, err := JSON(long)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, room := range []int{0, len("{"), len(whole) / 2, len(whole) - 1} {
+		out := full(room)
+		if err := (Printer{Out: &out, Format: "json"}).Print(Answer{Message: long}); !errors.Is(err, io.ErrShortWrite) {
+			t.Errorf("room for %d of %d bytes: got %v", room, len(whole), err)
+		}
+	}
+	out := full(len(whole))
+	if err := (Printer{Out: &out, Format: "json"}).Print(Answer{Message: long}); err != nil {
+		t.Error(err)
 	}
 }

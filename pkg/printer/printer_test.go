@@ -13,6 +13,18 @@ func TestEachFormatOfOneAnswer(t *testing.T) {
 		Headers: []string{"NAME"}, WideHeaders: []string{"PATH"}, Rows: [][]string{{"shop"}}, WideRows: [][]string{{"dist"}},
 		Names: []string{"shop"}, Empty: "no distributions",
 	}
+	eachFormat(t, a)
+	filled := a
+	filled.Rows, filled.WideRows, filled.Names = nil, nil, nil
+	filled.Fill = func(f *Answer) { f.Rows, f.WideRows, f.Names = a.Rows, a.WideRows, a.Names }
+	eachFormat(t, filled)
+	if err := (Printer{Format: "xml"}).Check(); err == nil || !strings.Contains(err.Error(), "json") {
+		t.Errorf("an unknown format: %v", err)
+	}
+}
+
+func eachFormat(t *testing.T, a Answer) {
+	t.Helper()
 	for format, want := range map[string]string{
 		"table": "NAME\nshop\n",
 		"wide":  "NAME  PATH\nshop  dist\n",
@@ -32,8 +44,5 @@ func TestEachFormatOfOneAnswer(t *testing.T) {
 		if b.String() != again.String() || !strings.Contains(b.String(), "intervalSeconds") {
 			t.Errorf("%s: want the same bytes twice, with unset fields present:\n%s", format, b.String())
 		}
-	}
-	if err := (Printer{Format: "xml"}).Check(); err == nil || !strings.Contains(err.Error(), "json") {
-		t.Errorf("an unknown format: %v", err)
 	}
 }

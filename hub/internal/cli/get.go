@@ -203,7 +203,13 @@ func listClusters(ctx context.Context, hub fleetv1.FleetServiceClient, a *app, n
 		Message: &fleetv1.ListClustersResponse{Clusters: items},
 		Headers: []string{"NAME", "STATE", "SEEN", "SUBSCRIPTIONS", "KUBERNETES", "SPOKE"}, WideHeaders: []string{"LABELS", "CERTIFICATE UNTIL", "CANARY", "KEY"},
 		Empty: "No clusters. Invite one: hub cluster invite PROVIDER/NAME",
+		Fill:  func(answer *printer.Answer) { a.clusterRows(answer, items, why) },
 	}
+	return answer, nil
+}
+
+// clusterRows are those of the table; why is what wants a person, by cluster.
+func (a *app) clusterRows(answer *printer.Answer, items []*fleetv1.Cluster, why map[string]string) {
 	for _, c := range items {
 		var subs, canaries []string
 		for _, s := range c.GetSubscriptions() {
@@ -216,7 +222,6 @@ func listClusters(ctx context.Context, hub fleetv1.FleetServiceClient, a *app, n
 		answer.WideRows = append(answer.WideRows, []string{labelText(c.GetLabels()), stamp(c.GetCertificateNotAfter()), strings.Join(canaries, " | "), c.GetKeyFingerprint()})
 		answer.Names = append(answer.Names, c.GetName())
 	}
-	return answer, nil
 }
 
 func clusterState(c *fleetv1.Cluster) string {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
@@ -77,23 +78,14 @@ func (a *app) printStatus(p *printer.Printer, distribution string, r *fleetv1.Ge
 	if distribution != "" {
 		answer.Empty = fmt.Sprintf("No cluster subscribes to %s. Providers do so in their spoke.yaml", distribution)
 	}
-	for _, row := range r.GetRows() {
-		ready, canary := "", ""
-		if c := wire.FromCanary(row.GetCanary()); c != nil {
-			canary = c.String()
+	answer.Fill = func(answer *printer.Answer) {
+		statusRows(answer, now, r)
+		if width, _ := a.size(); p.Format == "table" && width > 0 {
+			fitColumn(answer.Headers, answer.Rows, phaseColumn, width)
 		}
-		if row.GetObjects() > 0 {
-			ready = fmt.Sprintf("%d/%d", row.GetReady(), row.GetObjects())
-		}
-		answer.Rows = append(answer.Rows, []string{row.GetCluster(), row.GetDistribution(), row.GetDesiredVersion(), row.GetRunningVersion(), row.GetPhase(), row.GetHealth(), ready, fleet.Age(now, wire.FromTime(row.GetLastSeen()))})
-		answer.WideRows = append(answer.WideRows, []string{row.GetVariant(), row.GetNamespace(), row.GetWould(), fmt.Sprint(row.GetDriftCorrected()), fmt.Sprint(row.GetDrifted()), labelText(row.GetLabels()), canary, row.GetReason()})
-		answer.Names = append(answer.Names, strings.TrimSuffix(row.GetCluster()+"/"+row.GetDistribution(), "/"))
 	}
 	if p.Human() {
 		a.printRollouts(p.Out, r)
-	}
-	if width, _ := a.size(); p.Format == "table" && width > 0 {
-		fitColumn(answer.Headers, answer.Rows, phaseColumn, width)
 	}
 	if err := p.Print(answer); err != nil {
 		return err
@@ -109,6 +101,22 @@ func (a *app) printStatus(p *printer.Printer, distribution string, r *fleetv1.Ge
 		return exitcode.Silent(exitcode.Failed)
 	}
 	return nil
+}
+
+// statusRows are those of the table.
+func statusRows(answer *printer.Answer, now time.Time, r *fleetv1.GetStatusResponse) {
+	for _, row := range r.GetRows() {
+		ready, canary := "", ""
+		if c := wire.FromCanary(row.GetCanary()); c != nil {
+			canary = c.String()
+		}
+		if row.GetObjects() > 0 {
+			ready = fmt.Sprintf("%d/%d", row.GetReady(), row.GetObjects())
+		}
+		answer.Rows = append(answer.Rows, []string{row.GetCluster(), row.GetDistribution(), row.GetDesiredVersion(), row.GetRunningVersion(), row.GetPhase(), row.GetHealth(), ready, fleet.Age(now, wire.FromTime(row.GetLastSeen()))})
+		answer.WideRows = append(answer.WideRows, []string{row.GetVariant(), row.GetNamespace(), row.GetWould(), fmt.Sprint(row.GetDriftCorrected()), fmt.Sprint(row.GetDrifted()), labelText(row.GetLabels()), canary, row.GetReason()})
+		answer.Names = append(answer.Names, strings.TrimSuffix(row.GetCluster()+"/"+row.GetDistribution(), "/"))
+	}
 }
 
 // phaseColumn is where a row's words are that have no end; they are told again, whole, below the table.
