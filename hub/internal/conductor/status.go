@@ -87,8 +87,10 @@ func Screen(now time.Time, heartbeat time.Duration, distribution string, limit i
 		if all[n].attention {
 			resp.Attention++
 		}
-		if i := all[n].i; i != nil && sums[i.Distribution] != nil {
-			all[n].class.count(sums[i.Distribution])
+		if i := all[n].i; i != nil {
+			if sum := sums[i.Distribution]; sum != nil {
+				all[n].class.count(sum)
+			}
 		}
 	}
 	for _, l := range first(all, limit) {
@@ -101,29 +103,23 @@ func Screen(now time.Time, heartbeat time.Duration, distribution string, limit i
 	return resp
 }
 
-// many clusters are worth a processor each: who asks waits.
+// many clusters are worth a processor each: somebody waits for the answer.
 const many = 1000
-
-// inParts does what is to be done with n clusters, on each processor for some of them. Of parts there are at most
-// 1+n/many.
-func inParts(n int, do func(part, from, to int)) {
-	parts := max(1, min(runtime.GOMAXPROCS(0), n/many))
-	var all sync.WaitGroup
-	for p := range parts {
-		all.Go(func() { do(p, p*n/parts, (p+1)*n/parts) })
-	}
-	all.Wait()
-}
 
 // lines are those of the table, by cluster and distribution.
 func (s *screen) lines(distribution string) []line {
-	found := make([][]line, 1+len(s.fleet.Clusters)/many)
-	inParts(len(s.fleet.Clusters), func(part, from, to int) {
-		own := *s
-		own.chosen = map[chosenFor]fleet.Selection{}
-		found[part] = own.linesOf(s.fleet.Clusters[from:to], distribution)
-	})
-	return slices.Concat(found...)
+	n := len(s.fleet.Clusters)
+	parts := make([][]line, max(1, min(runtime.GOMAXPROCS(0), n/many)))
+	var all sync.WaitGroup
+	for p := range parts {
+		all.Go(func() {
+			own := *s
+			own.chosen = map[chosenFor]fleet.Selection{}
+			parts[p] = own.linesOf(s.fleet.Clusters[p*n/len(parts):(p+1)*n/len(parts)], distribution)
+		})
+	}
+	all.Wait()
+	return slices.Concat(parts...)
 }
 
 func (s *screen) linesOf(clusters []ClusterNews, distribution string) []line {
@@ -360,11 +356,9 @@ func (c *Conductor) fleet() (Fleet, error) {
 		return f, err
 	}
 	f.Clusters = make([]ClusterNews, len(stored))
-	inParts(len(stored), func(_, from, to int) {
-		for n := from; n < to; n++ {
-			f.Clusters[n] = c.news(&stored[n])
-		}
-	})
+	for n := range stored {
+		f.Clusters[n] = c.news(&stored[n])
+	}
 	if f.Installations, err = c.cfg.Store.Installations(); err != nil {
 		return f, err
 	}

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/wheelwright-dev/wheelwright/hub/internal/rollout"
+	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/plan"
 	fleetv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/fleet/v1"
@@ -236,6 +237,56 @@ func TestALimitedScreen(t *testing.T) {
 	}
 	if one := Screen(now, heartbeat, "shop", 1, f); len(one.Rows) != 1 || !one.Rows[0].Attention {
 		t.Errorf("got %v", one.Rows)
+	}
+}
+
+// What is counted of all rows is what those that are shown say, however fresh their news is and however many
+// processors count.
+func TestWhatIsCountedIsWhatTheRowsSay(t *testing.T) {
+	f := bigFleet(2*many + 100)
+	f.Since = now.Add(-heartbeat)
+	for n := range f.Clusters {
+		c := &f.Clusters[n]
+		switch n % 7 {
+		case 1:
+			c.LastSeen, c.Joined = now.Add(-time.Hour), now.Add(-time.Hour) // awaited
+		case 2:
+			c.Standing = []store.Standing{store.Pending, store.Quarantined, store.Rejected}[n%3]
+		case 3:
+			delete(f.Installations, c.Name)
+		case 4:
+			f.Installations[c.Name][0].Health = fleet.Degraded
+		case 5:
+			f.Installations[c.Name][0].Alarm = "a tag was moved"
+		}
+	}
+	for _, since := range []time.Time{f.Since, now.Add(-time.Hour)} { // the spokes have time to connect, and had it
+		f.Since = since
+		all := Screen(now, heartbeat, "", 0, f)
+		attention, last := uint32(0), ""
+		for _, r := range all.Rows {
+			if r.Attention {
+				attention++
+			}
+			if r.Cluster <= last {
+				t.Fatalf("%s comes after %s", r.Cluster, last)
+			}
+			last = r.Cluster
+		}
+		few := Screen(now, heartbeat, "", 20, f)
+		if len(all.Rows) != len(f.Clusters) || attention == 0 || all.Attention != attention || few.Attention != attention || few.Total != all.Total {
+			t.Errorf("%d rows, of which %d want a person; counted %d and %d, and %d and %d with a limit", len(all.Rows), attention, all.Total, all.Attention, few.Total, few.Attention)
+		}
+		sum := all.Summaries[0]
+		stale := uint32(0)
+		for _, r := range all.Rows {
+			if r.Distribution != "" && (r.Stale || r.Phase == quarantined || r.Phase == awaitingAcceptance || r.Phase == turnedAway) {
+				stale++
+			}
+		}
+		if sum.Stale != stale || stale == 0 || !proto.Equal(sum, few.Summaries[0]) {
+			t.Errorf("%d stale, want %d; with a limit %v, want %v", sum.Stale, stale, few.Summaries[0], sum)
+		}
 	}
 }
 
