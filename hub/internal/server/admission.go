@@ -324,12 +324,14 @@ func (a *admission) lookLocked(now time.Time) {
 	a.measured, a.used, a.tally = now, used, tally{}
 }
 
-// window is the time within which so many spokes come back at a rate that the hub takes without a queue. It is for a
+// window is the time within which so many spokes come back at a rate that the hub takes with a short queue. It is for a
 // time to come: what the machine does beside it now, by which the pace is eased, is not in it.
 func (a *admission) window(spokes int) time.Duration {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.lookLocked(time.Now())
 	each := float64(time.Second) / ceiling(a.pace.cost, a.cores)
-	return min(max(time.Duration(float64(spokes)*slack*each), leastWindow), mostWindow)
+	// As many as wait in the queue for half of what it may last need not be spread: a small fleet is back at once.
+	spread := time.Duration(float64(spokes)*each) - patience/2
+	return min(max(slack*spread, leastWindow), mostWindow)
 }

@@ -85,20 +85,23 @@ func TestTheRateIsThatOfTheMeasuredCost(t *testing.T) {
 				time.Sleep(measureEvery)
 			}
 		}
-		if w := a.window(10_000); w != 40*time.Second {
-			t.Errorf("10,000 spokes are told to come back within %v, want twice what they take at first", w)
+		if w := a.window(10_000); w != 37500*time.Millisecond {
+			t.Errorf("10,000 spokes are told to come back within %v, want twice what they take at first, but for those who may wait", w)
+		}
+		if w := a.window(1000); w != 1500*time.Millisecond {
+			t.Errorf("1,000 spokes are told to come back within %v, most of whom may wait", w)
 		}
 		storm(time.Millisecond / 2)
-		if w := a.window(10_000).Round(time.Second); w != 10*time.Second {
-			t.Errorf("of 0.5 ms each they are told %v, want 10s", w)
+		if w := a.window(10_000).Round(100 * time.Millisecond); w != 7500*time.Millisecond {
+			t.Errorf("of 0.5 ms each they are told %v, want 7.5s", w)
 		}
 		storm(time.Second)
 		if a.pace.cost.Round(100*time.Microsecond) != mostCost {
 			t.Errorf("other work made a connection cost %v, want at most %v", a.pace.cost, mostCost)
 		}
 		a.pace.rate = leastRate // on a machine that is busy now
-		if w := a.window(10_000).Round(time.Second); w != 100*time.Second {
-			t.Errorf("of %v each they are told %v on a busy machine, want 100s", mostCost, w)
+		if w := a.window(10_000).Round(500 * time.Millisecond); w != 97500*time.Millisecond {
+			t.Errorf("of %v each they are told %v on a busy machine, want 97.5s", mostCost, w)
 		}
 		if w := a.window(3); w != leastWindow {
 			t.Errorf("three spokes are told %v", w)
