@@ -3,6 +3,7 @@ package fleet_test
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/wheelwright-dev/wheelwright/integration/fleet/spokes"
 )
@@ -12,9 +13,18 @@ const large = 300 << 10
 
 // outcome is what a fleet sees of those that misbehave beside it.
 type outcome struct {
-	without, with samples // seconds of a release to all who behave
+	without, with series  // a release to all who behave
 	memory        float64 // bytes of the hub's that live, over those without the attackers, for each of them
 	count         spokes.Counters
+}
+
+// series is how long releases took, and what they used of the processors, in seconds.
+type series struct {
+	took, hub, spokes samples // spokes: of those who behave
+}
+
+func (s series) String() string {
+	return fmt.Sprintf("%v s, in which the hub used %v s of processor and those that behave %v s", s.took, s.hub, s.spokes)
 }
 
 // attack has a release go to the honest alone, and then beside attackers, so many times each.
@@ -26,26 +36,35 @@ func attack(t testing.TB, honest, attackers, times int, m spokes.Manner) (o outc
 	s.connect(honest)
 	s.running("1.0.0", honest)
 	n := 0
-	timed := func() (all samples) {
+	once := func() (version string, end time.Time) {
+		n++
+		version = fmt.Sprintf("1.%d.0", n)
+		s.release(version)
+		return version, s.running(version, honest)
+	}
+	timed := func() (all series) {
 		for range times {
-			n++
-			version := fmt.Sprintf("1.%d.0", n)
-			s.release(version)
-			end := s.running(version, honest)
-			all = append(all, end.Sub(s.stored(version)).Seconds())
+			hub, fleet := clock(s.hub.PID()), clock(s.fleet.PID())
+			version, end := once()
+			begin := s.stored(version)
+			all.took = append(all.took, end.Sub(begin).Seconds())
+			all.hub, all.spokes = append(all.hub, hub.between(begin, end)), append(all.spokes, fleet.between(begin, end))
 		}
 		return all
 	}
 	o.without = timed()
 	before, pid := live(s.ctx, t, s.hub.Debug), s.hub.PID()
-	s.must(s.fleet.Reset(s.ctx))
-	s.must(s.fleet.Attack(s.ctx, honest, honest+attackers, m))
-	s.busy(attackers)
+	them := s.more() // a process of their own: those who behave wait for the hub alone
+	s.must(them.Attack(s.ctx, honest, honest+attackers, m))
+	s.busy(them, attackers)
 	o.with = timed()
 	o.memory = (live(s.ctx, t, s.hub.Debug) - before) / float64(attackers)
-	o.count = s.count()
-	if s.hub.PID() != pid || o.count.Connected != honest {
-		t.Errorf("%d of %d spokes that behave are connected beside %d that are %v; one ended by: %s", o.count.Connected, honest, attackers, m, o.count.Ended)
+	var err error
+	o.count, err = them.Count(s.ctx)
+	s.must(err)
+	s.profiled("scale.beside-"+m.String(), o.with.took.median(), func() { once() })
+	if c := s.count(); s.hub.PID() != pid || c.Connected != honest {
+		t.Errorf("%d of %d spokes that behave are connected beside %d that are %v; one ended by: %s", c.Connected, honest, attackers, m, c.Ended)
 	}
 	return o
 }
@@ -63,7 +82,7 @@ func TestSpokesThatMisbehave(t *testing.T) {
 			if most := 63.0 * 64 * (1 << 10); o.memory > most {
 				t.Errorf("each of %d attackers costs the hub %.0f KB, at most %.0f are expected", attackers, o.memory/(1<<10), most/(1<<10))
 			}
-			t.Logf("without %v s, with %v s, %.0f KB each, %d messages, cut off %d times, the last by: %s", o.without, o.with, o.memory/(1<<10), o.count.Written, o.count.Repelled, o.count.Repulse)
+			t.Logf("without %v, with %v, %.0f KB each, %d messages, cut off %d times, the last by: %s", o.without, o.with, o.memory/(1<<10), o.count.Written, o.count.Repelled, o.count.Repulse)
 		})
 	}
 }
@@ -74,7 +93,7 @@ func attacked(b *testing.B, part int, m spokes.Manner) (factor float64, note str
 	honest := max(1, n/10)
 	attackers := max(1, (n-honest)/part)
 	o := attack(b, honest, attackers, rounds(b), m)
-	return o.with.median() / o.without.median(), fmt.Sprintf("spokes=%d, a release to %d that behave takes %v s, beside %d that are %v %v s; the hub has %.0f KB more for each of those, which sent %d messages and were cut off %d times",
+	return o.with.took.median() / o.without.took.median(), fmt.Sprintf("spokes=%d, a release to %d that behave takes %v; beside %d that are %v %v; the hub has %.0f KB more for each of those, which sent %d messages and were cut off %d times",
 		n, honest, o.without, attackers, m, o.with, o.memory/(1<<10), o.count.Written, o.count.Repelled)
 }
 

@@ -57,7 +57,7 @@ func TestTheLargestBundleIsServedInBoundedMemory(t *testing.T) {
 	s.connect(takers)
 	s.running("1.0.0", takers)
 	s.must(s.fleet.Attack(s.ctx, takers, takers+hoarders, spokes.Hoarder))
-	s.busy(hoarders)
+	s.busy(s.fleet, hoarders)
 	each := (live(s.ctx, t, s.hub.Debug) - before) / (takers + hoarders)
 	if c := s.count(); c.Bundles < takers*content {
 		t.Errorf("%d bytes of bundles were sent", c.Bundles)

@@ -84,6 +84,8 @@ type stage struct {
 	fleet  *fleet.Fleet
 	roster spokes.Roster
 
+	opening spokes.Opening // of the fleet
+
 	distributions []string
 	vendors       []*world.Vendor // of the distributions; one may have several
 }
@@ -182,9 +184,25 @@ func setUp(t testing.TB, size int, o stageOptions, distributions ...string) *sta
 			t.Error(err)
 		}
 	})
-	_, err = s.fleet.Open(ctx, spokes.Opening{File: identities, Addr: s.hub.Addr, Distributions: distributions, Settled: o.settled})
+	s.opening = spokes.Opening{File: identities, Addr: s.hub.Addr, Distributions: distributions, Settled: o.settled}
+	_, err = s.fleet.Open(ctx, s.opening)
 	s.must(err)
 	return s
+}
+
+// more is another process with all of the fleet's spokes, none of which does anything yet.
+func (s *stage) more() *fleet.Fleet {
+	s.t.Helper()
+	f, err := fleet.Start(s.bin.fleet, s.t.TempDir())
+	s.must(err)
+	s.t.Cleanup(func() {
+		if err := f.Close(); err != nil {
+			s.t.Error(err)
+		}
+	})
+	_, err = f.Open(s.ctx, s.opening)
+	s.must(err)
+	return f
 }
 
 func (s *stage) must(err error) {
@@ -287,13 +305,14 @@ func (s *stage) await(g spokes.Goal) time.Time {
 }
 
 // busy waits until so many messages of those that attack are on their way.
-func (s *stage) busy(messages int) {
+func (s *stage) busy(attackers *fleet.Fleet, messages int) {
 	s.t.Helper()
-	s.must(world.Await(s.patiently(), "the attack", func(context.Context) error {
-		if c := s.count(); c.Written < int64(messages) {
-			return fmt.Errorf("%d messages, want %d; the last was cut off by: %s", c.Written, messages, c.Repulse)
+	s.must(world.Await(s.patiently(), "the attack", func(ctx context.Context) error {
+		c, err := attackers.Count(ctx)
+		if err == nil && c.Written < int64(messages) {
+			err = fmt.Errorf("%d messages, want %d; the last was cut off by: %s", c.Written, messages, c.Repulse)
 		}
-		return nil
+		return err
 	}))
 }
 
