@@ -85,7 +85,7 @@ bench: ## benchmarks, and a report in dist/bench/ [BENCH=regexp of benchmarks, B
 	go run ./integration/figures -benchmarks '$(BENCH)' -out $(BENCH_OUT)/bench \
 		$$(grep -rl --include='*_test.go' '^func Benchmark' . | xargs -n 1 dirname | sort -u | grep -vx $(FLEET))
 
-bench-fleet: ## benchmarks of one hub under 10,000 simulated spokes, about an hour, and a report with plots [as bench]
+bench-fleet: ## benchmarks of one hub under 10,000 simulated spokes, about half an hour, and a report with plots [as bench]
 	go run ./integration/figures -benchmarks '$(BENCH)' -out $(BENCH_OUT)/fleet $(FLEET)
 
 figures: controlplane ## measure and print every claimed figure [ONLY=regexp of names]
