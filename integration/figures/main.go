@@ -29,6 +29,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/wheelwright-dev/wheelwright/integration/harness"
 	"github.com/wheelwright-dev/wheelwright/pkg/table"
 )
 
@@ -94,7 +95,7 @@ func bench(ctx context.Context, benchmarks, out string, packages []string) error
 		if err := fresh(r.dir); err != nil {
 			return err
 		}
-		if err := os.Setenv(profileFolder, r.dir); err != nil {
+		if err := os.Setenv(harness.ProfilesVariable, r.dir); err != nil {
 			return err
 		}
 	}

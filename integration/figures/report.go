@@ -18,9 +18,6 @@ import (
 	"github.com/wheelwright-dev/wheelwright/integration/plot"
 )
 
-// profileFolder names the folder for profiles in the environment of what is measured: a figure's is NAME.pprof.
-const profileFolder = "WHEELWRIGHT_PROFILES"
-
 // report is what a run of benchmarks measured.
 type report struct {
 	dir     string // takes report.md, the plots and the profiles

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/wheelwright-dev/wheelwright/integration/fleet/spokes"
+	"github.com/wheelwright-dev/wheelwright/integration/harness"
 	"github.com/wheelwright-dev/wheelwright/integration/world"
 )
 
@@ -21,7 +22,7 @@ func BenchmarkDelivery(b *testing.B) {
 	s.stored("1.0.0")
 	each, resident := idle(s, n)
 	figure("scale.b2-idle-kb", each.median(), "KB", "spokes=%d, live heap and stacks of the hub after a collection, over those without them: %v; resident memory %.1f KB each", n, each, resident)
-	if profiles() != "" {
+	if harness.ProfileFile("scale.b2-idle-kb") != "" {
 		s.must(s.profile("scale.b2-idle-kb", "heap?gc=1"))
 	}
 

@@ -8,7 +8,6 @@ import (
 	"math"
 	"net/http"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -131,36 +130,17 @@ func live(ctx context.Context, t testing.TB, debug string) float64 {
 	return sum
 }
 
-// profiles is the folder that the report takes profiles from; empty: there is no report.
-func profiles() string { return os.Getenv("WHEELWRIGHT_PROFILES") }
-
 // profile keeps one of the hub's profiles for what holds a figure. It waits for a hub that is only starting.
 func (s *stage) profile(figure, what string) error {
 	return world.Await(s.ctx, "a profile of the hub", func(ctx context.Context) error {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.hub.Debug+"/debug/pprof/"+what, nil)
-		if err != nil {
-			return err
-		}
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			return err
-		}
-		defer resp.Body.Close()
-		body, err := io.ReadAll(resp.Body)
-		if err == nil && resp.StatusCode != http.StatusOK {
-			err = fmt.Errorf("%s: %s", resp.Status, body)
-		}
-		if err != nil {
-			return err
-		}
-		return os.WriteFile(filepath.Join(profiles(), figure+".pprof"), body, 0o644)
+		return harness.FetchProfile(ctx, s.hub.Debug, what, figure)
 	})
 }
 
 // profiled does once more what took so many seconds, for the profile of a figure alone.
 func (s *stage) profiled(figure string, seconds float64, again func()) {
 	s.t.Helper()
-	if profiles() == "" {
+	if harness.ProfileFile(figure) == "" {
 		return
 	}
 	done := make(chan error, 1)

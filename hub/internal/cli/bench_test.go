@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/wheelwright-dev/wheelwright/hub/internal/clientcontext"
 	"github.com/wheelwright-dev/wheelwright/hub/internal/store"
+	"github.com/wheelwright-dev/wheelwright/integration/harness"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	fleetv1 "github.com/wheelwright-dev/wheelwright/proto/wheelwright/fleet/v1"
 )
@@ -101,9 +103,9 @@ type served struct {
 }
 
 // spawn starts the hub's process and waits until it says that it serves.
-func spawn(b *testing.B, binary, dir string) *served {
+func spawn(b *testing.B, binary, dir string, more ...string) *served {
 	b.Helper()
-	h := &served{began: time.Now(), Cmd: exec.Command(binary, "serve", "--data", dir, "--listen", "127.0.0.1:0", "--log-level", "error")}
+	h := &served{began: time.Now(), Cmd: exec.Command(binary, append([]string{"serve", "--data", dir, "--listen", "127.0.0.1:0", "--log-level", "error"}, more...)...)}
 	errs, err := h.StderrPipe()
 	if err != nil {
 		b.Fatal(err)
@@ -129,9 +131,9 @@ func spawn(b *testing.B, binary, dir string) *served {
 }
 
 // launch starts the hub's process and asks it for the whole fleet.
-func launch(b *testing.B, binary, dir string) *served {
+func launch(b *testing.B, binary, dir string, more ...string) *served {
 	b.Helper()
-	h := spawn(b, binary, dir)
+	h := spawn(b, binary, dir, more...)
 	c, err := clientcontext.Load(filepath.Join(dir, "admin.yaml"))
 	if err != nil {
 		b.Fatal(err)
@@ -195,7 +197,15 @@ func spread(all []time.Duration) string {
 func BenchmarkStatusOfTenThousand(b *testing.B) {
 	binary := buildHub(b)
 	dir := scaleFolder(b, binary)
-	launch(b, binary, dir)
+	l, err := net.Listen("tcp", "127.0.0.1:0") // a port that is free
+	if err != nil {
+		b.Fatal(err)
+	}
+	debug := l.Addr().String()
+	if err := l.Close(); err != nil {
+		b.Fatal(err)
+	}
+	launch(b, binary, dir, "--debug", debug)
 	admin := filepath.Join(dir, "admin.yaml")
 	var starts, statuses, lists []time.Duration
 	var ratios []float64
@@ -214,6 +224,29 @@ func BenchmarkStatusOfTenThousand(b *testing.B) {
 	fmt.Printf("FIGURE scale.b9-status-vs-start %.2f x process start, %d clusters; %v (%s) against %v (%s) for `hub version --client`; ratios %.2f to %.2f, %d rounds\n",
 		ratios[len(ratios)/2], scaleClusters, median(statuses).Round(time.Millisecond), spread(statuses), median(starts).Round(time.Millisecond), spread(starts), ratios[0], ratios[len(ratios)-1], len(ratios))
 	fmt.Printf("FIGURE scale.b9-json-ms %d ms `hub get clusters -o json` of %d clusters, the whole process, %d bytes; %s\n", median(lists).Milliseconds(), scaleClusters, size, spread(lists))
+	profiled(b, debug, "scale.b9-status-vs-start", func() { timed(b, binary, admin, "status") })
+	profiled(b, debug, "scale.b9-json-ms", func() { timed(b, binary, admin, "get", "clusters", "-o", "json") })
+}
+
+// profiled does something again and again for the hub's part in it, where a profile is wanted.
+func profiled(b *testing.B, debug, figure string, again func()) {
+	b.Helper()
+	if harness.ProfileFile(figure) == "" {
+		return
+	}
+	done := make(chan error, 1)
+	go func() { done <- harness.FetchProfile(b.Context(), debug, "profile?seconds=5", figure) }()
+	for {
+		select {
+		case err := <-done:
+			if err != nil {
+				b.Fatal(err)
+			}
+			return
+		default:
+			again()
+		}
+	}
 }
 
 // BenchmarkRestartOfTenThousand measures a hub that was killed, from the start of its process to the first answer

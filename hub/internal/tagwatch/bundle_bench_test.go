@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/wheelwright-dev/wheelwright/integration/harness"
 	"github.com/wheelwright-dev/wheelwright/pkg/bundle"
 	"github.com/wheelwright-dev/wheelwright/pkg/fleet"
 	"github.com/wheelwright-dev/wheelwright/pkg/gitrepo"
@@ -200,7 +201,7 @@ func (s series) String() string {
 func BenchmarkBundleVsGitArchive(b *testing.B) {
 	const rounds = 15
 	dir, tags := realSize(b, rounds+1)
-	first, next, apart := measureBundles(b, dir, tags)
+	first, next, apart := measureBundles(b, "scale.b5-incremental", dir, tags)
 	processor := func(s spent) time.Duration { return s.processor }
 	note := func(files int, bytes int64) string {
 		return fmt.Sprintf("%d files, tar of %.1f MB", files, float64(bytes)/1e6)
@@ -214,7 +215,7 @@ func BenchmarkBundleVsGitArchive(b *testing.B) {
 		ratio, next, note(apart.files, apart.bytes), apart.changed, hashing)
 	b.ReportMetric(ratio, "incremental")
 	if dir, tags := reference(b); dir != "" {
-		first, next, apart := measureBundles(b, dir, tags)
+		first, next, apart := measureBundles(b, "scale.b5-reference", dir, tags)
 		ratio, _, _ := first.ratio(processor)
 		again, _, _ := next.ratio(processor)
 		fmt.Printf("FIGURE scale.b5-reference %.2f ratio the reference distribution, %s; %s; as the next of its own tags %.2f, changed from %.2f on\n", ratio, note(apart.files, apart.bytes), first, again, apart.changed)
@@ -234,7 +235,11 @@ func (a apart) String() string {
 	return fmt.Sprintf("%.1f ms of processor time for the second look at its proof and %.1f ms for compression", a.proof.Seconds()*1000, a.compress.Seconds()*1000)
 }
 
-func measureBundles(b *testing.B, dir string, tags []string) (first, next series, beside apart) {
+// profiledRounds through all tags are enough to see where the time goes.
+const profiledRounds = 20
+
+// measureBundles profiles, for a figure, what is built after the one before it.
+func measureBundles(b *testing.B, figure, dir string, tags []string) (first, next series, beside apart) {
 	open := func() *gitrepo.Repository {
 		repo, err := gitrepo.Open(context.Background(), gitrepo.Config{URL: dir})
 		if err != nil {
@@ -291,6 +296,15 @@ func measureBundles(b *testing.B, dir string, tags []string) (first, next series
 		}
 	}).processor
 	beside.compress = ours(b, func() { bundle.Compress(tar) }).processor
+	if err := harness.Profiled(figure, func() {
+		for range profiledRounds {
+			for _, tag := range tags {
+				build(warm, packer, tag)
+			}
+		}
+	}); err != nil {
+		b.Fatal(err)
+	}
 	return first, next, beside
 }
 
